@@ -1,0 +1,2 @@
+//! The command `callback-source`.
+fn main() {}
