@@ -1,1 +1,78 @@
-//! callback-source
+//! A tower [`Layer`](verify::VerifySourceLayer) that lets a callback through only when it comes from
+//! one of the provider's callback servers, which are published as host names and change without
+//! notice.
+//!
+//! Vipps MobilePay publishes the servers that its callbacks come from as host names only, and asks
+//! merchants to follow DNS. This crate does: it keeps a set of resolved addresses, refreshed as their
+//! TTLs end, and judges the peer of each request by it. DNS is never on the path of a request from a
+//! known server, a failing look-up never shrinks the set silently, and "I cannot decide" (503) is not
+//! "you are not the provider" (403).
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "axum", feature = "hickory"))]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::net::SocketAddr;
+//! use axum::{Router, routing::post};
+//! use callback_source::{AllowList, HickoryResolver, vipps};
+//! use callback_source::verify::{ConnectInfoPeer, VerifySourceLayer};
+//!
+//! # async fn callback() {}
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! let allow = AllowList::builder()
+//!     .environment(vipps::Environment::Production)
+//!     .spawn(HickoryResolver::from_system_conf()?);
+//! let app = Router::new()
+//!     .route("/vipps/callbacks/v2/payments/{order_id}", post(callback))
+//!     .layer(VerifySourceLayer::rejecting(allow, ConnectInfoPeer));
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A listed address does not prove that the provider sent a request: outbound addresses of clouds are
+//! shared. Check the callback's token or signature as well.
+//!
+//! # Reading order
+//!
+//! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its
+//! [module](allow_set) states the rules) → [`AllowList`]. Requests meet it in [`verify`].
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
+//! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
+//! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
+
+mod host_name;
+mod resolve;
+
+mod answer_cache;
+mod special;
+
+mod networks;
+mod verdict;
+
+pub mod allow_set;
+mod index;
+
+mod allow_list;
+mod observe;
+mod refresh;
+mod state_file;
+
+pub mod verify;
+pub mod vipps;
+
+#[cfg(feature = "hickory")]
+pub use resolve::hickory::{HickoryResolver, SystemConfError};
+pub use {
+    allow_list::{AllowList, AllowListBuilder, Changes, TtlBoundsError},
+    allow_set::AllowSet,
+    host_name::{HostName, HostNameError},
+    networks::TooWide,
+    refresh::Refresher,
+    resolve::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind},
+    verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
+};

@@ -1,0 +1,845 @@
+//! The set of addresses that may call: answers and time in, verdicts out.
+//!
+//! [`AllowSet`] is pure. It has no clock, does no I/O and never waits; every rule below is a
+//! function of what was applied and of the `now` that is passed in.
+//!
+//! 1. **Answer.** Its addresses are admitted until its TTL, clamped, has ended; then the question is
+//!    due again, and the expired answer counts while it is being asked.
+//! 2. **Linger.** An address that left the answer is admitted for the linger window from the answer
+//!    (or believed denial) that first omits it. An address that was no longer admitted does not
+//!    linger.
+//! 3. **Stale.** While questions fail, the last valid answer counts for the stale window from the end
+//!    of its TTL. Linger and stale are independent: either open window admits.
+//! 4. **Denial.** "No such name" and "no such record" are believed only while another host's answer
+//!    is current; then the addresses linger and go. An unbelieved denial is a failure, and is
+//!    believed later if another host's answer arrives while it is still the last word. "No such
+//!    record" for a family that holds nothing is also believed on the strength of the same host's
+//!    other family: nothing can be lost by it, and most hosts have only one family.
+//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN speaks for
+//!    both.
+//! 6. **Given up.** A question that failed for the whole stale window while another host answered no
+//!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
+//! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
+//!    many addresses, is a failure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::{
+    Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
+    ResolveErrorKind, TooWide, Verdict,
+    index::{Index, Row, Span},
+    networks::Networks,
+    special::is_special,
+    verdict::Source,
+};
+
+/// The windows and bounds of an [`AllowSet`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rules {
+    /// The least TTL of an answer; a lesser one counts as this. Default 5 s.
+    pub min_ttl: Duration,
+    /// The greatest TTL of an answer; a greater one counts as this. Default 1 h.
+    pub max_ttl: Duration,
+    /// For how long an address that left the answer still counts. Default 1 h.
+    pub linger: Duration,
+    /// For how long the last valid answer still counts while questions fail. Default 24 h.
+    pub stale_for: Duration,
+    /// The longest pause between two tries of a failing question. Default 60 s.
+    pub max_backoff: Duration,
+    /// How many addresses an answer may hold. Default 256.
+    pub max_addresses: usize,
+    /// How many addresses of one host may linger at a time. Default 1,024.
+    pub max_lingering: usize,
+    /// Whether special-purpose addresses (loopback, private, documentation …) are taken from
+    /// answers. Default `false`; only for tests.
+    pub insecure_allow_special_addresses: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(60 * 60),
+            linger: Duration::from_secs(60 * 60),
+            stale_for: Duration::from_secs(24 * 60 * 60),
+            max_backoff: Duration::from_secs(60),
+            max_addresses: 256,
+            max_lingering: 1024,
+            insecure_allow_special_addresses: false,
+        }
+    }
+}
+
+/// The set of addresses that may call. See the [module docs](self) for its rules.
+#[derive(Clone, Debug)]
+pub struct AllowSet {
+    rules: Rules,
+    hosts: Vec<Host>,
+    networks: Networks,
+    networks_since: Instant,
+    all_tried: bool,
+    index: Index,
+}
+
+impl AllowSet {
+    /// A set of these hosts and static networks, of which nothing has been asked yet.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`.
+    pub fn new(
+        rules: Rules,
+        hosts: impl IntoIterator<Item = HostName>,
+        networks: &[IpNet],
+        now: Instant,
+    ) -> Result<Self, TooWide> {
+        let mut set = Self {
+            rules,
+            hosts: Vec::new(),
+            networks: Networks::new(networks)?,
+            networks_since: now,
+            all_tried: false,
+            index: Index::new(Vec::new(), [Span::never(now); 2]),
+        };
+        set.replace_hosts(hosts, now);
+        Ok(set)
+    }
+
+    /// Takes in what came of a question that was asked, and says what is worth reporting.
+    ///
+    /// A question about a host that is not in the set changes nothing.
+    pub fn apply(
+        &mut self,
+        question: &Question,
+        outcome: Result<Answer, ResolveError>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        let Some(at) = self.position(&question.host) else {
+            return Vec::new();
+        };
+        let mut notices = Vec::new();
+        self.end_windows(now);
+        match self.accept(question, outcome, &mut notices) {
+            Ok(answer) => self.answered(at, question.family, answer, now, &mut notices),
+            Err(error) if error.is_denial() && self.believes(at, question.family, &error, now) => {
+                self.denied(at, question.family, &error, now, now, &mut notices);
+            }
+            Err(error) => self.failed(at, question, error, now, &mut notices),
+        }
+        self.hosts[at].records[question.family as usize].tried = true;
+        self.settle(now, &mut notices);
+        notices
+    }
+
+    /// Lets go of what is over. To be called at [`next_change_at`](Self::next_change_at), so that
+    /// changes are reported when they happen; verdicts are right without it.
+    pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        self.end_windows(now);
+        self.settle(now, &mut notices);
+        notices
+    }
+
+    /// Replaces the hosts. Those that stay keep their answers; the addresses of those that go are
+    /// refused at once.
+    pub fn replace_hosts(
+        &mut self,
+        hosts: impl IntoIterator<Item = HostName>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let mut before = std::mem::take(&mut self.hosts);
+        for name in hosts {
+            if self.position(&name).is_some() {
+                continue;
+            }
+            let kept = before.iter().position(|host| host.name == name);
+            self.hosts.push(match kept {
+                Some(at) => before.swap_remove(at),
+                None => Host::new(name, now),
+            });
+        }
+        for host in before {
+            notices.extend(host.changes(&BTreeSet::new(), now));
+        }
+        self.end_windows(now);
+        self.settle(now, &mut notices);
+        notices
+    }
+
+    /// Whether a peer may call.
+    pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
+        let peer = peer.to_canonical();
+        if let Some(row) = self.index.find(peer, now) {
+            return Verdict::Allow(Allowed {
+                peer,
+                source: Source::Host(row.host.clone()),
+                freshness: row.freshness,
+                since: row.since,
+            });
+        }
+        if let Some(network) = self.networks.find(peer) {
+            return Verdict::Allow(Allowed {
+                peer,
+                source: Source::Network(network),
+                freshness: Freshness::Static,
+                since: self.networks_since,
+            });
+        }
+        let kind = if self.index.is_known(Family::of(peer), now) {
+            RejectionKind::NotListed
+        } else {
+            RejectionKind::Unresolved
+        };
+        Verdict::Reject(Rejection::new(kind, Some(peer)))
+    }
+
+    /// Whether every question was tried once to an end, and an address or a static network is in
+    /// force. Once ready, a set is not ready again only when nothing is in force.
+    #[must_use]
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.all_tried
+            && (!self.networks.is_empty() || self.index.rows().any(|row| now < row.until))
+    }
+
+    /// The hosts, in the order in which they were given.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.iter().map(|host| &host.name)
+    }
+
+    /// The static networks, merged and sorted.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.iter()
+    }
+
+    /// The addresses that DNS admits at this moment, sorted, each once.
+    #[must_use]
+    pub fn addresses(&self, now: Instant) -> BTreeSet<IpAddr> {
+        self.index.rows().filter(|row| now < row.until).map(|row| row.address).collect()
+    }
+
+    /// Every question, and when it is due.
+    pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
+        self.hosts.iter().flat_map(|host| {
+            Family::ALL.map(|family| {
+                let question = Question { host: host.name.clone(), family };
+                (question, host.records[family as usize].due_at)
+            })
+        })
+    }
+
+    /// The next time at which a window ends.
+    #[must_use]
+    pub fn next_change_at(&self, now: Instant) -> Option<Instant> {
+        self.index.rows().map(|row| row.until).filter(|until| now < *until).min()
+    }
+
+    /// How each host is doing.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> Vec<HostHealth> {
+        let host_health = |(at, host): (usize, &Host)| HostHealth {
+            host: host.name.clone(),
+            addresses: host.admitted(&self.rules, now),
+            families: Family::ALL.map(|family| self.family_health(at, family, now)),
+        };
+        self.hosts.iter().enumerate().map(host_health).collect()
+    }
+
+    /// What a restart should know.
+    pub(crate) fn save(&self) -> Vec<Saved> {
+        let saved = |host: &Host, family: Family| {
+            let records = &host.records[family as usize];
+            SavedRecords {
+                family,
+                window_from: records.window_from,
+                denied: records.denied,
+                answer: records.held.clone(),
+            }
+        };
+        let hosts = self.hosts.iter().map(|host| Saved {
+            host: host.name.clone(),
+            records: Family::ALL.map(|family| saved(host, family)).into(),
+            lingering: host.lingering.clone(),
+        });
+        hosts.collect()
+    }
+
+    /// Takes in what was saved before a restart, with its original times: no window is stretched.
+    /// What does not hold by the rules of today is left out, and so is what is no longer a host.
+    pub(crate) fn restore(&mut self, saved: Vec<Saved>, now: Instant) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let admissible = |address: &IpAddr| {
+            self.rules.insecure_allow_special_addresses || !is_special(*address)
+        };
+        for saved in saved {
+            let Some(host) = self.hosts.iter_mut().find(|host| host.name == saved.host) else {
+                continue;
+            };
+            for of in saved.records {
+                let records = &mut host.records[of.family as usize];
+                records.window_from = of.window_from.min(now);
+                if let Some(mut held) = of.answer {
+                    held.restored = true;
+                    held.answered_at = held.answered_at.min(now);
+                    held.ttl_ends = held.ttl_ends.min(after(held.answered_at, self.rules.max_ttl));
+                    held.addresses = held.addresses.into_iter().filter(admissible).collect();
+                    records.window_from = held.ttl_ends;
+                    let holds = 1..=self.rules.max_addresses;
+                    records.held = Some(held).filter(|held| holds.contains(&held.addresses.len()));
+                } else {
+                    records.denied = of.denied;
+                }
+            }
+            let mut lingering: Vec<_> = saved.lingering.into_iter().collect();
+            lingering.retain(|(address, left_at)| admissible(address) && *left_at <= now);
+            lingering.sort_by_key(|(_, left_at)| std::cmp::Reverse(*left_at));
+            lingering.truncate(self.rules.max_lingering);
+            host.lingering = lingering.into_iter().collect();
+        }
+        self.end_windows(now);
+        self.settle(now, &mut notices);
+        notices
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn position(&self, name: &HostName) -> Option<usize> {
+        self.hosts.iter().position(|host| host.name == *name)
+    }
+
+    /// Rule 7, and an answer without an address is a denial.
+    fn accept(
+        &self,
+        question: &Question,
+        outcome: Result<Answer, ResolveError>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Answer, ResolveError> {
+        let answer = outcome?;
+        if answer.addresses().is_empty() {
+            return Err(
+                ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(answer.ttl())
+            );
+        }
+        if answer.addresses().len() > self.rules.max_addresses {
+            return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
+        }
+        if self.rules.insecure_allow_special_addresses {
+            return Ok(answer);
+        }
+        let (dropped, kept): (Vec<_>, Vec<_>) =
+            answer.addresses().iter().partition(|address| is_special(**address));
+        if !dropped.is_empty() {
+            notices.push(Notice::Dropped { question: question.clone(), addresses: dropped });
+        }
+        if kept.is_empty() {
+            return Err(ResolveError::new(ResolveErrorKind::OnlySpecialAddresses));
+        }
+        Ok(Answer::new(kept, answer.ttl()))
+    }
+
+    /// Rule 4.
+    fn believes(&self, at: usize, family: Family, error: &ResolveError, now: Instant) -> bool {
+        let mut others = self.hosts.iter().enumerate().filter(|(other, _)| *other != at);
+        if others.any(|(_, host)| host.records.iter().any(|records| records.is_current(now))) {
+            return true;
+        }
+        let records = &self.hosts[at].records;
+        error.kind() == ResolveErrorKind::NoData
+            && records[family as usize].held.is_none()
+            && records.iter().any(|records| records.is_current(now))
+    }
+
+    fn answered(
+        &mut self,
+        at: usize,
+        family: Family,
+        answer: Answer,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        let host = &mut self.hosts[at];
+        let records = &mut host.records[family as usize];
+        let ttl_ends = after(now, answer.ttl().clamp(self.rules.min_ttl, self.rules.max_ttl));
+        let held = Held {
+            addresses: answer.addresses().into(),
+            ttl: answer.ttl(),
+            answered_at: now,
+            ttl_ends,
+            restored: false,
+        };
+        let before = records.held.replace(held);
+        records.denied = false;
+        records.window_from = ttl_ends;
+        records.due_at = ttl_ends;
+        if let Some(failing) = records.failing.take() {
+            let question = Question { host: host.name.clone(), family };
+            notices.push(Notice::Recovered { question, failing_since: failing.since });
+        }
+        for address in answer.addresses() {
+            host.lingering.remove(address);
+        }
+        if let Some(before) = before {
+            let left = before.addresses.iter().copied();
+            let left = left.filter(|address| !answer.addresses().contains(address)).collect();
+            host.linger(left, &self.rules, now, notices);
+        }
+    }
+
+    /// `denied_at` is the time of the denial, `now` the time at which it is believed.
+    fn denied(
+        &mut self,
+        at: usize,
+        family: Family,
+        error: &ResolveError,
+        denied_at: Instant,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        let host = &mut self.hosts[at];
+        let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
+        let ttl_ends = after(denied_at, ttl.clamp(self.rules.min_ttl, self.rules.max_ttl));
+        for denied in Family::ALL {
+            if denied != family && error.kind() != ResolveErrorKind::NxDomain {
+                continue;
+            }
+            let records = &mut host.records[denied as usize];
+            if records.held.as_ref().is_some_and(|held| denied_at < held.answered_at) {
+                continue;
+            }
+            records.denied = true;
+            records.window_from = ttl_ends;
+            if let Some(held) = records.held.take() {
+                host.linger(held.addresses.into(), &self.rules, now, notices);
+            }
+        }
+        let records = &mut host.records[family as usize];
+        records.failing = None;
+        records.due_at = ttl_ends;
+    }
+
+    fn failed(
+        &mut self,
+        at: usize,
+        question: &Question,
+        error: ResolveError,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        let records = &mut self.hosts[at].records[question.family as usize];
+        let (since, times) = match &records.failing {
+            Some(failing) => (failing.since, failing.times.saturating_add(1)),
+            None => (now, 1),
+        };
+        let first = self.rules.min_ttl.max(LEAST_BACKOFF);
+        let backoff = first.saturating_mul(1 << (times - 1).min(16)).min(self.rules.max_backoff);
+        records.due_at = after(now, backoff.max(first));
+        notices.push(Notice::Failed { question: question.clone(), error: error.clone(), times });
+        records.failing = Some(Failing { since, times, at: now, error });
+    }
+
+    /// Takes away what is over, so that nothing that is no longer admitted can come back.
+    fn end_windows(&mut self, now: Instant) {
+        for host in &mut self.hosts {
+            host.lingering.retain(|_, left_at| now < after(*left_at, self.rules.linger));
+            for records in &mut host.records {
+                if records.window_ends(&self.rules) <= now {
+                    records.held = None;
+                    records.denied = false;
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        self.believe_late(now, notices);
+        self.all_tried |= self.hosts.iter().all(|host| host.records.iter().all(|of| of.tried));
+        for host in &mut self.hosts {
+            let admitted = host.admitted(&self.rules, now);
+            notices.extend(host.changes(&admitted, now));
+            host.announced = admitted;
+        }
+        let rows = self.hosts.iter().flat_map(|host| host.rows(&self.rules)).collect();
+        let known = Family::ALL.map(|family| {
+            let spans = (0..self.hosts.len()).map(|at| self.known(at, family, now));
+            // A set without hosts decides nothing: an empty list must not look like a sure "no".
+            spans.reduce(Span::and).unwrap_or(match self.networks.is_empty() {
+                true => Span::never(now),
+                false => Span::ALWAYS,
+            })
+        });
+        self.index = Index::new(rows, known);
+    }
+
+    /// Rule 4: makes the order in which the answers of one round arrive irrelevant.
+    fn believe_late(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        for at in 0..self.hosts.len() {
+            for family in Family::ALL {
+                let failing = self.hosts[at].records[family as usize].failing.clone();
+                if let Some(Failing { error, at: denied_at, .. }) = failing
+                    && error.is_denial()
+                    && self.believes(at, family, &error, now)
+                {
+                    self.denied(at, family, &error, denied_at, now, notices);
+                }
+            }
+        }
+    }
+
+    /// When a host is known for a family: it answered, or was denied, or is given up (rule 6).
+    fn known(&self, at: usize, family: Family, now: Instant) -> Span {
+        let records = &self.hosts[at].records[family as usize];
+        let heard = records.held.is_some() || records.denied;
+        match &records.failing {
+            Some(failing) if self.another_answered(at, failing.since) => match heard {
+                true => Span::ALWAYS,
+                false => Span::from(after(records.window_from, self.rules.stale_for)),
+            },
+            _ if heard => Span::until(records.window_ends(&self.rules)),
+            _ => Span::never(now),
+        }
+    }
+
+    fn another_answered(&self, at: usize, since: Instant) -> bool {
+        let mut others = self.hosts.iter().enumerate().filter(|(other, _)| *other != at);
+        let answered = |records: &Records| {
+            records.held.as_ref().is_some_and(|held| !held.restored && since <= held.answered_at)
+        };
+        others.any(|(_, host)| host.records.iter().any(answered))
+    }
+
+    fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
+        let records = &self.hosts[at].records[family as usize];
+        let given_up = |failing: &Failing| {
+            records.window_ends(&self.rules) <= now && self.another_answered(at, failing.since)
+        };
+        FamilyHealth {
+            family,
+            state: match &records.failing {
+                Some(failing) if given_up(failing) => State::Failed,
+                Some(_) => State::Failing,
+                None if records.held.is_some() => State::Answered,
+                None if records.denied => State::Denied,
+                None if records.tried => State::Expired,
+                None => State::Unasked,
+            },
+            addresses: records.held.as_ref().map_or_else(Vec::new, |held| held.addresses.to_vec()),
+            ttl: records.held.as_ref().map(|held| held.ttl),
+            answered_at: records.held.as_ref().map(|held| held.answered_at),
+            failing_since: records.failing.as_ref().map(|failing| failing.since),
+            last_error: records.failing.as_ref().map(|failing| failing.error.clone()),
+        }
+    }
+}
+
+/// Something that happened to a set and that its operator should know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// Addresses were added or removed.
+    Changed(SetChange),
+    /// A question failed, for the `times`th time in a row.
+    Failed {
+        /// The question.
+        question: Question,
+        /// Why it failed; a denial, if it was one that is not believed.
+        error: ResolveError,
+        /// How often in a row it has failed now.
+        times: u32,
+    },
+    /// A question that had failed was answered.
+    Recovered {
+        /// The question.
+        question: Question,
+        /// Since when it had failed.
+        failing_since: Instant,
+    },
+    /// Special-purpose addresses were dropped from an answer.
+    Dropped {
+        /// The question.
+        question: Question,
+        /// The addresses that were dropped.
+        addresses: Vec<IpAddr>,
+    },
+    /// More addresses of a host linger than may; the oldest were let go before their time.
+    Crowded {
+        /// The host.
+        host: HostName,
+        /// How many were let go.
+        dropped: usize,
+    },
+}
+
+/// The addresses of one host that were added to the set or left it.
+///
+/// An address that left the answer but lingers has not left the set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetChange {
+    /// The host.
+    pub host: HostName,
+    /// The addresses that are admitted now and were not before, sorted.
+    pub added: Vec<IpAddr>,
+    /// The addresses that were admitted before and are not now, sorted.
+    pub removed: Vec<IpAddr>,
+    /// When it happened.
+    pub at: Instant,
+}
+
+/// How one host is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HostHealth {
+    /// The host.
+    pub host: HostName,
+    /// The addresses that it admits at this moment, lingering ones included.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its two questions, A and AAAA.
+    pub families: [FamilyHealth; 2],
+}
+
+/// How one question is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FamilyHealth {
+    /// The family that is asked for.
+    pub family: Family,
+    /// How the question stands.
+    pub state: State,
+    /// The addresses of the last valid answer, sorted, while it counts.
+    pub addresses: Vec<IpAddr>,
+    /// The TTL of the last valid answer as the servers gave it, while it counts.
+    pub ttl: Option<Duration>,
+    /// When the last valid answer came, while it counts.
+    pub answered_at: Option<Instant>,
+    /// Since when the question fails.
+    pub failing_since: Option<Instant>,
+    /// Why it failed last.
+    pub last_error: Option<ResolveError>,
+}
+
+/// How a question stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Nothing has come of it yet.
+    Unasked,
+    /// The last outcome is an answer.
+    Answered,
+    /// The last outcome is a believed denial: there are no such addresses.
+    Denied,
+    /// The last outcome is a failure; an earlier answer may still count.
+    Failing,
+    /// It failed for the whole stale window while another host answered, and is given up.
+    Failed,
+    /// The last answer is past its window, and nothing has come since.
+    Expired,
+}
+
+impl State {
+    /// The name in lower case, for JSON and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unasked => "unasked",
+            Self::Answered => "answered",
+            Self::Denied => "denied",
+            Self::Failing => "failing",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Host {
+    name: HostName,
+    records: [Records; 2],
+    /// Addresses that left the answer, and when.
+    lingering: BTreeMap<IpAddr, Instant>,
+    /// What was last reported as admitted.
+    announced: BTreeSet<IpAddr>,
+}
+
+/// What is known of one question.
+#[derive(Clone, Debug)]
+struct Records {
+    /// The last valid answer, while it counts.
+    held: Option<Held>,
+    /// The last valid answer was a believed denial.
+    denied: bool,
+    /// The last outcome was a failure.
+    failing: Option<Failing>,
+    /// Where the stale window starts: the end of the last valid answer's TTL, or the start.
+    window_from: Instant,
+    tried: bool,
+    due_at: Instant,
+}
+
+/// A valid answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) addresses: Box<[IpAddr]>,
+    /// As the servers gave it.
+    pub(crate) ttl: Duration,
+    pub(crate) answered_at: Instant,
+    /// The end of the TTL, clamped.
+    pub(crate) ttl_ends: Instant,
+    pub(crate) restored: bool,
+}
+
+/// What is saved of a host across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) host: HostName,
+    pub(crate) records: Vec<SavedRecords>,
+    pub(crate) lingering: BTreeMap<IpAddr, Instant>,
+}
+
+/// What is saved of a question across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SavedRecords {
+    pub(crate) family: Family,
+    pub(crate) window_from: Instant,
+    pub(crate) denied: bool,
+    pub(crate) answer: Option<Held>,
+}
+
+#[derive(Clone, Debug)]
+struct Failing {
+    since: Instant,
+    times: u32,
+    /// When it failed last, and why.
+    at: Instant,
+    error: ResolveError,
+}
+
+impl Host {
+    fn new(name: HostName, now: Instant) -> Self {
+        let unasked = Records {
+            held: None,
+            denied: false,
+            failing: None,
+            window_from: now,
+            tried: false,
+            due_at: now,
+        };
+        Self {
+            name,
+            records: [unasked.clone(), unasked],
+            lingering: BTreeMap::new(),
+            announced: BTreeSet::new(),
+        }
+    }
+
+    fn linger(
+        &mut self,
+        left: Vec<IpAddr>,
+        rules: &Rules,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        self.lingering.extend(left.into_iter().map(|address| (address, now)));
+        let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
+        if crowd == 0 {
+            return;
+        }
+        let mut oldest: Vec<_> =
+            self.lingering.iter().map(|(address, left_at)| (*left_at, *address)).collect();
+        oldest.sort_unstable();
+        for (_, address) in &oldest[..crowd] {
+            self.lingering.remove(address);
+        }
+        notices.push(Notice::Crowded { host: self.name.clone(), dropped: crowd });
+    }
+
+    fn rows(&self, rules: &Rules) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut push = |address, freshness, since, until| {
+            let host = self.name.clone();
+            rows.push(Row { address, freshness, host, since, until });
+        };
+        for records in &self.records {
+            let Some(held) = &records.held else { continue };
+            let stale_until = records.window_ends(rules);
+            for address in held.addresses.iter().copied() {
+                if held.restored {
+                    push(address, Freshness::Restored, held.answered_at, stale_until);
+                } else {
+                    push(address, Freshness::Fresh, held.answered_at, records.current_until(held));
+                    push(address, Freshness::Stale, held.answered_at, stale_until);
+                }
+            }
+        }
+        for (address, left_at) in &self.lingering {
+            push(*address, Freshness::Lingering, *left_at, after(*left_at, rules.linger));
+        }
+        rows
+    }
+
+    fn admitted(&self, rules: &Rules, now: Instant) -> BTreeSet<IpAddr> {
+        let rows = self.rows(rules).into_iter();
+        rows.filter(|row| now < row.until).map(|row| row.address).collect()
+    }
+
+    fn changes(&self, admitted: &BTreeSet<IpAddr>, now: Instant) -> Option<Notice> {
+        let change = SetChange {
+            host: self.name.clone(),
+            added: admitted.difference(&self.announced).copied().collect(),
+            removed: self.announced.difference(admitted).copied().collect(),
+            at: now,
+        };
+        let changed = !change.added.is_empty() || !change.removed.is_empty();
+        changed.then_some(Notice::Changed(change))
+    }
+}
+
+impl Records {
+    /// Whether a valid answer of DNS itself is current: its TTL has not ended, or its refresh is
+    /// under way.
+    fn is_current(&self, now: Instant) -> bool {
+        let held = self.held.as_ref().filter(|held| !held.restored);
+        held.is_some_and(|held| now < self.current_until(held))
+    }
+
+    fn current_until(&self, held: &Held) -> Instant {
+        match self.failing {
+            Some(_) => held.ttl_ends,
+            None => after(held.ttl_ends, REFRESH_TIME),
+        }
+    }
+
+    /// When the last valid answer stops to count.
+    fn window_ends(&self, rules: &Rules) -> Instant {
+        let stale_until = after(self.window_from, rules.stale_for);
+        match (&self.held, &self.failing) {
+            (_, None) => stale_until.max(after(self.window_from, REFRESH_TIME)),
+            _ => stale_until,
+        }
+    }
+}
+
+/// Adds a duration that may be as long as somebody configured it.
+fn after(instant: Instant, duration: Duration) -> Instant {
+    instant.checked_add(duration).unwrap_or_else(|| instant + FAR)
+}
+
+/// How long a refresh can take after the TTL has ended: its jitter and its time limit.
+const REFRESH_TIME: Duration = Duration::from_millis(5_500);
+
+const LEAST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// For a denial without an SOA record.
+const NEGATIVE_TTL: Duration = Duration::from_secs(60);
+
+/// As good as for ever, and safe to add.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

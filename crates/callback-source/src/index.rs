@@ -1,0 +1,114 @@
+//! What a request reads: every admitted address with the time until which it is.
+
+use std::net::IpAddr;
+
+use tokio::time::Instant;
+
+use crate::{Family, Freshness, HostName};
+
+/// Sorted addresses, and the span of time in which every host is known, by family.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    v4: Column<u32>,
+    v6: Column<u128>,
+    known: [Span; 2],
+}
+
+/// One reason to admit one address. An address can have several, the best first.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) address: IpAddr,
+    pub(crate) freshness: Freshness,
+    pub(crate) host: HostName,
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
+}
+
+/// A half-open span of time; `None` is unbounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) from: Option<Instant>,
+    pub(crate) until: Option<Instant>,
+}
+
+impl Index {
+    /// `known` gives the span in which every host is known, by family.
+    pub(crate) fn new(rows: Vec<Row>, known: [Span; 2]) -> Self {
+        let mut v4 = Vec::new();
+        let mut v6 = Vec::new();
+        for row in rows {
+            match row.address {
+                IpAddr::V4(address) => v4.push((address.to_bits(), row)),
+                IpAddr::V6(address) => v6.push((address.to_bits(), row)),
+            }
+        }
+        Self { v4: Column::new(v4), v6: Column::new(v6), known }
+    }
+
+    /// The best reason to admit a peer, whose address must be in canonical form.
+    pub(crate) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Row> {
+        match peer {
+            IpAddr::V4(peer) => self.v4.find(peer.to_bits(), now),
+            IpAddr::V6(peer) => self.v6.find(peer.to_bits(), now),
+        }
+    }
+
+    /// Whether every host is known for a family, so that "not listed" can be said.
+    pub(crate) fn is_known(&self, family: Family, now: Instant) -> bool {
+        self.known[family as usize].contains(now)
+    }
+
+    /// Every row, those whose time is over included.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.v4.rows.iter().chain(&self.v6.rows)
+    }
+}
+
+/// Keys apart from the rest, so that the search touches few cache lines.
+#[derive(Clone, Debug)]
+struct Column<K> {
+    keys: Box<[K]>,
+    rows: Box<[Row]>,
+}
+
+impl<K: Ord + Copy> Column<K> {
+    fn new(mut rows: Vec<(K, Row)>) -> Self {
+        rows.sort_by_key(|(key, row)| (*key, row.freshness));
+        let (keys, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        Self { keys: keys.into(), rows: rows.into() }
+    }
+
+    fn find(&self, key: K, now: Instant) -> Option<&Row> {
+        let first = self.keys.partition_point(|listed| *listed < key);
+        let listed = self.keys[first..].iter().zip(&self.rows[first..]);
+        listed.take_while(|(listed, _)| **listed == key).map(|(_, row)| row).find(|row| now < row.until)
+    }
+}
+
+impl Span {
+    pub(crate) const ALWAYS: Self = Self { from: None, until: None };
+
+    pub(crate) fn until(until: Instant) -> Self {
+        Self { until: Some(until), ..Self::ALWAYS }
+    }
+
+    pub(crate) fn from(from: Instant) -> Self {
+        Self { from: Some(from), ..Self::ALWAYS }
+    }
+
+    pub(crate) fn never(now: Instant) -> Self {
+        Self { from: Some(now), until: Some(now) }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        let until = match (self.until, other.until) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        Self { from: self.from.max(other.from), until }
+    }
+
+    fn contains(self, now: Instant) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+}

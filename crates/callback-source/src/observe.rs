@@ -1,0 +1,273 @@
+//! What the operator sees: events and metrics, and how many of them.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    AllowSet, Allowed, Question, Rejection, RejectionKind, ResolveError,
+    allow_set::{Notice, State},
+};
+
+/// Refused peers, so that each is logged once a minute and a flood cannot fill a disk.
+pub(crate) struct RefusalLog {
+    logged: Cache<IpAddr, Instant>,
+    epoch: Instant,
+    /// The second since the epoch, and how many events it has seen: `second << 8 | events`.
+    window: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl RefusalLog {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            logged: Cache::new(PEERS_REMEMBERED),
+            epoch: now,
+            window: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// How many refusals were left out before this one, if it is to be logged.
+    pub(crate) fn admits(&self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
+        let admitted = self.has_room(now) && self.is_new(peer, now) && self.takes_room(now);
+        if admitted {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        let window = self.window.load(Ordering::Relaxed);
+        window >> 8 != self.second(now) || window & 0xff < EVENTS_A_SECOND
+    }
+
+    fn takes_room(&self, now: Instant) -> bool {
+        let second = self.second(now);
+        let take = |window: u64| match (window >> 8 == second, window & 0xff) {
+            (false, _) => Some(second << 8 | 1),
+            (true, events) if events < EVENTS_A_SECOND => Some(window + 1),
+            (true, _) => None,
+        };
+        self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    fn is_new(&self, peer: Option<IpAddr>, now: Instant) -> bool {
+        let peer = match peer {
+            Some(IpAddr::V6(peer)) => IpAddr::V6(Ipv6Addr::from(peer.to_bits() & PREFIX_64)),
+            Some(peer) => peer,
+            None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let before = self.logged.get(&peer);
+        if before.is_some_and(|logged| now.saturating_duration_since(logged) < ONCE_A_MINUTE) {
+            return false;
+        }
+        self.logged.insert(peer, now);
+        true
+    }
+
+    /// Counted from one, so that the first second differs from a window never used.
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_secs() + 1
+    }
+}
+
+pub(crate) fn allowed(allowed: &Allowed) {
+    debug!(
+        target: TARGET,
+        peer = %allowed.peer(),
+        host = allowed.host().map(tracing::field::display),
+        network = allowed.network().map(tracing::field::display),
+        freshness = allowed.freshness().as_str(),
+        "callback admitted"
+    );
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_verdicts_total", "verdict" => "allow").increment(1);
+}
+
+pub(crate) fn refused(
+    rejection: &Rejection,
+    tagged: bool,
+    log: &RefusalLog,
+    set: &AllowSet,
+    now: Instant,
+) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_verdicts_total", "verdict" => rejection.kind().as_str())
+        .increment(1);
+    let Some(left_out) = log.admits(rejection.peer(), now) else {
+        return;
+    };
+    if rejection.kind() == RejectionKind::NoPeer {
+        error!(
+            target: TARGET,
+            left_out,
+            "a request carries no peer address, so every callback is refused; with axum serve \
+             `app.into_make_service_with_connect_info::<SocketAddr>()` and use `ConnectInfoPeer`, \
+             otherwise put the `SocketAddr` into the request's extensions and use `SocketPeer`"
+        );
+        return;
+    }
+    let hosts: Vec<_> = set.hosts().map(|host| host.as_str()).collect();
+    warn!(
+        target: TARGET,
+        peer = rejection.peer().map(tracing::field::display),
+        reason = rejection.kind().as_str(),
+        tagged,
+        hosts = hosts.join(","),
+        left_out,
+        "callback refused"
+    );
+}
+
+/// Reports what happens to a set; a question that keeps failing is reported now and then only.
+#[derive(Debug, Default)]
+pub(crate) struct NoticeLog {
+    failures: HashMap<Question, Instant>,
+    given_up: HashMap<Question, Instant>,
+}
+
+impl NoticeLog {
+    pub(crate) fn report(&mut self, notices: &[Notice], set: &AllowSet, now: Instant) {
+        for notice in notices {
+            match notice {
+                Notice::Changed(change) => {
+                    info!(
+                        target: TARGET,
+                        host = %change.host,
+                        added = ?change.added,
+                        removed = ?change.removed,
+                        "callback servers changed"
+                    );
+                    #[cfg(feature = "metrics")]
+                    metrics::counter!("callback_source_changes_total").increment(1);
+                }
+                Notice::Failed { question, error, times } => {
+                    self.failed(question, error, *times, now);
+                    self.given_up(set, now);
+                }
+                Notice::Recovered { question, failing_since } => {
+                    let failed_for = now.saturating_duration_since(*failing_since);
+                    if self.failures.remove(question).is_some() {
+                        info!(target: TARGET, %question, ?failed_for, "look-up works again");
+                    }
+                    self.given_up.remove(question);
+                }
+                Notice::Dropped { question, addresses } => {
+                    if Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
+                        warn!(
+                            target: TARGET,
+                            %question,
+                            ?addresses,
+                            "special-purpose addresses in an answer are ignored"
+                        );
+                    }
+                }
+                Notice::Crowded { host, dropped } => {
+                    warn!(
+                        target: TARGET,
+                        %host,
+                        dropped,
+                        "too many addresses left the answers of one host; the oldest no longer count"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Says once a day which questions are given up.
+    fn given_up(&mut self, set: &AllowSet, now: Instant) {
+        for host in set.health(now) {
+            for family in &host.families {
+                let question = Question { host: host.host.clone(), family: family.family };
+                if family.state == State::Failed
+                    && Self::is_time(&mut self.given_up, &question, ONCE_A_DAY, now)
+                {
+                    warn!(
+                        target: TARGET,
+                        %question,
+                        "this look-up has failed for the whole stale window and is given up; \
+                         remove the host if it is gone for good"
+                    );
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, question: &Question, error: &ResolveError, times: u32, now: Instant) {
+        // The first round asks everything at once: a denial that comes in before the first answer is
+        // believed a moment later.
+        if error.is_denial() && times == 1 {
+            debug!(target: TARGET, %question, %error, "denial not believed yet");
+            return;
+        }
+        if !Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
+            return;
+        }
+        let cause = std::error::Error::source(error).map(tracing::field::display);
+        if error.is_denial() {
+            warn!(
+                target: TARGET,
+                %question,
+                reason = error.kind().as_str(),
+                times,
+                "DNS denies this host while no other host answers, which is not believed; the last \
+                 answer counts on"
+            );
+        } else {
+            warn!(
+                target: TARGET,
+                %question,
+                reason = error.kind().as_str(),
+                cause,
+                times,
+                "look-up failed; the last answer counts on: {error}"
+            );
+        }
+    }
+
+    fn is_time(
+        told: &mut HashMap<Question, Instant>,
+        question: &Question,
+        pause: Duration,
+        now: Instant,
+    ) -> bool {
+        let before = told.get(question);
+        let is_time = before.is_none_or(|told| pause <= now.saturating_duration_since(*told));
+        if is_time {
+            told.insert(question.clone(), now);
+        }
+        is_time
+    }
+}
+
+/// Counts the outcome of a look-up and gauges the set.
+#[cfg(feature = "metrics")]
+pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
+    let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");
+    metrics::counter!("callback_source_lookups_total", "outcome" => outcome).increment(1);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("callback_source_addresses").set(set.addresses(now).len() as f64);
+    let health = set.health(now);
+    let answers = health.iter().flat_map(|host| &host.families);
+    let oldest = answers.filter_map(|family| family.answered_at).min();
+    let age = oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest));
+    metrics::gauge!("callback_source_oldest_answer_age_seconds").set(age.as_secs_f64());
+}
+
+pub(crate) const TARGET: &str = "callback_source";
+
+const EVENTS_A_SECOND: u64 = 10;
+const PEERS_REMEMBERED: u64 = 10_000;
+const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
+const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
+const ONCE_A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const PREFIX_64: u128 = !(u64::MAX as u128);

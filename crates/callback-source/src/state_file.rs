@@ -1,0 +1,349 @@
+//! What is known, kept across restarts.
+//!
+//! Times are in milliseconds since the Unix epoch (UTC). They are the times at which things happened,
+//! not those at which they were written, so that restarting stretches no window.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::{
+    AllowSet, Family, HostName,
+    allow_set::{Held, Saved, SavedRecords},
+    observe::TARGET,
+};
+
+/// A file to keep a set in.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    snapshots: AtomicU64,
+    /// The number of the last snapshot written: an older one never replaces a newer one.
+    written: Mutex<u64>,
+}
+
+/// The text of a file, and its place in the order of snapshots.
+pub(crate) struct Snapshot {
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl StateFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, snapshots: AtomicU64::new(0), written: Mutex::new(0) }
+    }
+
+    /// What the file holds, if it can be trusted; otherwise a warning says why not.
+    pub(crate) fn read(&self) -> Option<Vec<Saved>> {
+        let text = match read_trusted(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                info!(target: TARGET, path = %self.path.display(), "no state file yet");
+                return None;
+            }
+            Err(error) => {
+                warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
+                return None;
+            }
+        };
+        match decode(&text, Clocks::now()) {
+            Ok(saved) => Some(saved),
+            Err(error) => {
+                warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
+        Snapshot {
+            number: self.snapshots.fetch_add(1, Ordering::Relaxed) + 1,
+            text: encode(set.save(), Clocks::now()),
+        }
+    }
+
+    /// Writes a snapshot unless a newer one was. A failure is reported; the next write may succeed.
+    pub(crate) fn write(&self, snapshot: &Snapshot) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.number < *written {
+            return;
+        }
+        match replace(&self.path, &snapshot.text) {
+            Ok(()) => *written = snapshot.number,
+            Err(error) => {
+                warn!(
+                    target: TARGET,
+                    path = %self.path.display(),
+                    %error,
+                    "state file not written; a restart while DNS is down would refuse callbacks"
+                );
+            }
+        }
+    }
+}
+
+/// Both clocks, read at the same moment.
+#[derive(Clone, Copy)]
+struct Clocks {
+    instant: Instant,
+    utc: u64,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { instant: Instant::now(), utc: millis(utc) }
+    }
+
+    fn utc_of(self, instant: Instant) -> u64 {
+        match instant.checked_duration_since(self.instant) {
+            Some(ahead) => self.utc.saturating_add(millis(ahead)),
+            None => self.utc.saturating_sub(millis(self.instant - instant)),
+        }
+    }
+
+    /// Fails for a time that is too long ago for the clock of this machine.
+    fn instant_of(self, utc: u64) -> Option<Instant> {
+        match utc.checked_sub(self.utc) {
+            Some(ahead) => self.instant.checked_add(Duration::from_millis(ahead)),
+            None => self.instant.checked_sub(Duration::from_millis(self.utc - utc)),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    written_at: u64,
+    hosts: Vec<SavedHost>,
+}
+
+/// Read before the rest, which may look different in another version.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedHost {
+    host: String,
+    a: SavedQuestion,
+    aaaa: SavedQuestion,
+    lingering: BTreeMap<IpAddr, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedQuestion {
+    window_from: u64,
+    denied: bool,
+    answer: Option<SavedAnswer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedAnswer {
+    addresses: Vec<IpAddr>,
+    ttl: u64,
+    answered_at: u64,
+    ttl_ends: u64,
+}
+
+/// Why the text of a state file is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it is not well-formed: {0}")]
+    Malformed(serde_json::Error),
+    #[error("its version is {0}, and this program reads {VERSION}")]
+    Version(u32),
+    #[error("it was written {0:?} from now; check this machine's clock")]
+    Future(Duration),
+    #[error("it holds `{0}`, which is no host name")]
+    Host(String),
+    #[error("it tells of answers that came after it was written")]
+    Order,
+}
+
+fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
+    let question = |records: &[SavedRecords], family| {
+        let records = records.iter().find(|records| records.family == family);
+        SavedQuestion {
+            window_from: records.map_or(clocks.utc, |records| clocks.utc_of(records.window_from)),
+            denied: records.is_some_and(|records| records.denied),
+            answer: records.and_then(|records| records.answer.as_ref()).map(|held| SavedAnswer {
+                addresses: held.addresses.to_vec(),
+                ttl: millis(held.ttl),
+                answered_at: clocks.utc_of(held.answered_at),
+                ttl_ends: clocks.utc_of(held.ttl_ends),
+            }),
+        }
+    };
+    let hosts = saved.into_iter().map(|saved| SavedHost {
+        host: saved.host.as_str().to_owned(),
+        a: question(&saved.records, Family::V4),
+        aaaa: question(&saved.records, Family::V6),
+        lingering: saved
+            .lingering
+            .into_iter()
+            .map(|(address, left_at)| (address, clocks.utc_of(left_at)))
+            .collect(),
+    });
+    let document = Document { version: VERSION, written_at: clocks.utc, hosts: hosts.collect() };
+    serde_json::to_vec_pretty(&document).expect("the document has only string keys")
+}
+
+fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
+    let Version { version } = serde_json::from_slice(text).map_err(Unusable::Malformed)?;
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    let document: Document = serde_json::from_slice(text).map_err(Unusable::Malformed)?;
+    let written_at = document.written_at;
+    if clocks.utc.saturating_add(CLOCK_STEP) < written_at {
+        return Err(Unusable::Future(Duration::from_millis(written_at - clocks.utc)));
+    }
+    let latest = written_at.saturating_add(CLOCK_STEP);
+    let mut hosts = Vec::new();
+    for saved in document.hosts {
+        let host: HostName =
+            saved.host.parse().map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
+        let answers = [&saved.a, &saved.aaaa].into_iter().filter_map(|of| of.answer.as_ref());
+        let mut happened = answers.map(|of| of.answered_at).chain(saved.lingering.values().copied());
+        if happened.any(|at| latest < at) {
+            return Err(Unusable::Order);
+        }
+        let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
+        hosts.push(Saved {
+            host,
+            records: records
+                .into_iter()
+                .filter_map(|(family, of)| of.decode(family, clocks))
+                .collect(),
+            lingering: saved
+                .lingering
+                .into_iter()
+                .filter_map(|(address, at)| Some((address.to_canonical(), clocks.instant_of(at)?)))
+                .collect(),
+        });
+    }
+    Ok(hosts)
+}
+
+impl SavedQuestion {
+    fn decode(self, family: Family, clocks: Clocks) -> Option<SavedRecords> {
+        let answer = match self.answer {
+            None => None,
+            Some(answer) => {
+                let addresses: std::collections::BTreeSet<_> =
+                    answer.addresses.iter().map(IpAddr::to_canonical).collect();
+                Some(Held {
+                    addresses: addresses.into_iter().collect(),
+                    ttl: Duration::from_millis(answer.ttl),
+                    answered_at: clocks.instant_of(answer.answered_at)?,
+                    ttl_ends: clocks.instant_of(answer.ttl_ends)?,
+                    restored: true,
+                })
+            }
+        };
+        let window_from = clocks.instant_of(self.window_from)?;
+        Some(SavedRecords { family, window_from, denied: self.denied, answer })
+    }
+}
+
+fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        // Neither follow a link that somebody else has laid, nor wait for the writer of a pipe.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    check_trusted(&file)?;
+    let mut text = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn check_trusted(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != own {
+        let owner = metadata.uid();
+        return Err(io::Error::other(format!("it belongs to user {owner}, not to user {own}")));
+    }
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(io::Error::other(format!("others may write it (mode {mode:o}); run `chmod 600`")));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_trusted(file: &File) -> io::Result<()> {
+    match file.metadata()?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Replaces a file so that at every moment either the old or the new one is there, whole.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
+    // Left over from a process that was killed; `create_new` follows no link and takes no file over.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&beside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    #[cfg(unix)]
+    {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const VERSION: u32 = 1;
+
+/// How far two readings of the wall clock may be out of order, in milliseconds.
+const CLOCK_STEP: u64 = 60_000;
+
+/// Some ten thousand addresses. What is larger is not ours.
+const LARGEST: u64 = 4 * 1024 * 1024;
+
+#[cfg(unix)]
+const WRITABLE_BY_OTHERS: u32 = 0o022;

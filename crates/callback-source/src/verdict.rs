@@ -1,0 +1,237 @@
+//! Whether a peer may call, and why.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use http::StatusCode;
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::HostName;
+
+/// What the list says of a peer.
+///
+/// | verdict | when | response |
+/// |---|---|---|
+/// | [`Allow`](Self::Allow) | the peer is in a current, lingering or stale answer, or in a static network | the inner service's |
+/// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer | 403 |
+/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host was never heard of, or its last answer is past the stale window: cannot decide | 503 with `Retry-After` |
+/// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request carries no peer address | 500 |
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// The peer is one of the provider's callback servers.
+    Allow(Allowed),
+    /// The peer is not known to be one.
+    Reject(Rejection),
+}
+
+impl Verdict {
+    /// Whether the peer may call.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    /// What is known of a peer that may call.
+    #[must_use]
+    pub fn allowed(&self) -> Option<&Allowed> {
+        match self {
+            Self::Allow(allowed) => Some(allowed),
+            Self::Reject(_) => None,
+        }
+    }
+
+    /// Why a peer may not call.
+    #[must_use]
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Allow(_) => None,
+            Self::Reject(rejection) => Some(rejection),
+        }
+    }
+}
+
+/// A peer that may call: who it is, and how that is known.
+///
+/// Left in the request's extensions by [`VerifySource`](crate::verify::VerifySource); with the
+/// feature `axum` it is an extractor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    pub(crate) peer: IpAddr,
+    pub(crate) source: Source,
+    pub(crate) freshness: Freshness,
+    pub(crate) since: Instant,
+}
+
+/// What lists an allowed peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Host(HostName),
+    Network(IpNet),
+}
+
+impl Allowed {
+    /// The peer's address in canonical form (an IPv4 peer of a dual-stack socket is IPv4).
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// The callback server whose answer holds the address; `None` for a static network.
+    #[must_use]
+    pub fn host(&self) -> Option<&HostName> {
+        match &self.source {
+            Source::Host(host) => Some(host),
+            Source::Network(_) => None,
+        }
+    }
+
+    /// The static network that holds the address; `None` for an answer of DNS.
+    #[must_use]
+    pub fn network(&self) -> Option<IpNet> {
+        match &self.source {
+            Source::Host(_) => None,
+            Source::Network(network) => Some(*network),
+        }
+    }
+
+    /// How it is known that the address belongs to the host.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    /// Since when it is known: the time of the answer that holds the address; for
+    /// [`Freshness::Lingering`] the time at which the address left the answer.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+}
+
+/// How an allowed address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// In a static network of the configuration.
+    Static,
+    /// In an answer whose TTL has not ended, or ended a moment ago while the refresh is under way.
+    Fresh,
+    /// In an answer that was read from the state file, and not yet confirmed by DNS since.
+    Restored,
+    /// In the last valid answer, whose TTL ended, while questions fail.
+    Stale,
+    /// No longer in the answer, but within the linger window.
+    Lingering,
+}
+
+impl Freshness {
+    /// The name in lower case, for logs, headers and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Fresh => "fresh",
+            Self::Restored => "restored",
+            Self::Stale => "stale",
+            Self::Lingering => "lingering",
+        }
+    }
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a peer may not call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    kind: RejectionKind,
+    peer: Option<IpAddr>,
+}
+
+impl Rejection {
+    pub(crate) fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
+        Self { kind, peer }
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+
+    /// The peer's address in canonical form, unless that is what is missing.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// The status of the response: 403, 503 or 500.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// After how long the sender should try again; only where a retry can end otherwise.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.kind == RejectionKind::Unresolved).then_some(RETRY_AFTER)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.description())
+    }
+}
+
+/// The reasons of a [`Rejection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// Every host is known for the peer's family (answered, denied, or given up), and none has the
+    /// peer.
+    NotListed,
+    /// Some host was never heard of, or its last answer is past the stale window: it cannot be said
+    /// whether the peer is listed. Worth a retry.
+    Unresolved,
+    /// The request carries no peer address: the service is set up wrongly.
+    NoPeer,
+}
+
+impl RejectionKind {
+    /// The name in lower case, for logs, headers and metrics: `not-listed`, `unresolved`, …
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotListed => "not-listed",
+            Self::Unresolved => "unresolved",
+            Self::NoPeer => "no-peer",
+        }
+    }
+
+    /// The status of the response: 403, 503 or 500. Never 2xx: the sender would believe that the
+    /// callback was delivered.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotListed => StatusCode::FORBIDDEN,
+            Self::Unresolved => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoPeer => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::NotListed => "this address may not send callbacks\n",
+            Self::Unresolved => "the callback servers cannot be looked up right now, try again\n",
+            Self::NoPeer => "the caller's address is unknown: the service is not set up properly\n",
+        }
+    }
+}
+
+/// About one question with its time limit: long enough for a failing look-up to be asked again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -1,0 +1,75 @@
+//! The check of each request's peer against an [`AllowList`](crate::AllowList).
+//!
+//! [`VerifySourceLayer`] admits a request when its peer is in the list, and otherwise refuses it
+//! ([`rejecting`](VerifySourceLayer::rejecting)) or lets it through with a mark
+//! ([`tagging`](VerifySourceLayer::tagging)):
+//!
+//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed,
+//!    underscore spellings too, so that nobody can send a tag.
+//! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are not read.
+//! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only a peer that is not listed may
+//!    wait, for at most a second, while the list is asked again
+//!    ([`settled_verdict`](crate::AllowList::settled_verdict)).
+//! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
+//!    called. Rejected: the inner service is not called, and [`RejectionResponse`] makes the response:
+//!    403, 503 with `Retry-After`, or 500, never 2xx, and never with anything of the request in it. When
+//!    tagging, the inner service is called in both cases, and the
+//!    [`Verdict`](crate::Verdict) is in the extensions.
+//!
+//! Every request is judged, whatever its method, and also on a connection that was used before. The
+//! body is not read; readiness and errors are those of the inner service.
+//!
+//! # Deployment caveat
+//!
+//! Behind a proxy the peer is the proxy. With [`ConnectInfoPeer`] every callback is then refused; do
+//! not "fix" that by listing the proxy's address, which would admit everybody.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::{convert::Infallible, net::{IpAddr, SocketAddr}};
+//! use callback_source::{AllowList, Allowed};
+//! use callback_source::verify::{SocketPeer, VerifySourceLayer};
+//! use http::{Request, Response, StatusCode};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Infallible> {
+//! let merchant = service_fn(async |request: Request<()>| {
+//!     let allowed = request.extensions().get::<Allowed>().expect("only callbacks come here");
+//!     Ok::<_, Infallible>(Response::new(format!("hello, {}", allowed.peer())))
+//! });
+//! let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
+//! let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(merchant);
+//!
+//! let callback = |peer: &str| {
+//!     let mut request = Request::new(());
+//!     request.extensions_mut().insert(peer.parse::<SocketAddr>().unwrap());
+//!     request
+//! };
+//! let response = service.clone().oneshot(callback("192.0.2.1:4711")).await?;
+//! assert_eq!(response.into_body(), "hello, 192.0.2.1");
+//! let response = service.oneshot(callback("192.0.2.2:4711")).await?;
+//! assert_eq!(response.status(), StatusCode::FORBIDDEN);
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(feature = "axum")]
+mod extract;
+mod future;
+mod layer;
+mod peer;
+mod response;
+mod service;
+mod tag;
+
+#[cfg(feature = "axum")]
+pub use {extract::NotVerified, peer::ConnectInfoPeer};
+pub use {
+    future::ResponseFuture,
+    layer::VerifySourceLayer,
+    peer::{PeerIp, SocketPeer},
+    response::{PlainText, RejectionResponse},
+    service::VerifySource,
+};

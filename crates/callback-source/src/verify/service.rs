@@ -1,0 +1,114 @@
+//! The service.
+
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, tag};
+use crate::{AllowList, Allowed, Rejection, Verdict, observe};
+
+/// Calls the inner service only for callbacks from a callback server, or marks those that are not.
+/// See the [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`], since a request may have to wait for its verdict after the
+/// inner service was found ready.
+#[derive(Clone, Debug)]
+pub struct VerifySource<S, P, R = PlainText> {
+    pub(super) inner: S,
+    pub(super) allow: AllowList,
+    pub(super) peer: P,
+    pub(super) mode: Mode,
+    pub(super) response: R,
+}
+
+impl<S, P, R, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySource<S, P, R>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    P: PeerIp,
+    R: RejectionResponse<ResBody> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, R, ReqBody, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        tag::scrub(request.headers_mut());
+        let verdict = match self.peer.peer_ip(request.headers(), request.extensions()) {
+            Ok(peer) => {
+                let verdict = self.allow.verdict(peer);
+                if !verdict.is_allowed()
+                    && let Some(settled) = self.allow.recheck(peer)
+                {
+                    // The one that was found ready goes with the request.
+                    let clone = self.inner.clone();
+                    let inner = std::mem::replace(&mut self.inner, clone);
+                    let judge = Judge {
+                        allow: self.allow.clone(),
+                        mode: self.mode,
+                        response: self.response.clone(),
+                    };
+                    return ResponseFuture::waiting(settled, request, inner, judge);
+                }
+                verdict
+            }
+            Err(kind) => Verdict::Reject(Rejection::new(kind, None)),
+        };
+        match act(&self.allow, self.mode, verdict, &mut request) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(request)),
+            Err(rejection) => ResponseFuture::rejected(self.response.response(&rejection)),
+        }
+    }
+}
+
+/// What is needed to act on a verdict that comes later.
+pub(super) struct Judge<R> {
+    pub(super) allow: AllowList,
+    pub(super) mode: Mode,
+    pub(super) response: R,
+}
+
+/// Reports a verdict, and marks the request with it or refuses it.
+pub(super) fn act<B>(
+    allow: &AllowList,
+    mode: Mode,
+    verdict: Verdict,
+    request: &mut Request<B>,
+) -> Result<(), Rejection> {
+    match &verdict {
+        Verdict::Allow(allowed) => observe::allowed(allowed),
+        Verdict::Reject(rejection) => {
+            let shared = allow.shared();
+            let set = shared.published.load();
+            let tagged = mode != Mode::Rejecting;
+            observe::refused(rejection, tagged, &shared.refusals, &set, Instant::now());
+        }
+    }
+    // An outer layer, for another list, may have left its own.
+    let extensions = request.extensions_mut();
+    match mode {
+        Mode::Rejecting => {
+            extensions.remove::<Verdict>();
+            match verdict {
+                Verdict::Allow(allowed) => extensions.insert(allowed),
+                Verdict::Reject(rejection) => return Err(rejection),
+            };
+        }
+        Mode::Tagging { headers } => {
+            match &verdict {
+                Verdict::Allow(allowed) => extensions.insert(allowed.clone()),
+                Verdict::Reject(_) => extensions.remove::<Allowed>(),
+            };
+            if headers {
+                tag::set(request.headers_mut(), &verdict);
+            }
+            request.extensions_mut().insert(verdict);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The headers that carry a verdict to an upstream that is not Rust.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::Verdict;
+
+/// Removes tags that the client sent, in every spelling that an upstream may take for one: some
+/// servers fold `_` into `-`.
+pub(super) fn scrub(headers: &mut HeaderMap) {
+    // One at a time, since next to no request has one.
+    while let Some(forged) = headers.keys().find(|name| is_tag(name.as_str())).cloned() {
+        headers.remove(forged);
+    }
+}
+
+/// Sets the tags of a verdict.
+pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
+    match verdict {
+        Verdict::Allow(allowed) => {
+            headers.insert(SOURCE, HeaderValue::from_static("allow"));
+            let host = allowed.host().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            if let Some(host) = host {
+                headers.insert(HOST, host);
+            }
+        }
+        Verdict::Reject(rejection) => {
+            headers.insert(SOURCE, HeaderValue::from_static("reject"));
+            headers.insert(REASON, HeaderValue::from_static(rejection.kind().as_str()));
+        }
+    }
+}
+
+fn is_tag(name: &str) -> bool {
+    TAGS.iter().any(|tag| {
+        name.len() == tag.as_str().len()
+            && name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).eq(tag.as_str().bytes())
+    })
+}
+
+static TAGS: [HeaderName; 3] = [SOURCE, HOST, REASON];
+
+const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
+const HOST: HeaderName = HeaderName::from_static("x-callback-host");
+const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_spelling_of_a_tag_survives() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x-callback-source",
+            "X-Callback-Source",
+            "x_callback_source",
+            "x-callback_source",
+            "X_Callback-HOST",
+            "x-callback-reason",
+            "x_callback_reason",
+        ] {
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("allow"));
+        }
+        for name in ["x-callback-sources", "callback-source", "host", "x-callback"] {
+            headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("kept"));
+        }
+        scrub(&mut headers);
+        assert_eq!(headers.len(), 4);
+        assert!(headers.values().all(|value| value == "kept"));
+    }
+}
