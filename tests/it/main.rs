@@ -1,1 +1,4 @@
 //! End-to-end tests.
+
+mod dns_server;
+mod http_client;

@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use hickory_proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{
+        DNSClass, Name, RData, Record, RecordType,
+        rdata::{CNAME, NS},
+    },
+};
+
+use super::{absolute, zone::Zone};
+
+/// What is wrong with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Only this code: no records, and no SOA.
+    Rcode(ResponseCode),
+    /// No answer.
+    Drop,
+    /// The right id, then bytes that are no DNS message.
+    Garbage,
+    /// The answer to another id.
+    WrongId,
+    /// The question echoed is for the parent of the name.
+    WrongQuestion,
+    /// The question is echoed in lower case, whatever its spelling.
+    LowerCaseEcho,
+    /// The records are of class CHAOS.
+    WrongClass,
+    /// Over UDP an empty, truncated answer; over TCP the good one.
+    TruncateUdp,
+    /// Over UDP a truncated answer with its first record only; over TCP the connection is closed
+    /// instead of an answer.
+    TruncateNoTcp,
+    /// The good answer, this much later.
+    Delay(Duration),
+    /// A known name without records, with the SOA (unless the server leaves it out).
+    NoData,
+    /// The same, never with the SOA.
+    NoDataWithoutSoa,
+    /// A CNAME from the name to itself.
+    CnameLoop,
+    /// A CNAME to a name that does not exist, and NXDOMAIN.
+    CnameToNowhere,
+    /// A lame server: no answer, not authoritative, the name servers of the parent as authority.
+    Referral,
+}
+
+impl Fault {
+    /// Turns the good answer into the faulty one, as far as a message can show the fault.
+    pub(super) fn apply(self, question: &Query, zone: &Zone, tcp: bool, response: &mut Message) {
+        let name = question.name();
+        match self {
+            Self::Drop | Self::Garbage | Self::Delay(_) => {}
+            Self::WrongId => response.metadata.id ^= 1,
+            Self::WrongQuestion => {
+                let other = Query::query(name.base_name(), question.query_type());
+                response.queries = vec![other];
+            }
+            Self::LowerCaseEcho => {
+                let lower = Query::query(name.to_lowercase(), question.query_type());
+                response.queries = vec![lower];
+            }
+            Self::WrongClass => {
+                for record in &mut response.answers {
+                    record.dns_class = DNSClass::CH;
+                }
+            }
+            Self::TruncateUdp | Self::TruncateNoTcp if tcp => {}
+            Self::TruncateUdp => *response = response.truncate(),
+            Self::TruncateNoTcp => {
+                response.metadata.truncation = true;
+                response.answers.truncate(1);
+            }
+            Self::Rcode(code) => empty(response, code),
+            Self::NoData => {
+                empty(response, ResponseCode::NoError);
+                zone.deny(name, response);
+            }
+            Self::NoDataWithoutSoa => empty(response, ResponseCode::NoError),
+            Self::CnameLoop => {
+                empty(response, ResponseCode::NoError);
+                response.add_answer(cname(name, name.clone()));
+            }
+            Self::CnameToNowhere => {
+                empty(response, ResponseCode::NXDomain);
+                response.add_answer(cname(name, absolute("nowhere.invalid")));
+                zone.deny(name, response);
+            }
+            Self::Referral => {
+                empty(response, ResponseCode::NoError);
+                response.metadata.authoritative = false;
+                let server = RData::NS(NS(absolute("ns.invalid")));
+                response.add_authority(Record::from_rdata(name.base_name(), TTL, server));
+            }
+        }
+    }
+}
+
+/// The questions a [`Fault`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FaultScope {
+    /// Every question.
+    Everything,
+    /// Questions for this name; made from a `&str`.
+    Name(Name),
+    /// Questions for this name and type; made from a `(&str, RecordType)`.
+    Question(Name, RecordType),
+}
+
+impl FaultScope {
+    /// The scopes a question is in, narrowest first.
+    pub(super) fn of(question: &Query) -> impl Iterator<Item = Self> {
+        let name = question.name();
+        [
+            Self::Question(name.clone(), question.query_type()),
+            Self::Name(name.clone()),
+            Self::Everything,
+        ]
+        .into_iter()
+    }
+}
+
+impl From<&str> for FaultScope {
+    fn from(name: &str) -> Self {
+        Self::Name(absolute(name))
+    }
+}
+
+impl From<(&str, RecordType)> for FaultScope {
+    fn from((name, record_type): (&str, RecordType)) -> Self {
+        Self::Question(absolute(name), record_type)
+    }
+}
+
+fn empty(response: &mut Message, code: ResponseCode) {
+    response.metadata.response_code = code;
+    response.answers.clear();
+    response.authorities.clear();
+}
+
+fn cname(name: &Name, target: Name) -> Record {
+    Record::from_rdata(name.clone(), TTL, RData::CNAME(CNAME(target)))
+}
+
+const TTL: u32 = 60;

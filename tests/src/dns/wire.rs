@@ -1,0 +1,88 @@
+use hickory_proto::{
+    ProtoError,
+    op::{EmitAndCount, Message, emit_message_parts},
+    rr::{Name, Record},
+    serialize::binary::{BinEncodable, BinEncoder},
+};
+
+use super::Reply;
+
+/// Writes the message; records beyond `limit` bytes are left out and the message is marked as
+/// truncated.
+pub(super) fn encode(message: &Message, limit: u16) -> Reply {
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit.saturating_sub(OPT_LENGTH));
+    let question = message.queries.first().map(|query| &query.name);
+    let answers: Vec<_> = message
+        .answers
+        .iter()
+        .map(|record| Answer { record, question })
+        .collect();
+    let written = emit_message_parts(
+        &message.metadata,
+        &mut message.queries.iter(),
+        &mut answers.iter(),
+        &mut message.authorities.iter(),
+        &mut RoomForOpt(limit),
+        message.edns.as_ref(),
+        None,
+        &mut encoder,
+    );
+    // What is left of a record that did not fit.
+    encoder.trim();
+    match written {
+        Ok(_) => Reply::Send(bytes),
+        Err(_) => Reply::Nothing,
+    }
+}
+
+/// The id of the request, and rubbish after it.
+pub(super) fn garbage(request: &Message) -> Vec<u8> {
+    let mut bytes = request.metadata.id.to_be_bytes().to_vec();
+    bytes.resize(31, 0xff);
+    bytes
+}
+
+/// A record of the answer section, whose owner is written as a pointer if it is the name asked for.
+///
+/// hickory compresses only the first 120 names of a message; 4,000 addresses fit into 64 KiB only if
+/// every owner is compressed.
+struct Answer<'a> {
+    record: &'a Record,
+    question: Option<&'a Name>,
+}
+
+impl BinEncodable for Answer<'_> {
+    fn emit(&self, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
+        if self.question != Some(&self.record.name) {
+            return self.record.emit(encoder);
+        }
+        encoder.emit_u16(POINTER_TO_QUESTION)?;
+        self.record.record_type().emit(encoder)?;
+        self.record.dns_class.emit(encoder)?;
+        encoder.emit_u32(self.record.ttl)?;
+        let length = encoder.place::<u16>()?;
+        self.record.data.emit(encoder)?;
+        // Data longer than 64 KiB does not fit into the encoder in the first place.
+        let written = encoder.len_since_place(&length) as u16;
+        length.replace(encoder, written)
+    }
+}
+
+/// An additional section that is empty, and lets the OPT record after it have the last bytes: a
+/// truncated answer has one, too.
+struct RoomForOpt(u16);
+
+impl EmitAndCount for RoomForOpt {
+    fn emit(&mut self, encoder: &mut BinEncoder<'_>) -> Result<usize, ProtoError> {
+        encoder.set_max_size(self.0);
+        Ok(0)
+    }
+}
+
+/// RFC 6891, 6.1.2: an OPT record without options.
+const OPT_LENGTH: u16 = 11;
+
+/// RFC 1035, 4.1.4: the first question is right behind the header of 12 bytes.
+const POINTER_TO_QUESTION: u16 = 0xc00c;
