@@ -53,7 +53,6 @@ pub struct AllowList {
 
 impl AllowList {
     /// Starts to describe a list.
-    #[must_use]
     pub fn builder() -> AllowListBuilder {
         AllowListBuilder::default()
     }
@@ -76,7 +75,11 @@ impl AllowList {
             .expect("it would take 2^32 single addresses to make up a whole family");
         let shared = Shared::new(set, Recheck::default(), now);
         shared.driven.store(false, Ordering::Relaxed);
-        Self { handle: Arc::new(Handle { shared: Arc::new(shared) }) }
+        Self {
+            handle: Arc::new(Handle {
+                shared: Arc::new(shared),
+            }),
+        }
     }
 
     /// Whether a peer may call, by what is known at this moment. Never waits.
@@ -165,14 +168,19 @@ impl AllowList {
     #[must_use]
     pub fn changes(&self) -> Changes {
         let news = self.shared().news.subscribe();
-        Changes { seen: self.by_host(), list: self.clone(), news }
+        Changes {
+            seen: self.by_host(),
+            list: self.clone(),
+            news,
+        }
     }
 
     /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, those that go
     /// lose them at once, and new ones are looked up at once.
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
-        self.shared().update(|set, now| set.replace_hosts(hosts, now));
+        self.shared()
+            .update(|set, now| set.replace_hosts(hosts, now));
         self.shared().wake.notify_one();
     }
 
@@ -182,7 +190,9 @@ impl AllowList {
 
     fn by_host(&self) -> BTreeMap<HostName, BTreeSet<IpAddr>> {
         let health = self.health().into_iter();
-        health.map(|health| (health.host, health.addresses)).collect()
+        health
+            .map(|health| (health.host, health.addresses))
+            .collect()
     }
 }
 
@@ -229,7 +239,9 @@ impl Changes {
                 at,
             }
         });
-        changes.filter(|change| !change.added.is_empty() || !change.removed.is_empty()).collect()
+        changes
+            .filter(|change| !change.added.is_empty() || !change.removed.is_empty())
+            .collect()
     }
 }
 
@@ -436,7 +448,12 @@ impl AllowListBuilder {
         let shared = Arc::new(Shared::new(set, self.recheck, now));
         let cache = AnswerCache::new(resolver, floor, self.question_time_limit);
         let refresher = Refresher::new(Arc::clone(&shared), cache, state_file);
-        (AllowList { handle: Arc::new(Handle { shared }) }, refresher)
+        (
+            AllowList {
+                handle: Arc::new(Handle { shared }),
+            },
+            refresher,
+        )
     }
 }
 
@@ -501,7 +518,10 @@ impl Shared {
     fn new(set: AllowSet, recheck: Recheck, now: Instant) -> Self {
         Self {
             published: ArcSwap::from_pointee(set.clone()),
-            master: Mutex::new(Master { set, log: NoticeLog::default() }),
+            master: Mutex::new(Master {
+                set,
+                log: NoticeLog::default(),
+            }),
             unsaved: AtomicBool::new(false),
             news: watch::Sender::new(()),
             wake: Notify::new(),
@@ -525,7 +545,10 @@ impl Shared {
         let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
         let notices = change(&mut master.set, now);
         self.published.store(Arc::new(master.set.clone()));
-        if notices.iter().any(|notice| matches!(notice, Notice::Changed(_))) {
+        if notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::Changed(_)))
+        {
             self.unsaved.store(true, Ordering::Release);
         }
         let Master { set, log } = &mut *master;
@@ -565,7 +588,9 @@ struct Master {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("published", &self.published).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("published", &self.published)
+            .finish_non_exhaustive()
     }
 }
 

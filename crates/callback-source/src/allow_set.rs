@@ -223,14 +223,21 @@ impl AllowSet {
     /// The addresses that DNS admits at this moment, sorted, each once.
     #[must_use]
     pub fn addresses(&self, now: Instant) -> BTreeSet<IpAddr> {
-        self.index.rows().filter(|row| now < row.until).map(|row| row.address).collect()
+        self.index
+            .rows()
+            .filter(|row| now < row.until)
+            .map(|row| row.address)
+            .collect()
     }
 
     /// Every question, and when it is due.
     pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         self.hosts.iter().flat_map(|host| {
             Family::ALL.map(|family| {
-                let question = Question { host: host.name.clone(), family };
+                let question = Question {
+                    host: host.name.clone(),
+                    family,
+                };
                 (question, host.records[family as usize].due_at)
             })
         })
@@ -239,7 +246,11 @@ impl AllowSet {
     /// The next time at which a window ends.
     #[must_use]
     pub fn next_change_at(&self, now: Instant) -> Option<Instant> {
-        self.index.rows().map(|row| row.until).filter(|until| now < *until).min()
+        self.index
+            .rows()
+            .map(|row| row.until)
+            .filter(|until| now < *until)
+            .min()
     }
 
     /// How each host is doing.
@@ -276,9 +287,8 @@ impl AllowSet {
     /// What does not hold by the rules of today is left out, and so is what is no longer a host.
     pub(crate) fn restore(&mut self, saved: Vec<Saved>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let admissible = |address: &IpAddr| {
-            self.rules.insecure_allow_special_addresses || !is_special(*address)
-        };
+        let admissible =
+            |address: &IpAddr| self.rules.insecure_allow_special_addresses || !is_special(*address);
         for saved in saved {
             let Some(host) = self.hosts.iter_mut().find(|host| host.name == saved.host) else {
                 continue;
@@ -289,7 +299,9 @@ impl AllowSet {
                 if let Some(mut held) = of.answer {
                     held.restored = true;
                     held.answered_at = held.answered_at.min(now);
-                    held.ttl_ends = held.ttl_ends.min(after(held.answered_at, self.rules.max_ttl));
+                    held.ttl_ends = held
+                        .ttl_ends
+                        .min(after(held.answered_at, self.rules.max_ttl));
                     held.addresses = held.addresses.into_iter().filter(admissible).collect();
                     records.window_from = held.ttl_ends;
                     let holds = 1..=self.rules.max_addresses;
@@ -326,9 +338,7 @@ impl AllowSet {
     ) -> Result<Answer, ResolveError> {
         let answer = outcome?;
         if answer.addresses().is_empty() {
-            return Err(
-                ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(answer.ttl())
-            );
+            return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(answer.ttl()));
         }
         if answer.addresses().len() > self.rules.max_addresses {
             return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
@@ -336,10 +346,15 @@ impl AllowSet {
         if self.rules.insecure_allow_special_addresses {
             return Ok(answer);
         }
-        let (dropped, kept): (Vec<_>, Vec<_>) =
-            answer.addresses().iter().partition(|address| is_special(**address));
+        let (dropped, kept): (Vec<_>, Vec<_>) = answer
+            .addresses()
+            .iter()
+            .partition(|address| is_special(**address));
         if !dropped.is_empty() {
-            notices.push(Notice::Dropped { question: question.clone(), addresses: dropped });
+            notices.push(Notice::Dropped {
+                question: question.clone(),
+                addresses: dropped,
+            });
         }
         if kept.is_empty() {
             return Err(ResolveError::new(ResolveErrorKind::OnlySpecialAddresses));
@@ -349,7 +364,11 @@ impl AllowSet {
 
     /// Rule 4.
     fn believes(&self, at: usize, family: Family, error: &ResolveError, now: Instant) -> bool {
-        let mut others = self.hosts.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut others = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at);
         if others.any(|(_, host)| host.records.iter().any(|records| records.is_current(now))) {
             return true;
         }
@@ -369,7 +388,10 @@ impl AllowSet {
     ) {
         let host = &mut self.hosts[at];
         let records = &mut host.records[family as usize];
-        let ttl_ends = after(now, answer.ttl().clamp(self.rules.min_ttl, self.rules.max_ttl));
+        let ttl_ends = after(
+            now,
+            answer.ttl().clamp(self.rules.min_ttl, self.rules.max_ttl),
+        );
         let held = Held {
             addresses: answer.addresses().into(),
             ttl: answer.ttl(),
@@ -382,15 +404,23 @@ impl AllowSet {
         records.window_from = ttl_ends;
         records.due_at = ttl_ends;
         if let Some(failing) = records.failing.take() {
-            let question = Question { host: host.name.clone(), family };
-            notices.push(Notice::Recovered { question, failing_since: failing.since });
+            let question = Question {
+                host: host.name.clone(),
+                family,
+            };
+            notices.push(Notice::Recovered {
+                question,
+                failing_since: failing.since,
+            });
         }
         for address in answer.addresses() {
             host.lingering.remove(address);
         }
         if let Some(before) = before {
             let left = before.addresses.iter().copied();
-            let left = left.filter(|address| !answer.addresses().contains(address)).collect();
+            let left = left
+                .filter(|address| !answer.addresses().contains(address))
+                .collect();
             host.linger(left, &self.rules, now, notices);
         }
     }
@@ -413,7 +443,11 @@ impl AllowSet {
                 continue;
             }
             let records = &mut host.records[denied as usize];
-            if records.held.as_ref().is_some_and(|held| denied_at < held.answered_at) {
+            if records
+                .held
+                .as_ref()
+                .is_some_and(|held| denied_at < held.answered_at)
+            {
                 continue;
             }
             records.denied = true;
@@ -441,16 +475,28 @@ impl AllowSet {
             None => (now, 1),
         };
         let first = self.rules.min_ttl.max(LEAST_BACKOFF);
-        let backoff = first.saturating_mul(1 << (times - 1).min(16)).min(self.rules.max_backoff);
+        let backoff = first
+            .saturating_mul(1 << (times - 1).min(16))
+            .min(self.rules.max_backoff);
         records.due_at = after(now, backoff.max(first));
-        notices.push(Notice::Failed { question: question.clone(), error: error.clone(), times });
-        records.failing = Some(Failing { since, times, at: now, error });
+        notices.push(Notice::Failed {
+            question: question.clone(),
+            error: error.clone(),
+            times,
+        });
+        records.failing = Some(Failing {
+            since,
+            times,
+            at: now,
+            error,
+        });
     }
 
     /// Takes away what is over, so that nothing that is no longer admitted can come back.
     fn end_windows(&mut self, now: Instant) {
         for host in &mut self.hosts {
-            host.lingering.retain(|_, left_at| now < after(*left_at, self.rules.linger));
+            host.lingering
+                .retain(|_, left_at| now < after(*left_at, self.rules.linger));
             for records in &mut host.records {
                 if records.window_ends(&self.rules) <= now {
                     records.held = None;
@@ -462,20 +508,31 @@ impl AllowSet {
 
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
         self.believe_late(now, notices);
-        self.all_tried |= self.hosts.iter().all(|host| host.records.iter().all(|of| of.tried));
+        self.all_tried |= self
+            .hosts
+            .iter()
+            .all(|host| host.records.iter().all(|of| of.tried));
         for host in &mut self.hosts {
             let admitted = host.admitted(&self.rules, now);
             notices.extend(host.changes(&admitted, now));
             host.announced = admitted;
         }
-        let rows = self.hosts.iter().flat_map(|host| host.rows(&self.rules)).collect();
+        let rows = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.rows(&self.rules))
+            .collect();
+        // A list of nothing decides nothing: it must not look like a sure "no".
+        let nothing = self.hosts.is_empty() && self.networks.is_empty();
+        let start = if nothing {
+            Span::never(now)
+        } else {
+            Span::ALWAYS
+        };
         let known = Family::ALL.map(|family| {
-            let spans = (0..self.hosts.len()).map(|at| self.known(at, family, now));
-            // A set without hosts decides nothing: an empty list must not look like a sure "no".
-            spans.reduce(Span::and).unwrap_or(match self.networks.is_empty() {
-                true => Span::never(now),
-                false => Span::ALWAYS,
-            })
+            (0..self.hosts.len())
+                .map(|at| self.known(at, family, now))
+                .fold(start, Span::and)
         });
         self.index = Index::new(rows, known);
     }
@@ -485,7 +542,11 @@ impl AllowSet {
         for at in 0..self.hosts.len() {
             for family in Family::ALL {
                 let failing = self.hosts[at].records[family as usize].failing.clone();
-                if let Some(Failing { error, at: denied_at, .. }) = failing
+                if let Some(Failing {
+                    error,
+                    at: denied_at,
+                    ..
+                }) = failing
                     && error.is_denial()
                     && self.believes(at, family, &error, now)
                 {
@@ -510,9 +571,16 @@ impl AllowSet {
     }
 
     fn another_answered(&self, at: usize, since: Instant) -> bool {
-        let mut others = self.hosts.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut others = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at);
         let answered = |records: &Records| {
-            records.held.as_ref().is_some_and(|held| !held.restored && since <= held.answered_at)
+            records
+                .held
+                .as_ref()
+                .is_some_and(|held| !held.restored && since <= held.answered_at)
         };
         others.any(|(_, host)| host.records.iter().any(answered))
     }
@@ -532,11 +600,17 @@ impl AllowSet {
                 None if records.tried => State::Expired,
                 None => State::Unasked,
             },
-            addresses: records.held.as_ref().map_or_else(Vec::new, |held| held.addresses.to_vec()),
+            addresses: records
+                .held
+                .as_ref()
+                .map_or_else(Vec::new, |held| held.addresses.to_vec()),
             ttl: records.held.as_ref().map(|held| held.ttl),
             answered_at: records.held.as_ref().map(|held| held.answered_at),
             failing_since: records.failing.as_ref().map(|failing| failing.since),
-            last_error: records.failing.as_ref().map(|failing| failing.error.clone()),
+            last_error: records
+                .failing
+                .as_ref()
+                .map(|failing| failing.error.clone()),
         }
     }
 }
@@ -748,25 +822,38 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
-        self.lingering.extend(left.into_iter().map(|address| (address, now)));
+        self.lingering
+            .extend(left.into_iter().map(|address| (address, now)));
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
         if crowd == 0 {
             return;
         }
-        let mut oldest: Vec<_> =
-            self.lingering.iter().map(|(address, left_at)| (*left_at, *address)).collect();
+        let mut oldest: Vec<_> = self
+            .lingering
+            .iter()
+            .map(|(address, left_at)| (*left_at, *address))
+            .collect();
         oldest.sort_unstable();
         for (_, address) in &oldest[..crowd] {
             self.lingering.remove(address);
         }
-        notices.push(Notice::Crowded { host: self.name.clone(), dropped: crowd });
+        notices.push(Notice::Crowded {
+            host: self.name.clone(),
+            dropped: crowd,
+        });
     }
 
     fn rows(&self, rules: &Rules) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut push = |address, freshness, since, until| {
             let host = self.name.clone();
-            rows.push(Row { address, freshness, host, since, until });
+            rows.push(Row {
+                address,
+                freshness,
+                host,
+                since,
+                until,
+            });
         };
         for records in &self.records {
             let Some(held) = &records.held else { continue };
@@ -775,20 +862,32 @@ impl Host {
                 if held.restored {
                     push(address, Freshness::Restored, held.answered_at, stale_until);
                 } else {
-                    push(address, Freshness::Fresh, held.answered_at, records.current_until(held));
+                    push(
+                        address,
+                        Freshness::Fresh,
+                        held.answered_at,
+                        records.current_until(held),
+                    );
                     push(address, Freshness::Stale, held.answered_at, stale_until);
                 }
             }
         }
         for (address, left_at) in &self.lingering {
-            push(*address, Freshness::Lingering, *left_at, after(*left_at, rules.linger));
+            push(
+                *address,
+                Freshness::Lingering,
+                *left_at,
+                after(*left_at, rules.linger),
+            );
         }
         rows
     }
 
     fn admitted(&self, rules: &Rules, now: Instant) -> BTreeSet<IpAddr> {
         let rows = self.rows(rules).into_iter();
-        rows.filter(|row| now < row.until).map(|row| row.address).collect()
+        rows.filter(|row| now < row.until)
+            .map(|row| row.address)
+            .collect()
     }
 
     fn changes(&self, admitted: &BTreeSet<IpAddr>, now: Instant) -> Option<Notice> {
@@ -830,7 +929,9 @@ impl Records {
 
 /// Adds a duration that may be as long as somebody configured it.
 fn after(instant: Instant, duration: Duration) -> Instant {
-    instant.checked_add(duration).unwrap_or_else(|| instant + FAR)
+    instant
+        .checked_add(duration)
+        .unwrap_or_else(|| instant + FAR)
 }
 
 /// How long a refresh can take after the TTL has ended: its jitter and its time limit.

@@ -1,8 +1,6 @@
 //! What was asked of DNS a moment ago, so that it is not asked again.
 
-use std::{
-    future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
 
 use futures_util::FutureExt;
 use moka::{
@@ -41,7 +39,12 @@ impl AnswerCache {
         // No capacity: the questions are those of the configured hosts, and moka would turn away
         // newcomers of a cache that is full.
         let outcomes = Cache::builder().expire_after(ByTtl).build();
-        Self { outcomes, resolver: Box::new(resolver), floor, time_limit }
+        Self {
+            outcomes,
+            resolver: Box::new(resolver),
+            floor,
+            time_limit,
+        }
     }
 
     /// Asks, unless what came of it last is younger than `max_age` or than the floor.
@@ -58,9 +61,18 @@ impl AnswerCache {
                 Err(error) => error.negative_ttl().unwrap_or_default(),
             };
             let keep = ttl.clamp(LEAST_KEPT, LONGEST_KEPT).max(max_age);
-            Op::Put(Outcome { asked_at, keep, result })
+            Op::Put(Outcome {
+                asked_at,
+                keep,
+                result,
+            })
         };
-        match self.outcomes.entry(question.clone()).and_compute_with(replace).await {
+        match self
+            .outcomes
+            .entry(question.clone())
+            .and_compute_with(replace)
+            .await
+        {
             CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
                 Asked::Now(entry.into_value().result)
             }
@@ -96,14 +108,19 @@ struct Outcome {
     result: Result<Answer, ResolveError>,
 }
 
+/// Lets moka forget an outcome after its own time. moka's clock is not read here.
 struct ByTtl;
 
+#[expect(
+    clippy::disallowed_types,
+    reason = "the type is part of moka's interface"
+)]
 impl Expiry<Question, Outcome> for ByTtl {
     fn expire_after_create(
         &self,
         _: &Question,
         outcome: &Outcome,
-        _: std_instant::Instant,
+        _: std::time::Instant,
     ) -> Option<Duration> {
         Some(outcome.keep)
     }
@@ -113,17 +130,11 @@ impl Expiry<Question, Outcome> for ByTtl {
         &self,
         _: &Question,
         outcome: &Outcome,
-        _: std_instant::Instant,
+        _: std::time::Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
         Some(outcome.keep)
     }
-}
-
-/// moka tells its own time; it is not used here.
-#[expect(clippy::disallowed_types, reason = "the type is part of moka's interface")]
-mod std_instant {
-    pub(super) use std::time::Instant;
 }
 
 /// [`Resolve`] behind a pointer.
@@ -145,7 +156,9 @@ impl<R: Resolve> DynResolve for R {
 
 impl std::fmt::Debug for AnswerCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AnswerCache").field("floor", &self.floor).finish_non_exhaustive()
+        f.debug_struct("AnswerCache")
+            .field("floor", &self.floor)
+            .finish_non_exhaustive()
     }
 }
 

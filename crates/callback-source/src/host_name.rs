@@ -99,7 +99,10 @@ fn problem(name: &str) -> Option<&'static str> {
         if label.starts_with('-') || label.ends_with('-') {
             return Some("it has a label that starts or ends with a hyphen");
         }
-        if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        if !label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        {
             return Some("it has a character other than letters, digits, `-` and `_`");
         }
     }
@@ -126,8 +129,15 @@ mod tests {
 
     #[test]
     fn reads_a_name_in_any_case_with_or_without_the_final_dot() {
-        for text in ["callback-1.vipps.no", "CALLBACK-1.vipps.NO", "callback-1.vipps.no."] {
-            assert_eq!(text.parse::<HostName>().unwrap().as_str(), "callback-1.vipps.no");
+        for text in [
+            "callback-1.vipps.no",
+            "CALLBACK-1.vipps.NO",
+            "callback-1.vipps.no.",
+        ] {
+            assert_eq!(
+                text.parse::<HostName>().unwrap().as_str(),
+                "callback-1.vipps.no"
+            );
         }
         assert!("_a.b_c.example".parse::<HostName>().is_ok());
         assert!("xn--bcher-kva.example".parse::<HostName>().is_ok());
@@ -174,7 +184,9 @@ mod tests {
 
     #[test]
     fn an_error_is_short_and_holds_no_control_characters() {
-        let error = format!("a\u{1b}[31m{}", "x".repeat(1000)).parse::<HostName>().unwrap_err();
+        let error = format!("a\u{1b}[31m{}", "x".repeat(1000))
+            .parse::<HostName>()
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.len() < 250 && !text.contains('\u{1b}'), "{text}");
     }

@@ -42,7 +42,11 @@ impl Index {
                 IpAddr::V6(address) => v6.push((address.to_bits(), row)),
             }
         }
-        Self { v4: Column::new(v4), v6: Column::new(v6), known }
+        Self {
+            v4: Column::new(v4),
+            v6: Column::new(v6),
+            known,
+        }
     }
 
     /// The best reason to admit a peer, whose address must be in canonical form.
@@ -75,29 +79,47 @@ impl<K: Ord + Copy> Column<K> {
     fn new(mut rows: Vec<(K, Row)>) -> Self {
         rows.sort_by_key(|(key, row)| (*key, row.freshness));
         let (keys, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        Self { keys: keys.into(), rows: rows.into() }
+        Self {
+            keys: keys.into(),
+            rows: rows.into(),
+        }
     }
 
     fn find(&self, key: K, now: Instant) -> Option<&Row> {
         let first = self.keys.partition_point(|listed| *listed < key);
         let listed = self.keys[first..].iter().zip(&self.rows[first..]);
-        listed.take_while(|(listed, _)| **listed == key).map(|(_, row)| row).find(|row| now < row.until)
+        listed
+            .take_while(|(listed, _)| **listed == key)
+            .map(|(_, row)| row)
+            .find(|row| now < row.until)
     }
 }
 
 impl Span {
-    pub(crate) const ALWAYS: Self = Self { from: None, until: None };
+    pub(crate) const ALWAYS: Self = Self {
+        from: None,
+        until: None,
+    };
 
     pub(crate) fn until(until: Instant) -> Self {
-        Self { until: Some(until), ..Self::ALWAYS }
+        Self {
+            until: Some(until),
+            ..Self::ALWAYS
+        }
     }
 
     pub(crate) fn from(from: Instant) -> Self {
-        Self { from: Some(from), ..Self::ALWAYS }
+        Self {
+            from: Some(from),
+            ..Self::ALWAYS
+        }
     }
 
     pub(crate) fn never(now: Instant) -> Self {
-        Self { from: Some(now), until: Some(now) }
+        Self {
+            from: Some(now),
+            until: Some(now),
+        }
     }
 
     pub(crate) fn and(self, other: Self) -> Self {
@@ -105,7 +127,10 @@ impl Span {
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
-        Self { from: self.from.max(other.from), until }
+        Self {
+            from: self.from.max(other.from),
+            until,
+        }
     }
 
     fn contains(self, now: Instant) -> bool {

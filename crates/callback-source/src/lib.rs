@@ -66,7 +66,7 @@ pub mod verify;
 pub mod vipps;
 
 #[cfg(feature = "hickory")]
-pub use resolve::hickory::{HickoryResolver, SystemConfError};
+pub use resolve::hickory::{HickoryResolver, NoDnsServer};
 pub use {
     allow_list::{AllowList, AllowListBuilder, Changes, TtlBoundsError},
     allow_set::AllowSet,

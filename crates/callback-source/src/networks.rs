@@ -28,22 +28,24 @@ impl Networks {
             v4: Ipv4Net::aggregate(&v4).into(),
             v6: Ipv6Net::aggregate(&v6).into(),
         };
-        match merged.iter().find(|network| network.prefix_len() == 0) {
-            Some(network) => Err(TooWide { network }),
-            None => Ok(merged),
-        }
+        let whole = merged.iter().find(|network| network.prefix_len() == 0);
+        whole.map_or(Ok(merged), |network| Err(TooWide { network }))
     }
 
     /// The network that holds an address, which must be in canonical form.
     pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
         match address {
             IpAddr::V4(address) => {
-                let after = self.v4.partition_point(|network| network.network() <= address);
+                let after = self
+                    .v4
+                    .partition_point(|network| network.network() <= address);
                 let network = self.v4.get(after.checked_sub(1)?)?;
                 network.contains(&address).then_some(IpNet::V4(*network))
             }
             IpAddr::V6(address) => {
-                let after = self.v6.partition_point(|network| network.network() <= address);
+                let after = self
+                    .v6
+                    .partition_point(|network| network.network() <= address);
                 let network = self.v6.get(after.checked_sub(1)?)?;
                 network.contains(&address).then_some(IpNet::V6(*network))
             }
@@ -86,21 +88,42 @@ mod tests {
     use super::*;
 
     fn networks(texts: &[&str]) -> Result<Networks, TooWide> {
-        Networks::new(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>())
+        Networks::new(
+            &texts
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn find(set: &Networks, address: &str) -> Option<String> {
-        set.find(address.parse().unwrap()).map(|network| network.to_string())
+        set.find(address.parse().unwrap())
+            .map(|network| network.to_string())
     }
 
     #[test]
     fn finds_the_network_at_both_edges_and_not_beside_them() {
         let set = networks(&["212.93.32.0/19", "185.218.228.0/22", "2a01:111::/32"]).unwrap();
         assert_eq!(find(&set, "212.93.32.0").as_deref(), Some("212.93.32.0/19"));
-        assert_eq!(find(&set, "212.93.63.255").as_deref(), Some("212.93.32.0/19"));
-        assert_eq!(find(&set, "185.218.231.255").as_deref(), Some("185.218.228.0/22"));
-        assert_eq!(find(&set, "2a01:111:ffff::").as_deref(), Some("2a01:111::/32"));
-        for outside in ["212.93.31.255", "212.93.64.0", "185.218.227.255", "1.1.1.1", "2a01:112::"] {
+        assert_eq!(
+            find(&set, "212.93.63.255").as_deref(),
+            Some("212.93.32.0/19")
+        );
+        assert_eq!(
+            find(&set, "185.218.231.255").as_deref(),
+            Some("185.218.228.0/22")
+        );
+        assert_eq!(
+            find(&set, "2a01:111:ffff::").as_deref(),
+            Some("2a01:111::/32")
+        );
+        for outside in [
+            "212.93.31.255",
+            "212.93.64.0",
+            "185.218.227.255",
+            "1.1.1.1",
+            "2a01:112::",
+        ] {
             assert_eq!(find(&set, outside), None, "{outside}");
         }
     }

@@ -57,7 +57,9 @@ impl RefusalLog {
             (true, events) if events < EVENTS_A_SECOND => Some(window + 1),
             (true, _) => None,
         };
-        self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        self.window
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
     }
 
     fn is_new(&self, peer: Option<IpAddr>, now: Instant) -> bool {
@@ -150,18 +152,28 @@ impl NoticeLog {
                     #[cfg(feature = "metrics")]
                     metrics::counter!("callback_source_changes_total").increment(1);
                 }
-                Notice::Failed { question, error, times } => {
+                Notice::Failed {
+                    question,
+                    error,
+                    times,
+                } => {
                     self.failed(question, error, *times, now);
                     self.given_up(set, now);
                 }
-                Notice::Recovered { question, failing_since } => {
+                Notice::Recovered {
+                    question,
+                    failing_since,
+                } => {
                     let failed_for = now.saturating_duration_since(*failing_since);
                     if self.failures.remove(question).is_some() {
                         info!(target: TARGET, %question, ?failed_for, "look-up works again");
                     }
                     self.given_up.remove(question);
                 }
-                Notice::Dropped { question, addresses } => {
+                Notice::Dropped {
+                    question,
+                    addresses,
+                } => {
                     if Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
                         warn!(
                             target: TARGET,
@@ -187,7 +199,10 @@ impl NoticeLog {
     fn given_up(&mut self, set: &AllowSet, now: Instant) {
         for host in set.health(now) {
             for family in &host.families {
-                let question = Question { host: host.host.clone(), family: family.family };
+                let question = Question {
+                    host: host.host.clone(),
+                    family: family.family,
+                };
                 if family.state == State::Failed
                     && Self::is_time(&mut self.given_up, &question, ONCE_A_DAY, now)
                 {
@@ -259,7 +274,9 @@ pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now:
     let health = set.health(now);
     let answers = health.iter().flat_map(|host| &host.families);
     let oldest = answers.filter_map(|family| family.answered_at).min();
-    let age = oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest));
+    let age = oldest.map_or(Duration::ZERO, |oldest| {
+        now.saturating_duration_since(oldest)
+    });
     metrics::gauge!("callback_source_oldest_answer_age_seconds").set(age.as_secs_f64());
 }
 

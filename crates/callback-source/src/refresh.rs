@@ -48,7 +48,12 @@ impl Refresher {
             writing: None,
             written_at: Instant::now(),
         });
-        Self { shared, cache: Arc::new(cache), delays: HashMap::new(), state }
+        Self {
+            shared,
+            cache: Arc::new(cache),
+            delays: HashMap::new(),
+            state,
+        }
     }
 
     /// Runs until the last handle of the list is dropped. A panic on the way is reported, and the
@@ -83,11 +88,17 @@ impl Refresher {
                 for (question, _) in set.questions() {
                     lookups.start(&self.cache, question, self.shared.recheck.interval);
                 }
-                round = Round { number: wanted, pending: lookups.asking.clone() };
+                round = Round {
+                    number: wanted,
+                    pending: lookups.asking.clone(),
+                };
             }
-            if round.pending.is_empty() && self.shared.round_done.load(Ordering::Acquire) < round.number
+            if round.pending.is_empty()
+                && self.shared.round_done.load(Ordering::Acquire) < round.number
             {
-                self.shared.round_done.store(round.number, Ordering::Release);
+                self.shared
+                    .round_done
+                    .store(round.number, Ordering::Release);
                 self.shared.news.send_replace(());
             }
             let save_at = self.save(now);
@@ -114,7 +125,8 @@ impl Refresher {
             Asked::Now(outcome) => {
                 #[cfg(feature = "metrics")]
                 let counted = outcome.clone();
-                self.shared.update(|set, now| set.apply(&question, outcome, now));
+                self.shared
+                    .update(|set, now| set.apply(&question, outcome, now));
                 #[cfg(feature = "metrics")]
                 crate::observe::looked_up(
                     counted.as_ref().map(|_| ()),
@@ -165,7 +177,9 @@ impl Drop for Refresher {
         self.shared.driven.store(false, Ordering::Release);
         self.shared.news.send_replace(());
         if let Some(state) = &self.state {
-            state.file.write(&state.file.snapshot(&self.shared.published.load()));
+            state
+                .file
+                .write(&state.file.snapshot(&self.shared.published.load()));
         }
     }
 }
@@ -180,7 +194,10 @@ struct State {
 
 async fn saved(state: Option<&mut State>) {
     match state {
-        Some(State { writing: writing @ Some(_), .. }) => {
+        Some(State {
+            writing: writing @ Some(_),
+            ..
+        }) => {
             if let Some(writing) = writing {
                 // A panic of the writer is reported by tokio's own hook; the next save tries again.
                 let _ = writing.await;

@@ -116,8 +116,10 @@ impl Answer {
     /// answer without an address counts as [`ResolveErrorKind::NoData`].
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>, ttl: Duration) -> Self {
-        let mut addresses: Vec<_> =
-            addresses.into_iter().map(|address| address.to_canonical()).collect();
+        let mut addresses: Vec<_> = addresses
+            .into_iter()
+            .map(|address| address.to_canonical())
+            .collect();
         addresses.sort_unstable();
         addresses.dedup();
         Self { addresses, ttl }
@@ -148,7 +150,11 @@ impl ResolveError {
     /// An error of this kind.
     #[must_use]
     pub fn new(kind: ResolveErrorKind) -> Self {
-        Self { kind, negative_ttl: None, cause: None }
+        Self {
+            kind,
+            negative_ttl: None,
+            cause: None,
+        }
     }
 
     /// For how long a denial holds (RFC 2308: the lesser of the SOA record's TTL and its MINIMUM).
@@ -181,7 +187,10 @@ impl ResolveError {
     /// Whether DNS said that there is nothing, as opposed to not answering properly.
     #[must_use]
     pub fn is_denial(&self) -> bool {
-        matches!(self.kind, ResolveErrorKind::NxDomain | ResolveErrorKind::NoData)
+        matches!(
+            self.kind,
+            ResolveErrorKind::NxDomain | ResolveErrorKind::NoData
+        )
     }
 }
 

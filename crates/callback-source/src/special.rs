@@ -63,7 +63,8 @@ static SPECIAL_V6: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
 });
 
 fn network(text: &str) -> IpNet {
-    text.parse().expect("the networks of this file are well-formed")
+    text.parse()
+        .expect("the networks of this file are well-formed")
 }
 
 #[cfg(test)]

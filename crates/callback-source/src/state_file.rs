@@ -9,7 +9,10 @@ use std::{
     io::{self, Read, Write},
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -40,7 +43,11 @@ pub(crate) struct Snapshot {
 
 impl StateFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, snapshots: AtomicU64::new(0), written: Mutex::new(0) }
+        Self {
+            path,
+            snapshots: AtomicU64::new(0),
+            written: Mutex::new(0),
+        }
     }
 
     /// What the file holds, if it can be trusted; otherwise a warning says why not.
@@ -101,8 +108,13 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Self {
-        let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { instant: Instant::now(), utc: millis(utc) }
+        let utc = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            instant: Instant::now(),
+            utc: millis(utc),
+        }
     }
 
     fn utc_of(self, instant: Instant) -> u64 {
@@ -116,7 +128,9 @@ impl Clocks {
     fn instant_of(self, utc: u64) -> Option<Instant> {
         match utc.checked_sub(self.utc) {
             Some(ahead) => self.instant.checked_add(Duration::from_millis(ahead)),
-            None => self.instant.checked_sub(Duration::from_millis(self.utc - utc)),
+            None => self
+                .instant
+                .checked_sub(Duration::from_millis(self.utc - utc)),
         }
     }
 }
@@ -178,12 +192,14 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
         SavedQuestion {
             window_from: records.map_or(clocks.utc, |records| clocks.utc_of(records.window_from)),
             denied: records.is_some_and(|records| records.denied),
-            answer: records.and_then(|records| records.answer.as_ref()).map(|held| SavedAnswer {
-                addresses: held.addresses.to_vec(),
-                ttl: millis(held.ttl),
-                answered_at: clocks.utc_of(held.answered_at),
-                ttl_ends: clocks.utc_of(held.ttl_ends),
-            }),
+            answer: records
+                .and_then(|records| records.answer.as_ref())
+                .map(|held| SavedAnswer {
+                    addresses: held.addresses.to_vec(),
+                    ttl: millis(held.ttl),
+                    answered_at: clocks.utc_of(held.answered_at),
+                    ttl_ends: clocks.utc_of(held.ttl_ends),
+                }),
         }
     };
     let hosts = saved.into_iter().map(|saved| SavedHost {
@@ -196,7 +212,11 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
             .map(|(address, left_at)| (address, clocks.utc_of(left_at)))
             .collect(),
     });
-    let document = Document { version: VERSION, written_at: clocks.utc, hosts: hosts.collect() };
+    let document = Document {
+        version: VERSION,
+        written_at: clocks.utc,
+        hosts: hosts.collect(),
+    };
     serde_json::to_vec_pretty(&document).expect("the document has only string keys")
 }
 
@@ -208,19 +228,25 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
     let document: Document = serde_json::from_slice(text).map_err(Unusable::Malformed)?;
     let written_at = document.written_at;
     if clocks.utc.saturating_add(CLOCK_STEP) < written_at {
-        return Err(Unusable::Future(Duration::from_millis(written_at - clocks.utc)));
+        return Err(Unusable::Future(Duration::from_millis(
+            written_at - clocks.utc,
+        )));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
     let mut hosts = Vec::new();
     for saved in document.hosts {
-        let host: HostName =
-            saved.host.parse().map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
-        let answers = [&saved.a, &saved.aaaa].into_iter().filter_map(|of| of.answer.as_ref());
-        let mut happened = answers.map(|of| of.answered_at).chain(saved.lingering.values().copied());
+        let host: HostName = saved
+            .host
+            .parse()
+            .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
+        let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
+        let answers = records.iter().filter_map(|(_, of)| of.answer.as_ref());
+        let mut happened = answers
+            .map(|of| of.answered_at)
+            .chain(saved.lingering.values().copied());
         if happened.any(|at| latest < at) {
             return Err(Unusable::Order);
         }
-        let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
         hosts.push(Saved {
             host,
             records: records
@@ -254,7 +280,12 @@ impl SavedQuestion {
             }
         };
         let window_from = clocks.instant_of(self.window_from)?;
-        Some(SavedRecords { family, window_from, denied: self.denied, answer })
+        Some(SavedRecords {
+            family,
+            window_from,
+            denied: self.denied,
+            answer,
+        })
     }
 }
 
@@ -274,7 +305,9 @@ fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+        return Err(io::Error::other(format!(
+            "it is larger than {LARGEST} bytes"
+        )));
     }
     Ok(text)
 }
@@ -290,11 +323,15 @@ fn check_trusted(file: &File) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     if metadata.uid() != own {
         let owner = metadata.uid();
-        return Err(io::Error::other(format!("it belongs to user {owner}, not to user {own}")));
+        return Err(io::Error::other(format!(
+            "it belongs to user {owner}, not to user {own}"
+        )));
     }
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
         let mode = metadata.mode() & 0o7777;
-        return Err(io::Error::other(format!("others may write it (mode {mode:o}); run `chmod 600`")));
+        return Err(io::Error::other(format!(
+            "others may write it (mode {mode:o}); run `chmod 600`"
+        )));
     }
     Ok(())
 }
@@ -327,8 +364,10 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)?;
     #[cfg(unix)]
     {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     }
     Ok(())
 }

@@ -110,7 +110,9 @@ pub struct UnknownEnvironment(String);
 pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
     let production = Environment::Production;
     production.primary_hosts().any(|host| hosts.contains(&host))
-        && !production.disaster_recovery_hosts().all(|host| hosts.contains(&host))
+        && !production
+            .disaster_recovery_hosts()
+            .all(|host| hosts.contains(&host))
 }
 
 fn names(texts: &'static [&'static str]) -> impl Iterator<Item = HostName> {
@@ -118,7 +120,8 @@ fn names(texts: &'static [&'static str]) -> impl Iterator<Item = HostName> {
 }
 
 fn name(text: &str) -> HostName {
-    text.parse().expect("the names of this file are well-formed")
+    text.parse()
+        .expect("the names of this file are well-formed")
 }
 
 #[cfg(test)]
@@ -129,7 +132,11 @@ mod tests {
     fn production_contains_the_disaster_recovery_hosts() {
         let hosts: Vec<_> = Environment::Production.hosts().collect();
         assert_eq!(hosts.len(), 8);
-        assert!(hosts.iter().any(|host| host.as_str() == "callback-dr-4.vipps.no"));
+        assert!(
+            hosts
+                .iter()
+                .any(|host| host.as_str() == "callback-dr-4.vipps.no")
+        );
         assert!(!lacks_disaster_recovery(&hosts));
         assert!(lacks_disaster_recovery(&hosts[..4]));
         assert!(lacks_disaster_recovery(&hosts[..7]));
@@ -140,7 +147,11 @@ mod tests {
     fn test_has_two_hosts_and_shares_none_with_production() {
         let hosts: Vec<_> = Environment::Test.hosts().collect();
         assert_eq!(hosts.len(), 2);
-        assert!(Environment::Production.hosts().all(|host| !hosts.contains(&host)));
+        assert!(
+            Environment::Production
+                .hosts()
+                .all(|host| !hosts.contains(&host))
+        );
         assert!(!lacks_disaster_recovery(&hosts));
     }
 
@@ -150,6 +161,9 @@ mod tests {
             assert_eq!(environment.to_string().parse(), Ok(environment));
         }
         let error = "prod".parse::<Environment>().unwrap_err().to_string();
-        assert!(error.contains("`prod`") && error.contains("`production`"), "{error}");
+        assert!(
+            error.contains("`prod`") && error.contains("`production`"),
+            "{error}"
+        );
     }
 }

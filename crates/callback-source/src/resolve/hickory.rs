@@ -12,7 +12,11 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider, xfer::{DnsHandle, FirstAnswer}},
+    net::{
+        DnsError, NetError,
+        runtime::TokioRuntimeProvider,
+        xfer::{DnsHandle, FirstAnswer},
+    },
     proto::{
         op::{DnsRequestOptions, Message, Query, ResponseCode},
         rr::{DNSClass, Name, RData, RecordType},
@@ -50,23 +54,39 @@ impl HickoryResolver {
     /// # Errors
     ///
     /// A configuration that cannot be read, or that names no server.
-    pub fn from_system_conf() -> Result<Self, SystemConfError> {
-        let servers = Servers::new(system_servers()?);
-        Ok(Self { servers: Arc::new(ArcSwap::from_pointee(servers)), from_system: true })
+    pub fn from_system_conf() -> Result<Self, NoDnsServer> {
+        let servers = Servers::new(system_servers()?)?;
+        Ok(Self {
+            servers: Arc::new(ArcSwap::from_pointee(servers)),
+            from_system: true,
+        })
     }
 
-    /// Asks these servers, in this order. Without any, every question fails.
-    #[must_use]
-    pub fn from_servers(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        let servers = Servers::new(servers.into_iter().collect());
-        Self { servers: Arc::new(ArcSwap::from_pointee(servers)), from_system: false }
+    /// Asks these servers, in this order.
+    ///
+    /// # Errors
+    ///
+    /// No server at all.
+    pub fn from_servers(
+        servers: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, NoDnsServer> {
+        let servers = Servers::new(servers.into_iter().collect())?;
+        Ok(Self {
+            servers: Arc::new(ArcSwap::from_pointee(servers)),
+            from_system: false,
+        })
     }
 
     fn read_system_again(&self) {
-        let Ok(addresses) = system_servers() else { return };
-        if addresses != self.servers.load().addresses {
-            info!(target: TARGET, servers = ?addresses, "the system's DNS servers changed");
-            self.servers.store(Arc::new(Servers::new(addresses)));
+        let Ok(addresses) = system_servers() else {
+            return;
+        };
+        if addresses == self.servers.load().addresses {
+            return;
+        }
+        if let Ok(servers) = Servers::new(addresses) {
+            info!(target: TARGET, servers = ?servers.addresses, "the system's DNS servers changed");
+            self.servers.store(Arc::new(servers));
         }
     }
 }
@@ -90,25 +110,26 @@ impl std::fmt::Debug for HickoryResolver {
     }
 }
 
-/// The system's DNS configuration cannot be used.
+/// There is no DNS server to ask: the system's configuration names none or cannot be read, or the
+/// list of servers is empty.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("no DNS server in the system's configuration; name one explicitly")]
-pub struct SystemConfError(#[source] NetError);
+#[error("there is no DNS server to ask; name one explicitly")]
+pub struct NoDnsServer(#[source] NetError);
 
-fn system_servers() -> Result<Vec<SocketAddr>, SystemConfError> {
-    let (config, _) = read_system_conf().map_err(SystemConfError)?;
+fn system_servers() -> Result<Vec<SocketAddr>, NoDnsServer> {
+    let (config, _) = read_system_conf().map_err(NoDnsServer)?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for server in config.name_servers() {
-        let port = server.connections.first().map_or(DNS_PORT, |connection| connection.port);
+        let port = server
+            .connections
+            .first()
+            .map_or(DNS_PORT, |connection| connection.port);
         let address = SocketAddr::new(server.ip, port);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
-    match addresses.is_empty() {
-        false => Ok(addresses),
-        true => Err(SystemConfError(NetError::NoConnections)),
-    }
+    Ok(addresses)
 }
 
 struct Servers {
@@ -119,11 +140,15 @@ struct Servers {
 }
 
 impl Servers {
-    fn new(addresses: Vec<SocketAddr>) -> Self {
+    fn new(addresses: Vec<SocketAddr>) -> Result<Self, NoDnsServer> {
+        if addresses.is_empty() {
+            return Err(NoDnsServer(NetError::NoConnections));
+        }
         let mut options = ResolverOpts::default();
         options.timeout = SERVER_TIME_LIMIT;
         options.case_randomization = true;
-        let context = Arc::new(PoolContext::new(options, no_tls()));
+        let tls = TlsConfig::new().map_err(NoDnsServer)?;
+        let context = Arc::new(PoolContext::new(options, tls));
         let pools = addresses.iter().map(|address| {
             let mut udp = ConnectionConfig::udp();
             let mut tcp = ConnectionConfig::tcp();
@@ -133,7 +158,10 @@ impl Servers {
             let provider = TokioRuntimeProvider::default();
             NameServerPool::from_config([server], Arc::clone(&context), provider)
         });
-        Self { pools: pools.collect(), addresses }
+        Ok(Self {
+            pools: pools.collect(),
+            addresses,
+        })
     }
 
     async fn resolve(&self, question: &Question) -> Result<Answer, ResolveError> {
@@ -156,11 +184,9 @@ impl Servers {
 
     /// Asks one server after the other; the first answer or denial counts.
     async fn ask(&self, query: Query) -> Result<Message, NetError> {
-        let mut waiting = self.pools.iter();
         let mut asked = FuturesUnordered::new();
         let mut failure = NetError::NoConnections;
-        loop {
-            let Some(pool) = waiting.next() else { break };
+        for pool in &self.pools {
             asked.push(ask_one(pool, query.clone()));
             let silence = sleep(SILENCE);
             tokio::pin!(silence);
@@ -186,9 +212,13 @@ fn ask_one(
     pool: &NameServerPool<TokioRuntimeProvider>,
     query: Query,
 ) -> impl Future<Output = Result<Message, NetError>> + Send + 'static {
-    let answer = pool.lookup(query, DnsRequestOptions::default()).first_answer();
+    let answer = pool
+        .lookup(query, DnsRequestOptions::default())
+        .first_answer();
     async move {
-        let response = timeout(SERVER_TIME_LIMIT, answer).await.map_err(|_| NetError::Timeout)??;
+        let response = timeout(SERVER_TIME_LIMIT, answer)
+            .await
+            .map_err(|_| NetError::Timeout)??;
         Ok(response.into_message())
     }
 }
@@ -217,7 +247,12 @@ struct Chain {
 
 impl Chain {
     fn new(name: Name, family: Family) -> Self {
-        Self { name, family, ttl: u32::MAX >> 1, hops: 0 }
+        Self {
+            name,
+            family,
+            ttl: u32::MAX >> 1,
+            hops: 0,
+        }
     }
 
     /// Follows the chain through one message. `None`: the message ends in a CNAME whose target,
@@ -246,7 +281,10 @@ impl Chain {
             }
         }
         if !addresses.is_empty() {
-            return Ok(Some(Answer::new(addresses, Duration::from_secs(ttl.into()))));
+            return Ok(Some(Answer::new(
+                addresses,
+                Duration::from_secs(ttl.into()),
+            )));
         }
         if message.response_code == ResponseCode::NXDomain || self.hops == before {
             // An alias whose target does not exist, or an answer to something else.
@@ -282,20 +320,26 @@ impl Chain {
 }
 
 fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
-    message.answers.iter().find_map(|record| match &record.data {
-        RData::CNAME(target) if record.name == *name && record.dns_class == DNSClass::IN => {
-            Some((target.0.clone(), record.ttl))
-        }
-        _ => None,
-    })
+    message
+        .answers
+        .iter()
+        .find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *name && record.dns_class == DNSClass::IN => {
+                Some((target.0.clone(), record.ttl))
+            }
+            _ => None,
+        })
 }
 
 /// RFC 2308 section 5: the lesser of the SOA record's own TTL and its MINIMUM field.
 fn negative_ttl(message: &Message) -> Option<u32> {
-    message.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(sane(record.ttl).min(sane(soa.minimum))),
-        _ => None,
-    })
+    message
+        .authorities
+        .iter()
+        .find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(sane(record.ttl).min(sane(soa.minimum))),
+            _ => None,
+        })
 }
 
 /// RFC 2181 section 8.

@@ -29,7 +29,11 @@ impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
-        Ok(<Self as FromRequestParts<S>>::from_request_parts(parts, state).await.ok())
+        Ok(
+            <Self as FromRequestParts<S>>::from_request_parts(parts, state)
+                .await
+                .ok(),
+        )
     }
 }
 
@@ -41,7 +45,10 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
             return Ok(verdict.clone());
         }
         let allowed = parts.extensions.get::<Allowed>();
-        allowed.cloned().map(Self::Allow).ok_or(NotVerified::NoLayer)
+        allowed
+            .cloned()
+            .map(Self::Allow)
+            .ok_or(NotVerified::NoLayer)
     }
 }
 

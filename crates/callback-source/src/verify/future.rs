@@ -56,11 +56,17 @@ where
     S: Service<Request<ReqBody>>,
 {
     pub(super) fn inner(future: S::Future) -> Self {
-        Self { state: State::Inner { future } }
+        Self {
+            state: State::Inner { future },
+        }
     }
 
     pub(super) fn rejected(response: Response<ResBody>) -> Self {
-        Self { state: State::Rejected { response: Some(response) } }
+        Self {
+            state: State::Rejected {
+                response: Some(response),
+            },
+        }
     }
 
     pub(super) fn waiting(
@@ -70,8 +76,15 @@ where
         judge: Judge<R>,
     ) -> Self {
         let settled = Box::pin(settled);
-        let waiting = Some(Box::new(Waiting { settled, request, inner, judge }));
-        Self { state: State::Waiting { waiting } }
+        let waiting = Some(Box::new(Waiting {
+            settled,
+            request,
+            inner,
+            judge,
+        }));
+        Self {
+            state: State::Waiting { waiting },
+        }
     }
 }
 
@@ -94,12 +107,19 @@ where
                     let place = waiting.as_mut().expect("polled after it panicked");
                     let verdict = ready!(place.settled.as_mut().poll(cx));
                     let place = waiting.take().expect("it was there a line above");
-                    let Waiting { mut request, mut inner, judge, .. } = *place;
+                    let Waiting {
+                        mut request,
+                        mut inner,
+                        judge,
+                        ..
+                    } = *place;
                     let next = match act(&judge.allow, judge.mode, verdict, &mut request) {
-                        Ok(()) => State::Inner { future: inner.call(request) },
-                        Err(rejection) => {
-                            State::Rejected { response: Some(judge.response.response(&rejection)) }
-                        }
+                        Ok(()) => State::Inner {
+                            future: inner.call(request),
+                        },
+                        Err(rejection) => State::Rejected {
+                            response: Some(judge.response.response(&rejection)),
+                        },
                     };
                     state.set(next);
                 }

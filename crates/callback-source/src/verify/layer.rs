@@ -25,13 +25,23 @@ pub(super) enum Mode {
 impl<P> VerifySourceLayer<P> {
     /// Refuses what does not come from a callback server.
     pub fn rejecting(allow: AllowList, peer: P) -> Self {
-        Self { allow, peer, mode: Mode::Rejecting, response: PlainText }
+        Self {
+            allow,
+            peer,
+            mode: Mode::Rejecting,
+            response: PlainText,
+        }
     }
 
     /// Lets everything through, with the [`Verdict`](crate::Verdict) in the request's extensions: to
     /// try the check out, or to judge in the handler.
     pub fn tagging(allow: AllowList, peer: P) -> Self {
-        Self { allow, peer, mode: Mode::Tagging { headers: false }, response: PlainText }
+        Self {
+            allow,
+            peer,
+            mode: Mode::Tagging { headers: false },
+            response: PlainText,
+        }
     }
 
     /// Also says the verdict in request headers, for an upstream that is not Rust:
@@ -50,8 +60,18 @@ impl<P> VerifySourceLayer<P> {
 impl<P, R> VerifySourceLayer<P, R> {
     /// Makes the responses to refused requests in another way. Does nothing to a layer that tags.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
-        let Self { allow, peer, mode, response: _ } = self;
-        VerifySourceLayer { allow, peer, mode, response }
+        let Self {
+            allow,
+            peer,
+            mode,
+            response: _,
+        } = self;
+        VerifySourceLayer {
+            allow,
+            peer,
+            mode,
+            response,
+        }
     }
 }
 

@@ -33,14 +33,22 @@ pub trait PeerIp {
     /// # Errors
     ///
     /// Why there is none. The request is then refused, or tagged, for this reason.
-    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, RejectionKind>;
+    fn peer_ip(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<IpAddr, RejectionKind>;
 }
 
 impl<F> PeerIp for F
 where
     F: Fn(&HeaderMap, &Extensions) -> Option<IpAddr>,
 {
-    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, RejectionKind> {
+    fn peer_ip(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<IpAddr, RejectionKind> {
         self(headers, extensions).ok_or(RejectionKind::NoPeer)
     }
 }
@@ -73,6 +81,9 @@ pub struct SocketPeer;
 
 impl PeerIp for SocketPeer {
     fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, RejectionKind> {
-        extensions.get::<SocketAddr>().map(SocketAddr::ip).ok_or(RejectionKind::NoPeer)
+        extensions
+            .get::<SocketAddr>()
+            .map(SocketAddr::ip)
+            .ok_or(RejectionKind::NoPeer)
     }
 }

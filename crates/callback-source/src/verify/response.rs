@@ -52,7 +52,9 @@ where
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         if let Some(pause) = rejection.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, pause.as_secs().into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, pause.as_secs().into());
         }
         response
     }

@@ -18,7 +18,9 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
     match verdict {
         Verdict::Allow(allowed) => {
             headers.insert(SOURCE, HeaderValue::from_static("allow"));
-            let host = allowed.host().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            let host = allowed
+                .host()
+                .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
@@ -33,7 +35,10 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
 fn is_tag(name: &str) -> bool {
     TAGS.iter().any(|tag| {
         name.len() == tag.as_str().len()
-            && name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).eq(tag.as_str().bytes())
+            && name
+                .bytes()
+                .map(|byte| if byte == b'_' { b'-' } else { byte })
+                .eq(tag.as_str().bytes())
     })
 }
 
@@ -59,10 +64,21 @@ mod tests {
             "x-callback-reason",
             "x_callback_reason",
         ] {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("allow"));
+            headers.append(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_static("allow"),
+            );
         }
-        for name in ["x-callback-sources", "callback-source", "host", "x-callback"] {
-            headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("kept"));
+        for name in [
+            "x-callback-sources",
+            "callback-source",
+            "host",
+            "x-callback",
+        ] {
+            headers.insert(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_static("kept"),
+            );
         }
         scrub(&mut headers);
         assert_eq!(headers.len(), 4);
