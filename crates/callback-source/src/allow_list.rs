@@ -145,6 +145,13 @@ impl AllowList {
         while !self.is_ready() && news.changed().await.is_ok() {}
     }
 
+    /// Waits until every question was tried once to an end, answered or not, which takes no longer
+    /// than the time limit of one question.
+    pub async fn tried(&self) {
+        let mut news = self.shared().news.subscribe();
+        while !self.snapshot().is_tried() && news.changed().await.is_ok() {}
+    }
+
     /// Whether every question was tried once to an end, and an address or a static network is in
     /// force. A ready list is not ready again only when nothing is in force.
     #[must_use]

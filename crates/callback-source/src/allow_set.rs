@@ -127,7 +127,10 @@ impl AllowSet {
         };
         let mut notices = Vec::new();
         self.end_windows(now);
-        match self.accept(question, outcome, &mut notices) {
+        self.hosts[at].records[question.family as usize]
+            .dropped
+            .clear();
+        match self.accept(at, question, outcome, &mut notices) {
             Ok(answer) => self.answered(at, question.family, answer, now, &mut notices),
             Err(error) if error.is_denial() && self.believes(at, question.family, &error, now) => {
                 self.denied(at, question.family, &error, now, now, &mut notices);
@@ -208,6 +211,12 @@ impl AllowSet {
     pub fn is_ready(&self, now: Instant) -> bool {
         self.all_tried
             && (!self.networks.is_empty() || self.index.rows().any(|row| now < row.until))
+    }
+
+    /// Whether every question was tried once to an end, answered or not.
+    #[must_use]
+    pub fn is_tried(&self) -> bool {
+        self.all_tried
     }
 
     /// The hosts, in the order in which they were given.
@@ -331,7 +340,8 @@ impl AllowSet {
 
     /// Rule 7, and an answer without an address is a denial.
     fn accept(
-        &self,
+        &mut self,
+        at: usize,
         question: &Question,
         outcome: Result<Answer, ResolveError>,
         notices: &mut Vec<Notice>,
@@ -606,6 +616,7 @@ impl AllowSet {
                 .map_or_else(Vec::new, |held| held.addresses.to_vec()),
             ttl: records.held.as_ref().map(|held| held.ttl),
             answered_at: records.held.as_ref().map(|held| held.answered_at),
+            dropped: records.dropped.clone(),
             failing_since: records.failing.as_ref().map(|failing| failing.since),
             last_error: records
                 .failing
@@ -695,6 +706,8 @@ pub struct FamilyHealth {
     pub ttl: Option<Duration>,
     /// When the last valid answer came, while it counts.
     pub answered_at: Option<Instant>,
+    /// The special-purpose addresses that were dropped from the last outcome.
+    pub dropped: Vec<IpAddr>,
     /// Since when the question fails.
     pub failing_since: Option<Instant>,
     /// Why it failed last.
@@ -753,6 +766,8 @@ struct Records {
     denied: bool,
     /// The last outcome was a failure.
     failing: Option<Failing>,
+    /// Special-purpose addresses that were dropped from the last outcome.
+    dropped: Vec<IpAddr>,
     /// Where the stale window starts: the end of the last valid answer's TTL, or the start.
     window_from: Instant,
     tried: bool,
@@ -803,6 +818,7 @@ impl Host {
             held: None,
             denied: false,
             failing: None,
+            dropped: Vec::new(),
             window_from: now,
             tried: false,
             due_at: now,
