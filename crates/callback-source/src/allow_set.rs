@@ -361,6 +361,8 @@ impl AllowSet {
             .iter()
             .partition(|address| is_special(**address));
         if !dropped.is_empty() {
+            let records = &mut self.hosts[at].records[question.family as usize];
+            records.dropped.clone_from(&dropped);
             notices.push(Notice::Dropped {
                 question: question.clone(),
                 addresses: dropped,
