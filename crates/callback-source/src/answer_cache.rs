@@ -167,3 +167,156 @@ const LEAST_KEPT: Duration = Duration::from_secs(60);
 
 /// An outcome is of no use after this, since the list clamps TTLs itself.
 const LONGEST_KEPT: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::Family;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const FLOOR: Duration = Duration::from_secs(5);
+
+    fn question() -> Question {
+        Question {
+            host: "h.test".parse().unwrap(),
+            family: Family::V4,
+        }
+    }
+
+    fn answer(ttl: u64) -> Answer {
+        Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(ttl))
+    }
+
+    /// A cache whose resolver takes a second and counts its calls.
+    fn counted(outcome: Result<Answer, ResolveError>) -> (Arc<AnswerCache>, Arc<AtomicUsize>) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let resolver = move |_: Question| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let outcome = outcome.clone();
+            async move {
+                sleep(SECOND).await;
+                outcome
+            }
+        };
+        (Arc::new(AnswerCache::new(resolver, FLOOR, FLOOR)), calls)
+    }
+
+    async fn is_asked(cache: &AnswerCache, max_age: Duration) -> bool {
+        matches!(cache.ask(question(), max_age).await, Asked::Now(_))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_goes_out_at_most_once_per_floor_whatever_came_of_it() {
+        let failure = ResolveError::new(ResolveErrorKind::ServFail);
+        for outcome in [Ok(answer(0)), Ok(answer(3600)), Err(failure)] {
+            let (cache, calls) = counted(outcome);
+            assert!(is_asked(&cache, Duration::ZERO).await);
+            advance(FLOOR - SECOND - Duration::from_millis(1)).await;
+            assert!(!is_asked(&cache, Duration::ZERO).await);
+            advance(Duration::from_millis(1)).await;
+            assert!(
+                is_asked(&cache, Duration::ZERO).await,
+                "a floor after it was asked"
+            );
+            assert_eq!(calls.load(Ordering::Relaxed), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_accepts_an_older_outcome_asks_less_often() {
+        let (cache, _) = counted(Ok(answer(60)));
+        assert!(is_asked(&cache, Duration::ZERO).await);
+        advance(10 * SECOND).await;
+        assert!(!is_asked(&cache, 60 * SECOND).await);
+        assert!(is_asked(&cache, 11 * SECOND).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_ask_at_once_share_one_flight() {
+        let (cache, calls) = counted(Ok(answer(60)));
+        let asking = (0..100).map(|_| {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move { is_asked(&cache, Duration::ZERO).await })
+        });
+        let asking: Vec<_> = asking.collect();
+        let mut asked = 0;
+        for task in asking {
+            asked += usize::from(task.await.unwrap());
+        }
+        assert_eq!((asked, calls.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_whose_leader_leaves_is_flown_by_a_follower() {
+        let (cache, calls) = counted(Ok(answer(60)));
+        let leader = tokio::spawn({
+            let cache = Arc::clone(&cache);
+            async move { is_asked(&cache, Duration::ZERO).await }
+        });
+        tokio::task::yield_now().await;
+        leader.abort();
+        assert!(is_asked(&cache, Duration::ZERO).await);
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_never_ends_is_given_up_after_the_time_limit() {
+        let resolver = |_: Question| std::future::pending::<Result<Answer, ResolveError>>();
+        let cache = AnswerCache::new(resolver, FLOOR, 2 * SECOND);
+        let started = Instant::now();
+        let Asked::Now(Err(error)) = cache.ask(question(), Duration::ZERO).await else {
+            panic!("it never ends");
+        };
+        assert_eq!(error.kind(), ResolveErrorKind::Timeout);
+        assert_eq!(started.elapsed(), 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_a_failure_with_its_message_whether_in_the_call_or_later() {
+        let in_call =
+            |_: Question| -> std::future::Ready<Result<Answer, ResolveError>> { panic!("at once") };
+        let later = |_: Question| async {
+            tokio::task::yield_now().await;
+            if FLOOR > SECOND {
+                panic!("a bit {}", "later");
+            }
+            Ok(answer(60))
+        };
+        let caches = [
+            (AnswerCache::new(in_call, FLOOR, FLOOR), "at once"),
+            (AnswerCache::new(later, FLOOR, FLOOR), "a bit later"),
+        ];
+        for (cache, text) in caches {
+            let Asked::Now(Err(error)) = cache.ask(question(), Duration::ZERO).await else {
+                panic!("it is a failure");
+            };
+            assert_eq!(error.kind(), ResolveErrorKind::Panicked);
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            assert_eq!(cause.as_deref(), Some(text));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn families_of_one_host_are_different_questions() {
+        let (cache, calls) = counted(Ok(answer(60)));
+        for family in Family::ALL {
+            let question = Question {
+                family,
+                ..question()
+            };
+            assert!(matches!(
+                cache.ask(question, Duration::ZERO).await,
+                Asked::Now(_)
+            ));
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+}

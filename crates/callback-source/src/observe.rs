@@ -288,3 +288,78 @@ const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
 const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
 const ONCE_A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PREFIX_64: u128 = !(u64::MAX as u128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u64) -> Option<IpAddr> {
+        Some(IpAddr::V4(
+            (u32::try_from(number).unwrap() + 0x1400_0000).into(),
+        ))
+    }
+
+    #[test]
+    fn a_refused_peer_is_logged_once_a_minute_with_the_count_of_those_left_out() {
+        let start = Instant::now();
+        let log = RefusalLog::new(start);
+        assert_eq!(log.admits(peer(1), start), Some(0));
+        for second in 0..60 {
+            assert_eq!(
+                log.admits(peer(1), start + Duration::from_secs(second)),
+                None
+            );
+        }
+        assert_eq!(log.admits(peer(1), start + ONCE_A_MINUTE), Some(60));
+    }
+
+    #[test]
+    fn ipv6_peers_count_by_their_64_bit_prefix() {
+        let start = Instant::now();
+        let log = RefusalLog::new(start);
+        let admits = |text: &str| log.admits(Some(text.parse().unwrap()), start).is_some();
+        assert!(admits("2a01:1:2:3::1"));
+        assert!(!admits("2a01:1:2:3:ffff::2"));
+        assert!(admits("2a01:1:2:4::1"));
+    }
+
+    #[test]
+    fn no_flood_is_logged_faster_than_ten_a_second() {
+        let start = Instant::now();
+        let log = RefusalLog::new(start);
+        let mut logged = 0;
+        let mut left_out = 0;
+        for number in 0..20_000 {
+            let now = start + Duration::from_millis(number / 2);
+            if let Some(count) = log.admits(peer(number), now) {
+                logged += 1;
+                left_out += count;
+            }
+        }
+        assert_eq!(logged, 100, "ten seconds");
+        assert!(
+            logged + left_out <= 20_000 && left_out > 17_000,
+            "{left_out}"
+        );
+    }
+
+    #[test]
+    fn refusals_without_a_peer_are_limited_as_if_from_one() {
+        let start = Instant::now();
+        let log = RefusalLog::new(start);
+        assert_eq!(log.admits(None, start), Some(0));
+        assert_eq!(log.admits(None, start), None);
+    }
+
+    #[test]
+    fn a_flood_of_peers_holds_no_more_memory_than_the_bound() {
+        let start = Instant::now();
+        let log = RefusalLog::new(start);
+        for number in 0..4 * PEERS_REMEMBERED {
+            let second = Duration::from_secs(number / EVENTS_A_SECOND);
+            log.admits(peer(number), start + second);
+        }
+        log.logged.run_pending_tasks();
+        assert!(log.logged.entry_count() <= PEERS_REMEMBERED);
+    }
+}

@@ -386,3 +386,125 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 
 #[cfg(unix)]
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clocks(utc: u64) -> Clocks {
+        Clocks {
+            instant: Instant::now(),
+            utc,
+        }
+    }
+
+    fn saved(clocks: Clocks) -> Vec<Saved> {
+        let ago = |seconds| clocks.instant - Duration::from_secs(seconds);
+        let ahead = |seconds| clocks.instant + Duration::from_secs(seconds);
+        let held = Held {
+            addresses: ["20.0.0.1".parse().unwrap(), "20.0.0.2".parse().unwrap()].into(),
+            ttl: Duration::from_secs(60),
+            answered_at: ago(10),
+            ttl_ends: ahead(50),
+            restored: true,
+        };
+        let v4 = SavedRecords {
+            family: Family::V4,
+            window_from: ahead(50),
+            denied: false,
+            answer: Some(held),
+        };
+        let v6 = SavedRecords {
+            family: Family::V6,
+            window_from: ago(300),
+            denied: true,
+            answer: None,
+        };
+        vec![Saved {
+            host: "h.test".parse().unwrap(),
+            records: vec![v4, v6],
+            lingering: [("20.0.0.3".parse().unwrap(), ago(1800))].into(),
+        }]
+    }
+
+    const NOW: u64 = 1_760_000_000_000;
+
+    #[test]
+    fn what_is_written_is_read_with_its_original_times() {
+        let before = clocks(NOW);
+        let text = encode(saved(before), before);
+        // An hour later, by a process whose own clock started elsewhere.
+        let later = Clocks {
+            instant: before.instant + Duration::from_secs(3600 + 7777),
+            utc: NOW + 3_600_000,
+        };
+        let shifted = Clocks {
+            instant: before.instant + Duration::from_secs(7777),
+            utc: NOW,
+        };
+        assert_eq!(decode(&text, later).unwrap(), saved(shifted));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_while_running_moves_no_time() {
+        let before = clocks(NOW);
+        for step in [-86_400_000, 86_400_000] {
+            let stepped = Clocks {
+                utc: NOW.saturating_add_signed(step),
+                ..before
+            };
+            let text = encode(saved(before), stepped);
+            assert_eq!(decode(&text, stepped).unwrap(), saved(before));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_or_not_possible_is_refused_with_a_reason() {
+        let before = clocks(NOW);
+        let good = String::from_utf8(encode(saved(before), before)).unwrap();
+        let cases = [
+            (String::new(), "not well-formed"),
+            (good[..good.len() - 2].to_owned(), "not well-formed"),
+            (
+                good.replace("\"version\": 1", "\"version\": 2"),
+                "version is 2",
+            ),
+            (good.replace("h.test", "not a host"), "no host name"),
+            (good.replace("20.0.0.1", "20.0.0.300"), "not well-formed"),
+            (
+                good.replace(&(NOW - 10_000).to_string(), &(NOW + 90_000).to_string()),
+                "after it was",
+            ),
+        ];
+        for (text, reason) in cases {
+            let error = decode(text.as_bytes(), before).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        let early = Clocks {
+            utc: NOW - CLOCK_STEP - 1,
+            ..before
+        };
+        let error = decode(good.as_bytes(), early).unwrap_err().to_string();
+        assert!(error.contains("check this machine's clock"), "{error}");
+        let early = Clocks {
+            utc: NOW - CLOCK_STEP,
+            ..before
+        };
+        assert!(decode(good.as_bytes(), early).is_ok());
+    }
+
+    #[test]
+    fn an_older_snapshot_never_replaces_a_newer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path().join("state.json"));
+        let now = Instant::now();
+        let set = |name: &str| {
+            AllowSet::new(Default::default(), [name.parse().unwrap()], &[], now).unwrap()
+        };
+        let older = file.snapshot(&set("older.test"));
+        let newer = file.snapshot(&set("newer.test"));
+        file.write(&newer);
+        file.write(&older);
+        assert_eq!(file.read().unwrap()[0].host.as_str(), "newer.test");
+    }
+}
