@@ -16,6 +16,7 @@ use crate::HostName;
 /// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer | 403 |
 /// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host was never heard of, or its last answer is past the stale window: cannot decide | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request carries no peer address | 500 |
+/// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
@@ -153,7 +154,9 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    pub(crate) fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
+    /// A rejection for this reason; `peer` is what was known of the caller's address.
+    #[must_use]
+    pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
         Self { kind, peer }
     }
 
@@ -169,7 +172,7 @@ impl Rejection {
         self.peer
     }
 
-    /// The status of the response: 403, 503 or 500.
+    /// The status of the response: 403, 503, 400 or 500.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.kind.status()
@@ -200,6 +203,17 @@ pub enum RejectionKind {
     Unresolved,
     /// The request carries no peer address: the service is set up wrongly.
     NoPeer,
+    /// The connection comes from a trusted proxy, and the header that names the client is missing.
+    ForwardedMissing,
+    /// The connection comes from a trusted proxy, and where the client should stand in the header,
+    /// there is no address.
+    ForwardedMalformed,
+    /// The connection comes from a trusted proxy, and every hop in the header is one too.
+    AllTrusted,
+    /// The connection comes from a trusted proxy, and so do more hops than are walked.
+    TooManyHops,
+    /// The connection comes from a trusted proxy, and a header with one value appears twice.
+    Duplicate,
 }
 
 impl RejectionKind {
@@ -210,10 +224,15 @@ impl RejectionKind {
             Self::NotListed => "not-listed",
             Self::Unresolved => "unresolved",
             Self::NoPeer => "no-peer",
+            Self::ForwardedMissing => "forwarded-missing",
+            Self::ForwardedMalformed => "forwarded-malformed",
+            Self::AllTrusted => "all-trusted",
+            Self::TooManyHops => "too-many-hops",
+            Self::Duplicate => "duplicate",
         }
     }
 
-    /// The status of the response: 403, 503 or 500. Never 2xx: the sender would believe that the
+    /// The status of the response: 403, 503, 400 or 500. Never 2xx: the sender would believe that the
     /// callback was delivered.
     #[must_use]
     pub fn status(self) -> StatusCode {
@@ -221,6 +240,11 @@ impl RejectionKind {
             Self::NotListed => StatusCode::FORBIDDEN,
             Self::Unresolved => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoPeer => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ForwardedMissing
+            | Self::ForwardedMalformed
+            | Self::AllTrusted
+            | Self::TooManyHops
+            | Self::Duplicate => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -229,6 +253,11 @@ impl RejectionKind {
             Self::NotListed => "this address may not send callbacks\n",
             Self::Unresolved => "the callback servers cannot be looked up right now, try again\n",
             Self::NoPeer => "the caller's address is unknown: the service is not set up properly\n",
+            Self::ForwardedMissing => "the proxy does not say who the caller is\n",
+            Self::ForwardedMalformed => "the proxy names no address as the caller's\n",
+            Self::AllTrusted => "the proxy names proxies only\n",
+            Self::TooManyHops => "the proxy names too many proxies\n",
+            Self::Duplicate => "the proxy names several callers\n",
         }
     }
 }

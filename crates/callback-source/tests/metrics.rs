@@ -17,9 +17,10 @@ async fn verdicts_lookups_and_the_set_are_counted() {
     recorder.install().unwrap();
 
     let resolver = async |question: Question| match (question.host.as_str(), question.family) {
-        ("a.test", Family::V4) => {
-            Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
-        }
+        ("a.test", Family::V4) => Ok(Answer::new(
+            ["20.0.0.1".parse().unwrap()],
+            Duration::from_secs(60),
+        )),
         (_, Family::V4) => Err(ResolveError::new(ResolveErrorKind::ServFail)),
         (_, Family::V6) => Err(ResolveError::new(ResolveErrorKind::NoData)),
     };
@@ -43,7 +44,10 @@ async fn verdicts_lookups_and_the_set_are_counted() {
         .into_iter()
         .map(|(key, _, _, value)| {
             let (name, labels) = key.key().clone().into_parts();
-            let labels: Vec<_> = labels.iter().map(|label| label.value().to_owned()).collect();
+            let labels: Vec<_> = labels
+                .iter()
+                .map(|label| label.value().to_owned())
+                .collect();
             let value = match value {
                 DebugValue::Counter(count) => count.to_string(),
                 DebugValue::Gauge(gauge) => gauge.to_string(),

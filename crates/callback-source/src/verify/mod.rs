@@ -6,13 +6,14 @@
 //!
 //! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed,
 //!    underscore spellings too, so that nobody can send a tag.
-//! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are not read.
+//! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
+//!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only a peer that is not listed may
 //!    wait, for at most a second, while the list is asked again
 //!    ([`settled_verdict`](crate::AllowList::settled_verdict)).
 //! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
 //!    called. Rejected: the inner service is not called, and [`RejectionResponse`] makes the response:
-//!    403, 503 with `Retry-After`, or 500, never 2xx, and never with anything of the request in it. When
+//!    403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with anything of the request in it. When
 //!    tagging, the inner service is called in both cases, and the
 //!    [`Verdict`](crate::Verdict) is in the extensions.
 //!
@@ -22,7 +23,8 @@
 //! # Deployment caveat
 //!
 //! Behind a proxy the peer is the proxy. With [`ConnectInfoPeer`] every callback is then refused; do
-//! not "fix" that by listing the proxy's address, which would admit everybody.
+//! not "fix" that by listing the proxy's address, which would admit everybody, but use
+//! [`ForwardedPeer`].
 //!
 //! # Examples
 //!
@@ -57,6 +59,7 @@
 
 #[cfg(feature = "axum")]
 mod extract;
+pub mod forwarded;
 mod future;
 mod layer;
 mod peer;
@@ -67,6 +70,7 @@ mod tag;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
+    forwarded::{ForwardedPeer, TrustedProxies},
     future::ResponseFuture,
     layer::VerifySourceLayer,
     peer::{PeerIp, SocketPeer},

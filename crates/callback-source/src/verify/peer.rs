@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{Extensions, HeaderMap};
 
-use crate::RejectionKind;
+use crate::{Rejection, RejectionKind};
 
 /// Says whose address counts for a request.
 ///
@@ -33,23 +33,15 @@ pub trait PeerIp {
     /// # Errors
     ///
     /// Why there is none. The request is then refused, or tagged, for this reason.
-    fn peer_ip(
-        &self,
-        headers: &HeaderMap,
-        extensions: &Extensions,
-    ) -> Result<IpAddr, RejectionKind>;
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 
 impl<F> PeerIp for F
 where
     F: Fn(&HeaderMap, &Extensions) -> Option<IpAddr>,
 {
-    fn peer_ip(
-        &self,
-        headers: &HeaderMap,
-        extensions: &Extensions,
-    ) -> Result<IpAddr, RejectionKind> {
-        self(headers, extensions).ok_or(RejectionKind::NoPeer)
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        self(headers, extensions).ok_or_else(no_peer)
     }
 }
 
@@ -61,7 +53,7 @@ pub struct ConnectInfoPeer;
 
 #[cfg(feature = "axum")]
 impl PeerIp for ConnectInfoPeer {
-    fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, RejectionKind> {
+    fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 
         if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {
@@ -69,7 +61,7 @@ impl PeerIp for ConnectInfoPeer {
         }
         match extensions.get::<MockConnectInfo<SocketAddr>>() {
             Some(MockConnectInfo(peer)) => Ok(peer.ip()),
-            None => Err(RejectionKind::NoPeer),
+            None => Err(no_peer()),
         }
     }
 }
@@ -80,10 +72,14 @@ impl PeerIp for ConnectInfoPeer {
 pub struct SocketPeer;
 
 impl PeerIp for SocketPeer {
-    fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, RejectionKind> {
+    fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         extensions
             .get::<SocketAddr>()
             .map(SocketAddr::ip)
-            .ok_or(RejectionKind::NoPeer)
+            .ok_or_else(no_peer)
     }
+}
+
+fn no_peer() -> Rejection {
+    Rejection::new(RejectionKind::NoPeer, None)
 }

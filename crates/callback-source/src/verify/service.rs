@@ -57,7 +57,7 @@ where
                 }
                 verdict
             }
-            Err(kind) => Verdict::Reject(Rejection::new(kind, None)),
+            Err(rejection) => Verdict::Reject(rejection),
         };
         match act(&self.allow, self.mode, verdict, &mut request) {
             Ok(()) => ResponseFuture::inner(self.inner.call(request)),

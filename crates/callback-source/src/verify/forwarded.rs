@@ -1,0 +1,401 @@
+//! The client behind proxies.
+//!
+//! When the connection's peer is a [trusted proxy](TrustedProxies), the address that counts is what
+//! that proxy says; [`ForwardedPeer`] reads it from exactly one configured source:
+//!
+//! 1. A peer that is not trusted is the client itself. No header is read. Loopback and private peers
+//!    are peers like any other.
+//! 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists: all lines in order, one entry per hop. The
+//!    walk goes from the right, where the nearest proxy has written, over trusted hops; the first entry
+//!    that is not trusted is the client. What stands further left was written by the client, or
+//!    passed on from it, and is not looked at.
+//! 3. A single-value header such as `X-Real-IP` names the client.
+//! 4. The request is refused (400) when the header is
+//!    [missing](RejectionKind::ForwardedMissing), an entry on the walk is
+//!    [no address](RejectionKind::ForwardedMalformed), [every hop is trusted](RejectionKind::AllTrusted),
+//!    the walk is [longer than 32 hops](RejectionKind::TooManyHops), or a single-value header
+//!    [appears twice](RejectionKind::Duplicate). It is never the leftmost entry, and never the proxy.
+//!
+//! An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
+//! `[2001:db8::1]:443`, `2001:db8::1`. Names are not resolved; zones, octal or shortened quads, empty
+//! elements, and unspecified, multicast and broadcast addresses are no addresses of clients.
+//!
+//! # Deployment caveat
+//!
+//! The proxy must write the header that is configured, and must not let through what the client sent
+//! under that name (single-value), or must append to it (lists). Trust the proxy's own addresses, not
+//! the network it stands in.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+
+use super::PeerIp;
+use crate::{Rejection, RejectionKind, TooWide, networks::Networks};
+
+/// The proxies whose word counts.
+///
+/// Cloning is one reference count.
+#[derive(Clone, Debug)]
+pub struct TrustedProxies(Arc<Networks>);
+
+impl TrustedProxies {
+    /// Trusts these networks; an address is a network of one.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`: anybody could then name
+    /// themselves.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
+        let networks: Vec<_> = networks.into_iter().collect();
+        Networks::new(&networks).map(|networks| Self(Arc::new(networks)))
+    }
+
+    /// Whether an address is one of a trusted proxy.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.find(address.to_canonical()).is_some()
+    }
+}
+
+/// The client as a trusted proxy names it; the connection's peer where it is none. See the
+/// [module docs](self) for the rules.
+///
+/// ```
+/// use callback_source::verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies};
+/// use http::{Extensions, HeaderMap};
+/// use std::net::{IpAddr, SocketAddr};
+///
+/// let proxies = TrustedProxies::new(["10.0.0.0/24".parse()?])?;
+/// let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1".parse()?);
+/// let mut extensions = Extensions::new();
+///
+/// extensions.insert("10.0.0.7:4711".parse::<SocketAddr>()?);
+/// assert_eq!(peer.peer_ip(&headers, &extensions), Ok("192.0.2.1".parse::<IpAddr>()?));
+///
+/// extensions.insert("192.0.2.99:4711".parse::<SocketAddr>()?);
+/// assert_eq!(peer.peer_ip(&headers, &extensions), Ok("192.0.2.99".parse::<IpAddr>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ForwardedPeer<P> {
+    connection: P,
+    proxies: TrustedProxies,
+    source: ForwardedSource,
+}
+
+/// Where a trusted proxy names the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ForwardedSource {
+    XForwardedFor,
+    Forwarded,
+    Single(HeaderName),
+}
+
+impl<P> ForwardedPeer<P> {
+    /// Reads `X-Forwarded-For`. `connection` says who the peer of the connection is.
+    pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
+        Self {
+            connection,
+            proxies,
+            source: ForwardedSource::XForwardedFor,
+        }
+    }
+
+    /// Reads `Forwarded` (RFC 7239), of which only `for` counts.
+    pub fn forwarded(connection: P, proxies: TrustedProxies) -> Self {
+        Self {
+            connection,
+            proxies,
+            source: ForwardedSource::Forwarded,
+        }
+    }
+
+    /// Reads a header that holds one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
+    /// `Fly-Client-IP`, …
+    ///
+    /// The names of the two list headers mean those: they are read as
+    /// [`x_forwarded_for`](Self::x_forwarded_for) and [`forwarded`](Self::forwarded) do.
+    pub fn header(connection: P, proxies: TrustedProxies, name: HeaderName) -> Self {
+        let source = if name == X_FORWARDED_FOR {
+            ForwardedSource::XForwardedFor
+        } else if name == header::FORWARDED {
+            ForwardedSource::Forwarded
+        } else {
+            ForwardedSource::Single(name)
+        };
+        Self {
+            connection,
+            proxies,
+            source,
+        }
+    }
+
+    /// The client of a connection from `peer` with these headers.
+    ///
+    /// # Errors
+    ///
+    /// Why a trusted proxy's word cannot be taken.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
+        self.walk(peer, headers, |_, _| {})
+    }
+
+    /// Like [`client`](Self::client), and tells each hop on the way, nearest first, with whether it is
+    /// trusted; the first is the peer itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`client`](Self::client).
+    pub fn walk(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        mut hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, Rejection> {
+        let peer = peer.to_canonical();
+        let mut is_trusted = |address| {
+            let trusted = self.proxies.contains(address);
+            hop(address, trusted);
+            trusted
+        };
+        if !is_trusted(peer) {
+            return Ok(peer);
+        }
+        let client = match &self.source {
+            ForwardedSource::XForwardedFor => {
+                walk_list(headers.get_all(X_FORWARDED_FOR), PlainEntries, is_trusted)
+            }
+            ForwardedSource::Forwarded => walk_list(
+                headers.get_all(header::FORWARDED),
+                ForwardedEntries,
+                is_trusted,
+            ),
+            ForwardedSource::Single(name) => single(headers.get_all(name), is_trusted),
+        };
+        client.map_err(|kind| Rejection::new(kind, Some(peer)))
+    }
+}
+
+impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        self.client(self.connection.peer_ip(headers, extensions)?, headers)
+    }
+}
+
+/// How a line of a list header falls into entries.
+trait Entries {
+    /// Takes the last entry off a line: what stands before it, and its address.
+    fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>);
+}
+
+fn walk_list<'a>(
+    lines: impl IntoIterator<Item = &'a HeaderValue, IntoIter: DoubleEndedIterator>,
+    entries: impl Entries,
+    mut is_trusted: impl FnMut(IpAddr) -> bool,
+) -> Result<IpAddr, RejectionKind> {
+    let mut walked = 0;
+    for line in lines.into_iter().rev() {
+        let mut rest = Some(line.as_bytes());
+        while let Some(line) = rest {
+            if walked == MOST_HOPS {
+                return Err(RejectionKind::TooManyHops);
+            }
+            walked += 1;
+            let (before, address) = entries.last(line);
+            let address = address.ok_or(RejectionKind::ForwardedMalformed)?;
+            if !is_trusted(address) {
+                return Ok(address);
+            }
+            rest = before;
+        }
+    }
+    match walked {
+        0 => Err(RejectionKind::ForwardedMissing),
+        _ => Err(RejectionKind::AllTrusted),
+    }
+}
+
+fn single<'a>(
+    lines: impl IntoIterator<Item = &'a HeaderValue>,
+    mut is_trusted: impl FnMut(IpAddr) -> bool,
+) -> Result<IpAddr, RejectionKind> {
+    let mut lines = lines.into_iter();
+    let line = lines.next().ok_or(RejectionKind::ForwardedMissing)?;
+    if lines.next().is_some() {
+        return Err(RejectionKind::Duplicate);
+    }
+    let address = address(trim(line.as_bytes())).ok_or(RejectionKind::ForwardedMalformed)?;
+    if is_trusted(address) {
+        return Err(RejectionKind::AllTrusted);
+    }
+    Ok(address)
+}
+
+/// `X-Forwarded-For`: addresses between commas.
+struct PlainEntries;
+
+impl Entries for PlainEntries {
+    fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
+        match line.iter().rposition(|byte| *byte == b',') {
+            Some(comma) => (Some(&line[..comma]), address(trim(&line[comma + 1..]))),
+            None => (None, address(trim(line))),
+        }
+    }
+}
+
+/// `Forwarded`: elements between commas outside of quotes, of pairs between semicolons.
+struct ForwardedEntries;
+
+impl Entries for ForwardedEntries {
+    // From the right, so that a quote that the client left open cannot swallow what a proxy wrote
+    // behind it.
+    fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
+        match rfind_unquoted(line, b',') {
+            Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..])),
+            Ok(None) => (None, for_node(line)),
+            Err(Unbalanced) => (None, None),
+        }
+    }
+}
+
+/// A quoted string that is not opened or not closed.
+struct Unbalanced;
+
+fn rfind_unquoted(text: &[u8], wanted: u8) -> Result<Option<usize>, Unbalanced> {
+    let mut quoted = false;
+    for at in (0..text.len()).rev() {
+        let byte = text[at];
+        if byte == b'"' {
+            let escapes = text[..at]
+                .iter()
+                .rev()
+                .take_while(|byte| **byte == b'\\')
+                .count();
+            if escapes % 2 == 0 {
+                quoted = !quoted;
+            }
+        } else if byte == wanted && !quoted {
+            return Ok(Some(at));
+        }
+    }
+    if quoted { Err(Unbalanced) } else { Ok(None) }
+}
+
+/// The address of the one `for` of an element (RFC 7239 section 4).
+fn for_node(element: &[u8]) -> Option<IpAddr> {
+    let mut found = None;
+    let mut rest = Some(element);
+    while let Some(pairs) = rest {
+        let (before, pair) = match rfind_unquoted(pairs, b';').ok()? {
+            Some(semicolon) => (Some(&pairs[..semicolon]), &pairs[semicolon + 1..]),
+            None => (None, pairs),
+        };
+        rest = before;
+        let pair = trim(pair);
+        if pair.is_empty() {
+            continue;
+        }
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+        let quoted = value.len() >= 2 && value.starts_with(b"\"") && value.ends_with(b"\"");
+        let is_value = if quoted {
+            is_quotable(&value[1..value.len() - 1])
+        } else {
+            is_token(value)
+        };
+        if !is_token(name) || !is_value {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(b"for") {
+            // An address needs no escapes, so that one with them is none.
+            let node = if quoted {
+                &value[1..value.len() - 1]
+            } else {
+                value
+            };
+            if found.replace(address(node)?).is_some() {
+                return None;
+            }
+        }
+    }
+    found
+}
+
+/// Whether bytes can stand in a quoted string (RFC 9110 section 5.6.4): no bare quote, no open escape.
+fn is_quotable(text: &[u8]) -> bool {
+    let mut escaped = false;
+    for byte in text {
+        match byte {
+            _ if !matches!(byte, b'\t' | b' '..=b'~') => return false,
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return false,
+            _ => {}
+        }
+    }
+    !escaped
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(text: &[u8]) -> bool {
+    let is_token_char =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_token_char)
+}
+
+/// An address, with or without a port.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    // No entry is longer; this also bounds the work.
+    if text.len() > LONGEST_ENTRY {
+        return None;
+    }
+    let text = str::from_utf8(text).ok()?;
+    let address = match text.strip_prefix('[') {
+        Some(bracketed) => {
+            let (address, port) = bracketed.split_once(']')?;
+            if !port.is_empty() && !is_port(port.strip_prefix(':')?) {
+                return None;
+            }
+            IpAddr::V6(address.parse().ok()?)
+        }
+        None => match text.split_once(':') {
+            None => IpAddr::V4(text.parse().ok()?),
+            Some((address, port)) if !port.contains(':') => {
+                if !is_port(port) {
+                    return None;
+                }
+                IpAddr::V4(address.parse().ok()?)
+            }
+            Some(_) => IpAddr::V6(text.parse().ok()?),
+        },
+    };
+    let address = address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    let is_client = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;
+    is_client.then_some(address)
+}
+
+fn is_port(text: &str) -> bool {
+    // `parse` alone would take a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+}
+
+/// Takes off spaces and tabs, and nothing else.
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Entries that are present do not count, entries that are walked over do.
+const MOST_HOPS: usize = 32;
+
+/// `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some.
+const LONGEST_ENTRY: usize = 64;
