@@ -66,6 +66,7 @@ mod peer;
 mod response;
 mod service;
 mod tag;
+mod unix;
 
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
@@ -76,4 +77,5 @@ pub use {
     peer::{PeerIp, SocketPeer},
     response::{PlainText, RejectionResponse},
     service::VerifySource,
+    unix::{UnixConnection, UnixPeer},
 };
