@@ -416,6 +416,11 @@ fn address(text: &[u8]) -> Option<IpAddr> {
             Some(_) => IpAddr::V6(text.parse().ok()?),
         },
     };
+    of_client(address)
+}
+
+/// The canonical form of an address that a client can have.
+pub(super) fn of_client(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     let is_client = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;

@@ -63,11 +63,15 @@ pub mod forwarded;
 mod future;
 mod layer;
 mod peer;
+#[cfg(feature = "proxy-protocol")]
+pub mod proxy_protocol;
 mod response;
 mod service;
 mod tag;
 mod unix;
 
+#[cfg(feature = "proxy-protocol")]
+pub use proxy_protocol::ProxyProtocolListener;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
