@@ -2,3 +2,6 @@
 
 mod dns_server;
 mod http_client;
+
+#[cfg(target_os = "linux")]
+mod proxies;
