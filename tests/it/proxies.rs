@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -30,13 +30,14 @@ use integration_tests::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener, UnixStream},
     task::JoinSet,
     time::timeout,
 };
 
 /// The callback server, somebody else, and the address that every proxy here connects from.
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+const LISTED_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -259,6 +260,135 @@ async fn different_proxies_in_a_row_append_to_each_other() -> TestResult {
     behind_two(Kind::Nginx, nginx, Kind::HaProxy, haproxy, source).await?;
     behind_two(Kind::HaProxy, haproxy, Kind::Apache, apache, source).await?;
     behind_two(Kind::Apache, apache, Kind::Nginx, nginx, source).await
+}
+
+#[tokio::test]
+async fn every_proxy_names_clients_of_ipv6() -> TestResult {
+    if TcpListener::bind((LISTED_6, 0)).await.is_err() {
+        servers::skip("this machine has no IPv6");
+        return Ok(());
+    }
+    macro_rules! config {
+        ($name:literal) => {
+            include_str!(concat!("../proxies/", $name))
+        };
+    }
+    for (kind, config, source) in [
+        (
+            Kind::Nginx,
+            config!("nginx-x-forwarded-for.conf"),
+            Source::XForwardedFor,
+        ),
+        (Kind::Nginx, config!("nginx-x-real-ip.conf"), Source::RealIp),
+        (
+            Kind::Nginx,
+            config!("nginx-forwarded.conf"),
+            Source::Forwarded,
+        ),
+        (
+            Kind::NginxStream,
+            config!("nginx-proxy-protocol.conf"),
+            Source::ProxyProtocol,
+        ),
+        (
+            Kind::HaProxy,
+            config!("haproxy-x-forwarded-for.cfg"),
+            Source::XForwardedFor,
+        ),
+        (
+            Kind::HaProxy,
+            config!("haproxy-forwarded.cfg"),
+            Source::Forwarded,
+        ),
+        (
+            Kind::HaProxy,
+            config!("haproxy-proxy-v1.cfg"),
+            Source::ProxyProtocol,
+        ),
+        (
+            Kind::HaProxy,
+            config!("haproxy-proxy-v2.cfg"),
+            Source::ProxyProtocol,
+        ),
+        (
+            Kind::Caddy,
+            config!("caddy.Caddyfile"),
+            Source::XForwardedFor,
+        ),
+        (Kind::Apache, config!("apache.conf"), Source::XForwardedFor),
+    ] {
+        let Some(program) = kind.find() else {
+            continue;
+        };
+        let service = Service::start(source).await?;
+        let proxy = kind
+            .start_at(LISTED_6, &program, config, service.addr)
+            .await?;
+        let reply = Client::from(LISTED_6)
+            .send(proxy.addr, "POST", "/", FORGED, b"")
+            .await?;
+        assert_eq!(
+            (reply.status, text(&reply)),
+            (200, "paid by ::1"),
+            "{config}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
+    let app = app(ForwardedPeer::x_forwarded_for(
+        UnixPeer,
+        TrustedProxies::none(),
+    ));
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("callbacks.sock");
+    let socket = UnixListener::bind(&path)?;
+    let port = TcpListener::bind((PROXY, 0)).await?;
+    let addr = port.local_addr()?;
+    let mut servers = JoinSet::new();
+    let behind_socket = app
+        .clone()
+        .into_make_service_with_connect_info::<UnixConnection>();
+    servers.spawn(async { axum::serve(socket, behind_socket).await });
+    let behind_port = app.into_make_service_with_connect_info::<SocketAddr>();
+    servers.spawn(async { axum::serve(port, behind_port).await });
+
+    for (header, status) in [
+        ("X-Forwarded-For: 127.0.0.66, 127.0.0.11\r\n", "200"),
+        ("X-Forwarded-For: 127.0.0.11, 127.0.0.66\r\n", "403"),
+        ("Forwarded: for=127.0.0.11\r\n", "400"),
+        ("", "400"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{header}\r\n");
+        let mut stream = UnixStream::connect(&path).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    assert_eq!(status(LISTED, addr, FORGED).await?, 500);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_start_says_why() -> TestResult {
+    let Some(program) = Kind::HaProxy.find() else {
+        return Ok(());
+    };
+    let started = Kind::HaProxy
+        .start(&program, "nonsense here\n", NOWHERE)
+        .await;
+    let error = started
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(error.contains("'nonsense'"), "{error}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -528,7 +658,7 @@ impl Service {
 }
 
 fn app(peer: impl PeerIp + Clone + Send + Sync + 'static) -> Router {
-    let list = AllowList::fixed([LISTED]);
+    let list = AllowList::fixed([LISTED, LISTED_6]);
     Router::new()
         .fallback(async |allowed: Allowed| format!("paid by {}", allowed.peer()))
         .layer(VerifySourceLayer::rejecting(list, peer))
@@ -581,10 +711,20 @@ impl Kind {
     /// Starts it with a configuration from `tests/proxies`, in which words in capitals are places to
     /// fill in.
     async fn start(self, program: &Path, config: &str, upstream: SocketAddr) -> io::Result<Proxy> {
+        self.start_at(PROXY, program, config, upstream).await
+    }
+
+    async fn start_at(
+        self,
+        ip: IpAddr,
+        program: &Path,
+        config: &str,
+        upstream: SocketAddr,
+    ) -> io::Result<Proxy> {
         let mut failure = None;
         // Somebody else may take the port before the program does.
         for _ in 0..3 {
-            let addr = servers::free_port();
+            let addr = servers::free_port(ip);
             let dir = tempfile::tempdir()?;
             let config = config
                 .replace("LISTEN", &addr.to_string())

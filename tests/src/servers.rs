@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -52,19 +52,23 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// A loopback address with a port that is free right now, below those that the system gives out by
-/// itself.
+/// A port of this address that is free right now, below those that the system gives out by itself.
+///
+/// # Panics
+///
+/// If none is free, as when the machine does not have the address.
 #[must_use]
-pub fn free_port() -> SocketAddr {
+pub fn free_port(ip: IpAddr) -> SocketAddr {
     let spread = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or_default();
-    loop {
+    for _ in 0..PORTS {
         let offset = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST_PORT + spread.wrapping_add(offset) % PORTS;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let addr = SocketAddr::new(ip, port);
         if TcpListener::bind(addr).is_ok() {
             return addr;
         }
     }
+    panic!("no port of {ip} is free");
 }
 
 /// A running server with a folder of its own; it is killed when this is dropped.

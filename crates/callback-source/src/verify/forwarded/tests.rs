@@ -497,6 +497,11 @@ fn forwarded_is_walked_from_the_right() {
             ),
             ("host name", &["for=callback-1.vipps.no"], Err(Malformed)),
             (
+                "bare quotes in quotes",
+                &["for=192.0.2.1;host=\"a\"\"b\""],
+                Err(Malformed),
+            ),
+            (
                 "an entry of the other header",
                 &["192.0.2.1"],
                 Err(Malformed),
