@@ -25,6 +25,9 @@ impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
             StatusCode::PAYLOAD_TOO_LARGE => BadBody::TooLarge,
             _ => BadBody::Incomplete,
         })?;
+        if body.is_empty() {
+            return Err(BadBody::Empty);
+        }
         let parsed = serde_json::from_slice(&body);
         // The error's own text repeats values of the body.
         parsed.map(Self).map_err(|error| match error.classify() {
@@ -49,6 +52,9 @@ pub(crate) enum BadBody {
     /// The connection ended before the body did.
     #[error("the body could not be read to its end")]
     Incomplete,
+    /// Nothing at all.
+    #[error("the body is empty")]
+    Empty,
     /// Not JSON, from this place on.
     #[error("the body is not JSON: line {line}, column {column}")]
     NoJson {
@@ -66,7 +72,7 @@ impl IntoResponse for BadBody {
     fn into_response(self) -> Response {
         let status = match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Incomplete | Self::NoJson { .. } => StatusCode::BAD_REQUEST,
+            Self::Incomplete | Self::Empty | Self::NoJson { .. } => StatusCode::BAD_REQUEST,
             Self::OtherType(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         tracing::warn!(%status, "a callback was not understood: {self}");
