@@ -17,8 +17,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Whose callback servers may call: `production` (those for disaster recovery included) or `test`
-    #[arg(long, default_value_t = Environment::Production)]
+    /// Whose callback servers may call; `production` includes those for disaster recovery
+    #[arg(long, value_name = "production|test", default_value_t = Environment::Production)]
     pub environment: Environment,
 
     /// A DNS server to ask, in place of the system's; may be repeated
