@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use callback_source::{
-    AllowList, HostName,
+    AllowList, HostName, ResolveErrorKind,
     allow_set::{FamilyHealth, HostHealth, State},
 };
 use serde::Serialize;
@@ -31,30 +31,36 @@ pub(crate) fn is_open(family: &FamilyHealth) -> bool {
 
 /// Says on stderr which questions could not be asked, as a message of this kind.
 pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
-    let mut denied = false;
-    let mut failed = false;
+    let mut unknown = false;
+    let mut unreachable = false;
     for host in hosts {
         let mut told: Vec<(String, String)> = Vec::new();
         for family in host.families.iter().filter(|family| is_open(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
-                    denied = true;
                     format!("{error}, which is not believed while no other host answers")
                 }
-                Some(error) => {
-                    failed = true;
-                    format!("{error}{}", output::causes(error))
-                }
-                None => {
-                    failed = true;
-                    "there is no answer".to_owned()
-                }
+                Some(error) => format!("{error}{}", output::causes(error)),
+                None => "there was none".to_owned(),
             };
             match told.iter_mut().find(|(_, before)| *before == reason) {
                 Some((types, _)) => types.push_str(&format!(" and {}", family.family)),
                 None => told.push((family.family.to_string(), reason)),
             }
         }
+        let errors = || {
+            host.families
+                .iter()
+                .filter_map(|family| family.last_error.as_ref())
+        };
+        unknown |= errors().filter(|error| error.is_denial()).count() == host.families.len();
+        unreachable |= errors().any(|error| {
+            use ResolveErrorKind::{NoData, NxDomain, OnlySpecialAddresses, TooManyAddresses};
+            !matches!(
+                error.kind(),
+                NxDomain | NoData | OnlySpecialAddresses | TooManyAddresses
+            )
+        });
         for (types, reason) in told {
             output::say(
                 kind,
@@ -62,13 +68,13 @@ pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
             );
         }
     }
-    if denied {
+    if unknown {
         output::say(
             "hint",
             "check the spelling of the host, and which DNS server is asked",
         );
     }
-    if failed {
+    if unreachable {
         output::say(
             "hint",
             "check that the DNS server can be reached, or name another one with `--dns-server IP`",
