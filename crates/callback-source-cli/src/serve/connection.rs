@@ -376,3 +376,84 @@ const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
 /// For the last frames of a connection that is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const NORMAL: Signal = Signal {
+        crowded: false,
+        stopping: None,
+    };
+
+    /// For how long the client may still keep the connection waiting.
+    fn left(waiting: &Waiting, signal: Signal) -> Option<Duration> {
+        let ends = waiting.ends(&Limits::of(signal))?;
+        Some(ends.saturating_duration_since(Instant::now()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_head_is_due_from_the_start() {
+        let waiting = Waiting::new(Instant::now());
+        assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
+        advance(Duration::from_secs(4)).await;
+        waiting.received();
+        assert_eq!(left(&waiting, NORMAL), Some(Duration::from_secs(6)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_head_is_due_from_its_first_byte() {
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        let answering = Answering::start(&waiting);
+        assert_eq!(left(&waiting, NORMAL), None);
+        advance(Duration::from_secs(60)).await;
+        drop(answering);
+        assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
+
+        advance(Duration::from_secs(149)).await;
+        waiting.received();
+        assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
+        advance(Duration::from_secs(3)).await;
+        waiting.received();
+        assert_eq!(left(&waiting, NORMAL), Some(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_due_while_any_request_is_answered() {
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        let first = Answering::start(&waiting);
+        let second = Answering::start(&waiting);
+        drop(first);
+        waiting.received();
+        assert_eq!(left(&waiting, NORMAL), None);
+        drop(second);
+        assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_kept_a_crowded_server_waiting_for_a_second_goes() {
+        let crowded = Signal {
+            crowded: true,
+            stopping: None,
+        };
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        assert_eq!(left(&waiting, crowded), Some(CROWDED_TIME));
+        drop(Answering::start(&waiting));
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(left(&waiting, crowded), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_has_a_moment_left_when_the_server_stops() {
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        drop(Answering::start(&waiting));
+        advance(Duration::from_secs(20)).await;
+        let stopping = Signal {
+            crowded: true,
+            stopping: Some(Instant::now()),
+        };
+        assert_eq!(left(&waiting, stopping), Some(STOPPING_IDLE_TIME));
+    }
+}

@@ -78,7 +78,7 @@ async fn helps() {
 
     Log:
           --log <FILTER>         What to log: a level, or `TARGET=LEVEL` pairs with commas in between
-                                 [default: `info` for `serve`, otherwise `warn`] [env:
+                                 [default: `warn`, for `serve` `warn,callback_source=info`] [env:
                                  CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
                                  values: text, json]
@@ -170,8 +170,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `info` for
-              `serve`, otherwise `warn`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
+              `serve` `warn,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
@@ -297,8 +297,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `info` for
-              `serve`, otherwise `warn`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
+              `serve` `warn,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 

@@ -354,7 +354,13 @@ async fn closes_a_client_that_is_slow_with_its_head() {
     server.ready().await;
     let start = Instant::now();
     let mut slow = JoinSet::new();
-    for begin in ["", "P", "PRI * HTTP/2.0\r\n", "GET /verify HTTP/1.1\r\nx: "] {
+    for begin in [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /verify HTTP/1.1\r\nx: ",
+    ] {
         let mut stream = connected(&server, LISTED).await;
         slow.spawn(async move {
             stream.write_all(begin.as_bytes()).await.unwrap();
