@@ -1,4 +1,7 @@
 //! End-to-end tests.
 
+mod answers;
 mod dns_server;
 mod http_client;
+mod outage;
+mod peers;
