@@ -2,10 +2,13 @@
 
 mod answers;
 mod connections;
+mod dns_failover;
 mod dns_faults;
 mod dns_server;
 mod http_client;
+mod life_cycle;
 mod outage;
 mod peers;
 mod service;
+mod strangers;
 mod tagging;
