@@ -10,5 +10,6 @@ mod life_cycle;
 mod outage;
 mod peers;
 mod service;
+mod state_file;
 mod strangers;
 mod tagging;
