@@ -62,7 +62,7 @@ async fn answers_by_the_verdict_whatever_the_method() {
             .await;
         assert_eq!(summary(&reply), "403 reject - not-listed -", "{method}");
         let empty = method == "HEAD";
-        let text = "this address may not send callbacks\n";
+        let text = "this address may not send callbacks";
         assert_eq!(reply.text(), if empty { "" } else { text });
     }
     for path in [
