@@ -1,7 +1,17 @@
 //! End-to-end tests.
 
+mod answers;
+mod connections;
+mod dns_failover;
+mod dns_faults;
 mod dns_server;
 mod http_client;
-
+mod life_cycle;
+mod outage;
+mod peers;
 #[cfg(target_os = "linux")]
 mod proxies;
+mod service;
+mod state_file;
+mod strangers;
+mod tagging;

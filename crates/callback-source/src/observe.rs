@@ -119,14 +119,18 @@ pub(crate) fn refused(
         return;
     }
     let hosts: Vec<_> = set.hosts().map(|host| host.as_str()).collect();
+    let what = if tagged {
+        "let through with a tag"
+    } else {
+        "refused"
+    };
     warn!(
         target: TARGET,
         peer = rejection.peer().map(tracing::field::display),
         reason = rejection.kind().as_str(),
-        tagged,
         hosts = hosts.join(","),
         left_out,
-        "callback refused"
+        "callback {what}"
     );
 }
 

@@ -113,7 +113,7 @@ impl std::fmt::Debug for HickoryResolver {
 /// There is no DNS server to ask: the system's configuration names none or cannot be read, or the
 /// list of servers is empty.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("there is no DNS server to ask; name one explicitly")]
+#[error("there is no DNS server to ask")]
 pub struct NoDnsServer(#[source] NetError);
 
 fn system_servers() -> Result<Vec<SocketAddr>, NoDnsServer> {
