@@ -26,6 +26,7 @@ use callback_source::{
 use hyper::header::{HeaderName, HeaderValue};
 use integration_tests::{
     http::{Client, Connection, Reply},
+    log::Log,
     servers::{self, Server},
 };
 use tokio::{
@@ -372,6 +373,28 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
         );
     }
     assert_eq!(status(LISTED, addr, FORGED).await?, 500);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_proxy_fails_to_say_is_logged() -> TestResult {
+    let log = Log::capture();
+    let service = Service::start(Source::XForwardedFor).await?;
+    let headers = [("x-forwarded-for", "127.0.0.11, unknown")];
+    assert_eq!(status(PROXY, service.addr, &headers).await?, 400);
+    let told = log.lines(
+        "WARN",
+        &["callback refused", "peer=127.0.0.1", "forwarded-malformed"],
+    );
+    assert_eq!(told.len(), 1);
+
+    let service = Service::start(Source::ProxyProtocol).await?;
+    assert!(status(PROXY, service.addr, &[]).await.is_err());
+    let told = log.lines(
+        "WARN",
+        &["PROXY protocol", "peer=127.0.0.1", "reason=\"missing\""],
+    );
+    assert_eq!(told.len(), 1);
     Ok(())
 }
 
