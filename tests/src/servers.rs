@@ -59,7 +59,10 @@ pub fn skip(why: &str) {
 /// If none is free, as when the machine does not have the address.
 #[must_use]
 pub fn free_port(ip: IpAddr) -> SocketAddr {
-    let spread = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or_default();
+    // Some servers share a port with whoever else listens there, so that tests that run at the same
+    // time in several processes must not come near each other.
+    let process = std::process::id().wrapping_mul(PORTS_A_PROCESS);
+    let spread = u16::try_from(process % u32::from(PORTS)).unwrap_or_default();
     for _ in 0..PORTS {
         let offset = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST_PORT + spread.wrapping_add(offset) % PORTS;
@@ -157,4 +160,5 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 const REQUIRE: &str = "CALLBACK_SOURCE_REQUIRE_SERVERS";
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 20_000;
+const PORTS_A_PROCESS: u32 = 251;
 const LOG: &str = "log";

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     RejectionResponse,
-    service::{Judge, act},
+    service::{Judge, act, refuse},
 };
 use crate::Verdict;
 
@@ -118,7 +118,7 @@ where
                             future: inner.call(request),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(judge.response.response(&rejection)),
+                            response: Some(refuse(&judge.response, &rejection, &request)),
                         },
                     };
                     state.set(next);

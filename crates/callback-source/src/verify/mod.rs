@@ -18,7 +18,8 @@
 //!    [`Verdict`](crate::Verdict) is in the extensions.
 //!
 //! Every request is judged, whatever its method, and also on a connection that was used before. The
-//! body is not read; readiness and errors are those of the inner service.
+//! body is not read; readiness and errors are those of the inner service. A refusal over
+//! HTTP/1 that leaves a body unread says `Connection: close`.
 //!
 //! # Deployment caveat
 //!
