@@ -10,13 +10,14 @@
 //!    linger.
 //! 3. **Stale.** While questions fail, the last valid answer counts for the stale window from the end
 //!    of its TTL. Linger and stale are independent: either open window admits.
-//! 4. **Denial.** "No such name" and "no such record" are believed only while another host's answer
-//!    is current; then the addresses linger and go. An unbelieved denial is a failure, and is
-//!    believed later if another host's answer arrives while it is still the last word. "No such
-//!    record" for a family that holds nothing is also believed on the strength of the same host's
-//!    other family: nothing can be lost by it, and most hosts have only one family.
-//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN speaks for
-//!    both.
+//! 4. **Denial.** "No such name" or "no such record" for a family that holds addresses is believed once
+//!    another host gave an answer that is not older than the denial, and is unexpired; then the
+//!    addresses linger and go. For a family that holds none, where nothing can be lost, any unexpired
+//!    answer of another host will do, and for "no such record" one of the same host's other family. An
+//!    unbelieved denial is a failure, and is believed later if what it takes arrives while it is still
+//!    the last word.
+//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN also says that
+//!    a family of which nothing is held does not exist; a family with addresses has its own question.
 //! 6. **Given up.** A question that failed for the whole stale window while another host answered no
 //!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
@@ -132,7 +133,9 @@ impl AllowSet {
             .clear();
         match self.accept(at, question, outcome, &mut notices) {
             Ok(answer) => self.answered(at, question.family, answer, now, &mut notices),
-            Err(error) if error.is_denial() && self.believes(at, question.family, &error, now) => {
+            Err(error)
+                if error.is_denial() && self.believes(at, question.family, &error, now, now) =>
+            {
                 self.denied(at, question.family, &error, now, now, &mut notices);
             }
             Err(error) => self.failed(at, question, error, now, &mut notices),
@@ -330,6 +333,11 @@ impl AllowSet {
         notices
     }
 
+    pub(crate) fn is_unasked(&self, question: &Question) -> bool {
+        let host = self.hosts.iter().find(|host| host.name == question.host);
+        host.is_some_and(|host| !host.records[question.family as usize].tried)
+    }
+
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -374,20 +382,31 @@ impl AllowSet {
         Ok(Answer::new(kept, answer.ttl()))
     }
 
-    /// Rule 4.
-    fn believes(&self, at: usize, family: Family, error: &ResolveError, now: Instant) -> bool {
-        let mut others = self
+    /// Rule 4. In a zone that denies everything, hosts that have not been asked again yet must not
+    /// bear out the denials of those that have.
+    fn believes(
+        &self,
+        at: usize,
+        family: Family,
+        error: &ResolveError,
+        denied_at: Instant,
+        now: Instant,
+    ) -> bool {
+        let own = &self.hosts[at].records;
+        let others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        if others.any(|(_, host)| host.records.iter().any(|records| records.is_current(now))) {
-            return true;
+        let mut current = others
+            .flat_map(|(_, host)| &host.records)
+            .filter(|records| records.is_current(now));
+        if own[family as usize].held.is_some() {
+            let is_later = |held: &Held| denied_at <= held.answered_at;
+            return current.any(|records| records.held.as_ref().is_some_and(is_later));
         }
-        let records = &self.hosts[at].records;
-        error.kind() == ResolveErrorKind::NoData
-            && records[family as usize].held.is_none()
-            && records.iter().any(|records| records.is_current(now))
+        let own_current = || own.iter().any(|records| records.is_current(now));
+        current.next().is_some() || (error.kind() == ResolveErrorKind::NoData && own_current())
     }
 
     fn answered(
@@ -450,23 +469,17 @@ impl AllowSet {
         let host = &mut self.hosts[at];
         let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
         let ttl_ends = after(denied_at, ttl.clamp(self.rules.min_ttl, self.rules.max_ttl));
-        for denied in Family::ALL {
-            if denied != family && error.kind() != ResolveErrorKind::NxDomain {
-                continue;
+        for of in &mut host.records {
+            if error.kind() == ResolveErrorKind::NxDomain && of.held.is_none() {
+                of.denied = true;
+                of.window_from = ttl_ends;
             }
-            let records = &mut host.records[denied as usize];
-            if records
-                .held
-                .as_ref()
-                .is_some_and(|held| denied_at < held.answered_at)
-            {
-                continue;
-            }
-            records.denied = true;
-            records.window_from = ttl_ends;
-            if let Some(held) = records.held.take() {
-                host.linger(held.addresses.into(), &self.rules, now, notices);
-            }
+        }
+        let records = &mut host.records[family as usize];
+        records.denied = true;
+        records.window_from = ttl_ends;
+        if let Some(held) = records.held.take() {
+            host.linger(held.addresses.into(), &self.rules, now, notices);
         }
         let records = &mut host.records[family as usize];
         records.failing = None;
@@ -560,7 +573,7 @@ impl AllowSet {
                     ..
                 }) = failing
                     && error.is_denial()
-                    && self.believes(at, family, &error, now)
+                    && self.believes(at, family, &error, denied_at, now)
                 {
                     self.denied(at, family, &error, denied_at, now, notices);
                 }
