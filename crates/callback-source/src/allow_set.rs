@@ -921,11 +921,11 @@ impl Host {
 }
 
 impl Records {
-    /// Whether a valid answer of DNS itself is current: its TTL has not ended, or its refresh is
-    /// under way.
+    /// Whether a valid answer of DNS itself is current: its TTL has not ended. An answer whose refresh
+    /// is under way does not tell whether DNS still answers at all.
     fn is_current(&self, now: Instant) -> bool {
         let held = self.held.as_ref().filter(|held| !held.restored);
-        held.is_some_and(|held| now < self.current_until(held))
+        held.is_some_and(|held| now < held.ttl_ends)
     }
 
     fn current_until(&self, held: &Held) -> Instant {
