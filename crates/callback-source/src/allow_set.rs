@@ -451,16 +451,15 @@ impl AllowSet {
         let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
         let ttl_ends = after(denied_at, ttl.clamp(self.rules.min_ttl, self.rules.max_ttl));
         for denied in Family::ALL {
-            if denied != family && error.kind() != ResolveErrorKind::NxDomain {
-                continue;
-            }
             let records = &mut host.records[denied as usize];
-            if records
-                .held
-                .as_ref()
-                .is_some_and(|held| denied_at < held.answered_at)
-            {
-                continue;
+            if denied != family {
+                // An answer of the same instant is kept: which came first must not matter.
+                let answered_since = |held: &Held| denied_at <= held.answered_at;
+                if error.kind() != ResolveErrorKind::NxDomain
+                    || records.held.as_ref().is_some_and(answered_since)
+                {
+                    continue;
+                }
             }
             records.denied = true;
             records.window_from = ttl_ends;
