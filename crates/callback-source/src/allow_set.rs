@@ -571,35 +571,46 @@ impl AllowSet {
     fn known(&self, at: usize, family: Family, now: Instant) -> Span {
         let records = &self.hosts[at].records[family as usize];
         let heard = records.held.is_some() || records.denied;
-        match &records.failing {
-            Some(failing) if self.another_answered(at, failing.since) => match heard {
-                true => Span::ALWAYS,
-                false => Span::from(after(records.window_from, self.rules.stale_for)),
+        let heard_until = heard.then(|| records.window_ends(&self.rules));
+        let failing = records.failing.as_ref();
+        match failing.and_then(|failing| self.another_answers_until(at, failing.since)) {
+            Some(until) => Span {
+                from: match heard_until {
+                    Some(_) => None,
+                    None => Some(after(records.window_from, self.rules.stale_for)),
+                },
+                until: Some(heard_until.map_or(until, |heard| heard.max(until))),
             },
-            _ if heard => Span::until(records.window_ends(&self.rules)),
-            _ => Span::never(now),
+            None => heard_until.map_or_else(|| Span::never(now), Span::until),
         }
     }
 
-    fn another_answered(&self, at: usize, since: Instant) -> bool {
-        let mut others = self
+    /// Until when another host has an answer that came at this time or later.
+    fn another_answers_until(&self, at: usize, since: Instant) -> Option<Instant> {
+        let others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        let answered = |records: &Records| {
+        let answered = |records: &&Records| {
             records
                 .held
                 .as_ref()
                 .is_some_and(|held| !held.restored && since <= held.answered_at)
         };
-        others.any(|(_, host)| host.records.iter().any(answered))
+        others
+            .flat_map(|(_, host)| host.records.iter().filter(answered))
+            .map(|records| records.window_ends(&self.rules))
+            .max()
     }
 
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
         let given_up = |failing: &Failing| {
-            records.window_ends(&self.rules) <= now && self.another_answered(at, failing.since)
+            records.window_ends(&self.rules) <= now
+                && self
+                    .another_answers_until(at, failing.since)
+                    .is_some_and(|until| now < until)
         };
         FamilyHealth {
             family,
