@@ -606,8 +606,10 @@ impl AllowSet {
 
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
+        let counts = now < records.window_ends(&self.rules);
+        let held = records.held.as_ref().filter(|_| counts);
         let given_up = |failing: &Failing| {
-            records.window_ends(&self.rules) <= now
+            !counts
                 && self
                     .another_answers_until(at, failing.since)
                     .is_some_and(|until| now < until)
@@ -617,17 +619,14 @@ impl AllowSet {
             state: match &records.failing {
                 Some(failing) if given_up(failing) => State::Failed,
                 Some(_) => State::Failing,
-                None if records.held.is_some() => State::Answered,
-                None if records.denied => State::Denied,
+                None if held.is_some() => State::Answered,
+                None if records.denied && counts => State::Denied,
                 None if records.tried => State::Expired,
                 None => State::Unasked,
             },
-            addresses: records
-                .held
-                .as_ref()
-                .map_or_else(Vec::new, |held| held.addresses.to_vec()),
-            ttl: records.held.as_ref().map(|held| held.ttl),
-            answered_at: records.held.as_ref().map(|held| held.answered_at),
+            addresses: held.map_or_else(Vec::new, |held| held.addresses.to_vec()),
+            ttl: held.map(|held| held.ttl),
+            answered_at: held.map(|held| held.answered_at),
             dropped: records.dropped.clone(),
             failing_since: records.failing.as_ref().map(|failing| failing.since),
             last_error: records
