@@ -146,7 +146,6 @@ impl AllowSet {
     /// changes are reported when they happen; verdicts are right without it.
     pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -173,7 +172,6 @@ impl AllowSet {
         for host in before {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -325,7 +323,6 @@ impl AllowSet {
             lingering.truncate(self.rules.max_lingering);
             host.lingering = lingering.into_iter().collect();
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -518,6 +515,7 @@ impl AllowSet {
     }
 
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        self.end_windows(now);
         self.believe_late(now, notices);
         self.all_tried |= self
             .hosts
