@@ -847,6 +847,9 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
+        if rules.linger.is_zero() {
+            return;
+        }
         self.lingering
             .extend(left.into_iter().map(|address| (address, now)));
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
