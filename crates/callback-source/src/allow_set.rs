@@ -972,3 +972,6 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// As good as for ever, and safe to add.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod model;
