@@ -149,7 +149,6 @@ impl AllowSet {
     /// changes are reported when they happen; verdicts are right without it.
     pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -176,7 +175,6 @@ impl AllowSet {
         for host in before {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -328,7 +326,6 @@ impl AllowSet {
             lingering.truncate(self.rules.max_lingering);
             host.lingering = lingering.into_iter().collect();
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -532,6 +529,7 @@ impl AllowSet {
     }
 
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        self.end_windows(now);
         self.believe_late(now, notices);
         self.all_tried |= self
             .hosts
@@ -585,52 +583,62 @@ impl AllowSet {
     fn known(&self, at: usize, family: Family, now: Instant) -> Span {
         let records = &self.hosts[at].records[family as usize];
         let heard = records.held.is_some() || records.denied;
-        match &records.failing {
-            Some(failing) if self.another_answered(at, failing.since) => match heard {
-                true => Span::ALWAYS,
-                false => Span::from(after(records.window_from, self.rules.stale_for)),
+        let heard_until = heard.then(|| records.window_ends(&self.rules));
+        let failing = records.failing.as_ref();
+        match failing.and_then(|failing| self.another_answers_until(at, failing.since)) {
+            Some(until) => Span {
+                from: match heard_until {
+                    Some(_) => None,
+                    None => Some(after(records.window_from, self.rules.stale_for)),
+                },
+                until: Some(heard_until.map_or(until, |heard| heard.max(until))),
             },
-            _ if heard => Span::until(records.window_ends(&self.rules)),
-            _ => Span::never(now),
+            None => heard_until.map_or_else(|| Span::never(now), Span::until),
         }
     }
 
-    fn another_answered(&self, at: usize, since: Instant) -> bool {
-        let mut others = self
+    /// Until when another host has an answer that came at this time or later.
+    fn another_answers_until(&self, at: usize, since: Instant) -> Option<Instant> {
+        let others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        let answered = |records: &Records| {
+        let answered = |records: &&Records| {
             records
                 .held
                 .as_ref()
                 .is_some_and(|held| !held.restored && since <= held.answered_at)
         };
-        others.any(|(_, host)| host.records.iter().any(answered))
+        others
+            .flat_map(|(_, host)| host.records.iter().filter(answered))
+            .map(|records| records.window_ends(&self.rules))
+            .max()
     }
 
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
+        let counts = now < records.window_ends(&self.rules);
+        let held = records.held.as_ref().filter(|_| counts);
         let given_up = |failing: &Failing| {
-            records.window_ends(&self.rules) <= now && self.another_answered(at, failing.since)
+            !counts
+                && self
+                    .another_answers_until(at, failing.since)
+                    .is_some_and(|until| now < until)
         };
         FamilyHealth {
             family,
             state: match &records.failing {
                 Some(failing) if given_up(failing) => State::Failed,
                 Some(_) => State::Failing,
-                None if records.held.is_some() => State::Answered,
-                None if records.denied => State::Denied,
+                None if held.is_some() => State::Answered,
+                None if records.denied && counts => State::Denied,
                 None if records.tried => State::Expired,
                 None => State::Unasked,
             },
-            addresses: records
-                .held
-                .as_ref()
-                .map_or_else(Vec::new, |held| held.addresses.to_vec()),
-            ttl: records.held.as_ref().map(|held| held.ttl),
-            answered_at: records.held.as_ref().map(|held| held.answered_at),
+            addresses: held.map_or_else(Vec::new, |held| held.addresses.to_vec()),
+            ttl: held.map(|held| held.ttl),
+            answered_at: held.map(|held| held.answered_at),
             dropped: records.dropped.clone(),
             failing_since: records.failing.as_ref().map(|failing| failing.since),
             last_error: records
@@ -853,6 +861,9 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
+        if rules.linger.is_zero() {
+            return;
+        }
         self.lingering
             .extend(left.into_iter().map(|address| (address, now)));
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
@@ -975,6 +986,9 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// As good as for ever, and safe to add.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests;
