@@ -163,15 +163,18 @@ pub(crate) fn unproven(
     );
 }
 
-/// Not limited: it shows with the first request that anybody makes.
+/// Said once: it shows with the first request that anybody makes.
 #[cfg(feature = "signature")]
 pub(crate) fn no_layer() {
-    error!(
-        target: TARGET,
-        "a policy asks for a verdict that no layer gave, so every callback is refused; put \
-         `RequireProofLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
-         `VerifyTokenLayer`"
-    );
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        error!(
+            target: TARGET,
+            "a policy asks for a verdict that no layer gave, so every callback is refused; put \
+             `RequireProofLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
+             `VerifyTokenLayer`"
+        );
+    });
 }
 
 /// Reports what happens to a set; a question that keeps failing is reported now and then only.

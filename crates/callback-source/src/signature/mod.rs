@@ -44,6 +44,13 @@
 //! must not change the body (decompress it, say). Put the source layer outermost: strangers then
 //! cost no look-up of secrets. The clock must be right to minutes.
 //!
+//! # What the operator sees
+//!
+//! Of a message that is not proven an event at WARN, limited like those of the source (by peer, if a
+//! source layer stands outside), with the reason, and the cause where a source of secrets failed; of
+//! one that is proven an event at DEBUG. With the feature `metrics` the counter
+//! `callback_source_proofs_total` by `verdict`. No secret, token or signature is ever printed.
+//!
 //! # Examples
 //!
 //! ```

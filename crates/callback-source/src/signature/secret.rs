@@ -1,6 +1,10 @@
 //! Secrets and tokens, which do not print and are wiped.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderValue;
@@ -32,8 +36,10 @@ impl Secret {
     }
 
     /// For the path of a request for which there is no secret, so that it takes the same time.
-    pub(super) fn dummy() -> Self {
-        Self::keyed(b"no secret signs with this")
+    pub(super) fn dummy() -> &'static Self {
+        static DUMMY: LazyLock<Secret> =
+            LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
+        &DUMMY
     }
 
     fn keyed(key: &[u8]) -> Self {
