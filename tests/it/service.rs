@@ -267,6 +267,37 @@ async fn a_response_future_that_is_dropped_calls_nothing() {
     assert_eq!(called.load(Ordering::SeqCst), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn strangers_that_wait_take_no_place_from_listed_peers() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    let list = tiny_list(&[HOST, "callback-2.example"])
+        .recheck_interval(Duration::from_secs(60))
+        .spawn(script.clone());
+    script.line(
+        "callback-2.example",
+        callback_source::Family::V4,
+        Line::Never,
+    );
+    let mut changes = list.changes();
+    within(changes.next()).await;
+    let inner = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new("done"))));
+    let limited = tower::limit::ConcurrencyLimit::new(inner, 2);
+    let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited);
+
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut service = service.clone();
+        let service = within(service.ready()).await.expect("there is room");
+        let mut stranger = Box::pin(service.call(from(STRANGER)));
+        assert!(stranger.as_mut().now_or_never().is_none(), "it waits");
+        waiting.push(stranger);
+    }
+    let response = service.clone().oneshot(from(LISTED)).now_or_never();
+    let response = response.expect("at once").expect("it does not fail");
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
 /// Panics when it is called without having been found ready; readiness is not cloned.
 #[derive(Debug)]
 struct Gate {

@@ -30,7 +30,7 @@
 //! ```
 //!
 //! A listed address does not prove that the provider sent a request: outbound addresses of clouds are
-//! shared. Check the callback's token or signature as well.
+//! shared. Check the callback's token or signature as well: the feature `signature` adds both.
 //!
 //! # Reading order
 //!
@@ -46,6 +46,7 @@
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
 //! | `proxy-protocol` | no | a listener for axum behind proxies that forward bytes: `verify::ProxyProtocolListener` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
+//! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
 mod host_name;
 mod resolve;
@@ -64,6 +65,8 @@ mod observe;
 mod refresh;
 mod state_file;
 
+#[cfg(feature = "signature")]
+pub mod signature;
 pub mod verify;
 pub mod vipps;
 

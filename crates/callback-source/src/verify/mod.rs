@@ -66,7 +66,7 @@ mod layer;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-mod response;
+pub(crate) mod response;
 mod service;
 mod tag;
 mod unix;
