@@ -187,6 +187,7 @@ impl AllowList {
     /// lose them at once, and new ones are looked up at once.
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
+        warn_of_gaps(&hosts);
         self.shared()
             .update(|set, now| set.replace_hosts(hosts, now));
         self.shared().wake.notify_one();
@@ -405,7 +406,8 @@ impl AllowListBuilder {
     /// addresses change, at most once a minute when only times do, and when the refresher ends. It
     /// holds the original times (UTC), so that restarts stretch no window. A file that is corrupt, of
     /// a newer version, from the future, a symbolic link, owned by somebody else, or writable by
-    /// group or others is ignored with a warning.
+    /// group or others is ignored with a warning, and not overwritten before there is something to
+    /// write. One file is for one list of one process.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = false;
@@ -443,14 +445,7 @@ impl AllowListBuilder {
     /// [run](Refresher::run).
     #[must_use = "nothing is looked up unless the refresher runs"]
     pub fn pair(self, resolver: impl Resolve) -> (AllowList, Refresher) {
-        if vipps::lacks_disaster_recovery(&self.hosts) {
-            warn!(
-                target: TARGET,
-                "the hosts contain callback servers of production, but not all of those for disaster \
-                 recovery: an outage at the provider will be one here; use \
-                 `environment(Environment::Production)`"
-            );
-        }
+        warn_of_gaps(&self.hosts);
         if self.hosts.is_empty() && self.networks.is_empty() {
             warn!(target: TARGET, "the list has no host and no network: every callback is refused");
         }
@@ -474,6 +469,17 @@ impl AllowListBuilder {
             },
             refresher,
         )
+    }
+}
+
+fn warn_of_gaps(hosts: &[HostName]) {
+    if vipps::lacks_disaster_recovery(hosts) {
+        warn!(
+            target: TARGET,
+            "the hosts contain callback servers of production, but not all of those for disaster \
+             recovery: an outage at the provider will be one here; name the environment `production` \
+             as a whole"
+        );
     }
 }
 

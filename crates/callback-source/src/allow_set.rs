@@ -11,13 +11,13 @@
 //! 3. **Stale.** While questions fail, the last valid answer counts for the stale window from the end
 //!    of its TTL. Linger and stale are independent: either open window admits.
 //! 4. **Denial.** "No such name" or "no such record" for a family that holds addresses is believed once
-//!    another host gave an answer that is not older than the denial, and is unexpired; then the
-//!    addresses linger and go. For a family that holds none, where nothing can be lost, any unexpired
+//!    another host of the same parent domain gave an answer that is not older than the denial, and is
+//!    unexpired; then the addresses linger and go. For a family that holds none, where nothing can be lost, any unexpired
 //!    answer of another host will do, and for "no such record" one of the same host's other family. An
 //!    unbelieved denial is a failure, and is believed later if what it takes arrives while it is still
 //!    the last word.
-//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN also says that
-//!    a family of which nothing is held does not exist; a family with addresses has its own question.
+//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A, and NXDOMAIN speaks for
+//!    the family that was asked for; the other has its own question.
 //! 6. **Given up.** A question that failed for the whole stale window while another host answered no
 //!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
@@ -76,6 +76,13 @@ impl Default for Rules {
             max_lingering: 1024,
             insecure_allow_special_addresses: false,
         }
+    }
+}
+
+impl Rules {
+    /// A TTL within the bounds. Where they cross, the least one counts.
+    fn clamp(&self, ttl: Duration) -> Duration {
+        ttl.min(self.max_ttl).max(self.min_ttl)
     }
 }
 
@@ -389,21 +396,35 @@ impl AllowSet {
         denied_at: Instant,
         now: Instant,
     ) -> bool {
-        let own = &self.hosts[at].records;
-        let others = self
+        let host = &self.hosts[at];
+        let takes_addresses = host.records[family as usize].held.is_some();
+        let bears_out = |other: &Host| {
+            let current = |of: &&Records| of.is_current(now);
+            let mut answers = other
+                .records
+                .iter()
+                .filter(current)
+                .filter_map(|of| of.held.as_ref());
+            match takes_addresses {
+                // That another zone is well says nothing about this one.
+                true => {
+                    other.name.parent() == host.name.parent()
+                        && answers.any(|held| denied_at <= held.answered_at)
+                }
+                false => answers.next().is_some(),
+            }
+        };
+        let mut others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        let mut current = others
-            .flat_map(|(_, host)| &host.records)
-            .filter(|records| records.is_current(now));
-        if own[family as usize].held.is_some() {
-            let is_later = |held: &Held| denied_at <= held.answered_at;
-            return current.any(|records| records.held.as_ref().is_some_and(is_later));
+        if others.any(|(_, other)| bears_out(other)) {
+            return true;
         }
-        let own_current = || own.iter().any(|records| records.is_current(now));
-        current.next().is_some() || (error.kind() == ResolveErrorKind::NoData && own_current())
+        error.kind() == ResolveErrorKind::NoData
+            && !takes_addresses
+            && host.records.iter().any(|records| records.is_current(now))
     }
 
     fn answered(
@@ -416,10 +437,7 @@ impl AllowSet {
     ) {
         let host = &mut self.hosts[at];
         let records = &mut host.records[family as usize];
-        let ttl_ends = after(
-            now,
-            answer.ttl().clamp(self.rules.min_ttl, self.rules.max_ttl),
-        );
+        let ttl_ends = after(now, self.rules.clamp(answer.ttl()));
         let held = Held {
             addresses: answer.addresses().into(),
             ttl: answer.ttl(),
@@ -465,13 +483,7 @@ impl AllowSet {
     ) {
         let host = &mut self.hosts[at];
         let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
-        let ttl_ends = after(denied_at, ttl.clamp(self.rules.min_ttl, self.rules.max_ttl));
-        for of in &mut host.records {
-            if error.kind() == ResolveErrorKind::NxDomain && of.held.is_none() {
-                of.denied = true;
-                of.window_from = ttl_ends;
-            }
-        }
+        let ttl_ends = after(denied_at, self.rules.clamp(ttl));
         let records = &mut host.records[family as usize];
         records.denied = true;
         records.window_from = ttl_ends;
@@ -970,7 +982,7 @@ impl Records {
 }
 
 /// Adds a duration that may be as long as somebody configured it.
-fn after(instant: Instant, duration: Duration) -> Instant {
+pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)
         .unwrap_or_else(|| instant + FAR)

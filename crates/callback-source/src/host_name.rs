@@ -24,6 +24,13 @@ impl HostName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands behind the first dot.
+    pub(crate) fn parent(&self) -> &str {
+        self.0
+            .split_once('.')
+            .map_or(&*self.0, |(_, parent)| parent)
+    }
 }
 
 impl FromStr for HostName {

@@ -1,7 +1,7 @@
 //! What the operator sees: events and metrics, and how many of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv6Addr},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -212,11 +212,21 @@ pub(crate) fn proxy_header(
 #[derive(Debug, Default)]
 pub(crate) struct NoticeLog {
     failures: HashMap<Question, Instant>,
+    dropped: HashMap<Question, Instant>,
     given_up: HashMap<Question, Instant>,
+    /// The questions of whose failure was told, and not yet of its end.
+    failing: HashSet<Question>,
 }
 
 impl NoticeLog {
     pub(crate) fn report(&mut self, notices: &[Notice], set: &AllowSet, now: Instant) {
+        if !notices.is_empty() {
+            let is_kept = |question: &Question| set.hosts().any(|host| *host == question.host);
+            for told in [&mut self.failures, &mut self.dropped, &mut self.given_up] {
+                told.retain(|question, _| is_kept(question));
+            }
+            self.failing.retain(is_kept);
+        }
         for notice in notices {
             match notice {
                 Notice::Changed(change) => {
@@ -243,7 +253,8 @@ impl NoticeLog {
                     failing_since,
                 } => {
                     let failed_for = now.saturating_duration_since(*failing_since);
-                    if self.failures.remove(question).is_some() {
+                    // The time of the failure stays: what flaps is not told at each turn.
+                    if self.failing.remove(question) {
                         info!(target: TARGET, %question, ?failed_for, "look-up works again");
                     }
                     self.given_up.remove(question);
@@ -252,7 +263,7 @@ impl NoticeLog {
                     question,
                     addresses,
                 } => {
-                    if Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
+                    if Self::is_time(&mut self.dropped, question, ONCE_IN_TEN_MINUTES, now) {
                         warn!(
                             target: TARGET,
                             %question,
@@ -305,6 +316,7 @@ impl NoticeLog {
         if !Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
             return;
         }
+        self.failing.insert(question.clone());
         let cause = std::error::Error::source(error).map(tracing::field::display);
         if error.is_denial() {
             warn!(
@@ -312,8 +324,8 @@ impl NoticeLog {
                 %question,
                 reason = error.kind().as_str(),
                 times,
-                "DNS denies this host while no other host answers, which is not believed; the last \
-                 answer counts on"
+                "DNS denies this host, and no later answer of another host bears it out: the last answer \
+                 counts on"
             );
         } else {
             warn!(
@@ -389,6 +401,33 @@ mod tests {
             );
         }
         assert_eq!(log.admits(peer(1), start + ONCE_A_MINUTE), Some(60));
+    }
+
+    #[test]
+    fn a_question_that_flaps_is_told_once_in_ten_minutes_and_hosts_that_left_are_forgotten() {
+        let start = Instant::now();
+        let host: crate::HostName = "a.test".parse().unwrap();
+        let mut set = AllowSet::new(Default::default(), [host.clone()], &[], start).unwrap();
+        let mut log = NoticeLog::default();
+        let question = Question {
+            host,
+            family: crate::Family::V4,
+        };
+        let mut told = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            let failed = Err(ResolveError::new(crate::ResolveErrorKind::ServFail));
+            log.report(&set.apply(&question, failed, now), &set, now);
+            told += usize::from(log.failing.contains(&question));
+            let address = "20.0.0.1".parse().unwrap();
+            let answer = crate::Answer::new([address], Duration::from_secs(1));
+            log.report(&set.apply(&question, Ok(answer), now), &set, now);
+            assert!(log.failing.is_empty());
+        }
+        assert_eq!(told, 6);
+        let notices = set.replace_hosts([], start);
+        log.report(&notices, &set, start);
+        assert!(log.failures.is_empty());
     }
 
     #[test]

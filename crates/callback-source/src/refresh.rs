@@ -17,6 +17,7 @@ use tracing::error;
 use crate::{
     Question,
     allow_list::Shared,
+    allow_set::after,
     answer_cache::{AnswerCache, Asked},
     observe::TARGET,
     state_file::StateFile,
@@ -80,7 +81,7 @@ impl Refresher {
                     .delays
                     .get(&question)
                     .filter(|_| !set.is_unasked(&question));
-                let due_at = due_at + delay.copied().unwrap_or_default();
+                let due_at = after(due_at, delay.copied().unwrap_or_default());
                 if due_at <= now {
                     lookups.start(&self.cache, question, Duration::ZERO);
                 } else if !lookups.asking.contains(&question) {
@@ -153,7 +154,7 @@ impl Refresher {
                 }
                 let due_at = set.questions().find(|(due, _)| *due == question);
                 if let Some((_, due_at)) = due_at {
-                    let floor_ends = asked_at + set.rules().min_ttl;
+                    let floor_ends = after(asked_at, set.rules().min_ttl);
                     let delay = floor_ends.saturating_duration_since(due_at);
                     let known = self.delays.get(&question).copied().unwrap_or_default();
                     self.delays.insert(question, delay.max(known));

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,11 +33,14 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// The number of the last snapshot written: an older one never replaces a newer one.
     written: Mutex<u64>,
+    /// Whether there is a file that was ignored. It may be of use once a clock is set right.
+    spared: AtomicBool,
 }
 
 /// The text of a file, and its place in the order of snapshots.
 pub(crate) struct Snapshot {
     number: u64,
+    is_empty: bool,
     text: Vec<u8>,
 }
 
@@ -47,6 +50,7 @@ impl StateFile {
             path,
             snapshots: AtomicU64::new(0),
             written: Mutex::new(0),
+            spared: AtomicBool::new(false),
         }
     }
 
@@ -60,6 +64,7 @@ impl StateFile {
             }
             Err(error) => {
                 warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
+                self.spared.store(true, Ordering::Relaxed);
                 return None;
             }
         };
@@ -67,22 +72,29 @@ impl StateFile {
             Ok(saved) => Some(saved),
             Err(error) => {
                 warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
+                self.spared.store(true, Ordering::Relaxed);
                 None
             }
         }
     }
 
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
+        let saved = set.save();
+        let is_heard = |of: &SavedRecords| of.denied || of.answer.is_some();
         Snapshot {
             number: self.snapshots.fetch_add(1, Ordering::Relaxed) + 1,
-            text: encode(set.save(), Clocks::now()),
+            is_empty: saved
+                .iter()
+                .all(|saved| saved.lingering.is_empty() && !saved.records.iter().any(is_heard)),
+            text: encode(saved, Clocks::now()),
         }
     }
 
     /// Writes a snapshot unless a newer one was. A failure is reported; the next write may succeed.
     pub(crate) fn write(&self, snapshot: &Snapshot) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if snapshot.number < *written {
+        let spares = snapshot.is_empty && self.spared.load(Ordering::Relaxed);
+        if spares || snapshot.number < *written {
             return;
         }
         match replace(&self.path, &snapshot.text) {
@@ -518,6 +530,31 @@ mod tests {
             ..before
         };
         assert!(decode(good.as_bytes(), early).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_ignored_is_not_overwritten_with_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        fs::write(&path, r#"{"version": 2}"#).unwrap();
+        let file = StateFile::new(path.clone());
+        assert!(file.read().is_none());
+        let now = Instant::now();
+        let host: HostName = "h.test".parse().unwrap();
+        let mut set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
+        file.write(&file.snapshot(&set));
+        assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version": 2}"#);
+        let answer = crate::Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60));
+        set.apply(
+            &crate::Question {
+                host,
+                family: Family::V4,
+            },
+            Ok(answer),
+            now,
+        );
+        file.write(&file.snapshot(&set));
+        assert!(fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
     }
 
     #[test]

@@ -846,14 +846,8 @@ impl Model {
         now: Instant,
         report: &mut Report,
     ) {
-        for denied in Family::ALL {
-            // A family with addresses has its own question.
-            let leaves = denied != family && self.holds(host, denied, now);
-            if denied == family || denial.whole_name && !leaves {
-                let ttl_end = denial.ttl_end;
-                self.say(host, denied, Word::Denial { ttl_end }, now, report);
-            }
-        }
+        let ttl_end = denial.ttl_end;
+        self.say(host, family, Word::Denial { ttl_end }, now, report);
         let question = self.hosts[host].question_mut(family);
         question.due = denial.ttl_end;
         question.run = None;

@@ -523,6 +523,7 @@ mod denials {
         let mut world = World::new(2);
         world.fail(0, Family::V6, ResolveErrorKind::NoData);
         world.fail(1, Family::V4, ResolveErrorKind::NxDomain);
+        world.fail(1, Family::V6, ResolveErrorKind::NxDomain);
         assert_eq!(world.state(0, Family::V6), State::Failing);
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
         assert_eq!(world.state(0, Family::V6), State::Denied);
@@ -553,16 +554,7 @@ mod denials {
     }
 
     #[test]
-    fn nxdomain_settles_an_empty_family_and_leaves_one_with_addresses_to_its_own_question() {
-        let mut world = World::new(2);
-        world.answer(1, Family::V4, 60, &["20.0.1.1"]);
-        world.fail(1, Family::V6, ResolveErrorKind::NoData);
-        world.fail(0, Family::V4, ResolveErrorKind::NxDomain);
-        assert_eq!(
-            world.says("2a01::9"),
-            "not-listed",
-            "nobody asked for AAAA yet"
-        );
+    fn nxdomain_speaks_for_the_family_that_was_asked_for() {
         // Some load balancers answer NXDOMAIN to AAAA, RFC 4074 section 4.2.
         let mut world = World::new(2);
         world.sunny(3600);
@@ -572,6 +564,59 @@ mod denials {
         world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
         assert_eq!(world.says("20.0.0.1"), "fresh");
         assert_eq!(world.says("2a01::9"), "not-listed");
+        let mut world = World::new(2);
+        world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        world.fail(0, Family::V4, ResolveErrorKind::Timeout);
+        world.fail(0, Family::V6, ResolveErrorKind::NxDomain);
+        assert_eq!(
+            world.says("20.0.9.9"),
+            "unresolved",
+            "nobody knows the A records"
+        );
+    }
+
+    #[test]
+    fn a_host_of_another_zone_bears_out_no_denial() {
+        let now = Instant::now();
+        let hosts = ["a.vipps.test", "b.vipps.test", "out.adyen.test"];
+        let hosts = hosts.map(|host| host.parse::<HostName>().unwrap());
+        let set = AllowSet::new(Rules::default(), hosts.clone(), &[], now).unwrap();
+        let mut world = World {
+            set,
+            start: now,
+            now,
+        };
+        let ask = |world: &mut World, at: usize, outcome| {
+            let question = Question {
+                host: hosts[at].clone(),
+                family: Family::V4,
+            };
+            let now = world.now;
+            world.set.apply(&question, outcome, now);
+        };
+        for at in 0..3 {
+            ask(&mut world, at, Ok(answer(60, &[&own_address(at)])));
+        }
+        let denied = || Err(ResolveError::new(ResolveErrorKind::NxDomain));
+        for minute in 1..180 {
+            world.at(minute * 60 * SECOND);
+            ask(&mut world, 0, denied());
+            ask(&mut world, 1, denied());
+            ask(&mut world, 2, Ok(answer(60, &[&own_address(2)])));
+        }
+        assert_eq!(world.says("20.0.0.1"), "stale");
+        assert_eq!(world.says("20.0.1.1"), "stale");
+    }
+
+    #[test]
+    fn bounds_that_cross_are_no_panic() {
+        let rules = Rules {
+            min_ttl: 2 * HOUR,
+            ..Rules::default()
+        };
+        let mut world = World::with(1, rules);
+        world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+        assert_eq!(world.due_in(0, Family::V4), 2 * HOUR);
     }
 
     #[test]

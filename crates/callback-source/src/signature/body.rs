@@ -64,7 +64,8 @@ async fn collect_frames<B: Body>(
             continue;
         }
         if several.is_empty() {
-            several.reserve(expected.max(only.len() + data.len()));
+            // The length is what the sender announces: not worth more than this much room.
+            several.reserve(expected.min(MOST_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }
         several.extend_from_slice(&data);
@@ -76,3 +77,5 @@ async fn collect_frames<B: Body>(
     };
     Ok((whole, hash.finalize().into()))
 }
+
+const MOST_RESERVED: usize = 256 * 1024;

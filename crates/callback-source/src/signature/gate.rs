@@ -76,6 +76,8 @@ impl<K> Gate<K> {
             SignatureVerdict::Valid(signed) => observe::proven(signed),
             SignatureVerdict::Invalid(rejection) => self.report(rejection, extensions),
         }
+        // Joined by an outer layer, before this verdict was there.
+        extensions.remove::<super::Proof>();
         // What a message layer outside of this one found wrong does not become right by this one.
         let refuted = extensions
             .get::<SignatureVerdict>()

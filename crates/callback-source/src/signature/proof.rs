@@ -13,7 +13,10 @@ use tower_service::Service;
 use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed};
 use crate::{
     Allowed, Rejection, RejectionKind, Verdict,
-    verify::{PlainText, RejectionResponse, response::plain_text},
+    verify::{
+        PlainText, RejectionResponse,
+        response::{plain_text, refuse},
+    },
 };
 
 /// Which of the two locks must be open. A value, so that it can come from the configuration.
@@ -307,7 +310,8 @@ where
                 if matches!(rejection, ProofRejection::NoLayer) {
                     crate::observe::no_layer();
                 }
-                let response = self.response.response(&rejection);
+                let (headers, version) = (request.headers(), request.version());
+                let response = refuse(&self.response, &rejection, headers, version);
                 ResponseFuture::new(std::future::ready(Ok(response)))
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,7 @@ use super::{
     layer::Settings,
     webhook::{self, Claim, Target},
 };
-use crate::verify::{PlainText, RejectionResponse};
+use crate::verify::{PlainText, RejectionResponse, response::refuse};
 
 /// Calls the inner service only for deliveries that are signed, or marks those that are not. See the
 /// [module docs](super) for an example.
@@ -51,15 +52,20 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The one that was found ready goes with the request.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        // Not the one that was found ready: it may hold one of the inner service's places while the proof
+        // is being checked.
+        let mut inner = self.inner.clone();
+        self.inner = inner.clone();
         let settings = Arc::clone(&self.settings);
         let response = self.response.clone();
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
             match settings.admit(&mut parts, body).await {
-                Ok(body) => inner.call(Request::from_parts(parts, body.into())).await,
-                Err(rejection) => Ok(response.response(&rejection)),
+                Ok(body) => {
+                    poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    inner.call(Request::from_parts(parts, body.into())).await
+                }
+                Err(rejection) => Ok(refuse(&response, &rejection, &parts.headers, parts.version)),
             }
         })
     }

@@ -842,6 +842,14 @@ mod with_axum {
                     .layer(rejecting(secret("a"))),
                 200,
             ),
+            // What an outer layer took for enough does not outlive what an inner one found wrong.
+            (
+                hooks()
+                    .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))
+                    .layer(RequireProofLayer::new(Policy::SourceOnly))
+                    .layer(source()),
+                401,
+            ),
         ];
         for (number, (app, status)) in table.into_iter().enumerate() {
             let response = app.oneshot(request(delivery("a", "{}"))).await.unwrap();

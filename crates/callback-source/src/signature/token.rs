@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +20,7 @@ use super::{
     gate::Gate,
     webhook::{one, request_uri},
 };
-use crate::verify::{PlainText, RejectionResponse};
+use crate::verify::{PlainText, RejectionResponse, response::refuse};
 
 /// Wraps services in [`VerifyToken`].
 ///
@@ -169,8 +170,10 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The one that was found ready goes with the request.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        // Not the one that was found ready: it may hold one of the inner service's places while the proof
+        // is being checked.
+        let mut inner = self.inner.clone();
+        self.inner = inner.clone();
         let gate = Arc::clone(&self.gate);
         let response = self.response.clone();
         ResponseFuture::new(async move {
@@ -189,8 +192,11 @@ where
                 Err(rejection) => SignatureVerdict::Invalid(rejection),
             };
             match gate.act(verdict, &mut parts.extensions) {
-                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                Err(rejection) => Ok(response.response(&rejection)),
+                Ok(()) => {
+                    poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    inner.call(Request::from_parts(parts, body)).await
+                }
+                Err(rejection) => Ok(refuse(&response, &rejection, &parts.headers, parts.version)),
             }
         })
     }

@@ -12,7 +12,8 @@ use tower_service::Service;
 
 use super::{
     RejectionResponse,
-    service::{Judge, act, refuse},
+    response::refuse,
+    service::{Judge, act},
 };
 use crate::Verdict;
 
@@ -124,7 +125,12 @@ where
                             admitted: Some(Box::new(Admitted { request, inner })),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(refuse(&judge.response, &rejection, &request)),
+                            response: Some(refuse(
+                                &judge.response,
+                                &rejection,
+                                request.headers(),
+                                request.version(),
+                            )),
                         },
                     };
                     state.set(next);

@@ -46,7 +46,7 @@ impl<P> VerifySourceLayer<P> {
 
     /// Also says the verdict in request headers, for an upstream that is not Rust:
     /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the callback server) and
-    /// `x-callback-reason` (why not).
+    /// `x-callback-reason` (why not). The upstream should let pass only what says `allow`.
     ///
     /// Does nothing to a layer that rejects: nothing that is not allowed gets past it.
     pub fn with_tag_headers(mut self) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 
 use crate::Rejection;
 
@@ -39,6 +39,31 @@ where
     fn response(&self, rejection: &E) -> Response<B> {
         self(rejection)
     }
+}
+
+/// The response to a refused request with these headers.
+pub(crate) fn refuse<B, E>(
+    response: &impl RejectionResponse<B, E>,
+    rejection: &E,
+    headers: &HeaderMap,
+    version: Version,
+) -> Response<B> {
+    let mut response = response.response(rejection);
+    // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
+    // a genuine callback into it, and cannot send that again.
+    if leaves_a_body(headers, version) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+/// Whether unread bytes of this request stand between the response and the next request.
+fn leaves_a_body(headers: &HeaderMap, version: Version) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length != "0");
+    has_body && version <= Version::HTTP_11
 }
 
 /// The default: the rejection's [status](Rejection::status), a sentence of plain text, and

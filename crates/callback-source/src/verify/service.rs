@@ -2,11 +2,13 @@
 
 use std::task::{Context, Poll};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{Request, Response};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, tag};
+use super::{
+    PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, response::refuse, tag,
+};
 use crate::{AllowList, Allowed, Rejection, Verdict, observe};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
@@ -62,9 +64,12 @@ where
         };
         match act(&self.allow, self.mode, verdict, &mut request) {
             Ok(()) => ResponseFuture::inner(self.inner.call(request)),
-            Err(rejection) => {
-                ResponseFuture::rejected(refuse(&self.response, &rejection, &request))
-            }
+            Err(rejection) => ResponseFuture::rejected(refuse(
+                &self.response,
+                &rejection,
+                request.headers(),
+                request.version(),
+            )),
         }
     }
 }
@@ -74,35 +79,6 @@ pub(super) struct Judge<R> {
     pub(super) allow: AllowList,
     pub(super) mode: Mode,
     pub(super) response: R,
-}
-
-/// The response to a refused request.
-pub(super) fn refuse<R, ReqBody, ResBody>(
-    response: &R,
-    rejection: &Rejection,
-    request: &Request<ReqBody>,
-) -> Response<ResBody>
-where
-    R: RejectionResponse<ResBody>,
-{
-    let mut response = response.response(rejection);
-    // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
-    // a genuine callback into it, and cannot send that again.
-    if leaves_a_body(request) {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    response
-}
-
-/// Whether unread bytes of this request stand between the response and the next request.
-fn leaves_a_body<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
-    has_body && request.version() <= Version::HTTP_11
 }
 
 /// Reports a verdict, and marks the request with it or refuses it.
@@ -121,8 +97,10 @@ pub(super) fn act<B>(
             observe::refused(rejection, tagged, &shared.refusals, &set, Instant::now());
         }
     }
-    // An outer layer, for another list, may have left its own.
+    // An outer layer, for another list, may have left its own, and one that joined it with a proof.
     let extensions = request.extensions_mut();
+    #[cfg(feature = "signature")]
+    extensions.remove::<crate::signature::Proof>();
     match mode {
         Mode::Rejecting => {
             extensions.remove::<Verdict>();

@@ -1,6 +1,6 @@
 //! The headers that carry a verdict to an upstream that is not Rust.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
@@ -15,6 +15,20 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 
 /// Sets the tags of a verdict.
 pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
+    // A proxy behind takes off what `Connection` names (RFC 9110 section 7.6.1): the client must not have
+    // the tags taken off.
+    let names_a_tag = |line: &HeaderValue| {
+        let names = line
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii);
+        names
+            .map(|name| String::from_utf8_lossy(name).to_lowercase())
+            .any(|name| is_tag(&name))
+    };
+    if headers.get_all(header::CONNECTION).iter().any(names_a_tag) {
+        headers.remove(header::CONNECTION);
+    }
     match verdict {
         Verdict::Allow(allowed) => {
             headers.insert(SOURCE, HeaderValue::from_static("allow"));
@@ -51,6 +65,24 @@ const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_cannot_have_the_tags_taken_off_behind_the_layer() {
+        let rejection = crate::Rejection::new(crate::RejectionKind::NotListed, None);
+        let verdict = Verdict::Reject(rejection);
+        for (line, stays) in [
+            ("x-callback-source", false),
+            ("close,\tX_Callback-Reason , te", false),
+            ("keep-alive", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.append(header::CONNECTION, HeaderValue::from_str(line).unwrap());
+            set(&mut headers, &verdict);
+            assert_eq!(headers.contains_key(header::CONNECTION), stays, "{line}");
+            assert_eq!(headers["x-callback-source"], "reject");
+        }
+    }
 
     #[test]
     fn no_spelling_of_a_tag_survives() {
