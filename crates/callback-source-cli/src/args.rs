@@ -3,13 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use callback_source::HostName;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use clap_complete::Shell;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use ipnet::IpNet;
 
 /// The name of the command.
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Sign(SignArgs),
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -149,7 +151,106 @@ pub(crate) struct ServeArgs {
     pub(crate) common: CommonArgs,
 }
 
-/// The flags of all commands.
+/// Print a `curl` command that sends a signed webhook, to test an endpoint
+///
+/// To be pasted within five minutes of its date. The headers are signed for the URL that was
+/// registered: to reach the endpoint at another place, change the URL in the command, and leave the
+/// headers as they are. The secret is not in the command.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignArgs {
+    /// The URL of the endpoint, as it was registered
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLBACK_SOURCE_URL",
+        hide_env_values = true,
+        value_parser = endpoint
+    )]
+    pub(crate) url: Uri,
+
+    /// The file with the body; `-` puts what stdin has into the command [default: no body]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_BODY_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) body_file: Option<PathBuf>,
+
+    /// The date that is signed [default: now]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "CALLBACK_SOURCE_DATE", hide_env_values = true,
+        value_parser = time
+    )]
+    pub(crate) date: Option<SystemTime>,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+/// Say which part of a saved webhook does not fit: date, content hash, host, path or key
+///
+/// The date is a part like the others: a request that was saved more than five minutes ago does not
+/// fit, unless `--at` says when it arrived.
+///
+/// Exits with 0 when everything fits, with 1 when something does not, and with 2 when it cannot be
+/// said, such as when the file holds no request.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The file with the request as it arrived: request line, headers, an empty line, and the body
+    /// byte for byte; `-` reads stdin
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_REQUEST",
+        hide_env_values = true
+    )]
+    pub(crate) request: PathBuf,
+
+    /// The URL that was registered: tells a host or path that a proxy changed from a wrong key
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLBACK_SOURCE_URL",
+        hide_env_values = true,
+        value_parser = endpoint
+    )]
+    pub(crate) url: Option<Uri>,
+
+    /// When the request arrived [default: now]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "CALLBACK_SOURCE_AT", hide_env_values = true,
+        value_parser = time
+    )]
+    pub(crate) at: Option<SystemTime>,
+
+    /// Print JSON
+    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+/// Where the secret of a webhook comes from. Never an argument: the list of processes shows those.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SecretArgs {
+    /// The file with the secret as the provider gave it; a line break at its end does not count
+    /// [default: the secret is in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_SECRET_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+/// The flags of all commands that look up.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommonArgs {
     /// The provider's environment; several add up [default: production, unless `--host` or
@@ -319,6 +420,30 @@ fn refusing_status(text: &str) -> Result<StatusCode, &'static str> {
         .ok()
         .filter(|status| status.is_client_error() || status.is_server_error())
         .ok_or("give a status from 400 to 599: with any other, the callback would pass")
+}
+
+/// What is registered is said in full; a fragment is never sent.
+fn endpoint(text: &str) -> Result<Uri, &'static str> {
+    let hint = "give the whole URL, such as `https://shop.example/webhooks`";
+    let url: Uri = text.parse().map_err(|_| hint)?;
+    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+    if !is_web || url.host().is_none_or(str::is_empty) {
+        return Err(hint);
+    }
+    // Between the host and a query an empty path is sent as `/`.
+    let mut parts = url.into_parts();
+    let path = parts.path_and_query.take();
+    let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
+    parts.path_and_query = Some(path.parse().map_err(|_| hint)?);
+    Uri::from_parts(parts).map_err(|_| hint)
+}
+
+fn time(text: &str) -> Result<SystemTime, &'static str> {
+    httpdate::parse_http_date(text)
+        .or_else(|_| humantime::parse_rfc3339_weak(text))
+        .map_err(
+            |_| "give a time such as `Thu, 30 Mar 2023 08:38:32 GMT` or `2023-03-30T08:38:32Z`",
+        )
 }
 
 const DNS_PORT: u16 = 53;

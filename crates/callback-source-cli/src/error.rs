@@ -1,8 +1,11 @@
 //! What ends a command.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
-use callback_source::{NoDnsServer, TooWide, TtlBoundsError};
+use callback_source::{
+    NoDnsServer, TooWide, TtlBoundsError,
+    signature::{UnusableSecret, webhook::NotSignable},
+};
 use tracing_subscriber::filter::ParseError;
 
 /// Why a command could not do what it was asked.
@@ -31,6 +34,35 @@ pub(crate) enum Error {
         cause: io::Error,
     },
 
+    #[error("there is no secret")]
+    NoSecret,
+
+    #[error("the secret cannot be used")]
+    Secret(#[from] UnusableSecret),
+
+    #[error("{0} is not text")]
+    SecretNotText(&'static str),
+
+    #[error("cannot read {what} from `{}`", .path.display())]
+    Read {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("the body from stdin cannot be put into a command line: {0}")]
+    Inline(&'static str),
+
+    #[error("the name of the file with the body is not text")]
+    BodyFileName,
+
+    #[error(transparent)]
+    NotSignable(#[from] NotSignable),
+
+    #[error("`{}` holds no HTTP/1.1 request: {why}", .path.display())]
+    NoRequest { path: PathBuf, why: String },
+
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
 
@@ -58,7 +90,19 @@ impl Error {
                 }
                 _ => None,
             },
-            Self::Stdout(_) | Self::Start(_) => None,
+            Self::NoSecret => Some(
+                "name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+            ),
+            Self::Secret(_) | Self::SecretNotText(_) => {
+                Some("take the `secret` as the provider gave it when the webhook was registered")
+            }
+            Self::Inline(_) | Self::BodyFileName => {
+                Some("save it to a file, and name that with `--body-file PATH`")
+            }
+            Self::NoRequest { .. } => {
+                Some("save the request as it arrived: request line, headers, an empty line, body")
+            }
+            Self::Read { .. } | Self::NotSignable(_) | Self::Stdout(_) | Self::Start(_) => None,
         }
     }
 }

@@ -25,6 +25,8 @@ async fn helps() {
       check        Say whether these peers would be admitted
       serve        Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
+      sign         Print a `curl` command that sends a signed webhook, to test an endpoint
+      verify       Say which part of a saved webhook does not fit: date, content hash, host, path or key
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 

@@ -13,6 +13,7 @@ mod command;
 mod lookup;
 mod serve;
 mod server;
+mod signature;
 
 /// The command with these arguments, and nothing of this process's environment.
 fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {
