@@ -1,6 +1,6 @@
 //! What ends a command.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use callback_source::{
     NoDnsServer, TooWide, TtlBoundsError,
@@ -27,9 +27,28 @@ pub(crate) enum Error {
         cause: ParseError,
     },
 
+    #[error("a trusted proxy is given, and not where it names the client")]
+    NoClientHeader,
+
+    #[error("{0} is given, and no trusted proxy")]
+    NoTrustedProxy(&'static str),
+
+    #[error("a trusted proxy names the client in one place: a header, or the PROXY protocol")]
+    TwoSources,
+
+    #[error("the peer of a Unix socket has no address of its own")]
+    UnixPeer,
+
+    #[error("the PROXY protocol is not read from a Unix socket")]
+    ProxyProtocolOverUnix,
+
+    #[cfg(not(unix))]
+    #[error("this system has no Unix sockets")]
+    NoUnixSockets,
+
     #[error("cannot listen on {address}")]
     Listen {
-        address: SocketAddr,
+        address: String,
         #[source]
         cause: io::Error,
     },
@@ -90,6 +109,22 @@ impl Error {
                 }
                 _ => None,
             },
+            Self::NoClientHeader => Some(
+                "name the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
+                 protocol with `--proxy-protocol`",
+            ),
+            Self::NoTrustedProxy(_) => Some(
+                "anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`",
+            ),
+            Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
+            Self::UnixPeer => Some(
+                "name the header in which the proxy names the client with `--client-ip-header NAME`",
+            ),
+            Self::ProxyProtocolOverUnix => {
+                Some("let the proxy name the client in a header, with `--client-ip-header NAME`")
+            }
+            #[cfg(not(unix))]
+            Self::NoUnixSockets => Some("give an address and a port"),
             Self::NoSecret => Some(
                 "name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
             ),
