@@ -79,9 +79,12 @@ impl App {
         if !body.is_end_stream() {
             tokio::spawn(discard(body));
         }
-        // It is taken in, so that the library must not end the connection because of it.
-        head.headers.remove(header::CONTENT_LENGTH);
-        head.headers.remove(header::TRANSFER_ENCODING);
+        // One that is taken in whole is no reason for a refusal to end the connection.
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length <= DISCARD_LIMIT) {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         let mut response = match Route::of(door, head.uri.path()) {
             Route::Verify => {
                 let request = Request::from_parts(head, ());
