@@ -3,13 +3,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::Duration,
+    str::FromStr,
+    time::{Duration, SystemTime},
 };
 
 use callback_source::HostName;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use clap_complete::Shell;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
 
 /// The name of the command.
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Sign(SignArgs),
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -72,13 +75,39 @@ pub(crate) struct LookupArgs {
 ///
 /// One a line: the host whose answer holds the address and how fresh that is, or the reason why not.
 ///
+/// With `--peer` one request: each hop on the way to the client, nearest first, and whether the client
+/// would be admitted.
+///
 /// Exits with 0 when all are admitted, with 1 when some are not, and with 2 when it cannot be said,
 /// such as when DNS cannot be reached.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// Addresses of peers
-    #[arg(value_name = "IP", required = true)]
+    #[arg(value_name = "IP", required_unless_present = "peer")]
     pub(crate) peers: Vec<IpAddr>,
+
+    /// The peer of a connection, whose headers are then read as `serve` would, hop by hop
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "CALLBACK_SOURCE_PEER", hide_env_values = true,
+        conflicts_with = "peers",
+        help_heading = PROXY
+    )]
+    pub(crate) peer: Option<IpAddr>,
+
+    /// A header of a request from that peer; may be repeated
+    #[arg(
+        long,
+        value_name = "NAME: VALUE",
+        value_parser = header_line,
+        requires = "peer",
+        help_heading = PROXY
+    )]
+    pub(crate) header: Vec<(HeaderName, HeaderValue)>,
+
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
 
     /// Print JSON
     #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
@@ -90,7 +119,8 @@ pub(crate) struct CheckArgs {
 
 /// Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
 ///
-/// Judges the peer of the connection itself; forwarding headers are not read.
+/// Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
+/// names, in the one header that is given, or by the PROXY protocol.
 ///
 /// `/verify` and below: 204 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503
 /// with `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and
@@ -102,14 +132,15 @@ pub(crate) struct CheckArgs {
 /// in flight (for at most 10 s) and exits with 0; a second signal ends it at once.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
-    /// Where to listen
+    /// Where to listen; a Unix socket is for one proxy, which may read and write it (mode 0660), and
+    /// needs `--client-ip-header`
     #[arg(
         long,
-        value_name = "ADDR:PORT",
+        value_name = "ADDR:PORT|unix:PATH",
         env = "CALLBACK_SOURCE_LISTEN",
         hide_env_values = true
     )]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
 
     /// Where `/healthz`, `/readyz` and `/status.json` live alone, for everyone who can connect
     #[arg(
@@ -146,10 +177,170 @@ pub(crate) struct ServeArgs {
     pub(crate) max_connections: u32,
 
     #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+
+    /// Trusted proxies name the client in a header of the PROXY protocol (version 1 or 2) before the
+    /// first byte; a connection of theirs without one is closed
+    #[arg(
+        long,
+        env = "CALLBACK_SOURCE_PROXY_PROTOCOL", hide_env_values = true,
+        value_parser = BoolishValueParser::new(),
+        help_heading = PROXY
+    )]
+    pub(crate) proxy_protocol: bool,
+
+    #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
 
-/// The flags of all commands.
+/// Whose word about the client counts.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProxyArgs {
+    /// A proxy: when the connection comes from it, the client is who it says
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "CALLBACK_SOURCE_TRUSTED_PROXY", hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = network,
+        help_heading = PROXY
+    )]
+    pub(crate) trusted_proxy: Vec<IpNet>,
+
+    /// The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one that
+    /// holds a single address, such as `x-real-ip`
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "CALLBACK_SOURCE_CLIENT_IP_HEADER", hide_env_values = true,
+        help_heading = PROXY
+    )]
+    pub(crate) client_ip_header: Option<HeaderName>,
+}
+
+/// An address, or a socket in the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => {
+                Err("give the path of the socket, such as `unix:/run/callback-source.sock`")
+            }
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(
+                |_| "give an address and a port, such as `127.0.0.1:8480`, or `unix:PATH`",
+            ),
+        }
+    }
+}
+
+/// Print a `curl` command that sends a signed webhook, to test an endpoint
+///
+/// To be pasted within five minutes of its date. The headers are signed for the URL that was
+/// registered: to reach the endpoint at another place, change the URL in the command, and leave the
+/// headers as they are. The secret is not in the command.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignArgs {
+    /// The URL of the endpoint, as it was registered
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLBACK_SOURCE_URL",
+        hide_env_values = true,
+        value_parser = endpoint
+    )]
+    pub(crate) url: Uri,
+
+    /// The file with the body; `-` puts what stdin has into the command [default: no body]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_BODY_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) body_file: Option<PathBuf>,
+
+    /// The date that is signed [default: now]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "CALLBACK_SOURCE_DATE", hide_env_values = true,
+        value_parser = time
+    )]
+    pub(crate) date: Option<SystemTime>,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+/// Say which part of a saved webhook does not fit: date, content hash, host, path or key
+///
+/// The date is a part like the others: a request that was saved more than five minutes ago does not
+/// fit, unless `--at` says when it arrived.
+///
+/// Exits with 0 when everything fits, with 1 when something does not, and with 2 when it cannot be
+/// said, such as when the file holds no request.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The file with the request as it arrived: request line, headers, an empty line, and the body
+    /// byte for byte; `-` reads stdin
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_REQUEST",
+        hide_env_values = true
+    )]
+    pub(crate) request: PathBuf,
+
+    /// The URL that was registered: tells a host or path that a proxy changed from a wrong key
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLBACK_SOURCE_URL",
+        hide_env_values = true,
+        value_parser = endpoint
+    )]
+    pub(crate) url: Option<Uri>,
+
+    /// When the request arrived [default: now]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "CALLBACK_SOURCE_AT", hide_env_values = true,
+        value_parser = time
+    )]
+    pub(crate) at: Option<SystemTime>,
+
+    /// Print JSON
+    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+/// Where the secret of a webhook comes from. Never an argument: the list of processes shows those.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SecretArgs {
+    /// The file with the secret as the provider gave it; a line break at its end does not count
+    /// [default: the secret is in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CALLBACK_SOURCE_SECRET_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+/// The flags of all commands that look up.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommonArgs {
     /// The provider's environment; several add up [default: production, unless `--host` or
@@ -321,8 +512,41 @@ fn refusing_status(text: &str) -> Result<StatusCode, &'static str> {
         .ok_or("give a status from 400 to 599: with any other, the callback would pass")
 }
 
+fn header_line(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let hint = "give a header such as `X-Forwarded-For: 192.0.2.1`";
+    let (name, value) = text.split_once(':').ok_or(hint)?;
+    let name = name.parse().map_err(|_| hint)?;
+    let value = value.trim_matches([' ', '\t']).parse().map_err(|_| hint)?;
+    Ok((name, value))
+}
+
+/// What is registered is said in full; a fragment is never sent.
+fn endpoint(text: &str) -> Result<Uri, &'static str> {
+    let hint = "give the whole URL, such as `https://shop.example/webhooks`";
+    let url: Uri = text.parse().map_err(|_| hint)?;
+    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+    if !is_web || url.host().is_none_or(str::is_empty) {
+        return Err(hint);
+    }
+    // Between the host and a query an empty path is sent as `/`.
+    let mut parts = url.into_parts();
+    let path = parts.path_and_query.take();
+    let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
+    parts.path_and_query = Some(path.parse().map_err(|_| hint)?);
+    Uri::from_parts(parts).map_err(|_| hint)
+}
+
+fn time(text: &str) -> Result<SystemTime, &'static str> {
+    httpdate::parse_http_date(text)
+        .or_else(|_| humantime::parse_rfc3339_weak(text))
+        .map_err(
+            |_| "give a time such as `Thu, 30 Mar 2023 08:38:32 GMT` or `2023-03-30T08:38:32Z`",
+        )
+}
+
 const DNS_PORT: u16 = 53;
 
 const WHO: &str = "Who may call";
+const PROXY: &str = "Behind a proxy";
 const SUPPLY: &str = "Look-ups";
 const LOG: &str = "Log";

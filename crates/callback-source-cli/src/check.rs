@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use callback_source::{Allowed, RejectionKind, Verdict};
+use callback_source::{Allowed, Rejection, RejectionKind, Verdict};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -14,9 +14,17 @@ use crate::{
     output, report,
 };
 
-pub(crate) fn run(args: CheckArgs) -> Result<Outcome, Error> {
+pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     config::log_once(&args.common)?;
     let config = Config::once(&args.common, Subject::Callers)?;
+    let mut hops = Vec::new();
+    if let Some(peer) = args.peer {
+        match walk(peer, &args, &mut hops)? {
+            Ok(client) => args.peers = vec![client],
+            // Whatever DNS says.
+            Err(rejection) => return refused(peer, rejection, hops, args.json),
+        }
+    }
     let list = report::asked_once(config)?;
 
     let now = Instant::now();
@@ -32,11 +40,13 @@ pub(crate) fn run(args: CheckArgs) -> Result<Outcome, Error> {
             .iter()
             .map(|(peer, verdict)| Checked::new(*peer, verdict));
         output::json(&Report {
+            hops,
             peers: peers.collect(),
         })?;
     } else {
-        let lines = verdicts.iter().map(|(peer, verdict)| line(*peer, verdict));
-        output::data(lines.collect::<String>().as_bytes())?;
+        let walked = hops.iter().map(Hop::line);
+        let judged = verdicts.iter().map(|(peer, verdict)| line(*peer, verdict));
+        output::data(walked.chain(judged).collect::<String>().as_bytes())?;
     }
 
     let outcome = outcome(verdicts.iter().map(|(_, verdict)| verdict));
@@ -50,6 +60,43 @@ pub(crate) fn run(args: CheckArgs) -> Result<Outcome, Error> {
         &hosts,
     );
     Ok(outcome)
+}
+
+/// The way from the peer to the client, nearest first.
+fn walk(
+    peer: IpAddr,
+    args: &CheckArgs,
+    hops: &mut Vec<Hop>,
+) -> Result<Result<IpAddr, Rejection>, Error> {
+    let headers = args.header.iter().cloned().collect();
+    let mut hop = |address, trusted| hops.push(Hop { address, trusted });
+    Ok(match config::forwarded(args)? {
+        Some(forwarded) => forwarded.walk(peer, &headers, hop),
+        None => {
+            let peer = peer.to_canonical();
+            hop(peer, false);
+            Ok(peer)
+        }
+    })
+}
+
+fn refused(
+    peer: IpAddr,
+    rejection: Rejection,
+    hops: Vec<Hop>,
+    as_json: bool,
+) -> Result<Outcome, Error> {
+    let text = rejection.to_string();
+    let verdict = Verdict::Reject(rejection);
+    if as_json {
+        let peers = vec![Checked::new(peer, &verdict)];
+        output::json(&Report { hops, peers })?;
+    } else {
+        let walked: String = hops.iter().map(Hop::line).collect();
+        output::data((walked + &line(peer, &verdict)).as_bytes())?;
+    }
+    output::say("note", text);
+    Ok(Outcome::No)
 }
 
 fn outcome<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Outcome {
@@ -78,8 +125,27 @@ fn lister(allowed: &Allowed) -> String {
     host.or_else(network).unwrap_or_else(|| "-".to_owned())
 }
 
+/// An address on the way to the client.
+#[derive(Debug, Serialize)]
+struct Hop {
+    address: IpAddr,
+    trusted: bool,
+}
+
+impl Hop {
+    fn line(&self) -> String {
+        let what = match self.trusted {
+            true => "a trusted proxy",
+            false => "the client",
+        };
+        format!("{} is {what}\n", self.address)
+    }
+}
+
 #[derive(Serialize)]
 struct Report {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hops: Vec<Hop>,
     peers: Vec<Checked>,
 }
 

@@ -1,13 +1,21 @@
 //! What was typed means this.
 
-use callback_source::{AllowList, AllowListBuilder, HickoryResolver, HostName, vipps};
+use std::net::IpAddr;
+
+use callback_source::{
+    AllowList, AllowListBuilder, HickoryResolver, HostName, Rejection,
+    verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies, UnixPeer},
+    vipps,
+};
+use http::{Extensions, HeaderMap};
+use ipnet::IpNet;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
 use crate::{
     Error,
-    args::{CommonArgs, Environment, LogFormat},
+    args::{CheckArgs, CommonArgs, Environment, Listen, LogFormat, ServeArgs},
 };
 
 /// Whose addresses are asked for.
@@ -74,6 +82,95 @@ impl Config {
         };
         Ok(Self { list, resolver })
     }
+}
+
+/// Whose address is judged.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    /// The peer of the connection, or who a trusted proxy's PROXY header named as that.
+    Peer,
+    /// Whom a trusted proxy names in a header.
+    Forwarded(ForwardedPeer<SocketPeer>),
+    /// Whom the proxy at a Unix socket names in a header.
+    BehindSocket(ForwardedPeer<UnixPeer>),
+}
+
+impl PeerIp for Client {
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        match self {
+            Self::Peer => SocketPeer.peer_ip(headers, extensions),
+            Self::Forwarded(peer) => peer.peer_ip(headers, extensions),
+            Self::BehindSocket(peer) => peer.peer_ip(headers, extensions),
+        }
+    }
+}
+
+/// The proxies in front of a server, and what they say.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxies {
+    pub(crate) trusted: TrustedProxies,
+    pub(crate) client: Client,
+    /// Whether trusted proxies send the header of the PROXY protocol.
+    pub(crate) protocol: bool,
+}
+
+impl Proxies {
+    pub(crate) fn of_server(args: &ServeArgs) -> Result<Self, Error> {
+        let proxy = &args.proxy;
+        let trusted = trusted(&proxy.trusted_proxy)?;
+        let any = !proxy.trusted_proxy.is_empty();
+        let header = proxy.client_ip_header.clone();
+        let client = match (&args.listen, header) {
+            (Listen::Unix(_), _) if args.proxy_protocol => {
+                return Err(Error::ProxyProtocolOverUnix);
+            }
+            (Listen::Unix(_), None) => return Err(Error::UnixPeer),
+            (Listen::Unix(_), Some(header)) => {
+                Client::BehindSocket(ForwardedPeer::header(UnixPeer, trusted.clone(), header))
+            }
+            (Listen::Tcp(_), Some(_)) if args.proxy_protocol => return Err(Error::TwoSources),
+            (Listen::Tcp(_), Some(_)) if !any => {
+                return Err(Error::NoTrustedProxy("`--client-ip-header`"));
+            }
+            (Listen::Tcp(_), Some(header)) => {
+                Client::Forwarded(ForwardedPeer::header(SocketPeer, trusted.clone(), header))
+            }
+            (Listen::Tcp(_), None) if args.proxy_protocol && !any => {
+                return Err(Error::NoTrustedProxy("`--proxy-protocol`"));
+            }
+            (Listen::Tcp(_), None) if any && !args.proxy_protocol => {
+                return Err(Error::NoClientHeader);
+            }
+            (Listen::Tcp(_), None) => Client::Peer,
+        };
+        Ok(Self {
+            trusted,
+            client,
+            protocol: args.proxy_protocol,
+        })
+    }
+}
+
+/// How the headers of a request are read, if they are.
+pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketPeer>>, Error> {
+    let proxy = &args.proxy;
+    match (&proxy.client_ip_header, proxy.trusted_proxy.is_empty()) {
+        (None, true) => Ok(None),
+        (None, false) => Err(Error::NoClientHeader),
+        (Some(_), true) => Err(Error::NoTrustedProxy("`--client-ip-header`")),
+        (Some(header), false) => {
+            let trusted = trusted(&proxy.trusted_proxy)?;
+            Ok(Some(ForwardedPeer::header(
+                SocketPeer,
+                trusted,
+                header.clone(),
+            )))
+        }
+    }
+}
+
+fn trusted(networks: &[IpNet]) -> Result<TrustedProxies, Error> {
+    Ok(TrustedProxies::new(networks.iter().copied())?)
 }
 
 fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {

@@ -1,8 +1,11 @@
 //! What ends a command.
 
-use std::{io, net::SocketAddr};
+use std::{io, path::PathBuf};
 
-use callback_source::{NoDnsServer, TooWide, TtlBoundsError};
+use callback_source::{
+    NoDnsServer, TooWide, TtlBoundsError,
+    signature::{UnusableSecret, webhook::NotSignable},
+};
 use tracing_subscriber::filter::ParseError;
 
 /// Why a command could not do what it was asked.
@@ -24,12 +27,60 @@ pub(crate) enum Error {
         cause: ParseError,
     },
 
+    #[error("a trusted proxy is given, and not where it names the client")]
+    NoClientHeader,
+
+    #[error("{0} is given, and no trusted proxy")]
+    NoTrustedProxy(&'static str),
+
+    #[error("a trusted proxy names the client in one place: a header, or the PROXY protocol")]
+    TwoSources,
+
+    #[error("the peer of a Unix socket has no address of its own")]
+    UnixPeer,
+
+    #[error("the PROXY protocol is not read from a Unix socket")]
+    ProxyProtocolOverUnix,
+
+    #[cfg(not(unix))]
+    #[error("this system has no Unix sockets")]
+    NoUnixSockets,
+
     #[error("cannot listen on {address}")]
     Listen {
-        address: SocketAddr,
+        address: String,
         #[source]
         cause: io::Error,
     },
+
+    #[error("there is no secret")]
+    NoSecret,
+
+    #[error("the secret cannot be used")]
+    Secret(#[from] UnusableSecret),
+
+    #[error("{0} is not text")]
+    SecretNotText(&'static str),
+
+    #[error("cannot read {what} from `{}`", .path.display())]
+    Read {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("the body from stdin cannot be put into a command line: {0}")]
+    Inline(&'static str),
+
+    #[error("the name of the file with the body is not text")]
+    BodyFileName,
+
+    #[error(transparent)]
+    NotSignable(#[from] NotSignable),
+
+    #[error("`{}` holds no HTTP/1.1 request: {why}", .path.display())]
+    NoRequest { path: PathBuf, why: String },
 
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
@@ -58,7 +109,35 @@ impl Error {
                 }
                 _ => None,
             },
-            Self::Stdout(_) | Self::Start(_) => None,
+            Self::NoClientHeader => Some(
+                "name the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
+                 protocol with `--proxy-protocol`",
+            ),
+            Self::NoTrustedProxy(_) => Some(
+                "anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`",
+            ),
+            Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
+            Self::UnixPeer => Some(
+                "name the header in which the proxy names the client with `--client-ip-header NAME`",
+            ),
+            Self::ProxyProtocolOverUnix => {
+                Some("let the proxy name the client in a header, with `--client-ip-header NAME`")
+            }
+            #[cfg(not(unix))]
+            Self::NoUnixSockets => Some("give an address and a port"),
+            Self::NoSecret => Some(
+                "name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+            ),
+            Self::Secret(_) | Self::SecretNotText(_) => {
+                Some("take the `secret` as the provider gave it when the webhook was registered")
+            }
+            Self::Inline(_) | Self::BodyFileName => {
+                Some("save it to a file, and name that with `--body-file PATH`")
+            }
+            Self::NoRequest { .. } => {
+                Some("save the request as it arrived: request line, headers, an empty line, body")
+            }
+            Self::Read { .. } | Self::NotSignable(_) | Self::Stdout(_) | Self::Start(_) => None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The command `callback-source`: looks up, checks and serves the callback servers of a payment
-//! provider.
+//! provider, and signs and verifies its webhooks.
 //!
 //! Exits with 0 for yes, 1 for no and 2 for an error. Data goes to stdout, the rest to stderr.
 
@@ -13,10 +13,14 @@ mod error;
 
 mod output;
 mod report;
+mod saved;
+mod secret;
 
 mod check;
 mod lookup;
 mod serve;
+mod sign;
+mod verify;
 
 use args::{Args, Command};
 use error::Error;
@@ -61,6 +65,8 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), args::NAME, &mut script);

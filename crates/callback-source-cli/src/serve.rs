@@ -1,53 +1,55 @@
 //! `serve`: a forward-auth endpoint.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use callback_source::AllowList;
-use tokio::{
-    net::TcpListener,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 mod answer;
 mod connection;
 mod gate;
+mod listener;
+mod proxy_header;
 mod status;
 mod verify;
 
 use self::{
     answer::{App, Door},
     gate::Gate,
+    listener::Listener,
 };
 use crate::{
     Error, Outcome,
     args::ServeArgs,
-    config::{self, Config},
+    config::{self, Config, Proxies},
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
     config::log_lasting(&args.common)?;
     let config = Config::lasting(&args.common)?;
+    let proxies = Proxies::of_server(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Error::Start)?;
     // Dropping the runtime has the state file written.
-    runtime.block_on(serve(&args, config))
+    runtime.block_on(serve(&args, config, proxies))
 }
 
-async fn serve(args: &ServeArgs, config: Config) -> Result<Outcome, Error> {
+async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Outcome, Error> {
     // Before anything else: a signal that comes now must not be lost.
     let mut signals = Signals::new().map_err(Error::Start)?;
     let most = files::room_for(args.max_connections);
-    let listener = listen(args.listen).await?;
+    let app_proxies = proxies.clone();
+    let listener = Listener::bind(&args.listen, proxies).await?;
     let admin = match args.admin_listen {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(Listener::bind_plain(address).await?),
         None => None,
     };
     let list = config.list.spawn(config.resolver);
 
-    let app = Arc::new(App::new(list.clone(), args));
+    let app = Arc::new(App::new(list.clone(), args, &app_proxies));
     let mut gates = Vec::new();
     let doors = match admin {
         None => vec![(listener, Door::Everything, most)],
@@ -57,9 +59,7 @@ async fn serve(args: &ServeArgs, config: Config) -> Result<Outcome, Error> {
         ],
     };
     for (listener, door, most) in doors {
-        if let Ok(address) = listener.local_addr() {
-            info!("listening on http://{address}{}", door.note());
-        }
+        info!("listening on {}{}", listener.address(), door.note());
         gates.push(Gate::open(listener, Arc::clone(&app), door, most));
     }
     tokio::spawn(say_when_ready(list));
@@ -83,12 +83,6 @@ async fn serve(args: &ServeArgs, config: Config) -> Result<Outcome, Error> {
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
     Ok(Outcome::Yes)
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|cause| Error::Listen { address, cause })
 }
 
 async fn say_when_ready(list: AllowList) {

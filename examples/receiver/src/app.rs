@@ -10,14 +10,15 @@ use axum::{
     routing::{delete, get, post},
 };
 use callback_source::{
-    AllowList, Verdict,
+    AllowList,
+    signature::{Policy, RequireProofLayer, Secret, Token, VerifySignatureLayer, VerifyTokenLayer},
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 
 use crate::{
     bodies::{Checkout, Payment, ShippingAddress, ShippingMethods, Webhook},
     body::{Body, MAX_BODY},
-    received::{Event, Log},
+    received::{Caller, Event, Log},
 };
 
 /// What becomes of a callback that does not come from a callback server.
@@ -29,24 +30,33 @@ pub enum Mode {
     Tag,
 }
 
-/// The routes of the callbacks, behind the layer, and those of the operator, outside of it.
+/// What callbacks prove themselves with, beside where they come from. What is not given is not asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Proofs {
+    /// The secret of the webhook's registration.
+    pub webhook_secret: Option<Secret>,
+    /// The `Authorization` value that was handed to eCom and Checkout.
+    pub token: Option<Token>,
+}
+
+/// The routes of the callbacks, behind the layers, and those of the operator, outside of them.
 ///
 /// To be served with the peer's address (`into_make_service_with_connect_info::<SocketAddr>()`).
-pub fn router(list: AllowList, mode: Mode) -> Router {
-    let layer = match mode {
+pub fn router(list: AllowList, mode: Mode, proofs: Proofs) -> Router {
+    let source = match mode {
         Mode::Reject => VerifySourceLayer::rejecting(list.clone(), ConnectInfoPeer),
         Mode::Tag => VerifySourceLayer::tagging(list.clone(), ConnectInfoPeer),
     };
     let log = Arc::new(Log::default());
     let callbacks = Router::new()
-        .route("/v2/payments/{order_id}", post(payment))
-        .route("/v2/payments/{order_id}/shippingDetails", post(shipping))
+        // There is no proof of its own that it could carry.
         .route("/v2/consents/{user_id}", delete(consent_removal))
-        .route("/webhooks", post(webhook))
-        .route("/checkout", post(checkout))
+        .merge(signed(mode, proofs.webhook_secret))
+        .merge(with_token(mode, proofs.token))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        // Not `route_layer`: strangers shall not learn from a 404 or 405 which routes there are.
-        .layer(layer)
+        // Not `route_layer`: strangers shall not learn from a 404 or 405 which routes there are. It is
+        // the outermost: strangers shall not cost a hash.
+        .layer(source)
         .with_state(Arc::clone(&log));
     Router::new()
         .route("/received", get(received).with_state(log))
@@ -54,43 +64,68 @@ pub fn router(list: AllowList, mode: Mode) -> Router {
         .merge(callbacks)
 }
 
+fn signed(mode: Mode, secret: Option<Secret>) -> Router<Arc<Log>> {
+    let routes = Router::new().route("/webhooks", post(webhook));
+    match (mode, secret) {
+        (_, None) => routes,
+        (Mode::Reject, Some(secret)) => routes
+            .route_layer(RequireProofLayer::new(Policy::Both))
+            .route_layer(VerifySignatureLayer::rejecting(secret)),
+        (Mode::Tag, Some(secret)) => routes.route_layer(VerifySignatureLayer::tagging(secret)),
+    }
+}
+
+fn with_token(mode: Mode, token: Option<Token>) -> Router<Arc<Log>> {
+    let routes = Router::new()
+        .route("/v2/payments/{order_id}", post(payment))
+        .route("/v2/payments/{order_id}/shippingDetails", post(shipping))
+        .route("/checkout", post(checkout));
+    match (mode, token) {
+        (_, None) => routes,
+        (Mode::Reject, Some(token)) => routes
+            .route_layer(RequireProofLayer::new(Policy::Both))
+            .route_layer(VerifyTokenLayer::rejecting(token)),
+        (Mode::Tag, Some(token)) => routes.route_layer(VerifyTokenLayer::tagging(token)),
+    }
+}
+
 async fn payment(
-    verdict: Verdict,
+    caller: Caller,
     State(log): State<Arc<Log>>,
     Path(order_id): Path<String>,
     Body(body): Body<Payment>,
 ) {
     let body = Box::new(body);
-    log.add(Event::EcomPayment { order_id, body }, &verdict);
+    log.add(Event::EcomPayment { order_id, body }, &caller);
 }
 
 async fn shipping(
-    verdict: Verdict,
+    caller: Caller,
     State(log): State<Arc<Log>>,
     Path(order_id): Path<String>,
     Body(body): Body<ShippingAddress>,
 ) -> Json<ShippingMethods> {
     let methods = ShippingMethods::of_the_shop(body.address_id, order_id.clone());
-    log.add(Event::EcomShipping { order_id, body }, &verdict);
+    log.add(Event::EcomShipping { order_id, body }, &caller);
     Json(methods)
 }
 
 async fn consent_removal(
-    verdict: Verdict,
+    caller: Caller,
     State(log): State<Arc<Log>>,
     Path(user_id): Path<String>,
 ) -> StatusCode {
-    log.add(Event::EcomConsentRemoval { user_id }, &verdict);
+    log.add(Event::EcomConsentRemoval { user_id }, &caller);
     StatusCode::NO_CONTENT
 }
 
-async fn webhook(verdict: Verdict, State(log): State<Arc<Log>>, Body(body): Body<Webhook>) {
-    log.add(body.into(), &verdict);
+async fn webhook(caller: Caller, State(log): State<Arc<Log>>, Body(body): Body<Webhook>) {
+    log.add(body.into(), &caller);
 }
 
-async fn checkout(verdict: Verdict, State(log): State<Arc<Log>>, Body(body): Body<Checkout>) {
+async fn checkout(caller: Caller, State(log): State<Arc<Log>>, Body(body): Body<Checkout>) {
     let body = Box::new(body);
-    log.add(Event::Checkout { body }, &verdict);
+    log.add(Event::Checkout { body }, &caller);
 }
 
 /// Shows personal data, so only to somebody at this machine.

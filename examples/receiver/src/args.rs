@@ -1,8 +1,15 @@
 //! What was typed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use callback_source::vipps::Environment;
+use callback_source::{
+    signature::{Token, UnusableSecret},
+    vipps::Environment,
+};
 use clap::Parser;
 
 use crate::app::Mode;
@@ -36,6 +43,22 @@ pub struct Args {
     /// Receive callbacks from anybody, and only record who would have been refused
     #[arg(long)]
     pub tag: bool,
+
+    /// Ask webhooks for a signature with the secret in this file; a line break at its end does not
+    /// count [env: CALLBACK_SOURCE_WEBHOOK_SECRET, the secret itself]
+    #[arg(long, value_name = "PATH")]
+    pub webhook_secret_file: Option<PathBuf>,
+
+    /// Ask eCom and Checkout callbacks for this `Authorization` value; given as an argument it shows in
+    /// the list of processes
+    #[arg(
+        long,
+        value_name = "VALUE",
+        env = "CALLBACK_SOURCE_TOKEN",
+        hide_env_values = true,
+        value_parser = GivenToken::parse
+    )]
+    pub token: Option<GivenToken>,
 }
 
 impl Args {
@@ -49,6 +72,19 @@ impl Args {
     #[must_use]
     pub fn believes_special_addresses(&self) -> bool {
         self.allow_special_addresses || self.embedded_dns
+    }
+}
+
+/// A token, or why it is none.
+///
+/// That is not left to the parser of arguments, whose message would show the token.
+#[derive(Clone, Debug)]
+pub struct GivenToken(pub Result<Token, UnusableSecret>);
+
+impl GivenToken {
+    #[expect(clippy::unnecessary_wraps, reason = "parsers of arguments can fail")]
+    fn parse(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Token::new(text)))
     }
 }
 

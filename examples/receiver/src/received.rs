@@ -6,7 +6,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use callback_source::{Allowed, Verdict};
+use axum::{extract::FromRequestParts, http::request::Parts};
+use callback_source::{
+    Allowed, Verdict,
+    signature::{Policy, Proof, ProofKind, ProofRejection, SignatureVerdict, Signed},
+    verify::NotVerified,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::info;
@@ -24,14 +29,20 @@ pub(crate) struct Log {
 
 impl Log {
     /// Adds a callback, and forgets the oldest if there are too many.
-    pub(crate) fn add(&self, event: Event, verdict: &Verdict) {
+    pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
-        let sender = Sender::new(verdict, at);
+        let sender = Sender::new(&caller.source, at);
+        let proof = caller.proof.as_ref().map(Joined::new);
         // Without the event: it is about a person.
-        info!(kind = event.kind(), ?sender, "callback received");
+        info!(kind = event.kind(), ?sender, ?proof, "callback received");
         let mut log = self.lock();
         log.truncate(KEPT - 1);
-        log.push_front(Received { at, event, sender });
+        log.push_front(Received {
+            at,
+            event,
+            sender,
+            proof,
+        });
     }
 
     /// All of them, the newest first.
@@ -44,6 +55,29 @@ impl Log {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Received>> {
         let log = self.newest_first.lock();
         log.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the layers said of a callback.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    source: Verdict,
+    /// Source and message together, where the route asks for a proof.
+    proof: Option<Result<Proof, ProofRejection>>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = NotVerified;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
+        let source = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        let extensions = &parts.extensions;
+        let proof = extensions.get::<SignatureVerdict>().map(|_| {
+            // Where nothing is refused there is no `RequireProof` that left it.
+            let left = extensions.get::<Proof>().cloned();
+            left.map_or_else(|| Proof::of(extensions, Policy::Both), Ok)
+        });
+        Ok(Self { source, proof })
     }
 }
 
@@ -114,6 +148,8 @@ pub(crate) struct Entry {
     seconds_ago: u64,
     #[serde(flatten)]
     sender: Sender,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Joined>,
     #[serde(flatten)]
     event: Event,
 }
@@ -123,6 +159,7 @@ struct Received {
     at: Instant,
     event: Event,
     sender: Sender,
+    proof: Option<Joined>,
 }
 
 impl Received {
@@ -131,6 +168,7 @@ impl Received {
             kind: self.event.kind(),
             seconds_ago: now.saturating_duration_since(self.at).as_secs(),
             sender: self.sender.clone(),
+            proof: self.proof.clone(),
             event: self.event.clone(),
         }
     }
@@ -183,6 +221,28 @@ impl ListedBy {
             (Some(host), _) => Self::Host(host.to_string()),
             (None, Some(network)) => Self::Network(network.to_string()),
             (None, None) => Self::Network(allowed.peer().to_string()),
+        }
+    }
+}
+
+/// Whether source and message together are enough, and why not.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Joined {
+    Proven(&'static str),
+    Refused(String),
+}
+
+impl Joined {
+    fn new(proof: &Result<Proof, ProofRejection>) -> Self {
+        match proof {
+            Ok(proof) => Self::Proven(match proof.signed().map(Signed::proof) {
+                Some(ProofKind::Signature) => "signature",
+                Some(ProofKind::Token) => "token",
+                _ => "other",
+            }),
+            // The text names reasons and headers, and has nothing of the request.
+            Err(rejection) => Self::Refused(rejection.to_string()),
         }
     }
 }

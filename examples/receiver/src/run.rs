@@ -1,20 +1,26 @@
 //! The service from start to end.
 
 use std::{
+    env,
+    fs::File,
     future::{Future, IntoFuture},
-    io::{self, Write},
+    io::{self, Read, Write},
     net::SocketAddr,
+    path::PathBuf,
     pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use callback_source::{AllowList, HickoryResolver, NoDnsServer};
+use callback_source::{
+    AllowList, HickoryResolver, NoDnsServer,
+    signature::{Secret, Token, UnusableSecret},
+};
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
-    app::{self, Mode},
+    app::{self, Mode, Proofs},
     args::Args,
     embedded_dns::EmbeddedDns,
     samples::{Sample, reachable},
@@ -27,6 +33,10 @@ use crate::{
 /// If it cannot start, or cannot accept connections any more.
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let ended = end_signal().map_err(Failure::Start)?;
+    let proofs = Proofs {
+        webhook_secret: webhook_secret(args)?,
+        token: token(args)?,
+    };
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.map_err(|error| Failure::Listen(args.listen, error))?;
     let addr = listener.local_addr().map_err(Failure::Start)?;
@@ -58,7 +68,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     if args.mode() == Mode::Tag {
         warn!("callbacks are received from anybody");
     }
-    let app = app::router(list.spawn(resolver), args.mode());
+    let app = app::router(list.spawn(resolver), args.mode(), proofs);
     // Nobody has to read it.
     let _ = io::stdout().write_all(out.as_bytes());
 
@@ -95,6 +105,15 @@ pub enum Failure {
     /// The embedded DNS server gives IPv4 addresses, and the service listens elsewhere.
     #[error("callback servers with IPv4 addresses, as `--embedded-dns` has, do not reach `{0}`")]
     Unreachable(SocketAddr),
+    /// The secret of the webhook cannot be read.
+    #[error("cannot read the webhook secret from `{}`", .0.display())]
+    SecretFile(PathBuf, #[source] io::Error),
+    /// The secret of the webhook is none.
+    #[error("the webhook secret cannot be used")]
+    Secret(#[source] UnusableSecret),
+    /// The token is none.
+    #[error("the token cannot be used")]
+    Token(#[source] UnusableSecret),
     /// The system refused something else that is needed.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -111,19 +130,59 @@ impl Failure {
             Self::Listen(..) => Some("choose another address with `--listen ADDR:PORT`"),
             Self::NoDnsServer(_) => Some("name one with `--dns-server IP:PORT`"),
             Self::Unreachable(_) => Some("listen on IPv4: `--listen 127.0.0.1:8080`"),
-            Self::Start(_) | Self::Serve(_) => None,
+            Self::Secret(_) => Some("take the `secret` that registering the webhook gave"),
+            Self::Token(_) => {
+                Some("give the whole `Authorization` value that orders are made with")
+            }
+            Self::SecretFile(..) | Self::Start(_) | Self::Serve(_) => None,
         }
     }
+}
+
+/// The secret, from where the list of processes does not show it.
+fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
+    let text = match &args.webhook_secret_file {
+        Some(path) => {
+            let mut text = String::with_capacity(LONGEST_SECRET);
+            let file = File::open(path);
+            let read = file.and_then(|file| {
+                let mut file = file.take(LONGEST_SECRET as u64);
+                file.read_to_string(&mut text)
+            });
+            read.map_err(|error| Failure::SecretFile(path.clone(), error))?;
+            if text.ends_with('\n') {
+                text.pop();
+                if text.ends_with('\r') {
+                    text.pop();
+                }
+            }
+            text
+        }
+        None => match env::var(WEBHOOK_SECRET) {
+            Ok(text) => text,
+            Err(env::VarError::NotPresent) => return Ok(None),
+            // As a secret that proves nothing: what was set must not be passed over.
+            Err(env::VarError::NotUnicode(_)) => String::new(),
+        },
+    };
+    Secret::new(text).map(Some).map_err(Failure::Secret)
+}
+
+fn token(args: &Args) -> Result<Option<Token>, Failure> {
+    let given = args.token.clone().map(|token| token.0);
+    given.transpose().map_err(Failure::Token)
 }
 
 fn samples(args: &Args, server: SocketAddr) -> String {
     let genuine = Sample {
         source: Some(EmbeddedDns::first_server(args.environment)),
         server,
+        token: args.token.is_some(),
     };
     let forged = Sample {
         source: None,
         server,
+        token: args.token.is_some(),
     };
     let refused = match args.mode() {
         Mode::Reject => "is refused",
@@ -158,6 +217,9 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
+const LONGEST_SECRET: usize = 8 * 1024;
 
 /// The longest that the provider waits for an answer is as long.
 const GRACE: Duration = Duration::from_secs(10);

@@ -14,6 +14,8 @@ pub(crate) struct Sample {
     pub(crate) source: Option<IpAddr>,
     /// The service.
     pub(crate) server: SocketAddr,
+    /// Whether the service asks for the token, which is not shown.
+    pub(crate) token: bool,
 }
 
 impl Sample {
@@ -36,7 +38,11 @@ impl fmt::Display for Sample {
             self.server,
             Self::PATH,
             Self::BODY
-        )
+        )?;
+        match self.token {
+            true => f.write_str(" -H \"Authorization: $CALLBACK_SOURCE_TOKEN\""),
+            false => Ok(()),
+        }
     }
 }
 

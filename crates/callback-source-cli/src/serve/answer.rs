@@ -1,6 +1,6 @@
 //! Which path answers what, and to whom.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use callback_source::AllowList;
@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::{
+    listener::Peer,
     status::{self, Counts},
     verify::Verify,
 };
-use crate::args::ServeArgs;
+use crate::{args::ServeArgs, config::Proxies};
 
 pub(super) type Body = Full<Bytes>;
 
@@ -46,11 +47,17 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(list: AllowList, args: &ServeArgs) -> Self {
+    pub(super) fn new(list: AllowList, args: &ServeArgs, proxies: &Proxies) -> Self {
         let counts = Arc::<Counts>::default();
+        let client = proxies.client.clone();
         let verify = match args.report_only {
-            true => Verify::report_only(list.clone(), Arc::clone(&counts)),
-            false => Verify::refusing(list.clone(), args.unsure_status, Arc::clone(&counts)),
+            true => Verify::report_only(list.clone(), client, Arc::clone(&counts)),
+            false => Verify::refusing(
+                list.clone(),
+                client,
+                args.unsure_status,
+                Arc::clone(&counts),
+            ),
         };
         Self {
             list,
@@ -64,13 +71,19 @@ impl App {
     pub(super) async fn respond(
         &self,
         door: Door,
-        peer: SocketAddr,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // Nothing waits for it: some servers announce a body and do not send it.
         if !body.is_end_stream() {
             tokio::spawn(discard(body));
+        }
+        // One that is taken in whole is no reason for a refusal to end the connection.
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length <= DISCARD_LIMIT) {
+            head.headers.remove(header::CONTENT_LENGTH);
         }
         let mut response = match Route::of(door, head.uri.path()) {
             Route::Verify => {
@@ -131,12 +144,18 @@ impl Route {
 }
 
 /// Whether a request was made on this machine, and not by a proxy on it for somebody else.
-fn is_local(peer: SocketAddr, headers: &HeaderMap) -> bool {
+fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         let name = name.replace('_', "-");
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
-    peer.ip().to_canonical().is_loopback() && !headers.keys().any(|name| forwarded(name.as_str()))
+    match peer {
+        Peer::Socket | Peer::Address { proxied: true, .. } => false,
+        Peer::Address { client, .. } => {
+            client.ip().to_canonical().is_loopback()
+                && !headers.keys().any(|name| forwarded(name.as_str()))
+        }
+    }
 }
 
 /// Takes in a body, so that the connection can be used again after a small one, and a client that
@@ -236,7 +255,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             let name: HeaderName = header.parse().unwrap();
             headers.insert(name, HeaderValue::from_static("127.0.0.1"));
-            is_local(peer.parse().unwrap(), &headers)
+            let client = peer.parse().unwrap();
+            let peer = |proxied| Peer::Address { client, proxied };
+            assert!(!is_local(peer(true), &headers));
+            assert!(!is_local(Peer::Socket, &headers));
+            is_local(peer(false), &headers)
         };
         for peer in [
             "127.0.0.1:1",

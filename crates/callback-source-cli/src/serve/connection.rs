@@ -8,7 +8,6 @@
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -28,13 +27,15 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::watch,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 use tracing::debug;
 
-use super::answer::{App, Door};
+use super::{
+    answer::{App, Door},
+    listener::{Arrived, Stream},
+};
 
 /// What all connections are told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,22 +48,35 @@ pub(super) struct Signal {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
-    mut stream: TcpStream,
-    peer: SocketAddr,
+    arrived: Arrived,
     app: Arc<App>,
     door: Door,
     mut signal: watch::Receiver<Signal>,
 ) {
+    let Arrived {
+        mut stream,
+        mut peer,
+        proxy,
+    } = arrived;
     let waiting = Arc::new(Waiting::new(Instant::now()));
+    let opening = async {
+        let ahead = match proxy {
+            Some(proxy) => {
+                let (client, ahead) = proxy.header(&mut stream).await?;
+                peer = client;
+                ahead
+            }
+            None => Vec::new(),
+        };
+        protocol(&mut stream, ahead).await
+    };
     let protocol = {
-        let protocol = pin!(protocol(&mut stream));
-        patiently(protocol, &waiting, &mut signal, |_| {}).await
+        let opening = pin!(opening);
+        patiently(opening, &waiting, &mut signal, |_| {}).await
     };
     let Some(Ok((protocol, read))) = protocol else {
         return;
     };
-    // Small responses, and nothing to wait for.
-    let _ = stream.set_nodelay(true);
     let io = TokioIo::new(Watched {
         stream,
         read,
@@ -280,23 +294,27 @@ enum Protocol {
 }
 
 /// Tells by the first bytes which protocol it is, and gives these bytes back.
-async fn protocol(stream: &mut TcpStream) -> io::Result<(Protocol, Bytes)> {
-    let mut bytes = [0; HTTP2_PREFACE.len()];
-    let mut length = 0;
-    while length < bytes.len() {
-        let read = stream.read(&mut bytes[length..]).await?;
-        length += read;
-        if read == 0 || !HTTP2_PREFACE.starts_with(&bytes[..length]) {
-            return Ok((Protocol::Http1, Bytes::copy_from_slice(&bytes[..length])));
+async fn protocol(stream: &mut Stream, mut read: Vec<u8>) -> io::Result<(Protocol, Bytes)> {
+    loop {
+        let known = read.len().min(HTTP2_PREFACE.len());
+        if read[..known] != HTTP2_PREFACE[..known] {
+            return Ok((Protocol::Http1, read.into()));
+        }
+        if known == HTTP2_PREFACE.len() {
+            return Ok((Protocol::Http2, read.into()));
+        }
+        let mut bytes = [0; HTTP2_PREFACE.len()];
+        match stream.read(&mut bytes[known..]).await? {
+            0 => return Ok((Protocol::Http1, read.into())),
+            length => read.extend_from_slice(&bytes[known..known + length]),
         }
     }
-    Ok((Protocol::Http2, Bytes::copy_from_slice(&bytes)))
 }
 
 /// A stream that first gives back what was read of it, and says when something came.
 #[derive(Debug)]
 struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     read: Bytes,
     /// None for HTTP/2, where what comes may be anything, such as a ping.
     waiting: Option<Arc<Waiting>>,

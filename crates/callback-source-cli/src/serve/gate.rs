@@ -7,7 +7,6 @@
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
@@ -17,6 +16,7 @@ use tracing::warn;
 use super::{
     answer::{App, Door},
     connection::{self, Signal},
+    listener::{Arrived, Listener},
 };
 
 /// An open listener.
@@ -27,7 +27,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn open(listener: TcpListener, app: Arc<App>, door: Door, most: usize) -> Self {
+    pub(super) fn open(listener: Listener, app: Arc<App>, door: Door, most: usize) -> Self {
         let signal = Arc::new(watch::Sender::new(Signal::default()));
         let most = most.min(Semaphore::MAX_PERMITS);
         let acceptor = Acceptor {
@@ -70,7 +70,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(mut self, listener: TcpListener) {
+    async fn run(mut self, listener: Listener) {
         let mut signal = self.signal.subscribe();
         let stopping = async move {
             // The sender is held below.
@@ -85,10 +85,10 @@ impl Acceptor {
         while self.connections.join_next().await.is_some() {}
     }
 
-    async fn accept(&mut self, listener: &TcpListener) {
+    async fn accept(&mut self, listener: &Listener) {
         loop {
             let place = self.place().await;
-            match listener.accept().await {
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok(accepted) => self.serve(accepted, place),
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => self.pause(&error).await,
@@ -98,7 +98,7 @@ impl Acceptor {
     }
 
     /// What the system has accepted already is not to be reset.
-    async fn accept_queued(&mut self, listener: &TcpListener) {
+    async fn accept_queued(&mut self, listener: &Listener) {
         while let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
                 Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
@@ -111,13 +111,9 @@ impl Acceptor {
         }
     }
 
-    fn serve(
-        &mut self,
-        (stream, peer): (TcpStream, std::net::SocketAddr),
-        place: OwnedSemaphorePermit,
-    ) {
+    fn serve(&mut self, arrived: Arrived, place: OwnedSemaphorePermit) {
         let app = Arc::clone(&self.app);
-        let connection = connection::serve(stream, peer, app, self.door, self.signal.subscribe());
+        let connection = connection::serve(arrived, app, self.door, self.signal.subscribe());
         self.connections.spawn(async move {
             connection.await;
             drop(place);

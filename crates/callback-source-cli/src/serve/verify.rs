@@ -3,14 +3,13 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use callback_source::{
     AllowList, Allowed, Rejection, RejectionKind, Verdict,
-    verify::{RejectionResponse, SocketPeer, VerifySource, VerifySourceLayer},
+    verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer},
 };
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use tower_layer::Layer;
@@ -18,19 +17,22 @@ use tower_service::Service;
 
 use super::{
     answer::{Body, empty, plain},
+    listener::Peer,
     status::Counts,
 };
+use crate::config::Client;
 
 /// Answers whether a request may pass.
 #[derive(Clone, Debug)]
 pub(super) enum Verify {
-    Refusing(VerifySource<Respond, SocketPeer, Respond>),
-    ReportOnly(VerifySource<Respond, SocketPeer>),
+    Refusing(VerifySource<Respond, Client, Respond>),
+    ReportOnly(VerifySource<Respond, Client>),
 }
 
 impl Verify {
     pub(super) fn refusing(
         list: AllowList,
+        client: Client,
         unsure_status: Option<StatusCode>,
         counts: Arc<Counts>,
     ) -> Self {
@@ -39,25 +41,28 @@ impl Verify {
             report_only: false,
             counts,
         };
-        let layer = VerifySourceLayer::rejecting(list, SocketPeer).with_response(respond.clone());
+        let layer = VerifySourceLayer::rejecting(list, client).with_response(respond.clone());
         Self::Refusing(layer.layer(respond))
     }
 
-    pub(super) fn report_only(list: AllowList, counts: Arc<Counts>) -> Self {
+    pub(super) fn report_only(list: AllowList, client: Client, counts: Arc<Counts>) -> Self {
         let respond = Respond {
             unsure_status: None,
             report_only: true,
             counts,
         };
-        Self::ReportOnly(VerifySourceLayer::tagging(list, SocketPeer).layer(respond))
+        Self::ReportOnly(VerifySourceLayer::tagging(list, client).layer(respond))
     }
 
-    pub(super) async fn respond(
-        &self,
-        peer: SocketAddr,
-        mut request: Request<()>,
-    ) -> Response<Body> {
-        request.extensions_mut().insert(peer);
+    pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
+        match peer {
+            Peer::Address { client, .. } => {
+                request.extensions_mut().insert(client);
+            }
+            Peer::Socket => {
+                request.extensions_mut().insert(UnixConnection::new());
+            }
+        }
         let response = match self {
             Self::Refusing(verify) => verify.clone().call(request).await,
             Self::ReportOnly(verify) => verify.clone().call(request).await,

@@ -149,7 +149,7 @@ async fn is_an_error_for_what_is_no_address() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid value 'one.example' for '<IP>...': invalid IP address syntax
+    error: invalid value 'one.example' for '[IP]...': invalid IP address syntax
 
     For more information, try '--help'.
     "#);

@@ -25,6 +25,8 @@ async fn helps() {
       check        Say whether these peers would be admitted
       serve        Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
+      sign         Print a `curl` command that sends a signed webhook, to test an endpoint
+      verify       Say which part of a saved webhook does not fit: date, content hash, host, path or key
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -91,13 +93,16 @@ async fn helps() {
 
     One a line: the host whose answer holds the address and how fresh that is, or the reason why not.
 
+    With `--peer` one request: each hop on the way to the client, nearest first, and whether the client
+    would be admitted.
+
     Exits with 0 when all are admitted, with 1 when some are not, and with 2 when it cannot be said,
     such as when DNS cannot be reached.
 
-    Usage: callback-source check [OPTIONS] <IP>...
+    Usage: callback-source check [OPTIONS] [IP]...
 
     Arguments:
-      <IP>...
+      [IP]...
               Addresses of peers
 
     Options:
@@ -108,6 +113,26 @@ async fn helps() {
 
       -h, --help
               Print help (see a summary with '-h')
+
+    Behind a proxy:
+          --peer <IP>
+              The peer of a connection, whose headers are then read as `serve` would, hop by hop
+              
+              [env: CALLBACK_SOURCE_PEER]
+
+          --header <NAME: VALUE>
+              A header of a request from that peer; may be repeated
+
+          --trusted-proxy <CIDR>
+              A proxy: when the connection comes from it, the client is who it says
+              
+              [env: CALLBACK_SOURCE_TRUSTED_PROXY]
+
+          --client-ip-header <NAME>
+              The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or
+              one that holds a single address, such as `x-real-ip`
+              
+              [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
 
     Who may call:
           --environment <ENVIRONMENT>
@@ -191,7 +216,8 @@ async fn helps() {
     -- stdout
     Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
 
-    Judges the peer of the connection itself; forwarding headers are not read.
+    Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
+    names, in the one header that is given, or by the PROXY protocol.
 
     `/verify` and below: 204 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503 with
     `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and `X-Callback-Reason`.
@@ -202,11 +228,12 @@ async fn helps() {
     Listens at once; DNS never delays the start. On SIGTERM it stops accepting, answers the requests in
     flight (for at most 10 s) and exits with 0; a second signal ends it at once.
 
-    Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT>
+    Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
     Options:
-          --listen <ADDR:PORT>
-              Where to listen
+          --listen <ADDR:PORT|unix:PATH>
+              Where to listen; a Unix socket is for one proxy, which may read and write it (mode 0660),
+              and needs `--client-ip-header`
               
               [env: CALLBACK_SOURCE_LISTEN]
 
@@ -235,6 +262,24 @@ async fn helps() {
 
       -h, --help
               Print help (see a summary with '-h')
+
+    Behind a proxy:
+          --trusted-proxy <CIDR>
+              A proxy: when the connection comes from it, the client is who it says
+              
+              [env: CALLBACK_SOURCE_TRUSTED_PROXY]
+
+          --client-ip-header <NAME>
+              The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or
+              one that holds a single address, such as `x-real-ip`
+              
+              [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
+
+          --proxy-protocol
+              Trusted proxies name the client in a header of the PROXY protocol (version 1 or 2) before
+              the first byte; a connection of theirs without one is closed
+              
+              [env: CALLBACK_SOURCE_PROXY_PROTOCOL]
 
     Who may call:
           --environment <ENVIRONMENT>
@@ -345,7 +390,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
         ("lookup --log-format xml", "[possible values: text, json]"),
         ("lookup extra", "extra"),
         ("lookpu", "lookup"),
-        ("serve", "--listen <ADDR:PORT>"),
+        ("serve", "--listen <ADDR:PORT|unix:PATH>"),
         ("serve --listen 8080", "8080"),
         ("serve --listen 127.0.0.1:0 --unsure-status 204", "204"),
         ("serve --listen 127.0.0.1:0 --unsure-status 302", "302"),

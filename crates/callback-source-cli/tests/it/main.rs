@@ -11,8 +11,10 @@ use tokio::process::Command;
 mod check;
 mod command;
 mod lookup;
+mod proxies;
 mod serve;
 mod server;
+mod signature;
 
 /// The command with these arguments, and nothing of this process's environment.
 fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {

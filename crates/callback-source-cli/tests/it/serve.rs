@@ -80,6 +80,21 @@ async fn answers_by_the_verdict_whatever_the_method() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_request_with_a_small_body_does_not_end_the_connection() {
+    let dns = zone().await;
+    let server = Server::start(&args(&dns)).await;
+    server.ready().await;
+    let mut connection = server.connect(UNLISTED).await;
+    for _ in 0..3 {
+        let sent = connection.send("POST", "/verify", &[], b"{}").await;
+        let reply = sent.unwrap();
+        assert_eq!(reply.status, 403);
+        assert_eq!(reply.header("connection"), None);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn does_not_believe_headers() {
     let dns = zone().await;
     let server = Server::start(&args(&dns)).await;

@@ -30,15 +30,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `serve` on a free port, and waits until it listens.
+    /// Starts `serve` on a free port, and waits until it listens. At a Unix socket the address is that
+    /// of the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
-        let line = format!("serve --listen 127.0.0.1:0 {args}");
+        let at_socket = args.contains("--listen unix:");
+        let line = match at_socket {
+            true => format!("serve {args}"),
+            false => format!("serve --listen 127.0.0.1:0 {args}"),
+        };
         let mut serve = command(line.split_whitespace());
         let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
         let mut lines = BufReader::new(stderr).lines();
         let addr = listening(&mut lines).await;
-        let admin = match args.contains("--admin-listen") {
+        let admin = match args.contains("--admin-listen") && !at_socket {
             true => Some(listening(&mut lines).await),
             false => None,
         };

@@ -181,6 +181,18 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The host, with a port that is not the default.
+    #[must_use]
+    pub fn host(&self) -> &'a str {
+        self.host
+    }
+
+    /// The path and query.
+    #[must_use]
+    pub fn path_and_query(&self) -> &'a str {
+        self.path_and_query
+    }
+
     fn mac(&self, secret: &Secret, date: &[u8], hash: &[u8]) -> [u8; 32] {
         secret.mac(&[
             self.method.as_bytes(),

@@ -8,7 +8,7 @@ use axum::{
 };
 use callback_source::{AllowList, Answer, Question, ResolveError, vipps::Environment};
 use http_body_util::BodyExt;
-use receiver::app::{Mode, router};
+use receiver::app::{Mode, Proofs, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -301,7 +301,7 @@ async fn readiness_is_that_of_the_list() {
         async |_: Question| -> Result<Answer, ResolveError> { std::future::pending().await };
     let list = AllowList::builder().environment(Environment::Test);
     let (list, _refresher) = list.pair(never);
-    let app = App(router(list, Mode::Reject));
+    let app = App(router(list, Mode::Reject, Proofs::default()));
     let reply = app.send(STRANGER, "GET", "/readyz", "").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(reply.text, "not ready\n");
@@ -309,16 +309,16 @@ async fn readiness_is_that_of_the_list() {
 
 #[tokio::test]
 async fn a_router_without_peers_says_that_it_is_set_up_wrongly() {
-    let router = router(AllowList::fixed([SERVER]), Mode::Reject);
+    let router = router(AllowList::fixed([SERVER]), Mode::Reject, Proofs::default());
     let request = Request::post("/webhooks").body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
-struct App(Router);
+pub(crate) struct App(pub(crate) Router);
 
 fn app(mode: Mode) -> App {
-    App(router(AllowList::fixed([SERVER]), mode))
+    App(router(AllowList::fixed([SERVER]), mode, Proofs::default()))
 }
 
 impl App {
@@ -329,7 +329,7 @@ impl App {
         self.request(peer, request).await
     }
 
-    async fn request(&self, peer: IpAddr, mut request: Request<Body>) -> Reply {
+    pub(crate) async fn request(&self, peer: IpAddr, mut request: Request<Body>) -> Reply {
         let peer = ConnectInfo(SocketAddr::new(peer, 4711));
         request.extensions_mut().insert(peer);
         let response = self.0.clone().oneshot(request).await.unwrap();
@@ -339,7 +339,7 @@ impl App {
         Reply { status, text }
     }
 
-    async fn received(&self) -> Vec<Value> {
+    pub(crate) async fn received(&self) -> Vec<Value> {
         let reply = self.send(LOCALHOST, "GET", "/received", "").await;
         let Value::Array(received) = reply.json() else {
             panic!("no array: {reply:?}");
@@ -349,9 +349,9 @@ impl App {
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: StatusCode,
-    text: String,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
 }
 
 impl Reply {
@@ -375,12 +375,12 @@ fn assert_holds(received: &Value, sent: &Value) {
     }
 }
 
-const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+pub(crate) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What it is, and how the provider sends it.
-const CALLBACKS: [(&str, &str, &str, &str); 10] = [
+pub(crate) const CALLBACKS: [(&str, &str, &str, &str); 10] = [
     (
         "ecom-payment",
         "POST",

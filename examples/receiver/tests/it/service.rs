@@ -5,8 +5,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     process::{ExitStatus, Stdio},
+    time::SystemTime,
 };
 
+use callback_source::signature::{Secret, webhook};
 use integration_tests::{
     dns::{DnsServer, Fault, FaultScope},
     http::{Client, Reply},
@@ -82,6 +84,64 @@ async fn tagging_receives_the_second_printed_command_as_well() -> io::Result<()>
     let received: Value = serde_json::from_slice(&received.send().await?.body)?;
     assert_eq!(received[0]["peer"], "127.0.0.1");
     assert_eq!(received[0]["reason"], "not-listed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_flags_ask_for_is_needed_beside_a_listed_address() -> io::Result<()> {
+    let secret = std::env::temp_dir().join(format!("receiver-secret-{}", std::process::id()));
+    std::fs::write(&secret, "the secret of the registration\n")?;
+    let path = secret.to_str().expect("the path is text");
+    let locks = ["--webhook-secret-file", path, "--token", "the token"];
+    let service = Service::start(&[&["--embedded-dns"], &locks[..]].concat()).await?;
+    std::fs::remove_file(&secret)?;
+
+    let listed = Client::from(IpAddr::from([127, 0, 1, 1]));
+    let url = format!("http://{}/webhooks", service.addr);
+    let body = br#"{"customerToken":"t","merchantQrId":"q"}"#;
+    for (key, status) in [("the secret of the registration", 200), ("another", 401)] {
+        let key = Secret::new(key).expect("a secret");
+        let url = url.parse().expect("a URL");
+        let signed = webhook::sign(&key, &url, body, SystemTime::now()).expect("signed");
+        let signed: Vec<_> = signed
+            .iter()
+            .filter(|(name, _)| *name != "host")
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+            .collect();
+        let sent = listed.send(service.addr, "POST", "/webhooks", &signed, body);
+        assert_eq!(sent.await?.status, status);
+    }
+    for (token, status) in [("the token", 422), ("another", 401)] {
+        let headers = [("authorization", token)];
+        let sent = listed.send(service.addr, "POST", "/checkout", &headers, b"{}");
+        assert_eq!(sent.await?.status, status);
+    }
+    assert!(service.stop().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_or_token_that_cannot_be_used_ends_with_2_and_is_not_shown() -> io::Result<()> {
+    for (arguments, message) in [
+        (
+            ["--token", "s3cret\n"],
+            "error: the token cannot be used: the token cannot be the value of a header",
+        ),
+        (
+            ["--webhook-secret-file", "/dev/null"],
+            "error: the webhook secret cannot be used: an empty secret proves nothing",
+        ),
+        (
+            ["--webhook-secret-file", "/nowhere"],
+            "error: cannot read the webhook secret from `/nowhere`",
+        ),
+    ] {
+        let output = receiver().args(arguments).output().await?;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.contains(message), "{stderr}");
+        assert!(!stderr.contains("s3cret"), "{stderr}");
+    }
     Ok(())
 }
 

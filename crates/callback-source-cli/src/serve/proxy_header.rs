@@ -1,0 +1,96 @@
+//! The header of the PROXY protocol, which trusted proxies send before the first byte.
+//!
+//! The library's listener is one for axum, and accepts without limits of its own; the connections here
+//! have places and a time for the first head, which this header is part of.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
+use tokio::{io::AsyncReadExt, time::Instant};
+use tracing::{debug, warn};
+
+use super::listener::{Peer, Stream};
+
+/// Who has to send the header.
+#[derive(Clone, Debug)]
+pub(super) struct ProxyHeaders {
+    proxies: TrustedProxies,
+    told_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl ProxyHeaders {
+    pub(super) fn new(proxies: TrustedProxies) -> Self {
+        Self {
+            proxies,
+            told_at: Arc::default(),
+        }
+    }
+
+    /// The proxy that a connection comes from, if it is a trusted one.
+    pub(super) fn of(&self, peer: SocketAddr) -> Option<Proxy> {
+        self.proxies.contains(peer.ip()).then(|| Proxy {
+            peer,
+            told_at: Arc::clone(&self.told_at),
+        })
+    }
+}
+
+/// A trusted proxy at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    peer: SocketAddr,
+    told_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Proxy {
+    /// Reads the header: the client, or the proxy where it speaks for itself, and what was read behind
+    /// it.
+    pub(super) async fn header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
+        let mut ahead = Vec::with_capacity(USUAL_LENGTH);
+        loop {
+            match Header::parse(&ahead) {
+                Ok(Some(header)) => {
+                    ahead.drain(..header.length());
+                    let peer = Peer::Address {
+                        client: header.client().unwrap_or(self.peer),
+                        proxied: true,
+                    };
+                    return Ok((peer, ahead));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.tell(&error.to_string());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            }
+            if stream.read_buf(&mut ahead).await? == 0 {
+                // Some load balancers look whether the port is open.
+                if !ahead.is_empty() {
+                    self.tell("the PROXY protocol header broke off");
+                }
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn tell(&self, problem: &str) {
+        let now = Instant::now();
+        let mut told = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = self.peer.ip().to_canonical();
+        if told.is_none_or(|told| told + ONCE_A_MINUTE <= now) {
+            *told = Some(now);
+            warn!(%proxy, "connection of a trusted proxy closed: {problem}");
+        } else {
+            debug!(%proxy, "connection of a trusted proxy closed: {problem}");
+        }
+    }
+}
+
+/// One segment holds all but the oddest headers.
+const USUAL_LENGTH: usize = 512;
+const ONCE_A_MINUTE: Duration = Duration::from_secs(60);

@@ -1,0 +1,131 @@
+//! `sign`: a signed webhook as a command of curl.
+
+use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
+
+use callback_source::signature::webhook;
+
+use crate::{Error, Outcome, args::SignArgs, output, secret};
+
+pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
+    let secret = secret::read(&args.secret)?;
+    let body = Body::read(args.body_file.as_deref())?;
+    let date = args.date.unwrap_or_else(SystemTime::now);
+    let headers = webhook::sign(&secret, &args.url, &body.bytes, date)?;
+
+    // Neither braces nor dots in the URL may mean anything: its path is signed as it is.
+    let mut command = format!(
+        "curl --include --globoff --path-as-is {}",
+        quoted(&args.url.to_string())
+    );
+    let mut add = |flag: &str, value: &str| {
+        // Writing to a text does not fail.
+        let _ = write!(command, " \\\n  {flag} {}", quoted(value));
+    };
+    for (name, value) in &headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        add("--header", &format!("{name}: {value}"));
+    }
+    add("--header", "content-type: application/json; charset=utf-8");
+    match &body.word {
+        Word::File(name) => add("--data-binary", &format!("@{name}")),
+        Word::Text(text) => add("--data-raw", text),
+    }
+    command.push('\n');
+    output::data(command.as_bytes())?;
+    Ok(Outcome::Yes)
+}
+
+/// The body, and how curl is told of it.
+struct Body {
+    bytes: Vec<u8>,
+    word: Word,
+}
+
+enum Word {
+    File(String),
+    Text(String),
+}
+
+impl Body {
+    fn read(path: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = path else {
+            return Ok(Self::of_text(String::new()));
+        };
+        let failed = |cause| Error::Read {
+            what: "the body",
+            path: path.to_owned(),
+            cause,
+        };
+        if path == Path::new("-") {
+            let mut bytes = Vec::new();
+            let stdin = std::io::stdin().lock();
+            stdin
+                .take(LONGEST_ARGUMENT + 1)
+                .read_to_end(&mut bytes)
+                .map_err(failed)?;
+            if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST_ARGUMENT) {
+                return Err(Error::Inline("it is too long"));
+            }
+            return match String::from_utf8(bytes) {
+                Ok(text) if !text.contains('\0') => Ok(Self::of_text(text)),
+                _ => Err(Error::Inline("it is not text")),
+            };
+        }
+        let name = path.to_str().ok_or(Error::BodyFileName)?;
+        Ok(Self {
+            bytes: fs::read(path).map_err(failed)?,
+            word: Word::File(name.to_owned()),
+        })
+    }
+
+    fn of_text(text: String) -> Self {
+        Self {
+            bytes: text.clone().into_bytes(),
+            word: Word::Text(text),
+        }
+    }
+}
+
+/// A word of a POSIX shell.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
+/// Linux takes arguments of 128 KiB, quotes included.
+const LONGEST_ARGUMENT: u64 = 96 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_a_quoted_word_as_it_was() {
+        for word in [
+            "",
+            "plain",
+            "a b",
+            "it's",
+            "''",
+            "$(reboot)",
+            "`reboot`",
+            "a\nb",
+            r"a\b",
+            "!x",
+            "~",
+            "{a,b}",
+            "*",
+            "a;b",
+            "æ",
+            "-n",
+        ] {
+            let script = format!("printf %s {}", quoted(word));
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.arg("-c").arg(script).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+    }
+}

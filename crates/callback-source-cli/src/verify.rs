@@ -1,0 +1,220 @@
+//! `verify`: which part of a saved webhook does not fit.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use callback_source::signature::{
+    SignatureRejection, SignatureRejectionKind,
+    webhook::{self, Claim, Examination, Misfit, Target},
+};
+use http::{Uri, request::Parts};
+use serde::Serialize;
+
+use crate::{Error, Outcome, args::VerifyArgs, output, saved, secret};
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
+    let secret = secret::read(&args.secret)?;
+    let (parts, body) = saved::read(&args.request)?;
+    let at = args.at.unwrap_or_else(SystemTime::now);
+    let url = args.url.as_ref();
+    let report = match webhook::examine(&parts, &body, &secret.into(), url, at, WINDOW) {
+        Ok(examination) => Report::of(&examination, &parts, url, at),
+        Err(unread) => Report::unread(&unread),
+    };
+    if args.json {
+        output::json(&report)?;
+    } else {
+        output::data(report.to_string().as_bytes())?;
+    }
+    if !report.fits {
+        report.say_hint(args);
+    }
+    Ok(match report.fits {
+        true => Outcome::Yes,
+        false => Outcome::No,
+    })
+}
+
+/// What is said of each part.
+#[derive(Debug, Serialize)]
+struct Report {
+    fits: bool,
+    date: Part,
+    content_hash: Part,
+    signature: Part,
+}
+
+/// A part. What could not be looked at neither fits nor differs.
+#[derive(Debug, Serialize)]
+struct Part {
+    fits: Option<bool>,
+    /// In a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip)]
+    text: String,
+}
+
+impl Report {
+    fn of(examination: &Examination, parts: &Parts, url: Option<&Uri>, at: SystemTime) -> Self {
+        let date = match &examination.date {
+            Ok(()) => Part::fits(),
+            Err(rejection) => Part::differs(rejection.kind().as_str(), off_by(parts, at)),
+        };
+        let content_hash = match &examination.content {
+            Ok(()) => Part::fits(),
+            Err(rejection) => Part::differs(
+                rejection.kind().as_str(),
+                "the body is not the one whose hash is in `x-ms-content-sha256`",
+            ),
+        };
+        let signature = match examination.signature {
+            Ok(()) => Part::fits(),
+            Err(misfit) => signature(misfit, parts, url),
+        };
+        Self::new(date, content_hash, signature)
+    }
+
+    /// Of a request whose headers cannot be read; the first that is wrong is known.
+    fn unread(rejection: &SignatureRejection) -> Self {
+        let text = match (rejection.kind(), rejection.header()) {
+            (SignatureRejectionKind::MissingHeader, Some(name)) => {
+                format!("the header `{name}` is missing")
+            }
+            (SignatureRejectionKind::DuplicateHeader, Some("host")) => {
+                "the host is said twice".to_owned()
+            }
+            (SignatureRejectionKind::DuplicateHeader, Some("x-vipps-authorization")) => {
+                "`x-vipps-authorization` is there twice, or not the same as `authorization`"
+                    .to_owned()
+            }
+            (SignatureRejectionKind::DuplicateHeader, Some(name)) => {
+                format!("the header `{name}` is there twice")
+            }
+            (SignatureRejectionKind::Algorithm, _) => {
+                "`authorization` is of another scheme than `HMAC-SHA256`".to_owned()
+            }
+            (SignatureRejectionKind::SignedHeaders, _) => {
+                "the signature is over other headers than `x-ms-date;host;x-ms-content-sha256`"
+                    .to_owned()
+            }
+            (_, Some(name)) => format!("the header `{name}` is not in its form"),
+            (kind, None) => kind.as_str().to_owned(),
+        };
+        let wrong = Part::differs(rejection.kind().as_str(), text);
+        let unknown = Part::unknown;
+        match rejection.header() {
+            Some("x-ms-date") => Self::new(wrong, unknown(), unknown()),
+            Some("x-ms-content-sha256") => Self::new(unknown(), wrong, unknown()),
+            _ => Self::new(unknown(), unknown(), wrong),
+        }
+    }
+
+    fn new(date: Part, content_hash: Part, signature: Part) -> Self {
+        let parts = [&date, &content_hash, &signature];
+        Self {
+            fits: parts.iter().all(|part| part.fits == Some(true)),
+            date,
+            content_hash,
+            signature,
+        }
+    }
+
+    fn say_hint(&self, args: &VerifyArgs) {
+        let old = self.date.reason == Some(SignatureRejectionKind::DateStale.as_str());
+        if old && args.at.is_none() {
+            output::say("hint", "say when the request arrived with `--at TIME`");
+        }
+        if self.signature.reason == Some(KEY_OR_TARGET) {
+            let hint = "say which URL was registered with `--url URL`, to know which of them";
+            output::say("hint", hint);
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "date: {}", self.date.text)?;
+        writeln!(f, "content hash: {}", self.content_hash.text)?;
+        writeln!(f, "signature: {}", self.signature.text)
+    }
+}
+
+impl Part {
+    fn fits() -> Self {
+        Self {
+            fits: Some(true),
+            reason: None,
+            text: "fits".to_owned(),
+        }
+    }
+
+    fn differs(reason: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            fits: Some(false),
+            reason: Some(reason),
+            text: text.into(),
+        }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            fits: None,
+            reason: None,
+            text: "not looked at".to_owned(),
+        }
+    }
+}
+
+fn off_by(parts: &Parts, at: SystemTime) -> String {
+    let Ok(claim) = Claim::of(&parts.headers) else {
+        return "cannot be read".to_owned();
+    };
+    let (off, which) = match at.duration_since(claim.date()) {
+        Ok(age) => (age, "old"),
+        Err(ahead) => (ahead.duration(), "ahead"),
+    };
+    let off = humantime::format_duration(Duration::from_secs(off.as_secs()));
+    let most = humantime::format_duration(WINDOW);
+    format!("{off} {which}, at most {most} count")
+}
+
+fn signature(misfit: Misfit, parts: &Parts, url: Option<&Uri>) -> Part {
+    let arrived = Target::of_request(parts).ok();
+    let registered = url.and_then(|url| Target::of_url(url).ok());
+    let (Some(arrived), Some(registered)) = (arrived, registered) else {
+        return Part::differs(KEY_OR_TARGET, "key, host or path differ");
+    };
+    let differs = |part: &'static str, arrived: &str, registered: &str| {
+        let (arrived, registered) = (arrived.escape_debug(), registered.escape_debug());
+        let text = format!(
+            "{part} differs: `{arrived}` arrived, `{registered}` was registered; let the proxy keep \
+             it, or pin it"
+        );
+        Part::differs(part, text)
+    };
+    match misfit {
+        Misfit::Host => differs("host", arrived.host(), registered.host()),
+        Misfit::Path => differs(
+            "path",
+            arrived.path_and_query(),
+            registered.path_and_query(),
+        ),
+        Misfit::Target => Part::differs(
+            "target",
+            "host and path differ, or the method: it was signed for the registered URL",
+        ),
+        _ => Part::differs(
+            "key",
+            "key differs: the secret is that of another registration, or was changed (it looks like \
+             base64 and is not decoded), or a signed header was changed",
+        ),
+    }
+}
+
+const KEY_OR_TARGET: &str = "key-or-target";
+
+/// As long as the layer has it.
+const WINDOW: Duration = Duration::from_secs(5 * 60);
