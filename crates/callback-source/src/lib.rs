@@ -65,6 +65,10 @@ mod state_file;
 pub mod verify;
 pub mod vipps;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "hickory")]
 pub use resolve::hickory::{HickoryResolver, NoDnsServer};
 pub use {

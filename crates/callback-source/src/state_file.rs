@@ -289,6 +289,21 @@ impl SavedQuestion {
     }
 }
 
+/// What a file of a set holds that is written when `now` is `utc` milliseconds since the epoch.
+#[cfg(fuzzing)]
+pub(crate) fn saved(set: &AllowSet, now: Instant, utc: u64) -> Vec<u8> {
+    let instant = now;
+    encode(set.save(), Clocks { instant, utc })
+}
+
+/// Restores a set from the text of a file. Says whether the text was taken.
+#[cfg(fuzzing)]
+pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: u64) -> bool {
+    let instant = now;
+    let saved = decode(text, Clocks { instant, utc });
+    saved.map(|saved| set.restore(saved, now)).is_ok()
+}
+
 fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
