@@ -1,4 +1,15 @@
 //! End-to-end tests.
 
+mod answers;
+mod connections;
+mod dns_failover;
+mod dns_faults;
 mod dns_server;
 mod http_client;
+mod life_cycle;
+mod outage;
+mod peers;
+mod service;
+mod state_file;
+mod strangers;
+mod tagging;

@@ -15,7 +15,8 @@
 //! [`DnsServer::pause`]. Names are given as text, in any case, with or without the last dot; a text
 //! that is no domain name is the caller's mistake, and the call panics. Nothing a client sends does.
 //!
-//! The questions are echoed as they were spelled. The log grows until [`DnsServer::clear_log`].
+//! The questions are echoed as they were spelled. The log grows until [`DnsServer::clear_log`], unless
+//! [`DnsServer::keep_log`]`(false)`.
 //!
 //! ```
 //! use integration_tests::dns::{DnsServer, Fault, RecordType};
@@ -222,6 +223,11 @@ impl DnsServer {
         self.shared.lock().log.clear();
     }
 
+    /// Sets whether questions are logged (at first, they are), for a server that runs for long.
+    pub fn keep_log(&self, keep: bool) {
+        self.shared.lock().log_off = !keep;
+    }
+
     /// Waits until [`count`](Self::count) is at least `n`.
     pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
         loop {
@@ -267,6 +273,7 @@ struct State {
     zone: Zone,
     faults: HashMap<FaultScope, Fault>,
     log: Vec<Asked>,
+    log_off: bool,
 }
 
 /// What to do about a packet.
@@ -330,7 +337,9 @@ impl Shared {
             at: Instant::now(),
         };
         let mut state = self.lock();
-        state.log.push(asked);
+        if !state.log_off {
+            state.log.push(asked);
+        }
         self.asked.notify_waiters();
         FaultScope::of(question).find_map(|scope| state.faults.get(&scope).copied())
     }

@@ -1,2 +1,71 @@
-//! The command `callback-source`.
-fn main() {}
+//! The command `callback-source`: looks up, checks and serves the callback servers of a payment
+//! provider.
+//!
+//! Exits with 0 for yes, 1 for no and 2 for an error. Data goes to stdout, the rest to stderr.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+mod args;
+mod config;
+mod error;
+
+mod output;
+mod report;
+
+mod check;
+mod lookup;
+mod serve;
+
+use args::{Args, Command};
+use error::Error;
+
+fn main() -> ExitCode {
+    match run(std::env::args_os()) {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Incomplete) => ExitCode::from(2),
+        Err(error) => {
+            output::failure(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What a command found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Everything is as asked for.
+    Yes,
+    /// Something is not.
+    No,
+    /// It cannot be said, and stderr says why.
+    Incomplete,
+}
+
+fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        // Also `--help` and `--version`.
+        Err(error) => {
+            // Nowhere is left to say it when this cannot be written.
+            let _ = error.print();
+            return Ok(match error.exit_code() {
+                0 => Outcome::Yes,
+                _ => Outcome::Incomplete,
+            });
+        }
+    };
+    match args.command {
+        Command::Lookup(args) => lookup::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), args::NAME, &mut script);
+            output::data(&script)?;
+            Ok(Outcome::Yes)
+        }
+    }
+}

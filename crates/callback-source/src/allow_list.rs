@@ -277,6 +277,7 @@ pub struct AllowListBuilder {
     hosts: Vec<HostName>,
     networks: Vec<IpNet>,
     state_file: Option<PathBuf>,
+    restore_only: bool,
     question_time_limit: Duration,
     recheck: Recheck,
 }
@@ -288,6 +289,7 @@ impl Default for AllowListBuilder {
             hosts: Vec::new(),
             networks: Vec::new(),
             state_file: None,
+            restore_only: false,
             question_time_limit: Duration::from_secs(5),
             recheck: Recheck::default(),
         }
@@ -405,6 +407,15 @@ impl AllowListBuilder {
     /// group or others is ignored with a warning.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
+        self.restore_only = false;
+        self
+    }
+
+    /// Starts with what a [state file](Self::state_file) holds, and never writes it: for a look at
+    /// what another process keeps.
+    pub fn restore_from(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_file = Some(path.into());
+        self.restore_only = true;
         self
     }
 
@@ -454,6 +465,7 @@ impl AllowListBuilder {
         }
         let shared = Arc::new(Shared::new(set, self.recheck, now));
         let cache = AnswerCache::new(resolver, floor, self.question_time_limit);
+        let state_file = state_file.filter(|_| !self.restore_only);
         let refresher = Refresher::new(Arc::clone(&shared), cache, state_file);
         (
             AllowList {

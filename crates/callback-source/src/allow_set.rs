@@ -10,13 +10,14 @@
 //!    linger.
 //! 3. **Stale.** While questions fail, the last valid answer counts for the stale window from the end
 //!    of its TTL. Linger and stale are independent: either open window admits.
-//! 4. **Denial.** "No such name" and "no such record" are believed only while another host's answer
-//!    is current; then the addresses linger and go. An unbelieved denial is a failure, and is
-//!    believed later if another host's answer arrives while it is still the last word. "No such
-//!    record" for a family that holds nothing is also believed on the strength of the same host's
-//!    other family: nothing can be lost by it, and most hosts have only one family.
-//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN speaks for
-//!    both.
+//! 4. **Denial.** "No such name" or "no such record" for a family that holds addresses is believed once
+//!    another host gave an answer that is not older than the denial, and is unexpired; then the
+//!    addresses linger and go. For a family that holds none, where nothing can be lost, any unexpired
+//!    answer of another host will do, and for "no such record" one of the same host's other family. An
+//!    unbelieved denial is a failure, and is believed later if what it takes arrives while it is still
+//!    the last word.
+//! 5. **Families** are independent: a failing AAAA neither drops nor freshens A. NXDOMAIN also says that
+//!    a family of which nothing is held does not exist; a family with addresses has its own question.
 //! 6. **Given up.** A question that failed for the whole stale window while another host answered no
 //!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
@@ -132,7 +133,9 @@ impl AllowSet {
             .clear();
         match self.accept(at, question, outcome, &mut notices) {
             Ok(answer) => self.answered(at, question.family, answer, now, &mut notices),
-            Err(error) if error.is_denial() && self.believes(at, question.family, &error, now) => {
+            Err(error)
+                if error.is_denial() && self.believes(at, question.family, &error, now, now) =>
+            {
                 self.denied(at, question.family, &error, now, now, &mut notices);
             }
             Err(error) => self.failed(at, question, error, now, &mut notices),
@@ -146,7 +149,6 @@ impl AllowSet {
     /// changes are reported when they happen; verdicts are right without it.
     pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -173,7 +175,6 @@ impl AllowSet {
         for host in before {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
     }
@@ -325,9 +326,13 @@ impl AllowSet {
             lingering.truncate(self.rules.max_lingering);
             host.lingering = lingering.into_iter().collect();
         }
-        self.end_windows(now);
         self.settle(now, &mut notices);
         notices
+    }
+
+    pub(crate) fn is_unasked(&self, question: &Question) -> bool {
+        let host = self.hosts.iter().find(|host| host.name == question.host);
+        host.is_some_and(|host| !host.records[question.family as usize].tried)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -374,20 +379,31 @@ impl AllowSet {
         Ok(Answer::new(kept, answer.ttl()))
     }
 
-    /// Rule 4.
-    fn believes(&self, at: usize, family: Family, error: &ResolveError, now: Instant) -> bool {
-        let mut others = self
+    /// Rule 4. In a zone that denies everything, hosts that have not been asked again yet must not
+    /// bear out the denials of those that have.
+    fn believes(
+        &self,
+        at: usize,
+        family: Family,
+        error: &ResolveError,
+        denied_at: Instant,
+        now: Instant,
+    ) -> bool {
+        let own = &self.hosts[at].records;
+        let others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        if others.any(|(_, host)| host.records.iter().any(|records| records.is_current(now))) {
-            return true;
+        let mut current = others
+            .flat_map(|(_, host)| &host.records)
+            .filter(|records| records.is_current(now));
+        if own[family as usize].held.is_some() {
+            let is_later = |held: &Held| denied_at <= held.answered_at;
+            return current.any(|records| records.held.as_ref().is_some_and(is_later));
         }
-        let records = &self.hosts[at].records;
-        error.kind() == ResolveErrorKind::NoData
-            && records[family as usize].held.is_none()
-            && records.iter().any(|records| records.is_current(now))
+        let own_current = || own.iter().any(|records| records.is_current(now));
+        current.next().is_some() || (error.kind() == ResolveErrorKind::NoData && own_current())
     }
 
     fn answered(
@@ -450,23 +466,17 @@ impl AllowSet {
         let host = &mut self.hosts[at];
         let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
         let ttl_ends = after(denied_at, ttl.clamp(self.rules.min_ttl, self.rules.max_ttl));
-        for denied in Family::ALL {
-            if denied != family && error.kind() != ResolveErrorKind::NxDomain {
-                continue;
+        for of in &mut host.records {
+            if error.kind() == ResolveErrorKind::NxDomain && of.held.is_none() {
+                of.denied = true;
+                of.window_from = ttl_ends;
             }
-            let records = &mut host.records[denied as usize];
-            if records
-                .held
-                .as_ref()
-                .is_some_and(|held| denied_at < held.answered_at)
-            {
-                continue;
-            }
-            records.denied = true;
-            records.window_from = ttl_ends;
-            if let Some(held) = records.held.take() {
-                host.linger(held.addresses.into(), &self.rules, now, notices);
-            }
+        }
+        let records = &mut host.records[family as usize];
+        records.denied = true;
+        records.window_from = ttl_ends;
+        if let Some(held) = records.held.take() {
+            host.linger(held.addresses.into(), &self.rules, now, notices);
         }
         let records = &mut host.records[family as usize];
         records.failing = None;
@@ -519,6 +529,7 @@ impl AllowSet {
     }
 
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        self.end_windows(now);
         self.believe_late(now, notices);
         self.all_tried |= self
             .hosts
@@ -560,7 +571,7 @@ impl AllowSet {
                     ..
                 }) = failing
                     && error.is_denial()
-                    && self.believes(at, family, &error, now)
+                    && self.believes(at, family, &error, denied_at, now)
                 {
                     self.denied(at, family, &error, denied_at, now, notices);
                 }
@@ -572,52 +583,62 @@ impl AllowSet {
     fn known(&self, at: usize, family: Family, now: Instant) -> Span {
         let records = &self.hosts[at].records[family as usize];
         let heard = records.held.is_some() || records.denied;
-        match &records.failing {
-            Some(failing) if self.another_answered(at, failing.since) => match heard {
-                true => Span::ALWAYS,
-                false => Span::from(after(records.window_from, self.rules.stale_for)),
+        let heard_until = heard.then(|| records.window_ends(&self.rules));
+        let failing = records.failing.as_ref();
+        match failing.and_then(|failing| self.another_answers_until(at, failing.since)) {
+            Some(until) => Span {
+                from: match heard_until {
+                    Some(_) => None,
+                    None => Some(after(records.window_from, self.rules.stale_for)),
+                },
+                until: Some(heard_until.map_or(until, |heard| heard.max(until))),
             },
-            _ if heard => Span::until(records.window_ends(&self.rules)),
-            _ => Span::never(now),
+            None => heard_until.map_or_else(|| Span::never(now), Span::until),
         }
     }
 
-    fn another_answered(&self, at: usize, since: Instant) -> bool {
-        let mut others = self
+    /// Until when another host has an answer that came at this time or later.
+    fn another_answers_until(&self, at: usize, since: Instant) -> Option<Instant> {
+        let others = self
             .hosts
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != at);
-        let answered = |records: &Records| {
+        let answered = |records: &&Records| {
             records
                 .held
                 .as_ref()
                 .is_some_and(|held| !held.restored && since <= held.answered_at)
         };
-        others.any(|(_, host)| host.records.iter().any(answered))
+        others
+            .flat_map(|(_, host)| host.records.iter().filter(answered))
+            .map(|records| records.window_ends(&self.rules))
+            .max()
     }
 
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
+        let counts = now < records.window_ends(&self.rules);
+        let held = records.held.as_ref().filter(|_| counts);
         let given_up = |failing: &Failing| {
-            records.window_ends(&self.rules) <= now && self.another_answered(at, failing.since)
+            !counts
+                && self
+                    .another_answers_until(at, failing.since)
+                    .is_some_and(|until| now < until)
         };
         FamilyHealth {
             family,
             state: match &records.failing {
                 Some(failing) if given_up(failing) => State::Failed,
                 Some(_) => State::Failing,
-                None if records.held.is_some() => State::Answered,
-                None if records.denied => State::Denied,
+                None if held.is_some() => State::Answered,
+                None if records.denied && counts => State::Denied,
                 None if records.tried => State::Expired,
                 None => State::Unasked,
             },
-            addresses: records
-                .held
-                .as_ref()
-                .map_or_else(Vec::new, |held| held.addresses.to_vec()),
-            ttl: records.held.as_ref().map(|held| held.ttl),
-            answered_at: records.held.as_ref().map(|held| held.answered_at),
+            addresses: held.map_or_else(Vec::new, |held| held.addresses.to_vec()),
+            ttl: held.map(|held| held.ttl),
+            answered_at: held.map(|held| held.answered_at),
             dropped: records.dropped.clone(),
             failing_since: records.failing.as_ref().map(|failing| failing.since),
             last_error: records
@@ -840,6 +861,9 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
+        if rules.linger.is_zero() {
+            return;
+        }
         self.lingering
             .extend(left.into_iter().map(|address| (address, now)));
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
@@ -921,11 +945,11 @@ impl Host {
 }
 
 impl Records {
-    /// Whether a valid answer of DNS itself is current: its TTL has not ended, or its refresh is
-    /// under way.
+    /// Whether a valid answer of DNS itself is current: its TTL has not ended. An answer whose refresh
+    /// is under way does not tell whether DNS still answers at all.
     fn is_current(&self, now: Instant) -> bool {
         let held = self.held.as_ref().filter(|held| !held.restored);
-        held.is_some_and(|held| now < self.current_until(held))
+        held.is_some_and(|held| now < held.ttl_ends)
     }
 
     fn current_until(&self, held: &Held) -> Instant {
@@ -962,6 +986,9 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// As good as for ever, and safe to add.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests;

@@ -28,8 +28,9 @@ pub(crate) struct AnswerCache {
 pub(crate) enum Asked {
     /// It was asked just now.
     Now(Result<Answer, ResolveError>),
-    /// It was asked at this time, which is not long enough ago to ask again.
-    Before(Instant),
+    /// It was asked at this time, which is not long enough ago to ask again; with what came of it,
+    /// the TTL less what has passed of it.
+    Before(Instant, Result<Answer, ResolveError>),
 }
 
 impl AnswerCache {
@@ -63,23 +64,38 @@ impl AnswerCache {
             let keep = ttl.clamp(LEAST_KEPT, LONGEST_KEPT).max(max_age);
             Op::Put(Outcome {
                 asked_at,
+                answered_at: Instant::now(),
                 keep,
                 result,
             })
         };
-        match self
+        let kept = self
             .outcomes
             .entry(question.clone())
             .and_compute_with(replace)
-            .await
-        {
+            .await;
+        match kept {
             CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
                 Asked::Now(entry.into_value().result)
             }
             CompResult::Unchanged(entry) | CompResult::Removed(entry) => {
-                Asked::Before(entry.into_value().asked_at)
+                let Outcome {
+                    asked_at,
+                    answered_at,
+                    result,
+                    ..
+                } = entry.into_value();
+                let age = answered_at.elapsed();
+                let rest = |answer: Answer| {
+                    let ttl = answer.ttl().saturating_sub(age);
+                    Answer::new(answer.addresses().iter().copied(), ttl)
+                };
+                Asked::Before(asked_at, result.map(rest))
             }
-            CompResult::StillNone(_) => Asked::Before(Instant::now()),
+            CompResult::StillNone(_) => {
+                let never = Err(ResolveError::new(ResolveErrorKind::Other));
+                Asked::Before(Instant::now(), never)
+            }
         }
     }
 
@@ -104,6 +120,7 @@ impl AnswerCache {
 #[derive(Clone)]
 struct Outcome {
     asked_at: Instant,
+    answered_at: Instant,
     keep: Duration,
     result: Result<Answer, ResolveError>,
 }

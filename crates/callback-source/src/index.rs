@@ -108,13 +108,6 @@ impl Span {
         }
     }
 
-    pub(crate) fn from(from: Instant) -> Self {
-        Self {
-            from: Some(from),
-            ..Self::ALWAYS
-        }
-    }
-
     pub(crate) fn never(now: Instant) -> Self {
         Self {
             from: Some(now),

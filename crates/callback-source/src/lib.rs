@@ -30,7 +30,7 @@
 //! ```
 //!
 //! A listed address does not prove that the provider sent a request: outbound addresses of clouds are
-//! shared. Check the callback's token or signature as well.
+//! shared. Check the callback's token or signature as well: the feature `signature` adds both.
 //!
 //! # Reading order
 //!
@@ -44,6 +44,7 @@
 //! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
 //! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
+//! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
 mod host_name;
 mod resolve;
@@ -62,6 +63,8 @@ mod observe;
 mod refresh;
 mod state_file;
 
+#[cfg(feature = "signature")]
+pub mod signature;
 pub mod verify;
 pub mod vipps;
 

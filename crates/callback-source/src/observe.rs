@@ -119,15 +119,66 @@ pub(crate) fn refused(
         return;
     }
     let hosts: Vec<_> = set.hosts().map(|host| host.as_str()).collect();
+    let what = if tagged {
+        "let through with a tag"
+    } else {
+        "refused"
+    };
     warn!(
         target: TARGET,
         peer = rejection.peer().map(tracing::field::display),
         reason = rejection.kind().as_str(),
-        tagged,
         hosts = hosts.join(","),
         left_out,
-        "callback refused"
+        "callback {what}"
     );
+}
+
+#[cfg(feature = "signature")]
+pub(crate) fn proven(signed: &crate::signature::Signed) {
+    debug!(target: TARGET, proof = ?signed.proof(), "callback proven");
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_proofs_total", "verdict" => "valid").increment(1);
+}
+
+#[cfg(feature = "signature")]
+pub(crate) fn unproven(
+    rejection: &crate::signature::SignatureRejection,
+    peer: Option<IpAddr>,
+    tagged: bool,
+    log: &RefusalLog,
+    now: Instant,
+) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_proofs_total", "verdict" => rejection.kind().as_str())
+        .increment(1);
+    let Some(left_out) = log.admits(peer, now) else {
+        return;
+    };
+    warn!(
+        target: TARGET,
+        peer = peer.map(tracing::field::display),
+        reason = rejection.kind().as_str(),
+        header = rejection.header(),
+        cause = std::error::Error::source(rejection).map(tracing::field::display),
+        tagged,
+        left_out,
+        "callback not proven"
+    );
+}
+
+/// Said once: it shows with the first request that anybody makes.
+#[cfg(feature = "signature")]
+pub(crate) fn no_layer() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        error!(
+            target: TARGET,
+            "a policy asks for a verdict that no layer gave, so every callback is refused; put \
+             `RequireProofLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
+             `VerifyTokenLayer`"
+        );
+    });
 }
 
 /// Reports what happens to a set; a question that keeps failing is reported now and then only.

@@ -75,8 +75,12 @@ impl Refresher {
             let set = self.shared.published.load_full();
             let mut wake_at = set.next_change_at(now);
             for (question, due_at) in set.questions() {
-                let delay = self.delays.get(&question).copied().unwrap_or_default();
-                let due_at = due_at + delay;
+                // A host that was taken out and put back is not put off.
+                let delay = self
+                    .delays
+                    .get(&question)
+                    .filter(|_| !set.is_unasked(&question));
+                let due_at = due_at + delay.copied().unwrap_or_default();
                 if due_at <= now {
                     lookups.start(&self.cache, question, Duration::ZERO);
                 } else if !lookups.asking.contains(&question) {
@@ -135,10 +139,18 @@ impl Refresher {
                 );
                 let jitter = Duration::from_millis(fastrand::u64(0..=MOST_JITTER_MS));
                 self.delays.insert(question, jitter);
+                let set = self.shared.published.load();
+                self.delays
+                    .retain(|asked, _| set.hosts().any(|host| *host == asked.host));
             }
             // Due, but not to be asked yet: the host was taken out and put back.
-            Asked::Before(asked_at) => {
-                let set = self.shared.published.load();
+            Asked::Before(asked_at, outcome) => {
+                let set = self.shared.published.load_full();
+                if set.is_unasked(&question) {
+                    self.shared
+                        .update(|set, now| set.apply(&question, outcome, now));
+                    return;
+                }
                 let due_at = set.questions().find(|(due, _)| *due == question);
                 if let Some((_, due_at)) = due_at {
                     let floor_ends = asked_at + set.rules().min_ttl;

@@ -103,7 +103,8 @@ impl StateFile {
 #[derive(Clone, Copy)]
 struct Clocks {
     instant: Instant,
-    utc: u64,
+    /// Since the Unix epoch.
+    utc: Duration,
 }
 
 impl Clocks {
@@ -113,24 +114,24 @@ impl Clocks {
             .unwrap_or_default();
         Self {
             instant: Instant::now(),
-            utc: millis(utc),
+            utc,
         }
     }
 
+    /// In whole milliseconds, never later than it was: rounding must not stretch a window either.
     fn utc_of(self, instant: Instant) -> u64 {
-        match instant.checked_duration_since(self.instant) {
-            Some(ahead) => self.utc.saturating_add(millis(ahead)),
-            None => self.utc.saturating_sub(millis(self.instant - instant)),
-        }
+        millis(match instant.checked_duration_since(self.instant) {
+            Some(ahead) => self.utc.saturating_add(ahead),
+            None => self.utc.saturating_sub(self.instant - instant),
+        })
     }
 
     /// Fails for a time that is too long ago for the clock of this machine.
     fn instant_of(self, utc: u64) -> Option<Instant> {
+        let utc = Duration::from_millis(utc);
         match utc.checked_sub(self.utc) {
-            Some(ahead) => self.instant.checked_add(Duration::from_millis(ahead)),
-            None => self
-                .instant
-                .checked_sub(Duration::from_millis(self.utc - utc)),
+            Some(ahead) => self.instant.checked_add(ahead),
+            None => self.instant.checked_sub(self.utc - utc),
         }
     }
 }
@@ -190,7 +191,10 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
     let question = |records: &[SavedRecords], family| {
         let records = records.iter().find(|records| records.family == family);
         SavedQuestion {
-            window_from: records.map_or(clocks.utc, |records| clocks.utc_of(records.window_from)),
+            window_from: records.map_or_else(
+                || millis(clocks.utc),
+                |records| clocks.utc_of(records.window_from),
+            ),
             denied: records.is_some_and(|records| records.denied),
             answer: records
                 .and_then(|records| records.answer.as_ref())
@@ -214,7 +218,7 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
     });
     let document = Document {
         version: VERSION,
-        written_at: clocks.utc,
+        written_at: millis(clocks.utc),
         hosts: hosts.collect(),
     };
     serde_json::to_vec_pretty(&document).expect("the document has only string keys")
@@ -227,10 +231,9 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
     }
     let document: Document = serde_json::from_slice(text).map_err(Unusable::Malformed)?;
     let written_at = document.written_at;
-    if clocks.utc.saturating_add(CLOCK_STEP) < written_at {
-        return Err(Unusable::Future(Duration::from_millis(
-            written_at - clocks.utc,
-        )));
+    let now = millis(clocks.utc);
+    if now.saturating_add(CLOCK_STEP) < written_at {
+        return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
     let mut hosts = Vec::new();
@@ -407,6 +410,7 @@ mod tests {
     use super::*;
 
     fn clocks(utc: u64) -> Clocks {
+        let utc = Duration::from_millis(utc);
         Clocks {
             instant: Instant::now(),
             utc,
@@ -451,11 +455,11 @@ mod tests {
         // An hour later, by a process whose own clock started elsewhere.
         let later = Clocks {
             instant: before.instant + Duration::from_secs(3600 + 7777),
-            utc: NOW + 3_600_000,
+            utc: Duration::from_millis(NOW + 3_600_000),
         };
         let shifted = Clocks {
             instant: before.instant + Duration::from_secs(7777),
-            utc: NOW,
+            utc: Duration::from_millis(NOW),
         };
         assert_eq!(decode(&text, later).unwrap(), saved(shifted));
     }
@@ -465,11 +469,34 @@ mod tests {
         let before = clocks(NOW);
         for step in [-86_400_000, 86_400_000] {
             let stepped = Clocks {
-                utc: NOW.saturating_add_signed(step),
+                utc: Duration::from_millis(NOW.saturating_add_signed(step)),
                 ..before
             };
             let text = encode(saved(before), stepped);
             assert_eq!(decode(&text, stepped).unwrap(), saved(before));
+        }
+    }
+
+    #[test]
+    fn no_number_of_restarts_moves_a_time_ahead() {
+        let start = clocks(NOW);
+        let mut state = saved(start);
+        let first = state.clone();
+        for restart in 1..1000u64 {
+            let since = Duration::from_micros(restart * 777);
+            let now = Clocks {
+                instant: start.instant + since,
+                utc: start.utc + since,
+            };
+            let text = encode(state, now);
+            state = decode(&text, now).unwrap();
+        }
+        for (records, first) in state[0].records.iter().zip(&first[0].records) {
+            assert!(records.window_from <= first.window_from);
+            assert!(first.window_from - records.window_from < Duration::from_millis(2));
+        }
+        for (address, left_at) in &state[0].lingering {
+            assert!(*left_at <= first[0].lingering[address]);
         }
     }
 
@@ -496,13 +523,13 @@ mod tests {
             assert!(error.contains(reason), "{error}");
         }
         let early = Clocks {
-            utc: NOW - CLOCK_STEP - 1,
+            utc: Duration::from_millis(NOW - CLOCK_STEP - 1),
             ..before
         };
         let error = decode(good.as_bytes(), early).unwrap_err().to_string();
         assert!(error.contains("check this machine's clock"), "{error}");
         let early = Clocks {
-            utc: NOW - CLOCK_STEP,
+            utc: Duration::from_millis(NOW - CLOCK_STEP),
             ..before
         };
         assert!(decode(good.as_bytes(), early).is_ok());

@@ -250,15 +250,21 @@ impl RejectionKind {
 
     pub(crate) fn description(self) -> &'static str {
         match self {
-            Self::NotListed => "this address may not send callbacks\n",
-            Self::Unresolved => "the callback servers cannot be looked up right now, try again\n",
-            Self::NoPeer => "the caller's address is unknown: the service is not set up properly\n",
-            Self::ForwardedMissing => "the proxy does not say who the caller is\n",
-            Self::ForwardedMalformed => "the proxy names no address as the caller's\n",
-            Self::AllTrusted => "the proxy names proxies only\n",
-            Self::TooManyHops => "the proxy names too many proxies\n",
-            Self::Duplicate => "the proxy names several callers\n",
+            Self::NotListed => "this address may not send callbacks",
+            Self::Unresolved => "the callback servers cannot be looked up right now, try again",
+            Self::NoPeer => "the caller's address is unknown: the service is not set up properly",
+            Self::ForwardedMissing => "the proxy does not say who the caller is",
+            Self::ForwardedMalformed => "the proxy names no address as the caller's",
+            Self::AllTrusted => "the proxy names proxies only",
+            Self::TooManyHops => "the proxy names too many proxies",
+            Self::Duplicate => "the proxy names several callers",
         }
+    }
+}
+
+impl fmt::Display for RejectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

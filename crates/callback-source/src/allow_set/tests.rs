@@ -441,17 +441,47 @@ mod denials {
     const DENIALS: [ResolveErrorKind; 2] = [ResolveErrorKind::NxDomain, ResolveErrorKind::NoData];
 
     #[test]
-    fn a_denial_is_believed_while_another_host_answers_and_its_addresses_linger_and_go() {
+    fn a_denial_is_believed_once_another_host_answers_and_its_addresses_linger_and_go() {
         for kind in DENIALS {
             let mut world = World::new(2);
             world.sunny(60);
-            world.at(30 * SECOND).fail(0, Family::V4, kind);
+            world.at(60 * SECOND).fail(0, Family::V4, kind);
+            assert_eq!(world.state(0, Family::V4), State::Failing);
+            assert_eq!(world.says("20.0.0.1"), "stale");
+            world
+                .at(61 * SECOND)
+                .answer(1, Family::V4, 60, &["20.0.1.1"]);
             assert_eq!(world.state(0, Family::V4), State::Denied);
             assert_eq!(world.says("20.0.0.1"), "lingering");
-            world.at(30 * SECOND + HOUR - MS);
+            world.at(61 * SECOND + HOUR - MS);
             assert_eq!(world.says("20.0.0.1"), "lingering");
-            world.at(30 * SECOND + HOUR);
+            world.at(61 * SECOND + HOUR);
             assert_eq!(world.says("20.0.0.1"), "not-listed");
+        }
+    }
+
+    #[test]
+    fn hosts_that_were_not_asked_again_yet_bear_out_no_denial() {
+        for kind in DENIALS {
+            let mut world = World::new(4);
+            for number in 0..4 {
+                let ttl = 60 + 20 * number as u64;
+                world.answer(number, Family::V4, ttl, &[&own_address(number)]);
+            }
+            // The zone breaks, and each host is asked as its TTL ends.
+            for round in 0..120u32 {
+                for number in 0..4u32 {
+                    let at = (60 + 20 * number + 60 * round) * SECOND;
+                    world.at(at).fail(number as usize, Family::V4, kind);
+                }
+            }
+            for number in 0..4 {
+                assert_eq!(
+                    world.says(&own_address(number)),
+                    "stale",
+                    "{kind:?} {number}"
+                );
+            }
         }
     }
 
@@ -523,19 +553,25 @@ mod denials {
     }
 
     #[test]
-    fn nxdomain_denies_both_families_and_no_data_only_its_own() {
+    fn nxdomain_settles_an_empty_family_and_leaves_one_with_addresses_to_its_own_question() {
         let mut world = World::new(2);
-        world.sunny(60);
-        world.answer(0, Family::V6, 60, &["2a01::1"]);
+        world.answer(1, Family::V4, 60, &["20.0.1.1"]);
+        world.fail(1, Family::V6, ResolveErrorKind::NoData);
+        world.fail(0, Family::V4, ResolveErrorKind::NxDomain);
+        assert_eq!(
+            world.says("2a01::9"),
+            "not-listed",
+            "nobody asked for AAAA yet"
+        );
+        // Some load balancers answer NXDOMAIN to AAAA, RFC 4074 section 4.2.
+        let mut world = World::new(2);
+        world.sunny(3600);
         world
             .at(10 * SECOND)
-            .fail(0, Family::V4, ResolveErrorKind::NoData);
-        assert_eq!(world.says("20.0.0.1"), "lingering");
-        assert_eq!(world.says("2a01::1"), "fresh");
-        world
-            .at(20 * SECOND)
-            .fail(0, Family::V4, ResolveErrorKind::NxDomain);
-        assert_eq!(world.says("2a01::1"), "lingering");
+            .fail(0, Family::V6, ResolveErrorKind::NxDomain);
+        world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        assert_eq!(world.says("20.0.0.1"), "fresh");
+        assert_eq!(world.says("2a01::9"), "not-listed");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl std::fmt::Debug for HickoryResolver {
 /// There is no DNS server to ask: the system's configuration names none or cannot be read, or the
 /// list of servers is empty.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("there is no DNS server to ask; name one explicitly")]
+#[error("there is no DNS server to ask")]
 pub struct NoDnsServer(#[source] NetError);
 
 fn system_servers() -> Result<Vec<SocketAddr>, NoDnsServer> {
@@ -259,6 +259,10 @@ impl Chain {
     /// now `self.name`, has to be asked for.
     fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
         let before = self.hops;
+        if message.response_code == ResponseCode::NXDomain {
+            // With an alias in the answer: its target does not exist. With addresses: nonsense.
+            return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
+        }
         while let Some((target, ttl)) = cname_of(&self.name, message) {
             self.hops += 1;
             if self.hops > MOST_HOPS {
@@ -286,8 +290,8 @@ impl Chain {
                 Duration::from_secs(ttl.into()),
             )));
         }
-        if message.response_code == ResponseCode::NXDomain || self.hops == before {
-            // An alias whose target does not exist, or an answer to something else.
+        if self.hops == before {
+            // An answer to something else.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         match negative_ttl(message) {

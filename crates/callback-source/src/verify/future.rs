@@ -38,6 +38,7 @@ pin_project! {
     {
         Inner { #[pin] future: S::Future },
         Waiting { waiting: Option<Box<Waiting<S, R, ReqBody>>> },
+        Admitted { admitted: Option<Box<Admitted<S, ReqBody>>> },
         Rejected { response: Option<Response<ResBody>> },
     }
 }
@@ -46,9 +47,14 @@ pin_project! {
 struct Waiting<S, R, ReqBody> {
     settled: Pin<Box<dyn Future<Output = Verdict> + Send>>,
     request: Request<ReqBody>,
-    /// Found ready before the request was taken.
     inner: S,
     judge: Judge<R>,
+}
+
+/// A request that was let in after all, while the inner service gets ready for it.
+struct Admitted<S, ReqBody> {
+    request: Request<ReqBody>,
+    inner: S,
 }
 
 impl<S, R, ReqBody, ResBody> ResponseFuture<S, R, ReqBody, ResBody>
@@ -109,17 +115,27 @@ where
                     let place = waiting.take().expect("it was there a line above");
                     let Waiting {
                         mut request,
-                        mut inner,
+                        inner,
                         judge,
                         ..
                     } = *place;
                     let next = match act(&judge.allow, judge.mode, verdict, &mut request) {
-                        Ok(()) => State::Inner {
-                            future: inner.call(request),
+                        Ok(()) => State::Admitted {
+                            admitted: Some(Box::new(Admitted { request, inner })),
                         },
                         Err(rejection) => State::Rejected {
                             response: Some(judge.response.response(&rejection)),
                         },
+                    };
+                    state.set(next);
+                }
+                StateProjection::Admitted { admitted } => {
+                    let place = admitted.as_mut().expect("polled after it was done");
+                    ready!(place.inner.poll_ready(cx))?;
+                    let place = admitted.take().expect("it was there a line above");
+                    let Admitted { request, mut inner } = *place;
+                    let next = State::Inner {
+                        future: inner.call(request),
                     };
                     state.set(next);
                 }

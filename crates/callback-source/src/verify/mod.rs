@@ -63,7 +63,7 @@ pub mod forwarded;
 mod future;
 mod layer;
 mod peer;
-mod response;
+pub(crate) mod response;
 mod service;
 mod tag;
 

@@ -1,6 +1,8 @@
 //! What a refused sender gets.
 
-use http::{HeaderValue, Response, header};
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::Rejection;
 
@@ -22,17 +24,19 @@ use crate::Rejection;
 /// );
 /// ```
 ///
+/// `E` is the reason: a [`Rejection`], or that of a layer of the module `signature`.
+///
 /// Do not answer 2xx: the sender would believe that the callback was delivered.
-pub trait RejectionResponse<B> {
+pub trait RejectionResponse<B, E = Rejection> {
     /// The response to a request that was refused for this reason.
-    fn response(&self, rejection: &Rejection) -> Response<B>;
+    fn response(&self, rejection: &E) -> Response<B>;
 }
 
-impl<F, B> RejectionResponse<B> for F
+impl<F, B, E> RejectionResponse<B, E> for F
 where
-    F: Fn(&Rejection) -> Response<B>,
+    F: Fn(&E) -> Response<B>,
 {
-    fn response(&self, rejection: &Rejection) -> Response<B> {
+    fn response(&self, rejection: &E) -> Response<B> {
         self(rejection)
     }
 }
@@ -47,15 +51,24 @@ where
     B: From<&'static str>,
 {
     fn response(&self, rejection: &Rejection) -> Response<B> {
-        let mut response = Response::new(B::from(rejection.kind().description()));
-        *response.status_mut() = rejection.status();
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-        if let Some(pause) = rejection.retry_after() {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, pause.as_secs().into());
-        }
-        response
+        let text = rejection.kind().description();
+        plain_text(rejection.status(), text, rejection.retry_after())
     }
+}
+
+pub(crate) fn plain_text<B: From<&'static str>>(
+    status: StatusCode,
+    text: &'static str,
+    retry_after: Option<Duration>,
+) -> Response<B> {
+    let mut response = Response::new(B::from(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    if let Some(pause) = retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, pause.as_secs().into());
+    }
+    response
 }

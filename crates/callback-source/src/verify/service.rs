@@ -12,8 +12,8 @@ use crate::{AllowList, Allowed, Rejection, Verdict, observe};
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
 ///
-/// The inner service must be [`Clone`], since a request may have to wait for its verdict after the
-/// inner service was found ready.
+/// The inner service must be [`Clone`], since a request may have to wait for its verdict; the clone it
+/// waits with is made ready when it has one.
 #[derive(Clone, Debug)]
 pub struct VerifySource<S, P, R = PlainText> {
     pub(super) inner: S,
@@ -45,9 +45,10 @@ where
                 if !verdict.is_allowed()
                     && let Some(settled) = self.allow.recheck(peer)
                 {
-                    // The one that was found ready goes with the request.
-                    let clone = self.inner.clone();
-                    let inner = std::mem::replace(&mut self.inner, clone);
+                    // Not the one that was found ready: it may hold one of the inner service's
+                    // places, which a listed peer must not wait for.
+                    let inner = self.inner.clone();
+                    self.inner = inner.clone();
                     let judge = Judge {
                         allow: self.allow.clone(),
                         mode: self.mode,

@@ -1,0 +1,145 @@
+//! What was typed means this.
+
+use callback_source::{AllowList, AllowListBuilder, HickoryResolver, HostName, vipps};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+use crate::{
+    Error,
+    args::{CommonArgs, Environment, LogFormat},
+};
+
+/// Whose addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Those that call the merchant.
+    Callers,
+    /// The server that the merchant calls.
+    Api,
+}
+
+/// A list that is ready to be spawned.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) list: AllowListBuilder,
+    pub(crate) resolver: HickoryResolver,
+}
+
+impl Config {
+    /// For a command that asks once: a state file is read, and never written, so that a look does
+    /// not change what a server restores.
+    pub(crate) fn once(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
+        let mut config = Self::new(args, subject)?;
+        if let Some(path) = &args.state_file {
+            config.list = config.list.restore_from(path);
+        }
+        Ok(config)
+    }
+
+    /// For a command that goes on.
+    pub(crate) fn lasting(args: &CommonArgs) -> Result<Self, Error> {
+        let mut config = Self::new(args, Subject::Callers)?;
+        if let Some(path) = &args.state_file {
+            config.list = config.list.state_file(path);
+        }
+        Ok(config)
+    }
+
+    fn new(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
+        let mut list = AllowList::builder().hosts(hosts(args, subject));
+        if subject == Subject::Callers {
+            for network in &args.allow {
+                list = list.net(*network)?;
+            }
+        }
+        if args.min_ttl.is_some() || args.max_ttl.is_some() {
+            let rules = callback_source::allow_set::Rules::default();
+            let least = args.min_ttl.unwrap_or(rules.min_ttl);
+            list = list.ttl_bounds(least, args.max_ttl.unwrap_or(rules.max_ttl))?;
+        }
+        if let Some(linger) = args.linger {
+            list = list.linger(linger);
+        }
+        if let Some(stale_for) = args.stale_for {
+            list = list.stale_for(stale_for);
+        }
+        if args.allow_special_addresses {
+            list = list.insecure_allow_special_addresses();
+        }
+        let resolver = if args.dns_server.is_empty() {
+            HickoryResolver::from_system_conf()?
+        } else {
+            HickoryResolver::from_servers(args.dns_server.iter().copied())?
+        };
+        Ok(Self { list, resolver })
+    }
+}
+
+fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
+    let named = args
+        .environment
+        .iter()
+        .map(|environment| match environment {
+            Environment::Production => vipps::Environment::Production,
+            Environment::Test => vipps::Environment::Test,
+        });
+    let mut environments: Vec<_> = named.collect();
+    let nothing_else = args.host.is_empty() && args.allow.is_empty();
+    if environments.is_empty() && (nothing_else || subject == Subject::Api) {
+        environments.push(vipps::Environment::Production);
+    }
+    match subject {
+        Subject::Api => environments
+            .into_iter()
+            .map(vipps::Environment::api_host)
+            .collect(),
+        Subject::Callers => environments
+            .into_iter()
+            .flat_map(vipps::Environment::hosts)
+            .chain(args.host.iter().cloned())
+            .collect(),
+    }
+}
+
+/// Logs for a command that asks once. What became of each question it says itself, so the events
+/// about that are left out, unless a filter was given.
+pub(crate) fn log_once(args: &CommonArgs) -> Result<(), Error> {
+    log(args, "warn", |metadata| {
+        metadata.fields().field("question").is_none()
+    })
+}
+
+/// Logs for a command that goes on.
+pub(crate) fn log_lasting(args: &CommonArgs) -> Result<(), Error> {
+    log(args, "warn,callback_source=info", |_| true)
+}
+
+fn log(
+    args: &CommonArgs,
+    default: &str,
+    by_default: fn(&tracing::Metadata<'_>) -> bool,
+) -> Result<(), Error> {
+    let filter = args.log.as_deref().unwrap_or(default);
+    let wanted = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|cause| Error::LogFilter {
+            filter: filter.to_owned(),
+            cause,
+        })?;
+    let given = args.log.is_some();
+    let worded = filter_fn(move |metadata| given || by_default(metadata));
+    // Without this, a reader that went away would be a panic.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    let lines = match args.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(worded))
+        .with(wanted)
+        .init();
+    Ok(())
+}

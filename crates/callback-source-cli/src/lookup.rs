@@ -1,0 +1,150 @@
+//! `lookup`: the addresses that would be admitted.
+
+use std::{fmt::Write, net::IpAddr};
+
+use callback_source::{
+    Family,
+    allow_set::{HostHealth, State},
+};
+use ipnet::IpNet;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    Error, Outcome,
+    args::LookupArgs,
+    config::{self, Config, Subject},
+    output,
+    report::{self, HostReport},
+};
+
+pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
+    config::log_once(&args.common)?;
+    let subject = match args.api {
+        true => Subject::Api,
+        false => Subject::Callers,
+    };
+    let config = Config::once(&args.common, subject)?;
+    if args.api && !(args.common.host.is_empty() && args.common.allow.is_empty()) {
+        output::say(
+            "note",
+            "`--host` and `--allow` say who may call, and do not count with `--api`",
+        );
+    }
+    let list = report::asked_once(config)?;
+
+    let now = Instant::now();
+    let set = list.snapshot();
+    let addresses: Vec<_> = set.addresses(now).into_iter().collect();
+    let networks: Vec<_> = set.networks().collect();
+    let hosts = set.health(now);
+    let complete = !hosts
+        .iter()
+        .flat_map(|host| &host.families)
+        .any(report::is_open);
+
+    if args.json {
+        output::json(&Found {
+            addresses: &addresses,
+            networks: &networks,
+            complete,
+            hosts: hosts
+                .iter()
+                .map(|host| HostReport::new(host, now))
+                .collect(),
+        })?;
+    } else if args.by_host {
+        output::data(table(&hosts, &networks).as_bytes())?;
+    } else {
+        output::data(lines(&addresses, &networks).as_bytes())?;
+    }
+
+    report::say_dropped(&hosts);
+    report::say_denied(&hosts);
+    report::say_open("error", &hosts);
+    Ok(match complete {
+        true => Outcome::Yes,
+        false => Outcome::Incomplete,
+    })
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    addresses: &'a [IpAddr],
+    networks: &'a [IpNet],
+    /// Whether every question was answered, if only with "none".
+    complete: bool,
+    hosts: Vec<HostReport<'a>>,
+}
+
+fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
+    let addresses = addresses.iter().copied().map(IpNet::from);
+    let mut all: Vec<_> = addresses.chain(networks.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter()
+        .map(|network| plain(network) + "\n")
+        .collect()
+}
+
+/// A single address as what it is.
+fn plain(network: IpNet) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => network.addr().to_string(),
+        false => network.to_string(),
+    }
+}
+
+/// One address a line. A question that gave none has a line of its own, unless it is a denial and
+/// the host's other question was answered: most hosts have one family only.
+fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
+    let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
+    for host in hosts {
+        let none = host.addresses.is_empty();
+        for family in &host.families {
+            let row = |ttl: Option<u64>, state: &str, address: &str| {
+                let ttl = ttl.map_or_else(|| "-".to_owned(), |ttl| ttl.to_string());
+                let host = host.host.to_string();
+                [
+                    host,
+                    family.family.to_string(),
+                    ttl,
+                    state.to_owned(),
+                    address.to_owned(),
+                ]
+            };
+            let state = family.state.as_str();
+            let ttl = family.ttl.map(|ttl| ttl.as_secs());
+            for address in &family.addresses {
+                rows.push(row(ttl, state, &address.to_string()));
+            }
+            let lingering = host
+                .addresses
+                .iter()
+                .filter(|address| Family::of(**address) == family.family)
+                .filter(|address| !family.addresses.contains(address));
+            for address in lingering {
+                rows.push(row(None, "lingering", &address.to_string()));
+            }
+            if family.addresses.is_empty() && (none || family.state != State::Denied) {
+                rows.push(row(None, state, "-"));
+            }
+        }
+    }
+    for network in networks {
+        rows.push(["-", "-", "-", "static", &plain(*network)].map(str::to_owned));
+    }
+
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let [host, kind, ttl, state] = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for row in &rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{:host$}  {:kind$}  {:>ttl$}  {:state$}  {}",
+            row[0], row[1], row[2], row[3], row[4],
+        );
+    }
+    text
+}

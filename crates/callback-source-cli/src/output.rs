@@ -1,0 +1,57 @@
+//! Data to stdout, everything else to stderr.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use crate::Error;
+
+/// Writes what was asked for. A reader that has seen enough, as in `… | head`, is no error.
+pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes what was asked for as JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::Stdout(error.into()))?;
+    text.push(b'\n');
+    data(&text)
+}
+
+/// Says why a command failed, and what to do next.
+pub(crate) fn failure(error: &Error) {
+    let causes = causes(error);
+    say("error", format_args!("{error}{causes}"));
+    if let Some(hint) = error.hint() {
+        say("hint", hint);
+    }
+}
+
+/// Says something of a kind: `error`, `warning`, `note` or `hint`.
+pub(crate) fn say(kind: &str, text: impl fmt::Display) {
+    // `eprintln!` would panic where nobody reads.
+    let _ = writeln!(io::stderr(), "{kind}: {text}");
+}
+
+/// What lies below an error, each after a colon.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut above = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let own = cause.to_string();
+        // Some libraries repeat the cause in the text above it.
+        if !above.contains(&own) {
+            text.push_str(": ");
+            text.push_str(&own);
+        }
+        above = own;
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,186 @@
+//! What is known of hosts, for people and for programs.
+
+use std::net::IpAddr;
+
+use callback_source::{
+    AllowList, HostName, ResolveErrorKind,
+    allow_set::{FamilyHealth, HostHealth, State},
+};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{Error, config::Config, output};
+
+/// Asks everything once.
+pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    Ok(runtime.block_on(async {
+        let list = config.list.spawn(config.resolver);
+        list.tried().await;
+        list
+    }))
+}
+
+/// Whether a question could not be asked, as opposed to having been answered with "none".
+pub(crate) fn is_open(family: &FamilyHealth) -> bool {
+    !matches!(family.state, State::Answered | State::Denied)
+}
+
+/// Says on stderr which questions could not be asked, as a message of this kind.
+pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
+    let mut unknown = false;
+    let mut unreachable = false;
+    for host in hosts {
+        let mut told: Vec<(String, String)> = Vec::new();
+        for family in host.families.iter().filter(|family| is_open(family)) {
+            let reason = match &family.last_error {
+                Some(error) if error.is_denial() => {
+                    format!("{error}, which is not believed while no other host answers")
+                }
+                Some(error) => format!("{error}{}", output::causes(error)),
+                None => "there was none".to_owned(),
+            };
+            match told.iter_mut().find(|(_, before)| *before == reason) {
+                Some((types, _)) => types.push_str(&format!(" and {}", family.family)),
+                None => told.push((family.family.to_string(), reason)),
+            }
+        }
+        let errors = || {
+            host.families
+                .iter()
+                .filter_map(|family| family.last_error.as_ref())
+        };
+        unknown |= errors().filter(|error| error.is_denial()).count() == host.families.len();
+        unreachable |= errors().any(|error| {
+            use ResolveErrorKind::{NoData, NxDomain, OnlySpecialAddresses, TooManyAddresses};
+            !matches!(
+                error.kind(),
+                NxDomain | NoData | OnlySpecialAddresses | TooManyAddresses
+            )
+        });
+        for (types, reason) in told {
+            output::say(
+                kind,
+                format_args!("no answer for `{}` {types}: {reason}", host.host),
+            );
+        }
+    }
+    if unknown {
+        output::say(
+            "hint",
+            "check the spelling of the host, and which DNS server is asked",
+        );
+    }
+    if unreachable {
+        output::say(
+            "hint",
+            "check that the DNS server can be reached, or name another one with `--dns-server IP`",
+        );
+    }
+}
+
+/// Says on stderr which special-purpose addresses were left out.
+pub(crate) fn say_dropped(hosts: &[HostHealth]) {
+    let mut any = false;
+    for host in hosts {
+        for family in host
+            .families
+            .iter()
+            .filter(|family| !family.dropped.is_empty())
+        {
+            any = true;
+            let addresses: Vec<_> = family.dropped.iter().map(IpAddr::to_string).collect();
+            output::say(
+                "warning",
+                format_args!(
+                    "special-purpose addresses of `{}` {} are left out: {}",
+                    host.host,
+                    family.family,
+                    addresses.join(", "),
+                ),
+            );
+        }
+    }
+    if any {
+        output::say(
+            "hint",
+            "tests can take them with `--allow-special-addresses`",
+        );
+    }
+}
+
+/// Says on stderr which hosts do not exist (any more).
+pub(crate) fn say_denied(hosts: &[HostHealth]) {
+    for host in hosts {
+        if host
+            .families
+            .iter()
+            .all(|family| family.state == State::Denied)
+        {
+            output::say("note", format_args!("`{}` has no addresses", host.host));
+        }
+    }
+}
+
+/// A host in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct HostReport<'a> {
+    host: &'a str,
+    /// Lingering ones included.
+    addresses: Vec<IpAddr>,
+    questions: Vec<QuestionReport<'a>>,
+}
+
+impl<'a> HostReport<'a> {
+    pub(crate) fn new(health: &'a HostHealth, now: Instant) -> Self {
+        Self {
+            host: HostName::as_str(&health.host),
+            addresses: health.addresses.iter().copied().collect(),
+            questions: health
+                .families
+                .iter()
+                .map(|family| QuestionReport::new(family, now))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct QuestionReport<'a> {
+    r#type: String,
+    state: &'static str,
+    ttl_seconds: Option<u64>,
+    age_seconds: Option<u64>,
+    addresses: &'a [IpAddr],
+    left_out: &'a [IpAddr],
+    failing_for_seconds: Option<u64>,
+    last_error: Option<ErrorReport>,
+}
+
+impl<'a> QuestionReport<'a> {
+    fn new(family: &'a FamilyHealth, now: Instant) -> Self {
+        let seconds_since = |then: Instant| now.saturating_duration_since(then).as_secs();
+        Self {
+            r#type: family.family.to_string(),
+            state: family.state.as_str(),
+            ttl_seconds: family.ttl.map(|ttl| ttl.as_secs()),
+            age_seconds: family.answered_at.map(seconds_since),
+            addresses: &family.addresses,
+            left_out: &family.dropped,
+            failing_for_seconds: family.failing_since.map(seconds_since),
+            last_error: family.last_error.as_ref().map(|error| ErrorReport {
+                reason: error.kind().as_str(),
+                message: format!("{error}{}", output::causes(error)),
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorReport {
+    reason: &'static str,
+    message: String,
+}

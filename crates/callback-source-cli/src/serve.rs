@@ -1,0 +1,186 @@
+//! `serve`: a forward-auth endpoint.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use callback_source::AllowList;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+mod answer;
+mod connection;
+mod gate;
+mod status;
+mod verify;
+
+use self::{
+    answer::{App, Door},
+    gate::Gate,
+};
+use crate::{
+    Error, Outcome,
+    args::ServeArgs,
+    config::{self, Config},
+};
+
+pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
+    config::log_lasting(&args.common)?;
+    let config = Config::lasting(&args.common)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    // Dropping the runtime has the state file written.
+    runtime.block_on(serve(&args, config))
+}
+
+async fn serve(args: &ServeArgs, config: Config) -> Result<Outcome, Error> {
+    // Before anything else: a signal that comes now must not be lost.
+    let mut signals = Signals::new().map_err(Error::Start)?;
+    let most = files::room_for(args.max_connections);
+    let listener = listen(args.listen).await?;
+    let admin = match args.admin_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let list = config.list.spawn(config.resolver);
+
+    let app = Arc::new(App::new(list.clone(), args));
+    let mut gates = Vec::new();
+    let doors = match admin {
+        None => vec![(listener, Door::Everything, most)],
+        Some(admin) => vec![
+            (listener, Door::VerifyOnly, most),
+            (admin, Door::AdminOnly, ADMIN_CONNECTIONS),
+        ],
+    };
+    for (listener, door, most) in doors {
+        if let Ok(address) = listener.local_addr() {
+            info!("listening on http://{address}{}", door.note());
+        }
+        gates.push(Gate::open(listener, Arc::clone(&app), door, most));
+    }
+    tokio::spawn(say_when_ready(list));
+
+    signals.next().await;
+    info!("stopping: requests in flight are finished first");
+    let closed = async {
+        for gate in &gates {
+            gate.stop();
+        }
+        for gate in gates {
+            gate.closed().await;
+        }
+    };
+    let closed = pin!(timeout(STOP_LIMIT, closed));
+    tokio::select! {
+        in_time = closed => match in_time {
+            Ok(()) => info!("stopped"),
+            Err(_) => warn!("stopped, although requests were still in flight after {STOP_LIMIT:?}"),
+        },
+        () = signals.next() => warn!("stopped at once by a second signal"),
+    }
+    Ok(Outcome::Yes)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|cause| Error::Listen { address, cause })
+}
+
+async fn say_when_ready(list: AllowList) {
+    let start = Instant::now();
+    list.ready().await;
+    let addresses = list.snapshot().addresses(Instant::now()).len();
+    info!(addresses, after = ?start.elapsed(), "ready");
+}
+
+/// The signals that end a server.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// How many files may be open.
+#[cfg(unix)]
+mod files {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    use tracing::warn;
+
+    /// Raises the limit as far as it is needed and allowed, and gives the number of connections that
+    /// fit: DNS must not fail because callers took every file.
+    pub(super) fn room_for(connections: u32) -> usize {
+        let wanted = u64::from(connections) + FOR_THE_REST;
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current.is_some_and(|current| current < wanted) {
+            let before = limit;
+            limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+            if setrlimit(Resource::Nofile, limit).is_err() {
+                limit = before;
+            }
+        }
+        let room = limit.current.map_or(wanted, |current| current.min(wanted));
+        let room = usize::try_from(room.saturating_sub(FOR_THE_REST).max(1)).unwrap_or(usize::MAX);
+        if u64::try_from(room).is_ok_and(|room| room < u64::from(connections)) {
+            warn!(
+                "the limit on open files leaves room for {room} connections only; raise it with \
+                 `ulimit -n` or `LimitNOFILE=`, or lower `--max-connections`"
+            );
+        }
+        room
+    }
+
+    const FOR_THE_REST: u64 = 128;
+}
+
+#[cfg(not(unix))]
+mod files {
+    pub(super) fn room_for(connections: u32) -> usize {
+        usize::try_from(connections).unwrap_or(usize::MAX)
+    }
+}
+
+/// For how long requests in flight are waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Beside the cap for callbacks, so that they cannot shut an operator out.
+const ADMIN_CONNECTIONS: usize = 64;

@@ -1,0 +1,271 @@
+//! Which path answers what, and to whom.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use callback_source::AllowList;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    status::{self, Counts},
+    verify::Verify,
+};
+use crate::args::ServeArgs;
+
+pub(super) type Body = Full<Bytes>;
+
+/// What is behind a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Everything,
+    VerifyOnly,
+    AdminOnly,
+}
+
+impl Door {
+    pub(super) fn note(self) -> &'static str {
+        match self {
+            Self::Everything | Self::VerifyOnly => "",
+            Self::AdminOnly => " (admin)",
+        }
+    }
+}
+
+/// The answers of a server.
+#[derive(Debug)]
+pub(super) struct App {
+    list: AllowList,
+    verify: Verify,
+    counts: Arc<Counts>,
+    report_only: bool,
+    started: Instant,
+}
+
+impl App {
+    pub(super) fn new(list: AllowList, args: &ServeArgs) -> Self {
+        let counts = Arc::<Counts>::default();
+        let verify = match args.report_only {
+            true => Verify::report_only(list.clone(), Arc::clone(&counts)),
+            false => Verify::refusing(list.clone(), args.unsure_status, Arc::clone(&counts)),
+        };
+        Self {
+            list,
+            verify,
+            counts,
+            report_only: args.report_only,
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) async fn respond(
+        &self,
+        door: Door,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        // Nothing waits for it: some servers announce a body and do not send it.
+        if !body.is_end_stream() {
+            tokio::spawn(discard(body));
+        }
+        let mut response = match Route::of(door, head.uri.path()) {
+            Route::Verify => {
+                let request = Request::from_parts(head, ());
+                self.verify.respond(peer, request).await
+            }
+            Route::Health => plain(StatusCode::OK, "ok\n"),
+            Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
+            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            Route::Status if door == Door::AdminOnly || is_local(peer, &head.headers) => {
+                self.status()
+            }
+            Route::Status | Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
+        };
+        let never = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, never);
+        response
+    }
+
+    fn status(&self) -> Response<Body> {
+        match status::json(&self.list, &self.counts, self.report_only, self.started) {
+            Ok(text) => {
+                let mut response = plain(StatusCode::OK, text + "\n");
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                response
+            }
+            Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Verify,
+    Health,
+    Ready,
+    Status,
+    Nothing,
+}
+
+impl Route {
+    fn of(door: Door, path: &str) -> Self {
+        let route = match path {
+            "/verify" => Self::Verify,
+            below if below.starts_with("/verify/") => Self::Verify,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/status.json" => Self::Status,
+            _ => Self::Nothing,
+        };
+        match (door, route) {
+            (Door::VerifyOnly, Self::Verify) => route,
+            (Door::AdminOnly, Self::Verify) | (Door::VerifyOnly, _) => Self::Nothing,
+            (Door::Everything | Door::AdminOnly, _) => route,
+        }
+    }
+}
+
+/// Whether a request was made on this machine, and not by a proxy on it for somebody else.
+fn is_local(peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let forwarded = |name: &str| {
+        let name = name.replace('_', "-");
+        name.contains("forwarded") || FORWARDING.contains(&name.as_str())
+    };
+    peer.ip().to_canonical().is_loopback() && !headers.keys().any(|name| forwarded(name.as_str()))
+}
+
+/// Takes in a body, so that the connection can be used again after a small one, and a client that
+/// is still sending a large one gets to read its response.
+async fn discard(mut body: Incoming) {
+    let read = async {
+        let mut left = DISCARD_LIMIT;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Too slow or too large: dropping the body closes the connection.
+    let _ = timeout(DISCARD_TIME, read).await;
+}
+
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response
+}
+
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(text.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Beside those with `forwarded` in their name.
+const FORWARDING: [&str; 8] = [
+    "cf-connecting-ip",
+    "client-ip",
+    "fastly-client-ip",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-envoy-external-address",
+    "x-real-ip",
+];
+
+const DISCARD_LIMIT: usize = 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_one_answer() {
+        for (path, route) in [
+            ("/verify", Route::Verify),
+            ("/verify/", Route::Verify),
+            ("/verify/vipps/callbacks/v2/payments/1", Route::Verify),
+            ("/verify/../status.json", Route::Verify),
+            ("/verifyX", Route::Nothing),
+            ("/Verify", Route::Nothing),
+            ("//verify", Route::Nothing),
+            ("/%76erify", Route::Nothing),
+            ("/x/verify", Route::Nothing),
+            ("/healthz", Route::Health),
+            ("/healthz/", Route::Nothing),
+            ("/readyz", Route::Ready),
+            ("/status.json", Route::Status),
+            ("/status", Route::Nothing),
+            ("/", Route::Nothing),
+            ("", Route::Nothing),
+            ("*", Route::Nothing),
+        ] {
+            assert_eq!(Route::of(Door::Everything, path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_admin_door_takes_all_but_verify_from_the_other() {
+        for (path, route) in [
+            ("/healthz", Route::Health),
+            ("/readyz", Route::Ready),
+            ("/status.json", Route::Status),
+        ] {
+            assert_eq!(Route::of(Door::AdminOnly, path), route);
+            assert_eq!(Route::of(Door::VerifyOnly, path), Route::Nothing);
+        }
+        assert_eq!(Route::of(Door::AdminOnly, "/verify"), Route::Nothing);
+        assert_eq!(Route::of(Door::VerifyOnly, "/verify"), Route::Verify);
+    }
+
+    #[test]
+    fn only_a_request_made_on_this_machine_is_local() {
+        let local = |peer: &str, header: &str| {
+            let mut headers = HeaderMap::new();
+            let name: HeaderName = header.parse().unwrap();
+            headers.insert(name, HeaderValue::from_static("127.0.0.1"));
+            is_local(peer.parse().unwrap(), &headers)
+        };
+        for peer in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(local(peer, "accept"), "{peer}");
+        }
+        for peer in [
+            "10.0.0.1:1",
+            "[fe80::1]:1",
+            "[::ffff:10.0.0.1]:1",
+            "0.0.0.0:1",
+        ] {
+            assert!(!local(peer, "accept"), "{peer}");
+        }
+        for header in [
+            "X-Forwarded-For",
+            "x-forwarded-proto",
+            "x_forwarded_for",
+            "X-Original-Forwarded-For",
+            "Forwarded",
+            "Via",
+            "X-Real-IP",
+            "x_real_ip",
+            "CF-Connecting-IP",
+        ] {
+            assert!(!local("127.0.0.1:1", header), "{header}");
+        }
+    }
+}

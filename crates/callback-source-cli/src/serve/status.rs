@@ -1,0 +1,79 @@
+//! `/status.json`: everything that is known.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use callback_source::{AllowList, RejectionKind};
+use ipnet::IpNet;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::report::HostReport;
+
+/// How many verdicts there were, by kind.
+#[derive(Debug)]
+pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Counts {
+    pub(super) fn count(&self, verdict: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(verdict).or_default() += 1;
+    }
+
+    fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Default for Counts {
+    /// The kinds that every server has start at zero, so that a monitor finds them.
+    fn default() -> Self {
+        let kinds = [
+            "allow",
+            RejectionKind::NotListed.as_str(),
+            RejectionKind::Unresolved.as_str(),
+        ];
+        Self(Mutex::new(kinds.map(|kind| (kind, 0)).into()))
+    }
+}
+
+/// Everything that is known, as JSON.
+pub(super) fn json(
+    list: &AllowList,
+    counts: &Counts,
+    report_only: bool,
+    started: Instant,
+) -> serde_json::Result<String> {
+    let now = Instant::now();
+    let set = list.snapshot();
+    let hosts = set.health(now);
+    serde_json::to_string_pretty(&Status {
+        ready: set.is_ready(now),
+        report_only,
+        uptime_seconds: now.saturating_duration_since(started).as_secs(),
+        verdicts: counts.all(),
+        addresses: set.addresses(now).into_iter().collect(),
+        networks: set.networks().collect(),
+        hosts: hosts
+            .iter()
+            .map(|host| HostReport::new(host, now))
+            .collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    ready: bool,
+    report_only: bool,
+    uptime_seconds: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    addresses: Vec<IpAddr>,
+    networks: Vec<IpNet>,
+    hosts: Vec<HostReport<'a>>,
+}

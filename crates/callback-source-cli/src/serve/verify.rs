@@ -1,0 +1,148 @@
+//! `/verify`: the library's check, and its verdict as a response.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use callback_source::{
+    AllowList, Allowed, Rejection, RejectionKind, Verdict,
+    verify::{RejectionResponse, SocketPeer, VerifySource, VerifySourceLayer},
+};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    answer::{Body, empty, plain},
+    status::Counts,
+};
+
+/// Answers whether a request may pass.
+#[derive(Clone, Debug)]
+pub(super) enum Verify {
+    Refusing(VerifySource<Respond, SocketPeer, Respond>),
+    ReportOnly(VerifySource<Respond, SocketPeer>),
+}
+
+impl Verify {
+    pub(super) fn refusing(
+        list: AllowList,
+        unsure_status: Option<StatusCode>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let respond = Respond {
+            unsure_status,
+            report_only: false,
+            counts,
+        };
+        let layer = VerifySourceLayer::rejecting(list, SocketPeer).with_response(respond.clone());
+        Self::Refusing(layer.layer(respond))
+    }
+
+    pub(super) fn report_only(list: AllowList, counts: Arc<Counts>) -> Self {
+        let respond = Respond {
+            unsure_status: None,
+            report_only: true,
+            counts,
+        };
+        Self::ReportOnly(VerifySourceLayer::tagging(list, SocketPeer).layer(respond))
+    }
+
+    pub(super) async fn respond(
+        &self,
+        peer: SocketAddr,
+        mut request: Request<()>,
+    ) -> Response<Body> {
+        request.extensions_mut().insert(peer);
+        let response = match self {
+            Self::Refusing(verify) => verify.clone().call(request).await,
+            Self::ReportOnly(verify) => verify.clone().call(request).await,
+        };
+        response.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// The response to each verdict.
+#[derive(Clone, Debug)]
+pub(super) struct Respond {
+    unsure_status: Option<StatusCode>,
+    report_only: bool,
+    counts: Arc<Counts>,
+}
+
+impl Respond {
+    fn allowed(&self, allowed: &Allowed) -> Response<Body> {
+        self.counts.count("allow");
+        let mut response = empty(StatusCode::NO_CONTENT);
+        let headers = response.headers_mut();
+        headers.insert(SOURCE, HeaderValue::from_static("allow"));
+        let host = allowed
+            .host()
+            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        if let Some(host) = host {
+            headers.insert(HOST, host);
+        }
+        response
+    }
+
+    fn rejected(&self, rejection: &Rejection) -> Response<Body> {
+        let reason = rejection.kind().as_str();
+        self.counts.count(reason);
+        let mut response = if self.report_only {
+            empty(StatusCode::NO_CONTENT)
+        } else {
+            let mut response = plain(self.status(rejection.kind()), rejection.to_string());
+            if let Some(pause) = rejection.retry_after() {
+                let pause = pause.as_secs().into();
+                response.headers_mut().insert(header::RETRY_AFTER, pause);
+            }
+            response
+        };
+        let headers = response.headers_mut();
+        headers.insert(SOURCE, HeaderValue::from_static("reject"));
+        headers.insert(REASON, HeaderValue::from_static(reason));
+        response
+    }
+
+    fn status(&self, kind: RejectionKind) -> StatusCode {
+        match kind {
+            RejectionKind::Unresolved => self.unsure_status.unwrap_or_else(|| kind.status()),
+            _ => kind.status(),
+        }
+    }
+}
+
+/// Called for what may pass, and for everything in report-only mode.
+impl Service<Request<()>> for Respond {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let extensions = request.extensions();
+        let verdict = (extensions.get::<Verdict>(), extensions.get::<Allowed>());
+        ready(Ok(match verdict {
+            (Some(Verdict::Reject(rejection)), _) => self.rejected(rejection),
+            (Some(Verdict::Allow(allowed)), _) | (None, Some(allowed)) => self.allowed(allowed),
+            (None, None) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        }))
+    }
+}
+
+impl RejectionResponse<Body> for Respond {
+    fn response(&self, rejection: &Rejection) -> Response<Body> {
+        self.rejected(rejection)
+    }
+}
+
+const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
+const HOST: HeaderName = HeaderName::from_static("x-callback-host");
+const REASON: HeaderName = HeaderName::from_static("x-callback-reason");

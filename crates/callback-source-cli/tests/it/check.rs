@@ -1,0 +1,167 @@
+use integration_tests::dns::{Fault, FaultScope, RecordType, ResponseCode};
+
+use crate::{ask, assert_shown, run, zone};
+
+#[tokio::test]
+async fn says_for_each_peer_whether_it_would_be_admitted() {
+    let dns = zone().await;
+    let hosts = format!(
+        "--host one.example --host two.example --allow 198.51.100.0/24 {}",
+        ask(&dns)
+    );
+    let all = "9.45.17.199 2a01:111::7 ::ffff:104.45.28.230 198.51.100.7";
+    assert_shown!(run(&format!("check {all} {hosts}")).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199 allow one.example fresh
+    2a01:111::7 allow two.example fresh
+    ::ffff:104.45.28.230 allow one.example fresh
+    198.51.100.7 allow 198.51.100.0/24 static
+    -- stderr
+    "#);
+    assert_shown!(run(&format!("check 9.45.17.199 192.0.2.1 {hosts}")).await, @r#"
+    exit 1
+    -- stdout
+    9.45.17.199 allow one.example fresh
+    192.0.2.1 reject not-listed
+    -- stderr
+    "#);
+    assert_shown!(run(&format!("check --json {all} 2001:db8::1 {hosts}")).await, @r#"
+    exit 1
+    -- stdout
+    {
+      "peers": [
+        {
+          "peer": "9.45.17.199",
+          "verdict": "allow",
+          "host": "one.example",
+          "freshness": "fresh"
+        },
+        {
+          "peer": "2a01:111::7",
+          "verdict": "allow",
+          "host": "two.example",
+          "freshness": "fresh"
+        },
+        {
+          "peer": "::ffff:104.45.28.230",
+          "verdict": "allow",
+          "host": "one.example",
+          "freshness": "fresh"
+        },
+        {
+          "peer": "198.51.100.7",
+          "verdict": "allow",
+          "network": "198.51.100.0/24",
+          "freshness": "static"
+        },
+        {
+          "peer": "2001:db8::1",
+          "verdict": "reject",
+          "reason": "not-listed"
+        }
+      ]
+    }
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn does_not_say_no_when_dns_cannot_be_asked() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --host two.example {}", ask(&dns));
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::Refused));
+    assert_shown!(run(&format!("check 192.0.2.1 {hosts}")).await, @r#"
+    exit 2
+    -- stdout
+    192.0.2.1 reject unresolved
+    -- stderr
+    error: no answer for `one.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
+    error: no answer for `two.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    assert_shown!(run(&format!("check --json 192.0.2.1 {hosts}")).await, @r#"
+    exit 2
+    -- stdout
+    {
+      "peers": [
+        {
+          "peer": "192.0.2.1",
+          "verdict": "reject",
+          "reason": "unresolved"
+        }
+      ]
+    }
+    -- stderr
+    error: no answer for `one.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
+    error: no answer for `two.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+}
+
+#[tokio::test]
+async fn says_what_can_be_said_in_spite_of_a_failing_host() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --host two.example {}", ask(&dns));
+    dns.set_fault(
+        ("two.example", RecordType::AAAA),
+        Fault::Rcode(ResponseCode::ServFail),
+    );
+    assert_shown!(run(&format!("check 9.45.17.199 {hosts}")).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199 allow one.example fresh
+    -- stderr
+    warning: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    assert_shown!(run(&format!("check 192.0.2.1 {hosts}")).await, @r#"
+    exit 1
+    -- stdout
+    192.0.2.1 reject not-listed
+    -- stderr
+    warning: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    assert_shown!(run(&format!("check 9.45.17.199 192.0.2.1 2001:db8::1 {hosts}")).await, @r#"
+    exit 2
+    -- stdout
+    9.45.17.199 allow one.example fresh
+    192.0.2.1 reject not-listed
+    2001:db8::1 reject unresolved
+    -- stderr
+    error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+}
+
+#[tokio::test]
+async fn is_an_error_for_what_is_no_address() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example {}", ask(&dns));
+    for peer in ["one.example", "1.2.3", "1.2.3.4:80", "010.0.0.1"] {
+        let output = run(&format!("check 9.45.17.199 {peer} {hosts}")).await;
+        assert_eq!(output.status.code(), Some(2), "{peer}");
+        assert!(output.stdout.is_empty(), "{peer}");
+    }
+    assert_eq!(dns.total(), 0);
+    assert_shown!(run(&format!("check one.example {hosts}")).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value 'one.example' for '<IP>...': invalid IP address syntax
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("check").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: the following required arguments were not provided:
+      <IP>...
+
+    Usage: callback-source check <IP>...
+
+    For more information, try '--help'.
+    "#);
+}

@@ -1,0 +1,561 @@
+use std::process::Stdio;
+
+use integration_tests::dns::DnsServer;
+use tokio::net::TcpListener;
+
+use crate::{ask, assert_shown, command, run, zone};
+
+#[tokio::test]
+async fn helps() {
+    assert_shown!(run("--help").await, @r#"
+    exit 0
+    -- stdout
+    Look up, check and serve the callback servers of a payment provider
+
+    The provider publishes the servers that its callbacks come from as host names only. This command
+    follows them through DNS, and says which peers may send callbacks.
+
+    Exits with 0 for yes, 1 for no and 2 for an error. Each flag can also be given as an environment
+    variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
+
+    Usage: callback-source <COMMAND>
+
+    Commands:
+      lookup       Print the addresses that would be admitted
+      check        Say whether these peers would be admitted
+      serve        Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
+                   Envoy
+      completions  Print a completion script for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    -- stderr
+    "#);
+    assert_shown!(run("lookup -h").await, @r#"
+    exit 0
+    -- stdout
+    Print the addresses that would be admitted
+
+    Usage: callback-source lookup [OPTIONS]
+
+    Options:
+          --by-host  Print a table with host, record type, TTL and state [env: CALLBACK_SOURCE_BY_HOST]
+          --json     Print JSON [env: CALLBACK_SOURCE_JSON]
+          --api      Look up the environment's API server instead, which the merchant calls: for egress
+                     rules [env: CALLBACK_SOURCE_API]
+      -h, --help     Print help (see more with '--help')
+
+    Who may call:
+          --environment <ENVIRONMENT>  The provider's environment; several add up [default: production,
+                                       unless `--host` or `--allow` is given] [env:
+                                       CALLBACK_SOURCE_ENVIRONMENT] [possible values: production, test]
+          --host <NAME>                A host whose addresses are admitted [env: CALLBACK_SOURCE_HOST]
+          --allow <CIDR>               A network or an address that is admitted whatever DNS says [env:
+                                       CALLBACK_SOURCE_ALLOW]
+          --allow-special-addresses    Take special-purpose addresses (loopback, private, …) from
+                                       answers: only for tests, since DNS can then open your own network
+                                       [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
+
+    Look-ups:
+          --dns-server <IP[:PORT]>  A DNS server, asked in the order given [default: the system's; port
+                                    53] [env: CALLBACK_SOURCE_DNS_SERVER]
+          --min-ttl <DURATION>      The least TTL: no host is asked more often [default: 5s] [env:
+                                    CALLBACK_SOURCE_MIN_TTL]
+          --max-ttl <DURATION>      The greatest TTL: no host is asked less often [default: 1h] [env:
+                                    CALLBACK_SOURCE_MAX_TTL]
+          --linger <DURATION>       For how long an address that left the answer still counts [default:
+                                    1h] [env: CALLBACK_SOURCE_LINGER]
+          --stale-for <DURATION>    For how long the last answer still counts while look-ups fail
+                                    [default: 24h] [env: CALLBACK_SOURCE_STALE_FOR]
+          --state-file <PATH>       Keep what is known in this file, so that a restart while DNS is down
+                                    refuses nobody; `lookup` and `check` only read it [env:
+                                    CALLBACK_SOURCE_STATE_FILE]
+
+    Log:
+          --log <FILTER>         What to log: a level, or `TARGET=LEVEL` pairs with commas in between
+                                 [default: `warn`, for `serve` `warn,callback_source=info`] [env:
+                                 CALLBACK_SOURCE_LOG]
+          --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
+                                 values: text, json]
+    -- stderr
+    "#);
+    assert_shown!(run("check --help").await, @r#"
+    exit 0
+    -- stdout
+    Say whether these peers would be admitted
+
+    One a line: the host whose answer holds the address and how fresh that is, or the reason why not.
+
+    Exits with 0 when all are admitted, with 1 when some are not, and with 2 when it cannot be said,
+    such as when DNS cannot be reached.
+
+    Usage: callback-source check [OPTIONS] <IP>...
+
+    Arguments:
+      <IP>...
+              Addresses of peers
+
+    Options:
+          --json
+              Print JSON
+              
+              [env: CALLBACK_SOURCE_JSON]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Who may call:
+          --environment <ENVIRONMENT>
+              The provider's environment; several add up [default: production, unless `--host` or
+              `--allow` is given]
+
+              Possible values:
+              - production: Real payments, the servers for disaster recovery included
+              - test:       The merchant test environment
+              
+              [env: CALLBACK_SOURCE_ENVIRONMENT]
+
+          --host <NAME>
+              A host whose addresses are admitted
+              
+              [env: CALLBACK_SOURCE_HOST]
+
+          --allow <CIDR>
+              A network or an address that is admitted whatever DNS says
+              
+              [env: CALLBACK_SOURCE_ALLOW]
+
+          --allow-special-addresses
+              Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
+              DNS can then open your own network
+              
+              [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
+
+    Look-ups:
+          --dns-server <IP[:PORT]>
+              A DNS server, asked in the order given [default: the system's; port 53]
+              
+              [env: CALLBACK_SOURCE_DNS_SERVER]
+
+          --min-ttl <DURATION>
+              The least TTL: no host is asked more often [default: 5s]
+              
+              [env: CALLBACK_SOURCE_MIN_TTL]
+
+          --max-ttl <DURATION>
+              The greatest TTL: no host is asked less often [default: 1h]
+              
+              [env: CALLBACK_SOURCE_MAX_TTL]
+
+          --linger <DURATION>
+              For how long an address that left the answer still counts [default: 1h]
+              
+              [env: CALLBACK_SOURCE_LINGER]
+
+          --stale-for <DURATION>
+              For how long the last answer still counts while look-ups fail [default: 24h]
+              
+              [env: CALLBACK_SOURCE_STALE_FOR]
+
+          --state-file <PATH>
+              Keep what is known in this file, so that a restart while DNS is down refuses nobody;
+              `lookup` and `check` only read it
+              
+              [env: CALLBACK_SOURCE_STATE_FILE]
+
+    Log:
+          --log <FILTER>
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
+              `serve` `warn,callback_source=info`]
+              
+              [env: CALLBACK_SOURCE_LOG]
+
+          --log-format <FORMAT>
+              How to log
+
+              Possible values:
+              - text: A line for people
+              - json: A JSON object a line
+              
+              [env: CALLBACK_SOURCE_LOG_FORMAT]
+              [default: text]
+    -- stderr
+    "#);
+    assert_shown!(run("serve --help").await, @r#"
+    exit 0
+    -- stdout
+    Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
+
+    Judges the peer of the connection itself; forwarding headers are not read.
+
+    `/verify` and below: 204 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503 with
+    `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and `X-Callback-Reason`.
+    `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once and some address is in
+    force, else 503. `/status.json`: everything that is known, for peers on this machine, and only
+    without forwarding headers.
+
+    Listens at once; DNS never delays the start. On SIGTERM it stops accepting, answers the requests in
+    flight (for at most 10 s) and exits with 0; a second signal ends it at once.
+
+    Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT>
+
+    Options:
+          --listen <ADDR:PORT>
+              Where to listen
+              
+              [env: CALLBACK_SOURCE_LISTEN]
+
+          --admin-listen <ADDR:PORT>
+              Where `/healthz`, `/readyz` and `/status.json` live alone, for everyone who can connect
+              
+              [env: CALLBACK_SOURCE_ADMIN_LISTEN]
+
+          --report-only
+              Refuse nothing: always answer 204, with headers that say what it would have been
+              
+              [env: CALLBACK_SOURCE_REPORT_ONLY]
+
+          --unsure-status <CODE>
+              The status in place of 503, for servers that understand only 401 and 403
+              
+              [env: CALLBACK_SOURCE_UNSURE_STATUS]
+
+          --max-connections <NUMBER>
+              How many connections are served at a time
+              
+              When all are taken, those that have kept the server waiting for a second are closed.
+              
+              [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
+              [default: 10000]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Who may call:
+          --environment <ENVIRONMENT>
+              The provider's environment; several add up [default: production, unless `--host` or
+              `--allow` is given]
+
+              Possible values:
+              - production: Real payments, the servers for disaster recovery included
+              - test:       The merchant test environment
+              
+              [env: CALLBACK_SOURCE_ENVIRONMENT]
+
+          --host <NAME>
+              A host whose addresses are admitted
+              
+              [env: CALLBACK_SOURCE_HOST]
+
+          --allow <CIDR>
+              A network or an address that is admitted whatever DNS says
+              
+              [env: CALLBACK_SOURCE_ALLOW]
+
+          --allow-special-addresses
+              Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
+              DNS can then open your own network
+              
+              [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
+
+    Look-ups:
+          --dns-server <IP[:PORT]>
+              A DNS server, asked in the order given [default: the system's; port 53]
+              
+              [env: CALLBACK_SOURCE_DNS_SERVER]
+
+          --min-ttl <DURATION>
+              The least TTL: no host is asked more often [default: 5s]
+              
+              [env: CALLBACK_SOURCE_MIN_TTL]
+
+          --max-ttl <DURATION>
+              The greatest TTL: no host is asked less often [default: 1h]
+              
+              [env: CALLBACK_SOURCE_MAX_TTL]
+
+          --linger <DURATION>
+              For how long an address that left the answer still counts [default: 1h]
+              
+              [env: CALLBACK_SOURCE_LINGER]
+
+          --stale-for <DURATION>
+              For how long the last answer still counts while look-ups fail [default: 24h]
+              
+              [env: CALLBACK_SOURCE_STALE_FOR]
+
+          --state-file <PATH>
+              Keep what is known in this file, so that a restart while DNS is down refuses nobody;
+              `lookup` and `check` only read it
+              
+              [env: CALLBACK_SOURCE_STATE_FILE]
+
+    Log:
+          --log <FILTER>
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
+              `serve` `warn,callback_source=info`]
+              
+              [env: CALLBACK_SOURCE_LOG]
+
+          --log-format <FORMAT>
+              How to log
+
+              Possible values:
+              - text: A line for people
+              - json: A JSON object a line
+              
+              [env: CALLBACK_SOURCE_LOG_FORMAT]
+              [default: text]
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn names_the_wrong_value_and_says_what_would_be_right() {
+    for (line, snapshot) in [
+        ("lookup --host callback-1", "one label"),
+        ("lookup --host https://a.example/", "no host name"),
+        ("lookup --host 192.0.2.1", "static network"),
+        (
+            "lookup --environment live",
+            "[possible values: production, test]",
+        ),
+        ("lookup --allow 192.0.2.0/33", "192.0.2.0/33"),
+        ("lookup --allow 0.0.0.0/0", "every address"),
+        ("lookup --allow 0.0.0.0/1,128.0.0.0/1", "every address"),
+        ("lookup --allow ::/0", "every address"),
+        ("lookup --dns-server dns.example", "192.0.2.53"),
+        ("lookup --dns-server 192.0.2.53:0", "port 0"),
+        ("lookup --dns-server 192.0.2.53:99999", "192.0.2.53:99999"),
+        ("lookup --min-ttl 500ms", "500ms"),
+        ("lookup --min-ttl 2h", "`--max-ttl`"),
+        ("lookup --max-ttl 2s", "`--min-ttl`"),
+        ("lookup --linger 90", "`90s`"),
+        ("lookup --linger=-1s", "--linger"),
+        (
+            "lookup --stale-for 99999999999999999999y",
+            "99999999999999999999y",
+        ),
+        ("lookup --log a=b=c", "`a=b=c` is no log filter"),
+        ("lookup --log-format xml", "[possible values: text, json]"),
+        ("lookup extra", "extra"),
+        ("lookpu", "lookup"),
+        ("serve", "--listen <ADDR:PORT>"),
+        ("serve --listen 8080", "8080"),
+        ("serve --listen 127.0.0.1:0 --unsure-status 204", "204"),
+        ("serve --listen 127.0.0.1:0 --unsure-status 302", "302"),
+        ("serve --listen 127.0.0.1:0 --unsure-status 1000", "1000"),
+        ("serve --listen 127.0.0.1:0 --max-connections 0", "0"),
+        ("completions tcsh", "tcsh"),
+    ] {
+        let output = run(line).await;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(output.stdout.is_empty(), "{line}");
+        assert!(stderr.starts_with("error: "), "{line}: {stderr}");
+        assert!(stderr.contains(snapshot), "{line}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{line}: {stderr}");
+    }
+    assert_shown!(run("lookup --host callback-1").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value 'callback-1' for '--host <NAME>': `callback-1` is no host name: it has one label only, and names are not completed by a search list
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("lookup --max-ttl 2s").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: TTL bounds of 5s to 2s are not possible: the least TTL must be at least 1 s and at most the greatest
+    hint: set both `--min-ttl` and `--max-ttl`
+    "#);
+    assert_shown!(run("lookup --allow 0.0.0.0/0").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    "#);
+    assert_shown!(run("lookup --log a=b=c").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: `a=b=c` is no log filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+    hint: give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between
+    "#);
+    assert_shown!(run("lookup --linger 90").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value '90' for '--linger <DURATION>': time unit needed, for example 90sec or 90ms; give a duration such as `90s`, `10m` or `24h`
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("serve --listen 127.0.0.1:0 --unsure-status 204").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value '204' for '--unsure-status <CODE>': give a status from 400 to 599: with any other, the callback would pass
+
+    For more information, try '--help'.
+    "#);
+}
+
+#[tokio::test]
+async fn takes_windows_of_any_length() {
+    let dns = zone().await;
+    let line = format!("lookup --host one.example {}", ask(&dns));
+    for windows in [
+        "--linger 0s --stale-for 0s",
+        "--linger 500000000y --stale-for 500000000y",
+        "--min-ttl 1s --max-ttl 1s",
+        "--min-ttl 1s --max-ttl 500000000y",
+        "--min-ttl 400y --max-ttl 500000000y",
+    ] {
+        let output = run(&format!("{line} {windows}")).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{windows}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn takes_flags_from_the_environment() {
+    let dns = zone().await;
+    let mut lookup = command(["lookup"]);
+    lookup
+        .env("CALLBACK_SOURCE_HOST", "one.example,two.example")
+        .env("CALLBACK_SOURCE_ALLOW", "192.0.2.0/24,198.51.100.1")
+        .env("CALLBACK_SOURCE_DNS_SERVER", dns.addr().to_string())
+        .env("CALLBACK_SOURCE_BY_HOST", "yes");
+    assert_shown!(lookup.output().await.unwrap(), @r#"
+    exit 0
+    -- stdout
+    HOST         TYPE  TTL  STATE     ADDRESS
+    one.example  A      60  answered  9.45.17.199
+    one.example  A      60  answered  104.45.28.230
+    two.example  A     300  answered  52.232.113.216
+    two.example  AAAA  300  answered  2a01:111::7
+    -            -       -  static    192.0.2.0/24
+    -            -       -  static    198.51.100.1
+    -- stderr
+    "#);
+
+    let mut lookup = command(["lookup", "--host", "two.example"]);
+    lookup
+        .env("CALLBACK_SOURCE_HOST", "one.example")
+        .env("CALLBACK_SOURCE_DNS_SERVER", dns.addr().to_string())
+        .env("CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES", "nein");
+    assert_shown!(lookup.output().await.unwrap(), @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value 'nein' for '--allow-special-addresses': value was not a boolean
+
+    For more information, try '--help'.
+    "#);
+}
+
+#[tokio::test]
+async fn logs_to_stderr_what_is_asked_for() {
+    let dns = zone().await;
+    let line = format!("check 9.45.17.199 --host one.example {}", ask(&dns));
+    let output = run(&format!(
+        "{line} --log callback_source=info --log-format json"
+    ))
+    .await;
+    assert_eq!(output.stdout, b"9.45.17.199 allow one.example fresh\n");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains(r#""message":"callback servers changed""#),
+        "{stderr}"
+    );
+    assert!(
+        stderr
+            .lines()
+            .all(|line| line.starts_with('{') && line.ends_with('}'))
+    );
+}
+
+#[tokio::test]
+async fn says_why_it_cannot_listen() {
+    let dns = DnsServer::start().await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let line = format!("serve --listen {address} {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: cannot listen on [SERVER]: Address already in use (os error 98)
+    hint: stop what listens there, or choose another port
+    "#);
+    let line = format!(
+        "serve --listen 127.0.0.1:0 --admin-listen {address} {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: cannot listen on [SERVER]: Address already in use (os error 98)
+    hint: stop what listens there, or choose another port
+    "#);
+    let line = format!("serve --listen 192.0.2.1:80 {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: cannot listen on 192.0.2.1:80: Cannot assign requested address (os error 99)
+    hint: give an address of this machine, or `0.0.0.0` or `[::]` for all of them
+    "#);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let dns = zone().await;
+    let args = format!("lookup --json --host one.example {}", ask(&dns));
+    let mut lookup = command(args.split_whitespace());
+    let mut child = lookup
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_shown!(child.wait_with_output().await.unwrap(), @r#"
+    exit 0
+    -- stdout
+    -- stderr
+    "#);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_is_an_error() {
+    let dns = zone().await;
+    let args = format!("lookup --host one.example {}", ask(&dns));
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let mut lookup = command(args.split_whitespace());
+    let child = lookup.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    assert_shown!(child.wait_with_output().await.unwrap(), @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: cannot write to stdout: No space left on device (os error 28)
+    "#);
+}
+
+#[tokio::test]
+async fn completes_for_each_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = run(&format!("completions {shell}")).await;
+        assert!(output.status.success() && output.stderr.is_empty());
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("unsure-status"), "{shell}");
+    }
+}

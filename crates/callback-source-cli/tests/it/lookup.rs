@@ -1,0 +1,418 @@
+use std::fs;
+
+use integration_tests::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
+
+use crate::{ask, assert_shown, ip, run, zone};
+
+#[tokio::test]
+async fn prints_addresses_sorted_by_number_each_once() {
+    let dns = zone().await;
+    let line = format!(
+        "lookup --host one.example --host two.example --host three.example {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199
+    52.232.113.216
+    104.45.28.230
+    2a01:111::7
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn prints_static_networks_among_the_addresses() {
+    let dns = zone().await;
+    let line = format!(
+        "lookup --host one.example --allow 52.0.0.9/8,9.45.17.199,2001:db8::/32 {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199
+    52.0.0.0/8
+    104.45.28.230
+    2001:db8::/32
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn prints_static_networks_alone_without_asking() {
+    let dns = zone().await;
+    let line = format!("lookup --allow 52.0.0.0/8 --by-host {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    HOST  TYPE  TTL  STATE   ADDRESS
+    -     -       -  static  52.0.0.0/8
+    -- stderr
+    "#);
+    assert_eq!(dns.total(), 0);
+}
+
+#[tokio::test]
+async fn prints_a_table_by_host() {
+    let dns = zone().await;
+    dns.set("none.example", 60, &[]);
+    let line = format!(
+        "lookup --by-host --host one.example,two.example,none.example,gone.example,three.example {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    HOST           TYPE  TTL  STATE     ADDRESS
+    one.example    A      60  answered  9.45.17.199
+    one.example    A      60  answered  104.45.28.230
+    two.example    A     300  answered  52.232.113.216
+    two.example    AAAA  300  answered  2a01:111::7
+    none.example   A       -  denied    -
+    none.example   AAAA    -  denied    -
+    gone.example   A       -  denied    -
+    gone.example   AAAA    -  denied    -
+    three.example  A      20  answered  9.45.17.199
+    three.example  A      20  answered  104.45.28.230
+    -- stderr
+    note: `none.example` has no addresses
+    note: `gone.example` has no addresses
+    "#);
+}
+
+#[tokio::test]
+async fn prints_json() {
+    let dns = zone().await;
+    let line = format!(
+        "lookup --json --host two.example --allow 192.0.2.0/24 {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    {
+      "addresses": [
+        "52.232.113.216",
+        "2a01:111::7"
+      ],
+      "networks": [
+        "192.0.2.0/24"
+      ],
+      "complete": true,
+      "hosts": [
+        {
+          "host": "two.example",
+          "addresses": [
+            "52.232.113.216",
+            "2a01:111::7"
+          ],
+          "questions": [
+            {
+              "type": "A",
+              "state": "answered",
+              "ttl_seconds": 300,
+              "age_seconds": 0,
+              "addresses": [
+                "52.232.113.216"
+              ],
+              "left_out": [],
+              "failing_for_seconds": null,
+              "last_error": null
+            },
+            {
+              "type": "AAAA",
+              "state": "answered",
+              "ttl_seconds": 300,
+              "age_seconds": 0,
+              "addresses": [
+                "2a01:111::7"
+              ],
+              "left_out": [],
+              "failing_for_seconds": null,
+              "last_error": null
+            }
+          ]
+        }
+      ]
+    }
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn prints_what_was_found_when_a_host_could_not_be_asked() {
+    let dns = zone().await;
+    dns.set_fault(
+        ("two.example", RecordType::AAAA),
+        Fault::Rcode(ResponseCode::ServFail),
+    );
+    let line = format!("lookup --host one.example --host two.example {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    9.45.17.199
+    52.232.113.216
+    104.45.28.230
+    -- stderr
+    error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    let line = format!(
+        "lookup --by-host --host one.example --host two.example {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    HOST         TYPE  TTL  STATE     ADDRESS
+    one.example  A      60  answered  9.45.17.199
+    one.example  A      60  answered  104.45.28.230
+    two.example  A     300  answered  52.232.113.216
+    two.example  AAAA    -  failing   -
+    -- stderr
+    error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    let line = format!("lookup --json --host two.example {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    {
+      "addresses": [
+        "52.232.113.216"
+      ],
+      "networks": [],
+      "complete": false,
+      "hosts": [
+        {
+          "host": "two.example",
+          "addresses": [
+            "52.232.113.216"
+          ],
+          "questions": [
+            {
+              "type": "A",
+              "state": "answered",
+              "ttl_seconds": 300,
+              "age_seconds": 0,
+              "addresses": [
+                "52.232.113.216"
+              ],
+              "left_out": [],
+              "failing_for_seconds": null,
+              "last_error": null
+            },
+            {
+              "type": "AAAA",
+              "state": "failing",
+              "ttl_seconds": null,
+              "age_seconds": null,
+              "addresses": [],
+              "left_out": [],
+              "failing_for_seconds": 0,
+              "last_error": {
+                "reason": "servfail",
+                "message": "the DNS server failed (SERVFAIL): DNS error: error response: Server Failure"
+              }
+            }
+          ]
+        }
+      ]
+    }
+    -- stderr
+    error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+}
+
+#[tokio::test]
+async fn says_when_no_dns_server_answers() {
+    let mut dns = zone().await;
+    let line = format!("lookup --environment test {}", ask(&dns));
+    dns.pause().await;
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: no answer for `callback-mt-1.vipps.no` A and AAAA: no DNS server answered in time: request timed out
+    error: no answer for `callback-mt-2.vipps.no` A and AAAA: no DNS server answered in time: request timed out
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    dns.resume().await.unwrap();
+    dns.set_fault(FaultScope::Everything, Fault::Drop);
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: no answer for `callback-mt-1.vipps.no` A and AAAA: no DNS server answered in time: request timed out
+    error: no answer for `callback-mt-2.vipps.no` A and AAAA: no DNS server answered in time: request timed out
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+}
+
+#[tokio::test]
+async fn does_not_believe_a_denial_that_stands_alone() {
+    let dns = zone().await;
+    let line = format!("lookup --host gone.example {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: no answer for `gone.example` A and AAAA: the name does not exist (NXDOMAIN), which is not believed while no other host answers
+    hint: check the spelling of the host, and which DNS server is asked
+    "#);
+}
+
+#[tokio::test]
+async fn says_which_special_addresses_are_left_out() {
+    let dns = zone().await;
+    dns.set(
+        "one.example",
+        60,
+        &[ip("127.0.0.9"), ip("10.0.0.1"), ip("9.45.17.199")],
+    );
+    let line = format!("lookup --host one.example {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199
+    -- stderr
+    warning: special-purpose addresses of `one.example` A are left out: 10.0.0.1, 127.0.0.9
+    hint: tests can take them with `--allow-special-addresses`
+    "#);
+    dns.set("one.example", 60, &[ip("10.0.0.1")]);
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    warning: special-purpose addresses of `one.example` A are left out: 10.0.0.1
+    hint: tests can take them with `--allow-special-addresses`
+    error: no answer for `one.example` A: the answer holds special-purpose addresses only
+    error: no answer for `one.example` AAAA: the name has no such record, which is not believed while no other host answers
+    "#);
+    assert_shown!(run(&format!("{line} --allow-special-addresses")).await, @r#"
+    exit 0
+    -- stdout
+    10.0.0.1
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn looks_up_production_with_disaster_recovery_by_default() {
+    let dns = provider().await;
+    assert_shown!(run(&format!("lookup {}", ask(&dns))).await, @r#"
+    exit 0
+    -- stdout
+    13.79.229.87
+    51.105.122.51
+    51.105.122.52
+    51.105.122.53
+    51.105.122.54
+    -- stderr
+    "#);
+    let both = "--environment production --environment test";
+    assert_shown!(run(&format!("lookup {both} {}", ask(&dns))).await, @r#"
+    exit 0
+    -- stdout
+    13.79.229.87
+    51.105.122.51
+    51.105.122.52
+    51.105.122.53
+    51.105.122.54
+    51.105.193.243
+    104.40.253.225
+    -- stderr
+    "#);
+    assert_shown!(run(&format!("lookup --host callback-mt-1.vipps.no {}", ask(&dns))).await, @r#"
+    exit 0
+    -- stdout
+    51.105.193.243
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn looks_up_the_api_server_for_egress_rules() {
+    let dns = provider().await;
+    assert_shown!(run(&format!("lookup --api {}", ask(&dns))).await, @r#"
+    exit 0
+    -- stdout
+    8.8.4.4
+    -- stderr
+    "#);
+    let line = format!(
+        "lookup --api --environment test --host x.example --by-host {}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    HOST              TYPE  TTL  STATE     ADDRESS
+    apitest.vipps.no  A      30  answered  8.8.8.8
+    -- stderr
+    note: `--host` and `--allow` say who may call, and do not count with `--api`
+    "#);
+}
+
+#[tokio::test]
+async fn reads_a_state_file_and_never_writes_it() {
+    let dns = zone().await;
+    let path = std::env::temp_dir().join(format!("callback-source-{}.json", dns.addr().port()));
+    let server = crate::server::Server::start(&format!(
+        "--host one.example {} --state-file {}",
+        ask(&dns),
+        path.display()
+    ))
+    .await;
+    server.ready().await;
+    server.stop().await;
+    let before = fs::read(&path).expect("the server wrote it");
+
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    let file = path.display();
+    let line = format!(
+        "lookup --host one.example {} --state-file {file}",
+        ask(&dns)
+    );
+    assert_shown!(run(&line).await, @r#"
+    exit 2
+    -- stdout
+    9.45.17.199
+    104.45.28.230
+    -- stderr
+    error: no answer for `one.example` A and AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    dns.clear_faults();
+    dns.set("one.example", 60, &[ip("9.9.9.9")]);
+    assert_shown!(run(&format!("{line} --by-host")).await, @r#"
+    exit 0
+    -- stdout
+    HOST         TYPE  TTL  STATE      ADDRESS
+    one.example  A      60  answered   9.9.9.9
+    one.example  A       -  lingering  9.45.17.199
+    one.example  A       -  lingering  104.45.28.230
+    -- stderr
+    "#);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::remove_file(path).unwrap();
+}
+
+/// What the provider publishes, with two addresses that are not its own.
+async fn provider() -> DnsServer {
+    let dns = DnsServer::start().await.unwrap();
+    for number in 1..=4 {
+        let name = format!("callback-{number}.vipps.no");
+        dns.set(&name, 60, &[ip(&format!("51.105.122.{}", 50 + number))]);
+        let name = format!("callback-dr-{number}.vipps.no");
+        dns.set(&name, 60, &[ip("13.79.229.87")]);
+    }
+    dns.set("callback-mt-1.vipps.no", 60, &[ip("51.105.193.243")]);
+    dns.set("callback-mt-2.vipps.no", 60, &[ip("104.40.253.225")]);
+    dns.set("api.vipps.no", 30, &[ip("8.8.4.4")]);
+    dns.set("apitest.vipps.no", 30, &[ip("8.8.8.8")]);
+    dns
+}

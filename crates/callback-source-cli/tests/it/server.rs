@@ -1,0 +1,154 @@
+//! `serve` as a process.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use integration_tests::http::{Client, Connection, Reply};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, ChildStderr},
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{command, ip};
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    log: Arc<Mutex<Vec<String>>>,
+    logged: watch::Receiver<()>,
+    reader: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts `serve` on a free port, and waits until it listens.
+    pub(crate) async fn start(args: &str) -> Self {
+        let line = format!("serve --listen 127.0.0.1:0 {args}");
+        let mut serve = command(line.split_whitespace());
+        let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
+        let stderr = child.stderr.take().expect("a pipe");
+        let mut lines = BufReader::new(stderr).lines();
+        let addr = listening(&mut lines).await;
+        let admin = match args.contains("--admin-listen") {
+            true => Some(listening(&mut lines).await),
+            false => None,
+        };
+
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let (sender, logged) = watch::channel(());
+        let to = Arc::clone(&log);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                to.lock().unwrap().push(line);
+                sender.send_replace(());
+            }
+        });
+        Self {
+            child,
+            addr,
+            admin,
+            log,
+            logged,
+            reader,
+        }
+    }
+
+    /// Closes the pipe of the server's log.
+    pub(crate) fn unread(self) -> Self {
+        self.reader.abort();
+        self
+    }
+
+    pub(crate) async fn ready(&self) {
+        self.has_logged("ready").await;
+    }
+
+    /// Waits for a line that holds a text.
+    pub(crate) async fn has_logged(&self, text: &str) {
+        let mut logged = self.logged.clone();
+        let wait = async {
+            while !self.log().contains(text) {
+                logged.changed().await.expect("the server runs");
+            }
+        };
+        let in_time = timeout(Duration::from_secs(20), wait).await;
+        assert!(in_time.is_ok(), "no `{text}` in {}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub(crate) async fn get(&self, peer: &str, path: &str) -> Reply {
+        self.send(peer, "GET", path, &[]).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        peer: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let client = Client::from(ip(peer));
+        let reply = client.send(self.addr, method, path, headers, b"").await;
+        reply.expect("a reply")
+    }
+
+    pub(crate) async fn connect(&self, peer: &str) -> Connection {
+        let peer: IpAddr = ip(peer);
+        Connection::connect(peer, self.addr)
+            .await
+            .expect("a connection")
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let mut kill = tokio::process::Command::new("kill");
+        let sent = kill.args(["-s", name, &id]).status().await;
+        assert!(sent.expect("`kill` is there").success());
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(Duration::from_secs(20), self.child.wait()).await;
+        ended.expect("it ends").expect("it can be waited for")
+    }
+
+    /// Stops the server, and says how it ended.
+    pub(crate) async fn stop(mut self) {
+        self.signal("TERM").await;
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+
+    /// The memory that the server has in use, in KiB.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let size = line.and_then(|line| line.split_whitespace().nth(1));
+        size.and_then(|size| size.parse().ok()).expect("a size")
+    }
+}
+
+async fn listening(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>) -> SocketAddr {
+    loop {
+        let line = lines.next_line().await.expect("text");
+        let line = line.expect("it says where it listens");
+        if let Some((_, rest)) = line.split_once("listening on http://") {
+            let address = rest.split(['"', ' ']).next().unwrap_or(rest);
+            return address.parse().expect("an address");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The body, buffered and hashed.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+
+use super::SignatureRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
+
+/// What a body may be at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) time: Duration,
+}
+
+/// The whole body and its SHA-256. Trailers are dropped: the signature does not cover them.
+pub(super) async fn collect<B: Body>(
+    body: B,
+    headers: &HeaderMap,
+    limits: Limits,
+) -> Result<(Bytes, [u8; 32]), SignatureRejectionKind> {
+    let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
+    // The body itself knows nothing of its length if a layer outside of this one has wrapped it.
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let hinted = body.size_hint();
+    if limit < announced.unwrap_or(0).max(hinted.lower()) {
+        return Err(BodyTooLarge);
+    }
+    let expected = usize::try_from(hinted.lower()).unwrap_or(0);
+    let collecting = collect_frames(body, limits.bytes, expected);
+    timeout(limits.time, collecting)
+        .await
+        .unwrap_or(Err(BodyTimeout))
+}
+
+/// Hashes each frame as it comes, so that a large body is not hashed in one go. A body of one frame,
+/// as most are, is not copied.
+async fn collect_frames<B: Body>(
+    body: B,
+    limit: usize,
+    expected: usize,
+) -> Result<(Bytes, [u8; 32]), SignatureRejectionKind> {
+    let mut body = pin!(body);
+    let mut hash = Sha256::new();
+    let mut only = Bytes::new();
+    let mut several = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(|_| BodyAborted)?.into_data() else {
+            continue;
+        };
+        if limit - only.len() - several.len() < data.remaining() {
+            return Err(BodyTooLarge);
+        }
+        let data = data.copy_to_bytes(data.remaining());
+        hash.update(&data);
+        if only.is_empty() && several.is_empty() {
+            only = data;
+            continue;
+        }
+        if several.is_empty() {
+            several.reserve(expected.max(only.len() + data.len()));
+            several.extend_from_slice(&std::mem::take(&mut only));
+        }
+        several.extend_from_slice(&data);
+    }
+    let whole = if several.is_empty() {
+        only
+    } else {
+        several.freeze()
+    };
+    Ok((whole, hash.finalize().into()))
+}

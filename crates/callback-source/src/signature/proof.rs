@@ -1,0 +1,457 @@
+//! Both locks together: where a callback comes from, and what it proves itself with.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Extensions, Request, Response, StatusCode};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed};
+use crate::{
+    Allowed, Rejection, RejectionKind, Verdict,
+    verify::{PlainText, RejectionResponse, response::plain_text},
+};
+
+/// Which of the two locks must be open. A value, so that it can come from the configuration.
+///
+/// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
+/// [`VerifySignature`](super::VerifySignature) or [`VerifyToken`](super::VerifyToken). `✓` admits, `✓!`
+/// admits with a [warning](Proof::warning), a number is the status of the refusal; “cannot decide” is
+/// [`Unresolved`](RejectionKind::Unresolved) of the source and
+/// [`SecretUnavailable`](super::SignatureRejectionKind::SecretUnavailable) of the message.
+///
+/// | source | message | `Both` | `SignatureWarnOnSource` | `SourceOnly` | `SignatureOnly` |
+/// |---|---|---|---|---|---|
+/// | allowed | valid | ✓ | ✓ | ✓ | ✓ |
+/// | allowed | invalid | 401 | 401 | ✓ | 401 |
+/// | allowed | cannot decide | 503 | 503 | ✓ | 503 |
+/// | allowed | no layer | 500 | 500 | ✓ | 500 |
+/// | not listed | valid | 403 | ✓! | 403 | ✓ |
+/// | not listed | invalid | 403 | 401 | 403 | 401 |
+/// | not listed | cannot decide | 403 | 503 | 403 | 503 |
+/// | not listed | no layer | 500 | 500 | 403 | 500 |
+/// | cannot decide | valid | 503 | ✓! | 503 | ✓ |
+/// | cannot decide | invalid | 401 | 401 | 503 | 401 |
+/// | cannot decide | cannot decide | 503 | 503 | 503 | 503 |
+/// | cannot decide | no layer | 500 | 500 | 503 | 500 |
+/// | malformed forwarding | valid | 400 | ✓! | 400 | ✓ |
+/// | malformed forwarding | invalid | 400 | 401 | 400 | 401 |
+/// | malformed forwarding | cannot decide | 400 | 503 | 400 | 503 |
+/// | malformed forwarding | no layer | 500 | 500 | 400 | 500 |
+/// | no layer | valid | 500 | 500 | 500 | ✓ |
+/// | no layer | invalid | 500 | 500 | 500 | 401 |
+/// | no layer | cannot decide | 500 | 500 | 500 | 503 |
+/// | no layer | no layer | 500 | 500 | 500 | 500 |
+///
+/// So a right source never makes up for a wrong message, a final “no” wins over “try again”, and a lock
+/// that the policy asks for and nobody installed refuses everything. A request without any peer
+/// address counts as malformed forwarding, with 500. The other reasons of an invalid message have their own
+/// [status](super::SignatureRejectionKind::status).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The source must be listed, and the message proven. The default.
+    #[default]
+    Both,
+    /// The message must be proven; what is wrong with the source only warns. For those who cannot
+    /// afford to lose a callback from a server that DNS does not name yet.
+    SignatureWarnOnSource,
+    /// The source must be listed; the message is not looked at. Others can send from listed addresses.
+    SourceOnly,
+    /// The message must be proven; the source is not looked at.
+    SignatureOnly,
+}
+
+impl Policy {
+    /// What it makes of a pair of verdicts; `None` where no layer left one. See the table above.
+    ///
+    /// # Errors
+    ///
+    /// Why the request is refused.
+    pub fn judge(
+        self,
+        source: Option<&Verdict>,
+        message: Option<&SignatureVerdict>,
+    ) -> Result<Proof, ProofRejection> {
+        let needs_source = self != Self::SignatureOnly;
+        let needs_message = self != Self::SourceOnly;
+        if (needs_source && source.is_none()) || (needs_message && message.is_none()) {
+            return Err(ProofRejection::NoLayer);
+        }
+        let rejected = source.filter(|_| needs_source).and_then(Verdict::rejection);
+        let refuted = message
+            .filter(|_| needs_message)
+            .and_then(SignatureVerdict::rejection);
+        let warns = self == Self::SignatureWarnOnSource;
+        let final_source = rejected
+            .filter(|rejection| !warns && rejection.kind() != RejectionKind::Unresolved)
+            .map(|rejection| ProofRejection::Source(rejection.clone()));
+        let final_message = refuted
+            .filter(|rejection| !rejection.kind().is_undecided())
+            .map(|rejection| ProofRejection::Signature(rejection.clone()));
+        let source_undecided = rejected
+            .filter(|_| !warns)
+            .map(|rejection| ProofRejection::Source(rejection.clone()));
+        let message_undecided =
+            refuted.map(|rejection| ProofRejection::Signature(rejection.clone()));
+        let refusal = final_source
+            .or(final_message)
+            .or(source_undecided)
+            .or(message_undecided);
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(Proof {
+                policy: self,
+                allowed: source
+                    .filter(|_| needs_source)
+                    .and_then(Verdict::allowed)
+                    .cloned(),
+                warning: rejected.cloned(),
+                signed: message
+                    .filter(|_| needs_message)
+                    .and_then(SignatureVerdict::signed)
+                    .cloned(),
+            }),
+        }
+    }
+}
+
+/// What is known of a callback that its [`Policy`] admits.
+///
+/// [`RequireProof`] leaves it in the request's extensions. With the feature `axum` it is an extractor,
+/// which judges by [`Policy::Both`] where that layer is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    policy: Policy,
+    allowed: Option<Allowed>,
+    warning: Option<Rejection>,
+    signed: Option<Signed>,
+}
+
+impl Proof {
+    /// Judges a request by what the layers left in its extensions.
+    ///
+    /// # Errors
+    ///
+    /// Why the request is refused.
+    pub fn of(extensions: &Extensions, policy: Policy) -> Result<Self, ProofRejection> {
+        // A rejecting layer leaves no `Verdict`, a tagging one leaves an `Allowed` too.
+        let source = extensions.get::<Verdict>().cloned();
+        let source = source.or_else(|| extensions.get().cloned().map(Verdict::Allow));
+        policy.judge(source.as_ref(), extensions.get())
+    }
+
+    /// By which policy it was admitted.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The source, if it is listed and the policy looks at it.
+    #[must_use]
+    pub fn allowed(&self) -> Option<&Allowed> {
+        self.allowed.as_ref()
+    }
+
+    /// The message's own proof, unless the policy does not look at it.
+    #[must_use]
+    pub fn signed(&self) -> Option<&Signed> {
+        self.signed.as_ref()
+    }
+
+    /// What is wrong with the source of a callback that
+    /// [`SignatureWarnOnSource`](Policy::SignatureWarnOnSource) admits nevertheless. The source layer
+    /// has it in the log.
+    #[must_use]
+    pub fn warning(&self) -> Option<&Rejection> {
+        self.warning.as_ref()
+    }
+}
+
+/// Why a [`Policy`] refuses a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ProofRejection {
+    /// The source is not listed, or cannot be judged.
+    Source(Rejection),
+    /// The message is not proven, or cannot be judged.
+    Signature(SignatureRejection),
+    /// A layer whose verdict the policy asks for is missing: the service is set up wrongly.
+    NoLayer,
+}
+
+impl ProofRejection {
+    /// The status of the response: that of the reason, or 500.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Source(rejection) => rejection.status(),
+            Self::Signature(rejection) => rejection.status(),
+            Self::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// After how long the sender should try again; only where a retry can end otherwise.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Source(rejection) => rejection.retry_after(),
+            Self::Signature(rejection) => rejection.retry_after(),
+            Self::NoLayer => None,
+        }
+    }
+}
+
+impl fmt::Display for ProofRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(rejection) => f.write_str(rejection.kind().as_str()),
+            Self::Signature(rejection) => rejection.fmt(f),
+            Self::NoLayer => f.write_str("no-layer"),
+        }
+    }
+}
+
+impl std::error::Error for ProofRejection {}
+
+impl<B> RejectionResponse<B, ProofRejection> for PlainText
+where
+    B: From<&'static str>,
+{
+    fn response(&self, rejection: &ProofRejection) -> Response<B> {
+        match rejection {
+            ProofRejection::Source(rejection) => self.response(rejection),
+            ProofRejection::Signature(rejection) => self.response(rejection),
+            ProofRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
+        }
+    }
+}
+
+/// Wraps services in [`RequireProof`]. It stands inside of the two layers whose verdicts it joins;
+/// these tag, unless the policy is [`Both`](Policy::Both). See the [module docs](super) for an example.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct RequireProofLayer<R = PlainText> {
+    policy: Policy,
+    response: R,
+}
+
+impl RequireProofLayer {
+    /// Refuses what the policy does not admit.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            response: PlainText,
+        }
+    }
+}
+
+impl<R> RequireProofLayer<R> {
+    /// Makes the responses to refused requests in another way.
+    pub fn with_response<T>(self, response: T) -> RequireProofLayer<T> {
+        RequireProofLayer {
+            policy: self.policy,
+            response,
+        }
+    }
+}
+
+impl<S, R: Clone> Layer<S> for RequireProofLayer<R> {
+    type Service = RequireProof<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireProof {
+            inner,
+            policy: self.policy,
+            response: self.response.clone(),
+        }
+    }
+}
+
+/// Calls the inner service only for requests that a [`Policy`] admits. See the
+/// [module docs](super) for an example.
+#[derive(Clone, Debug)]
+pub struct RequireProof<S, R = PlainText> {
+    inner: S,
+    policy: Policy,
+    response: R,
+}
+
+impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireProof<S, R>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: RejectionResponse<ResBody, ProofRejection>,
+    ResBody: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        match Proof::of(request.extensions(), self.policy) {
+            Ok(proof) => {
+                request.extensions_mut().insert(proof);
+                ResponseFuture::new(self.inner.call(request))
+            }
+            Err(rejection) => {
+                if matches!(rejection, ProofRejection::NoLayer) {
+                    crate::observe::no_layer();
+                }
+                let response = self.response.response(&rejection);
+                ResponseFuture::new(std::future::ready(Ok(response)))
+            }
+        }
+    }
+}
+
+const NO_LAYER: &str = "the route is not wrapped in the layers that its policy asks for\n";
+
+#[cfg(feature = "axum")]
+mod extract {
+    use axum::{
+        extract::FromRequestParts,
+        response::{IntoResponse, Response},
+    };
+    use http::request::Parts;
+
+    use super::{Policy, Proof, ProofRejection};
+    use crate::{
+        signature::SignatureVerdict,
+        verify::{PlainText, RejectionResponse},
+    };
+
+    /// What [`RequireProof`](super::RequireProof) left; where there is none, it is judged by
+    /// [`Policy::Both`].
+    impl<S: Sync> FromRequestParts<S> for Proof {
+        type Rejection = ProofRejection;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+            match parts.extensions.get::<Self>() {
+                Some(proof) => Ok(proof.clone()),
+                None => Self::of(&parts.extensions, Policy::Both),
+            }
+        }
+    }
+
+    impl<S: Sync> FromRequestParts<S> for SignatureVerdict {
+        type Rejection = ProofRejection;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+            let verdict = parts.extensions.get::<Self>();
+            verdict.cloned().ok_or(ProofRejection::NoLayer)
+        }
+    }
+
+    impl IntoResponse for ProofRejection {
+        fn into_response(self) -> Response {
+            PlainText.response(&self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::{ProofKind, SignatureRejectionKind};
+
+    fn source(said: &str) -> Option<Verdict> {
+        let kind = match said {
+            "allowed" => {
+                let list =
+                    crate::AllowList::fixed(["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
+                return Some(list.verdict("192.0.2.1".parse().unwrap()));
+            }
+            "not listed" => RejectionKind::NotListed,
+            "cannot decide" => RejectionKind::Unresolved,
+            "malformed forwarding" => RejectionKind::ForwardedMalformed,
+            "no layer" => return None,
+            other => panic!("{other}"),
+        };
+        Some(Verdict::Reject(Rejection::new(kind, None)))
+    }
+
+    fn message(said: &str) -> Option<SignatureVerdict> {
+        let kind = match said {
+            "valid" => {
+                return Some(SignatureVerdict::Valid(Signed {
+                    proof: ProofKind::Signature,
+                    date: None,
+                }));
+            }
+            "invalid" => SignatureRejectionKind::Signature,
+            "cannot decide" => SignatureRejectionKind::SecretUnavailable,
+            "no layer" => return None,
+            other => panic!("{other}"),
+        };
+        Some(SignatureVerdict::Invalid(SignatureRejection::new(kind)))
+    }
+
+    #[test]
+    fn every_pair_of_verdicts_gives_what_the_table_says() {
+        let table = include_str!("proof.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | "))
+            .filter(|row| !row.starts_with("source"));
+        let mut rows = 0;
+        for row in table {
+            rows += 1;
+            let cells: Vec<_> = row.trim_end_matches(" |").split(" | ").collect();
+            let policies = [
+                Policy::Both,
+                Policy::SignatureWarnOnSource,
+                Policy::SourceOnly,
+                Policy::SignatureOnly,
+            ];
+            for (policy, expected) in policies.into_iter().zip(&cells[2..]) {
+                let judged = policy.judge(source(cells[0]).as_ref(), message(cells[1]).as_ref());
+                let found = match judged {
+                    Ok(proof) if proof.warning().is_some() => "✓!".to_owned(),
+                    Ok(_) => "✓".to_owned(),
+                    Err(rejection) => rejection.status().as_u16().to_string(),
+                };
+                assert_eq!(found, *expected, "{policy:?}: {row}");
+            }
+        }
+        assert_eq!(rows, 5 * 4);
+    }
+
+    #[test]
+    fn the_default_asks_for_both() {
+        assert_eq!(Policy::default(), Policy::Both);
+    }
+
+    #[test]
+    fn every_rejection_of_the_source_refuses_with_its_status_under_both() {
+        for kind in [
+            RejectionKind::NotListed,
+            RejectionKind::Unresolved,
+            RejectionKind::NoPeer,
+            RejectionKind::ForwardedMissing,
+            RejectionKind::AllTrusted,
+            RejectionKind::TooManyHops,
+            RejectionKind::Duplicate,
+        ] {
+            let source = Verdict::Reject(Rejection::new(kind, None));
+            let judged = Policy::Both.judge(Some(&source), message("valid").as_ref());
+            assert_eq!(judged.unwrap_err().status(), kind.status());
+        }
+    }
+
+    #[test]
+    fn a_replay_is_final_whatever_the_source() {
+        let replay = SignatureRejection::new(SignatureRejectionKind::Replay);
+        let replay = SignatureVerdict::Invalid(replay);
+        let judged = Policy::Both.judge(source("cannot decide").as_ref(), Some(&replay));
+        assert_eq!(judged.unwrap_err().status(), StatusCode::CONFLICT);
+    }
+}

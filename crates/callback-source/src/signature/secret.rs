@@ -1,0 +1,204 @@
+//! Secrets and tokens, which do not print and are wiped.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
+
+use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderValue;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use zeroize::{Zeroize, Zeroizing};
+
+/// The secret of a webhook registration.
+///
+/// What is kept is the keyed HMAC, not the text. It does not print, and is wiped when it is dropped;
+/// so is the text that was handed in. Copies that others made of it, and what the compiler spilled
+/// to the stack, are out of reach.
+#[derive(Clone)]
+pub struct Secret(Box<Hmac<Sha256>>);
+
+impl Secret {
+    /// The secret as it was given by the provider: its UTF-8 bytes are the key. It looks like base64
+    /// and is not decoded, nor is it trimmed.
+    ///
+    /// # Errors
+    ///
+    /// A secret that is empty or blank, which anybody could sign with.
+    pub fn new(secret: impl Into<String>) -> Result<Self, UnusableSecret> {
+        let secret = Zeroizing::new(secret.into());
+        if secret.trim().is_empty() {
+            return Err(UnusableSecret::Empty);
+        }
+        Ok(Self::keyed(secret.as_bytes()))
+    }
+
+    /// For the path of a request for which there is no secret, so that it takes the same time.
+    pub(super) fn dummy() -> &'static Self {
+        static DUMMY: LazyLock<Secret> =
+            LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
+        &DUMMY
+    }
+
+    fn keyed(key: &[u8]) -> Self {
+        let hmac = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
+        Self(Box::new(hmac))
+    }
+
+    /// The HMAC-SHA256 of a message that comes in parts.
+    pub(super) fn mac(&self, message: &[&[u8]]) -> [u8; 32] {
+        let mut mac = (*self.0).clone();
+        for part in message {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The merchant's own `Authorization` value, as handed to the provider with an order.
+///
+/// What is kept is its SHA-256, so that comparing takes the same time whatever its length. It does
+/// not print, and is wiped when it is dropped; so is the text that was handed in.
+#[derive(Clone)]
+pub struct Token(Box<Zeroizing<[u8; 32]>>);
+
+impl Token {
+    /// The whole value of the header, which is compared verbatim: `Bearer …` if that is what was handed
+    /// to the provider.
+    ///
+    /// # Errors
+    ///
+    /// A value that is empty or that no `Authorization` header can have: with control characters, or
+    /// white space around it.
+    pub fn new(value: impl Into<String>) -> Result<Self, UnusableSecret> {
+        let value = Zeroizing::new(value.into());
+        if value.trim().is_empty() {
+            return Err(UnusableSecret::Empty);
+        }
+        if value.trim() != &**value || HeaderValue::from_str(&value).is_err() {
+            return Err(UnusableSecret::NotAHeader);
+        }
+        Ok(Self::hashed(value.as_bytes()))
+    }
+
+    pub(super) fn hashed(value: &[u8]) -> Self {
+        Self(Box::new(Zeroizing::new(Sha256::digest(value).into())))
+    }
+
+    pub(super) fn ct_eq(&self, other: &Self) -> Choice {
+        self.0.as_slice().ct_eq(other.0.as_slice())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Why a text cannot be a [`Secret`] or a [`Token`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnusableSecret {
+    /// It is empty, or nothing but white space.
+    #[error("an empty secret proves nothing")]
+    Empty,
+    /// It cannot be the value of a header, so that no request could have it.
+    #[error(
+        "the token cannot be the value of a header: no control characters, no white space around it"
+    )]
+    NotAHeader,
+}
+
+/// The secrets, or tokens, that count for a request; each of them is tried.
+///
+/// None at all refuses every request. Cloning is one reference count.
+#[derive(Debug)]
+pub struct Secrets<T = Secret>(Arc<[T]>);
+
+impl<T> Clone for Secrets<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Secrets<T> {
+    fn default() -> Self {
+        Self(Arc::new([]))
+    }
+}
+
+impl<T> From<T> for Secrets<T> {
+    fn from(secret: T) -> Self {
+        Self(Arc::new([secret]))
+    }
+}
+
+impl<T> FromIterator<T> for Secrets<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(secrets: I) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+}
+
+impl<T> Deref for Secrets<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+/// Wipes what was computed with a secret and must not stay behind.
+pub(super) fn equal_and_wiped(mut computed: [u8; 32], claimed: &[u8; 32]) -> Choice {
+    let equal = computed.ct_eq(claimed);
+    computed.zeroize();
+    equal
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_secret_or_token_prints() {
+        let secret = Secret::new("hunter2-secret").unwrap();
+        let token = Token::new("Bearer hunter2-token").unwrap();
+        let secrets = Secrets::from(secret.clone());
+        let printed = format!("{secret:?} {token:?} {secrets:?} {secret:#?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(!printed.bytes().any(|byte| byte.is_ascii_digit()));
+    }
+
+    #[test]
+    fn an_empty_or_blank_secret_or_token_is_refused() {
+        for text in ["", " ", "\t\r\n"] {
+            assert_eq!(Secret::new(text).unwrap_err(), UnusableSecret::Empty);
+            assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::Empty);
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_have_is_refused() {
+        for text in ["a\n", " a", "a ", "a\nb", "a\0", "a\u{7f}"] {
+            assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::NotAHeader);
+        }
+        assert!(Token::new("Bearer æøå").is_ok());
+    }
+
+    #[test]
+    fn the_state_that_is_kept_is_wiped_on_drop() {
+        fn is_wiped<T: ZeroizeOnDrop>() {}
+        is_wiped::<sha2::block_api::Sha256VarCore>();
+        is_wiped::<Zeroizing<[u8; 32]>>();
+    }
+}

@@ -1,0 +1,155 @@
+//! The service that checks the Webhooks API's signatures.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, request::Parts};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{
+    HandOn, ProofKind, ResponseFuture, SameBody, SecretSource, SignatureRejection,
+    SignatureRejectionKind, SignatureVerdict, Signed, body,
+    layer::Settings,
+    webhook::{self, Claim, Target},
+};
+use crate::verify::{PlainText, RejectionResponse};
+
+/// Calls the inner service only for deliveries that are signed, or marks those that are not. See the
+/// [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`], since a request has to wait for its body after the inner
+/// service was found ready.
+pub struct VerifySignature<S, K, R = PlainText, H = SameBody> {
+    pub(super) inner: S,
+    pub(super) settings: Arc<Settings<K>>,
+    pub(super) response: R,
+    pub(super) hand_on: PhantomData<fn() -> H>,
+}
+
+impl<S, K, R, H, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySignature<S, K, R, H>
+where
+    S: Service<Request<H::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    K: SecretSource,
+    R: RejectionResponse<ResBody, SignatureRejection> + Clone + Send + 'static,
+    H: HandOn<ReqBody>,
+    ReqBody: Body + Send + 'static,
+    ReqBody::Data: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        // The one that was found ready goes with the request.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let settings = Arc::clone(&self.settings);
+        let response = self.response.clone();
+        ResponseFuture::new(async move {
+            let (mut parts, body) = request.into_parts();
+            match settings.admit(&mut parts, body).await {
+                Ok(body) => inner.call(Request::from_parts(parts, body.into())).await,
+                Err(rejection) => Ok(response.response(&rejection)),
+            }
+        })
+    }
+}
+
+impl<K: SecretSource> Settings<K> {
+    /// The body of a request that may go on, marked with its verdict.
+    async fn admit<B: Body>(
+        &self,
+        parts: &mut Parts,
+        body: B,
+    ) -> Result<bytes::Bytes, SignatureRejection> {
+        // The signature covers the hash of the body, not the body: nobody can have a body buffered
+        // without one.
+        let claimed = self.check_headers(parts).await;
+        if let Err(rejection) = &claimed
+            && !self.gate.is_tagging()
+        {
+            self.gate.report(rejection, &parts.extensions);
+            return Err(rejection.clone());
+        }
+        let (bytes, hash) = match body::collect(body, &parts.headers, self.limits).await {
+            Ok(collected) => collected,
+            Err(kind) => {
+                let rejection = SignatureRejection::new(kind);
+                self.gate.report(&rejection, &parts.extensions);
+                return Err(rejection);
+            }
+        };
+        let checked = claimed.and_then(|claimed| self.check_body(&claimed, &hash));
+        let verdict = checked.map_or_else(SignatureVerdict::Invalid, SignatureVerdict::Valid);
+        self.gate.act(verdict, &mut parts.extensions)?;
+        Ok(bytes)
+    }
+
+    async fn check_headers(&self, parts: &Parts) -> Result<Claimed, SignatureRejection> {
+        let claim = Claim::of(&parts.headers)?;
+        claim.check_date((self.clock)(), self.window)?;
+        let mut target = match &self.host {
+            Some(host) => Target::of_request_at(parts, host.as_str()),
+            None => Target::of_request(parts)?,
+        };
+        if let Some(path) = &self.path {
+            target = target.with_path_and_query(path.as_str());
+        }
+        let secrets = self.gate.secrets(parts).await?;
+        claim.check_signature(&target, &secrets)?;
+        Ok(Claimed {
+            hash: claim.hash(),
+            signature: claim.signature(),
+            signed: Signed {
+                proof: ProofKind::Signature,
+                date: Some(claim.date()),
+            },
+        })
+    }
+
+    fn check_body(&self, claimed: &Claimed, hash: &[u8; 32]) -> Result<Signed, SignatureRejection> {
+        webhook::check_hash(&claimed.hash, hash)?;
+        if let Some(guard) = &self.replay
+            && !guard.is_first(claimed.signature, self.window)
+        {
+            return Err(SignatureRejection::new(SignatureRejectionKind::Replay));
+        }
+        Ok(claimed.signed.clone())
+    }
+}
+
+/// What is still to be checked of a request whose headers are signed.
+struct Claimed {
+    hash: [u8; 32],
+    signature: [u8; 32],
+    signed: Signed,
+}
+
+impl<S: Clone, K, R: Clone, H> Clone for VerifySignature<S, K, R, H> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            settings: Arc::clone(&self.settings),
+            response: self.response.clone(),
+            hand_on: PhantomData,
+        }
+    }
+}
+
+impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifySignature")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,851 @@
+//! Through the layers.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use super::{
+    SignatureRejectionKind::{
+        BodyAborted, BodyTimeout, BodyTooLarge, ContentHash, DateAhead, DateStale, DuplicateHeader,
+        MissingHeader, Replay, SecretUnavailable as Unavailable, Signature, Token as NotTheToken,
+        UnknownKey,
+    },
+    *,
+};
+use crate::{
+    AllowList,
+    verify::{SocketPeer, VerifySourceLayer},
+};
+
+const PATH: &str = "/hooks?tenant=7";
+const URL: &str = "https://shop.example/hooks?tenant=7";
+const WINDOW: Duration = Duration::from_secs(300);
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: usize = 256 * 1024;
+
+fn date() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text).unwrap()
+}
+
+fn rejecting(keys: impl SecretSource) -> VerifySignatureLayer<impl SecretSource> {
+    VerifySignatureLayer::rejecting(keys).clock(date)
+}
+
+type Answer = Result<Response<Full<Bytes>>, Infallible>;
+
+/// Answers with the body, and with what it finds in the extensions.
+async fn echo<B>(request: Request<B>) -> Answer
+where
+    B: Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    let (parts, body) = request.into_parts();
+    let mut response = Response::new(Full::new(body.collect().await.unwrap().to_bytes()));
+    if let Some(verdict) = parts.extensions.get::<SignatureVerdict>() {
+        response.extensions_mut().insert(verdict.clone());
+    }
+    Ok(response)
+}
+
+fn delivery(secret_text: &str, body: &str) -> Request<Full<Bytes>> {
+    let url = URL.parse().unwrap();
+    let mut request = Request::post(PATH)
+        .body(Full::from(body.to_owned()))
+        .unwrap();
+    *request.headers_mut() =
+        webhook::sign(&secret(secret_text), &url, body.as_bytes(), date()).unwrap();
+    request
+}
+
+/// What comes of a request: the body that the inner service got, or the kind of the refusal.
+async fn outcome<K: SecretSource, B>(
+    layer: VerifySignatureLayer<K>,
+    request: Request<B>,
+) -> Result<Bytes, SignatureRejectionKind>
+where
+    B: Body<Data = Bytes, Error: std::fmt::Debug> + From<Bytes> + Send + 'static,
+{
+    let layer = layer.with_response(|rejection: &SignatureRejection| {
+        let mut response = Response::new(Full::from("no"));
+        *response.status_mut() = rejection.status();
+        response.extensions_mut().insert(rejection.clone());
+        response
+    });
+    let service = layer.layer(service_fn(echo::<B>));
+    let response = service.oneshot(request).await.unwrap();
+    match response.extensions().get::<SignatureRejection>() {
+        Some(rejection) => {
+            assert_eq!(response.status(), rejection.status());
+            Err(rejection.kind())
+        }
+        None => Ok(response.into_body().collect().await.unwrap().to_bytes()),
+    }
+}
+
+/// A body that comes in frames, and then ends, breaks off, or never ends.
+struct Frames {
+    frames: std::vec::IntoIter<Bytes>,
+    end: End,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Trailers,
+    Error,
+    Never,
+    HandedOn,
+}
+
+impl Frames {
+    fn new(frames: impl IntoIterator<Item = Bytes>, end: End) -> Self {
+        let frames: Vec<_> = frames.into_iter().collect();
+        Self {
+            frames: frames.into_iter(),
+            end,
+        }
+    }
+}
+
+impl From<Bytes> for Frames {
+    fn from(whole: Bytes) -> Self {
+        Self::new([whole], End::HandedOn)
+    }
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        if let Some(data) = self.frames.next() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match std::mem::replace(&mut self.end, End::HandedOn) {
+            End::Trailers => Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::new())))),
+            End::Error => Poll::Ready(Some(Err("connection reset"))),
+            End::Never => {
+                self.end = End::Never;
+                Poll::Pending
+            }
+            End::HandedOn => Poll::Ready(None),
+        }
+    }
+}
+
+/// Frames of a body that must not be read.
+struct Untouched(Option<u64>);
+
+impl From<Bytes> for Untouched {
+    fn from(_: Bytes) -> Self {
+        panic!("it was read")
+    }
+}
+
+impl Body for Untouched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("it is read")
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn a_signed_delivery_is_handed_on_byte_for_byte() {
+    for body in ["", "{}", "\0\r\n\u{feff} blåbær "] {
+        let handed_on = outcome(rejecting(secret("a")), delivery("a", body)).await;
+        assert_eq!(handed_on.unwrap(), body.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_of_another_key_or_body_is_refused() {
+    let refused = outcome(rejecting(secret("a")), delivery("b", "{}")).await;
+    assert_eq!(refused, Err(Signature));
+    let request = delivery("a", "{}").map(|_| Full::from("{ }"));
+    assert_eq!(
+        outcome(rejecting(secret("a")), request).await,
+        Err(ContentHash)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_never_2xx_and_repeats_nothing_of_the_request() {
+    let service = rejecting(secret("a")).layer(service_fn(echo));
+    let response = service.oneshot(delivery("b", "{}")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "HMAC-SHA256");
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "the signature or token is not right\n");
+}
+
+#[tokio::test]
+async fn the_window_has_both_ends_and_can_be_set() {
+    let at = |now: SystemTime| rejecting(secret("a")).clock(move || now);
+    for (layer, expected) in [
+        (at(date() + WINDOW), None),
+        (at(date() + WINDOW + SECOND), Some(DateStale)),
+        (at(date() - WINDOW), None),
+        (at(date() - WINDOW - SECOND), Some(DateAhead)),
+        (at(date() + SECOND).window(SECOND), None),
+        (at(date() + 2 * SECOND).window(SECOND), Some(DateStale)),
+    ] {
+        let found = outcome(layer, delivery("a", "{}")).await;
+        assert_eq!(found.err(), expected);
+    }
+}
+
+#[tokio::test]
+async fn nobody_has_a_body_read_without_a_signature_over_its_hash() {
+    let table = [
+        ("b", "authorization", Signature),
+        ("a", "x-ms-date", MissingHeader),
+        ("a", "host", MissingHeader),
+    ];
+    for (key, removed, expected) in table {
+        let mut request = delivery(key, "{}").map(|_| Untouched(Some(2)));
+        if removed != "authorization" {
+            request.headers_mut().remove(removed);
+        }
+        assert_eq!(
+            outcome(rejecting(secret("a")), request).await,
+            Err(expected)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_not() {
+    for (length, limit, is_taken) in [
+        (LIMIT, None, true),
+        (LIMIT + 1, None, false),
+        (10, Some(10), true),
+        (11, Some(10), false),
+        (0, Some(0), true),
+        (1, Some(0), false),
+    ] {
+        let body = "x".repeat(length);
+        let limited = || match limit {
+            Some(limit) => rejecting(secret("a")).body_limit(limit),
+            None => rejecting(secret("a")),
+        };
+        let known = outcome(limited(), delivery("a", &body)).await;
+        assert_eq!(known.is_ok(), is_taken, "{length}");
+        // Chunked: the length shows only at the end.
+        for size in [1, 7, 4096] {
+            let frames = || {
+                let chunks = body.as_bytes().chunks(size.max(length / 1000));
+                Frames::new(chunks.map(Bytes::copy_from_slice), End::Trailers)
+            };
+            let chunked = outcome(limited(), delivery("a", &body).map(|_| frames())).await;
+            let expected = if is_taken {
+                Ok(Bytes::from(body.clone()))
+            } else {
+                Err(BodyTooLarge)
+            };
+            assert_eq!(chunked, expected, "{length} in {size}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_to_be_too_large_is_not_read() {
+    let limit = u64::try_from(LIMIT).unwrap();
+    let request = delivery("a", "{}").map(|_| Untouched(Some(limit + 1)));
+    assert_eq!(
+        outcome(rejecting(secret("a")), request).await,
+        Err(BodyTooLarge)
+    );
+    let mut request = delivery("a", "{}").map(|_| Untouched(None));
+    let announced = HeaderValue::from(limit + 1);
+    request
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, announced);
+    assert_eq!(
+        outcome(rejecting(secret("a")), request).await,
+        Err(BodyTooLarge)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_is_given_up_after_the_time_limit() {
+    for (layer, limit) in [
+        (rejecting(secret("a")), 5 * SECOND),
+        (rejecting(secret("a")).body_time_limit(SECOND), SECOND),
+    ] {
+        let started = Instant::now();
+        let body = Frames::new([Bytes::from("{")], End::Never);
+        let refused = outcome(layer, delivery("a", "{}").map(|_| body)).await;
+        assert_eq!(refused, Err(BodyTimeout));
+        assert_eq!(started.elapsed(), limit);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_was_there() {
+    for part in ["", "{", "{}"] {
+        let body = Frames::new([Bytes::from(part)], End::Error);
+        let refused = outcome(rejecting(secret("a")), delivery("a", "{}").map(|_| body)).await;
+        assert_eq!(refused, Err(BodyAborted));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_handed_on_is_refused_when_tagging_too() {
+    let tagging = || VerifySignatureLayer::tagging(secret("a")).clock(date);
+    let body = Frames::new([Bytes::from("{")], End::Error);
+    let refused = outcome(tagging(), delivery("b", "{}").map(|_| body)).await;
+    assert_eq!(refused, Err(BodyAborted));
+    let refused = outcome(tagging().body_limit(1), delivery("a", "{}")).await;
+    assert_eq!(refused, Err(BodyTooLarge));
+}
+
+#[tokio::test]
+async fn tagging_hands_everything_on_with_its_verdict() {
+    let service = VerifySignatureLayer::tagging(secret("a"))
+        .clock(date)
+        .layer(service_fn(echo));
+    for (request, expected) in [
+        (delivery("a", "{}"), None),
+        (delivery("b", "{}"), Some(Signature)),
+        (Request::new(Full::from("{}")), Some(MissingHeader)),
+        (
+            delivery("a", "[]").map(|_| Full::from("{}")),
+            Some(ContentHash),
+        ),
+    ] {
+        let response = service.clone().oneshot(request).await.unwrap();
+        let verdict = response.extensions().get::<SignatureVerdict>().unwrap();
+        let kind = verdict.rejection().map(SignatureRejection::kind);
+        assert_eq!(kind, expected);
+        let signed = verdict
+            .signed()
+            .map(|signed| (signed.proof(), signed.date()));
+        assert_eq!(signed.is_some(), expected.is_none());
+        if let Some(signed) = signed {
+            assert_eq!(signed, (ProofKind::Signature, Some(date())));
+        }
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            "{}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
+    let rewritten = || {
+        let mut request = delivery("a", "{}");
+        *request.uri_mut() = Uri::from_static("/internal");
+        let host = HeaderValue::from_static("10.0.0.7:8080");
+        request.headers_mut().insert(header::HOST, host);
+        request
+    };
+    let pinned = || {
+        rejecting(secret("a"))
+            .host("shop.example".parse().unwrap())
+            .path(PATH.parse().unwrap())
+    };
+    assert!(outcome(pinned(), rewritten()).await.is_ok());
+    assert!(outcome(pinned(), delivery("a", "{}")).await.is_ok());
+    assert_eq!(
+        outcome(rejecting(secret("a")), rewritten()).await,
+        Err(Signature)
+    );
+    // A host that is pinned is all that counts, even where the proxy's is no host.
+    let mut twice = rewritten();
+    twice
+        .headers_mut()
+        .append(header::HOST, HeaderValue::from_static("b"));
+    assert!(outcome(pinned(), twice).await.is_ok());
+    let other = pinned().host("other.example".parse().unwrap());
+    assert_eq!(outcome(other, delivery("a", "{}")).await, Err(Signature));
+}
+
+#[tokio::test]
+async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
+    let guard = ReplayGuard::default();
+    let layer = |now| {
+        rejecting(secret("a"))
+            .clock(move || now)
+            .replay_guard(guard.clone())
+    };
+    let first = || {
+        let mut request = delivery("a", "{}");
+        let id = HeaderValue::from_static("registration");
+        request.headers_mut().insert("webhook-id", id);
+        request
+    };
+    // What is refused for another reason is not remembered.
+    let forged = first().map(|_| Full::from("{ }"));
+    assert_eq!(outcome(layer(date()), forged).await, Err(ContentHash));
+    assert!(outcome(layer(date()), first()).await.is_ok());
+    assert_eq!(outcome(layer(date()), first()).await, Err(Replay));
+    assert_eq!(outcome(layer(date() + WINDOW), first()).await, Err(Replay));
+    // The id is not signed: changing it does not make another request of it.
+    let mut renamed = first();
+    renamed
+        .headers_mut()
+        .insert("webhook-id", HeaderValue::from_static("other"));
+    assert_eq!(outcome(layer(date()), renamed).await, Err(Replay));
+
+    let later = date() + 2 * SECOND;
+    let mut retry = first();
+    let url = URL.parse().unwrap();
+    retry
+        .headers_mut()
+        .extend(webhook::sign(&secret("a"), &url, b"{}", later).unwrap());
+    assert!(outcome(layer(later), retry).await.is_ok());
+}
+
+#[tokio::test]
+async fn without_a_guard_the_same_request_may_come_twice() {
+    let layer = rejecting(secret("a"));
+    for _ in 0..2 {
+        assert!(outcome(layer.clone(), delivery("a", "{}")).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn the_secret_is_that_of_the_registration() {
+    let keys = || {
+        HashMap::from([
+            ("one".to_owned(), Secrets::from(secret("a"))),
+            (
+                "two".to_owned(),
+                [secret("b"), secret("c")].into_iter().collect(),
+            ),
+            ("none".to_owned(), Secrets::default()),
+        ])
+    };
+    for (ids, key, expected) in [
+        (vec!["one"], "a", None),
+        (vec!["two"], "b", None),
+        (vec!["two"], "c", None),
+        (vec!["one"], "b", Some(Signature)),
+        (vec!["three"], "a", Some(UnknownKey)),
+        (vec!["none"], "a", Some(UnknownKey)),
+        (vec![""], "a", Some(UnknownKey)),
+        (vec![], "a", Some(UnknownKey)),
+        (vec!["one", "one"], "a", Some(UnknownKey)),
+    ] {
+        let mut request = delivery(key, "{}");
+        for id in &ids {
+            let id = HeaderValue::from_static(id);
+            request.headers_mut().append("webhook-id", id);
+        }
+        let found = outcome(rejecting(keys()), request).await;
+        assert_eq!(found.err(), expected, "{ids:?} {key}");
+    }
+}
+
+#[tokio::test]
+async fn the_secret_can_be_that_of_the_sale_unit_in_the_path() {
+    let keys = HashMap::from([("7".to_owned(), Secrets::from(secret("a")))]);
+    let by_tenant = |parts: &http::request::Parts| {
+        let query = parts.uri.query()?;
+        query.strip_prefix("tenant=").map(str::to_owned)
+    };
+    let layer = rejecting(keys).select_by(by_tenant);
+    assert!(outcome(layer.clone(), delivery("a", "{}")).await.is_ok());
+    let mut other = delivery("a", "{}");
+    *other.uri_mut() = Uri::from_static("/hooks?tenant=8");
+    assert_eq!(outcome(layer, other).await, Err(UnknownKey));
+}
+
+#[tokio::test]
+async fn no_secret_at_all_refuses_everything() {
+    for key in ["a", "no secret signs with this"] {
+        let refused = outcome(rejecting(Secrets::default()), delivery(key, "{}")).await;
+        assert_eq!(refused, Err(UnknownKey), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_or_never_answers_is_503_and_never_true() {
+    let failing = |_: Option<String>| async { Err::<Secrets, _>("sealed") };
+    let refused = outcome(rejecting(failing), delivery("a", "{}")).await;
+    assert_eq!(refused, Err(Unavailable));
+
+    let started = Instant::now();
+    let pending = |_: Option<String>| std::future::pending::<Result<Secrets, &str>>();
+    let refused = outcome(rejecting(pending), delivery("a", "{}")).await;
+    assert_eq!(refused, Err(Unavailable));
+    assert_eq!(started.elapsed(), 2 * SECOND);
+
+    let service = rejecting(failing).layer(service_fn(echo));
+    let response = service.oneshot(delivery("a", "{}")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "5");
+}
+
+#[tokio::test]
+async fn a_stranger_costs_no_look_up() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let source = move |_: Option<String>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, Infallible>(Secrets::from(secret("a"))) }
+    };
+    let layer = rejecting(source);
+    let mut stale = delivery("a", "{}");
+    let url = URL.parse().unwrap();
+    *stale.headers_mut() = webhook::sign(&secret("a"), &url, b"{}", date() - 2 * WINDOW).unwrap();
+    for request in [Request::new(Full::from("{}")), stale] {
+        outcome(layer.clone(), request).await.unwrap_err();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    outcome(layer, delivery("a", "{}")).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_body_can_be_handed_on_in_another_type() {
+    let service = rejecting(secret("a"))
+        .with_body::<Full<Bytes>>()
+        .layer(service_fn(echo::<Full<Bytes>>));
+    let body = Frames::new([Bytes::from("{"), Bytes::from("}")], End::Trailers);
+    let response = service
+        .oneshot(delivery("a", "{}").map(|_| body))
+        .await
+        .unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "{}"
+    );
+}
+
+#[tokio::test]
+async fn the_inner_service_that_was_found_ready_is_the_one_that_is_called() {
+    /// Panics if it is called without having been asked.
+    #[derive(Debug, Default)]
+    struct Strict(bool);
+
+    impl Clone for Strict {
+        fn clone(&self) -> Self {
+            Self(false)
+        }
+    }
+
+    impl<B> Service<Request<B>> for Strict {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Answer>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            self.0 = true;
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<B>) -> Self::Future {
+            assert!(std::mem::take(&mut self.0), "called before it was ready");
+            std::future::ready(Ok(Response::new(Full::default())))
+        }
+    }
+
+    let mut service = rejecting(secret("a")).layer(Strict::default());
+    for _ in 0..2 {
+        let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)
+            .await
+            .unwrap();
+        ready.call(delivery("a", "{}")).await.unwrap();
+    }
+    let mut service =
+        VerifyTokenLayer::rejecting(Token::new("a").unwrap()).layer(Strict::default());
+    for _ in 0..2 {
+        let ready = ServiceExt::<Request<()>>::ready(&mut service)
+            .await
+            .unwrap();
+        ready.call(with_tokens(&["a"])).await.unwrap();
+    }
+}
+
+fn with_tokens(tokens: &[&'static str]) -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_static("/v2/payments/order-1");
+    for token in tokens {
+        let token = HeaderValue::from_static(token);
+        request.headers_mut().append(header::AUTHORIZATION, token);
+    }
+    request
+}
+
+async fn token_outcome<K>(
+    layer: VerifyTokenLayer<K>,
+    request: Request<()>,
+) -> Option<SignatureRejectionKind>
+where
+    K: SecretSource<Token>,
+{
+    let layer =
+        layer.with_response(|rejection: &SignatureRejection| Response::new(Err(rejection.kind())));
+    let inner = service_fn(async |request: Request<()>| {
+        let verdict = request.extensions().get::<SignatureVerdict>().unwrap();
+        assert_eq!(verdict.signed().unwrap().proof(), ProofKind::Token);
+        Ok::<_, Infallible>(Response::new(Ok(())))
+    });
+    let response: Response<Result<(), _>> = layer.layer(inner).oneshot(request).await.unwrap();
+    response.into_body().err()
+}
+
+#[tokio::test]
+async fn a_token_counts_verbatim() {
+    let layer = VerifyTokenLayer::rejecting(Token::new("Bearer s3cret").unwrap());
+    for (sent, expected) in [
+        (&["Bearer s3cret"][..], None),
+        (&["bearer s3cret"], Some(NotTheToken)),
+        (&["s3cret"], Some(NotTheToken)),
+        (&["Bearer s3cret "], Some(NotTheToken)),
+        (&["Bearer s3cre"], Some(NotTheToken)),
+        (&["Bearer s3crets"], Some(NotTheToken)),
+        (&[""], Some(NotTheToken)),
+        (&[], Some(MissingHeader)),
+        (&["Bearer s3cret", "Bearer s3cret"], Some(DuplicateHeader)),
+        (&["a", "Bearer s3cret"], Some(DuplicateHeader)),
+    ] {
+        let found = token_outcome(layer.clone(), with_tokens(sent)).await;
+        assert_eq!(found, expected, "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_of_several_tokens_will_do_and_none_refuses() {
+    let both = Secrets::from_iter([Token::new("old").unwrap(), Token::new("new").unwrap()]);
+    for (tokens, sent, expected) in [
+        (both.clone(), "old", None),
+        (both.clone(), "new", None),
+        (both, "older", Some(NotTheToken)),
+        (Secrets::default(), "old", Some(UnknownKey)),
+        (Secrets::default(), "", Some(UnknownKey)),
+    ] {
+        let layer = VerifyTokenLayer::rejecting(tokens);
+        assert_eq!(token_outcome(layer, with_tokens(&[sent])).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn each_order_can_have_its_own_token() {
+    let by_order = |path: Option<String>| async move {
+        match path.as_deref() {
+            Some("/v2/payments/order-1") => Token::new("of order 1").map(Secrets::from),
+            _ => Ok(Secrets::default()),
+        }
+    };
+    let layer = VerifyTokenLayer::rejecting(by_order);
+    assert_eq!(
+        token_outcome(layer.clone(), with_tokens(&["of order 1"])).await,
+        None
+    );
+    let wrong = token_outcome(layer.clone(), with_tokens(&["of order 2"])).await;
+    assert_eq!(wrong, Some(NotTheToken));
+    let mut other = with_tokens(&["of order 1"]);
+    *other.uri_mut() = Uri::from_static("/v2/payments/order-2");
+    assert_eq!(token_outcome(layer, other).await, Some(UnknownKey));
+
+    let failing = |_: Option<String>| async { Err::<Secrets<Token>, _>("no database") };
+    let layer = VerifyTokenLayer::rejecting(failing);
+    let refused = token_outcome(layer, with_tokens(&["of order 1"])).await;
+    assert_eq!(refused, Some(Unavailable));
+}
+
+#[tokio::test]
+async fn a_handler_that_prints_the_headers_does_not_print_the_token() {
+    let inner = service_fn(async |request: Request<()>| {
+        Ok::<_, Infallible>(Response::new(format!("{:?}", request.headers())))
+    });
+    let layer = VerifyTokenLayer::rejecting(Token::new("s3cret").unwrap());
+    let response = layer
+        .layer(inner)
+        .oneshot(with_tokens(&["s3cret"]))
+        .await
+        .unwrap();
+    assert!(!response.into_body().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn of_two_message_layers_both_must_be_right() {
+    let inner = service_fn(async |request: Request<Full<Bytes>>| {
+        let verdict = request.extensions().get::<SignatureVerdict>().unwrap();
+        Ok::<_, Infallible>(Response::new(format!("{}", verdict.is_valid())))
+    });
+    for (outer, inside, expected) in [("a", "a", "true"), ("b", "a", "false"), ("a", "b", "false")]
+    {
+        let tagging = |key| VerifySignatureLayer::tagging(secret(key)).clock(date);
+        let service = tagging(outer).layer(tagging(inside).layer(inner));
+        let response = service.oneshot(delivery("a", "{}")).await.unwrap();
+        assert_eq!(response.into_body(), expected);
+    }
+}
+
+/// A delivery from a peer through all three layers.
+async fn joined(policy: Policy, peer: Option<&str>, key: &str) -> Result<Proof, StatusCode> {
+    let inner = service_fn(async |request: Request<Full<Bytes>>| {
+        let proof = request.extensions().get::<Proof>().unwrap().clone();
+        let mut response = Response::new(Full::<Bytes>::default());
+        response.extensions_mut().insert(proof);
+        Ok::<_, Infallible>(response)
+    });
+    let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    let service = RequireProofLayer::new(policy).layer(inner);
+    let service = VerifySignatureLayer::tagging(secret("a"))
+        .clock(date)
+        .layer(service);
+    let service = VerifySourceLayer::tagging(list, SocketPeer).layer(service);
+    let mut request = delivery(key, "{}");
+    if let Some(peer) = peer {
+        let peer = SocketAddr::new(peer.parse().unwrap(), 4711);
+        request.extensions_mut().insert(peer);
+    }
+    let response = service.oneshot(request).await.unwrap();
+    let proof = response.extensions().get::<Proof>();
+    proof.cloned().ok_or_else(|| response.status())
+}
+
+const LISTED: Option<&str> = Some("192.0.2.1");
+const STRANGER: Option<&str> = Some("192.0.2.2");
+
+#[tokio::test]
+async fn a_bad_signature_is_refused_though_the_address_is_right() {
+    for policy in [
+        Policy::default(),
+        Policy::SignatureWarnOnSource,
+        Policy::SignatureOnly,
+    ] {
+        let refused = joined(policy, LISTED, "b").await;
+        assert_eq!(refused, Err(StatusCode::UNAUTHORIZED), "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_policy_joins_the_verdicts_as_it_says() {
+    let both = joined(Policy::Both, LISTED, "a").await.unwrap();
+    assert!(both.allowed().is_some() && both.signed().is_some() && both.warning().is_none());
+    let refused = joined(Policy::Both, STRANGER, "a").await;
+    assert_eq!(refused, Err(StatusCode::FORBIDDEN));
+    let refused = joined(Policy::Both, None, "a").await;
+    assert_eq!(refused, Err(StatusCode::INTERNAL_SERVER_ERROR));
+
+    let warned = joined(Policy::SignatureWarnOnSource, STRANGER, "a")
+        .await
+        .unwrap();
+    let warning = warned.warning().unwrap();
+    assert_eq!(warning.kind(), crate::RejectionKind::NotListed);
+    assert!(warned.allowed().is_none() && warned.signed().is_some());
+
+    let source_only = joined(Policy::SourceOnly, LISTED, "b").await.unwrap();
+    assert!(source_only.allowed().is_some() && source_only.signed().is_none());
+    let signature_only = joined(Policy::SignatureOnly, STRANGER, "a").await.unwrap();
+    assert!(signature_only.allowed().is_none() && signature_only.signed().is_some());
+}
+
+#[tokio::test]
+async fn a_policy_without_its_layers_refuses_everything() {
+    for policy in [
+        Policy::Both,
+        Policy::SignatureWarnOnSource,
+        Policy::SourceOnly,
+        Policy::SignatureOnly,
+    ] {
+        let service = RequireProofLayer::new(policy).layer(service_fn(echo));
+        let response = service.oneshot(delivery("a", "{}")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}
+
+#[cfg(feature = "axum")]
+mod with_axum {
+    use axum::{Router, routing::post};
+
+    use super::*;
+
+    async fn handler(proof: Proof, body: Bytes) -> String {
+        assert!(proof.signed().is_some());
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    fn request(request: Request<Full<Bytes>>) -> Request<axum::body::Body> {
+        let mut request = request.map(axum::body::Body::new);
+        let peer: SocketAddr = "192.0.2.1:4711".parse().unwrap();
+        request.extensions_mut().insert(peer);
+        request
+    }
+
+    fn source() -> VerifySourceLayer<SocketPeer> {
+        let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        VerifySourceLayer::rejecting(list, SocketPeer)
+    }
+
+    #[tokio::test]
+    async fn a_nested_route_is_judged_by_the_path_that_was_sent() {
+        let layer = rejecting(secret("a"));
+        let routes = Router::new().route("/hooks", post(handler)).layer(layer);
+        let app = Router::new().nest("/shop", routes).layer(source());
+        for (path, status) in [
+            ("/shop/hooks", StatusCode::OK),
+            ("/hooks", StatusCode::UNAUTHORIZED),
+        ] {
+            let url = format!("https://shop.example{path}").parse().unwrap();
+            let mut delivery = delivery("a", "{}");
+            *delivery.uri_mut() = Uri::from_static("/shop/hooks");
+            *delivery.headers_mut() = webhook::sign(&secret("a"), &url, b"{}", date()).unwrap();
+            let response = app.clone().oneshot(request(delivery)).await.unwrap();
+            assert_eq!(response.status(), status, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_extractor_asks_for_both_where_nobody_said_otherwise() {
+        let hooks = || Router::new().route("/hooks", post(handler));
+        let table = [
+            (hooks().layer(rejecting(secret("a"))).layer(source()), 200),
+            (hooks().layer(rejecting(secret("a"))), 500),
+            (hooks().layer(source()), 500),
+            (hooks(), 500),
+            (
+                hooks()
+                    .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))
+                    .layer(source()),
+                401,
+            ),
+            (
+                hooks()
+                    .layer(RequireProofLayer::new(Policy::SignatureOnly))
+                    .layer(rejecting(secret("a"))),
+                200,
+            ),
+        ];
+        for (number, (app, status)) in table.into_iter().enumerate() {
+            let response = app.oneshot(request(delivery("a", "{}"))).await.unwrap();
+            assert_eq!(response.status(), status, "{number}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Whether a callback carries its own proof, and why not.
+
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    verdict::RETRY_AFTER,
+    verify::{PlainText, RejectionResponse, response::plain_text},
+};
+
+/// What is said of a callback's own proof. Both message layers leave one in the request's extensions.
+///
+/// | verdict | when | response |
+/// |---|---|---|
+/// | [`Valid`](Self::Valid) | the signature or the token is right | the inner service's |
+/// | [`Invalid`](Self::Invalid) | it is missing or not right | 401 with `WWW-Authenticate` |
+/// | … [`Replay`](SignatureRejectionKind::Replay) | the very same request was accepted before | 409 |
+/// | … [`BodyTooLarge`](SignatureRejectionKind::BodyTooLarge) | more bytes than the limit | 413 |
+/// | … [`BodyTimeout`](SignatureRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
+/// | … [`BodyAborted`](SignatureRejectionKind::BodyAborted) | the body broke off | 400 |
+/// | … [`SecretUnavailable`](SignatureRejectionKind::SecretUnavailable) | the secrets cannot be had: cannot decide | 503 with `Retry-After` |
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum SignatureVerdict {
+    /// The callback's own proof is right.
+    Valid(Signed),
+    /// It is missing, not right, or cannot be checked.
+    Invalid(SignatureRejection),
+}
+
+impl SignatureVerdict {
+    /// Whether the proof is right.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        matches!(self, Self::Valid(_))
+    }
+
+    /// What is known of a right proof.
+    #[must_use]
+    pub fn signed(&self) -> Option<&Signed> {
+        match self {
+            Self::Valid(signed) => Some(signed),
+            Self::Invalid(_) => None,
+        }
+    }
+
+    /// Why the proof does not count.
+    #[must_use]
+    pub fn rejection(&self) -> Option<&SignatureRejection> {
+        match self {
+            Self::Valid(_) => None,
+            Self::Invalid(rejection) => Some(rejection),
+        }
+    }
+}
+
+/// A proof that is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    pub(super) proof: ProofKind,
+    pub(super) date: Option<SystemTime>,
+}
+
+impl Signed {
+    /// What the callback proved itself with.
+    #[must_use]
+    pub fn proof(&self) -> ProofKind {
+        self.proof
+    }
+
+    /// When the sender signed it; `None` for a token, which says nothing of time.
+    #[must_use]
+    pub fn date(&self) -> Option<SystemTime> {
+        self.date
+    }
+}
+
+/// The two ways in which a callback proves itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProofKind {
+    /// An HMAC over method, path, date, host and body.
+    Signature,
+    /// The merchant's own `Authorization` value. It covers nothing of the request.
+    Token,
+}
+
+/// Why a callback's own proof does not count.
+#[derive(Clone, Debug)]
+pub struct SignatureRejection {
+    kind: SignatureRejectionKind,
+    header: Option<&'static str>,
+    cause: Option<SecretUnavailable>,
+}
+
+impl SignatureRejection {
+    /// A rejection for this reason.
+    #[must_use]
+    pub fn new(kind: SignatureRejectionKind) -> Self {
+        Self {
+            kind,
+            header: None,
+            cause: None,
+        }
+    }
+
+    pub(super) fn of_header(kind: SignatureRejectionKind, header: &'static str) -> Self {
+        Self {
+            header: Some(header),
+            ..Self::new(kind)
+        }
+    }
+
+    pub(super) fn unavailable(cause: SecretUnavailable) -> Self {
+        Self {
+            cause: Some(cause),
+            ..Self::new(SignatureRejectionKind::SecretUnavailable)
+        }
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn kind(&self) -> SignatureRejectionKind {
+        self.kind
+    }
+
+    /// The name of the header that is missing, duplicated or malformed.
+    #[must_use]
+    pub fn header(&self) -> Option<&'static str> {
+        self.header
+    }
+
+    /// The status of the response: 401, 409, 413, 408, 400 or 503.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// After how long the sender should try again; only where a retry can end otherwise.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.kind.is_undecided().then_some(RETRY_AFTER)
+    }
+}
+
+impl fmt::Display for SignatureRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        match self.header {
+            Some(header) => write!(f, " `{header}`"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for SignatureRejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_ref().and_then(Error::source)
+    }
+}
+
+/// The reasons of a [`SignatureRejection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SignatureRejectionKind {
+    /// A header of the proof is not there.
+    MissingHeader,
+    /// A header of the proof is there twice, or two that must agree do not.
+    DuplicateHeader,
+    /// A header of the proof is not in its form.
+    MalformedHeader,
+    /// The signature is of another algorithm than `HMAC-SHA256`.
+    Algorithm,
+    /// The signature is over other headers than `x-ms-date;host;x-ms-content-sha256`.
+    SignedHeaders,
+    /// The request was signed too long ago.
+    DateStale,
+    /// The request was signed too far in the future: one of the two clocks is wrong.
+    DateAhead,
+    /// The signature is not that of a known secret over this method, path, date, host and hash.
+    Signature,
+    /// There is no secret, or no token, for this request.
+    UnknownKey,
+    /// The body is not the one that was signed.
+    ContentHash,
+    /// The very same request was accepted before.
+    Replay,
+    /// The token is not one of those expected.
+    Token,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body broke off.
+    BodyAborted,
+    /// The secrets, or tokens, cannot be had right now: it cannot be said whether the proof is
+    /// right. Worth a retry.
+    SecretUnavailable,
+}
+
+impl SignatureRejectionKind {
+    /// The name in lower case, for logs and metrics: `missing-header`, `signature`, …
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingHeader => "missing-header",
+            Self::DuplicateHeader => "duplicate-header",
+            Self::MalformedHeader => "malformed-header",
+            Self::Algorithm => "algorithm",
+            Self::SignedHeaders => "signed-headers",
+            Self::DateStale => "date-stale",
+            Self::DateAhead => "date-ahead",
+            Self::Signature => "signature",
+            Self::UnknownKey => "unknown-key",
+            Self::ContentHash => "content-hash",
+            Self::Replay => "replay",
+            Self::Token => "token",
+            Self::BodyTooLarge => "body-too-large",
+            Self::BodyTimeout => "body-timeout",
+            Self::BodyAborted => "body-aborted",
+            Self::SecretUnavailable => "secret-unavailable",
+        }
+    }
+
+    /// The status of the response: 401, 409, 413, 408, 400 or 503. Never 2xx: the sender would
+    /// believe that the callback was delivered.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::MissingHeader
+            | Self::DuplicateHeader
+            | Self::MalformedHeader
+            | Self::Algorithm
+            | Self::SignedHeaders
+            | Self::DateStale
+            | Self::DateAhead
+            | Self::Signature
+            | Self::UnknownKey
+            | Self::ContentHash
+            | Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Replay => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyAborted => StatusCode::BAD_REQUEST,
+            Self::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whether it could not be decided: the same request may be right on another try.
+    pub(super) fn is_undecided(self) -> bool {
+        self == Self::SecretUnavailable
+    }
+
+    // An unknown key and a wrong signature read the same: a stranger learns nothing about which
+    // registrations there are.
+    fn description(self) -> &'static str {
+        match self {
+            Self::MissingHeader => "the signature or token is missing\n",
+            Self::DuplicateHeader => "a header of the signature is there twice\n",
+            Self::MalformedHeader => "a header of the signature is malformed\n",
+            Self::Algorithm => "the signature must be of HMAC-SHA256\n",
+            Self::SignedHeaders => "the signature is over other headers\n",
+            Self::DateStale => "the request was signed too long ago\n",
+            Self::DateAhead => "the request was signed in the future\n",
+            Self::Signature | Self::UnknownKey | Self::Token => {
+                "the signature or token is not right\n"
+            }
+            Self::ContentHash => "the body is not the one that was signed\n",
+            Self::Replay => "this very request was received before\n",
+            Self::BodyTooLarge => "the body is too large\n",
+            Self::BodyTimeout => "the body took too long\n",
+            Self::BodyAborted => "the body broke off\n",
+            Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
+        }
+    }
+}
+
+impl<B> RejectionResponse<B, SignatureRejection> for PlainText
+where
+    B: From<&'static str>,
+{
+    fn response(&self, rejection: &SignatureRejection) -> Response<B> {
+        let text = rejection.kind.description();
+        let mut response = plain_text(rejection.status(), text, rejection.retry_after());
+        if rejection.status() == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 15.5.2 asks for one. It is the same for tokens, which have no scheme.
+            let challenge = HeaderValue::from_static("HMAC-SHA256");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+/// The secrets cannot be had: the store that keeps them failed, or did not answer in time.
+///
+/// The cause is [`source`](Error::source); it goes into the log, so it should not tell secrets.
+#[derive(Clone, Debug)]
+pub struct SecretUnavailable(std::sync::Arc<dyn Error + Send + Sync>);
+
+impl SecretUnavailable {
+    /// With the cause.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into().into())
+    }
+}
+
+impl fmt::Display for SecretUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the secrets cannot be had")
+    }
+}
+
+impl Error for SecretUnavailable {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}

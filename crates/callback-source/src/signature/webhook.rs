@@ -1,0 +1,509 @@
+//! The signature of the Webhooks API, without I/O and without a clock.
+//!
+//! [`sign`] makes the headers of a delivery, [`Claim`] checks them, and [`examine`] says which part of
+//! a delivery does not fit.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use callback_source::signature::{Secret, webhook};
+//! use http::Uri;
+//!
+//! let secret = Secret::new("of the registration")?;
+//! let url = Uri::from_static("https://shop.example/webhooks?tenant=7");
+//! let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+//! let headers = webhook::sign(&secret, &url, b"{}", now)?;
+//!
+//! let claim = webhook::Claim::of(&headers)?;
+//! claim.check_date(now, Duration::from_secs(300))?;
+//! claim.check_signature(&webhook::Target::of_url(&url)?, &secret.into())?;
+//! claim.check_body(b"{}")?;
+//! assert!(claim.check_body(b"{ }").is_err());
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
+use httpdate::{fmt_http_date, parse_http_date};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::{
+    Secret, Secrets, SignatureRejection,
+    SignatureRejectionKind::{
+        self, Algorithm, ContentHash, DateAhead, DateStale, DuplicateHeader, MalformedHeader,
+        MissingHeader, Signature, SignedHeaders, UnknownKey,
+    },
+    secret::equal_and_wiped,
+};
+
+/// The headers of a `POST` delivery to a registered URL: `host`, `x-ms-date`, `x-ms-content-sha256`,
+/// `authorization` and its copy `x-vipps-authorization`.
+///
+/// See the [module docs](self) for an example.
+///
+/// # Errors
+///
+/// A URL without a host, and a date that a header cannot say (before 1970, after 9999).
+pub fn sign(
+    secret: &Secret,
+    url: &Uri,
+    body: &[u8],
+    date: SystemTime,
+) -> Result<HeaderMap, NotSignable> {
+    let target = Target::of_url(url)?;
+    let since_1970 = date.duration_since(SystemTime::UNIX_EPOCH);
+    if !since_1970.is_ok_and(|age| age.as_secs() < YEAR_10_000) {
+        return Err(NotSignable::Date);
+    }
+    let date = fmt_http_date(date);
+    let hash = STANDARD.encode(Sha256::digest(body));
+    let mac = target.mac(secret, date.as_bytes(), hash.as_bytes());
+    let authorization = format!(
+        "{SCHEME} {SIGNED_HEADERS}&Signature={}",
+        STANDARD.encode(mac)
+    );
+    let headers = [
+        (header::HOST, target.host),
+        (X_MS_DATE, date.as_str()),
+        (X_MS_CONTENT_SHA256, hash.as_str()),
+        (header::AUTHORIZATION, authorization.as_str()),
+        (X_VIPPS_AUTHORIZATION, authorization.as_str()),
+    ];
+    let headers = headers.into_iter().map(|(name, value)| {
+        let value = HeaderValue::from_str(value).map_err(|_| NotSignable::NoHost)?;
+        Ok((name, value))
+    });
+    headers.collect()
+}
+
+/// Why a delivery cannot be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSignable {
+    /// The URL has no host.
+    #[error("the URL has no host: say it in full, as it was registered")]
+    NoHost,
+    /// The date is before 1970 or after 9999.
+    #[error("the date is not between 1970 and 9999")]
+    Date,
+}
+
+/// Where a request goes to, as far as its signature covers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    method: &'a str,
+    host: &'a str,
+    path_and_query: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// Of a request: host and path as they were sent, byte for byte.
+    ///
+    /// The host is the URI's authority (HTTP/2, absolute form) or the `Host` header. With the feature
+    /// `axum` the URI is axum's `OriginalUri`, since `nest` takes the prefix off the request's own.
+    ///
+    /// # Errors
+    ///
+    /// A host that is missing, there twice, not in its form, or said in two ways that differ.
+    pub fn of_request(parts: &'a Parts) -> Result<Self, SignatureRejection> {
+        let uri = request_uri(parts);
+        let header = match one(&parts.headers, &header::HOST, "host") {
+            Err(missing) if missing.kind() == MissingHeader => None,
+            host => Some(host?),
+        };
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let host = match (authority, header) {
+            (Some(authority), None) => authority,
+            (Some(authority), Some(host)) if host.as_bytes() == authority.as_bytes() => authority,
+            (Some(_), Some(_)) => {
+                return Err(SignatureRejection::of_header(DuplicateHeader, "host"));
+            }
+            (None, Some(host)) => host
+                .to_str()
+                .map_err(|_| SignatureRejection::of_header(MalformedHeader, "host"))?,
+            (None, None) => return Err(SignatureRejection::of_header(MissingHeader, "host")),
+        };
+        Ok(Self::of_request_at(parts, host))
+    }
+
+    /// Of a request whose host is known otherwise.
+    pub(super) fn of_request_at(parts: &'a Parts, host: &'a str) -> Self {
+        Self {
+            method: parts.method.as_str(),
+            host,
+            path_and_query: path_and_query(request_uri(parts)),
+        }
+    }
+
+    /// Of a `POST` to a URL as it was registered; a default port does not count.
+    ///
+    /// # Errors
+    ///
+    /// A URL without a host.
+    pub fn of_url(url: &'a Uri) -> Result<Self, NotSignable> {
+        let host = url.host().filter(|host| !host.is_empty());
+        let host = host.ok_or(NotSignable::NoHost)?;
+        let is_default = match url.port_u16() {
+            None => true,
+            Some(port) => {
+                port == if url.scheme_str() == Some("http") {
+                    80
+                } else {
+                    443
+                }
+            }
+        };
+        let authority = url.authority().map_or(host, |authority| {
+            let text = authority.as_str();
+            text.rsplit_once('@').map_or(text, |(_, host)| host)
+        });
+        Ok(Self {
+            method: "POST",
+            host: if is_default { host } else { authority },
+            path_and_query: path_and_query(url),
+        })
+    }
+
+    /// With another host: for a proxy that does not keep it.
+    #[must_use]
+    pub fn with_host(self, host: &'a str) -> Self {
+        Self { host, ..self }
+    }
+
+    /// With another path and query: for a proxy that does not keep it.
+    #[must_use]
+    pub fn with_path_and_query(self, path_and_query: &'a str) -> Self {
+        Self {
+            path_and_query,
+            ..self
+        }
+    }
+
+    fn mac(&self, secret: &Secret, date: &[u8], hash: &[u8]) -> [u8; 32] {
+        secret.mac(&[
+            self.method.as_bytes(),
+            b"\n",
+            self.path_and_query.as_bytes(),
+            b"\n",
+            date,
+            b";",
+            self.host.as_bytes(),
+            b";",
+            hash,
+        ])
+    }
+}
+
+/// What the headers of a delivery claim. See the [module docs](self) for an example.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    date_text: &'a [u8],
+    date: SystemTime,
+    hash_text: &'a [u8],
+    hash: [u8; 32],
+    signature: [u8; 32],
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the headers.
+    ///
+    /// Each must be there once. The signature is that of `authorization`, or of its copy
+    /// `x-vipps-authorization` if the former is missing or of another scheme (a proxy's own); if both
+    /// are signatures, they must be the same.
+    ///
+    /// # Errors
+    ///
+    /// Which header is missing, duplicated or malformed; another algorithm, other signed headers.
+    pub fn of(headers: &'a HeaderMap) -> Result<Self, SignatureRejection> {
+        let signature = parse_authorization(authorization(headers)?.as_bytes())
+            .map_err(|kind| SignatureRejection::of_header(kind, "authorization"))?;
+        let date_text = one(headers, &X_MS_DATE, "x-ms-date")?.as_bytes();
+        let date = parse_date(date_text)
+            .ok_or_else(|| SignatureRejection::of_header(MalformedHeader, "x-ms-date"))?;
+        let hash_text = one(headers, &X_MS_CONTENT_SHA256, "x-ms-content-sha256")?.as_bytes();
+        let hash = parse_digest(hash_text)
+            .ok_or_else(|| SignatureRejection::of_header(MalformedHeader, "x-ms-content-sha256"))?;
+        Ok(Self {
+            date_text,
+            date,
+            hash_text,
+            hash,
+            signature,
+        })
+    }
+
+    /// When the delivery claims to have been signed.
+    #[must_use]
+    pub fn date(&self) -> SystemTime {
+        self.date
+    }
+
+    pub(super) fn signature(&self) -> [u8; 32] {
+        self.signature
+    }
+
+    pub(super) fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// Whether the date is at most the window away from now, before or after.
+    ///
+    /// # Errors
+    ///
+    /// It is not: [`DateStale`] or [`DateAhead`].
+    pub fn check_date(&self, now: SystemTime, window: Duration) -> Result<(), SignatureRejection> {
+        match now.duration_since(self.date) {
+            Ok(age) if window < age => Err(SignatureRejection::new(DateStale)),
+            Err(ahead) if window < ahead.duration() => Err(SignatureRejection::new(DateAhead)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one of the secrets signed these headers for this target.
+    ///
+    /// Every secret is tried, and no comparison ends early.
+    ///
+    /// # Errors
+    ///
+    /// None did ([`Signature`]), or there is none at all ([`UnknownKey`]).
+    pub fn check_signature(
+        &self,
+        target: &Target<'_>,
+        secrets: &Secrets,
+    ) -> Result<(), SignatureRejection> {
+        if secrets.is_empty() {
+            let _ = std::hint::black_box(self.is_signed_by(target, Secret::dummy()));
+            return Err(SignatureRejection::new(UnknownKey));
+        }
+        let mut signed = Choice::from(0);
+        for secret in secrets.iter() {
+            signed |= self.is_signed_by(target, secret);
+        }
+        if bool::from(signed) {
+            Ok(())
+        } else {
+            Err(SignatureRejection::new(Signature))
+        }
+    }
+
+    fn is_signed_by(&self, target: &Target<'_>, secret: &Secret) -> Choice {
+        let mac = target.mac(secret, self.date_text, self.hash_text);
+        equal_and_wiped(mac, &self.signature)
+    }
+
+    /// Whether the hash is that of the body.
+    ///
+    /// It proves something only together with [`check_signature`](Self::check_signature), which covers
+    /// the claimed hash.
+    ///
+    /// # Errors
+    ///
+    /// It is not: [`ContentHash`].
+    pub fn check_body(&self, body: &[u8]) -> Result<(), SignatureRejection> {
+        check_hash(&self.hash, &Sha256::digest(body).into())
+    }
+}
+
+pub(super) fn check_hash(claimed: &[u8; 32], hash: &[u8; 32]) -> Result<(), SignatureRejection> {
+    if bool::from(claimed.ct_eq(hash)) {
+        Ok(())
+    } else {
+        Err(SignatureRejection::new(ContentHash))
+    }
+}
+
+/// Which parts of a delivery fit, for a person who wants to know why it is refused.
+///
+/// `url` is the one that was registered, if it is known: with it a host or path that a proxy rewrote
+/// can be told from a wrong key.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::signature::{Secret, webhook};
+/// use http::{Request, Uri};
+///
+/// let secret = Secret::new("of the registration")?;
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+/// let mut request = Request::post("/webhooks").body(())?;
+/// *request.headers_mut() = webhook::sign(&secret, &url, b"{}", now)?;
+/// request.headers_mut().insert("host", "10.0.0.7:8080".parse()?);
+///
+/// let (parts, ()) = request.into_parts();
+/// let window = Duration::from_secs(300);
+/// let examination = webhook::examine(&parts, b"{}", &secret.into(), Some(&url), now, window)?;
+/// assert_eq!(examination.signature, Err(webhook::Misfit::Host));
+/// assert!(examination.date.is_ok() && examination.content.is_ok());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// Headers that cannot be read at all.
+pub fn examine(
+    parts: &Parts,
+    body: &[u8],
+    secrets: &Secrets,
+    url: Option<&Uri>,
+    now: SystemTime,
+    window: Duration,
+) -> Result<Examination, SignatureRejection> {
+    let claim = Claim::of(&parts.headers)?;
+    let sent = Target::of_request(parts)?;
+    let fits = |target: &Target<'_>| claim.check_signature(target, secrets).is_ok();
+    let misfit = || {
+        let Some(registered) = url.and_then(|url| Target::of_url(url).ok()) else {
+            return Misfit::Key;
+        };
+        if fits(&sent.with_host(registered.host)) {
+            Misfit::Host
+        } else if fits(&sent.with_path_and_query(registered.path_and_query)) {
+            Misfit::Path
+        } else if fits(&registered) {
+            Misfit::Target
+        } else {
+            Misfit::Key
+        }
+    };
+    Ok(Examination {
+        date: claim.check_date(now, window),
+        content: claim.check_body(body),
+        signature: if fits(&sent) { Ok(()) } else { Err(misfit()) },
+    })
+}
+
+/// What [`examine`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Examination {
+    /// Whether the date is within the window.
+    pub date: Result<(), SignatureRejection>,
+    /// Whether the body is the one whose hash is claimed.
+    pub content: Result<(), SignatureRejection>,
+    /// Whether the signature covers what was sent.
+    pub signature: Result<(), Misfit>,
+}
+
+/// The part that a signature does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misfit {
+    /// It was signed for the host of the registered URL, and arrived at another.
+    #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
+    Host,
+    /// It was signed for the path of the registered URL, and arrived at another.
+    #[error("the path is not that of the registered URL: let the proxy keep it, or pin it")]
+    Path,
+    /// It was signed for the registered URL, and arrived with another method, or another host and path.
+    #[error("method, host or path are not those of the registered URL")]
+    Target,
+    /// None of the secrets signed it, for what was sent or for the registered URL.
+    #[error("no secret fits: it is that of another registration, or the headers were changed")]
+    Key,
+}
+
+/// The digest in the value of an `Authorization` header, for the fuzzer.
+///
+/// # Errors
+///
+/// Why there is none.
+#[doc(hidden)]
+pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], SignatureRejectionKind> {
+    let parameters = strip_scheme(value).ok_or(Algorithm)?;
+    let mut parameters = parameters.split(|byte| *byte == b'&');
+    let (signed, signature) = (parameters.next(), parameters.next());
+    if parameters.next().is_some() {
+        return Err(MalformedHeader);
+    }
+    let signed = signed.filter(|parameter| parameter.starts_with(b"SignedHeaders="));
+    let signature = signature.and_then(|parameter| parameter.strip_prefix(b"Signature="));
+    let (Some(signed), Some(signature)) = (signed, signature) else {
+        return Err(MalformedHeader);
+    };
+    if signed != SIGNED_HEADERS.as_bytes() {
+        return Err(SignedHeaders);
+    }
+    parse_digest(signature).ok_or(MalformedHeader)
+}
+
+fn strip_scheme(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(SCHEME.as_bytes())?.strip_prefix(b" ")
+}
+
+fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, SignatureRejection> {
+    let original = one(headers, &header::AUTHORIZATION, "authorization");
+    let copy = one(headers, &X_VIPPS_AUTHORIZATION, "x-vipps-authorization");
+    let is_missing = |error: &SignatureRejection| error.kind() == MissingHeader;
+    match (original, copy) {
+        (Err(error), _) if !is_missing(&error) => Err(error),
+        (_, Err(error)) if !is_missing(&error) => Err(error),
+        (original, Err(_)) => original,
+        (Err(_), Ok(copy)) => Ok(copy),
+        // A proxy's own credentials are in the place of the signature.
+        (Ok(original), Ok(copy)) if strip_scheme(original.as_bytes()).is_none() => Ok(copy),
+        (Ok(original), Ok(copy)) if original == copy => Ok(original),
+        (Ok(_), Ok(_)) => Err(SignatureRejection::of_header(
+            DuplicateHeader,
+            "x-vipps-authorization",
+        )),
+    }
+}
+
+/// The value of a header that must be there once.
+pub(super) fn one<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    said: &'static str,
+) -> Result<&'a HeaderValue, SignatureRejection> {
+    let mut values = headers.get_all(name).into_iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(SignatureRejection::of_header(DuplicateHeader, said));
+    }
+    value.ok_or_else(|| SignatureRejection::of_header(MissingHeader, said))
+}
+
+/// IMF-fixdate only (RFC 9110 section 5.6.7). httpdate also takes the two obsolete forms, which
+/// have other lengths, and white space around them.
+fn parse_date(text: &[u8]) -> Option<SystemTime> {
+    if text.len() != 29 || !text.ends_with(b" GMT") {
+        return None;
+    }
+    parse_http_date(std::str::from_utf8(text).ok()?).ok()
+}
+
+/// Base64 of 32 bytes, in the one canonical spelling.
+fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
+    // The decoder asks for room for whole groups of three.
+    let mut decoded = [0; 33];
+    let length = STANDARD.decode_slice(text, &mut decoded).ok()?;
+    decoded[..length].try_into().ok()
+}
+
+fn path_and_query(uri: &Uri) -> &str {
+    uri.path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+/// The URI as it was sent, also within axum's `nest`.
+pub(super) fn request_uri(parts: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::OriginalUri(uri)) = parts.extensions.get() {
+        return uri;
+    }
+    &parts.uri
+}
+
+const SCHEME: &str = "HMAC-SHA256";
+const SIGNED_HEADERS: &str = "SignedHeaders=x-ms-date;host;x-ms-content-sha256";
+const X_MS_DATE: HeaderName = HeaderName::from_static("x-ms-date");
+const X_MS_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-ms-content-sha256");
+const X_VIPPS_AUTHORIZATION: HeaderName = HeaderName::from_static("x-vipps-authorization");
+
+/// In seconds since 1970; httpdate panics from here on.
+const YEAR_10_000: u64 = 253_402_300_800;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The extractor of the bodies.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::error::Category;
+
+use crate::bodies::Callback;
+
+/// A body of the type that the route takes.
+///
+/// The content type is not looked at: the routes take JSON and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = BadBody;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, BadBody> {
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => BadBody::TooLarge,
+            _ => BadBody::Incomplete,
+        })?;
+        if body.is_empty() {
+            return Err(BadBody::Empty);
+        }
+        let parsed = serde_json::from_slice(&body);
+        // The error's own text repeats values of the body.
+        parsed.map(Self).map_err(|error| match error.classify() {
+            Category::Data => BadBody::OtherType(T::EXPECTED),
+            Category::Syntax | Category::Eof | Category::Io => BadBody::NoJson {
+                line: error.line(),
+                column: error.column(),
+            },
+        })
+    }
+}
+
+/// The most that a body may have.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
+
+/// Why a body is not taken. The text holds nothing of the body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadBody {
+    /// Larger than [`MAX_BODY`].
+    #[error("the body is larger than {} KiB", MAX_BODY / 1024)]
+    TooLarge,
+    /// The connection ended before the body did.
+    #[error("the body could not be read to its end")]
+    Incomplete,
+    /// Nothing at all.
+    #[error("the body is empty")]
+    Empty,
+    /// Not JSON, from this place on.
+    #[error("the body is not JSON: line {line}, column {column}")]
+    NoJson {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// JSON, but something else than the route takes.
+    #[error("the body is JSON, but this route takes {0}; a field is missing or of another type")]
+    OtherType(&'static str),
+}
+
+impl IntoResponse for BadBody {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Incomplete | Self::Empty | Self::NoJson { .. } => StatusCode::BAD_REQUEST,
+            Self::OtherType(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        tracing::warn!(%status, "a callback was not understood: {self}");
+        (status, format!("{self}\n")).into_response()
+    }
+}

@@ -1,0 +1,190 @@
+//! What was received, and from whom.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use callback_source::{Allowed, Verdict};
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::bodies::{
+    AgreementEvent, ChargeEvent, CheckIn, Checkout, EpaymentEvent, Payment, ShippingAddress,
+    Webhook,
+};
+
+/// The last hundred callbacks.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    newest_first: Mutex<VecDeque<Received>>,
+}
+
+impl Log {
+    /// Adds a callback, and forgets the oldest if there are too many.
+    pub(crate) fn add(&self, event: Event, verdict: &Verdict) {
+        let at = Instant::now();
+        let sender = Sender::new(verdict, at);
+        // Without the event: it is about a person.
+        info!(kind = event.kind(), ?sender, "callback received");
+        let mut log = self.lock();
+        log.truncate(KEPT - 1);
+        log.push_front(Received { at, event, sender });
+    }
+
+    /// All of them, the newest first.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let now = Instant::now();
+        let log = self.lock();
+        log.iter().map(|received| received.entry(now)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Received>> {
+        let log = self.newest_first.lock();
+        log.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A callback, in the words of its API.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub(crate) enum Event {
+    EcomPayment {
+        order_id: String,
+        body: Box<Payment>,
+    },
+    EcomShipping {
+        order_id: String,
+        body: ShippingAddress,
+    },
+    EcomConsentRemoval {
+        user_id: String,
+    },
+    Epayment {
+        body: Box<EpaymentEvent>,
+    },
+    RecurringCharge {
+        body: ChargeEvent,
+    },
+    RecurringAgreement {
+        body: AgreementEvent,
+    },
+    QrCheckIn {
+        body: CheckIn,
+    },
+    Checkout {
+        body: Box<Checkout>,
+    },
+}
+
+impl Event {
+    /// The name of the variant, with dashes.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::EcomPayment { .. } => "ecom-payment",
+            Self::EcomShipping { .. } => "ecom-shipping",
+            Self::EcomConsentRemoval { .. } => "ecom-consent-removal",
+            Self::Epayment { .. } => "epayment",
+            Self::RecurringCharge { .. } => "recurring-charge",
+            Self::RecurringAgreement { .. } => "recurring-agreement",
+            Self::QrCheckIn { .. } => "qr-check-in",
+            Self::Checkout { .. } => "checkout",
+        }
+    }
+}
+
+impl From<Webhook> for Event {
+    fn from(webhook: Webhook) -> Self {
+        match webhook {
+            Webhook::Epayment(body) => Self::Epayment { body },
+            Webhook::Charge(body) => Self::RecurringCharge { body },
+            Webhook::Agreement(body) => Self::RecurringAgreement { body },
+            Webhook::CheckIn(body) => Self::QrCheckIn { body },
+        }
+    }
+}
+
+/// A callback as the log shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    kind: &'static str,
+    seconds_ago: u64,
+    #[serde(flatten)]
+    sender: Sender,
+    #[serde(flatten)]
+    event: Event,
+}
+
+#[derive(Debug)]
+struct Received {
+    at: Instant,
+    event: Event,
+    sender: Sender,
+}
+
+impl Received {
+    fn entry(&self, now: Instant) -> Entry {
+        Entry {
+            kind: self.event.kind(),
+            seconds_ago: now.saturating_duration_since(self.at).as_secs(),
+            sender: self.sender.clone(),
+            event: self.event.clone(),
+        }
+    }
+}
+
+/// Who sent it, and how that is known.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum Sender {
+    Listed {
+        peer: IpAddr,
+        #[serde(flatten)]
+        by: ListedBy,
+        freshness: &'static str,
+        known_for_seconds: u64,
+    },
+    Refused {
+        peer: Option<IpAddr>,
+        reason: &'static str,
+    },
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum ListedBy {
+    Host(String),
+    Network(String),
+}
+
+impl Sender {
+    fn new(verdict: &Verdict, now: Instant) -> Self {
+        match verdict {
+            Verdict::Allow(allowed) => Self::Listed {
+                peer: allowed.peer(),
+                by: ListedBy::new(allowed),
+                freshness: allowed.freshness().as_str(),
+                known_for_seconds: now.saturating_duration_since(allowed.since()).as_secs(),
+            },
+            Verdict::Reject(rejection) => Self::Refused {
+                peer: rejection.peer(),
+                reason: rejection.kind().as_str(),
+            },
+        }
+    }
+}
+
+impl ListedBy {
+    fn new(allowed: &Allowed) -> Self {
+        match (allowed.host(), allowed.network()) {
+            (Some(host), _) => Self::Host(host.to_string()),
+            (None, Some(network)) => Self::Network(network.to_string()),
+            (None, None) => Self::Network(allowed.peer().to_string()),
+        }
+    }
+}
+
+const KEPT: usize = 100;

@@ -1,0 +1,4 @@
+//! The receiver, by its routes and as a process.
+
+mod routes;
+mod service;

@@ -1,0 +1,257 @@
+//! Requests, bodies and connections as they come from a real socket.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+};
+use callback_source::{
+    AllowList,
+    verify::{ConnectInfoPeer, SocketPeer, VerifySourceLayer},
+};
+use futures_util::StreamExt;
+use http::{Request, Response, StatusCode};
+use integration_tests::{
+    dns::DnsServer,
+    http::{Client, Connection},
+    merchant::{Merchant, host_name, resolver, tiny_list},
+    within,
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+const HOST: &str = "callback-1.example";
+const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+
+#[tokio::test]
+async fn every_method_is_judged() -> io::Result<()> {
+    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let send = async |peer, method, path| {
+        let client = Client::from(peer);
+        within(client.send(merchant.addr(), method, path, &[], b"")).await
+    };
+    for method in [
+        "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "VIPPS",
+    ] {
+        let path = "/v2/consents/uiJskNQ6qNN1iwN891uuob%3D%3D";
+        let reply = send(STRANGER, method, path).await?;
+        assert_eq!(reply.status, 403, "{method}");
+        let reply = send(LISTED, method, path).await?;
+        assert_eq!(reply.status, 200, "{method}");
+    }
+    assert_eq!(merchant.handled(), 9);
+    Ok(())
+}
+
+#[tokio::test]
+async fn unknown_paths_do_not_tell_a_stranger_that_they_are_unknown() -> io::Result<()> {
+    let app = Router::new()
+        .route("/known", axum::routing::post(async || "handled"))
+        .layer(VerifySourceLayer::rejecting(
+            AllowList::fixed([LISTED]),
+            ConnectInfoPeer,
+        ));
+    let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let client = Client::from(STRANGER);
+    for path in [
+        "/known",
+        "/unknown",
+        "/known/../unknown",
+        "//",
+        "/known?x=1",
+    ] {
+        let reply = within(client.send(merchant.addr(), "POST", path, &[], b"")).await?;
+        assert_eq!(reply.status, 403, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
+    for http2 in [false, true] {
+        let dns = DnsServer::start().await?;
+        dns.set(HOST, 60, &[LISTED]);
+        dns.set("callback-2.example", 60, &[[127, 0, 1, 2].into()]);
+        let list = tiny_list(&[HOST, "callback-2.example"]).spawn(resolver(&dns));
+        within(list.ready()).await;
+        let merchant = Merchant::start(list.clone()).await?;
+        let mut connection = match http2 {
+            false => within(Connection::connect(LISTED, merchant.addr())).await?,
+            true => within(Connection::connect_h2(LISTED, merchant.addr())).await?,
+        };
+
+        let reply = within(connection.send("POST", "/", &[], b"1")).await?;
+        assert_eq!(reply.status, 200);
+        list.replace_hosts([host_name("callback-2.example")]);
+        let reply = within(connection.send("POST", "/", &[], b"2")).await?;
+        assert_eq!(reply.status, 403, "HTTP/2: {http2}");
+        list.replace_hosts([HOST, "callback-2.example"].map(host_name));
+        within(list.changes().next()).await;
+        let reply = within(connection.send("POST", "/", &[], b"3")).await?;
+        assert_eq!(reply.status, 200, "HTTP/2: {http2}");
+        assert_eq!(merchant.handled(), 2);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_body_of_a_callback_arrives_untouched() -> io::Result<()> {
+    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let body: Vec<u8> = (0..1024 * 1024_u32)
+        .map(|at| (at * 31 % 251) as u8)
+        .collect();
+    for http2 in [false, true] {
+        let mut connection = match http2 {
+            false => within(Connection::connect(LISTED, merchant.addr())).await?,
+            true => within(Connection::connect_h2(LISTED, merchant.addr())).await?,
+        };
+        let chunks: Vec<_> = body.chunks(7919).map(Bytes::copy_from_slice).collect();
+        let reply = within(connection.send_chunks("POST", "/", &[], chunks)).await?;
+        assert_eq!(reply.status, 200);
+        assert!(reply.body == body, "HTTP/2: {http2}");
+    }
+    Ok(())
+}
+
+/// The handler answers with the first piece of a body whose second piece is never sent.
+#[tokio::test]
+async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(
+        service_fn(async |request: Request<Body>| {
+            let mut pieces = request.into_body().into_data_stream();
+            let first = pieces.next().await.expect("there is one piece")?;
+            Ok::<_, axum::Error>(Response::new(first))
+        }),
+    );
+    let first = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"first"))]);
+    let body = Body::from_stream(first.chain(futures_util::stream::pending()));
+
+    let response = within(service.oneshot(from(LISTED, body))).await;
+
+    assert_eq!(
+        response.map(Response::into_body).ok().as_deref(),
+        Some(&b"first"[..])
+    );
+}
+
+#[tokio::test]
+async fn the_body_of_a_refused_request_is_not_read() {
+    let read = Arc::new(AtomicBool::new(false));
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(
+        service_fn(async |_: Request<Body>| Ok::<_, io::Error>(Response::new(Body::empty()))),
+    );
+    let watched = Arc::clone(&read);
+    let body = futures_util::stream::poll_fn(move |_| {
+        watched.store(true, Ordering::SeqCst);
+        Poll::Ready(Some(Ok::<_, io::Error>(Bytes::from_static(b"x"))))
+    });
+
+    let response = within(service.oneshot(from(STRANGER, Body::from_stream(body)))).await;
+
+    let status = response.map(|response| response.status()).ok();
+    assert_eq!(status, Some(StatusCode::FORBIDDEN));
+    assert!(!read.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_the_rest_of_a_body() -> io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 0, 66, 6), 0).into())?;
+    let mut stream = within(socket.connect(merchant.addr())).await?;
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nonly this much";
+    stream.write_all(head.as_bytes()).await?;
+
+    let mut start = [0; 12];
+    within(stream.read_exact(&mut start)).await?;
+
+    assert_eq!(&start, b"HTTP/1.1 403");
+    assert_eq!(merchant.handled(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_for_a_switch_of_protocols_is_judged_too() -> io::Result<()> {
+    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let headers = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let mut connection = within(Connection::connect(STRANGER, merchant.addr())).await?;
+    let reply = within(connection.send("GET", "/", &headers, b"")).await?;
+    assert_eq!(reply.status, 403);
+    assert_eq!(merchant.handled(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_do_not_hold_up_a_callback_server() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[LISTED]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list).await?;
+
+    let strangers = (0..50_u8).map(|last| merchant.post([127, 0, 77, last].into(), &[], b"{}"));
+    let strangers = futures_util::future::join_all(strangers);
+    let listed = async {
+        for _ in 0..20 {
+            let reply = merchant.post(LISTED, &[], b"{}").await;
+            assert_eq!(reply.map(|reply| reply.status).ok(), Some(200));
+        }
+    };
+    let (refused, ()) = tokio::join!(strangers, listed);
+
+    for reply in refused {
+        assert_eq!(reply?.status, 403);
+    }
+    assert_eq!(merchant.handled(), 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_route_that_is_not_wrapped_is_open_and_its_neighbour_is_not() -> io::Result<()> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let app = Router::new()
+        .route("/callback", axum::routing::post(counted))
+        .layer(VerifySourceLayer::rejecting(
+            AllowList::fixed([LISTED]),
+            ConnectInfoPeer,
+        ))
+        .route("/health", axum::routing::post(counted))
+        .with_state(Arc::clone(&count));
+    let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let client = Client::from(STRANGER);
+    let reply = within(client.send(merchant.addr(), "POST", "/health", &[], b"")).await?;
+    assert_eq!(reply.status, 200);
+    let reply = within(client.send(merchant.addr(), "POST", "/callback", &[], b"")).await?;
+    assert_eq!(reply.status, 403);
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    Ok(())
+}
+
+async fn counted(State(count): State<Arc<AtomicUsize>>) {
+    count.fetch_add(1, Ordering::SeqCst);
+}
+
+fn from(peer: IpAddr, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    request
+        .extensions_mut()
+        .insert(std::net::SocketAddr::new(peer, 4711));
+    request
+}

@@ -1,0 +1,439 @@
+//! A list from its start to its end: what it survives, and what it leaves behind.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use callback_source::{
+    AllowList, Family, Freshness, RejectionKind, ResolveErrorKind,
+    allow_set::State,
+    verify::{SocketPeer, VerifySourceLayer},
+};
+use futures_util::FutureExt;
+use integration_tests::{
+    dns::DnsServer,
+    merchant::{host_name, resolver, tiny_list},
+    script::{Line, Script},
+    until, within,
+};
+use tokio::time::{Instant, sleep};
+
+const HOST: &str = "callback-1.example";
+const OTHER: &str = "callback-2.example";
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+
+#[tokio::test(start_paused = true)]
+async fn when_all_handles_are_gone_the_refresher_ends_and_lets_go_of_the_resolver() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.ready()).await;
+    let (clone, changes) = (list.clone(), list.changes());
+    let layer = VerifySourceLayer::rejecting(list.clone(), SocketPeer);
+    assert!(script.holders() > 1);
+
+    drop(list);
+    drop(clone);
+    drop(changes);
+    sleep(Duration::from_secs(10)).await;
+    assert!(script.holders() > 1, "the layer still needs it");
+    drop(layer);
+    until(|| script.holders() == 1).await;
+
+    let asked = script.total();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(script.total(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_under_way_does_not_keep_the_refresher_alive() {
+    let script = two_hosts();
+    script.line(HOST, Family::V4, Line::Never);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .question_time_limit(Duration::from_secs(1_000_000))
+        .spawn(script.clone());
+    sleep(Duration::from_secs(1)).await;
+    drop(list);
+    until(|| script.holders() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresher_of_a_pair_returns_when_the_list_is_dropped() {
+    let (list, refresher) = tiny_list(&[HOST]).pair(two_hosts());
+    let running = tokio::spawn(refresher.run());
+    within(list.ready()).await;
+    drop(list);
+    assert!(within(running).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_whose_refresher_died_ends_in_unresolved() {
+    let (list, refresher) = tiny_list(&[HOST])
+        .stale_for(Duration::from_secs(60))
+        .pair(two_hosts());
+    let running = tokio::spawn(refresher.run());
+    within(list.ready()).await;
+    running.abort();
+    assert!(running.await.is_err());
+
+    assert!(list.verdict(ONE).is_allowed());
+    sleep(Duration::from_secs(60 + 60 + 6)).await;
+    refused(&list, ONE, RejectionKind::Unresolved);
+    assert!(!list.is_ready());
+    // Nobody waits for a round that never comes.
+    assert!(list.settled_verdict(ONE).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_whose_refresher_never_ran_admits_nobody() {
+    let (list, _refresher) = tiny_list(&[HOST]).pair(two_hosts());
+    let start = Instant::now();
+    let verdict = within(list.settled_verdict(ONE)).await;
+    assert!(!verdict.is_allowed());
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+    refused(&list, ONE, RejectionKind::Unresolved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
+    for panic in [Line::Panics, Line::PanicsLater] {
+        let script = two_hosts();
+        script.line(HOST, Family::V4, panic);
+        let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+        within(list.tried()).await;
+
+        assert!(list.verdict(TWO).is_allowed());
+        refused(&list, ONE, RejectionKind::Unresolved);
+        let family = list.health().remove(0).families[0].clone();
+        assert_eq!(family.state, State::Failing);
+        let error = family.last_error.expect("it failed");
+        assert_eq!(error.kind(), ResolveErrorKind::Panicked);
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(cause.is_some_and(|cause| cause.contains("as the script says")));
+
+        script.set(HOST, 60, &["127.0.1.1"]);
+        within(list.changes().next()).await;
+        assert!(list.verdict(ONE).is_allowed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_takes_no_known_address_away() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.ready()).await;
+    script.line(HOST, Family::V4, Line::Panics);
+    sleep(Duration::from_secs(62)).await;
+    let verdict = list.verdict(ONE);
+    let freshness = verdict.allowed().map(|allowed| allowed.freshness());
+    assert_eq!(freshness, Some(Freshness::Stale));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other() {
+    let script = two_hosts();
+    script.line(HOST, Family::V4, Line::Never);
+    let start = Instant::now();
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.changes().next()).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(list.verdict(TWO).is_allowed());
+
+    within(list.tried()).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    let error = list.health()[0].families[0].last_error.clone();
+    assert_eq!(
+        error.map(|error| error.kind()),
+        Some(ResolveErrorKind::Timeout)
+    );
+
+    // OTHER goes on being asked, at its own TTL.
+    sleep(Duration::from_secs(600)).await;
+    assert!(script.asked(OTHER, Family::V4).len() >= 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_once() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(script.clone());
+    within(list.ready()).await;
+    // One that lingers goes as well.
+    script.set(HOST, 60, &["127.0.1.9"]);
+    sleep(Duration::from_secs(62)).await;
+    assert!(list.verdict(ONE).is_allowed());
+
+    let start = Instant::now();
+    let mut changes = list.changes();
+    list.replace_hosts([host_name(OTHER)]);
+    assert!(!list.verdict(ONE).is_allowed());
+    assert!(!list.verdict([127, 0, 1, 9].into()).is_allowed());
+
+    let mut told = within(changes.next()).await;
+    if told.iter().all(|change| change.added.is_empty()) {
+        told.extend(within(changes.next()).await);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(list.verdict(TWO).is_allowed());
+    assert_eq!(told.len(), 2);
+    refused(&list, ONE, RejectionKind::NotListed);
+
+    let asked = script.asked(HOST, Family::V4).len();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(script.asked(HOST, Family::V4).len(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_stay_keep_their_addresses_without_being_asked() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.ready()).await;
+    let asked = script.total();
+    list.replace_hosts([OTHER, HOST, HOST].map(host_name));
+    sleep(Duration::from_secs(1)).await;
+    assert!(list.verdict(ONE).is_allowed() && list.verdict(TWO).is_allowed());
+    assert_eq!(script.total(), asked);
+    assert_eq!(list.health().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_host_that_was_taken_out_meanwhile_admits_nobody() {
+    let script = two_hosts();
+    let answer = Line::Addresses(vec![ONE], Duration::from_secs(60));
+    script.line(
+        HOST,
+        Family::V4,
+        Line::After(Duration::from_secs(2), Box::new(answer)),
+    );
+    let list = tiny_list(&[HOST, OTHER]).spawn(script);
+    sleep(Duration::from_secs(1)).await;
+    list.replace_hosts([host_name(OTHER)]);
+    sleep(Duration::from_secs(2)).await;
+    refused(&list, ONE, RejectionKind::NotListed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_put_back_within_the_floor_is_known_again_at_once() {
+    let script = two_hosts();
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+
+    let start = Instant::now();
+    list.replace_hosts([host_name(OTHER)]);
+    assert!(!list.verdict(ONE).is_allowed());
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    within(list.changes().next()).await;
+
+    assert!(list.verdict(ONE).is_allowed());
+    assert!(
+        start.elapsed() <= Duration::from_millis(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        script.asked(HOST, Family::V4).len() <= 1,
+        "what came of the question a moment ago still holds"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
+    let script = two_hosts();
+    let list = AllowList::builder()
+        .host(host_name(OTHER))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    for _ in 0..100 {
+        // Longer than the jitter of a question, and much shorter than the floor.
+        list.replace_hosts([HOST, OTHER].map(host_name));
+        sleep(Duration::from_millis(600)).await;
+        list.replace_hosts([host_name(OTHER)]);
+        sleep(Duration::from_millis(50)).await;
+    }
+    let asked = script.asked(HOST, Family::V4);
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] >= Duration::from_secs(5), "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_tell_the_host_and_what_came_and_went() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST, OTHER])
+        .linger(Duration::from_secs(10))
+        .spawn(script.clone());
+    within(list.ready()).await;
+    let mut changes = list.changes();
+
+    script.set(HOST, 60, &["127.0.1.1", "127.0.1.9"]);
+    script.set(OTHER, 60, &["127.0.1.8"]);
+    let mut added = Vec::new();
+    let mut removed = Vec::new();
+    while removed.is_empty() || added.len() < 2 {
+        let told = tokio::time::timeout(Duration::from_secs(600), changes.next()).await;
+        for change in told.expect("there are changes") {
+            added.extend(
+                change
+                    .added
+                    .iter()
+                    .map(|peer| (change.host.to_string(), *peer)),
+            );
+            removed.extend(
+                change
+                    .removed
+                    .iter()
+                    .map(|peer| (change.host.to_string(), *peer)),
+            );
+        }
+    }
+    added.sort();
+    let nine = (HOST.to_owned(), IpAddr::from([127, 0, 1, 9]));
+    let eight = (OTHER.to_owned(), IpAddr::from([127, 0, 1, 8]));
+    assert_eq!(added, [nine, eight]);
+    assert_eq!(removed, [(OTHER.to_owned(), TWO)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_changes_loses_nothing() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST])
+        .linger(Duration::ZERO)
+        .spawn(script.clone());
+    within(list.ready()).await;
+    let mut changes = list.changes();
+    let mut seen = list.snapshot().addresses(Instant::now());
+    for last in 10..40 {
+        script.set(HOST, 60, &[&format!("127.0.1.{last}")]);
+        sleep(Duration::from_secs(62)).await;
+        if last % 7 == 0 {
+            for change in within(changes.next()).await {
+                seen.extend(change.added);
+                seen.retain(|peer| !change.removed.contains(peer));
+            }
+            assert_eq!(seen, list.snapshot().addresses(Instant::now()));
+        }
+    }
+    for change in within(changes.next()).await {
+        seen.extend(change.added);
+        seen.retain(|peer| !change.removed.contains(peer));
+    }
+    assert_eq!(seen, [IpAddr::from([127, 0, 1, 39])].into());
+    assert!(changes.next().now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_are_not_waited_out_lose_nothing() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(script.clone());
+    within(list.ready()).await;
+    let mut changes = list.changes();
+    script.set(HOST, 60, &["127.0.1.9"]);
+    for _ in 0..70 {
+        // Dropped each time.
+        let told = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
+        if let Ok(told) = told {
+            assert_eq!(told[0].added, [IpAddr::from([127, 0, 1, 9])]);
+            return;
+        }
+    }
+    panic!("the change was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
+    let script = two_hosts();
+    script.line(HOST, Family::V4, Line::Never);
+    script.line(HOST, Family::V6, Line::Fails(ResolveErrorKind::ServFail));
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    let start = Instant::now();
+    within(list.ready()).await;
+    assert_eq!(
+        start.elapsed(),
+        Duration::from_secs(5),
+        "every question is tried first"
+    );
+
+    // Nor does one that dies later.
+    script.line(OTHER, Family::V4, Line::Fails(ResolveErrorKind::ServFail));
+    sleep(Duration::from_secs(3600)).await;
+    assert!(list.is_ready());
+    sleep(Duration::from_secs(25 * 3600)).await;
+    assert!(!list.is_ready(), "nothing is in force any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_without_an_answer_is_tried_and_not_ready() {
+    let script = Script::default();
+    for family in Family::ALL {
+        script.line(HOST, family, Line::Fails(ResolveErrorKind::ServFail));
+    }
+    let list = tiny_list(&[HOST]).spawn(script.clone());
+    within(list.tried()).await;
+    assert!(!list.is_ready());
+    let mut ready = Box::pin(list.ready());
+    assert!(ready.as_mut().now_or_never().is_none());
+
+    script.set(HOST, 60, &["127.0.1.1"]);
+    within(ready).await;
+    assert!(list.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_network_makes_a_list_ready_once_all_was_tried() {
+    let script = Script::default();
+    for family in Family::ALL {
+        script.line(HOST, family, Line::Fails(ResolveErrorKind::Refused));
+    }
+    let network = "192.0.2.0/24".parse().expect("it is a network");
+    let list = tiny_list(&[HOST])
+        .net(network)
+        .expect("it is not too wide")
+        .spawn(script);
+    assert!(!list.is_ready());
+    assert!(
+        list.verdict([192, 0, 2, 7].into()).is_allowed(),
+        "from the start"
+    );
+    within(list.ready()).await;
+}
+
+#[tokio::test]
+async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    let before = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    for _ in 0..100 {
+        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        within(list.ready()).await;
+    }
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    until(|| alive() <= before).await;
+    Ok(())
+}
+
+fn two_hosts() -> Script {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.set(OTHER, 60, &["127.0.1.2"]);
+    script
+}
+
+fn refused(list: &AllowList, peer: IpAddr, expected: RejectionKind) {
+    let verdict = list.verdict(peer);
+    let kind = verdict.rejection().map(|rejection| rejection.kind());
+    assert_eq!(kind, Some(expected), "{verdict:?}");
+}

@@ -1,0 +1,332 @@
+//! What happens to callbacks when servers change and when DNS is down.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use axum::{Router, routing::post};
+use callback_source::{
+    AllowList, Family, Freshness, RejectionKind, ResolveErrorKind,
+    allow_set::State,
+    verify::{ConnectInfoPeer, VerifySourceLayer},
+    vipps::Environment,
+};
+use http::{Request, StatusCode};
+use integration_tests::{
+    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
+    log::Log,
+    merchant::{Merchant, resolver, tiny_list},
+    script::{Line, Script},
+    until, within,
+};
+use tokio::time::sleep;
+use tower::ServiceExt;
+
+const HOST: &str = "callback-1.example";
+const OTHER: &str = "callback-2.example";
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+
+#[tokio::test]
+async fn a_rotation_admits_the_new_server_and_lets_the_old_one_linger() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 1, &[ONE]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+    assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(TWO, &[], b"").await?.status, 403);
+
+    let mut changes = list.changes();
+    dns.set(HOST, 1, &[TWO]);
+    let change = within(changes.next()).await.remove(0);
+
+    assert_eq!((change.added, change.removed), (vec![TWO], vec![]));
+    let reply = merchant.post(TWO, &[], b"").await?;
+    assert_eq!(reply.header("x-freshness"), Some("fresh"));
+    let reply = merchant.post(ONE, &[], b"").await?;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("x-freshness"), Some("lingering"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_was_withdrawn_is_refused_after_the_linger_window() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 1, &[ONE]);
+    let list = tiny_list(&[HOST])
+        .linger(Duration::from_secs(1))
+        .spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    let mut changes = list.changes();
+    dns.set(HOST, 1, &[TWO]);
+    assert_eq!(within(changes.next()).await[0].added, [TWO]);
+    let change = within(changes.next()).await.remove(0);
+
+    assert_eq!((change.added, change.removed), (vec![], vec![ONE]));
+    assert_eq!(merchant.post(ONE, &[], b"").await?.status, 403);
+    assert_eq!(merchant.post(TWO, &[], b"").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_while_it_lingers_is_never_refused() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 1, &[ONE]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let freshness = || {
+        list.verdict(ONE)
+            .allowed()
+            .map(|allowed| allowed.freshness())
+    };
+
+    dns.set(HOST, 1, &[TWO]);
+    until(|| freshness() == Some(Freshness::Lingering)).await;
+    dns.set(HOST, 1, &[ONE]);
+    until(|| freshness() == Some(Freshness::Fresh)).await;
+    assert!(list.verdict(TWO).is_allowed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    let list =
+        tiny_list(&["callback-mt-3.example", HOST, "callback-mt-4.example"]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    let health = list.health();
+    assert_eq!(health[0].families[0].state, State::Denied);
+    assert_eq!(health[1].families[0].state, State::Answered);
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_one_host_fails_the_others_call_and_strangers_may_try_again() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    dns.set_fault(OTHER, Fault::Rcode(ResponseCode::ServFail));
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
+    within(list.tried()).await;
+    let merchant = Merchant::start(list).await?;
+
+    assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
+    // It may be the server whose address is not known.
+    let reply = merchant.post(STRANGER, &[], b"").await?;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.header("retry-after"), Some("5"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
+    let mut dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    dns.pause().await;
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let merchant = Merchant::start(list.clone()).await?;
+
+    for peer in [ONE, STRANGER] {
+        let reply = merchant.post(peer, &[], b"{}").await?;
+        assert_eq!(reply.status, 503, "{peer}");
+        assert_eq!(reply.header("retry-after"), Some("5"));
+    }
+    within(list.tried()).await;
+    assert!(!list.is_ready());
+    assert_eq!(merchant.handled(), 0);
+
+    dns.resume().await?;
+    within(list.ready()).await;
+    assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_outage_refuses_no_server_that_was_known() -> io::Result<()> {
+    let mut dns = DnsServer::start().await?;
+    dns.set(HOST, 1, &[ONE]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    dns.pause().await;
+    until(|| list.health()[0].families[0].last_error.is_some()).await;
+
+    let reply = merchant.post(ONE, &[], b"").await?;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("x-freshness"), Some("stale"));
+    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    let family = &list.health()[0].families[0];
+    assert_eq!(family.state, State::Failing);
+    let kind = family.last_error.as_ref().map(|error| error.kind());
+    assert_eq!(kind, Some(ResolveErrorKind::Timeout));
+    assert!(list.is_ready());
+
+    dns.resume().await?;
+    until(|| list.health()[0].families[0].state == State::Answered).await;
+    let reply = merchant.post(ONE, &[], b"").await?;
+    assert_eq!(reply.header("x-freshness"), Some("fresh"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_the_stale_window_ends_in_503() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 1, &[ONE]);
+    let list = tiny_list(&[HOST])
+        .stale_for(Duration::from_secs(1))
+        .spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    let mut changes = list.changes();
+    assert_eq!(within(changes.next()).await[0].removed, [ONE]);
+
+    for peer in [ONE, STRANGER] {
+        assert_eq!(merchant.post(peer, &[], b"").await?.status, 503);
+    }
+    assert!(!list.is_ready());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zone_that_denies_everything_takes_no_server_away() {
+    let script = Script::default();
+    let hosts = Environment::Production.hosts().map(|host| host.to_string());
+    let hosts: Vec<_> = hosts.collect();
+    let peer = |at: usize| IpAddr::from([127, 10, 0, at as u8]);
+    for (at, host) in hosts.iter().enumerate() {
+        script.set(host, 60, &[&peer(at).to_string()]);
+    }
+    let list = AllowList::builder()
+        .environment(Environment::Production)
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+
+    for host in &hosts {
+        script.line(host, Family::V4, Line::Fails(ResolveErrorKind::NxDomain));
+        script.line(host, Family::V6, Line::Fails(ResolveErrorKind::NxDomain));
+    }
+    // Longer than the linger window, which is what a believed denial leaves.
+    sleep(Duration::from_secs(3 * 60 * 60)).await;
+
+    for (at, host) in hosts.iter().enumerate() {
+        assert!(list.verdict(peer(at)).is_allowed(), "{host}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.set(OTHER, 60, &["127.0.1.2"]);
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.ready()).await;
+
+    script.line(HOST, Family::V4, Line::Fails(ResolveErrorKind::NxDomain));
+    // The other host's next answer but one is certainly later than the denial.
+    sleep(Duration::from_secs(122)).await;
+    let freshness = list
+        .verdict(ONE)
+        .allowed()
+        .map(|allowed| allowed.freshness());
+    assert_eq!(freshness, Some(Freshness::Lingering));
+    sleep(Duration::from_secs(60 * 60)).await;
+    let kind = list
+        .verdict(ONE)
+        .rejection()
+        .map(|rejection| rejection.kind());
+    assert_eq!(kind, Some(RejectionKind::NotListed));
+    assert!(list.verdict(TWO).is_allowed());
+}
+
+#[tokio::test]
+async fn a_service_without_peer_addresses_says_how_to_set_it_up() -> io::Result<()> {
+    let log = Log::capture();
+    let list = AllowList::fixed([ONE]);
+    let app = Router::new()
+        .route("/", post(async || "handled"))
+        .layer(VerifySourceLayer::rejecting(list, ConnectInfoPeer));
+
+    let request = Request::post("/").body(axum::body::Body::empty());
+    let response = app.oneshot(request.map_err(io::Error::other)?).await;
+
+    let status = response.map(|response| response.status());
+    assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
+    let told = log.lines("ERROR", &["into_make_service_with_connect_info"]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_served_router_without_connect_info_refuses_everybody() -> io::Result<()> {
+    let log = Log::capture();
+    let app = Router::new()
+        .fallback(async || "handled")
+        .layer(VerifySourceLayer::rejecting(
+            AllowList::fixed([ONE]),
+            ConnectInfoPeer,
+        ));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let addr = listener.local_addr()?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap_or_default() });
+
+    let client = integration_tests::http::Client::from(ONE);
+    let reply = within(client.send(addr, "POST", "/", &[], b"")).await?;
+
+    assert_eq!(reply.status, 500);
+    assert!(!reply.text().contains("handled"));
+    assert_eq!(log.lines("ERROR", &["ConnectInfoPeer"]).len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_is_logged_once_a_minute_and_peer() -> io::Result<()> {
+    let log = Log::capture();
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list).await?;
+
+    for _ in 0..5 {
+        assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    }
+    let told = log.lines("WARN", &["callback refused", "127.0.66.6", HOST]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("not-listed"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_peer_is_not_a_reason_to_ask_its_own_name() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    let list = tiny_list(&[HOST])
+        .recheck_interval(Duration::from_millis(1))
+        .spawn(resolver(&dns));
+    within(list.ready()).await;
+    let verdict = within(list.settled_verdict(STRANGER)).await;
+
+    let kind = verdict.rejection().map(|rejection| rejection.kind());
+    assert_eq!(kind, Some(RejectionKind::NotListed));
+    let foreign = |asked: &&integration_tests::dns::Asked| {
+        asked.name != HOST || asked.record_type == RecordType::PTR
+    };
+    assert_eq!(dns.questions().iter().filter(foreign).count(), 0);
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! What a peer that is not listed sets going, and what it does not.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use callback_source::{
+    AllowList, Family, RejectionKind, ResolveErrorKind, Verdict,
+    verify::{SocketPeer, VerifySourceLayer},
+    vipps::Environment,
+};
+use futures_util::{FutureExt, future::join_all};
+use http::{Request, Response, StatusCode};
+use integration_tests::{
+    merchant::{host_name, tiny_list},
+    script::{Line, Script},
+    within,
+};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
+
+const HOST: &str = "callback-1.example";
+const OTHER: &str = "callback-2.example";
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
+    let (script, list) = known_for_an_hour().await;
+    script.set(HOST, 3600, &["127.0.1.2"]);
+    assert!(!list.verdict(TWO).is_allowed());
+
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+
+    assert!(list.verdict(ONE).is_allowed(), "the old one lingers");
+    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_admitted_through_the_layer_too() {
+    let (script, list) = known_for_an_hour().await;
+    let service =
+        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new("handled".to_owned()))
+        }));
+    script.line(HOST, Family::V4, late(600, TWO, 3600));
+
+    let response = within(service.clone().oneshot(from(TWO)))
+        .await
+        .unwrap_or_default();
+    assert_eq!(response.body(), "handled");
+    let response = within(service.oneshot(from(STRANGER)))
+        .await
+        .unwrap_or_default();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
+    let (script, list) = known_for_an_hour().await;
+    script.set(HOST, 3600, &["127.0.1.2"]);
+    script.line(HOST, Family::V6, Line::Never);
+    let start = Instant::now();
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_refused_when_the_round_is_done() {
+    let (script, list) = known_for_an_hour().await;
+    script.line(HOST, Family::V4, late(700, ONE, 3600));
+    let start = Instant::now();
+    let verdict = within(list.settled_verdict(STRANGER)).await;
+    assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
+    assert_eq!(start.elapsed(), Duration::from_millis(700));
+    // The next one, a moment later, does not wait and asks nothing.
+    assert!(list.settled_verdict(STRANGER).now_or_never().is_some());
+    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
+    let (script, list) = known_for_an_hour().await;
+    let before = script.total();
+    script.line(HOST, Family::V4, late(500, ONE, 3600));
+
+    let start = Instant::now();
+    let flood = (0..5000).map(|_| async {
+        let verdict = list.settled_verdict(STRANGER).await;
+        (kind(&verdict), start.elapsed())
+    });
+    let verdicts = within(join_all(flood)).await;
+
+    let refused = Some(RejectionKind::NotListed);
+    assert!(verdicts.iter().all(|(kind, _)| *kind == refused));
+    let at_once = verdicts.iter().filter(|(_, took)| took.is_zero()).count();
+    assert_eq!(at_once, 5000 - 1024);
+    let waited = Duration::from_millis(500);
+    assert_eq!(
+        verdicts.iter().filter(|(_, took)| *took == waited).count(),
+        1024
+    );
+    assert_eq!(script.total() - before, 2, "one round, A and AAAA");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_without_end_cause_one_round_in_5_seconds() {
+    let (script, list) = known_for_an_hour().await;
+    for _ in 0..600 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+    }
+    let asked = script.asked(HOST, Family::V4);
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] >= Duration::from_secs(5), "{asked:?}");
+    }
+    // The first at the start; the flood lasts 60 s.
+    assert!((11..=13).contains(&(asked.len() - 1)), "{}", asked.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_through_the_layer_cause_no_more_rounds_than_others() {
+    let (script, list) = known_for_an_hour().await;
+    let service =
+        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    let before = script.total();
+    script.line(HOST, Family::V4, late(500, ONE, 3600));
+    let flood = (0..2000).map(|_| service.clone().oneshot(from(STRANGER)));
+    for response in within(join_all(flood)).await {
+        let status = response.map(|response| response.status());
+        assert_eq!(status, Ok(StatusCode::FORBIDDEN));
+    }
+    assert_eq!(script.total() - before, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_cancels_nothing() {
+    let (script, list) = known_for_an_hour().await;
+    script.line(HOST, Family::V4, late(500, TWO, 3600));
+
+    let mut waiter = Box::pin(list.settled_verdict(STRANGER));
+    assert!(waiter.as_mut().now_or_never().is_none());
+    drop(waiter);
+    sleep(Duration::from_millis(501)).await;
+
+    assert!(list.verdict(TWO).is_allowed());
+    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_that_leave_give_their_places_back() {
+    let (script, list) = known_for_an_hour().await;
+    script.line(HOST, Family::V4, late(900, TWO, 3600));
+    for _ in 0..5000 {
+        assert!(list.settled_verdict(STRANGER).now_or_never().is_none());
+    }
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .insecure_allow_special_addresses()
+        .question_time_limit(Duration::from_secs(10))
+        .spawn(script.clone());
+    within(list.ready()).await;
+    sleep(Duration::from_secs(6)).await;
+    script.line(HOST, Family::V4, late(9000, TWO, 3600));
+
+    let start = Instant::now();
+    let verdict = within(list.settled_verdict(TWO)).await;
+    assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+
+    sleep(Duration::from_millis(8001)).await;
+    assert!(list.verdict(TWO).is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listed_peer_never_waits() {
+    let (script, list) = known_for_an_hour().await;
+    script.line(HOST, Family::V4, Line::Never);
+    let waiting = (0..2000).map(|_| Box::pin(list.settled_verdict(STRANGER)));
+    let mut waiting: Vec<_> = waiting.collect();
+    for stranger in &mut waiting {
+        let _ = stranger.as_mut().now_or_never();
+    }
+    let verdict = list.settled_verdict(ONE).now_or_never();
+    assert!(verdict.is_some_and(|verdict| verdict.is_allowed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_first_requests_cause_one_question_each() {
+    let script = Script::default();
+    let hosts: Vec<_> = Environment::Production.hosts().collect();
+    for (at, host) in hosts.iter().enumerate() {
+        script.line(host.as_str(), Family::V4, late(300, peer(at), 3600));
+    }
+    let list = AllowList::builder()
+        .environment(Environment::Production)
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+
+    let first = (0..1000).map(|at| list.settled_verdict(peer(at % 8)));
+    let verdicts = within(join_all(first)).await;
+
+    assert!(verdicts.iter().all(Verdict::is_allowed));
+    for host in &hosts {
+        assert_eq!(script.asked(host.as_str(), Family::V4).len(), 1, "{host}");
+        assert_eq!(script.asked(host.as_str(), Family::V6).len(), 1, "{host}");
+    }
+    assert_eq!(script.total(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_again() {
+    let script = Script::default();
+    script.line(HOST, Family::V4, late(3000, ONE, 3600));
+    let list = tiny_list(&[HOST]).spawn(script);
+    let service = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(service_fn(
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
+    ));
+
+    let start = Instant::now();
+    let response = within(service.clone().oneshot(from(ONE)))
+        .await
+        .unwrap_or_default();
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "5");
+
+    // The sender tries again.
+    sleep(Duration::from_secs(5)).await;
+    let response = within(service.oneshot(from(ONE))).await.unwrap_or_default();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
+    let script = Script::default();
+    script.line(HOST, Family::V4, late(800, ONE, 3600));
+    let list = tiny_list(&[HOST]).spawn(script);
+    let start = Instant::now();
+    assert!(within(list.settled_verdict(ONE)).await.is_allowed());
+    assert_eq!(start.elapsed(), Duration::from_millis(800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_does_not_wait_for_the_back_off_of_a_failing_question() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    script.line(OTHER, Family::V4, Line::Fails(ResolveErrorKind::ServFail));
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.tried()).await;
+    // Failed at 0, 5, 15, 35 s; not due again before 75 s.
+    sleep(Duration::from_secs(45)).await;
+    let before = script.asked(OTHER, Family::V4).len();
+    script.set(OTHER, 3600, &["127.0.1.2"]);
+
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert_eq!(script.asked(OTHER, Family::V4).len(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    script.set(OTHER, 7, &["127.0.1.2"]);
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    // OTHER was asked again between 7 s and 7.5 s.
+    sleep(Duration::from_secs(9)).await;
+
+    assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+
+    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+    assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waiting_can_be_switched_off_and_bounded() {
+    let script = Script::default();
+    script.line(HOST, Family::V4, late(500, ONE, 3600));
+    let list = tiny_list(&[HOST])
+        .recheck_wait(Duration::ZERO)
+        .spawn(script.clone());
+    let verdict = list.settled_verdict(ONE).now_or_never();
+    assert_eq!(
+        verdict.as_ref().and_then(kind),
+        Some(RejectionKind::Unresolved)
+    );
+
+    let list = tiny_list(&[HOST]).recheck_waiters(2).spawn(script);
+    let mut waiters: Vec<_> = (0..3)
+        .map(|_| Box::pin(list.settled_verdict(ONE)))
+        .collect();
+    let at_once = waiters
+        .iter_mut()
+        .map(|waiter| waiter.as_mut().now_or_never().is_some());
+    assert_eq!(at_once.collect::<Vec<_>>(), [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_of_the_other_family_is_judged_by_that_family() {
+    let (_, list) = known_for_an_hour().await;
+    let stranger = "2001:db8::66".parse().expect("it is an address");
+    let verdict = within(list.settled_verdict(stranger)).await;
+    assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
+}
+
+/// A host whose answer holds for an hour, asked for the last time 6 s ago.
+async fn known_for_an_hour() -> (Script, AllowList) {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    sleep(Duration::from_secs(6)).await;
+    (script, list)
+}
+
+fn late(millis: u64, address: IpAddr, ttl: u64) -> Line {
+    let line = Line::Addresses(vec![address], Duration::from_secs(ttl));
+    Line::After(Duration::from_millis(millis), Box::new(line))
+}
+
+fn peer(at: usize) -> IpAddr {
+    [127, 10, 0, at as u8].into()
+}
+
+fn kind(verdict: &Verdict) -> Option<RejectionKind> {
+    verdict.rejection().map(|rejection| rejection.kind())
+}
+
+fn from(peer: IpAddr) -> Request<()> {
+    let mut request = Request::new(());
+    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
+    request
+}

@@ -1,0 +1,321 @@
+//! The layer that lets everything through, with the verdict.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use axum::{Router, http::HeaderMap, routing::any};
+use callback_source::{
+    AllowList, Allowed, RejectionKind, Verdict,
+    verify::{ConnectInfoPeer, SocketPeer, VerifySourceLayer},
+};
+use http::{Request, Response};
+use integration_tests::{
+    dns::{DnsServer, Fault, FaultScope, ResponseCode},
+    http::Client,
+    log::Log,
+    merchant::{Merchant, resolver, tiny_list},
+    within,
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+const HOST: &str = "callback-1.example";
+const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+
+#[tokio::test]
+async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[LISTED]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
+
+    let get = async |peer, path| {
+        let client = Client::from(peer);
+        within(client.send(merchant.addr(), "GET", path, &[], b"")).await
+    };
+    assert_eq!(
+        get(LISTED, "/verdict").await?.text(),
+        "allow callback-1.example"
+    );
+    assert_eq!(get(STRANGER, "/verdict").await?.text(), "reject not-listed");
+    assert_eq!(get(LISTED, "/allowed").await?.text(), "127.0.1.1");
+    assert_eq!(get(LISTED, "/perhaps").await?.text(), "yes");
+    assert_eq!(get(STRANGER, "/perhaps").await?.text(), "no");
+    let reply = get(STRANGER, "/allowed").await?;
+    assert_eq!(reply.status, 403);
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_extractor_asks_to_try_again_while_nothing_is_known() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.tried()).await;
+    let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
+
+    let client = Client::from(LISTED);
+    let reply = within(client.send(merchant.addr(), "GET", "/allowed", &[], b"")).await?;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.header("retry-after"), Some("5"));
+    let reply = within(client.send(merchant.addr(), "GET", "/verdict", &[], b"")).await?;
+    assert_eq!(reply.text(), "reject unresolved");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_route_without_the_layer_has_no_verdict_to_extract() -> io::Result<()> {
+    let merchant = Merchant::serve(routes(), (Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let client = Client::from(LISTED);
+    for (path, status) in [("/allowed", 500), ("/verdict", 500), ("/perhaps", 200)] {
+        let reply = within(client.send(merchant.addr(), "GET", path, &[], b"")).await?;
+        assert_eq!(reply.status, status, "{path}");
+        assert_ne!(reply.text(), "yes");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_without_a_peer_is_tagged_too() {
+    let log = Log::capture();
+    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer)
+        .with_tag_headers()
+        .layer(seen());
+    let response = service.oneshot(Request::new(())).await.unwrap_or_default();
+    let seen = response.into_body();
+    assert!(!seen.allowed);
+    assert_eq!(seen.verdict, Some(Err(RejectionKind::NoPeer)));
+    assert_eq!(seen.header("x-callback-reason"), ["no-peer"]);
+    assert_eq!(log.lines("ERROR", &["SocketPeer"]).len(), 1);
+}
+
+#[tokio::test]
+async fn tags_that_a_client_sends_are_removed_in_every_spelling() {
+    let list = AllowList::fixed([LISTED]);
+    let rejecting = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(seen());
+    let tagging = VerifySourceLayer::tagging(list, SocketPeer).layer(seen());
+
+    for peer in [LISTED, STRANGER] {
+        let response = tagging
+            .clone()
+            .oneshot(forged(peer))
+            .await
+            .unwrap_or_default();
+        let headers = response.into_body().headers;
+        assert_eq!(headers.len(), 1, "{headers:?}");
+        assert!(headers.contains_key("kept"));
+    }
+    let response = rejecting.oneshot(forged(LISTED)).await.unwrap_or_default();
+    let headers = response.into_body().headers;
+    assert_eq!(headers.len(), 1, "{headers:?}");
+}
+
+#[tokio::test]
+async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
+    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer)
+        .with_tag_headers()
+        .layer(seen());
+
+    let response = service
+        .clone()
+        .oneshot(forged(LISTED))
+        .await
+        .unwrap_or_default();
+    let seen = response.into_body();
+    assert_eq!(seen.header("x-callback-source"), ["allow"]);
+    assert!(seen.header("x-callback-reason").is_empty());
+    assert_eq!(seen.headers.len(), 2, "{:?}", seen.headers);
+
+    let response = service.oneshot(forged(STRANGER)).await.unwrap_or_default();
+    let seen = response.into_body();
+    assert_eq!(seen.header("x-callback-source"), ["reject"]);
+    assert_eq!(seen.header("x-callback-reason"), ["not-listed"]);
+    assert!(seen.header("x-callback-host").is_empty());
+    assert_eq!(seen.headers.len(), 3, "{:?}", seen.headers);
+}
+
+#[tokio::test]
+async fn tag_headers_name_the_callback_server() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[LISTED]);
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    let service = VerifySourceLayer::tagging(list, SocketPeer)
+        .with_tag_headers()
+        .layer(seen());
+    let response = service.oneshot(forged(LISTED)).await.unwrap_or_default();
+    assert_eq!(response.into_body().header("x-callback-host"), [HOST]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
+    let a = AllowList::fixed([LISTED]);
+    let b = AllowList::fixed([OTHER]);
+
+    // Tagged by A, refused or admitted by B.
+    let service = VerifySourceLayer::tagging(a.clone(), SocketPeer)
+        .with_tag_headers()
+        .layer(VerifySourceLayer::rejecting(b.clone(), SocketPeer).layer(seen()));
+    let response = service
+        .clone()
+        .oneshot(from(LISTED))
+        .await
+        .unwrap_or_default();
+    assert_eq!(response.status(), 403);
+    let response = service.oneshot(from(OTHER)).await.unwrap_or_default();
+    let seen_inside = response.into_body();
+    assert!(seen_inside.allowed);
+    assert_eq!(seen_inside.verdict, None, "A refuses it, and B did not say");
+    assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
+
+    // Admitted by A, tagged by B.
+    let service = VerifySourceLayer::rejecting(a.clone(), SocketPeer)
+        .layer(VerifySourceLayer::tagging(b.clone(), SocketPeer).layer(seen()));
+    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let seen_inside = response.into_body();
+    assert!(!seen_inside.allowed);
+    assert_eq!(seen_inside.verdict, Some(Err(RejectionKind::NotListed)));
+
+    // Tagged by both.
+    let service = VerifySourceLayer::tagging(a, SocketPeer)
+        .with_tag_headers()
+        .layer(
+            VerifySourceLayer::tagging(b, SocketPeer)
+                .with_tag_headers()
+                .layer(seen()),
+        );
+    let response = service
+        .clone()
+        .oneshot(from(LISTED))
+        .await
+        .unwrap_or_default();
+    let seen_inside = response.into_body();
+    assert!(!seen_inside.allowed);
+    assert_eq!(seen_inside.header("x-callback-source"), ["reject"]);
+    let response = service.oneshot(from(OTHER)).await.unwrap_or_default();
+    let seen_inside = response.into_body();
+    assert!(seen_inside.allowed);
+    assert_eq!(seen_inside.header("x-callback-source"), ["allow"]);
+    assert!(seen_inside.header("x-callback-reason").is_empty());
+}
+
+#[tokio::test]
+async fn tagging_reports_what_it_would_have_refused() -> io::Result<()> {
+    let log = Log::capture();
+    let list = AllowList::fixed([LISTED]);
+    let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
+    let client = Client::from(STRANGER);
+    within(client.send(merchant.addr(), "GET", "/verdict", &[], b"")).await?;
+    let told = log.lines("WARN", &["callback let through with a tag", "127.0.66.6"]);
+    assert_eq!(told.len(), 1);
+    Ok(())
+}
+
+/// What an inner service saw.
+#[derive(Debug, Default)]
+struct Seen {
+    allowed: bool,
+    verdict: Option<Result<(), RejectionKind>>,
+    headers: HeaderMap,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.get_all(name).iter();
+        values.filter_map(|value| value.to_str().ok()).collect()
+    }
+}
+
+impl From<&'static str> for Seen {
+    fn from(_: &'static str) -> Self {
+        Self::default()
+    }
+}
+
+fn seen() -> impl tower::Service<
+    Request<()>,
+    Response = Response<Seen>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Seen>, Infallible>>,
+> + Clone {
+    service_fn(async |request: Request<()>| {
+        let verdict = request.extensions().get::<Verdict>();
+        Ok(Response::new(Seen {
+            allowed: request.extensions().get::<Allowed>().is_some(),
+            verdict: verdict.map(|verdict| match verdict {
+                Verdict::Allow(_) => Ok(()),
+                Verdict::Reject(rejection) => Err(rejection.kind()),
+            }),
+            headers: request.headers().clone(),
+        }))
+    })
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route(
+            "/verdict",
+            any(async |verdict: Verdict| match verdict {
+                Verdict::Allow(allowed) => format!(
+                    "allow {}",
+                    allowed.host().map(ToString::to_string).unwrap_or_default()
+                ),
+                Verdict::Reject(rejection) => format!("reject {}", rejection.kind().as_str()),
+            }),
+        )
+        .route(
+            "/allowed",
+            any(async |allowed: Allowed| allowed.peer().to_string()),
+        )
+        .route(
+            "/perhaps",
+            any(async |allowed: Option<Allowed>| match allowed {
+                Some(_) => "yes",
+                None => "no",
+            }),
+        )
+}
+
+async fn tagging(layer: VerifySourceLayer<ConnectInfoPeer>) -> io::Result<Merchant> {
+    Merchant::serve(routes().layer(layer), (Ipv4Addr::LOCALHOST, 0).into()).await
+}
+
+fn from(peer: IpAddr) -> Request<()> {
+    let mut request = Request::new(());
+    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
+    request
+}
+
+fn forged(peer: IpAddr) -> Request<()> {
+    let mut request = from(peer);
+    for name in [
+        "x-callback-source",
+        "X-Callback-Source",
+        "x_callback_source",
+        "X_CALLBACK-SOURCE",
+        "x-callback_source",
+        "x-callback-host",
+        "x_callback_host",
+        "x-callback-reason",
+        "x_callback_reason",
+    ] {
+        let name: http::HeaderName = name.parse().expect("it is a header");
+        for value in ["allow", HOST] {
+            let value = http::HeaderValue::from_static(value);
+            request.headers_mut().append(name.clone(), value);
+        }
+    }
+    let kept = http::HeaderValue::from_static("kept");
+    request.headers_mut().insert("kept", kept);
+    request
+}

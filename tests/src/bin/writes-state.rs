@@ -1,0 +1,33 @@
+//! Writes a state file as fast as it can, until it is killed: `writes-state PATH`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use callback_source::{Answer, Question};
+use integration_tests::merchant::{host_name, tiny_list};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Some(path) = std::env::args_os().nth(1) else {
+        return ExitCode::from(2);
+    };
+    let list = tiny_list(&["h0.example"])
+        .state_file(path)
+        .spawn(async |question: Question| {
+            let number = question.host.as_str().bytes().fold(0_u32, |sum, byte| {
+                sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+            });
+            let many = (0..200).map(|at| IpAddr::from(Ipv4Addr::from(number.wrapping_add(at))));
+            Ok(Answer::new(many, Duration::from_secs(60)))
+        });
+    for number in 0.. {
+        let mut changes = list.changes();
+        list.replace_hosts([host_name(&format!("h{number}.example"))]);
+        changes.next().await;
+        tokio::task::yield_now().await;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,71 @@
+//! What the code under test logs.
+
+use std::{
+    cell::RefCell,
+    io,
+    rc::{Rc, Weak},
+    sync::Once,
+};
+
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
+
+/// The library's events of this thread, one a line, from [`Log::capture`] until it is dropped.
+///
+/// A `#[tokio::test]` runs all its tasks on one thread.
+#[must_use = "nothing is captured once it is dropped"]
+#[derive(Debug)]
+pub struct Log(Rc<RefCell<Vec<u8>>>);
+
+impl Log {
+    /// Captures from now on, at all levels.
+    pub fn capture() -> Self {
+        // One subscriber for all threads: with several scoped ones, what is enabled depends on which
+        // thread comes to an event first.
+        SUBSCRIBE.call_once(|| {
+            let output = fmt::layer().with_ansi(false).with_writer(|| ThisThread);
+            let library = Targets::new().with_target("callback_source", LevelFilter::TRACE);
+            registry().with(output).with(library).init();
+        });
+        let text = Rc::default();
+        CAPTURED.with(|captured| *captured.borrow_mut() = Rc::downgrade(&text));
+        Self(text)
+    }
+
+    /// The lines of this level that hold all the parts.
+    #[must_use]
+    pub fn lines(&self, level: &str, parts: &[&str]) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.0.borrow()).into_owned();
+        text.lines()
+            .filter(|line| line.contains(&format!(" {level} ")))
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+struct ThisThread;
+
+impl io::Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(text) = CAPTURED.with(|captured| captured.borrow().upgrade()) {
+            text.borrow_mut().extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+static SUBSCRIBE: Once = Once::new();
+
+thread_local! {
+    static CAPTURED: RefCell<Weak<RefCell<Vec<u8>>>> = const { RefCell::new(Weak::new()) };
+}
