@@ -164,7 +164,7 @@ fuzz_target!(|input: Input| {
             }
             Event::Restart => {
                 let before = admitted(&set, now);
-                let utc = UTC + u64::try_from((now - start).as_millis()).expect("it is soon");
+                let utc = UTC + (now - start);
                 let text = fuzzing::saved(&set, now, utc);
                 let mut fresh = empty(hosts, now);
                 assert!(fuzzing::restored(&mut fresh, &text, now, utc));
@@ -393,7 +393,8 @@ fn universe() -> impl Iterator<Item = IpAddr> {
 }
 
 const ADDRESSES: u8 = 16;
-const UTC: u64 = 1_780_000_000_000;
+/// When the set starts, since the epoch.
+const UTC: Duration = Duration::from_secs(1_780_000_000);
 
 /// An answer counts for this long after its TTL even if nothing is stale for any time.
 const REFRESH_TIME: Duration = Duration::from_millis(5_500);

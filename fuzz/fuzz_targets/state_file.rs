@@ -42,5 +42,5 @@ fuzz_target!(|text: &[u8]| {
     assert_eq!(again.addresses(later), set.addresses(later));
 });
 
-/// The time that the files of the corpus were written at, in milliseconds since the epoch.
-const UTC: u64 = 1_780_000_000_000;
+/// When the files among the seeds were written, since the epoch.
+const UTC: Duration = Duration::from_secs(1_780_000_000);

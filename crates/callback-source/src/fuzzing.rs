@@ -1,19 +1,21 @@
 //! Doors for the fuzz targets to what is not public.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{AllowSet, state_file};
 #[cfg(feature = "hickory")]
 use crate::{Answer, Question, ResolveError, resolve::hickory};
 
-/// The text of the state file of a set, written when `now` is `utc` milliseconds since the epoch.
+/// The text of the state file of a set, written when `now` is `utc` since the epoch.
 #[must_use]
-pub fn saved(set: &AllowSet, now: Instant, utc: u64) -> Vec<u8> {
+pub fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     state_file::saved(set, now, utc)
 }
 
 /// Restores a set from the text of a state file. Says whether the text was taken.
-pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: u64) -> bool {
+pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> bool {
     state_file::restored(set, text, now, utc)
 }
 

@@ -292,16 +292,16 @@ impl SavedQuestion {
     }
 }
 
-/// What a file of a set holds that is written when `now` is `utc` milliseconds since the epoch.
+/// The text of a set's file, written when `now` is `utc` since the epoch.
 #[cfg(fuzzing)]
-pub(crate) fn saved(set: &AllowSet, now: Instant, utc: u64) -> Vec<u8> {
+pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;
     encode(set.save(), Clocks { instant, utc })
 }
 
 /// Restores a set from the text of a file. Says whether the text was taken.
 #[cfg(fuzzing)]
-pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: u64) -> bool {
+pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> bool {
     let instant = now;
     let saved = decode(text, Clocks { instant, utc });
     saved.map(|saved| set.restore(saved, now)).is_ok()
