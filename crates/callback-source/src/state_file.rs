@@ -183,6 +183,8 @@ enum Unusable {
     Future(Duration),
     #[error("it holds `{0}`, which is no host name")]
     Host(String),
+    #[error("it holds `{0}` twice")]
+    Twice(HostName),
     #[error("it tells of answers that came after it was written")]
     Order,
 }
@@ -236,12 +238,16 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
-    let mut hosts = Vec::new();
+    let mut hosts: Vec<Saved> = Vec::new();
     for saved in document.hosts {
         let host: HostName = saved
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
+        // The answer of one with the times of the other would stretch its window.
+        if hosts.iter().any(|before| before.host == host) {
+            return Err(Unusable::Twice(host));
+        }
         let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
         let answers = records.iter().filter_map(|(_, of)| of.answer.as_ref());
         let mut happened = answers
@@ -533,6 +539,14 @@ mod tests {
             ..before
         };
         assert!(decode(good.as_bytes(), early).is_ok());
+    }
+
+    #[test]
+    fn a_host_that_is_there_twice_is_refused() {
+        let clocks = clocks(NOW);
+        let twice = [saved(clocks), saved(clocks)].concat();
+        let error = decode(&encode(twice, clocks), clocks).unwrap_err();
+        assert_eq!(error.to_string(), "it holds `h.test` twice");
     }
 
     #[test]
