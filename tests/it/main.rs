@@ -5,6 +5,7 @@ mod connections;
 mod dns_failover;
 mod dns_faults;
 mod dns_server;
+mod docs;
 mod http_client;
 mod life_cycle;
 mod outage;
