@@ -10,6 +10,7 @@ mod http_client;
 mod life_cycle;
 mod outage;
 mod peers;
+mod real_dns;
 mod service;
 mod state_file;
 mod strangers;

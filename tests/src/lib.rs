@@ -1,6 +1,6 @@
 //! Support for the end-to-end tests: a DNS server that can be told to fail, an HTTP client that can
-//! choose the address it comes from, a merchant's web server behind the layer, and a resolver that
-//! follows a script.
+//! choose the address it comes from, a merchant's web server behind the layer, a resolver that
+//! follows a script, and real servers.
 
 use std::{future::Future, time::Duration};
 
@@ -10,7 +10,9 @@ pub mod dns;
 pub mod http;
 pub mod log;
 pub mod merchant;
+pub mod name_servers;
 pub mod script;
+pub mod servers;
 
 /// Waits for what a test cannot do without, and fails the test when it takes far too long.
 ///
