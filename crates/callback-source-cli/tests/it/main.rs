@@ -11,6 +11,7 @@ use tokio::process::Command;
 mod check;
 mod command;
 mod lookup;
+mod real_dns;
 mod serve;
 mod server;
 
