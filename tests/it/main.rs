@@ -10,6 +10,8 @@ mod http_client;
 mod life_cycle;
 mod outage;
 mod peers;
+#[cfg(target_os = "linux")]
+mod proxies;
 mod real_dns;
 mod service;
 mod state_file;

@@ -213,8 +213,13 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
         })
     })
     .await;
-    // Longer than what lingers would.
-    sleep(Duration::from_millis(1500)).await;
+    // For longer than an address would linger.
+    until(|| {
+        let health = list.health();
+        let mut since = health.iter().map(|host| host.families[0].failing_since);
+        since.all(|since| since.is_some_and(|since| 2 * SECOND < since.elapsed()))
+    })
+    .await;
     for number in 1..=8 {
         assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
     }

@@ -46,6 +46,7 @@ use crate::{
 /// | `callback_source_changes_total` | counter | – |
 /// | `callback_source_addresses` | gauge | – |
 /// | `callback_source_oldest_answer_age_seconds` | gauge | – |
+/// | `callback_source_proxy_headers_total` | counter | `outcome`: `client`, `local`, `malformed`, …; with the feature `proxy-protocol` |
 #[derive(Clone, Debug)]
 pub struct AllowList {
     handle: Arc<Handle>,

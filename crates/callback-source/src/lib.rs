@@ -44,6 +44,8 @@
 //! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
 //! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
+//! | `proxy-protocol` | no | a listener for axum behind proxies that forward bytes: `verify::ProxyProtocolListener` |
+//! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
 mod host_name;

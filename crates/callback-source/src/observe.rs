@@ -181,6 +181,33 @@ pub(crate) fn no_layer() {
     });
 }
 
+/// Reports how the header of a PROXY protocol connection was read, or why not.
+#[cfg(feature = "proxy-protocol")]
+pub(crate) fn proxy_header(
+    outcome: Result<&'static str, &'static str>,
+    peer: IpAddr,
+    log: &RefusalLog,
+    now: Instant,
+) {
+    #[cfg(feature = "metrics")]
+    {
+        let outcome = outcome.unwrap_or_else(|reason| reason);
+        metrics::counter!("callback_source_proxy_headers_total", "outcome" => outcome).increment(1);
+    }
+    let Err(reason) = outcome else {
+        return;
+    };
+    if let Some(left_out) = log.admits(Some(peer), now) {
+        warn!(
+            target: TARGET,
+            %peer,
+            reason,
+            left_out,
+            "connection of a trusted proxy closed: no header of the PROXY protocol"
+        );
+    }
+}
+
 /// Reports what happens to a set; a question that keeps failing is reported now and then only.
 #[derive(Debug, Default)]
 pub(crate) struct NoticeLog {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use callback_source::{
     AllowList, Answer, Family, Question, ResolveError, ResolveErrorKind,
-    verify::{SocketPeer, VerifySourceLayer},
+    verify::{ForwardedPeer, SocketPeer, TrustedProxies, VerifySourceLayer},
 };
 use http::{Request, Response};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -28,7 +28,11 @@ async fn verdicts_lookups_and_the_set_are_counted() {
     let list = AllowList::builder().hosts(hosts).spawn(resolver);
     list.tried().await;
 
-    let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("")));
+    let merchant = |_: Request<()>| async { Ok::<_, Infallible>(Response::new("")) };
+    let merchant = service_fn(merchant);
+    let proxies = TrustedProxies::new(["10.0.0.7/32".parse().unwrap()]).unwrap();
+    let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+    let proxied = VerifySourceLayer::rejecting(list.clone(), peer).layer(merchant);
     let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(merchant);
     for peer in ["20.0.0.1:1", "20.0.0.1:2", "20.0.9.9:1", ""] {
         let mut request = Request::new(());
@@ -36,6 +40,16 @@ async fn verdicts_lookups_and_the_set_are_counted() {
             request.extensions_mut().insert(peer);
         }
         service.clone().oneshot(request).await.unwrap();
+    }
+    for entries in [None, Some("unknown"), Some("10.0.0.7")] {
+        let mut request = Request::new(());
+        let proxy: SocketAddr = "10.0.0.7:1".parse().unwrap();
+        request.extensions_mut().insert(proxy);
+        if let Some(entries) = entries {
+            let headers = request.headers_mut();
+            headers.insert("x-forwarded-for", entries.parse().unwrap());
+        }
+        proxied.clone().oneshot(request).await.unwrap();
     }
 
     let mut seen: Vec<_> = snapshotter
@@ -66,7 +80,10 @@ async fn verdicts_lookups_and_the_set_are_counted() {
             "callback_source_lookups_total[no-data] 2",
             "callback_source_lookups_total[servfail] 1",
             "callback_source_oldest_answer_age_seconds[] 0",
+            "callback_source_verdicts_total[all-trusted] 1",
             "callback_source_verdicts_total[allow] 2",
+            "callback_source_verdicts_total[forwarded-malformed] 1",
+            "callback_source_verdicts_total[forwarded-missing] 1",
             "callback_source_verdicts_total[no-peer] 1",
             "callback_source_verdicts_total[unresolved] 1",
         ]

@@ -62,7 +62,10 @@ impl Verify {
             Self::Refusing(verify) => verify.clone().call(request).await,
             Self::ReportOnly(verify) => verify.clone().call(request).await,
         };
-        response.unwrap_or_else(|never| match never {})
+        let mut response = response.unwrap_or_else(|never| match never {});
+        // The layer believes that nobody reads the body that the headers announce.
+        response.headers_mut().remove(header::CONNECTION);
+        response
     }
 }
 

@@ -31,7 +31,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::PeerIp;
+use super::{PeerIp, UnixPeer};
 use crate::{Rejection, RejectionKind, TooWide, networks::Networks};
 
 /// The proxies whose word counts.
@@ -50,6 +50,12 @@ impl TrustedProxies {
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
         let networks: Vec<_> = networks.into_iter().collect();
         Networks::new(&networks).map(|networks| Self(Arc::new(networks)))
+    }
+
+    /// Trusts no address: where the only proxy is the one at a [Unix socket](super::UnixPeer).
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::default())
     }
 
     /// Whether an address is one of a trusted proxy.
@@ -157,15 +163,26 @@ impl<P> ForwardedPeer<P> {
         mut hop: impl FnMut(IpAddr, bool),
     ) -> Result<IpAddr, Rejection> {
         let peer = peer.to_canonical();
-        let mut is_trusted = |address| {
+        let trusted = self.proxies.contains(peer);
+        hop(peer, trusted);
+        if !trusted {
+            return Ok(peer);
+        }
+        self.walk_header(headers, hop)
+            .map_err(|kind| Rejection::new(kind, Some(peer)))
+    }
+
+    fn walk_header(
+        &self,
+        headers: &HeaderMap,
+        mut hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, RejectionKind> {
+        let is_trusted = |address| {
             let trusted = self.proxies.contains(address);
             hop(address, trusted);
             trusted
         };
-        if !is_trusted(peer) {
-            return Ok(peer);
-        }
-        let client = match &self.source {
+        match &self.source {
             ForwardedSource::XForwardedFor => {
                 walk_list(headers.get_all(X_FORWARDED_FOR), PlainEntries, is_trusted)
             }
@@ -175,14 +192,40 @@ impl<P> ForwardedPeer<P> {
                 is_trusted,
             ),
             ForwardedSource::Single(name) => single(headers.get_all(name), is_trusted),
-        };
-        client.map_err(|kind| Rejection::new(kind, Some(peer)))
+        }
+    }
+}
+
+impl ForwardedPeer<UnixPeer> {
+    /// Like [`walk`](Self::walk) for a connection to a Unix socket: the peer is a trusted proxy without
+    /// an address, so the first hop is what it says.
+    ///
+    /// # Errors
+    ///
+    /// Why the proxy's word cannot be taken.
+    pub fn walk_behind_socket(
+        &self,
+        headers: &HeaderMap,
+        hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, Rejection> {
+        self.walk_header(headers, hop)
+            .map_err(|kind| Rejection::new(kind, None))
     }
 }
 
 impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         self.client(self.connection.peer_ip(headers, extensions)?, headers)
+    }
+}
+
+/// A request that did not come over a Unix socket has no peer here: it is refused.
+impl PeerIp for ForwardedPeer<UnixPeer> {
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        if !UnixPeer::is_peer(extensions) {
+            return Err(Rejection::new(RejectionKind::NoPeer, None));
+        }
+        self.walk_behind_socket(headers, |_, _| {})
     }
 }
 
@@ -373,6 +416,11 @@ fn address(text: &[u8]) -> Option<IpAddr> {
             Some(_) => IpAddr::V6(text.parse().ok()?),
         },
     };
+    of_client(address)
+}
+
+/// The canonical form of an address that a client can have.
+pub(super) fn of_client(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     let is_client = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;
@@ -399,3 +447,6 @@ const MOST_HOPS: usize = 32;
 
 /// `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some.
 const LONGEST_ENTRY: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     RejectionResponse,
-    service::{Judge, act},
+    service::{Judge, act, refuse},
 };
 use crate::Verdict;
 
@@ -124,7 +124,7 @@ where
                             admitted: Some(Box::new(Admitted { request, inner })),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(judge.response.response(&rejection)),
+                            response: Some(refuse(&judge.response, &rejection, &request)),
                         },
                     };
                     state.set(next);

@@ -18,7 +18,8 @@
 //!    [`Verdict`](crate::Verdict) is in the extensions.
 //!
 //! Every request is judged, whatever its method, and also on a connection that was used before. The
-//! body is not read; readiness and errors are those of the inner service.
+//! body is not read; readiness and errors are those of the inner service. A refusal over
+//! HTTP/1 that leaves a body unread says `Connection: close`.
 //!
 //! # Deployment caveat
 //!
@@ -63,10 +64,15 @@ pub mod forwarded;
 mod future;
 mod layer;
 mod peer;
+#[cfg(feature = "proxy-protocol")]
+pub mod proxy_protocol;
 pub(crate) mod response;
 mod service;
 mod tag;
+mod unix;
 
+#[cfg(feature = "proxy-protocol")]
+pub use proxy_protocol::ProxyProtocolListener;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
@@ -76,4 +82,5 @@ pub use {
     peer::{PeerIp, SocketPeer},
     response::{PlainText, RejectionResponse},
     service::VerifySource,
+    unix::{UnixConnection, UnixPeer},
 };

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -62,7 +62,9 @@ where
         };
         match act(&self.allow, self.mode, verdict, &mut request) {
             Ok(()) => ResponseFuture::inner(self.inner.call(request)),
-            Err(rejection) => ResponseFuture::rejected(self.response.response(&rejection)),
+            Err(rejection) => {
+                ResponseFuture::rejected(refuse(&self.response, &rejection, &request))
+            }
         }
     }
 }
@@ -72,6 +74,35 @@ pub(super) struct Judge<R> {
     pub(super) allow: AllowList,
     pub(super) mode: Mode,
     pub(super) response: R,
+}
+
+/// The response to a refused request.
+pub(super) fn refuse<R, ReqBody, ResBody>(
+    response: &R,
+    rejection: &Rejection,
+    request: &Request<ReqBody>,
+) -> Response<ResBody>
+where
+    R: RejectionResponse<ResBody>,
+{
+    let mut response = response.response(rejection);
+    // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
+    // a genuine callback into it, and cannot send that again.
+    if leaves_a_body(request) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+/// Whether unread bytes of this request stand between the response and the next request.
+fn leaves_a_body<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    has_body && request.version() <= Version::HTTP_11
 }
 
 /// Reports a verdict, and marks the request with it or refuses it.

@@ -1,0 +1,97 @@
+//! The proxy at the other end of a Unix socket.
+
+use http::Extensions;
+
+/// The peer of a Unix socket: a proxy by definition, whoever may open the socket.
+///
+/// It has no address, so it is a source only inside of a [`ForwardedPeer`](super::ForwardedPeer), which
+/// then reads the configured header of every request. Only requests whose extensions hold a
+/// [`UnixConnection`] count, as axum passes it on with
+/// `into_make_service_with_connect_info::<UnixConnection>()` (feature `unix-socket`); all others are
+/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP listener for the same service
+/// opens nothing.
+///
+/// ```
+/// use callback_source::verify::{ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer};
+/// use http::{Extensions, HeaderMap};
+/// use std::net::IpAddr;
+///
+/// let peer = ForwardedPeer::x_forwarded_for(UnixPeer, TrustedProxies::none());
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1".parse()?);
+///
+/// let mut extensions = Extensions::new();
+/// assert!(peer.peer_ip(&headers, &extensions).is_err());
+/// extensions.insert(UnixConnection::new());
+/// assert_eq!(peer.peer_ip(&headers, &extensions), Ok("192.0.2.1".parse::<IpAddr>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// With axum:
+///
+/// ```no_run
+/// # #[cfg(all(unix, feature = "unix-socket"))]
+/// # async fn example(allow: callback_source::AllowList) -> std::io::Result<()> {
+/// use axum::{Router, routing::post};
+/// use callback_source::verify::{
+///     ForwardedPeer, TrustedProxies, UnixConnection, UnixPeer, VerifySourceLayer,
+/// };
+///
+/// # async fn callback() {}
+/// let peer = ForwardedPeer::x_forwarded_for(UnixPeer, TrustedProxies::none());
+/// let app = Router::new()
+///     .route("/callback", post(callback))
+///     .layer(VerifySourceLayer::rejecting(allow, peer));
+/// let listener = tokio::net::UnixListener::bind("/run/merchant/callbacks.sock")?;
+/// axum::serve(listener, app.into_make_service_with_connect_info::<UnixConnection>()).await
+/// # }
+/// ```
+///
+/// # Deployment caveat
+///
+/// Whoever may write to the socket says who the client is. Put it into a directory that only the
+/// proxy's user can enter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnixPeer;
+
+impl UnixPeer {
+    pub(super) fn is_peer(extensions: &Extensions) -> bool {
+        #[cfg(feature = "axum")]
+        {
+            use axum::extract::ConnectInfo;
+
+            if extensions.get::<ConnectInfo<UnixConnection>>().is_some() {
+                return true;
+            }
+        }
+        extensions.get::<UnixConnection>().is_some()
+    }
+}
+
+/// Says, in the extensions of a request, that it came over a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub struct UnixConnection(());
+
+impl UnixConnection {
+    /// For servers without axum, to be put into the extensions of each request of a Unix socket, and
+    /// for tests.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it is a statement about a connection, not an empty value"
+    )]
+    #[must_use]
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+#[cfg(all(unix, feature = "unix-socket"))]
+impl
+    axum::extract::connect_info::Connected<
+        axum::serve::IncomingStream<'_, tokio::net::UnixListener>,
+    > for UnixConnection
+{
+    fn connect_info(_: axum::serve::IncomingStream<'_, tokio::net::UnixListener>) -> Self {
+        Self::new()
+    }
+}
