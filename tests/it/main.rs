@@ -12,6 +12,7 @@ mod outage;
 mod peers;
 #[cfg(target_os = "linux")]
 mod proxies;
+mod real_dns;
 mod service;
 mod state_file;
 mod strangers;

@@ -10,6 +10,7 @@ pub mod dns;
 pub mod http;
 pub mod log;
 pub mod merchant;
+pub mod name_servers;
 pub mod script;
 pub mod servers;
 

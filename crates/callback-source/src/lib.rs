@@ -70,6 +70,10 @@ pub mod signature;
 pub mod verify;
 pub mod vipps;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "hickory")]
 pub use resolve::hickory::{HickoryResolver, NoDnsServer};
 pub use {

@@ -195,6 +195,8 @@ enum Unusable {
     Future(Duration),
     #[error("it holds `{0}`, which is no host name")]
     Host(String),
+    #[error("it holds `{0}` twice")]
+    Twice(HostName),
     #[error("it tells of answers that came after it was written")]
     Order,
 }
@@ -248,12 +250,16 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
-    let mut hosts = Vec::new();
+    let mut hosts: Vec<Saved> = Vec::new();
     for saved in document.hosts {
         let host: HostName = saved
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
+        // The answer of one with the times of the other would stretch its window.
+        if hosts.iter().any(|before| before.host == host) {
+            return Err(Unusable::Twice(host));
+        }
         let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
         let answers = records.iter().filter_map(|(_, of)| of.answer.as_ref());
         let mut happened = answers
@@ -302,6 +308,21 @@ impl SavedQuestion {
             answer,
         })
     }
+}
+
+/// The text of a set's file, written when `now` is `utc` since the epoch.
+#[cfg(fuzzing)]
+pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
+    let instant = now;
+    encode(set.save(), Clocks { instant, utc })
+}
+
+/// Restores a set from the text of a file. Says whether the text was taken.
+#[cfg(fuzzing)]
+pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> bool {
+    let instant = now;
+    let saved = decode(text, Clocks { instant, utc });
+    saved.map(|saved| set.restore(saved, now)).is_ok()
 }
 
 fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
@@ -555,6 +576,14 @@ mod tests {
         );
         file.write(&file.snapshot(&set));
         assert!(fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
+    }
+
+    #[test]
+    fn a_host_that_is_there_twice_is_refused() {
+        let clocks = clocks(NOW);
+        let twice = [saved(clocks), saved(clocks)].concat();
+        let error = decode(&encode(twice, clocks), clocks).unwrap_err();
+        assert_eq!(error.to_string(), "it holds `h.test` twice");
     }
 
     #[test]

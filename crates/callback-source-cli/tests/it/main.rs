@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod lookup;
 mod proxies;
+mod real_dns;
 mod serve;
 mod server;
 mod signature;

@@ -323,6 +323,31 @@ impl Chain {
     }
 }
 
+/// Follows a chain through packets, each the answer to one question on it, as
+/// [`Servers::resolve`] does. `None`: the packets end before the chain does.
+#[cfg(fuzzing)]
+pub(crate) fn followed(
+    question: &Question,
+    packets: impl IntoIterator<Item = Vec<u8>>,
+) -> Option<Result<Answer, ResolveError>> {
+    use hickory_resolver::proto::op::DnsResponse;
+
+    let mut name = Name::from_ascii(question.host.as_str()).ok()?;
+    name.set_fqdn(true);
+    let mut chain = Chain::new(name, question.family);
+    for packet in packets {
+        let response = DnsResponse::from_buffer(packet).map_err(NetError::from);
+        let response = response.and_then(|response| Ok(DnsError::from_response(response)?));
+        match response.map(|response| chain.follow(&response.into_message())) {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(answer))) => return Some(Ok(answer)),
+            Ok(Err(error)) => return Some(Err(error)),
+            Err(error) => return Some(Err(chain.fail(error))),
+        }
+    }
+    None
+}
+
 fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
     message
         .answers

@@ -1,0 +1,30 @@
+//! Doors for the fuzz targets to what is not public.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{AllowSet, state_file};
+#[cfg(feature = "hickory")]
+use crate::{Answer, Question, ResolveError, resolve::hickory};
+
+/// The text of the state file of a set, written when `now` is `utc` since the epoch.
+#[must_use]
+pub fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
+    state_file::saved(set, now, utc)
+}
+
+/// Restores a set from the text of a state file. Says whether the text was taken.
+pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> bool {
+    state_file::restored(set, text, now, utc)
+}
+
+/// What follows from packets, each the answer to one question on a chain of CNAMEs. `None`: the
+/// packets end before the chain does.
+#[cfg(feature = "hickory")]
+pub fn followed(
+    question: &Question,
+    packets: impl IntoIterator<Item = Vec<u8>>,
+) -> Option<Result<Answer, ResolveError>> {
+    hickory::followed(question, packets)
+}

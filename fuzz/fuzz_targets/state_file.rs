@@ -1,0 +1,46 @@
+//! Whatever a state file holds, it opens the list only to addresses that stand in it, for no longer
+//! than the windows allow, and what was restored survives being saved.
+
+#![no_main]
+
+use std::{net::IpAddr, time::Duration};
+
+use callback_source::{AllowSet, allow_set::Rules, fuzzing, vipps::Environment};
+use libfuzzer_sys::fuzz_target;
+use tokio::time::Instant;
+
+fuzz_target!(|text: &[u8]| {
+    let rules = Rules::default();
+    let hosts: Vec<_> = Environment::Test.hosts().collect();
+    // Some time after the start of the clock, so that times before can be told.
+    let now = Instant::now();
+    let empty = AllowSet::new(rules.clone(), hosts.clone(), &[], now);
+    let empty = empty.expect("no network is too wide");
+
+    let mut set = empty.clone();
+    let taken = fuzzing::restored(&mut set, text, now, UTC);
+    let admitted = set.addresses(now);
+    if !taken {
+        assert!(admitted.is_empty());
+    }
+    let most = rules.max_lingering + 2 * rules.max_addresses;
+    assert!(admitted.len() <= hosts.len() * most);
+    for address in &admitted {
+        assert!(set.verdict(*address, now).is_allowed());
+        assert_eq!(*address, address.to_canonical());
+        assert!(!address.is_loopback() && !address.is_unspecified() && !address.is_multicast());
+        assert!(!matches!(address, IpAddr::V4(address) if address.is_private()));
+    }
+    let over = now + rules.max_ttl + rules.stale_for + rules.linger + Duration::from_secs(10);
+    assert!(set.addresses(over).is_empty());
+
+    let saved = fuzzing::saved(&set, now, UTC);
+    let mut again = empty;
+    assert!(fuzzing::restored(&mut again, &saved, now, UTC));
+    assert_eq!(again.addresses(now), admitted);
+    let later = now + rules.linger;
+    assert_eq!(again.addresses(later), set.addresses(later));
+});
+
+/// When the files among the seeds were written, since the epoch.
+const UTC: Duration = Duration::from_secs(1_780_000_000);

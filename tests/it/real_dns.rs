@@ -1,0 +1,386 @@
+//! DNS servers as others run them: unbound in front of knot, and nsd once.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use callback_source::{
+    AllowList, AllowListBuilder, Family, Freshness, HickoryResolver, ResolveErrorKind,
+    allow_set::State, vipps::Environment,
+};
+use integration_tests::{
+    merchant::{Merchant, tiny_list},
+    name_servers::{Knot, Nsd, Unbound, ZONE, dig, dig_addresses},
+    servers, until, within,
+};
+use tokio::{
+    net::UdpSocket,
+    time::{Instant, sleep},
+};
+
+#[tokio::test]
+async fn a_rotation_reaches_the_layer_within_the_ttl_and_a_second() -> io::Result<()> {
+    let Some(knot) = Knot::start(&records()).await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([knot.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+    for round in 1..=4 {
+        let took = rotate(&knot, &list, round).await?;
+        assert!(took < TTL + SECOND, "round {round}: {took:?}");
+        let reply = merchant.post(new(round), &[], b"").await?;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("x-host"), Some("callback-1.vipps.no"));
+    }
+    assert_lingering(&merchant, &list).await
+}
+
+/// unbound counts in whole seconds and hands a record out until its TTL is below zero, so for up to a
+/// second more than the TTL. What the list gets with a TTL of zero it holds for the least TTL.
+#[tokio::test]
+async fn a_resolver_in_between_hides_a_rotation_for_its_second_and_the_least_ttl() -> io::Result<()>
+{
+    let Some((knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+    for round in 1..=4 {
+        let took = rotate(&knot, &list, round).await?;
+        assert!(
+            took < TTL + SECOND + LEAST_TTL + SECOND,
+            "round {round}: {took:?}"
+        );
+        assert_eq!(merchant.post(new(round), &[], b"").await?.status, 200);
+    }
+    assert_lingering(&merchant, &list).await
+}
+
+/// Gives the first host another address, and says how long the list took to admit it.
+async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration> {
+    // At different times of a second and of the TTL.
+    sleep(Duration::from_millis(330) * u32::from(round)).await;
+    let (seconds, new) = (TTL.as_secs(), new(round));
+    let change = format!(
+        "update delete callback-1.{ZONE}. A\nupdate add callback-1.{ZONE}. {seconds} A {new}"
+    );
+    knot.update(&change).await?;
+    let updated = Instant::now();
+    until(|| list.verdict(new).is_allowed()).await;
+    Ok(updated.elapsed())
+}
+
+async fn assert_lingering(merchant: &Merchant, list: &AllowList) -> io::Result<()> {
+    let verdict = list.verdict(own(1));
+    let freshness = verdict.allowed().map(|allowed| allowed.freshness());
+    assert_eq!(freshness, Some(Freshness::Lingering));
+    assert_eq!(merchant.post(own(1), &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(own(2), &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(new(9), &[], b"").await?.status, 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
+    let Some((mut knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    knot.stop();
+    until(|| all_are(&list, State::Failing)).await;
+    for number in 1..=8 {
+        assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
+        let verdict = list.verdict(own(number));
+        let freshness = verdict.allowed().map(|allowed| allowed.freshness());
+        assert_eq!(freshness, Some(Freshness::Stale));
+    }
+    assert_eq!(merchant.post(new(9), &[], b"").await?.status, 403);
+
+    knot.restart().await?;
+    let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
+    knot.update(&change).await?;
+    until(|| list.verdict(new(1)).is_allowed()).await;
+    until(|| all_are(&list, State::Answered)).await;
+    assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resolver_that_is_down_costs_no_callback() -> io::Result<()> {
+    let Some((knot, mut unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    unbound.stop();
+    until(|| all_are(&list, State::Failing)).await;
+    for number in 1..=8 {
+        assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
+    }
+    let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
+    knot.update(&change).await?;
+
+    unbound.restart().await?;
+    until(|| list.verdict(new(1)).is_allowed()).await;
+    until(|| all_are(&list, State::Answered)).await;
+    assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
+    let Some((knot, good)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let bad = servers::free_port(Ipv4Addr::LOCALHOST.into());
+    let silent = UdpSocket::bind(bad).await?;
+    let list = production().spawn(ask([bad, good.addr()]));
+    within(list.ready()).await;
+    assert!(list.verdict(own(1)).is_allowed());
+
+    let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
+    knot.update(&change).await?;
+    until(|| list.verdict(new(1)).is_allowed()).await;
+    assert!(all_are(&list, State::Answered));
+
+    drop(silent);
+    let Some(failing) = Unbound::start_failing(bad, knot.addr()).await? else {
+        return Ok(());
+    };
+    let header = dig(failing.addr(), &["callback-1.vipps.no", "A"]).await?;
+    assert!(header.contains("status: SERVFAIL"), "{header}");
+    let change = format!("update add callback-2.{ZONE}. 1 A {}", new(2));
+    knot.update(&change).await?;
+    let updated = Instant::now();
+    until(|| list.verdict(new(2)).is_allowed()).await;
+    let took = updated.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(all_are(&list, State::Answered));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
+    let Some((knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production()
+        .linger(Duration::from_secs(2))
+        .spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    knot.update(&format!("update delete callback-4.{ZONE}. A"))
+        .await?;
+    until(|| state(&list, "callback-4.vipps.no") == Some(State::Denied)).await;
+    until(|| !list.verdict(own(4)).is_allowed()).await;
+    assert_eq!(merchant.post(own(4), &[], b"").await?.status, 403);
+    assert_eq!(merchant.post(own(3), &[], b"").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
+    let Some((knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production()
+        .linger(Duration::from_secs(1))
+        .spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+
+    let gone = Environment::Production.hosts();
+    let gone: String = gone
+        .map(|host| format!("update delete {host}.\n"))
+        .collect();
+    knot.update(&gone).await?;
+    until(|| {
+        let health = list.health();
+        let mut questions = health.iter().map(|host| &host.families[0]);
+        questions.all(|of| {
+            let error = of.last_error.as_ref().map(|error| error.kind());
+            of.state == State::Failing && error == Some(ResolveErrorKind::NxDomain)
+        })
+    })
+    .await;
+    // For longer than an address would linger.
+    until(|| {
+        let health = list.health();
+        let mut since = health.iter().map(|host| host.families[0].failing_since);
+        since.all(|since| since.is_some_and(|since| 2 * SECOND < since.elapsed()))
+    })
+    .await;
+    for number in 1..=8 {
+        assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()> {
+    let Some((mut knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let list = production()
+        .linger(Duration::from_secs(1))
+        .spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+
+    knot.restart_without_zone().await?;
+    let refused = dig(knot.addr(), &["callback-1.vipps.no", "A"]).await?;
+    assert!(refused.contains("status: REFUSED"), "{refused}");
+    until(|| all_are(&list, State::Failing)).await;
+    let kinds: Vec<_> = list
+        .health()
+        .iter()
+        .filter_map(|host| host.families[0].last_error.as_ref())
+        .map(|error| error.kind())
+        .collect();
+    assert!(
+        kinds.contains(&ResolveErrorKind::ServFail),
+        "a resolver says so of a lame authority: {kinds:?}"
+    );
+    assert!((1..=8).all(|number| list.verdict(own(number)).is_allowed()));
+
+    knot.restart().await?;
+    until(|| all_are(&list, State::Answered)).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_over_tcp() -> io::Result<()> {
+    let Some((knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let many = (1..=200).map(|last| format!("update add callback-1.{ZONE}. 1 A 127.0.3.{last}\n"));
+    knot.update(&many.collect::<String>()).await?;
+    let over_udp = dig(unbound.addr(), &["+ignore", "callback-1.vipps.no", "A"]).await?;
+    let flags = over_udp.lines().find(|line| line.contains("flags:"));
+    assert!(
+        flags.is_some_and(|flags| flags.contains(" tc")),
+        "{over_udp}"
+    );
+
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    for last in 1..=200 {
+        let address = Ipv4Addr::new(127, 0, 3, last).into();
+        assert!(list.verdict(address).is_allowed(), "{address}");
+    }
+    assert!(list.verdict(own(1)).is_allowed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_list_is_what_dig_prints() -> io::Result<()> {
+    let Some((knot, unbound)) = knot_and_unbound().await? else {
+        return Ok(());
+    };
+    let more = format!(
+        "update add callback-1.{ZONE}. 1 A {}\n\
+         update add callback-2.{ZONE}. 1 AAAA ::1\n\
+         update delete callback-3.{ZONE}. A\n\
+         update add callback-3.{ZONE}. 1 CNAME pool.{ZONE}.\n\
+         update add pool.{ZONE}. 1 A {}\n\
+         update delete callback-4.{ZONE}. A",
+        new(1),
+        new(3)
+    );
+    knot.update(&more).await?;
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+
+    let names: Vec<_> = Environment::Production.hosts().collect();
+    let by_dig = dig_addresses(unbound.addr(), names.iter().map(|name| name.as_str())).await?;
+    let listed: Vec<_> = list
+        .snapshot()
+        .addresses(Instant::now())
+        .into_iter()
+        .collect();
+    assert_eq!(listed, by_dig);
+    assert!(listed.contains(&new(3)) && listed.contains(&"::1".parse().map_err(io::Error::other)?));
+    assert_eq!(listed.len(), 9);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nsd_is_followed_without_a_resolver_between() -> io::Result<()> {
+    let Some(mut nsd) = Nsd::start(&records()).await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([nsd.addr()]));
+    within(list.ready()).await;
+    let merchant = Merchant::start(list.clone()).await?;
+    for number in 1..=8 {
+        assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
+    }
+    nsd.replace(&records().replace(&own(1).to_string(), &new(1).to_string()))
+        .await?;
+    let replaced = Instant::now();
+    until(|| list.verdict(new(1)).is_allowed()).await;
+    assert!(replaced.elapsed() < TTL + SECOND);
+    assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
+    assert_eq!(merchant.post(new(9), &[], b"").await?.status, 403);
+    Ok(())
+}
+
+async fn knot_and_unbound() -> io::Result<Option<(Knot, Unbound)>> {
+    let Some(knot) = Knot::start(&records()).await? else {
+        return Ok(None);
+    };
+    let unbound = Unbound::start(knot.addr()).await?;
+    Ok(unbound.map(|unbound| (knot, unbound)))
+}
+
+/// Each host of production at an address of its own.
+fn records() -> String {
+    let hosts = Environment::Production.hosts().zip(1..);
+    let record = hosts.map(|(host, number)| format!("{host}. 1 A {}\n", own(number)));
+    record.collect()
+}
+
+fn production() -> AllowListBuilder {
+    tiny_list(&[]).environment(Environment::Production)
+}
+
+fn ask(servers: impl IntoIterator<Item = std::net::SocketAddr>) -> HickoryResolver {
+    HickoryResolver::from_servers(servers).expect("there is one")
+}
+
+/// The address of the host with this number.
+fn own(number: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 1, number).into()
+}
+
+/// An address that no host has at first.
+fn new(number: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 2, number).into()
+}
+
+fn all_are(list: &AllowList, state: State) -> bool {
+    let health = list.health();
+    health
+        .iter()
+        .all(|host| host.families[Family::V4 as usize].state == state)
+}
+
+fn state(list: &AllowList, name: &str) -> Option<State> {
+    let health = list.health();
+    let host = health.iter().find(|host| host.host.as_str() == name)?;
+    Some(host.families[Family::V4 as usize].state)
+}
+
+/// Of each record, and of the list under test.
+const TTL: Duration = Duration::from_secs(1);
+const LEAST_TTL: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,436 @@
+//! Real DNS servers with the zone of the provider's real names: [`Knot`] and [`Nsd`] as its
+//! authority, [`Unbound`] as the recursive resolver in front of one.
+//!
+//! Where a program is not installed, `start` gives `None`, and the test is to be [skipped](servers).
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{task, time::sleep};
+
+use crate::{
+    servers::{self, Server},
+    within,
+};
+
+/// The zone of the provider's servers.
+pub const ZONE: &str = "vipps.no";
+
+/// An authority whose zone is changed by dynamic update (RFC 2136).
+#[derive(Debug)]
+pub struct Knot {
+    programs: [PathBuf; 3],
+    dir: TempDir,
+    addr: SocketAddr,
+    server: Option<Server>,
+}
+
+impl Knot {
+    /// Starts with these records, each a line of a zone file relative to the [zone](ZONE).
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start(records: &str) -> io::Result<Option<Self>> {
+        let Some(programs) = servers::find(["knotd", "nsupdate", "dig"]) else {
+            return Ok(None);
+        };
+        let dir = TempDir::new()?;
+        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
+        let root = dir.path().display();
+        fs::create_dir(dir.path().join("run"))?;
+        fs::create_dir(dir.path().join("db"))?;
+        fs::write(dir.path().join("vipps.no.zone"), zone(records, 1))?;
+        let server = format!(
+            r#"
+server:
+    rundir: "{root}/run"
+    listen: {}@{}
+database:
+    storage: "{root}/db"
+log:
+  - target: stderr
+    any: warning
+"#,
+            addr.ip(),
+            addr.port()
+        );
+        let zone = format!(
+            r#"
+key:
+  - id: ddns
+    algorithm: hmac-sha256
+    secret: {SECRET}
+acl:
+  - id: update
+    address: 127.0.0.1
+    key: ddns
+    action: update
+template:
+  - id: default
+    storage: "{root}"
+    file: "%s.zone"
+    zonefile-sync: -1
+    zonefile-load: difference-no-serial
+    journal-content: all
+zone:
+  - domain: {ZONE}
+    acl: update
+"#
+        );
+        fs::write(dir.path().join("knot.conf"), format!("{server}{zone}"))?;
+        fs::write(dir.path().join("empty.conf"), server)?;
+        let mut knot = Self {
+            programs,
+            dir,
+            addr,
+            server: None,
+        };
+        knot.run("knot.conf").await?;
+        knot.answers().await;
+        Ok(Some(knot))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Changes the zone by these commands of `nsupdate`, all at once.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses.
+    pub async fn update(&self, commands: &str) -> io::Result<()> {
+        let (ip, port) = (self.addr.ip(), self.addr.port());
+        let script = format!("server {ip} {port}\nzone {ZONE}\n{commands}\nsend\n");
+        let path = self.dir.path().join("update");
+        fs::write(&path, script)?;
+        let key = format!("hmac-sha256:ddns:{SECRET}");
+        let mut nsupdate = Command::new(&self.programs[1]);
+        nsupdate.arg("-y").arg(key).arg(path);
+        output(nsupdate).await.map(drop)
+    }
+
+    /// Kills it; its port is closed then.
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts it again, with all that it knew.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.stop();
+        self.run("knot.conf").await?;
+        self.answers().await;
+        Ok(())
+    }
+
+    /// Starts it again without its zone: it refuses all questions (REFUSED).
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn restart_without_zone(&mut self) -> io::Result<()> {
+        self.stop();
+        self.run("empty.conf").await
+    }
+
+    async fn run(&mut self, config: &str) -> io::Result<()> {
+        let config = self.dir.path().join(config);
+        let mut server = Server::start(
+            &self.programs[0],
+            &[Path::new("-c"), &config],
+            TempDir::new()?,
+        )?;
+        server.ready(self.addr).await?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    async fn answers(&self) {
+        answers(&self.programs[2], self.addr).await;
+    }
+}
+
+/// An authority whose zone is changed by its file.
+#[derive(Debug)]
+pub struct Nsd {
+    control: PathBuf,
+    addr: SocketAddr,
+    server: Server,
+    serial: u32,
+}
+
+impl Nsd {
+    /// Starts with these records, each a line of a zone file relative to the [zone](ZONE).
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start(records: &str) -> io::Result<Option<Self>> {
+        let Some([nsd, control, dig]) = servers::find(["nsd", "nsd-control", "dig"]) else {
+            return Ok(None);
+        };
+        let dir = TempDir::new()?;
+        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
+        let root = dir.path().display();
+        fs::write(dir.path().join("vipps.no.zone"), zone(records, 1))?;
+        let config = format!(
+            r#"
+server:
+  ip-address: {}@{}
+  server-count: 1
+  username: ""
+  zonesdir: "{root}"
+  database: ""
+  pidfile: "{root}/nsd.pid"
+  zonelistfile: "{root}/zone.list"
+  xfrdfile: "{root}/xfrd.state"
+  xfrdir: "{root}"
+remote-control:
+  control-enable: yes
+  control-interface: {root}/control
+zone:
+  name: {ZONE}
+  zonefile: vipps.no.zone
+"#,
+            addr.ip(),
+            addr.port()
+        );
+        fs::write(dir.path().join("nsd.conf"), config)?;
+        let mut server = Server::start(&nsd, &["-d", "-c", "nsd.conf"], dir)?;
+        server.ready(addr).await?;
+        answers(&dig, addr).await;
+        Ok(Some(Self {
+            control,
+            addr,
+            server,
+            serial: 1,
+        }))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Replaces the records.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not take them.
+    pub async fn replace(&mut self, records: &str) -> io::Result<()> {
+        self.serial += 1;
+        let dir = self.server.dir();
+        fs::write(dir.join("vipps.no.zone"), zone(records, self.serial))?;
+        let mut control = Command::new(&self.control);
+        control.arg("-c").arg(dir.join("nsd.conf")).arg("reload");
+        output(control).await.map(drop)
+    }
+}
+
+/// A recursive resolver that knows where the [zone](ZONE) is.
+#[derive(Debug)]
+pub struct Unbound {
+    program: PathBuf,
+    config: String,
+    addr: SocketAddr,
+    server: Option<Server>,
+}
+
+impl Unbound {
+    /// Starts in front of an authority.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start(authority: SocketAddr) -> io::Result<Option<Self>> {
+        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
+        Self::start_at(addr, authority, "").await
+    }
+
+    /// Starts at this address one that holds the zone's answers for forged, and so answers SERVFAIL:
+    /// it wants signatures that there are not.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start_failing(
+        addr: SocketAddr,
+        authority: SocketAddr,
+    ) -> io::Result<Option<Self>> {
+        let digest = "0".repeat(64);
+        let anchor = format!("trust-anchor: \"{ZONE}. DS 12345 13 2 {digest}\"");
+        Self::start_at(addr, authority, &anchor).await
+    }
+
+    async fn start_at(
+        addr: SocketAddr,
+        authority: SocketAddr,
+        option: &str,
+    ) -> io::Result<Option<Self>> {
+        let Some([program, _]) = servers::find(["unbound", "dig"]) else {
+            return Ok(None);
+        };
+        // An authority that did not answer is otherwise left alone for minutes.
+        let config = format!(
+            r#"
+server:
+  interface: {ip}@{port}
+  port: {port}
+  do-daemonize: no
+  chroot: ""
+  username: ""
+  directory: "."
+  pidfile: "unbound.pid"
+  use-syslog: no
+  logfile: ""
+  do-not-query-localhost: no
+  do-ip6: no
+  module-config: "validator iterator"
+  root-hints: ""
+  access-control: 127.0.0.0/8 allow
+  infra-host-ttl: 1
+  serve-expired: no
+  {option}
+stub-zone:
+  name: "{ZONE}"
+  stub-addr: {authority_ip}@{authority_port}
+remote-control:
+  control-enable: no
+"#,
+            ip = addr.ip(),
+            port = addr.port(),
+            authority_ip = authority.ip(),
+            authority_port = authority.port(),
+        );
+        let mut unbound = Self {
+            program,
+            config,
+            addr,
+            server: None,
+        };
+        unbound.restart().await?;
+        Ok(Some(unbound))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Kills it; its port is closed then.
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts it again, with nothing in its cache.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.stop();
+        let dir = TempDir::new()?;
+        fs::write(dir.path().join("unbound.conf"), &self.config)?;
+        let mut server = Server::start(&self.program, &["-d", "-c", "unbound.conf"], dir)?;
+        server.ready(self.addr).await?;
+        self.server = Some(server);
+        Ok(())
+    }
+}
+
+/// What `dig` prints when it asks this server.
+///
+/// # Errors
+///
+/// If it gets no answer.
+///
+/// # Panics
+///
+/// If it is not installed, which the servers' `start` has found out.
+pub async fn dig(server: SocketAddr, arguments: &[&str]) -> io::Result<String> {
+    let [program] = servers::find(["dig"]).expect("the servers would not have started without it");
+    dig_with(&program, server, arguments).await
+}
+
+/// The addresses that `dig` finds for these names in both families, sorted, each once.
+///
+/// # Errors
+///
+/// As [`dig`].
+///
+/// # Panics
+///
+/// As [`dig`].
+pub async fn dig_addresses(
+    server: SocketAddr,
+    names: impl IntoIterator<Item = &str>,
+) -> io::Result<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for name in names {
+        for family in ["A", "AAAA"] {
+            let lines = dig(server, &["+short", name, family]).await?;
+            // Names of aliases stand among them.
+            addresses.extend(lines.lines().filter_map(|line| line.parse::<IpAddr>().ok()));
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+async fn dig_with(program: &Path, server: SocketAddr, arguments: &[&str]) -> io::Result<String> {
+    let mut dig = Command::new(program);
+    dig.arg("-r")
+        .arg(format!("@{}", server.ip()))
+        .args(["-p", &server.port().to_string(), "+tries=1", "+time=2"])
+        .args(arguments);
+    output(dig).await
+}
+
+/// Waits until a server knows the zone, which may be after it accepts connections.
+async fn answers(dig: &Path, server: SocketAddr) {
+    within(async {
+        loop {
+            let soa = dig_with(dig, server, &["+short", ZONE, "SOA"]).await;
+            if soa.is_ok_and(|soa| soa.contains("hostmaster")) {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+async fn output(mut command: Command) -> io::Result<String> {
+    let output = task::spawn_blocking(move || command.output()).await??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    Err(io::Error::other(format!("{printed}{said}")))
+}
+
+fn zone(records: &str, serial: u32) -> String {
+    format!(
+        "$ORIGIN {ZONE}.\n$TTL 1\n@ SOA ns1 hostmaster {serial} 300 60 86400 1\n@ NS ns1\nns1 A \
+         127.0.0.1\n{records}\n"
+    )
+}
+
+const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=";
