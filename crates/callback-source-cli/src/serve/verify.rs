@@ -67,10 +67,7 @@ impl Verify {
             Self::Refusing(verify) => verify.clone().call(request).await,
             Self::ReportOnly(verify) => verify.clone().call(request).await,
         };
-        let mut response = response.unwrap_or_else(|never| match never {});
-        // The layer believes that nobody reads the body that the headers announce.
-        response.headers_mut().remove(header::CONNECTION);
-        response
+        response.unwrap_or_else(|never| match never {})
     }
 }
 

@@ -95,6 +95,26 @@ async fn a_refusal_of_a_request_with_a_small_body_does_not_end_the_connection() 
 }
 
 #[tokio::test]
+async fn a_refusal_that_leaves_a_large_body_says_that_the_connection_ends() {
+    let dns = zone().await;
+    let server = Server::start(&args(&dns)).await;
+    server.ready().await;
+    for body in ["Content-Length: 1048577", "Transfer-Encoding: chunked"] {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        let head = format!("POST /verify HTTP/1.1\r\nHost: shop.example\r\n{body}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut reply = Vec::new();
+        while !reply.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut reply).await.unwrap(), 0);
+        }
+        let reply = String::from_utf8(reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
+        assert!(reply.contains("connection: close"), "{reply}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn does_not_believe_headers() {
     let dns = zone().await;
     let server = Server::start(&args(&dns)).await;
