@@ -1,0 +1,324 @@
+//! `serve` behind the servers that ask it, each with the configuration that `docs/forward-auth.md`
+//! shows, and a shop that sees what they pass on.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{Method, Uri},
+};
+use integration_tests::{
+    dns::DnsServer,
+    http::{Client, Connection, Reply},
+    merchant::Merchant,
+    servers::{self, Server as Process},
+    within,
+};
+
+use crate::{ask, ip, server::Server};
+
+const LISTED: &str = "127.0.1.1";
+const UNLISTED: &str = "127.0.2.1";
+/// Where the server in front listens, and connects from.
+const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const PATH: &str = "/vipps/v2/payments/acme-shop-123?a=b";
+const BODY: &[u8] = br#"{"orderId":"acme-shop-123"}"#;
+
+#[tokio::test]
+async fn nginx_passes_on_the_callbacks_of_listed_clients_only() {
+    passes_on_the_callbacks_of_listed_clients_only(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_passes_on_the_callbacks_of_listed_clients_only() {
+    passes_on_the_callbacks_of_listed_clients_only(Kind::Caddy).await;
+}
+
+#[tokio::test]
+async fn nginx_gives_a_retryable_status_until_dns_is_there() {
+    gives_a_retryable_status_until_dns_is_there(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_gives_a_retryable_status_until_dns_is_there() {
+    gives_a_retryable_status_until_dns_is_there(Kind::Caddy).await;
+}
+
+#[tokio::test]
+async fn nginx_passes_on_nothing_without_the_endpoint() {
+    passes_on_nothing_without_the_endpoint(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_passes_on_nothing_without_the_endpoint() {
+    passes_on_nothing_without_the_endpoint(Kind::Caddy).await;
+}
+
+async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let dns = zone().await;
+    let set_up = SetUp::start(kind, &program, &dns).await;
+    set_up.serve.ready().await;
+    let paid = format!("POST {PATH} {}", String::from_utf8_lossy(BODY));
+
+    assert_eq!(set_up.post(LISTED, &[]).await.status, 200);
+    assert_eq!(set_up.seen(), [paid.as_str()]);
+    // What others claim does not harm the one who is listed.
+    for header in forged(UNLISTED) {
+        let reply = set_up.post(LISTED, &[header]).await;
+        assert_eq!(reply.status, 200, "{header:?}");
+        assert_eq!(set_up.seen(), [paid.as_str()], "{header:?}");
+    }
+
+    let refused = set_up.post(UNLISTED, &[]).await;
+    assert_eq!(refused.status, 403);
+    for header in forged(LISTED) {
+        let reply = set_up.post(UNLISTED, &[header]).await;
+        assert_eq!(reply.status, 403, "{header:?}");
+    }
+    let all: Vec<_> = forged(LISTED).collect();
+    assert_eq!(set_up.post(UNLISTED, &all).await.status, 403);
+    assert_eq!(set_up.seen(), [""; 0]);
+
+    // A connection to the endpoint that is kept belongs to no client.
+    let addr = set_up.front_addr;
+    let mut listed = Connection::connect(ip(LISTED), addr).await.unwrap();
+    let mut unlisted = Connection::connect(ip(UNLISTED), addr).await.unwrap();
+    for _ in 0..3 {
+        for (connection, status) in [(&mut listed, 200), (&mut unlisted, 403)] {
+            let chunks = BODY.chunks(7).map(Bytes::from_static);
+            let reply = within(connection.send_chunks("POST", PATH, &[], chunks)).await;
+            assert_eq!(reply.unwrap().status, status);
+        }
+    }
+    assert_eq!(set_up.seen(), [paid.as_str(); 3]);
+    set_up.serve.stop().await;
+}
+
+async fn gives_a_retryable_status_until_dns_is_there(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let mut dns = zone().await;
+    dns.pause().await;
+    let set_up = SetUp::start(kind, &program, &dns).await;
+    for client in [LISTED, UNLISTED] {
+        let reply = set_up.post(client, &[]).await;
+        assert_eq!(reply.status, kind.unresolved(), "{client}");
+    }
+    assert_eq!(set_up.seen(), [""; 0]);
+
+    dns.resume().await.unwrap();
+    set_up.serve.ready().await;
+    assert_eq!(set_up.post(LISTED, &[]).await.status, 200);
+    assert_eq!(set_up.seen().len(), 1);
+    assert_eq!(set_up.post(UNLISTED, &[]).await.status, 403);
+    assert_eq!(set_up.seen(), [""; 0]);
+    set_up.serve.stop().await;
+}
+
+async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let dns = zone().await;
+    let mut set_up = SetUp::start(kind, &program, &dns).await;
+    set_up.serve.ready().await;
+    set_up.serve.signal("TERM").await;
+    set_up.serve.ended().await;
+    let reply = set_up.post(LISTED, &[]).await;
+    assert!(reply.status >= 500, "{}", reply.status);
+    assert_eq!(set_up.seen(), [""; 0]);
+}
+
+/// A zone with one host at one address of this machine.
+async fn zone() -> DnsServer {
+    let dns = DnsServer::start().await.unwrap();
+    dns.set("one.example", 60, &[ip(LISTED)]);
+    dns
+}
+
+/// Headers by which a client claims to be `client`.
+fn forged(client: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let forwarded = match client {
+        LISTED => "for=127.0.1.1",
+        _ => "for=127.0.2.1",
+    };
+    let verdict = match client {
+        LISTED => "allow",
+        _ => "reject",
+    };
+    [
+        ("x-forwarded-for", client),
+        ("forwarded", forwarded),
+        ("x-real-ip", client),
+        ("x-callback-source", verdict),
+    ]
+    .into_iter()
+}
+
+/// The endpoint, the shop, and the server in front of both.
+struct SetUp {
+    serve: Server,
+    shop: Shop,
+    front_addr: SocketAddr,
+    _front: Process,
+}
+
+impl SetUp {
+    async fn start(kind: Kind, program: &Path, dns: &DnsServer) -> Self {
+        let header = kind.header();
+        let hosts = format!("--host one.example --allow-special-addresses {}", ask(dns));
+        let proxy = format!("--trusted-proxy {FRONT} --client-ip-header {header}");
+        let serve = Server::start(&format!("{proxy} {hosts}")).await;
+        let shop = Shop::start().await;
+        let front = kind.start(program, shop.server.addr(), serve.addr).await;
+        let (front_addr, front) = front.unwrap();
+        Self {
+            serve,
+            shop,
+            front_addr,
+            _front: front,
+        }
+    }
+
+    /// A callback from this address.
+    async fn post(&self, client: &str, headers: &[(&str, &str)]) -> Reply {
+        let client = Client::from(ip(client));
+        let reply = client.send(self.front_addr, "POST", PATH, headers, BODY);
+        within(reply).await.unwrap()
+    }
+
+    /// What has come to the shop since this was last asked.
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.shop.seen.lock().unwrap())
+    }
+}
+
+/// A shop that notes every request.
+struct Shop {
+    server: Merchant,
+    seen: Seen,
+}
+
+type Seen = Arc<Mutex<Vec<String>>>;
+
+impl Shop {
+    async fn start() -> Self {
+        let seen = Seen::default();
+        let app = Router::new().fallback(note).with_state(Arc::clone(&seen));
+        let server = Merchant::serve(app, (FRONT, 0).into()).await.unwrap();
+        Self { server, seen }
+    }
+}
+
+async fn note(State(seen): State<Seen>, method: Method, uri: Uri, body: Bytes) -> &'static str {
+    let body = String::from_utf8_lossy(&body);
+    seen.lock().unwrap().push(format!("{method} {uri} {body}"));
+    "paid"
+}
+
+/// A server in front.
+#[derive(Clone, Copy)]
+enum Kind {
+    Nginx,
+    Caddy,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Caddy => "caddy",
+        }
+    }
+
+    /// Where it names the client to the endpoint.
+    fn header(self) -> &'static str {
+        match self {
+            Self::Nginx => "x-real-ip",
+            Self::Caddy => "x-forwarded-for",
+        }
+    }
+
+    /// What it makes of the endpoint's 503.
+    fn unresolved(self) -> u16 {
+        match self {
+            Self::Nginx => 500,
+            Self::Caddy => 503,
+        }
+    }
+
+    async fn start(
+        self,
+        program: &Path,
+        upstream: SocketAddr,
+        verify: SocketAddr,
+    ) -> io::Result<(SocketAddr, Process)> {
+        let mut failure = None;
+        // Somebody else may take the port before the program does.
+        for _ in 0..3 {
+            let addr = servers::free_port(FRONT);
+            let dir = tempfile::tempdir()?;
+            let config = self
+                .shown()
+                .replace("LISTEN", &addr.to_string())
+                .replace("ADDRESS", &addr.ip().to_string())
+                .replace("PORT", &addr.port().to_string())
+                .replace("UPSTREAM", &upstream.to_string())
+                .replace("VERIFY", &verify.to_string());
+            fs::write(
+                dir.path().join("config"),
+                self.complete(&config, dir.path()),
+            )?;
+            let mut server = Process::start(program, self.arguments(), dir)?;
+            match server.ready(addr).await {
+                Ok(()) => return Ok((addr, server)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| io::Error::other("never tried")))
+    }
+
+    /// The part of its configuration that the page shows.
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Nginx => include_str!("../../../../tests/proxies/forward-auth-nginx.conf"),
+            Self::Caddy => include_str!("../../../../tests/proxies/forward-auth-caddy.Caddyfile"),
+        }
+    }
+
+    /// What it needs besides, so that it runs unprivileged and in its own folder.
+    fn complete(self, shown: &str, dir: &Path) -> String {
+        match self {
+            Self::Nginx => {
+                let dir = dir.display();
+                let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                    .map(|name| format!("{name}_temp_path {dir}/{name};"))
+                    .concat();
+                format!(
+                    "daemon off; master_process off; pid pid; events {{}}\n\
+                     http {{ access_log off; {temp}\n{shown}}}\n"
+                )
+            }
+            Self::Caddy => format!("{{\n\tadmin off\n}}\n{shown}"),
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Nginx => &["-e", "stderr", "-p", ".", "-c", "config"],
+            Self::Caddy => &["run", "--config", "config", "--adapter", "caddyfile"],
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Only one spelling of a digest is read from an `Authorization` header.
+
+#![no_main]
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use callback_source::signature::webhook::parse_authorization;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|value: &[u8]| {
+    if let Ok(digest) = parse_authorization(value) {
+        let canonical = format!(
+            "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature={}",
+            STANDARD.encode(digest)
+        );
+        assert_eq!(value, canonical.as_bytes());
+    }
+});
