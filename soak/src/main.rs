@@ -1,5 +1,5 @@
 //! A bounded run of everything at once: a zone that rotates, DNS that fails in every way it can,
-//! listed callers and strangers at full speed over real sockets, and an [oracle](oracle) that knows
+//! listed callers and strangers at full speed over real sockets, and an [oracle] that knows
 //! at each instant who must be admitted, who must not, and where either is right.
 //!
 //! ```text
