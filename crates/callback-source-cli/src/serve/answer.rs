@@ -73,11 +73,15 @@ impl App {
         door: Door,
         peer: Peer,
         request: Request<Incoming>,
+        body_read: impl FnOnce() + Send + 'static,
     ) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         // Nothing waits for it: some servers announce a body and do not send it.
         if !body.is_end_stream() {
-            tokio::spawn(discard(body));
+            tokio::spawn(async move {
+                discard(body).await;
+                body_read();
+            });
         }
         // One that is taken in whole is no reason for a refusal to end the connection.
         let length = head.headers.get(header::CONTENT_LENGTH);

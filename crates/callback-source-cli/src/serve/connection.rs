@@ -88,9 +88,11 @@ pub(super) async fn serve(
         let app = Arc::clone(&app);
         let answering = Answering::start(&waiting);
         let stop = stop.clone();
+        let body_read = Arc::clone(&waiting);
         async move {
             let version = request.version();
-            let mut response = app.respond(door, peer, request).await;
+            let body_read = move || body_read.body_ended();
+            let mut response = app.respond(door, peer, request, body_read).await;
             if stop.borrow().stopping.is_some() && version < Version::HTTP_2 {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -242,6 +244,15 @@ impl Waiting {
         let mut stage = self.stage();
         if stage.answering == 0 && stage.head_since.is_none() {
             stage.head_since = Some(Instant::now());
+        }
+    }
+
+    /// What came after the answer belonged to its request, and was not the start of the next head.
+    fn body_ended(&self) {
+        let mut stage = self.stage();
+        if stage.answering == 0 {
+            stage.head_since = None;
+            stage.idle_since = Instant::now();
         }
     }
 
@@ -436,6 +447,17 @@ mod tests {
         advance(Duration::from_secs(3)).await;
         waiting.received();
         assert_eq!(left(&waiting, NORMAL), Some(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_after_the_answer_is_not_the_start_of_a_head() {
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        drop(Answering::start(&waiting));
+        waiting.received();
+        waiting.body_ended();
+        assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
+        waiting.received();
+        assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
     }
 
     #[tokio::test(start_paused = true)]
