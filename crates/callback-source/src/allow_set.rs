@@ -35,7 +35,8 @@ use tokio::time::Instant;
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
     ResolveErrorKind, TooWide, Verdict,
-    index::{Index, Row, Span},
+    host_name::Lanes,
+    index::{Index, Listed, Row, Span, canonical},
     networks::Networks,
     special::is_special,
     verdict::Source,
@@ -109,13 +110,14 @@ impl AllowSet {
         networks: &[IpNet],
         now: Instant,
     ) -> Result<Self, TooWide> {
+        let networks = Networks::new(networks)?;
         let mut set = Self {
             rules,
             hosts: Vec::new(),
-            networks: Networks::new(networks)?,
+            index: Index::new(Vec::new(), &networks, [Span::never(now); 2]),
+            networks,
             networks_since: now,
             all_tried: false,
-            index: Index::new(Vec::new(), [Span::never(now); 2]),
         };
         set.replace_hosts(hosts, now);
         Ok(set)
@@ -188,29 +190,21 @@ impl AllowSet {
 
     /// Whether a peer may call.
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
-        let peer = peer.to_canonical();
-        if let Some(row) = self.index.find(peer, now) {
-            return Verdict::Allow(Allowed {
-                peer,
-                source: Source::Host(row.host.clone()),
+        match self.index.find(peer, now) {
+            Some(Listed::Row(row)) => Verdict::Allow(Allowed {
+                peer: row.address,
+                source: Source::Host(row.host.here().clone()),
                 freshness: row.freshness,
                 since: row.since,
-            });
-        }
-        if let Some(network) = self.networks.find(peer) {
-            return Verdict::Allow(Allowed {
-                peer,
-                source: Source::Network(network),
+            }),
+            Some(Listed::Network(network)) => Verdict::Allow(Allowed {
+                peer: canonical(peer),
+                source: Source::Network(*network),
                 freshness: Freshness::Static,
                 since: self.networks_since,
-            });
+            }),
+            None => Verdict::Reject(self.rejection(canonical(peer), now)),
         }
-        let kind = if self.index.is_known(Family::of(peer), now) {
-            RejectionKind::NotListed
-        } else {
-            RejectionKind::Unresolved
-        };
-        Verdict::Reject(Rejection::new(kind, Some(peer)))
     }
 
     /// Whether every question was tried once to an end, and an address or a static network is in
@@ -344,6 +338,15 @@ impl AllowSet {
 
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    fn rejection(&self, peer: IpAddr, now: Instant) -> Rejection {
+        let kind = if self.index.is_known(Family::of(peer), now) {
+            RejectionKind::NotListed
+        } else {
+            RejectionKind::Unresolved
+        };
+        Rejection::new(kind, Some(peer))
     }
 
     fn position(&self, name: &HostName) -> Option<usize> {
@@ -569,7 +572,7 @@ impl AllowSet {
                 .map(|at| self.known(at, family, now))
                 .fold(start, Span::and)
         });
-        self.index = Index::new(rows, known);
+        self.index = Index::new(rows, &self.networks, known);
     }
 
     /// Rule 4: makes the order in which the answers of one round arrive irrelevant.
@@ -785,6 +788,7 @@ impl State {
 #[derive(Clone, Debug)]
 struct Host {
     name: HostName,
+    lanes: Lanes,
     records: [Records; 2],
     /// Addresses that left the answer, and when.
     lingering: BTreeMap<IpAddr, Instant>,
@@ -859,6 +863,7 @@ impl Host {
             due_at: now,
         };
         Self {
+            lanes: Lanes::new(&name),
             name,
             records: [unasked.clone(), unasked],
             lingering: BTreeMap::new(),
@@ -900,7 +905,7 @@ impl Host {
     fn rows(&self, rules: &Rules) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut push = |address, freshness, since, until| {
-            let host = self.name.clone();
+            let host = self.lanes.clone();
             rows.push(Row {
                 address,
                 freshness,

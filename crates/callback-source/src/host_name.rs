@@ -1,6 +1,13 @@
 //! A host name that is fit to be asked for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// A fully qualified host name of a callback server, such as `callback-1.vipps.no`.
 ///
@@ -16,20 +23,29 @@ use std::{fmt, str::FromStr, sync::Arc};
 /// # Ok::<_, callback_source::HostNameError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostName(Arc<str>);
+pub struct HostName(Arc<Text>);
+
+/// A count apart from others, by cache line.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(align(64))]
+struct Text(Arc<str>);
 
 impl HostName {
     /// The name in lower case, without the trailing dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0.0
+    }
+
+    fn apart(&self) -> Self {
+        Self(Arc::new(Text(Arc::clone(&self.0.0))))
     }
 
     /// What stands behind the first dot.
     pub(crate) fn parent(&self) -> &str {
-        self.0
+        self.as_str()
             .split_once('.')
-            .map_or(&*self.0, |(_, parent)| parent)
+            .map_or(self.as_str(), |(_, parent)| parent)
     }
 }
 
@@ -46,7 +62,7 @@ impl FromStr for HostName {
     fn from_str(text: &str) -> Result<Self, HostNameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         match problem(name) {
-            None => Ok(Self(name.to_ascii_lowercase().into())),
+            None => Ok(Self(Arc::new(Text(name.to_ascii_lowercase().into())))),
             Some(problem) => Err(HostNameError {
                 name: text.chars().take(MAX_SHOWN).collect(),
                 problem,
@@ -65,15 +81,39 @@ impl TryFrom<&str> for HostName {
 
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
+
+/// One name that threads clone without waiting for each other: each lane counts for itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes(Arc<[HostName; LANES]>);
+
+impl Lanes {
+    pub(crate) fn new(name: &HostName) -> Self {
+        Self(Arc::new(std::array::from_fn(|_| name.apart())))
+    }
+
+    /// The name, to be cloned by this thread.
+    pub(crate) fn here(&self) -> &HostName {
+        &self.0[LANE.with(|lane| lane % LANES)]
+    }
+}
+
+thread_local! {
+    static LANE: usize = NEXT_LANE.fetch_add(1, Ordering::Relaxed);
+}
+
+static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
+
+/// Half a kilobyte each for ten hosts. Threads that share a lane only wait for each other.
+const LANES: usize = 8;
 
 /// A text that is no [`HostName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

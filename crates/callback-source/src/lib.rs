@@ -55,6 +55,7 @@ mod answer_cache;
 mod special;
 
 mod networks;
+mod ranges;
 mod verdict;
 
 pub mod allow_set;

@@ -4,11 +4,15 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Networks in canonical form, merged where they overlap or touch, sorted for a binary search.
+use crate::ranges::Ranges;
+
+/// Networks in canonical form, merged where they overlap or touch, and sorted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
     v4: Box<[Ipv4Net]>,
     v6: Box<[Ipv6Net]>,
+    v4_ranges: Ranges<u32>,
+    v6_ranges: Ranges<u128>,
 }
 
 impl Networks {
@@ -24,32 +28,42 @@ impl Networks {
                 IpNet::V6(network) => v6.push(network),
             }
         }
+        let v4 = Ipv4Net::aggregate(&v4);
+        let v6 = Ipv6Net::aggregate(&v6);
         let merged = Self {
-            v4: Ipv4Net::aggregate(&v4).into(),
-            v6: Ipv6Net::aggregate(&v6).into(),
+            v4_ranges: Ranges::new(v4.iter().map(v4_range)),
+            v6_ranges: Ranges::new(v6.iter().map(v6_range)),
+            v4: v4.into(),
+            v6: v6.into(),
         };
         let whole = merged.iter().find(|network| network.prefix_len() == 0);
         whole.map_or(Ok(merged), |network| Err(TooWide { network }))
     }
 
-    /// The network that holds an address, which must be in canonical form.
-    pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
+    /// Whether a network holds an address, which must be in canonical form.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => {
-                let after = self
-                    .v4
-                    .partition_point(|network| network.network() <= address);
-                let network = self.v4.get(after.checked_sub(1)?)?;
-                network.contains(&address).then_some(IpNet::V4(*network))
-            }
-            IpAddr::V6(address) => {
-                let after = self
-                    .v6
-                    .partition_point(|network| network.network() <= address);
-                let network = self.v6.get(after.checked_sub(1)?)?;
-                network.contains(&address).then_some(IpNet::V6(*network))
-            }
+            IpAddr::V4(address) => self.v4_ranges.find(address.to_bits()).is_some(),
+            IpAddr::V6(address) => self.v6_ranges.find(address.to_bits()).is_some(),
         }
+    }
+
+    /// The networks of IPv4, each with its first and last address.
+    pub(crate) fn v4(&self) -> impl Iterator<Item = (u32, u32, IpNet)> {
+        let range = |network: &Ipv4Net| {
+            let (first, last) = v4_range(network);
+            (first, last, IpNet::V4(*network))
+        };
+        self.v4.iter().map(range)
+    }
+
+    /// The networks of IPv6, each with its first and last address.
+    pub(crate) fn v6(&self) -> impl Iterator<Item = (u128, u128, IpNet)> {
+        let range = |network: &Ipv6Net| {
+            let (first, last) = v6_range(network);
+            (first, last, IpNet::V6(*network))
+        };
+        self.v6.iter().map(range)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -60,6 +74,14 @@ impl Networks {
         let v4 = self.v4.iter().copied().map(IpNet::V4);
         v4.chain(self.v6.iter().copied().map(IpNet::V6))
     }
+}
+
+fn v4_range(network: &Ipv4Net) -> (u32, u32) {
+    (network.network().to_bits(), network.broadcast().to_bits())
+}
+
+fn v6_range(network: &Ipv6Net) -> (u128, u128) {
+    (network.network().to_bits(), network.broadcast().to_bits())
 }
 
 /// Networks that hold every address of a family: nobody would be refused.
@@ -97,8 +119,10 @@ mod tests {
     }
 
     fn find(set: &Networks, address: &str) -> Option<String> {
-        set.find(address.parse().unwrap())
-            .map(|network| network.to_string())
+        let address = address.parse().unwrap();
+        let found = set.iter().find(|network| network.contains(&address));
+        assert_eq!(set.contains(address), found.is_some(), "{address}");
+        found.map(|network| network.to_string())
     }
 
     #[test]

@@ -31,8 +31,11 @@ use std::{net::IpAddr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::{PeerIp, UnixPeer};
-use crate::{Rejection, RejectionKind, TooWide, networks::Networks};
+use super::{
+    PeerIp, UnixPeer,
+    address::{quad, v6},
+};
+use crate::{Rejection, RejectionKind, TooWide, index::canonical, networks::Networks};
 
 /// The proxies whose word counts.
 ///
@@ -61,7 +64,7 @@ impl TrustedProxies {
     /// Whether an address is one of a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.find(address.to_canonical()).is_some()
+        self.0.contains(canonical(address))
     }
 }
 
@@ -162,7 +165,7 @@ impl<P> ForwardedPeer<P> {
         headers: &HeaderMap,
         mut hop: impl FnMut(IpAddr, bool),
     ) -> Result<IpAddr, Rejection> {
-        let peer = peer.to_canonical();
+        let peer = canonical(peer);
         let trusted = self.proxies.contains(peer);
         hop(peer, trusted);
         if !trusted {
@@ -396,24 +399,20 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     if text.len() > LONGEST_ENTRY {
         return None;
     }
-    let text = str::from_utf8(text).ok()?;
-    let address = match text.strip_prefix('[') {
+    let address = match text.strip_prefix(b"[") {
         Some(bracketed) => {
-            let (address, port) = bracketed.split_once(']')?;
-            if !port.is_empty() && !is_port(port.strip_prefix(':')?) {
+            let end = bracketed.iter().position(|byte| *byte == b']')?;
+            let (address, port) = (&bracketed[..end], &bracketed[end + 1..]);
+            if !port.is_empty() && !is_port(port.strip_prefix(b":")?) {
                 return None;
             }
-            IpAddr::V6(address.parse().ok()?)
+            IpAddr::V6(v6(address)?)
         }
-        None => match text.split_once(':') {
-            None => IpAddr::V4(text.parse().ok()?),
-            Some((address, port)) if !port.contains(':') => {
-                if !is_port(port) {
-                    return None;
-                }
-                IpAddr::V4(address.parse().ok()?)
-            }
-            Some(_) => IpAddr::V6(text.parse().ok()?),
+        None => match quad(text) {
+            Some((address, [])) => IpAddr::V4(address),
+            Some((address, [b':', port @ ..])) if is_port(port) => IpAddr::V4(address),
+            Some(_) => return None,
+            None => IpAddr::V6(v6(text)?),
         },
     };
     of_client(address)
@@ -421,15 +420,18 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 
 /// The canonical form of an address that a client can have.
 pub(super) fn of_client(address: IpAddr) -> Option<IpAddr> {
-    let address = address.to_canonical();
+    let address = canonical(address);
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     let is_client = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;
     is_client.then_some(address)
 }
 
-fn is_port(text: &str) -> bool {
-    // `parse` alone would take a sign.
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+fn is_port(text: &[u8]) -> bool {
+    let digit = |port: u32, byte: &u8| {
+        let digit = char::from(*byte).to_digit(10)?;
+        Some(port * 10 + digit).filter(|port| *port <= u32::from(u16::MAX))
+    };
+    !text.is_empty() && text.iter().try_fold(0, digit).is_some()
 }
 
 /// Takes off spaces and tabs, and nothing else.

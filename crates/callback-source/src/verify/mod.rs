@@ -58,6 +58,7 @@
 //! # }
 //! ```
 
+mod address;
 #[cfg(feature = "axum")]
 mod extract;
 pub mod forwarded;
