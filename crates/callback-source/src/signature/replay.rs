@@ -38,7 +38,11 @@ impl ReplayGuard {
     pub(super) fn is_first(&self, signature: [u8; 32], window: Duration) -> bool {
         // A request may be dated ahead by the window, and counts until the window after that.
         let keep = window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST);
-        self.accepted.entry(signature).or_insert(keep).is_fresh()
+        // `or_insert` looks and inserts in two steps, which would tell two at once that they are the first.
+        self.accepted
+            .entry(signature)
+            .or_insert_with(|| keep)
+            .is_fresh()
     }
 }
 
@@ -82,7 +86,10 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
@@ -90,18 +97,25 @@ mod tests {
 
     #[test]
     fn of_many_that_come_at_once_one_is_the_first() {
-        let guard = Arc::new(ReplayGuard::default());
-        let threads: Vec<_> = (0..8)
-            .map(|_| {
-                let guard = Arc::clone(&guard);
-                std::thread::spawn(move || usize::from(guard.is_first([7; 32], WINDOW)))
-            })
-            .collect();
-        let firsts: usize = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum();
-        assert_eq!(firsts, 1);
+        const ROUNDS: u16 = 2_000;
+        let guard = ReplayGuard::default();
+        let start = Barrier::new(4);
+        let firsts = AtomicUsize::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for round in 0..ROUNDS {
+                        let mut signature = [7; 32];
+                        signature[..2].copy_from_slice(&round.to_be_bytes());
+                        start.wait();
+                        if guard.is_first(signature, WINDOW) {
+                            firsts.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(firsts.into_inner(), usize::from(ROUNDS));
     }
 
     #[test]
