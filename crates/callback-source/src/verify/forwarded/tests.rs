@@ -672,6 +672,15 @@ fn entries_that_are_not_walked_do_not_count() {
 }
 
 #[test]
+fn an_entry_has_at_most_64_bytes() {
+    for (length, expected) in [(63, Ok(ip(A))), (64, Ok(ip(A))), (65, Err(Malformed))] {
+        let entry = format!("{A}:{:0width$}", 80, width = length - A.len() - 1);
+        assert_eq!(entry.len(), length);
+        assert_eq!(from_p(&xff(), &[entry.as_bytes()]), expected, "{entry}");
+    }
+}
+
+#[test]
 fn an_entry_of_any_length_is_refused_in_no_time() {
     for fill in [
         b"1".as_slice(),
