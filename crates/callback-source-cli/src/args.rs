@@ -528,12 +528,7 @@ fn endpoint(text: &str) -> Result<Uri, &'static str> {
     if !is_web || url.host().is_none_or(str::is_empty) {
         return Err(hint);
     }
-    // Between the host and a query an empty path is sent as `/`.
-    let mut parts = url.into_parts();
-    let path = parts.path_and_query.take();
-    let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
-    parts.path_and_query = Some(path.parse().map_err(|_| hint)?);
-    Uri::from_parts(parts).map_err(|_| hint)
+    Ok(url)
 }
 
 fn time(text: &str) -> Result<SystemTime, &'static str> {

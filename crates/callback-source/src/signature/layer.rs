@@ -14,7 +14,12 @@ use http::{
 };
 use tower_layer::Layer;
 
-use super::{ReplayGuard, SecretSource, VerifySignature, body::Limits, gate::Gate};
+use super::{
+    ReplayGuard, SecretSource, VerifySignature,
+    body::Limits,
+    gate::Gate,
+    webhook::{HTTPS_PORT, sent_host},
+};
 use crate::verify::PlainText;
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
@@ -33,7 +38,7 @@ pub(super) struct Settings<K> {
     pub(super) gate: Gate<K>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     pub(super) window: Duration,
-    pub(super) host: Option<Authority>,
+    pub(super) host: Option<String>,
     pub(super) path: Option<PathAndQuery>,
     pub(super) limits: Limits,
     pub(super) replay: Option<ReplayGuard>,
@@ -89,7 +94,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// The host of the registered URL, a port other than 443 included, for a proxy that does not
     /// keep it. The request's own is then not looked at.
     pub fn host(mut self, host: Authority) -> Self {
-        self.settings.host = Some(host);
+        self.settings.host = Some(sent_host(&host, HTTPS_PORT).into_owned());
         self
     }
 

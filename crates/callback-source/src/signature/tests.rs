@@ -377,6 +377,10 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
     };
     assert!(outcome(pinned(), rewritten()).await.is_ok());
     assert!(outcome(pinned(), delivery("a", "{}")).await.is_ok());
+    for typed in ["shop.example:443", "Shop.Example", "user@shop.example"] {
+        let typed = pinned().host(typed.parse().unwrap());
+        assert!(outcome(typed, rewritten()).await.is_ok());
+    }
     assert_eq!(
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
@@ -387,8 +391,10 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         .headers_mut()
         .append(header::HOST, HeaderValue::from_static("b"));
     assert!(outcome(pinned(), twice).await.is_ok());
-    let other = pinned().host("other.example".parse().unwrap());
-    assert_eq!(outcome(other, delivery("a", "{}")).await, Err(Signature));
+    for other in ["other.example", "shop.example:8443", "shop.example."] {
+        let other = pinned().host(other.parse().unwrap());
+        assert_eq!(outcome(other, delivery("a", "{}")).await, Err(Signature));
+    }
 }
 
 #[tokio::test]

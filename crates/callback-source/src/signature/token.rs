@@ -169,7 +169,6 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The one that was found ready goes with the request.
         // Not the one that was found ready: it may hold one of the inner service's places while the proof
         // is being checked.
         let mut inner = self.inner.clone();
