@@ -3,8 +3,9 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::{
@@ -308,6 +309,17 @@ async fn a_body_that_does_not_end_is_given_up_after_the_time_limit() {
         assert_eq!(refused, Err(BodyTimeout));
         assert_eq!(started.elapsed(), limit);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_has_to_be_waited_for_is_given_up_after_the_time_limit_too() {
+    let body = Frames::new(vec![Bytes::new(); 100_000], End::Trailers);
+    let refused = outcome(rejecting(secret("a")), delivery("a", "").map(|_| body));
+    let mut refused = pin!(refused);
+    let goes_on = poll_fn(|cx| Poll::Ready(refused.as_mut().poll(cx).is_pending())).await;
+    assert!(goes_on, "all of it was read without a look at the time");
+    advance(5 * SECOND).await;
+    assert_eq!(refused.await, Err(BodyTimeout));
 }
 
 #[tokio::test]
