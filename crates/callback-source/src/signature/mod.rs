@@ -125,5 +125,8 @@ pub use {
     },
 };
 
+#[doc(hidden)]
+pub use token::check_token;
+
 #[cfg(test)]
 mod tests;
