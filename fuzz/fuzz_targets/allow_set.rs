@@ -397,7 +397,7 @@ const ADDRESSES: u8 = 16;
 const UTC: Duration = Duration::from_secs(1_780_000_000);
 
 /// An answer counts for this long after its TTL even if nothing is stale for any time.
-const REFRESH_TIME: Duration = Duration::from_millis(5_500);
+const REFRESH_TIME: Duration = Duration::from_millis(6_500);
 
 const KINDS: [ResolveErrorKind; 7] = [
     ResolveErrorKind::NxDomain,

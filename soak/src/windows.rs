@@ -14,5 +14,6 @@ pub(crate) const MAX_ADDRESSES: usize = 256;
 pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// After this time without a failure the list knows the zone: a question that was under way when the
-/// last fault ended, the longest pause after it with its jitter, a good question, and some slack.
-pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 2_500 + 1_000 + 1_500);
+/// last fault ended, the longest pause after it (the greatest TTL, the second after it, the jitter), a good
+/// question, and some slack.
+pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

@@ -262,6 +262,47 @@ async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_refreshed_once_a_resolver_has_let_go_of_it_and_not_much_later() {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.set(OTHER, 5, &["127.0.1.2"]);
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    sleep(Duration::from_secs(60 * 60)).await;
+
+    for (host, earliest, latest) in [(HOST, 61_000, 61_510), (OTHER, 6_000, 6_510)] {
+        let asked = script.asked(host, Family::V4);
+        assert!(asked.len() > 50);
+        for pair in asked.windows(2) {
+            let pause = pair[1] - pair[0];
+            let in_time = Duration::from_millis(earliest)..=Duration::from_millis(latest);
+            assert!(in_time.contains(&pause), "{host}: {pause:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_question_waits_for_no_resolver() {
+    let script = Script::default();
+    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let fails = Line::Fails(ResolveErrorKind::ServFail);
+    script.line(HOST, Family::V4, fails);
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    sleep(Duration::from_secs(60)).await;
+
+    let asked = script.asked(HOST, Family::V4);
+    let first = asked[1] - asked[0];
+    assert!(first <= Duration::from_millis(5_510), "{first:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_tell_the_host_and_what_came_and_went() {
     let script = two_hosts();
     let list = tiny_list(&[HOST, OTHER])

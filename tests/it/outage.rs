@@ -238,7 +238,7 @@ async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
 
     script.line(HOST, Family::V4, Line::Fails(ResolveErrorKind::NxDomain));
     // The other host's next answer but one is certainly later than the denial.
-    sleep(Duration::from_secs(122)).await;
+    sleep(Duration::from_secs(124)).await;
     let freshness = list
         .verdict(ONE)
         .allowed()

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn a_rotation_reaches_the_layer_within_the_ttl_and_a_second() -> io::Result<()> {
+async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -> io::Result<()> {
     let Some(knot) = Knot::start(&records()).await? else {
         return Ok(());
     };
@@ -30,7 +30,7 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_and_a_second() -> io::Resul
     let merchant = Merchant::start(list.clone()).await?;
     for round in 1..=4 {
         let took = rotate(&knot, &list, round).await?;
-        assert!(took < TTL + SECOND, "round {round}: {took:?}");
+        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
         let reply = merchant.post(new(round), &[], b"").await?;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("x-host"), Some("callback-1.vipps.no"));
@@ -39,10 +39,9 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_and_a_second() -> io::Resul
 }
 
 /// unbound counts in whole seconds and hands a record out until its TTL is below zero, so for up to a
-/// second more than the TTL. What the list gets with a TTL of zero it holds for the least TTL.
+/// second more than the TTL.
 #[tokio::test]
-async fn a_resolver_in_between_hides_a_rotation_for_its_second_and_the_least_ttl() -> io::Result<()>
-{
+async fn a_rotation_behind_a_resolver_reaches_the_layer_as_soon() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -51,10 +50,7 @@ async fn a_resolver_in_between_hides_a_rotation_for_its_second_and_the_least_ttl
     let merchant = Merchant::start(list.clone()).await?;
     for round in 1..=4 {
         let took = rotate(&knot, &list, round).await?;
-        assert!(
-            took < TTL + SECOND + LEAST_TTL + SECOND,
-            "round {round}: {took:?}"
-        );
+        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
         assert_eq!(merchant.post(new(round), &[], b"").await?.status, 200);
     }
     assert_lingering(&merchant, &list).await
@@ -71,7 +67,9 @@ async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration
     knot.update(&change).await?;
     let updated = Instant::now();
     until(|| list.verdict(new).is_allowed()).await;
-    Ok(updated.elapsed())
+    let took = updated.elapsed();
+    eprintln!("round {round}: known after {took:?}");
+    Ok(took)
 }
 
 async fn assert_lingering(merchant: &Merchant, list: &AllowList) -> io::Result<()> {
@@ -328,7 +326,7 @@ async fn nsd_is_followed_without_a_resolver_between() -> io::Result<()> {
         .await?;
     let replaced = Instant::now();
     until(|| list.verdict(new(1)).is_allowed()).await;
-    assert!(replaced.elapsed() < TTL + SECOND);
+    assert!(replaced.elapsed() < TTL + SECOND + SLACK);
     assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
     assert_eq!(merchant.post(new(9), &[], b"").await?.status, 403);
     Ok(())
@@ -380,7 +378,8 @@ fn state(list: &AllowList, name: &str) -> Option<State> {
     Some(host.families[Family::V4 as usize].state)
 }
 
-/// Of each record, and of the list under test.
+/// Of each record, and the least one of the list under test.
 const TTL: Duration = Duration::from_secs(1);
-const LEAST_TTL: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// The jitter, a tenth of the TTL, and what a busy machine adds.
+const SLACK: Duration = Duration::from_millis(400);

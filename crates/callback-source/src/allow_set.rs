@@ -988,8 +988,9 @@ pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
         .unwrap_or_else(|| instant + FAR)
 }
 
-/// How long a refresh can take after the TTL has ended: its jitter and its time limit.
-const REFRESH_TIME: Duration = Duration::from_millis(5_500);
+/// How long a refresh can take after the TTL has ended: the resolver's last second, the jitter and the
+/// time limit.
+const REFRESH_TIME: Duration = Duration::from_millis(6_500);
 
 const LEAST_BACKOFF: Duration = Duration::from_secs(1);
 

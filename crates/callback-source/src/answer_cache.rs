@@ -243,8 +243,24 @@ mod tests {
                 is_asked(&cache, Duration::ZERO).await,
                 "a floor after it was asked"
             );
+            assert!(!is_asked(&cache, Duration::ZERO).await, "asked again");
             assert_eq!(calls.load(Ordering::Relaxed), 2);
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_types, reason = "moka's interface")]
+    fn moka_forgets_an_outcome_after_its_own_time_and_not_that_of_the_one_before() {
+        let outcome = Outcome {
+            asked_at: Instant::now(),
+            answered_at: Instant::now(),
+            keep: 70 * SECOND,
+            result: Ok(answer(70)),
+        };
+        let now = std::time::Instant::now();
+        let created = ByTtl.expire_after_create(&question(), &outcome, now);
+        let updated = ByTtl.expire_after_update(&question(), &outcome, now, Some(SECOND));
+        assert_eq!([created, updated], [Some(outcome.keep); 2]);
     }
 
     #[tokio::test(start_paused = true)]

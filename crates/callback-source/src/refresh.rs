@@ -25,9 +25,11 @@ use crate::{
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.
 ///
-/// Asks each question when its answer's TTL ends (plus up to 0.5 s, so that replicas do not ask in
-/// step), a failing one after a pause that doubles up to the longest, and all at once when a stranger
-/// calls. A question that hangs or panics holds up no other.
+/// Asks each question a second after its answer's TTL ended, a failing one after a pause that doubles
+/// up to the longest, and all at once when a stranger calls. The second is for resolvers that count
+/// in whole ones: they still hand out the old records, with a TTL of zero, until it is over. A tenth
+/// of the wait, at most 0.5 s, is added by chance, so that replicas do not ask in step. A question that
+/// hangs or panics holds up no other.
 #[derive(Debug)]
 #[must_use = "nothing is looked up unless it runs"]
 pub struct Refresher {
@@ -130,6 +132,10 @@ impl Refresher {
             Asked::Now(outcome) => {
                 #[cfg(feature = "metrics")]
                 let counted = outcome.clone();
+                let last_second = match &outcome {
+                    Err(error) if !error.is_denial() => Duration::ZERO,
+                    _ => LAST_SECOND,
+                };
                 self.shared
                     .update(|set, now| set.apply(&question, outcome, now));
                 #[cfg(feature = "metrics")]
@@ -138,9 +144,12 @@ impl Refresher {
                     &self.shared.published.load(),
                     Instant::now(),
                 );
-                let jitter = Duration::from_millis(fastrand::u64(0..=MOST_JITTER_MS));
-                self.delays.insert(question, jitter);
                 let set = self.shared.published.load();
+                if let Some((_, due_at)) = set.questions().find(|(due, _)| *due == question) {
+                    let wait = due_at.saturating_duration_since(Instant::now());
+                    let jitter = MOST_JITTER.min(wait / 10).mul_f64(fastrand::f64());
+                    self.delays.insert(question, last_second + jitter);
+                }
                 self.delays
                     .retain(|asked, _| set.hosts().any(|host| *host == asked.host));
             }
@@ -247,7 +256,10 @@ impl Lookups {
     }
 }
 
-const MOST_JITTER_MS: u64 = 500;
+/// For how long a resolver can hand out records whose TTL has ended by our clock.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
+const MOST_JITTER: Duration = Duration::from_millis(500);
 
 /// Times move on with each answer; addresses that change are saved at once.
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);

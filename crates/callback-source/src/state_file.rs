@@ -289,8 +289,11 @@ impl SavedQuestion {
         let answer = match self.answer {
             None => None,
             Some(answer) => {
-                let addresses: std::collections::BTreeSet<_> =
-                    answer.addresses.iter().map(IpAddr::to_canonical).collect();
+                let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
+                // Under the other question they would outlive its answers.
+                let addresses: std::collections::BTreeSet<_> = addresses
+                    .filter(|address| Family::of(*address) == family)
+                    .collect();
                 Some(Held {
                     addresses: addresses.into_iter().collect(),
                     ttl: Duration::from_millis(answer.ttl),
@@ -584,6 +587,16 @@ mod tests {
         let twice = [saved(clocks), saved(clocks)].concat();
         let error = decode(&encode(twice, clocks), clocks).unwrap_err();
         assert_eq!(error.to_string(), "it holds `h.test` twice");
+    }
+
+    #[test]
+    fn an_address_under_the_other_question_is_left_out() {
+        let clocks = clocks(NOW);
+        let text = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
+        let text = text.replace("20.0.0.2", "2606:4700::1");
+        let saved = decode(text.as_bytes(), clocks).unwrap();
+        let held = saved[0].records[0].answer.as_ref().unwrap();
+        assert_eq!(*held.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -1455,6 +1455,6 @@ static EVERYBODY: LazyLock<Vec<IpAddr>> = LazyLock::new(|| {
 static MAPPED: LazyLock<IpAddr> = LazyLock::new(|| "::ffff:8.8.4.1".parse().expect("an address"));
 
 /// How long an answer is current after its TTL, while its refresh is under way.
-const REFRESH: Duration = Duration::from_millis(5_500);
+const REFRESH: Duration = Duration::from_millis(6_500);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

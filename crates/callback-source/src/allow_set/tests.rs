@@ -1107,6 +1107,24 @@ mod restoring {
     }
 
     #[test]
+    fn what_lingered_is_restored_by_the_rules_of_today_and_not_from_the_future() {
+        let insecure = Rules {
+            insecure_allow_special_addresses: true,
+            ..Rules::default()
+        };
+        let mut world = World::with(1, insecure);
+        world.answer(0, Family::V4, 60, &["127.0.1.1", "20.0.0.1"]);
+        world
+            .at(60 * SECOND)
+            .answer(0, Family::V4, 60, &["20.0.0.2"]);
+        let again = restart(&world, Rules::default(), &[0], world.now);
+        assert_eq!(again.says("20.0.0.1"), "lingering");
+        assert_eq!(again.says("127.0.1.1"), "not-listed", "special-purpose");
+        let early = restart(&world, Rules::default(), &[0], world.start);
+        assert_eq!(early.says("20.0.0.1"), "not-listed", "not left yet");
+    }
+
+    #[test]
     fn restored_answers_do_not_make_a_denial_credible() {
         let mut world = World::new(2);
         world.sunny(3600);
