@@ -143,10 +143,10 @@ async fn the_body_comes_through_byte_for_byte_and_another_one_does_not() -> Test
 #[tokio::test]
 async fn a_host_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResult {
     let host = |value: &str| NGINX.replace("$http_host", value);
-    let caddy = CADDY.replace(
-        "reverse_proxy UPSTREAM",
-        "reverse_proxy UPSTREAM {\n\t\theader_up Host {upstream_hostport}\n\t}",
-    );
+    let caddy = |value: &str| {
+        let proxied = format!("reverse_proxy UPSTREAM {{\n\t\theader_up Host {value}\n\t}}");
+        CADDY.replace("reverse_proxy UPSTREAM", &proxied)
+    };
     for (kind, config) in [
         // Without a word about it, nginx names the upstream, and Apache its address.
         (
@@ -158,7 +158,9 @@ async fn a_host_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
         (Kind::Nginx, &host("$host")),
         // Puts the one on at which nginx itself listens.
         (Kind::Nginx, &host("$host:$server_port")),
-        (Kind::Caddy, &caddy),
+        // What Caddy does by itself before a service with TLS, from version 2.11 on.
+        (Kind::Caddy, &caddy("{upstream_hostport}")),
+        (Kind::Caddy, &caddy("{host}")),
     ] {
         let url = "https://shop.example:8080/hooks?tenant=7";
         let Some((proxy, _receiver)) = behind(kind, config, |layer| layer).await? else {
@@ -447,10 +449,14 @@ fn secret() -> Secret {
 }
 
 /// Those that keep host and path.
-const KEEPING: [(Kind, &str); 6] = [
+const KEEPING: [(Kind, &str); 7] = [
     (Kind::Nginx, NGINX),
     (Kind::Caddy, CADDY),
     (Kind::Caddy, include_str!("../proxies/caddy-h2c.Caddyfile")),
+    (
+        Kind::Caddy,
+        include_str!("../proxies/caddy-signature.Caddyfile"),
+    ),
     (Kind::HaProxy, HAPROXY),
     (Kind::HaProxy, include_str!("../proxies/haproxy-h2.cfg")),
     (Kind::Apache, APACHE),
