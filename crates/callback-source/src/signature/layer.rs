@@ -39,7 +39,7 @@ pub(super) struct Settings<K> {
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     pub(super) window: Duration,
     pub(super) host: Option<String>,
-    pub(super) path: Option<PathAndQuery>,
+    pub(super) path: Option<String>,
     pub(super) limits: Limits,
     pub(super) replay: Option<ReplayGuard>,
 }
@@ -101,7 +101,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// The path and query of the registered URL, for a proxy that does not keep it. The request's own is
     /// then not looked at: put the layer on that one route only.
     pub fn path(mut self, path: PathAndQuery) -> Self {
-        self.settings.path = Some(path);
+        // In contrast to `as_str`, with a `/` before a bare query.
+        self.settings.path = Some(path.to_string());
         self
     }
 

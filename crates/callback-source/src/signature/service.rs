@@ -108,7 +108,7 @@ impl<K: SecretSource> Settings<K> {
             None => Target::of_request(parts)?,
         };
         if let Some(path) = &self.path {
-            target = target.with_path_and_query(path.as_str());
+            target = target.with_path_and_query(path);
         }
         let secrets = self.gate.secrets(parts).await?;
         claim.check_signature(&target, &secrets)?;

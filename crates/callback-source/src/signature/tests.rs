@@ -410,6 +410,25 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
 }
 
 #[tokio::test]
+async fn what_is_pinned_can_be_taken_from_the_registered_url() {
+    for url in [
+        URL,
+        "https://shop.example?tenant=7",
+        "https://Shop.example:443",
+    ] {
+        let url: Uri = url.parse().unwrap();
+        let mut request = delivery("a", "{}");
+        *request.headers_mut() = webhook::sign(&secret("a"), &url, b"{}", date()).unwrap();
+        *request.uri_mut() = Uri::from_static("/internal");
+        request.headers_mut().remove(header::HOST);
+        let pinned = rejecting(secret("a"))
+            .host(url.authority().unwrap().clone())
+            .path(url.path_and_query().unwrap().clone());
+        assert!(outcome(pinned, request).await.is_ok(), "{url}");
+    }
+}
+
+#[tokio::test]
 async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     let guard = ReplayGuard::default();
     let layer = |now| {
