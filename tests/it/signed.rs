@@ -194,13 +194,18 @@ async fn a_path_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
         "reverse_proxy UPSTREAM",
         "handle_path /shop/* {\n\t\treverse_proxy UPSTREAM\n\t}",
     );
+    let canonical = APACHE.replace(" nocanon", "");
     for (kind, config, path, arrives) in [
-        (Kind::Nginx, &cleaned, "/id%3D%3D", "/id=="),
+        (Kind::Nginx, &*cleaned, "/id%3D%3D", "/id=="),
         (Kind::Nginx, &cleaned, "/bl%c3%a5?x=%3d", "/bl%C3%A5?x=%3d"),
         (Kind::Nginx, &cleaned, "/a%2Fb", "/a/b"),
+        (Kind::Nginx, &cleaned, "/hooks?", "/hooks"),
         (Kind::Nginx, &cleaned, "//hooks/../a/", "/a/"),
         (Kind::Nginx, &stripped, "/shop/hooks?a=b", "/hooks?a=b"),
         (Kind::Caddy, &caddy, "/shop/hooks?a=b", "/hooks?a=b"),
+        (Kind::Apache, &canonical, "/id%3D%3D", "/id=="),
+        (Kind::Apache, &canonical, "/bl%c3%a5", "/bl%C3%A5"),
+        (Kind::Apache, APACHE, "//hooks", "/hooks"),
     ] {
         let url = format!("https://shop.example{path}");
         let Some((proxy, _receiver)) = behind(kind, config, |layer| layer).await? else {
