@@ -14,6 +14,8 @@ mod peers;
 mod proxies;
 mod real_dns;
 mod service;
+#[cfg(target_os = "linux")]
+mod signed;
 mod state_file;
 mod strangers;
 mod tagging;

@@ -752,7 +752,7 @@ async fn mark(request: Request, next: Next) -> Response {
 
 /// A program, and how it is told to serve one test.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Nginx,
     NginxStream,
     HaProxy,
@@ -760,13 +760,13 @@ enum Kind {
     Apache,
 }
 
-struct Proxy {
-    addr: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
     server: Server,
 }
 
 impl Kind {
-    fn find(self) -> Option<std::path::PathBuf> {
+    pub(crate) fn find(self) -> Option<std::path::PathBuf> {
         let [program] = servers::find([match self {
             Self::Nginx | Self::NginxStream => "nginx",
             Self::HaProxy => "haproxy",
@@ -782,7 +782,12 @@ impl Kind {
 
     /// Starts it with a configuration from `tests/proxies`, in which words in capitals are places to
     /// fill in.
-    async fn start(self, program: &Path, config: &str, upstream: SocketAddr) -> io::Result<Proxy> {
+    pub(crate) async fn start(
+        self,
+        program: &Path,
+        config: &str,
+        upstream: SocketAddr,
+    ) -> io::Result<Proxy> {
         self.start_at(PROXY, program, config, upstream).await
     }
 

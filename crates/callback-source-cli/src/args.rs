@@ -21,8 +21,8 @@ pub(crate) const NAME: &str = "callback-source";
 /// The provider publishes the servers that its callbacks come from as host names only. This command
 /// follows them through DNS, and says which peers may send callbacks.
 ///
-/// Exits with 0 for yes, 1 for no and 2 for an error. Each flag can also be given as an environment
-/// variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
+/// Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
+/// as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -528,12 +528,7 @@ fn endpoint(text: &str) -> Result<Uri, &'static str> {
     if !is_web || url.host().is_none_or(str::is_empty) {
         return Err(hint);
     }
-    // Between the host and a query an empty path is sent as `/`.
-    let mut parts = url.into_parts();
-    let path = parts.path_and_query.take();
-    let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
-    parts.path_and_query = Some(path.parse().map_err(|_| hint)?);
-    Uri::from_parts(parts).map_err(|_| hint)
+    Ok(url)
 }
 
 fn time(text: &str) -> Result<SystemTime, &'static str> {
@@ -550,3 +545,35 @@ const WHO: &str = "Who may call";
 const PROXY: &str = "Behind a proxy";
 const SUPPLY: &str = "Look-ups";
 const LOG: &str = "Log";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_help_says_which_flags_have_no_environment_variable() {
+        let args = Args::command();
+        let mut without = Vec::new();
+        for command in args.get_subcommands() {
+            for flag in command.get_arguments() {
+                let Some(name) = flag.get_long() else {
+                    continue;
+                };
+                let variable = format!("CALLBACK_SOURCE_{}", name.replace('-', "_").to_uppercase());
+                match flag.get_env() {
+                    Some(env) => assert_eq!(env, variable.as_str()),
+                    None => without.push(format!("{} --{name}", command.get_name())),
+                }
+            }
+        }
+        assert_eq!(without, ["check --header"]);
+        let help = args.get_long_about().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        assert!(
+            help.contains("Each flag but `check --header` can also be given"),
+            "{help}"
+        );
+    }
+}

@@ -95,9 +95,16 @@ async fn deliveries_are_judged_as_they_are_on_the_wire() {
     );
     let elsewhere = whole.replace("bl%C3%A5", "bl%c3%a5");
     assert_eq!(send(address, &elsewhere, b"{\"paid\":1}").await.0, 401);
+    // As a client sends it to a proxy; RFC 9112 section 3.2.2 has servers take it, too.
+    let absolute = whole.replace("POST /", &format!("POST http://{address}/"));
+    assert_eq!(send(address, &absolute, b"{\"paid\":1}").await.0, 200);
+    let other_target = whole.replace("POST /", "POST http://shop.example/");
+    assert_eq!(send(address, &other_target, b"{\"paid\":1}").await.0, 401);
+    let folded = whole.replace("SignedHeaders=", "\r\n SignedHeaders=");
+    assert_eq!(send(address, &folded, b"{\"paid\":1}").await.0, 400);
     let other_host = whole.replace(&format!("host: {address}"), "host: 127.0.0.1");
     assert_eq!(send(address, &other_host, b"{\"paid\":1}").await.0, 401);
-    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

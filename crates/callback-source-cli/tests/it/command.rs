@@ -15,8 +15,8 @@ async fn helps() {
     The provider publishes the servers that its callbacks come from as host names only. This command
     follows them through DNS, and says which peers may send callbacks.
 
-    Exits with 0 for yes, 1 for no and 2 for an error. Each flag can also be given as an environment
-    variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
+    Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
+    as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
 
     Usage: callback-source <COMMAND>
 

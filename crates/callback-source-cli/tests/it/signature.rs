@@ -454,6 +454,7 @@ async fn what_is_signed_now_is_verified() {
         ),
         ("https://shop.example", "/", "shop.example"),
         ("https://shop.example?a=b", "/?a=b", "shop.example"),
+        ("https://Shop.Example/Hooks", "/Hooks", "shop.example"),
         ("http://shop.example:8080/#x", "/", "shop.example:8080"),
         ("https://shop.example:443/", "/", "shop.example"),
         ("https://[2001:db8::1]/", "/", "[2001:db8::1]"),

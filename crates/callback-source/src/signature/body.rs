@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::{task::consume_budget, time::timeout};
 
 use super::SignatureRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
 
@@ -50,7 +50,13 @@ async fn collect_frames<B: Body>(
     let mut hash = Sha256::new();
     let mut only = Bytes::new();
     let mut several = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        // A body that always has a frame at hand, be it an empty one, would else never let the time limit be
+        // looked at.
+        consume_budget().await;
+        let Some(frame) = body.frame().await else {
+            break;
+        };
         let Ok(mut data) = frame.map_err(|_| BodyAborted)?.into_data() else {
             continue;
         };

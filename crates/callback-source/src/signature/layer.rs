@@ -14,7 +14,12 @@ use http::{
 };
 use tower_layer::Layer;
 
-use super::{ReplayGuard, SecretSource, VerifySignature, body::Limits, gate::Gate};
+use super::{
+    ReplayGuard, SecretSource, VerifySignature,
+    body::Limits,
+    gate::Gate,
+    webhook::{HTTPS_PORT, sent_host},
+};
 use crate::verify::PlainText;
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
@@ -33,8 +38,8 @@ pub(super) struct Settings<K> {
     pub(super) gate: Gate<K>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     pub(super) window: Duration,
-    pub(super) host: Option<Authority>,
-    pub(super) path: Option<PathAndQuery>,
+    pub(super) host: Option<String>,
+    pub(super) path: Option<String>,
     pub(super) limits: Limits,
     pub(super) replay: Option<ReplayGuard>,
 }
@@ -89,14 +94,15 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// The host of the registered URL, a port other than 443 included, for a proxy that does not
     /// keep it. The request's own is then not looked at.
     pub fn host(mut self, host: Authority) -> Self {
-        self.settings.host = Some(host);
+        self.settings.host = Some(sent_host(&host, HTTPS_PORT).into_owned());
         self
     }
 
     /// The path and query of the registered URL, for a proxy that does not keep it. The request's own is
     /// then not looked at: put the layer on that one route only.
     pub fn path(mut self, path: PathAndQuery) -> Self {
-        self.settings.path = Some(path);
+        // In contrast to `as_str`, with a `/` before a bare query.
+        self.settings.path = Some(path.to_string());
         self
     }
 

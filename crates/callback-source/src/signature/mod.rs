@@ -113,7 +113,7 @@ mod proof;
 pub use {
     future::ResponseFuture,
     layer::{HandOn, IntoBody, SameBody, VerifySignatureLayer},
-    proof::{Policy, Proof, ProofRejection, RequireProof, RequireProofLayer},
+    proof::{Policy, Proof, ProofRejection, RequireProof, RequireProofLayer, UnknownPolicy},
     replay::ReplayGuard,
     secret::{Secret, Secrets, Token, UnusableSecret},
     service::VerifySignature,
@@ -124,6 +124,9 @@ pub use {
         Signed,
     },
 };
+
+#[doc(hidden)]
+pub use token::check_token;
 
 #[cfg(test)]
 mod tests;

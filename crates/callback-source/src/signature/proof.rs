@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    str::FromStr,
     task::{Context, Poll},
     time::Duration,
 };
@@ -70,6 +71,18 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The name in lower case, as it is read from a configuration: `both`, `signature-warn-on-source`,
+    /// `source-only` or `signature-only`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::SignatureWarnOnSource => "signature-warn-on-source",
+            Self::SourceOnly => "source-only",
+            Self::SignatureOnly => "signature-only",
+        }
+    }
+
     /// What it makes of a pair of verdicts; `None` where no layer left one. See the table above.
     ///
     /// # Errors
@@ -122,6 +135,42 @@ impl Policy {
         }
     }
 }
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    /// Reads the [name](Self::as_str).
+    ///
+    /// # Errors
+    ///
+    /// Any other text, an empty one too: no policy is taken for granted.
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        [
+            Self::Both,
+            Self::SignatureWarnOnSource,
+            Self::SourceOnly,
+            Self::SignatureOnly,
+        ]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or_else(|| UnknownPolicy(text.to_owned()))
+    }
+}
+
+/// A text that names no [`Policy`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{}` is no policy; there are `both`, `signature-warn-on-source`, `source-only` and \
+     `signature-only`",
+    .0.escape_default()
+)]
+pub struct UnknownPolicy(String);
 
 /// What is known of a callback that its [`Policy`] admits.
 ///
@@ -427,6 +476,32 @@ mod tests {
             }
         }
         assert_eq!(rows, 5 * 4);
+    }
+
+    #[test]
+    fn a_policy_is_read_by_the_name_that_it_prints_and_by_no_other() {
+        for (name, policy) in [
+            ("both", Policy::Both),
+            ("signature-warn-on-source", Policy::SignatureWarnOnSource),
+            ("source-only", Policy::SourceOnly),
+            ("signature-only", Policy::SignatureOnly),
+        ] {
+            assert_eq!(name.parse(), Ok(policy));
+            assert_eq!(policy.to_string(), name);
+            let message = "x\n".parse::<Policy>().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{name}`")), "{message}");
+            assert!(!message.contains('\n'));
+        }
+        for text in [
+            "",
+            "Both",
+            " both",
+            "both,source-only",
+            "none",
+            "SourceOnly",
+        ] {
+            assert!(text.parse::<Policy>().is_err(), "{text}");
+        }
     }
 
     #[test]

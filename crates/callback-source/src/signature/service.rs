@@ -51,7 +51,6 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The one that was found ready goes with the request.
         // Not the one that was found ready: it may hold one of the inner service's places while the proof
         // is being checked.
         let mut inner = self.inner.clone();
@@ -105,11 +104,11 @@ impl<K: SecretSource> Settings<K> {
         let claim = Claim::of(&parts.headers)?;
         claim.check_date((self.clock)(), self.window)?;
         let mut target = match &self.host {
-            Some(host) => Target::of_request_at(parts, host.as_str()),
+            Some(host) => Target::of_request_at(parts, host),
             None => Target::of_request(parts)?,
         };
         if let Some(path) = &self.path {
-            target = target.with_path_and_query(path.as_str());
+            target = target.with_path_and_query(path);
         }
         let secrets = self.gate.secrets(parts).await?;
         claim.check_signature(&target, &secrets)?;

@@ -3,8 +3,9 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::{
@@ -310,6 +311,17 @@ async fn a_body_that_does_not_end_is_given_up_after_the_time_limit() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_has_to_be_waited_for_is_given_up_after_the_time_limit_too() {
+    let body = Frames::new(vec![Bytes::new(); 100_000], End::Trailers);
+    let refused = outcome(rejecting(secret("a")), delivery("a", "").map(|_| body));
+    let mut refused = pin!(refused);
+    let goes_on = poll_fn(|cx| Poll::Ready(refused.as_mut().poll(cx).is_pending())).await;
+    assert!(goes_on, "all of it was read without a look at the time");
+    advance(5 * SECOND).await;
+    assert_eq!(refused.await, Err(BodyTimeout));
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_was_there() {
     for part in ["", "{", "{}"] {
@@ -377,6 +389,10 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
     };
     assert!(outcome(pinned(), rewritten()).await.is_ok());
     assert!(outcome(pinned(), delivery("a", "{}")).await.is_ok());
+    for typed in ["shop.example:443", "Shop.Example", "user@shop.example"] {
+        let typed = pinned().host(typed.parse().unwrap());
+        assert!(outcome(typed, rewritten()).await.is_ok());
+    }
     assert_eq!(
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
@@ -387,8 +403,29 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         .headers_mut()
         .append(header::HOST, HeaderValue::from_static("b"));
     assert!(outcome(pinned(), twice).await.is_ok());
-    let other = pinned().host("other.example".parse().unwrap());
-    assert_eq!(outcome(other, delivery("a", "{}")).await, Err(Signature));
+    for other in ["other.example", "shop.example:8443", "shop.example."] {
+        let other = pinned().host(other.parse().unwrap());
+        assert_eq!(outcome(other, delivery("a", "{}")).await, Err(Signature));
+    }
+}
+
+#[tokio::test]
+async fn what_is_pinned_can_be_taken_from_the_registered_url() {
+    for url in [
+        URL,
+        "https://shop.example?tenant=7",
+        "https://Shop.example:443",
+    ] {
+        let url: Uri = url.parse().unwrap();
+        let mut request = delivery("a", "{}");
+        *request.headers_mut() = webhook::sign(&secret("a"), &url, b"{}", date()).unwrap();
+        *request.uri_mut() = Uri::from_static("/internal");
+        request.headers_mut().remove(header::HOST);
+        let pinned = rejecting(secret("a"))
+            .host(url.authority().unwrap().clone())
+            .path(url.path_and_query().unwrap().clone());
+        assert!(outcome(pinned, request).await.is_ok(), "{url}");
+    }
 }
 
 #[tokio::test]

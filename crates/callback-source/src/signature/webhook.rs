@@ -21,10 +21,17 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery},
+};
 use httpdate::{fmt_http_date, parse_http_date};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -65,7 +72,7 @@ pub fn sign(
         STANDARD.encode(mac)
     );
     let headers = [
-        (header::HOST, target.host),
+        (header::HOST, target.host()),
         (X_MS_DATE, date.as_str()),
         (X_MS_CONTENT_SHA256, hash.as_str()),
         (header::AUTHORIZATION, authorization.as_str()),
@@ -91,11 +98,11 @@ pub enum NotSignable {
 }
 
 /// Where a request goes to, as far as its signature covers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     method: &'a str,
-    host: &'a str,
-    path_and_query: &'a str,
+    host: Cow<'a, str>,
+    path_and_query: Cow<'a, str>,
 }
 
 impl<'a> Target<'a> {
@@ -113,7 +120,7 @@ impl<'a> Target<'a> {
             Err(missing) if missing.kind() == MissingHeader => None,
             host => Some(host?),
         };
-        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let authority = uri.authority().map(Authority::as_str);
         let host = match (authority, header) {
             (Some(authority), None) => authority,
             (Some(authority), Some(host)) if host.as_bytes() == authority.as_bytes() => authority,
@@ -132,36 +139,27 @@ impl<'a> Target<'a> {
     pub(super) fn of_request_at(parts: &'a Parts, host: &'a str) -> Self {
         Self {
             method: parts.method.as_str(),
-            host,
+            host: Cow::Borrowed(host),
             path_and_query: path_and_query(request_uri(parts)),
         }
     }
 
-    /// Of a `POST` to a URL as it was registered; a default port does not count.
+    /// Of a `POST` to a URL as it was registered. Host and path are what an HTTP client makes of it: the
+    /// host in lower case, without a default port, and `/` for an empty path.
     ///
     /// # Errors
     ///
     /// A URL without a host.
     pub fn of_url(url: &'a Uri) -> Result<Self, NotSignable> {
-        let host = url.host().filter(|host| !host.is_empty());
-        let host = host.ok_or(NotSignable::NoHost)?;
-        let is_default = match url.port_u16() {
-            None => true,
-            Some(port) => {
-                port == if url.scheme_str() == Some("http") {
-                    80
-                } else {
-                    443
-                }
-            }
+        let authority = url.authority().filter(|named| !named.host().is_empty());
+        let authority = authority.ok_or(NotSignable::NoHost)?;
+        let default_port = match url.scheme_str() {
+            Some("http") => 80,
+            _ => HTTPS_PORT,
         };
-        let authority = url.authority().map_or(host, |authority| {
-            let text = authority.as_str();
-            text.rsplit_once('@').map_or(text, |(_, host)| host)
-        });
         Ok(Self {
             method: "POST",
-            host: if is_default { host } else { authority },
+            host: sent_host(authority, default_port),
             path_and_query: path_and_query(url),
         })
     }
@@ -169,28 +167,31 @@ impl<'a> Target<'a> {
     /// With another host: for a proxy that does not keep it.
     #[must_use]
     pub fn with_host(self, host: &'a str) -> Self {
-        Self { host, ..self }
+        Self {
+            host: Cow::Borrowed(host),
+            ..self
+        }
     }
 
     /// With another path and query: for a proxy that does not keep it.
     #[must_use]
     pub fn with_path_and_query(self, path_and_query: &'a str) -> Self {
         Self {
-            path_and_query,
+            path_and_query: Cow::Borrowed(path_and_query),
             ..self
         }
     }
 
     /// The host, with a port that is not the default.
     #[must_use]
-    pub fn host(&self) -> &'a str {
-        self.host
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The path and query.
     #[must_use]
-    pub fn path_and_query(&self) -> &'a str {
-        self.path_and_query
+    pub fn path_and_query(&self) -> &str {
+        &self.path_and_query
     }
 
     fn mac(&self, secret: &Secret, date: &[u8], hash: &[u8]) -> [u8; 32] {
@@ -369,9 +370,13 @@ pub fn examine(
         let Some(registered) = url.and_then(|url| Target::of_url(url).ok()) else {
             return Misfit::Key;
         };
-        if fits(&sent.with_host(registered.host)) {
+        if fits(&sent.clone().with_host(registered.host())) {
             Misfit::Host
-        } else if fits(&sent.with_path_and_query(registered.path_and_query)) {
+        } else if fits(
+            &sent
+                .clone()
+                .with_path_and_query(registered.path_and_query()),
+        ) {
             Misfit::Path
         } else if fits(&registered) {
             Misfit::Target
@@ -494,9 +499,27 @@ fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
     decoded[..length].try_into().ok()
 }
 
-fn path_and_query(uri: &Uri) -> &str {
-    uri.path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str)
+/// The host as a client sends it that was given this one.
+pub(super) fn sent_host(authority: &Authority, default_port: u16) -> Cow<'_, str> {
+    let host = match authority.port_u16() {
+        Some(port) if port != default_port => {
+            let text = authority.as_str();
+            text.rsplit_once('@').map_or(text, |(_, host)| host)
+        }
+        _ => authority.host(),
+    };
+    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
+}
+
+fn path_and_query(uri: &Uri) -> Cow<'_, str> {
+    match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
+        // Between the host and a query an empty path is sent as `/`.
+        query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
+        path => Cow::Borrowed(path),
+    }
 }
 
 /// The URI as it was sent, also within axum's `nest`.
@@ -513,6 +536,8 @@ const SIGNED_HEADERS: &str = "SignedHeaders=x-ms-date;host;x-ms-content-sha256";
 const X_MS_DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const X_MS_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-ms-content-sha256");
 const X_VIPPS_AUTHORIZATION: HeaderName = HeaderName::from_static("x-vipps-authorization");
+
+pub(super) const HTTPS_PORT: u16 = 443;
 
 /// In seconds since 1970; httpdate panics from here on.
 const YEAR_10_000: u64 = 253_402_300_800;
