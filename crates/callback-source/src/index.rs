@@ -1,16 +1,19 @@
 //! What a request reads: every admitted address with the time until which it is.
 
-use std::net::IpAddr;
+use std::{cmp::Reverse, net::IpAddr};
 
 use tokio::time::Instant;
 
-use crate::{Family, Freshness, HostName};
+use crate::{
+    Family, Freshness, HostName,
+    sorted::{Key, Sorted},
+};
 
 /// Sorted addresses, and the span of time in which every host is known, by family.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    v4: Column<u32>,
-    v6: Column<u128>,
+    v4: Sorted<u32, Row>,
+    v6: Sorted<u128, Row>,
     known: [Span; 2],
 }
 
@@ -43,8 +46,8 @@ impl Index {
             }
         }
         Self {
-            v4: Column::new(v4),
-            v6: Column::new(v6),
+            v4: sort(v4),
+            v6: sort(v6),
             known,
         }
     }
@@ -52,8 +55,8 @@ impl Index {
     /// The best reason to admit a peer, whose address must be in canonical form.
     pub(crate) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Row> {
         match peer {
-            IpAddr::V4(peer) => self.v4.find(peer.to_bits(), now),
-            IpAddr::V6(peer) => self.v6.find(peer.to_bits(), now),
+            IpAddr::V4(peer) => find(&self.v4, peer.to_bits(), now),
+            IpAddr::V6(peer) => find(&self.v6, peer.to_bits(), now),
         }
     }
 
@@ -64,35 +67,24 @@ impl Index {
 
     /// Every row, those whose time is over included.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.v4.rows.iter().chain(&self.v6.rows)
+        self.v4.iter().chain(self.v6.iter())
     }
 }
 
-/// Keys apart from the rest, so that the search touches few cache lines.
-#[derive(Clone, Debug)]
-struct Column<K> {
-    keys: Box<[K]>,
-    rows: Box<[Row]>,
+/// Sorts by address, and the best reason of an address to the end.
+fn sort<K: Key>(mut rows: Vec<(K, Row)>) -> Sorted<K, Row> {
+    // Of two hosts that are as good a reason, the first is named.
+    rows.reverse();
+    rows.sort_by_key(|(key, row)| (*key, Reverse(row.freshness)));
+    Sorted::new(rows)
 }
 
-impl<K: Ord + Copy> Column<K> {
-    fn new(mut rows: Vec<(K, Row)>) -> Self {
-        rows.sort_by_key(|(key, row)| (*key, row.freshness));
-        let (keys, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        Self {
-            keys: keys.into(),
-            rows: rows.into(),
-        }
-    }
-
-    fn find(&self, key: K, now: Instant) -> Option<&Row> {
-        let first = self.keys.partition_point(|listed| *listed < key);
-        let listed = self.keys[first..].iter().zip(&self.rows[first..]);
-        listed
-            .take_while(|(listed, _)| **listed == key)
-            .map(|(_, row)| row)
-            .find(|row| now < row.until)
-    }
+fn find<K: Key>(rows: &Sorted<K, Row>, peer: K, now: Instant) -> Option<&Row> {
+    let listed = rows.up_to(peer).iter().rev();
+    listed
+        .take_while(|(address, _)| *address == peer)
+        .map(|(_, row)| row)
+        .find(|row| now < row.until)
 }
 
 impl Span {

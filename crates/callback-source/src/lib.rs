@@ -52,6 +52,7 @@ mod host_name;
 mod resolve;
 
 mod answer_cache;
+mod sorted;
 mod special;
 
 mod networks;

@@ -4,11 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Networks in canonical form, merged where they overlap or touch, sorted for a binary search.
+use crate::sorted::{Key, Sorted};
+
+/// Networks in canonical form, merged where they overlap or touch, by their first addresses and with
+/// their last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
-    v4: Box<[Ipv4Net]>,
-    v6: Box<[Ipv6Net]>,
+    v4: Sorted<u32, (u32, IpNet)>,
+    v6: Sorted<u128, (u128, IpNet)>,
 }
 
 impl Networks {
@@ -24,9 +27,17 @@ impl Networks {
                 IpNet::V6(network) => v6.push(network),
             }
         }
+        let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|net| {
+            let last = net.broadcast().to_bits();
+            (net.network().to_bits(), (last, IpNet::V4(net)))
+        });
+        let v6 = Ipv6Net::aggregate(&v6).into_iter().map(|net| {
+            let last = net.broadcast().to_bits();
+            (net.network().to_bits(), (last, IpNet::V6(net)))
+        });
         let merged = Self {
-            v4: Ipv4Net::aggregate(&v4).into(),
-            v6: Ipv6Net::aggregate(&v6).into(),
+            v4: Sorted::new(v4.collect::<Vec<_>>()),
+            v6: Sorted::new(v6.collect::<Vec<_>>()),
         };
         let whole = merged.iter().find(|network| network.prefix_len() == 0);
         whole.map_or(Ok(merged), |network| Err(TooWide { network }))
@@ -35,20 +46,8 @@ impl Networks {
     /// The network that holds an address, which must be in canonical form.
     pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
         match address {
-            IpAddr::V4(address) => {
-                let after = self
-                    .v4
-                    .partition_point(|network| network.network() <= address);
-                let network = self.v4.get(after.checked_sub(1)?)?;
-                network.contains(&address).then_some(IpNet::V4(*network))
-            }
-            IpAddr::V6(address) => {
-                let after = self
-                    .v6
-                    .partition_point(|network| network.network() <= address);
-                let network = self.v6.get(after.checked_sub(1)?)?;
-                network.contains(&address).then_some(IpNet::V6(*network))
-            }
+            IpAddr::V4(address) => find(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => find(&self.v6, address.to_bits()),
         }
     }
 
@@ -57,9 +56,15 @@ impl Networks {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = IpNet> {
-        let v4 = self.v4.iter().copied().map(IpNet::V4);
-        v4.chain(self.v6.iter().copied().map(IpNet::V6))
+        let v4 = self.v4.iter().map(|(_, network)| *network);
+        v4.chain(self.v6.iter().map(|(_, network)| *network))
     }
+}
+
+fn find<K: Key>(networks: &Sorted<K, (K, IpNet)>, address: K) -> Option<IpNet> {
+    // They do not overlap.
+    let (_, (last, network)) = networks.up_to(address).last()?;
+    (address <= *last).then_some(*network)
 }
 
 /// Networks that hold every address of a family: nobody would be refused.
@@ -85,6 +90,10 @@ const MAPPED_PREFIX: u8 = 96;
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn networks(texts: &[&str]) -> Result<Networks, TooWide> {
@@ -161,5 +170,32 @@ mod tests {
         assert!(set.is_empty());
         assert_eq!(find(&set, "0.0.0.0"), None);
         assert_eq!(find(&set, "::"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_one_of_the_networks_holds(
+            given in prop::collection::vec((0..4_u32, any::<u16>(), 9..=32_u8), 0..40),
+            asked in prop::collection::vec((0..4_u32, any::<u16>()), 40),
+        ) {
+            let v4 = |high: u32, low: u16| Ipv4Addr::from_bits(high << 24 | u32::from(low));
+            let v6 = |high: u32, low: u16| Ipv6Addr::from_bits(u128::from(v4(high, low).to_bits()) << 96);
+            let nets: Vec<IpNet> = given
+                .iter()
+                .flat_map(|(high, low, length)| {
+                    let four = Ipv4Net::new(v4(*high, *low), *length).unwrap();
+                    let six = Ipv6Net::new(v6(*high, *low), *length).unwrap();
+                    [four.into(), six.into()]
+                })
+                .collect();
+            let set = Networks::new(&nets).unwrap();
+            for (high, low) in asked {
+                for address in [IpAddr::from(v4(high, low)), v6(high, low).into()] {
+                    let held = nets.iter().any(|net| net.contains(&address));
+                    prop_assert_eq!(set.find(address).is_some(), held);
+                    prop_assert!(set.find(address).is_none_or(|net| net.contains(&address)));
+                }
+            }
+        }
     }
 }

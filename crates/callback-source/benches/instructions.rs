@@ -1,0 +1,229 @@
+//! Instruction counts and their limits, which are what was reached and 5 %.
+//!
+//! `docs/performance.md` holds the goals, and how a limit is changed.
+#![allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::exit,
+    reason = "what the macros make"
+)]
+
+mod support;
+
+use std::net::IpAddr;
+
+use axum::Router;
+use callback_source::{
+    AllowSet, Family, Verdict,
+    verify::{ForwardedPeer, SocketPeer},
+};
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
+
+use support::{Body, Merchant, Verified, leak, limit};
+
+struct Asked {
+    set: AllowSet,
+    peer: IpAddr,
+    now: Instant,
+}
+
+fn ask_addresses(count: u32, family: Family, listed: bool) -> &'static Asked {
+    ask(support::set_of(count), count, family, listed)
+}
+
+fn ask_networks(count: u32, family: Family, listed: bool) -> &'static Asked {
+    ask(support::set_of_networks(count), count, family, listed)
+}
+
+fn ask(
+    (set, now): (AllowSet, Instant),
+    count: u32,
+    family: Family,
+    listed: bool,
+) -> &'static Asked {
+    let peer = support::peer(family, count, listed);
+    assert_eq!(set.verdict(peer, now).is_allowed(), listed);
+    leak(Asked { set, peer, now })
+}
+
+#[library_benchmark(setup = ask_addresses)]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(127))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(186))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(182))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(243))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(236))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(295))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(372))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(433))]
+fn addresses(asked: &'static Asked) -> Verdict {
+    asked.set.verdict(asked.peer, asked.now)
+}
+
+#[library_benchmark(setup = ask_networks)]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(258))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(264))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(592))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(629))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(545))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(550))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(1_328))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(1_365))]
+fn networks(asked: &'static Asked) -> Verdict {
+    asked.set.verdict(asked.peer, asked.now)
+}
+
+library_benchmark_group!(name = verdict, benchmarks = [addresses, networks]);
+
+fn nothing() -> Request<Body> {
+    // Warms up what each thread does once, and leaves the allocator with something at hand.
+    let request = support::callback(support::address(Family::V4, 0));
+    support::serve(
+        &mut Merchant,
+        support::callback(support::address(Family::V4, 0)),
+    );
+    request
+}
+
+// What the rows below are over: a layer that does nothing is inlined to nothing, and what is left is
+// the end of the request.
+#[library_benchmark(setup = nothing)]
+#[bench::request(config = limit(2_078))]
+fn no_layer(request: Request<Body>) -> Response<Body> {
+    support::serve(&mut Merchant, request)
+}
+
+fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Request<Body>) {
+    let kept = leak(support::kept(count));
+    let service = leak(support::verified(&kept.list));
+    let peer = support::peer(family, count, listed);
+    let request = support::callback(peer);
+    support::exhaust_log(service, kept);
+    support::serve(service, support::callback(peer));
+    (service, request)
+}
+
+// These limits leave 5 % of what the layer adds.
+#[library_benchmark(setup = call)]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_032))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_864))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_092))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_926))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(3_114))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_946))]
+fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
+    support::serve(service, request)
+}
+
+fn a_thousand() -> Vec<Request<Body>> {
+    let peers = (0..1_000).map(|number| support::stranger(Family::V4, number));
+    peers.map(support::callback).collect()
+}
+
+// What a thousand requests cost without the layer.
+#[library_benchmark(setup = a_thousand)]
+#[bench::requests(config = limit(3_380_218))]
+fn no_flood(requests: Vec<Request<Body>>) {
+    for request in requests {
+        support::serve(&mut Merchant, request);
+    }
+}
+
+fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
+    let kept = leak(support::kept(16));
+    let service = leak(support::verified(&kept.list));
+    let requests = a_thousand();
+    support::exhaust_log(service, kept);
+    (service, requests)
+}
+
+// A thousand refusals of a thousand peers, when the log has told of enough of them.
+#[library_benchmark(setup = strangers)]
+#[bench::of_strangers(config = limit(4_291_071))]
+fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
+    for request in requests {
+        support::serve(service, request);
+    }
+}
+
+library_benchmark_group!(
+    name = layer,
+    benchmarks = [no_layer, verify, no_flood, flood]
+);
+
+fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::Body>) {
+    let router = leak(layers());
+    let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
+    let first = request();
+    support::serve(router, request());
+    (router, first)
+}
+
+// A whole router of axum's, without the server around it.
+#[library_benchmark(setup = router)]
+#[bench::bare(args = (support::bare), config = limit(6_657))]
+#[bench::route_no_op(args = (support::route_no_op), config = limit(7_082))]
+#[bench::route(args = (support::route_verified), config = limit(8_591))]
+fn axum_router(
+    (router, request): (&'static mut Router, Request<axum::body::Body>),
+) -> Response<axum::body::Body> {
+    support::serve(router, request)
+}
+
+fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
+    let service = leak(support::around());
+    let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
+    let first = request();
+    support::serve(service, request());
+    (service, first)
+}
+
+#[library_benchmark(setup = around)]
+#[bench::router(config = limit(7_602))]
+fn axum_around(
+    (service, request): (&'static mut support::Around, Request<axum::body::Body>),
+) -> Response<axum::body::Body> {
+    support::serve(service, request)
+}
+
+library_benchmark_group!(name = in_axum, benchmarks = [axum_router, axum_around]);
+
+type Forwarded = (
+    &'static ForwardedPeer<SocketPeer>,
+    IpAddr,
+    &'static HeaderMap,
+);
+
+fn forwarded_by(client: &str, hop: &str, hops: usize) -> Forwarded {
+    let value = support::hops(client, hop, hops);
+    let headers = leak(support::header("x-forwarded-for", &value));
+    let peer = "10.0.0.1".parse().expect("an address");
+    (leak(support::behind_proxies()), peer, headers)
+}
+
+#[library_benchmark(setup = forwarded_by)]
+#[bench::one_v4(args = ("203.0.113.77", "", 0), config = limit(1_332))]
+#[bench::one_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "", 0), config = limit(3_045))]
+#[bench::thirty_v4(args = ("203.0.113.77", "10.20.30.40", 29), config = limit(25_744))]
+#[bench::thirty_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "2001:db8:0:0:1:2:3:4567", 29), config = limit(72_788))]
+fn x_forwarded_for((behind, peer, headers): Forwarded) -> IpAddr {
+    match behind.client(peer, headers) {
+        Ok(client) => client,
+        Err(rejection) => panic!("{rejection}"),
+    }
+}
+
+library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
+
+// All that the task does besides asking: ten hosts, two families, three addresses each.
+#[library_benchmark]
+#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_007_370))]
+fn round(mut round: support::Round) -> support::Round {
+    round.run();
+    round
+}
+
+library_benchmark_group!(name = refresh, benchmarks = [round]);
+
+main!(library_benchmark_groups = [verdict, layer, in_axum, client, refresh]);
