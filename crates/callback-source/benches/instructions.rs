@@ -49,27 +49,27 @@ fn ask(
 }
 
 #[library_benchmark(setup = ask_addresses)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(127))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(186))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(182))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(243))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(236))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(295))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(372))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(433))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(132))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(184))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(158))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(229))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(132))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(184))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(158))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(229))]
 fn addresses(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
 
 #[library_benchmark(setup = ask_networks)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(258))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(264))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(592))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(629))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(545))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(550))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(1_328))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(1_365))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(149))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(151))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(184))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(190))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(149))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(151))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(184))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(190))]
 fn networks(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
@@ -106,12 +106,12 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 
 // These limits leave 5 % of what the layer adds.
 #[library_benchmark(setup = call)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_032))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_864))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_092))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_926))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(3_114))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_946))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_014))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_682))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_045))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_733))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(3_009))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_677))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
@@ -140,7 +140,7 @@ fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
 
 // A thousand refusals of a thousand peers, when the log has told of enough of them.
 #[library_benchmark(setup = strangers)]
-#[bench::of_strangers(config = limit(4_291_071))]
+#[bench::of_strangers(config = limit(4_084_471))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
@@ -164,7 +164,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
 #[library_benchmark(setup = router)]
 #[bench::bare(args = (support::bare), config = limit(6_657))]
 #[bench::route_no_op(args = (support::route_no_op), config = limit(7_082))]
-#[bench::route(args = (support::route_verified), config = limit(8_591))]
+#[bench::route(args = (support::route_verified), config = limit(8_530))]
 fn axum_router(
     (router, request): (&'static mut Router, Request<axum::body::Body>),
 ) -> Response<axum::body::Body> {
@@ -180,7 +180,7 @@ fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
 }
 
 #[library_benchmark(setup = around)]
-#[bench::router(config = limit(7_602))]
+#[bench::router(config = limit(7_539))]
 fn axum_around(
     (service, request): (&'static mut support::Around, Request<axum::body::Body>),
 ) -> Response<axum::body::Body> {
@@ -203,10 +203,10 @@ fn forwarded_by(client: &str, hop: &str, hops: usize) -> Forwarded {
 }
 
 #[library_benchmark(setup = forwarded_by)]
-#[bench::one_v4(args = ("203.0.113.77", "", 0), config = limit(1_332))]
-#[bench::one_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "", 0), config = limit(3_045))]
-#[bench::thirty_v4(args = ("203.0.113.77", "10.20.30.40", 29), config = limit(25_744))]
-#[bench::thirty_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "2001:db8:0:0:1:2:3:4567", 29), config = limit(72_788))]
+#[bench::one_v4(args = ("203.0.113.77", "", 0), config = limit(937))]
+#[bench::one_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "", 0), config = limit(2_848))]
+#[bench::thirty_v4(args = ("203.0.113.77", "10.20.30.40", 29), config = limit(15_096))]
+#[bench::thirty_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "2001:db8:0:0:1:2:3:4567", 29), config = limit(67_384))]
 fn x_forwarded_for((behind, peer, headers): Forwarded) -> IpAddr {
     match behind.client(peer, headers) {
         Ok(client) => client,
@@ -218,7 +218,7 @@ library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
 
 // All that the task does besides asking: ten hosts, two families, three addresses each.
 #[library_benchmark]
-#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_007_370))]
+#[bench::ten_hosts(setup = support::ten_hosts, config = limit(3_852_214))]
 fn round(mut round: support::Round) -> support::Round {
     round.run();
     round

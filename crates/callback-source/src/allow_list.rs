@@ -85,7 +85,11 @@ impl AllowList {
 
     /// Whether a peer may call, by what is known at this moment. Never waits.
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
-        self.shared().published.load().verdict(peer, Instant::now())
+        self.verdict_at(peer, Instant::now())
+    }
+
+    pub(crate) fn verdict_at(&self, peer: IpAddr, now: Instant) -> Verdict {
+        self.shared().published.load().verdict(peer, now)
     }
 
     /// Like [`verdict`](Self::verdict), but a peer that is not listed may have the list asked again
@@ -98,11 +102,12 @@ impl AllowList {
     /// A caching resolver between here and the provider can still hide a new address until its TTL
     /// ends.
     pub async fn settled_verdict(&self, peer: IpAddr) -> Verdict {
-        let verdict = self.verdict(peer);
+        let now = Instant::now();
+        let verdict = self.verdict_at(peer, now);
         if verdict.is_allowed() {
             return verdict;
         }
-        match self.recheck(peer) {
+        match self.recheck(peer, now) {
             Some(recheck) => recheck.await,
             None => verdict,
         }
@@ -112,9 +117,10 @@ impl AllowList {
     pub(crate) fn recheck(
         &self,
         peer: IpAddr,
+        now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let shared = self.shared();
-        let round = shared.round_under_way()?;
+        let round = shared.round_under_way(now)?;
         let place = Waiting::enter(shared)?;
         let list = self.clone();
         Some(async move {
@@ -584,11 +590,11 @@ impl Shared {
     }
 
     /// The round that a stranger can wait for, which it starts if it is time.
-    fn round_under_way(&self) -> Option<u64> {
+    fn round_under_way(&self, now: Instant) -> Option<u64> {
         if !self.driven.load(Ordering::Relaxed) {
             return None;
         }
-        let now = millis(self.epoch.elapsed());
+        let now = millis(now.saturating_duration_since(self.epoch));
         let next = self.next_round.load(Ordering::Relaxed);
         if next <= now {
             let claimed = self.next_round.compare_exchange(

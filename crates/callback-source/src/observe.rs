@@ -95,11 +95,12 @@ pub(crate) fn allowed(allowed: &Allowed) {
     metrics::counter!("callback_source_verdicts_total", "verdict" => "allow").increment(1);
 }
 
+/// `hosts` is called only if there is something to log.
 pub(crate) fn refused(
     rejection: &Rejection,
     tagged: bool,
     log: &RefusalLog,
-    set: &AllowSet,
+    hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
     #[cfg(feature = "metrics")]
@@ -118,7 +119,6 @@ pub(crate) fn refused(
         );
         return;
     }
-    let hosts: Vec<_> = set.hosts().map(|host| host.as_str()).collect();
     let what = if tagged {
         "let through with a tag"
     } else {
@@ -128,7 +128,7 @@ pub(crate) fn refused(
         target: TARGET,
         peer = rejection.peer().map(tracing::field::display),
         reason = rejection.kind().as_str(),
-        hosts = hosts.join(","),
+        hosts = hosts(),
         left_out,
         "callback {what}"
     );

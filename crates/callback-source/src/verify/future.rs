@@ -8,6 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -120,7 +121,8 @@ where
                         judge,
                         ..
                     } = *place;
-                    let next = match act(&judge.allow, judge.mode, verdict, &mut request) {
+                    let now = Instant::now();
+                    let next = match act(&judge.allow, judge.mode, verdict, &mut request, now) {
                         Ok(()) => State::Admitted {
                             admitted: Some(Box::new(Admitted { request, inner })),
                         },

@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::{
     PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, response::refuse, tag,
 };
-use crate::{AllowList, Allowed, Rejection, Verdict, observe};
+use crate::{AllowList, Allowed, HostName, Rejection, Verdict, observe};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
@@ -41,11 +41,12 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         tag::scrub(request.headers_mut());
+        let now = Instant::now();
         let verdict = match self.peer.peer_ip(request.headers(), request.extensions()) {
             Ok(peer) => {
-                let verdict = self.allow.verdict(peer);
+                let verdict = self.allow.verdict_at(peer, now);
                 if !verdict.is_allowed()
-                    && let Some(settled) = self.allow.recheck(peer)
+                    && let Some(settled) = self.allow.recheck(peer, now)
                 {
                     // Not the one that was found ready: it may hold one of the inner service's
                     // places, which a listed peer must not wait for.
@@ -62,7 +63,7 @@ where
             }
             Err(rejection) => Verdict::Reject(rejection),
         };
-        match act(&self.allow, self.mode, verdict, &mut request) {
+        match act(&self.allow, self.mode, verdict, &mut request, now) {
             Ok(()) => ResponseFuture::inner(self.inner.call(request)),
             Err(rejection) => ResponseFuture::rejected(refuse(
                 &self.response,
@@ -87,14 +88,19 @@ pub(super) fn act<B>(
     mode: Mode,
     verdict: Verdict,
     request: &mut Request<B>,
+    now: Instant,
 ) -> Result<(), Rejection> {
     match &verdict {
         Verdict::Allow(allowed) => observe::allowed(allowed),
         Verdict::Reject(rejection) => {
             let shared = allow.shared();
-            let set = shared.published.load();
             let tagged = mode != Mode::Rejecting;
-            observe::refused(rejection, tagged, &shared.refusals, &set, Instant::now());
+            let hosts = || {
+                let set = shared.published.load();
+                let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
+                hosts.join(",")
+            };
+            observe::refused(rejection, tagged, &shared.refusals, hosts, now);
         }
     }
     // An outer layer, for another list, may have left its own, and one that joined it with a proof.

@@ -886,3 +886,54 @@ proptest! {
         }
     }
 }
+
+fn quad_is_read_as_by_the_standard_library(text: &[u8]) {
+    let read = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    assert_eq!(quad(text), read, "{}", text.escape_ascii());
+}
+
+#[test]
+fn every_octet_is_read_as_by_the_standard_library_in_every_place() {
+    let digits = b"0123456789";
+    let others = b".+- /:xf\0\xb2";
+    let alphabet: Vec<u8> = digits.iter().chain(others).copied().collect();
+    let mut octets = vec![Vec::new()];
+    for length in 0..4 {
+        let longest: Vec<_> = octets
+            .iter()
+            .filter(|octet| octet.len() == length)
+            .cloned()
+            .collect();
+        // Four digits are enough of what is too long.
+        let next = if length < 3 { &alphabet[..] } else { digits };
+        octets.extend(
+            longest
+                .iter()
+                .flat_map(|octet| next.iter().map(|byte| [&octet[..], &[*byte]].concat())),
+        );
+    }
+    for octet in &octets {
+        for place in 0..4 {
+            let mut parts = [&b"10"[..], b"200", b"3", b"77"];
+            parts[place] = octet;
+            quad_is_read_as_by_the_standard_library(&parts.join(&b'.'));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_text_is_read_as_by_the_standard_library(
+        bytes in prop::collection::vec(any::<u8>(), 0..20),
+        digits in "[0-9.]{0,20}",
+        parts in prop::collection::vec(0..400_u16, 0..7),
+        address: u32,
+    ) {
+        quad_is_read_as_by_the_standard_library(&bytes);
+        quad_is_read_as_by_the_standard_library(digits.as_bytes());
+        let parts: Vec<_> = parts.iter().map(ToString::to_string).collect();
+        quad_is_read_as_by_the_standard_library(parts.join(".").as_bytes());
+        let address = Ipv4Addr::from_bits(address);
+        prop_assert_eq!(quad(address.to_string().as_bytes()), Some(address));
+    }
+}
