@@ -97,3 +97,31 @@ pub(crate) fn plain_text<B: From<&'static str>>(
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_ends_the_connection_where_a_body_is_left_in_it() {
+        let length = |length| Some((header::CONTENT_LENGTH, length));
+        let chunked = Some((header::TRANSFER_ENCODING, "chunked"));
+        for (sent, version, ends) in [
+            (None, Version::HTTP_11, false),
+            (length("0"), Version::HTTP_11, false),
+            (length("2"), Version::HTTP_11, true),
+            (length("2"), Version::HTTP_10, true),
+            (chunked.clone(), Version::HTTP_11, true),
+            (length("2"), Version::HTTP_2, false),
+            (chunked, Version::HTTP_2, false),
+        ] {
+            let pair = sent
+                .clone()
+                .map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let headers = HeaderMap::from_iter(pair);
+            let response = refuse(&|_: &()| Response::new(()), &(), &headers, version);
+            let close = response.headers().get(header::CONNECTION);
+            assert_eq!(close.is_some(), ends, "{sent:?} {version:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -596,4 +596,32 @@ async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
         _ = world.listener.accept() => panic!("accepted"),
         closed = is_closed(&mut malformed) => assert!(closed),
     }
+}
+
+#[tokio::test]
+async fn what_is_written_reaches_the_other_side_and_so_does_the_end() {
+    let (near, mut far) = duplex(64);
+    let mut stream = ProxiedStream::new(BufWriter::new(near), Vec::new());
+    stream.write_all(b"ab").await.unwrap();
+    let parts = [b"cd", b"ef"].map(|part| io::IoSlice::new(part));
+    assert_eq!(stream.write_vectored(&parts).await.unwrap(), 4);
+    stream.flush().await.unwrap();
+    let mut read = [0; 6];
+    timeout(Duration::from_secs(5), far.read_exact(&mut read))
+        .await
+        .expect("it was flushed")
+        .unwrap();
+    assert_eq!(&read, b"abcdef");
+    stream.shutdown().await.unwrap();
+    let end = timeout(Duration::from_secs(5), far.read(&mut read)).await;
+    assert_eq!(end.expect("it was shut down").unwrap(), 0);
+}
+
+#[test]
+fn each_reason_has_a_label_of_its_own() {
+    let labels =
+        [Missing, Malformed, TooLong, NoAddress].map(|error| Unread::Header(error).as_str());
+    assert_eq!(labels, ["missing", "malformed", "too-long", "no-address"]);
+    assert_eq!(Unread::Closed(1).as_str(), "closed");
+    assert_eq!(Unread::TimedOut.as_str(), "timed-out");
 }
