@@ -111,7 +111,7 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_045))]
 #[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_733))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(3_009))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_677))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_655))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
