@@ -21,3 +21,12 @@ doc:
 # Known vulnerabilities; needs the advisory database, so it is not part of `ci`
 advisories:
     cargo deny check advisories
+
+# Instruction counts against their limits; needs valgrind and gungraun-runner
+bench:
+    cargo bench -p callback-source --bench instructions
+
+# Load on the bare route, with the layer, and behind nginx and Caddy; needs these and wrk, and a quiet machine
+compare:
+    bench/compare.py run
+    bench/compare.py plot

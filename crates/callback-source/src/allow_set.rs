@@ -197,7 +197,9 @@ impl AllowSet {
                 since: row.since,
             });
         }
-        if let Some(network) = self.networks.find(peer) {
+        if !self.networks.is_empty()
+            && let Some(network) = self.networks.find(peer)
+        {
             return Verdict::Allow(Allowed {
                 peer,
                 source: Source::Network(network),

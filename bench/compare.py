@@ -1,0 +1,330 @@
+#!/usr/bin/env python3
+"""Load on a merchant's route, bare and behind several checks; loopback only.
+
+    compare.py run           measures, writes compare.csv, prints the table
+    compare.py table         prints the table of compare.csv
+    compare.py plot          writes compare.svg from compare.csv
+    compare.py instructions  counts the instructions of the whole process per request
+
+Every round loads each in turn, from another one on in each round, so that what else the machine does
+falls on all of them alike; a ratio is to the bare route of the same round.
+"""
+
+import argparse
+import contextlib
+import csv
+import http.client
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+TARGET = os.environ.get("CARGO_TARGET_DIR")
+PATH = "/callbacks/v2/payments/order-1"
+BODY = json.dumps({"reference": "order-1", "pad": "x" * 219})
+CONNECTIONS = 64
+
+PORTS = {
+    "bare": 18100,
+    "bare again": 18101,
+    "layer": 18102,
+    "axum-client-ip + HashSet": 18103,
+    "nginx allow/deny": 18104,
+    "Caddy remote_ip": 18105,
+    "nginx auth_request": 18106,
+}
+SERVE = 18107
+
+LUA = """
+wrk.method = "POST"
+wrk.body = '%s'
+wrk.headers["Content-Type"] = "application/json"
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("result %%d %%d %%d %%d\\n", summary.requests, summary.duration,
+    latency:percentile(99), errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+""" % BODY
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {dir}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {dir}/body;
+  proxy_temp_path {dir}/proxy;
+  fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi;
+  scgi_temp_path {dir}/scgi;
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  upstream app {{ server 127.0.0.1:{bare}; keepalive 64; keepalive_requests 1000000000; }}
+  upstream verify {{ server 127.0.0.1:{serve}; keepalive 64; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{static};
+    {rules}
+    deny all;
+    location / {{ proxy_pass http://app; }}
+  }}
+  server {{
+    listen 127.0.0.1:{auth};
+    location / {{ auth_request /verify; proxy_pass http://app; }}
+    location = /verify {{
+      internal;
+      proxy_pass http://verify;
+      proxy_bind 127.0.0.9;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection "";
+      proxy_set_header X-Real-IP $remote_addr;
+    }}
+  }}
+}}
+"""
+
+CADDY = """
+{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  @listed remote_ip {listed}
+  handle @listed {{
+    reverse_proxy 127.0.0.1:{bare}
+  }}
+  handle {{
+    respond 403
+  }}
+}}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["run", "table", "plot", "instructions"])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--csv", type=pathlib.Path, default=HERE / "compare.csv")
+    args = parser.parse_args()
+    if args.what == "run":
+        run(args)
+    if args.what == "instructions":
+        return instructions()
+    rows = read(args.csv)
+    if args.what == "plot":
+        args.csv.with_suffix(".svg").write_text(plot(rows))
+    else:
+        table(rows)
+
+
+def target(workspace):
+    return pathlib.Path(TARGET) if TARGET else workspace / "target"
+
+
+def build():
+    cargo = ["cargo", "build", "--release", "--locked", "--quiet"]
+    subprocess.run(cargo, cwd=HERE, check=True)
+    return target(HERE) / "release" / "bench"
+
+
+def run(args):
+    for tool in ("nginx", "caddy", "wrk"):
+        if not shutil.which(tool):
+            sys.exit(f"`{tool}` is not installed")
+    service = build()
+    cli = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "callback-source-cli"]
+    subprocess.run(cli, cwd=ROOT, check=True)
+    command = target(ROOT) / "release" / "callback-source"
+    with contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch.chmod(0o755)
+        start = lambda *line, **env: stack.enter_context(running(line, env))
+        for name, check in {
+            "bare": "bare",
+            "bare again": "bare",
+            "layer": "layer",
+            "axum-client-ip + HashSet": "client-ip",
+        }.items():
+            start(service, check, PORTS[name])
+        start(
+            command, "serve", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
+            "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
+            # It is never asked for what decides here.
+            "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",
+        )
+        listed = [f"20.0.{at}.7" for at in range(15)] + ["127.0.0.1"]
+        nginx = scratch / "nginx.conf"
+        nginx.write_text(NGINX.format(
+            dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],
+            auth=PORTS["nginx auth_request"], rules=" ".join(f"allow {address};" for address in listed),
+        ))
+        start("nginx", "-c", nginx)
+        caddy = scratch / "Caddyfile"
+        caddy.write_text(CADDY.format(
+            port=PORTS["Caddy remote_ip"], bare=PORTS["bare"], listed=" ".join(listed)))
+        start("caddy", "run", "--config", caddy, "--adapter", "caddyfile",
+              GOMAXPROCS="1", XDG_DATA_HOME=str(scratch), XDG_CONFIG_HOME=str(scratch))
+        script = scratch / "post.lua"
+        script.write_text(LUA)
+        for port in [*PORTS.values(), SERVE]:
+            wait_for(port)
+        for name, port in PORTS.items():
+            status = post(port)
+            assert status == 200, f"{name}: {status}"
+            load(script, port, 1)
+        with args.csv.open("w", newline="") as file:
+            out = csv.writer(file, lineterminator="\n")
+            out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
+            names = list(PORTS)
+            for number in range(args.rounds):
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    out.writerow([number, name, *load(script, PORTS[name], args.seconds)])
+                file.flush()
+                print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def running(line, env):
+    process = subprocess.Popen(
+        [str(part) for part in line], env={**os.environ, **env}, preexec_fn=lambda: pin(0),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def pin(core):
+    """What is measured has one core for itself, proxies and service together; the load has another."""
+    if os.cpu_count() >= 2:
+        os.sched_setaffinity(0, {core})
+
+
+def wait_for(port):
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    sys.exit(f"nothing listens on port {port}")
+
+
+def connect(port):
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+
+def post(port, connection=None):
+    connection = connection or connect(port)
+    connection.request("POST", PATH, BODY, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def load(script, port, seconds):
+    wrk = subprocess.run(
+        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{port}{PATH}"],
+        capture_output=True, text=True, check=True, preexec_fn=lambda: pin(1))
+    requests, duration, p99, errors = map(int, re.search(r"result (\d+) (\d+) (\d+) (\d+)", wrk.stdout).groups())
+    return round(requests / duration * 1e6), p99, errors
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ratios(rows, column):
+    """By service: the ratio to the bare route of the same round, its median and 95 % interval."""
+    value = {(row["round"], row["service"]): float(row[column]) for row in rows}
+    rounds = sorted({row["round"] for row in rows}, key=int)
+    result = {}
+    for name in PORTS:
+        paired = [value[at, name] / value[at, "bare"] for at in rounds]
+        chance = random.Random(1)
+        medians = sorted(statistics.median(chance.choices(paired, k=len(paired))) for _ in range(10_000))
+        result[name] = statistics.median(paired), medians[250], medians[-251]
+    return result
+
+
+def table(rows):
+    throughput, p99 = ratios(rows, "requests_per_second"), ratios(rows, "p99_us")
+    errors = {name: sum(int(row["errors"]) for row in rows if row["service"] == name) for name in PORTS}
+    print("| | requests/s | throughput [95 %] | p99 | p99 [95 %] | errors |\n|---|---|---|---|---|---|")
+    for name in PORTS:
+        mine = [row for row in rows if row["service"] == name]
+        median = lambda column: statistics.median(float(row[column]) for row in mine)
+        ratio = lambda of: "{:.3f} [{:.3f}, {:.3f}]".format(*of[name])
+        print(f"| {name} | {median('requests_per_second'):,.0f} | {ratio(throughput)} "
+              f"| {median('p99_us') / 1000:.2f} ms | {ratio(p99)} | {errors[name]} |")
+
+
+def plot(rows):
+    throughput = ratios(rows, "requests_per_second")
+    names = [name for name in PORTS if name != "bare"]
+    left, width, step, top = 190, 420, 34, 40
+    most = max(1.1, *(high for _, _, high in throughput.values()))
+    at = lambda ratio: left + ratio / most * width
+    bottom = top + step * len(names)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 70} {bottom + 40}" '
+        'font-family="sans-serif" font-size="13" fill="#333">',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<text x="{left}" y="20">Throughput as a ratio to the bare route, median and 95 % interval</text>',
+    ]
+    for tick in range(0, int(most * 10) // 2 + 1):
+        x = at(tick / 5)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{bottom}" stroke="{"#333" if tick == 5 else "#ddd"}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick / 5:.1f}</text>')
+    for number, name in enumerate(names):
+        middle, low, high = throughput[name]
+        y = top + step * number + step // 2
+        colour = "#2a6f97" if name in ("layer", "bare again") else "#a0a0a0"
+        parts += [
+            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{name}</text>',
+            f'<rect x="{left}" y="{y - 9}" width="{at(middle) - left:.1f}" height="18" fill="{colour}"/>',
+            f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}" stroke="#000" stroke-width="2"/>',
+            f'<text x="{at(high) + 8:.1f}" y="{y + 4}">{middle:.2f}</text>',
+        ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def instructions():
+    """Callgrind's count of 5,000 requests less that of 1,000, so that the start does not count."""
+    service = build()
+    bare = None
+    for check in ("bare", "no-op", "layer", "around", "client-ip"):
+        few, many = (collected(service, check, requests) for requests in (1_000, 5_000))
+        each = (many - few) / 4_000
+        bare = bare or each
+        print(f"| {check} | {each:,.0f} | {each / bare:.3f} |", flush=True)
+
+
+def collected(service, check, requests):
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    process = subprocess.Popen([*valgrind, service, check, str(PORTS["bare"])], stderr=subprocess.PIPE, text=True)
+    wait_for(PORTS["bare"])
+    connection = connect(PORTS["bare"])
+    for _ in range(requests):
+        assert post(PORTS["bare"], connection) == 200
+    process.send_signal(signal.SIGTERM)
+    return int(re.search(r"Collected : (\d+)", process.communicate()[1]).group(1))
+
+
+main()

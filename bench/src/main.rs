@@ -1,0 +1,118 @@
+//! `bench CHECK PORT` serves a merchant's route on one thread, behind one of the checks.
+
+use std::{
+    collections::HashSet,
+    env,
+    error::Error,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router, ServiceExt,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use axum_client_ip::{ClientIp, ClientIpSource};
+use callback_source::{
+    AllowList, Answer, Question,
+    verify::{ConnectInfoPeer, VerifySourceLayer},
+};
+use tokio::net::TcpListener;
+use tower::{Layer, layer::layer_fn};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args().skip(1);
+    let (Some(check), Some(port)) = (args.next(), args.next()) else {
+        return Err("usage: bench bare|no-op|layer|around|client-ip PORT".into());
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(&check, address))
+}
+
+async fn serve(check: &str, address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let route = Router::new().route(
+        "/callbacks/v2/payments/{order_id}",
+        post(async |body: String| format!("received {}", body.len())),
+    );
+    let app = match check {
+        "bare" => route,
+        "no-op" => route.layer(layer_fn(NoOp)),
+        "layer" => route.layer(VerifySourceLayer::rejecting(list().await, ConnectInfoPeer)),
+        "client-ip" => route
+            .layer(from_fn_with_state(Arc::new(listed().collect()), client_ip))
+            .layer(ClientIpSource::ConnectInfo.into_extension()),
+        "around" => {
+            let layer = VerifySourceLayer::rejecting(list().await, ConnectInfoPeer);
+            let app = layer.layer(route.with_state(()));
+            let listener = TcpListener::bind(address).await?;
+            let app = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(app);
+            return Ok(axum::serve(listener, app).await?);
+        }
+        _ => return Err(format!("no such check: {check}").into()),
+    };
+    let listener = TcpListener::bind(address).await?;
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// Sixteen addresses; the last is the load generator's.
+fn listed() -> impl Iterator<Item = IpAddr> {
+    (0..15)
+        .map(|at| IpAddr::from([20, 0, at, 7]))
+        .chain([Ipv4Addr::LOCALHOST.into()])
+}
+
+async fn list() -> AllowList {
+    let resolver = async |_: Question| Ok(Answer::new(listed(), Duration::from_secs(300)));
+    let list = AllowList::builder()
+        .host("callback.example.com".parse().expect("a name"))
+        .insecure_allow_special_addresses()
+        .spawn(resolver);
+    list.ready().await;
+    list
+}
+
+/// What a merchant writes who has a list of addresses and `axum-client-ip`.
+async fn client_ip(
+    State(listed): State<Arc<HashSet<IpAddr>>>,
+    ClientIp(peer): ClientIp,
+    request: Request,
+    next: Next,
+) -> Response {
+    if listed.contains(&peer) {
+        next.run(request).await
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+#[derive(Clone)]
+struct NoOp<S>(S);
+
+impl<S, R> tower::Service<R> for NoOp<S>
+where
+    S: tower::Service<R>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
+}
