@@ -38,13 +38,15 @@ CONNECTIONS = 64
 PORTS = {
     "bare": 18100,
     "bare again": 18101,
-    "layer": 18102,
-    "axum-client-ip + HashSet": 18103,
-    "nginx allow/deny": 18104,
-    "Caddy remote_ip": 18105,
-    "nginx auth_request": 18106,
+    "no-op layer": 18102,
+    "layer": 18103,
+    "layer around the router": 18104,
+    "axum-client-ip + HashSet": 18105,
+    "nginx allow/deny": 18106,
+    "Caddy remote_ip": 18107,
+    "nginx auth_request": 18108,
 }
-SERVE = 18107
+SERVE = 18109
 
 LUA = """
 wrk.method = "POST"
@@ -160,7 +162,9 @@ def run(args):
         for name, check in {
             "bare": "bare",
             "bare again": "bare",
+            "no-op layer": "no-op",
             "layer": "layer",
+            "layer around the router": "around",
             "axum-client-ip + HashSet": "client-ip",
         }.items():
             start(service, check, PORTS[name])
@@ -300,7 +304,7 @@ def plot(rows):
     for number, name in enumerate(names):
         middle, low, high = throughput[name]
         y = top + step * number + step // 2
-        colour = "#2a6f97" if name in ("layer", "bare again") else "#a0a0a0"
+        colour = "#2a6f97" if name.startswith("layer") else "#a0a0a0"
         parts += [
             f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{name}</text>',
             f'<rect x="{left}" y="{y - 9}" width="{at(middle) - left:.1f}" height="18" fill="{colour}"/>',

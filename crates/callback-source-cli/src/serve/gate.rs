@@ -4,7 +4,7 @@
 //! connections whose client has kept the server waiting for a second are closed, so that slow clients
 //! can delay others by about that, and never lock them out.
 
-use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -80,7 +80,7 @@ impl Acceptor {
             () = self.accept(&listener) => {}
             () = stopping => {}
         }
-        self.accept_queued(&listener).await;
+        self.accept_queued(&listener);
         drop(listener);
         while self.connections.join_next().await.is_some() {}
     }
@@ -98,15 +98,12 @@ impl Acceptor {
     }
 
     /// What the system has accepted already is not to be reset.
-    async fn accept_queued(&mut self, listener: &Listener) {
+    fn accept_queued(&mut self, listener: &Listener) {
         while let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-                Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
-                Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
-            });
-            match accepted.await {
-                Some(accepted) => self.serve(accepted, place),
-                None => return,
+            match listener.accept_queued() {
+                Ok(accepted) => self.serve(accepted, place),
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => return,
             }
         }
     }

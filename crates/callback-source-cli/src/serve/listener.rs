@@ -9,7 +9,7 @@ use std::{
 use callback_source::verify::TrustedProxies;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::proxy_header::{Proxy, ProxyHeaders};
@@ -51,6 +51,8 @@ pub(super) struct Arrived {
 pub(super) enum Listener {
     Tcp {
         listener: TcpListener,
+        /// The same socket, for [`Listener::accept_queued`].
+        queue: std::net::TcpListener,
         trusted: TrustedProxies,
         headers: Option<ProxyHeaders>,
     },
@@ -86,13 +88,19 @@ impl Listener {
     }
 
     async fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
-        let listener = TcpListener::bind(address).await;
+        let bound = async {
+            let queue = TcpListener::bind(address).await?.into_std()?;
+            let listener = TcpListener::from_std(queue.try_clone()?)?;
+            Ok((listener, queue))
+        };
+        let (listener, queue) = bound.await.map_err(|cause| Error::Listen {
+            address: address.to_string(),
+            cause,
+        })?;
         let trusted = proxies.trusted;
         Ok(Self::Tcp {
-            listener: listener.map_err(|cause| Error::Listen {
-                address: address.to_string(),
-                cause,
-            })?,
+            listener,
+            queue,
             headers: proxies.protocol.then(|| ProxyHeaders::new(trusted.clone())),
             trusted,
         })
@@ -111,33 +119,71 @@ impl Listener {
     }
 
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
-        match self {
+        Poll::Ready(Ok(match self {
             Self::Tcp {
                 listener,
                 trusted,
                 headers,
+                ..
             } => {
                 let (stream, client) = ready!(listener.poll_accept(cx))?;
-                // Small responses, and nothing to wait for.
-                let _ = stream.set_nodelay(true);
-                Poll::Ready(Ok(Arrived {
-                    stream: Box::new(stream),
-                    peer: Peer::Address {
-                        client,
-                        proxied: trusted.contains(client.ip()),
-                    },
-                    proxy: headers.as_ref().and_then(|headers| headers.of(client)),
-                }))
+                Arrived::tcp(stream, client, trusted, headers.as_ref())
             }
             #[cfg(unix)]
-            Self::Unix(file) => {
-                let stream = ready!(file.poll_accept(cx))?;
-                Poll::Ready(Ok(Arrived {
-                    stream: Box::new(stream),
-                    peer: Peer::Socket,
-                    proxy: None,
-                }))
+            Self::Unix(file) => Arrived::unix(ready!(file.poll_accept(cx))?),
+        }))
+    }
+
+    /// A connection that the system has accepted already; `WouldBlock` if there is none. Polling cannot tell:
+    /// it does not ask the system before tokio was told of a connection, or once a task has used up its turn.
+    pub(super) fn accept_queued(&self) -> io::Result<Arrived> {
+        Ok(match self {
+            Self::Tcp {
+                queue,
+                trusted,
+                headers,
+                ..
+            } => {
+                let (stream, client) = queue.accept()?;
+                stream.set_nonblocking(true)?;
+                Arrived::tcp(
+                    TcpStream::from_std(stream)?,
+                    client,
+                    trusted,
+                    headers.as_ref(),
+                )
             }
+            #[cfg(unix)]
+            Self::Unix(file) => Arrived::unix(file.accept_queued()?),
+        })
+    }
+}
+
+impl Arrived {
+    fn tcp(
+        stream: TcpStream,
+        client: SocketAddr,
+        trusted: &TrustedProxies,
+        headers: Option<&ProxyHeaders>,
+    ) -> Self {
+        // Small responses, and nothing to wait for.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream: Box::new(stream),
+            peer: Peer::Address {
+                client,
+                proxied: trusted.contains(client.ip()),
+            },
+            proxy: headers.and_then(|headers| headers.of(client)),
+        }
+    }
+
+    #[cfg(unix)]
+    fn unix(stream: tokio::net::UnixStream) -> Self {
+        Self {
+            stream: Box::new(stream),
+            peer: Peer::Socket,
+            proxy: None,
         }
     }
 }
@@ -161,6 +207,7 @@ mod unix {
     #[derive(Debug)]
     pub(in crate::serve) struct SocketFile {
         listener: UnixListener,
+        queue: StdListener,
         path: PathBuf,
         /// Device and number, to tell it from one that another process put in its place.
         id: Option<(u64, u64)>,
@@ -177,7 +224,8 @@ mod unix {
             }?;
             listener.set_nonblocking(true)?;
             Ok(Self {
-                listener: UnixListener::from_std(listener)?,
+                listener: UnixListener::from_std(listener.try_clone()?)?,
+                queue: listener,
                 path: path.to_owned(),
                 id: id(path),
             })
@@ -190,6 +238,12 @@ mod unix {
         pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
             let accepted = self.listener.poll_accept(cx);
             accepted.map(|accepted| accepted.map(|(stream, _)| stream))
+        }
+
+        pub(super) fn accept_queued(&self) -> io::Result<UnixStream> {
+            let (stream, _) = self.queue.accept()?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
         }
     }
 
@@ -220,5 +274,49 @@ mod unix {
     fn id(path: &Path) -> Option<(u64, u64)> {
         let found = fs::symlink_metadata(path).ok()?;
         Some((found.dev(), found.ino()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without an `await` in between, in which tokio could be told of the connections.
+    fn takes_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
+        let empty = listener.accept_queued().map_err(|error| error.kind());
+        assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));
+        // More than tokio takes at one go.
+        for _ in 0..200 {
+            connect();
+            assert!(listener.accept_queued().is_ok());
+        }
+        connect();
+        connect();
+        assert!(listener.accept_queued().is_ok() && listener.accept_queued().is_ok());
+        assert!(listener.accept_queued().is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_are_taken_before_tokio_was_told_of_them() {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind_plain(address).await.unwrap();
+        let Listener::Tcp { queue, .. } = &listener else {
+            panic!("it is TCP");
+        };
+        let address = queue.local_addr().unwrap();
+        takes_all_that_are_queued(&listener, || {
+            std::net::TcpStream::connect(address).unwrap();
+        });
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn connections_of_a_unix_socket_are_taken_before_tokio_was_told_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = Listener::Unix(unix::SocketFile::bind(&path).unwrap());
+        takes_all_that_are_queued(&listener, || {
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
+        });
     }
 }

@@ -168,6 +168,8 @@ mod verdicts {
         assert_eq!(allowed.host(), None);
         assert!(set.verdict("10.1.2.3".parse().unwrap(), far).is_allowed());
         assert!(!set.verdict("10.2.2.3".parse().unwrap(), far).is_allowed());
+        let sorted: Vec<_> = set.networks().collect();
+        assert_eq!(sorted, [networks[1], networks[0]]);
     }
 
     #[test]
