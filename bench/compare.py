@@ -6,8 +6,8 @@
     compare.py plot          writes compare.svg from compare.csv
     compare.py instructions  counts the instructions of the whole process per request
 
-Every round loads each in turn, from another one on in each round, so that what else the machine does
-falls on all of them alike; a ratio is to the bare route of the same round.
+Every round loads each in turn, in an order by chance, so that what else the machine does, and what the
+one before left behind, falls on all of them alike; a ratio is to the bare route of the same round.
 """
 
 import argparse
@@ -199,8 +199,8 @@ def run(args):
             out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
             names = list(PORTS)
             for number in range(args.rounds):
-                first = number % len(names)
-                for name in names[first:] + names[:first]:
+                random.Random(number).shuffle(names)
+                for name in names:
                     out.writerow([number, name, *load(script, PORTS[name], args.seconds)])
                 file.flush()
                 print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
