@@ -11,7 +11,7 @@ use std::{
 };
 
 use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
-use tokio::{io::AsyncReadExt, time::Instant};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::listener::{Peer, Stream};
@@ -51,29 +51,25 @@ impl Proxy {
     /// Reads the header: the client, or the proxy where it speaks for itself, and what was read behind
     /// it.
     pub(super) async fn header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
-        let mut ahead = Vec::with_capacity(USUAL_LENGTH);
-        loop {
-            match Header::parse(&ahead) {
-                Ok(Some(header)) => {
-                    ahead.drain(..header.length());
-                    let peer = Peer::Address {
-                        client: header.client().unwrap_or(self.peer),
-                        proxied: true,
-                    };
-                    return Ok((peer, ahead));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.tell(&error.to_string());
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-                }
+        let mut ahead = Vec::new();
+        match Header::read(stream, &mut ahead).await {
+            Ok(Ok(header)) => {
+                let peer = Peer::Address {
+                    client: header.client().unwrap_or(self.peer),
+                    proxied: true,
+                };
+                Ok((peer, ahead))
             }
-            if stream.read_buf(&mut ahead).await? == 0 {
+            Ok(Err(error)) => {
+                self.tell(&error.to_string());
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+            Err(error) => {
                 // Some load balancers look whether the port is open.
-                if !ahead.is_empty() {
+                if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
                     self.tell("the PROXY protocol header broke off");
                 }
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                Err(error)
             }
         }
     }
@@ -91,6 +87,4 @@ impl Proxy {
     }
 }
 
-/// One segment holds all but the oddest headers.
-const USUAL_LENGTH: usize = 512;
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);

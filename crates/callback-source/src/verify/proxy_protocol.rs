@@ -246,21 +246,13 @@ async fn read_header(
     io: &mut (impl AsyncRead + Unpin),
     required: bool,
 ) -> Result<(Option<Header>, Vec<u8>), Unread> {
-    let mut ahead = Vec::with_capacity(USUAL_LENGTH);
-    loop {
-        match Header::parse(&ahead) {
-            Ok(Some(header)) => {
-                ahead.drain(..header.len);
-                return Ok((Some(header), ahead));
-            }
-            Ok(None) => {}
-            Err(HeaderError::Missing) if !required => return Ok((None, ahead)),
-            Err(error) => return Err(Unread::Header(error)),
-        }
+    let mut ahead = Vec::new();
+    match Header::read(io, &mut ahead).await {
+        Ok(Ok(header)) => Ok((Some(header), ahead)),
+        Ok(Err(HeaderError::Missing)) if !required => Ok((None, ahead)),
+        Ok(Err(error)) => Err(Unread::Header(error)),
         // Where the connection breaks is no different from where it ends.
-        if io.read_buf(&mut ahead).await.unwrap_or(0) == 0 {
-            return Err(Unread::Closed(ahead.len()));
-        }
+        Err(_) => Err(Unread::Closed(ahead.len())),
     }
 }
 
@@ -302,6 +294,36 @@ impl Header {
             return Ok(None);
         }
         Err(HeaderError::Missing)
+    }
+
+    /// Reads the header from the start of a connection, for servers that are not axum's. What came
+    /// behind it is in `ahead` then; where there is no header, all that was read is.
+    ///
+    /// What `ahead` holds at first counts as read from it. There is no time limit: whoever trusts a
+    /// proxy that may fall silent sets one around it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection; one that ends before the header does is an
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). Within, those of [`parse`](Self::parse).
+    pub async fn read(
+        io: &mut (impl AsyncRead + Unpin),
+        ahead: &mut Vec<u8>,
+    ) -> io::Result<Result<Self, HeaderError>> {
+        ahead.reserve(USUAL_LENGTH);
+        loop {
+            match Self::parse(ahead) {
+                Ok(Some(header)) => {
+                    ahead.drain(..header.len);
+                    return Ok(Ok(header));
+                }
+                Ok(None) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+            if io.read_buf(ahead).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     // The parsers get whole headers only: what is cut off, and where it ends, is decided here.

@@ -385,6 +385,16 @@ impl World {
         io.read_exact(&mut read).await.unwrap();
         (peer, read)
     }
+
+    /// How long it takes until the listener has closed a connection, which it must not hand on.
+    async fn closed_after(&mut self, far: &mut DuplexStream) -> Duration {
+        let start = Instant::now();
+        tokio::select! {
+            _ = self.listener.accept() => panic!("accepted"),
+            closed = is_closed(far) => assert!(closed),
+        }
+        start.elapsed()
+    }
 }
 
 /// Whether the near end is closed.
@@ -471,12 +481,7 @@ async fn a_proxy_without_a_good_header_is_closed() {
     ] {
         let mut world = World::new();
         let mut bad = world.connect(PROXY, sent).await;
-        let start = Instant::now();
-        tokio::select! {
-            _ = world.listener.accept() => panic!("accepted"),
-            closed = is_closed(&mut bad) => assert!(closed),
-        }
-        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(world.closed_after(&mut bad).await, Duration::ZERO);
     }
 }
 
@@ -491,12 +496,7 @@ async fn a_header_that_breaks_off_is_closed() {
         let mut world = World::new();
         let mut bad = world.connect(PROXY, sent).await;
         bad.shutdown().await.unwrap();
-        let start = Instant::now();
-        tokio::select! {
-            _ = world.listener.accept() => panic!("accepted"),
-            closed = is_closed(&mut bad) => assert!(closed),
-        }
-        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(world.closed_after(&mut bad).await, Duration::ZERO);
     }
 }
 
@@ -509,12 +509,7 @@ async fn a_silent_proxy_is_closed_when_its_time_is_up() {
     ] {
         let mut world = World::new();
         let mut silent = world.connect(PROXY, sent).await;
-        let start = Instant::now();
-        tokio::select! {
-            _ = world.listener.accept() => panic!("accepted"),
-            closed = is_closed(&mut silent) => assert!(closed),
-        }
-        assert_eq!(start.elapsed(), HEADER_TIMEOUT);
+        assert_eq!(world.closed_after(&mut silent).await, HEADER_TIMEOUT);
     }
 }
 
@@ -592,10 +587,7 @@ async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
     assert_eq!(world.accept(6).await, (addr(CLIENT), b"POST /".to_vec()));
 
     let mut malformed = world.connect(PROXY, b"PROXY TCP4 x\r\n").await;
-    tokio::select! {
-        _ = world.listener.accept() => panic!("accepted"),
-        closed = is_closed(&mut malformed) => assert!(closed),
-    }
+    world.closed_after(&mut malformed).await;
 }
 
 #[tokio::test]
