@@ -12,10 +12,10 @@
 //!    of its TTL. Linger and stale are independent: either open window admits.
 //! 4. **Denial.** "No such name" or "no such record" for a family that holds addresses is believed once
 //!    another host of the same parent domain gave an answer that is not older than the denial, and is
-//!    unexpired; then the addresses linger and go. For a family that holds none, where nothing can be lost, any unexpired
-//!    answer of another host will do, and for "no such record" one of the same host's other family. An
-//!    unbelieved denial is a failure, and is believed later if what it takes arrives while it is still
-//!    the last word.
+//!    unexpired; then the addresses linger and go. For a family that holds none, where nothing can be
+//!    lost, any unexpired answer of another host will do, and for "no such record" one of the same
+//!    host's other family. An unbelieved denial is a failure, and is believed later if what it takes
+//!    arrives while it is still the last word.
 //! 5. **Families** are independent: a failing AAAA neither drops nor freshens A, and NXDOMAIN speaks for
 //!    the family that was asked for; the other has its own question.
 //! 6. **Given up.** A question that failed for the whole stale window while another host answered no
@@ -262,6 +262,11 @@ impl AllowSet {
         })
     }
 
+    /// When a question is due; `None` if its host is not in the set.
+    pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
+        self.records(question).map(|records| records.due_at)
+    }
+
     /// The next time at which a window ends.
     #[must_use]
     pub fn next_change_at(&self, now: Instant) -> Option<Instant> {
@@ -340,12 +345,16 @@ impl AllowSet {
     }
 
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
-        let host = self.hosts.iter().find(|host| host.name == question.host);
-        host.is_some_and(|host| !host.records[question.family as usize].tried)
+        self.records(question).is_some_and(|records| !records.tried)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    fn records(&self, question: &Question) -> Option<&Records> {
+        let at = self.position(&question.host)?;
+        Some(&self.hosts[at].records[question.family as usize])
     }
 
     fn position(&self, name: &HostName) -> Option<usize> {

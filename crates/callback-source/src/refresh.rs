@@ -145,7 +145,7 @@ impl Refresher {
                     Instant::now(),
                 );
                 let set = self.shared.published.load();
-                if let Some((_, due_at)) = set.questions().find(|(due, _)| *due == question) {
+                if let Some(due_at) = set.due_at(&question) {
                     let wait = due_at.saturating_duration_since(Instant::now());
                     let jitter = MOST_JITTER.min(wait / 10).mul_f64(fastrand::f64());
                     self.delays.insert(question, last_second + jitter);
@@ -161,8 +161,7 @@ impl Refresher {
                         .update(|set, now| set.apply(&question, outcome, now));
                     return;
                 }
-                let due_at = set.questions().find(|(due, _)| *due == question);
-                if let Some((_, due_at)) = due_at {
+                if let Some(due_at) = set.due_at(&question) {
                     let floor_ends = after(asked_at, set.rules().min_ttl);
                     let delay = floor_ends.saturating_duration_since(due_at);
                     let known = self.delays.get(&question).copied().unwrap_or_default();
