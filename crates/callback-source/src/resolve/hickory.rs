@@ -165,19 +165,11 @@ impl Servers {
     }
 
     async fn resolve(&self, question: &Question) -> Result<Answer, ResolveError> {
-        let mut name = Name::from_ascii(question.host.as_str())
-            .map_err(|error| ResolveError::new(ResolveErrorKind::Malformed).with_cause(error))?;
-        name.set_fqdn(true);
-        let mut chain = Chain::new(name, question.family);
+        let mut chain = Chain::new(question)?;
         loop {
             let query = Query::query(chain.name.clone(), record_type(question.family));
-            match self.ask(query).await {
-                Ok(message) => {
-                    if let Some(answer) = chain.follow(&message)? {
-                        return Ok(answer);
-                    }
-                }
-                Err(error) => return Err(chain.fail(error)),
+            if let Some(answer) = chain.take(self.ask(query).await)? {
+                return Ok(answer);
             }
         }
     }
@@ -246,12 +238,24 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(name: Name, family: Family) -> Self {
-        Self {
+    fn new(question: &Question) -> Result<Self, ResolveError> {
+        let mut name = Name::from_ascii(question.host.as_str())
+            .map_err(|error| ResolveError::new(ResolveErrorKind::Malformed).with_cause(error))?;
+        name.set_fqdn(true);
+        Ok(Self {
             name,
-            family,
+            family: question.family,
             ttl: u32::MAX >> 1,
             hops: 0,
+        })
+    }
+
+    /// Goes on with what came of asking for `self.name`. `None`: it has to be asked again, for the
+    /// name that it is now.
+    fn take(&mut self, asked: Result<Message, NetError>) -> Result<Option<Answer>, ResolveError> {
+        match asked {
+            Ok(message) => self.follow(&message),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -332,20 +336,14 @@ pub(crate) fn followed(
 ) -> Option<Result<Answer, ResolveError>> {
     use hickory_resolver::proto::op::DnsResponse;
 
-    let mut name = Name::from_ascii(question.host.as_str()).ok()?;
-    name.set_fqdn(true);
-    let mut chain = Chain::new(name, question.family);
-    for packet in packets {
+    let mut chain = Chain::new(question).ok()?;
+    packets.into_iter().find_map(|packet| {
         let response = DnsResponse::from_buffer(packet).map_err(NetError::from);
         let response = response.and_then(|response| Ok(DnsError::from_response(response)?));
-        match response.map(|response| chain.follow(&response.into_message())) {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(answer))) => return Some(Ok(answer)),
-            Ok(Err(error)) => return Some(Err(error)),
-            Err(error) => return Some(Err(chain.fail(error))),
-        }
-    }
-    None
+        chain
+            .take(response.map(DnsResponse::into_message))
+            .transpose()
+    })
 }
 
 fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
