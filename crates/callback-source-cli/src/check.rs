@@ -22,7 +22,12 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
             // Whatever DNS says.
-            Err(rejection) => return refused(peer, rejection, hops, args.json),
+            Err(rejection) => {
+                let text = rejection.to_string();
+                print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;
+                output::say("note", text);
+                return Ok(Outcome::No);
+            }
         }
     }
     let list = report::asked_once(config)?;
@@ -34,20 +39,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
         .iter()
         .map(|peer| (*peer, set.verdict(*peer, now)))
         .collect();
-
-    if args.json {
-        let peers = verdicts
-            .iter()
-            .map(|(peer, verdict)| Checked::new(*peer, verdict));
-        output::json(&Report {
-            hops,
-            peers: peers.collect(),
-        })?;
-    } else {
-        let walked = hops.iter().map(Hop::line);
-        let judged = verdicts.iter().map(|(peer, verdict)| line(*peer, verdict));
-        output::data(walked.chain(judged).collect::<String>().as_bytes())?;
-    }
+    print(hops, &verdicts, args.json)?;
 
     let outcome = outcome(verdicts.iter().map(|(_, verdict)| verdict));
     let hosts = set.health(now);
@@ -80,23 +72,20 @@ fn walk(
     })
 }
 
-fn refused(
-    peer: IpAddr,
-    rejection: Rejection,
-    hops: Vec<Hop>,
-    as_json: bool,
-) -> Result<Outcome, Error> {
-    let text = rejection.to_string();
-    let verdict = Verdict::Reject(rejection);
+fn print(hops: Vec<Hop>, verdicts: &[(IpAddr, Verdict)], as_json: bool) -> Result<(), Error> {
     if as_json {
-        let peers = vec![Checked::new(peer, &verdict)];
-        output::json(&Report { hops, peers })?;
+        let peers = verdicts
+            .iter()
+            .map(|(peer, verdict)| Checked::new(*peer, verdict));
+        output::json(&Report {
+            hops,
+            peers: peers.collect(),
+        })
     } else {
-        let walked: String = hops.iter().map(Hop::line).collect();
-        output::data((walked + &line(peer, &verdict)).as_bytes())?;
+        let walked = hops.iter().map(Hop::line);
+        let judged = verdicts.iter().map(|(peer, verdict)| line(*peer, verdict));
+        output::data(walked.chain(judged).collect::<String>().as_bytes())
     }
-    output::say("note", text);
-    Ok(Outcome::No)
 }
 
 fn outcome<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Outcome {
