@@ -8,17 +8,15 @@ use std::{
 
 use callback_source::{
     AllowList, AllowListBuilder, Family, Freshness, HickoryResolver, ResolveErrorKind,
-    allow_set::State, vipps::Environment,
+    allow_set::{FamilyHealth, State},
+    vipps::Environment,
 };
 use integration_tests::{
     merchant::{Merchant, tiny_list},
     name_servers::{Knot, Nsd, Unbound, ZONE, dig, dig_addresses},
     servers, until, within,
 };
-use tokio::{
-    net::UdpSocket,
-    time::{Instant, sleep},
-};
+use tokio::{net::UdpSocket, time::Instant};
 
 #[tokio::test]
 async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -> io::Result<()> {
@@ -59,7 +57,12 @@ async fn a_rotation_behind_a_resolver_reaches_the_layer_as_soon() -> io::Result<
 /// Gives the first host another address, and says how long the list took to admit it.
 async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration> {
     // At different times of a second and of the TTL.
-    sleep(Duration::from_millis(330) * u32::from(round)).await;
+    let age = Duration::from_millis(330) * u32::from(round);
+    until(|| {
+        let held = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
+        held.is_some_and(|at| age <= at.elapsed())
+    })
+    .await;
     let (seconds, new) = (TTL.as_secs(), new(round));
     let change = format!(
         "update delete callback-1.{ZONE}. A\nupdate add callback-1.{ZONE}. {seconds} A {new}"
@@ -373,9 +376,14 @@ fn all_are(list: &AllowList, state: State) -> bool {
 }
 
 fn state(list: &AllowList, name: &str) -> Option<State> {
+    of(list, name).map(|of| of.state)
+}
+
+/// How the question for a host's IPv4 addresses is doing.
+fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
     let health = list.health();
     let host = health.iter().find(|host| host.host.as_str() == name)?;
-    Some(host.families[Family::V4 as usize].state)
+    Some(host.families[Family::V4 as usize].clone())
 }
 
 /// Of each record, and the least one of the list under test.
