@@ -1,11 +1,13 @@
 //! A host name that is fit to be asked for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
+
+use smol_str::SmolStr;
 
 /// A fully qualified host name of a callback server, such as `callback-1.vipps.no`.
 ///
 /// Kept in lower case and without the trailing dot; it is always asked for as an absolute name, so
-/// no search list can turn it into something else. Cloning is one reference count.
+/// no search list can turn it into something else. Cloning allocates nothing.
 ///
 /// ```
 /// use callback_source::HostName;
@@ -16,7 +18,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 /// # Ok::<_, callback_source::HostNameError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostName(Arc<str>);
+pub struct HostName(SmolStr);
 
 impl HostName {
     /// The name in lower case, without the trailing dot.

@@ -60,8 +60,13 @@ impl Index {
         }
     }
 
-    /// Whether every host is known for a family, so that "not listed" can be said.
-    pub(crate) fn is_known(&self, family: Family, now: Instant) -> bool {
+    /// Whether every host is known for the family of a peer, whose address must be in canonical form,
+    /// so that "not listed" can be said.
+    pub(crate) fn is_known(&self, peer: IpAddr, now: Instant) -> bool {
+        let family = match peer {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
         self.known[family as usize].contains(now)
     }
 
