@@ -594,20 +594,20 @@ impl AllowSet {
 
     /// Rule 4: makes the order in which the answers of one round arrive irrelevant.
     fn believe_late(&mut self, now: Instant, notices: &mut Vec<Notice>) {
-        for at in 0..self.hosts.len() {
+        // All are judged before one is acted on: it must not matter which host is named first.
+        let mut believed = Vec::new();
+        for (at, host) in self.hosts.iter().enumerate() {
             for family in Family::ALL {
-                let failing = self.hosts[at].records[family as usize].failing.clone();
-                if let Some(Failing {
-                    error,
-                    at: denied_at,
-                    ..
-                }) = failing
-                    && error.is_denial()
-                    && self.believes(at, family, &error, denied_at, now)
+                if let Some(failing) = &host.records[family as usize].failing
+                    && failing.error.is_denial()
+                    && self.believes(at, family, &failing.error, failing.at, now)
                 {
-                    self.denied(at, family, &error, denied_at, now, notices);
+                    believed.push((at, family, failing.error.clone(), failing.at));
                 }
             }
+        }
+        for (at, family, error, denied_at) in believed {
+            self.denied(at, family, &error, denied_at, now, notices);
         }
     }
 

@@ -578,6 +578,32 @@ mod denials {
     }
 
     #[test]
+    fn which_host_is_named_first_does_not_decide_which_denials_are_believed_late() {
+        for (long, short) in [(0, 1), (1, 0)] {
+            let mut world = World::with(
+                2,
+                Rules {
+                    stale_for: SECOND,
+                    ..Rules::default()
+                },
+            );
+            world.answer(long, Family::V4, 60, &["20.0.0.1"]);
+            world.answer(short, Family::V4, 10, &["20.0.1.1"]);
+            world.at(5 * SECOND);
+            world.fail(long, Family::V4, ResolveErrorKind::NxDomain);
+            world.fail(short, Family::V4, ResolveErrorKind::NxDomain);
+            assert_eq!(world.state(long, Family::V4), State::Failing);
+            assert_eq!(world.state(short, Family::V4), State::Failing);
+
+            // It bears out the denial of what the other holds, which bears out the one of what is over here.
+            world.at(20 * SECOND);
+            world.answer(short, Family::V6, 60, &["2a01:111::1"]);
+            assert_eq!(world.state(long, Family::V4), State::Denied);
+            assert_eq!(world.state(short, Family::V4), State::Denied);
+        }
+    }
+
+    #[test]
     fn a_host_of_another_zone_bears_out_no_denial() {
         let now = Instant::now();
         let hosts = ["a.vipps.test", "b.vipps.test", "out.adyen.test"];
