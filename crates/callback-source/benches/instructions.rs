@@ -49,27 +49,27 @@ fn ask(
 }
 
 #[library_benchmark(setup = ask_addresses)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(122))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(120))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(160))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(158))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(122))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(120))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(160))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(158))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(126))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(126))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(164))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(163))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(126))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(126))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(164))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(163))]
 fn addresses(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
 
 #[library_benchmark(setup = ask_networks)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(161))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(159))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(195))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(193))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(161))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(159))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(195))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(193))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(150))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(153))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(185))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(189))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(150))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(153))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(185))]
+#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(189))]
 fn networks(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
@@ -106,12 +106,12 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 
 // These limits leave 5 % of what the layer adds.
 #[library_benchmark(setup = call)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_004))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_619))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_047))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_662))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_977))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_591))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_624))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_052))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_667))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_597))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
@@ -140,7 +140,7 @@ fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
 
 // A thousand refusals of a thousand peers, when the log has told of enough of them.
 #[library_benchmark(setup = strangers)]
-#[bench::of_strangers(config = limit(4_030_048))]
+#[bench::of_strangers(config = limit(4_030_655))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
@@ -164,7 +164,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
 #[library_benchmark(setup = router)]
 #[bench::bare(args = (support::bare), config = limit(6_657))]
 #[bench::route_no_op(args = (support::route_no_op), config = limit(7_082))]
-#[bench::route(args = (support::route_verified), config = limit(8_584))]
+#[bench::route(args = (support::route_verified), config = limit(8_588))]
 fn axum_router(
     (router, request): (&'static mut Router, Request<axum::body::Body>),
 ) -> Response<axum::body::Body> {
@@ -180,7 +180,7 @@ fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
 }
 
 #[library_benchmark(setup = around)]
-#[bench::router(config = limit(7_551))]
+#[bench::router(config = limit(7_554))]
 fn axum_around(
     (service, request): (&'static mut support::Around, Request<axum::body::Body>),
 ) -> Response<axum::body::Body> {
@@ -218,7 +218,7 @@ library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
 
 // All that the task does besides asking: ten hosts, two families, three addresses each.
 #[library_benchmark]
-#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_105_839))]
+#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_113_336))]
 fn round(mut round: support::Round) -> support::Round {
     round.run();
     round

@@ -189,33 +189,24 @@ impl AllowSet {
     /// Whether a peer may call.
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
         let peer = peer.to_canonical();
-        match self.index.find(peer, now) {
-            Some(row) => Verdict::Allow(Allowed {
+        if let Some(row) = self.index.find(peer, now) {
+            return Verdict::Allow(Allowed {
                 peer,
                 source: Source::Host(row.host.clone()),
                 freshness: row.freshness,
                 since: row.since,
-            }),
-            None if self.networks.is_empty() => self.unlisted(peer, now),
-            None => self.by_network(peer, now),
+            });
         }
-    }
-
-    // Apart, so that others save and restore no registers for it.
-    #[inline(never)]
-    fn by_network(&self, peer: IpAddr, now: Instant) -> Verdict {
-        match self.networks.find(peer) {
-            Some(network) => Verdict::Allow(Allowed {
+        if !self.networks.is_empty()
+            && let Some(network) = self.networks.find(peer)
+        {
+            return Verdict::Allow(Allowed {
                 peer,
                 source: Source::Network(network),
                 freshness: Freshness::Static,
                 since: self.networks_since,
-            }),
-            None => self.unlisted(peer, now),
+            });
         }
-    }
-
-    fn unlisted(&self, peer: IpAddr, now: Instant) -> Verdict {
         let kind = if self.index.is_known(peer, now) {
             RejectionKind::NotListed
         } else {

@@ -297,10 +297,12 @@ impl Header {
     }
 
     /// Reads the header from the start of a connection, for servers that are not axum's. What came
-    /// behind it is in `ahead` then; where there is no header, all that was read is.
+    /// behind it is in `ahead` then; what `ahead` holds at first counts as read already.
     ///
-    /// What `ahead` holds at first counts as read from it. There is no time limit: whoever trusts a
-    /// proxy that may fall silent sets one around it.
+    /// Only for connections whose peer is one of the [`TrustedProxies`]: anybody else would name whom he
+    /// likes. A connection without a good header has to be closed; one that ends with nothing in
+    /// `ahead` was a look at whether the port is open. There is no time limit: set one around it, since a
+    /// proxy can fall silent.
     ///
     /// # Errors
     ///

@@ -591,6 +591,31 @@ async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
 }
 
 #[tokio::test]
+async fn a_header_is_read_for_other_servers_and_what_comes_behind_it_is_left() {
+    let at = V1.len() - 9;
+    for (ahead, sent) in [
+        (&b""[..], [V1, b"POST /"].concat()),
+        (&V1[..at], [&V1[at..], b"POST /"].concat()),
+        (&[V1, b"POST /"].concat(), Vec::new()),
+    ] {
+        let mut ahead = ahead.to_vec();
+        let header = Header::read(&mut &sent[..], &mut ahead).await.unwrap();
+        assert_eq!(header.unwrap().client(), Some(addr(CLIENT)));
+        assert_eq!(ahead, b"POST /");
+    }
+
+    let mut ahead = Vec::new();
+    let none = Header::read(&mut &b"POST /"[..], &mut ahead).await.unwrap();
+    assert_eq!(none.unwrap_err(), Missing);
+    for ended in [&b""[..], &V1[..at]] {
+        let mut ahead = Vec::new();
+        let error = Header::read(&mut &ended[..], &mut ahead).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(ahead, ended);
+    }
+}
+
+#[tokio::test]
 async fn what_is_written_reaches_the_other_side_and_so_does_the_end() {
     let (near, mut far) = duplex(64);
     let mut stream = ProxiedStream::new(BufWriter::new(near), Vec::new());
