@@ -6,8 +6,9 @@
     compare.py plot          writes compare.svg from compare.csv
     compare.py instructions  counts the instructions of the whole process per request
 
-Every round loads each in turn, in an order by chance, so that what else the machine does, and what the
-one before left behind, falls on all of them alike; a ratio is to the bare route of the same round.
+Every round starts each anew and loads it, in an order by chance, so that what else the machine does, what
+the one before left behind, and where a process happens to lie in memory falls on all of them alike; a ratio
+is to the bare route of the same round.
 """
 
 import argparse
@@ -39,14 +40,26 @@ PORTS = {
     "bare": 18100,
     "bare again": 18101,
     "no-op layer": 18102,
-    "layer": 18103,
-    "layer around the router": 18104,
-    "axum-client-ip + HashSet": 18105,
-    "nginx allow/deny": 18106,
-    "Caddy remote_ip": 18107,
-    "nginx auth_request": 18108,
+    "least check": 18103,
+    "layer": 18104,
+    "layer around the router": 18105,
+    "axum-client-ip + HashSet": 18106,
+    "nginx allow/deny": 18107,
+    "Caddy remote_ip": 18108,
+    "nginx auth_request": 18109,
 }
-SERVE = 18109
+SERVE = 18110
+
+# What the process of a service is told to be.
+CHECKS = {
+    "bare": "bare",
+    "bare again": "bare",
+    "no-op layer": "no-op",
+    "least check": "least",
+    "layer": "layer",
+    "layer around the router": "around",
+    "axum-client-ip + HashSet": "client-ip",
+}
 
 LUA = """
 wrk.method = "POST"
@@ -153,57 +166,64 @@ def run(args):
     cli = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "callback-source-cli"]
     subprocess.run(cli, cwd=ROOT, check=True)
     command = target(ROOT) / "release" / "callback-source"
-    with contextlib.ExitStack() as stack:
-        for port in [*PORTS.values(), SERVE]:
-            free(port)
-        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    for port in [*PORTS.values(), SERVE]:
+        free(port)
+    # Under its name when it is whole.
+    part = args.csv.with_suffix(".part")
+    with tempfile.TemporaryDirectory() as scratch, part.open("w", newline="") as file:
+        scratch = pathlib.Path(scratch)
         scratch.chmod(0o755)
-        start = lambda *line, **env: stack.enter_context(running(line, env))
-        for name, check in {
-            "bare": "bare",
-            "bare again": "bare",
-            "no-op layer": "no-op",
-            "layer": "layer",
-            "layer around the router": "around",
-            "axum-client-ip + HashSet": "client-ip",
-        }.items():
-            start(service, check, PORTS[name])
-        start(
+        write_files(scratch)
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
+        names = list(PORTS)
+        for number in range(args.rounds):
+            random.Random(number).shuffle(names)
+            for name in names:
+                with contextlib.ExitStack() as stack:
+                    start(stack, name, service, command, scratch)
+                    status = post(PORTS[name])
+                    assert status == 200, f"{name}: {status}"
+                    load(scratch, PORTS[name], 1)
+                    out.writerow([number, name, *load(scratch, PORTS[name], args.seconds)])
+            file.flush()
+            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+    part.replace(args.csv)
+
+
+def write_files(scratch):
+    (scratch / "post.lua").write_text(LUA)
+    listed = [f"20.0.{at}.7" for at in range(15)] + ["127.0.0.1"]
+    (scratch / "nginx.conf").write_text(NGINX.format(
+        dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],
+        auth=PORTS["nginx auth_request"], rules=" ".join(f"allow {address};" for address in listed),
+    ))
+    (scratch / "Caddyfile").write_text(CADDY.format(
+        port=PORTS["Caddy remote_ip"], bare=PORTS["bare"], listed=" ".join(listed)))
+
+
+def start(stack, name, service, command, scratch):
+    """Starts a service with what stands before and behind it, and waits until they listen."""
+    run = lambda *line, **env: stack.enter_context(running(line, env))
+    proxied = name not in CHECKS
+    behind = "bare" if proxied else name
+    run(service, CHECKS[behind], PORTS[behind])
+    ports = {PORTS[behind], PORTS[name]}
+    if name == "nginx auth_request":
+        run(
             command, "serve", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
             # It is never asked for what decides here.
             "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",
         )
-        listed = [f"20.0.{at}.7" for at in range(15)] + ["127.0.0.1"]
-        nginx = scratch / "nginx.conf"
-        nginx.write_text(NGINX.format(
-            dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],
-            auth=PORTS["nginx auth_request"], rules=" ".join(f"allow {address};" for address in listed),
-        ))
-        start("nginx", "-c", nginx)
-        caddy = scratch / "Caddyfile"
-        caddy.write_text(CADDY.format(
-            port=PORTS["Caddy remote_ip"], bare=PORTS["bare"], listed=" ".join(listed)))
-        start("caddy", "run", "--config", caddy, "--adapter", "caddyfile",
-              GOMAXPROCS="1", XDG_DATA_HOME=str(scratch), XDG_CONFIG_HOME=str(scratch))
-        script = scratch / "post.lua"
-        script.write_text(LUA)
-        for port in [*PORTS.values(), SERVE]:
-            wait_for(port)
-        for name, port in PORTS.items():
-            status = post(port)
-            assert status == 200, f"{name}: {status}"
-            load(script, port, 1)
-        with args.csv.open("w", newline="") as file:
-            out = csv.writer(file, lineterminator="\n")
-            out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
-            names = list(PORTS)
-            for number in range(args.rounds):
-                random.Random(number).shuffle(names)
-                for name in names:
-                    out.writerow([number, name, *load(script, PORTS[name], args.seconds)])
-                file.flush()
-                print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+        ports.add(SERVE)
+    if name.startswith("nginx"):
+        run("nginx", "-c", scratch / "nginx.conf")
+    if name.startswith("Caddy"):
+        run("caddy", "run", "--config", scratch / "Caddyfile", "--adapter", "caddyfile",
+            GOMAXPROCS="1", XDG_DATA_HOME=str(scratch), XDG_CONFIG_HOME=str(scratch))
+    for port in ports:
+        wait_for(port)
 
 
 @contextlib.contextmanager
@@ -246,7 +266,8 @@ def post(port):
     return response.status
 
 
-def load(script, port, seconds):
+def load(scratch, port, seconds):
+    script = scratch / "post.lua"
     wrk = subprocess.run(
         ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{port}{PATH}"],
         capture_output=True, text=True, check=True, preexec_fn=lambda: pin(1))
@@ -259,28 +280,34 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def ratios(rows, column):
-    """By service: the ratio to the bare route of the same round, its median and 95 % interval."""
+def paired(rows, column):
+    """By service: the ratios to the bare route of the same round."""
     value = {(row["round"], row["service"]): float(row[column]) for row in rows}
     rounds = sorted({row["round"] for row in rows}, key=int)
+    return {name: [value[at, name] / value[at, "bare"] for at in rounds] for name in PORTS}
+
+
+def ratios(rows, column):
+    """By service: the median of the ratios and its 95 % interval."""
     result = {}
-    for name in PORTS:
-        paired = [value[at, name] / value[at, "bare"] for at in rounds]
+    for name, of in paired(rows, column).items():
         chance = random.Random(1)
-        medians = sorted(statistics.median(chance.choices(paired, k=len(paired))) for _ in range(10_000))
-        result[name] = statistics.median(paired), medians[250], medians[-251]
+        medians = sorted(statistics.median(chance.choices(of, k=len(of))) for _ in range(10_000))
+        result[name] = statistics.median(of), medians[250], medians[-251]
     return result
 
 
 def table(rows):
     throughput, p99 = ratios(rows, "requests_per_second"), ratios(rows, "p99_us")
+    rounds = paired(rows, "requests_per_second")
     errors = {name: sum(int(row["errors"]) for row in rows if row["service"] == name) for name in PORTS}
-    print("| | requests/s | throughput [95 %] | p99 | p99 [95 %] | errors |\n|---|---|---|---|---|---|")
+    print("| | requests/s | throughput [95 %] | single rounds | p99 | p99 [95 %] | errors |\n|---|---|---|---|---|---|---|")
     for name in PORTS:
         mine = [row for row in rows if row["service"] == name]
         median = lambda column: statistics.median(float(row[column]) for row in mine)
         ratio = lambda of: "{:.3f} [{:.3f}, {:.3f}]".format(*of[name])
         print(f"| {name} | {median('requests_per_second'):,.0f} | {ratio(throughput)} "
+              f"| {min(rounds[name]):.3f} to {max(rounds[name]):.3f} "
               f"| {median('p99_us') / 1000:.2f} ms | {ratio(p99)} | {errors[name]} |")
 
 
@@ -318,7 +345,7 @@ def instructions():
     """Callgrind's count of 5,000 requests less that of 1,000, so that the start does not count."""
     service = build()
     bare = None
-    for check in ("bare", "no-op", "layer", "around", "client-ip"):
+    for check in ("bare", "no-op", "least", "layer", "around", "client-ip"):
         few, many = (collected(service, check, requests) for requests in (1_000, 5_000))
         each = (many - few) / 4_000
         bare = bare or each
