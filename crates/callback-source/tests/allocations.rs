@@ -115,9 +115,9 @@ fn a_list_of_ten_hosts_is_small() {
     assert!(set.is_ready(Instant::now()));
     let mut published = None;
     let of_set = measure(|| published = Some(AllowSet::clone(&set)));
-    assert!(of_set.bytes_current < 20 << 10, "{of_set:?}");
+    assert!(of_set.bytes_current < 21 << 10, "{of_set:?}");
     // Two such sets, two caches of moka's with channels of a fixed size (27 KiB each), and the task.
-    assert!(made.bytes_current < 170 << 10, "{made:?}");
+    assert!(made.bytes_current < 177 << 10, "{made:?}");
 }
 
 fn count(work: impl FnOnce()) -> u64 {
