@@ -168,14 +168,11 @@ def run(args):
     command = target(ROOT) / "release" / "callback-source"
     for port in [*PORTS.values(), SERVE]:
         free(port)
-    # Under its name when it is whole.
-    part = args.csv.with_suffix(".part")
-    with tempfile.TemporaryDirectory() as scratch, part.open("w", newline="") as file:
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         scratch.chmod(0o755)
         write_files(scratch)
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
         names = list(PORTS)
         for number in range(args.rounds):
             random.Random(number).shuffle(names)
@@ -185,10 +182,13 @@ def run(args):
                     status = post(PORTS[name])
                     assert status == 200, f"{name}: {status}"
                     load(scratch, PORTS[name], 1)
-                    out.writerow([number, name, *load(scratch, PORTS[name], args.seconds)])
-            file.flush()
+                    rows.append([number, name, *load(scratch, PORTS[name], args.seconds)])
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-    part.replace(args.csv)
+    # Only when it is whole: a run that broke off leaves the last one's.
+    with args.csv.open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
+        out.writerows(rows)
 
 
 def write_files(scratch):
@@ -345,7 +345,7 @@ def instructions():
     """Callgrind's count of 5,000 requests less that of 1,000, so that the start does not count."""
     service = build()
     bare = None
-    for check in ("bare", "no-op", "least", "layer", "around", "client-ip"):
+    for check in dict.fromkeys(CHECKS.values()):
         few, many = (collected(service, check, requests) for requests in (1_000, 5_000))
         each = (many - few) / 4_000
         bare = bare or each
