@@ -24,8 +24,8 @@ use integration_tests::{
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-const HOST: &str = "callback-1.example";
-const OTHER: &str = "callback-2.example";
+const HOST: &str = "callback-1.psp.example";
+const OTHER: &str = "callback-2.psp.example";
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
@@ -98,8 +98,12 @@ async fn a_server_that_comes_back_while_it_lingers_is_never_refused() -> io::Res
 async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
-    let list =
-        tiny_list(&["callback-mt-3.example", HOST, "callback-mt-4.example"]).spawn(resolver(&dns));
+    let list = tiny_list(&[
+        "callback-mt-3.psp.example",
+        HOST,
+        "callback-mt-4.psp.example",
+    ])
+    .spawn(resolver(&dns));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
