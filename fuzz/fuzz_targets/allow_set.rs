@@ -33,6 +33,7 @@ struct Windows {
     max_backoff: u8,
     max_addresses: u8,
     max_lingering: u8,
+    question_time_limit: u8,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -168,7 +169,7 @@ fuzz_target!(|input: Input| {
                 let text = fuzzing::saved(&set, now, utc);
                 let mut fresh = empty(hosts, now);
                 assert!(fuzzing::restored(&mut fresh, &text, now, utc));
-                if REFRESH_TIME <= rules.stale_for {
+                if refresh_time(&rules) <= rules.stale_for {
                     assert_eq!(admitted(&fresh, now), before, "restarted");
                 }
                 set = fresh;
@@ -182,7 +183,8 @@ fuzz_target!(|input: Input| {
         }
         model.assert_agrees(&set, now);
     }
-    let over = now + rules.max_ttl + rules.stale_for + rules.linger + Duration::from_secs(10);
+    let held = rules.max_ttl + rules.stale_for.max(refresh_time(&rules));
+    let over = now + held + model.longest_linger() + Duration::from_secs(10);
     assert!(admitted(&set, over).is_empty(), "every window ends");
     model.announced(&set.expire(over));
     assert!(model.announced.values().all(BTreeSet::is_empty));
@@ -200,12 +202,25 @@ impl Input {
         rules.max_backoff = seconds(windows.max_backoff);
         rules.max_addresses = usize::from(windows.max_addresses % 16).max(1);
         rules.max_lingering = windows.max_lingering.into();
+        rules.question_time_limit = seconds(windows.question_time_limit);
         rules.insecure_allow_special_addresses = self.allow_special;
         rules
     }
 }
 
 impl Model {
+    /// How long an address lingers after an answer, or a denial, with this TTL.
+    fn lingers(&self, ttl: Duration) -> Duration {
+        match self.rules.linger.is_zero() {
+            true => Duration::ZERO,
+            false => self.rules.linger.max(ttl + refresh_time(&self.rules)),
+        }
+    }
+
+    fn longest_linger(&self) -> Duration {
+        self.lingers(self.rules.max_ttl)
+    }
+
     fn answered(&mut self, host: usize, question: &Question, answer: &Answer, now: Instant) {
         if answer.addresses().is_empty() {
             self.denied(host, &[question.family], now);
@@ -223,6 +238,7 @@ impl Model {
         }
         let ttl = answer.ttl().clamp(self.rules.min_ttl, self.rules.max_ttl);
         let crowded = self.rules.max_lingering < usize::from(ADDRESSES) * 2;
+        let (lingers, longest) = (self.lingers(ttl), self.longest_linger());
         for ((of, address), bounds) in &mut self.bounds {
             if *of != host
                 || Family::of(*address) != question.family
@@ -235,18 +251,20 @@ impl Model {
                 bounds.surely_until = if crowded {
                     now
                 } else {
-                    now + self.rules.linger
+                    now + lingers
                 };
             }
             if now < bounds.perhaps_until {
-                bounds.perhaps_until = now + self.rules.linger;
+                // A denial before it may have been believed, with a longer TTL.
+                let lingers = bounds.held.map_or(longest, |_| lingers);
+                bounds.perhaps_until = now + lingers;
             }
             bounds.held = Some(false);
         }
         for address in addresses {
             let bounds = Bounds {
                 surely_until: now + ttl + self.rules.stale_for,
-                perhaps_until: now + ttl + self.rules.stale_for.max(REFRESH_TIME),
+                perhaps_until: now + ttl + self.rules.stale_for.max(refresh_time(&self.rules)),
                 held: Some(true),
             };
             self.bounds.insert((host, address), bounds);
@@ -255,6 +273,7 @@ impl Model {
 
     fn denied(&mut self, host: usize, families: &[Family], now: Instant) {
         let crowded = self.rules.max_lingering < usize::from(ADDRESSES) * 2;
+        let longest = self.longest_linger();
         for ((of, address), bounds) in &mut self.bounds {
             if *of != host || !families.contains(&Family::of(*address)) || bounds.held != Some(true)
             {
@@ -267,7 +286,7 @@ impl Model {
             };
             bounds.surely_until = bounds.surely_until.min(lingers);
             // It may be believed as late as at the end of the stale window.
-            bounds.perhaps_until += self.rules.linger;
+            bounds.perhaps_until += longest;
             bounds.held = None;
         }
     }
@@ -275,7 +294,7 @@ impl Model {
     /// A restart forgets failures, so that the last answer gets the time of a refresh.
     fn forget_what_is_uncertain(&mut self, now: Instant) {
         for bounds in self.bounds.values_mut() {
-            if self.rules.stale_for < REFRESH_TIME {
+            if self.rules.stale_for < refresh_time(&self.rules) {
                 bounds.surely_until = bounds.surely_until.min(now);
             }
         }
@@ -396,8 +415,10 @@ const ADDRESSES: u8 = 16;
 /// When the set starts, since the epoch.
 const UTC: Duration = Duration::from_secs(1_780_000_000);
 
-/// An answer counts for this long after its TTL even if nothing is stale for any time.
-const REFRESH_TIME: Duration = Duration::from_millis(6_500);
+/// An answer stays in use for this long after its TTL even if nothing is stale for any time.
+fn refresh_time(rules: &Rules) -> Duration {
+    Duration::from_millis(1_500) + rules.question_time_limit
+}
 
 const KINDS: [ResolveErrorKind; 7] = [
     ResolveErrorKind::NxDomain,

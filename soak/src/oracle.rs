@@ -17,7 +17,8 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::windows::{
-    CALM_AFTER, LINGER, MAX_ADDRESSES, MAX_TTL, MIN_TTL, QUESTION_LIMIT, SLACK, STALE,
+    CALM_AFTER, LINGER, MAX_ADDRESSES, MAX_TTL, MIN_TTL, MOST_LINGER, QUESTION_LIMIT, REFRESH,
+    SLACK, STALE,
 };
 
 /// See the [module docs](self).
@@ -362,6 +363,8 @@ impl State {
     }
 
     fn answered(&mut self, host: usize, family: Family, answer: &Answer, now: Instant) {
+        let ttl = answer.ttl().clamp(MIN_TTL, MAX_TTL);
+        let lingers = LINGER.max(ttl + REFRESH);
         for ((address, of), listed) in &mut self.listed {
             if *of != host
                 || Family::of(*address) != family
@@ -371,10 +374,11 @@ impl State {
                 continue;
             }
             if listed.held == Some(true) && now + SLACK < listed.surely_until {
-                listed.surely_until = now + LINGER;
+                listed.surely_until = now + lingers;
             }
             if now <= listed.perhaps_until {
-                listed.perhaps_until = now + SLACK + LINGER;
+                // A denial before it may have been believed, with a longer TTL.
+                listed.perhaps_until = now + SLACK + MOST_LINGER;
             }
             listed.held = Some(false);
         }
@@ -406,9 +410,10 @@ impl State {
                 continue;
             }
             if listed.held == Some(true) {
-                listed.surely_until = listed.surely_until.min(now + LINGER);
+                let lingers = LINGER.max(MIN_TTL + REFRESH);
+                listed.surely_until = listed.surely_until.min(now + lingers);
                 // It may be believed as late as at the end of the stale window.
-                listed.perhaps_until += LINGER;
+                listed.perhaps_until += MOST_LINGER;
                 listed.held = None;
             }
         }
@@ -450,14 +455,14 @@ impl State {
             Some(InZone::Since(_)) => return false,
             Some(InZone::Left(left)) => *left,
         };
-        if left + QUESTION_LIMIT + SLACK + MAX_TTL + STALE + LINGER < sent {
+        if left + QUESTION_LIMIT + SLACK + MAX_TTL + STALE + MOST_LINGER < sent {
             return true;
         }
         let answering = self.hosts[host].answering_since[Family::of(peer) as usize];
         let (Some(calm), Some(answering)) = (self.calm_since, answering) else {
             return false;
         };
-        left.max(calm).max(answering) + CALM_AFTER + LINGER < sent
+        left.max(calm).max(answering) + CALM_AFTER + MOST_LINGER < sent
     }
 
     fn known_until(&self, now: Instant) -> Option<Instant> {

@@ -20,9 +20,9 @@ use integration_tests::{
 };
 
 /// The host whose A records are at fault.
-const HOST: &str = "callback-1.example";
+const HOST: &str = "callback-1.psp.example";
 /// A host that answers well.
-const OTHER: &str = "callback-2.example";
+const OTHER: &str = "callback-2.psp.example";
 /// What HOST had before the fault.
 const KNOWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 /// What OTHER has.

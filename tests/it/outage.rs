@@ -17,15 +17,15 @@ use http::{Request, StatusCode};
 use integration_tests::{
     dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
     log::Log,
-    merchant::{Merchant, resolver, tiny_list},
+    merchant::{Merchant, host_name, resolver, tiny_list},
     script::{Line, Script},
     until, within,
 };
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-const HOST: &str = "callback-1.example";
-const OTHER: &str = "callback-2.example";
+const HOST: &str = "callback-1.psp.example";
+const OTHER: &str = "callback-2.psp.example";
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
@@ -98,8 +98,12 @@ async fn a_server_that_comes_back_while_it_lingers_is_never_refused() -> io::Res
 async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
-    let list =
-        tiny_list(&["callback-mt-3.example", HOST, "callback-mt-4.example"]).spawn(resolver(&dns));
+    let list = tiny_list(&[
+        "callback-mt-3.psp.example",
+        HOST,
+        "callback-mt-4.psp.example",
+    ])
+    .spawn(resolver(&dns));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
@@ -251,6 +255,64 @@ async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
         .map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));
     assert!(list.verdict(TWO).is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_one_answer_omits_is_admitted_until_the_next_one() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
+    let list = AllowList::builder()
+        .hosts([host_name(HOST)])
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    for step in 0..3 * 60 * 60 * 2 {
+        assert!(list.verdict(TWO).is_allowed(), "after {} s", step / 2);
+        sleep(Duration::from_millis(500)).await;
+        if script.asked(HOST, Family::V4).len() == 2 {
+            script.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
+        }
+    }
+    assert!(script.asked(HOST, Family::V4).len() >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answers_within_the_time_limit_refuse_no_server() {
+    let script = Script::default();
+    let answer = Line::Addresses(vec![ONE], Duration::from_secs(60));
+    let slow = Line::After(Duration::from_secs(10), Box::new(answer));
+    script.line(HOST, Family::V4, slow);
+    let list = tiny_list(&[HOST])
+        .stale_for(Duration::ZERO)
+        .question_time_limit(Duration::from_secs(20))
+        .spawn(script.clone());
+    within(list.ready()).await;
+
+    for second in 0..600 {
+        assert!(list.verdict(ONE).is_allowed(), "after {second} s");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_one_family_is_ready_without_the_other() {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.line(HOST, Family::V6, Line::Never);
+    let list = tiny_list(&[HOST])
+        .only_family(Family::V4)
+        .spawn(script.clone());
+    within(list.ready()).await;
+
+    assert_eq!(script.asked(HOST, Family::V6), []);
+    assert!(list.verdict(ONE).is_allowed());
+    let verdict = list.settled_verdict("2001:db8::1".parse().unwrap()).await;
+    let kind = verdict.rejection().map(|rejection| rejection.kind());
+    assert_eq!(kind, Some(RejectionKind::NotListed));
+    assert_eq!(list.health()[0].families[1].state, State::NotAsked);
+    assert_eq!(script.asked(HOST, Family::V6), []);
 }
 
 #[tokio::test]

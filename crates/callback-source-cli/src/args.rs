@@ -385,6 +385,25 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) allow_special_addresses: bool,
 
+    /// Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are refused,
+    /// unless `--allow` has them
+    #[arg(
+        long,
+        env = "CALLBACK_SOURCE_IPV4_ONLY", hide_env_values = true,
+        value_parser = BoolishValueParser::new(),
+        help_heading = SUPPLY
+    )]
+    pub(crate) ipv4_only: bool,
+
+    /// Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+    #[arg(
+        long,
+        env = "CALLBACK_SOURCE_IPV6_ONLY", hide_env_values = true,
+        value_parser = BoolishValueParser::new(),
+        help_heading = SUPPLY
+    )]
+    pub(crate) ipv6_only: bool,
+
     /// A DNS server, asked in the order given [default: the system's; port 53]
     #[arg(
         long,

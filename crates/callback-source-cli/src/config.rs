@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use callback_source::{
-    AllowList, AllowListBuilder, HickoryResolver, HostName, Rejection,
+    AllowList, AllowListBuilder, Family, HickoryResolver, HostName, Rejection,
     verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies, UnixPeer},
     vipps,
 };
@@ -71,6 +71,13 @@ impl Config {
         }
         if let Some(stale_for) = args.stale_for {
             list = list.stale_for(stale_for);
+        }
+        // Not clap's `conflicts_with`, which takes a variable that is set to `false` for the flag.
+        match (args.ipv4_only, args.ipv6_only) {
+            (false, false) => {}
+            (true, false) => list = list.only_family(Family::V4),
+            (false, true) => list = list.only_family(Family::V6),
+            (true, true) => return Err(Error::NoFamily),
         }
         if args.allow_special_addresses {
             list = list.insecure_allow_special_addresses();

@@ -17,6 +17,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     TooWide(#[from] TooWide),
 
+    #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
+    NoFamily,
+
     #[error("the system names no DNS server")]
     NoDnsServer(#[from] NoDnsServer),
 
@@ -95,6 +98,7 @@ impl Error {
         match self {
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
             Self::TooWide(_) => None,
+            Self::NoFamily => Some("leave out both to look up both families"),
             Self::NoDnsServer(_) => Some("name one with `--dns-server IP`"),
             Self::LogFilter { .. } => {
                 Some("give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between")

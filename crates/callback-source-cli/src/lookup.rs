@@ -15,7 +15,7 @@ use crate::{
     args::LookupArgs,
     config::{self, Config, Subject},
     output,
-    report::{self, HostReport},
+    report::{self, HostReport, is_asked},
 };
 
 pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
@@ -101,7 +101,7 @@ fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {
         let none = host.addresses.is_empty();
-        for family in &host.families {
+        for family in host.families.iter().filter(|family| is_asked(family)) {
             let row = |ttl: Option<u64>, state: &str, address: &str| {
                 let ttl = ttl.map_or_else(|| "-".to_owned(), |ttl| ttl.to_string());
                 let host = host.host.to_string();

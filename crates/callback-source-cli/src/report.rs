@@ -24,9 +24,17 @@ pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
     }))
 }
 
+/// Whether a question is asked at all: with `--ipv4-only` the one for AAAA is not.
+pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
+    family.state != State::NotAsked
+}
+
 /// Whether a question could not be asked, as opposed to having been answered with "none".
 pub(crate) fn is_open(family: &FamilyHealth) -> bool {
-    !matches!(family.state, State::Answered | State::Denied)
+    !matches!(
+        family.state,
+        State::Answered | State::Denied | State::NotAsked
+    )
 }
 
 /// Says on stderr which questions could not be asked, as a message of this kind.
@@ -53,7 +61,8 @@ pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
                 .iter()
                 .filter_map(|family| family.last_error.as_ref())
         };
-        unknown |= errors().filter(|error| error.is_denial()).count() == host.families.len();
+        let asked = || host.families.iter().filter(|family| is_asked(family));
+        unknown |= errors().filter(|error| error.is_denial()).count() == asked().count();
         unreachable |= errors().any(|error| {
             use ResolveErrorKind::{NoData, NxDomain, OnlySpecialAddresses, TooManyAddresses};
             !matches!(
@@ -118,6 +127,7 @@ pub(crate) fn say_denied(hosts: &[HostHealth]) {
         if host
             .families
             .iter()
+            .filter(|family| is_asked(family))
             .all(|family| family.state == State::Denied)
         {
             output::say("note", format_args!("`{}` has no addresses", host.host));
@@ -142,6 +152,7 @@ impl<'a> HostReport<'a> {
             questions: health
                 .families
                 .iter()
+                .filter(|family| is_asked(family))
                 .map(|family| QuestionReport::new(family, now))
                 .collect(),
         }

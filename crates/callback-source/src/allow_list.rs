@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    AllowSet, HostName, Refresher, Resolve, TooWide, Verdict,
+    AllowSet, Family, HostName, Refresher, Resolve, TooWide, Verdict,
     allow_set::{HostHealth, Notice, Rules, SetChange},
     answer_cache::AnswerCache,
     observe::{NoticeLog, RefusalLog, TARGET},
@@ -278,7 +278,7 @@ impl Changes {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct AllowListBuilder {
     rules: Rules,
@@ -286,22 +286,7 @@ pub struct AllowListBuilder {
     networks: Vec<IpNet>,
     state_file: Option<PathBuf>,
     restore_only: bool,
-    question_time_limit: Duration,
     recheck: Recheck,
-}
-
-impl Default for AllowListBuilder {
-    fn default() -> Self {
-        Self {
-            rules: Rules::default(),
-            hosts: Vec::new(),
-            networks: Vec::new(),
-            state_file: None,
-            restore_only: false,
-            question_time_limit: Duration::from_secs(5),
-            recheck: Recheck::default(),
-        }
-    }
 }
 
 impl AllowListBuilder {
@@ -349,7 +334,11 @@ impl AllowListBuilder {
         Ok(self)
     }
 
-    /// Sets for how long an address that left the answer still counts. Default 1 h.
+    /// Sets how long an address stays admitted after it left the answer, at least until the answer
+    /// that omits it has been refreshed; zero: not at all. Default 1 h.
+    ///
+    /// A zone that shows another part of its addresses in each answer needs a window of as many TTLs
+    /// as it takes for an address to come back.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.rules.linger = linger;
         self
@@ -382,8 +371,20 @@ impl AllowListBuilder {
     }
 
     /// Sets how long one question may take, all servers and retries included. Default 5 s.
+    ///
+    /// An expired answer stays in use for as long as its refresh can take.
     pub fn question_time_limit(mut self, limit: Duration) -> Self {
-        self.question_time_limit = limit;
+        self.rules.question_time_limit = limit;
+        self
+    }
+
+    /// Looks up one family only, for networks in which the questions of the other one are never
+    /// answered.
+    ///
+    /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
+    /// [static network](Self::net) admits it.
+    pub fn only_family(mut self, family: Family) -> Self {
+        self.rules.only_family = Some(family);
         self
     }
 
@@ -457,6 +458,7 @@ impl AllowListBuilder {
         }
         let now = Instant::now();
         let floor = self.rules.min_ttl;
+        let time_limit = self.rules.question_time_limit;
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
             .expect("`net` has checked the networks");
         let state_file = self.state_file.map(StateFile::new);
@@ -466,7 +468,7 @@ impl AllowListBuilder {
             info!(target: TARGET, addresses, "addresses restored from the state file");
         }
         let shared = Arc::new(Shared::new(set, self.recheck, now));
-        let cache = AnswerCache::new(resolver, floor, self.question_time_limit);
+        let cache = AnswerCache::new(resolver, floor, time_limit);
         let state_file = state_file.filter(|_| !self.restore_only);
         let refresher = Refresher::new(Arc::clone(&shared), cache, state_file);
         (

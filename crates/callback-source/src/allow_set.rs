@@ -4,22 +4,39 @@
 //! function of what was applied and of the `now` that is passed in.
 //!
 //! 1. **Answer.** Its addresses are admitted until its TTL, clamped, has ended; then the question is
-//!    due again, and the expired answer counts while it is being asked.
-//! 2. **Linger.** An address that left the answer is admitted for the linger window from the answer
-//!    (or believed denial) that first omits it. An address that was no longer admitted does not
-//!    linger.
-//! 3. **Stale.** While questions fail, the last valid answer counts for the stale window from the end
-//!    of its TTL. Linger and stale are independent: either open window admits.
-//! 4. **Denial.** "No such name" or "no such record" for a family that holds addresses is believed once
-//!    another host of the same parent domain gave an answer that is not older than the denial, and is
-//!    unexpired; then the addresses linger and go. For a family that holds none, where nothing can be
-//!    lost, any unexpired answer of another host will do, and for "no such record" one of the same
-//!    host's other family. An unbelieved denial is a failure, and is believed later if what it takes
-//!    arrives while it is still the last word.
+//!    due again, and the expired answer stays in use while it is refreshed: for a second, the jitter
+//!    and the time limit of a question.
+//! 2. **Linger.** An address that left the answer stays admitted for the linger window from the answer
+//!    (or believed denial) that first omits it, and at least until that answer has been refreshed: one
+//!    answer that omits an address never takes it away. The end is fixed at that moment. A believed
+//!    denial is due again within a quarter of the linger window while addresses of its family linger.
+//!    An address that was no longer admitted does not linger, and with a linger window of zero none does.
+//! 3. **Stale.** While questions fail, the last valid answer stays in use for the stale window from the
+//!    end of its TTL. Linger and stale are independent: either open window admits.
+//! 4. **Denial.** "No such name" or "no such record" for a question that has been answered is believed
+//!    once another host of the same zone gave an answer that is not older than the denial, and is
+//!    unexpired; then the addresses linger and go. It does not matter whether the last answer is still
+//!    in use. For a question that has never been answered, or whose last valid outcome was a denial, any
+//!    unexpired answer of another host will do, and for "no such record" one of the same host's other
+//!    family. Otherwise the denial counts as a failed lookup. It is reconsidered whenever another
+//!    answer arrives, until a newer response to the same question replaces it.
+//!
+//!    Two hosts are of the same zone if their names share the parent domain, and it is not a public
+//!    suffix: it has at least two labels, and is not a second level such as `co.uk`.
 //! 5. **Families** are independent: a failing AAAA neither drops nor freshens A, and NXDOMAIN speaks for
-//!    the family that was asked for; the other has its own question.
-//! 6. **Given up.** A question that failed for the whole stale window while another host answered no
-//!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
+//!    the family that was asked for; the other has its own question. If only one family is looked up, the
+//!    other has no questions, holds nothing, and every host is known for it.
+//! 6. **Given up.** A question is given up when it has failed for the whole stale window: from the
+//!    first failure, and not before the end of its last answer's TTL. It then no longer makes verdicts
+//!    [`Unresolved`](RejectionKind::Unresolved).
+//!    - Time in which nothing was asked does not count. If the next failure comes later than the question
+//!      was due, by more than a refresh can take, the window starts anew with it; a pause of up to the
+//!      greatest TTL, and of up to a quarter of the stale window, is no such gap. Nor is a question given
+//!      up by time alone if its last failure is longer ago than that. A restart starts the window anew.
+//!    - While no host answers, none is given up. There must be an answer of another host, not restored,
+//!      that is current, with its question not failing; or one that came after the end of the window, for
+//!      as long as it is itself in use. If the set has other hosts of the same zone, it must be one of
+//!      theirs: a zone that does not answer at all is not confirmed by another one.
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
 //!    many addresses, is a failure.
 
@@ -49,7 +66,8 @@ pub struct Rules {
     pub min_ttl: Duration,
     /// The greatest TTL of an answer; a greater one counts as this. Default 1 h.
     pub max_ttl: Duration,
-    /// For how long an address that left the answer still counts. Default 1 h.
+    /// How long an address stays admitted after it left the answer; at least until the answer that
+    /// omits it has been refreshed. Zero: not at all. Default 1 h.
     pub linger: Duration,
     /// For how long the last valid answer still counts while questions fail. Default 24 h.
     pub stale_for: Duration,
@@ -59,6 +77,11 @@ pub struct Rules {
     pub max_addresses: usize,
     /// How many addresses of one host may linger at a time. Default 1,024.
     pub max_lingering: usize,
+    /// How long a question may take; an expired answer stays in use while it is refreshed. Default 5 s.
+    pub question_time_limit: Duration,
+    /// The only family that is looked up; `None` for both. Peers of the other family are
+    /// [`NotListed`](RejectionKind::NotListed), unless a static network admits them. Default `None`.
+    pub only_family: Option<Family>,
     /// Whether special-purpose addresses (loopback, private, documentation …) are taken from
     /// answers. Default `false`; only for tests.
     pub insecure_allow_special_addresses: bool,
@@ -74,6 +97,8 @@ impl Default for Rules {
             max_backoff: Duration::from_secs(60),
             max_addresses: 256,
             max_lingering: 1024,
+            question_time_limit: Duration::from_secs(5),
+            only_family: None,
             insecure_allow_special_addresses: false,
         }
     }
@@ -83,6 +108,41 @@ impl Rules {
     /// A TTL within the bounds. Where they cross, the least one counts.
     fn clamp(&self, ttl: Duration) -> Duration {
         ttl.min(self.max_ttl).max(self.min_ttl)
+    }
+
+    /// How long a refresh can take after the TTL has ended.
+    fn refresh_time(&self) -> Duration {
+        let begins = LAST_SECOND + MOST_JITTER;
+        begins.saturating_add(self.question_time_limit)
+    }
+
+    /// The time by which an address that left an answer, or was denied, stops lingering. `ttl_ends`
+    /// is the end of the TTL of what omits it: with less, one answer that omits an address would
+    /// take it away although the next one names it again.
+    fn linger_ends(&self, left_at: Instant, ttl_ends: Instant) -> Instant {
+        after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
+    }
+
+    /// The time until which a denial holds. While addresses linger, it is asked again well before they
+    /// go.
+    fn denied_until(&self, error: &ResolveError, denied_at: Instant, lingers: bool) -> Instant {
+        let ttl = self.clamp(error.negative_ttl().unwrap_or(NEGATIVE_TTL));
+        let most = match lingers {
+            true => (self.linger / 4).max(self.min_ttl),
+            false => ttl,
+        };
+        after(denied_at, ttl.min(most))
+    }
+
+    fn asks(&self, family: Family) -> bool {
+        self.only_family.is_none_or(|only| only == family)
+    }
+
+    /// The families that are looked up.
+    fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let only = self.only_family;
+        let asked = move |family: &Family| only.is_none_or(|only| only == *family);
+        Family::ALL.into_iter().filter(asked)
     }
 }
 
@@ -115,7 +175,7 @@ impl AllowSet {
             networks: Networks::new(networks)?,
             networks_since: now,
             all_tried: false,
-            index: Index::new(Vec::new(), [Span::never(now); 2]),
+            index: Index::new(Vec::new(), [Vec::new(), Vec::new()]),
         };
         set.replace_hosts(hosts, now);
         Ok(set)
@@ -123,7 +183,7 @@ impl AllowSet {
 
     /// Takes in what came of a question that was asked, and says what is worth reporting.
     ///
-    /// A question about a host that is not in the set changes nothing.
+    /// A question that the set does not ask, about another host or family, changes nothing.
     pub fn apply(
         &mut self,
         question: &Question,
@@ -133,6 +193,9 @@ impl AllowSet {
         let Some(at) = self.position(&question.host) else {
             return Vec::new();
         };
+        if !self.rules.asks(question.family) {
+            return Vec::new();
+        }
         let mut notices = Vec::new();
         self.end_windows(now);
         self.hosts[at].records[question.family as usize]
@@ -252,7 +315,7 @@ impl AllowSet {
     /// Every question, and when it is due.
     pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         self.hosts.iter().flat_map(|host| {
-            Family::ALL.map(|family| {
+            self.rules.families().map(|family| {
                 let question = Question {
                     host: host.name.clone(),
                     family,
@@ -302,7 +365,8 @@ impl AllowSet {
         let hosts = self.hosts.iter().map(|host| Saved {
             host: host.name.clone(),
             records: Family::ALL.map(|family| saved(host, family)).into(),
-            lingering: host.lingering.clone(),
+            lingering: host.lingering(|lingering| lingering.left_at),
+            lingering_until: host.lingering(|lingering| lingering.until),
         });
         hosts.collect()
     }
@@ -311,34 +375,51 @@ impl AllowSet {
     /// What does not hold by the rules of today is left out, and so is what is no longer a host.
     pub(crate) fn restore(&mut self, saved: Vec<Saved>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
+        let rules = &self.rules;
+        let most_ttl = rules.clamp(Duration::MAX);
         let admissible =
-            |address: &IpAddr| self.rules.insecure_allow_special_addresses || !is_special(*address);
+            |address: &IpAddr| rules.insecure_allow_special_addresses || !is_special(*address);
         for saved in saved {
             let Some(host) = self.hosts.iter_mut().find(|host| host.name == saved.host) else {
                 continue;
             };
             for of in saved.records {
+                if !rules.asks(of.family) {
+                    continue;
+                }
                 let records = &mut host.records[of.family as usize];
                 records.window_from = of.window_from.min(now);
                 if let Some(mut held) = of.answer {
                     held.restored = true;
                     held.answered_at = held.answered_at.min(now);
-                    held.ttl_ends = held
-                        .ttl_ends
-                        .min(after(held.answered_at, self.rules.max_ttl));
+                    held.ttl_ends = held.ttl_ends.min(after(held.answered_at, most_ttl));
                     held.addresses = held.addresses.into_iter().filter(admissible).collect();
                     records.window_from = held.ttl_ends;
-                    let holds = 1..=self.rules.max_addresses;
+                    records.answered = true;
+                    let holds = 1..=rules.max_addresses;
                     records.held = Some(held).filter(|held| holds.contains(&held.addresses.len()));
                 } else {
                     records.denied = of.denied;
                 }
             }
+            if rules.linger.is_zero() {
+                continue;
+            }
             let mut lingering: Vec<_> = saved.lingering.into_iter().collect();
-            lingering.retain(|(address, left_at)| admissible(address) && *left_at <= now);
+            lingering.retain(|(address, left_at)| {
+                rules.asks(Family::of(*address)) && admissible(address) && *left_at <= now
+            });
             lingering.sort_by_key(|(_, left_at)| std::cmp::Reverse(*left_at));
-            lingering.truncate(self.rules.max_lingering);
-            host.lingering = lingering.into_iter().collect();
+            lingering.truncate(rules.max_lingering);
+            let restored = |(address, left_at)| {
+                let longest = rules.linger_ends(left_at, after(left_at, most_ttl));
+                // Files of older versions do not hold the end.
+                let until = saved.lingering_until.get(&address).copied();
+                let until = until.unwrap_or_else(|| after(left_at, rules.linger));
+                let until = until.min(longest);
+                (address, Lingering { left_at, until })
+            };
+            host.lingering = lingering.into_iter().map(restored).collect();
         }
         self.settle(now, &mut notices);
         notices
@@ -354,6 +435,9 @@ impl AllowSet {
 
     fn records(&self, question: &Question) -> Option<&Records> {
         let at = self.position(&question.host)?;
+        if !self.rules.asks(question.family) {
+            return None;
+        }
         Some(&self.hosts[at].records[question.family as usize])
     }
 
@@ -408,7 +492,7 @@ impl AllowSet {
         now: Instant,
     ) -> bool {
         let host = &self.hosts[at];
-        let takes_addresses = host.records[family as usize].held.is_some();
+        let takes_addresses = host.records[family as usize].answered;
         let bears_out = |other: &Host| {
             let current = |of: &&Records| of.is_current(now);
             let mut answers = other
@@ -419,7 +503,7 @@ impl AllowSet {
             match takes_addresses {
                 // That another zone is well says nothing about this one.
                 true => {
-                    other.name.parent() == host.name.parent()
+                    other.name.is_of_same_zone(&host.name)
                         && answers.any(|held| denied_at <= held.answered_at)
                 }
                 false => answers.next().is_some(),
@@ -457,6 +541,7 @@ impl AllowSet {
             restored: false,
         };
         let before = records.held.replace(held);
+        records.answered = true;
         records.denied = false;
         records.window_from = ttl_ends;
         records.due_at = ttl_ends;
@@ -478,7 +563,7 @@ impl AllowSet {
             let left = left
                 .filter(|address| !answer.addresses().contains(address))
                 .collect();
-            host.linger(left, &self.rules, now, notices);
+            host.linger(left, ttl_ends, &self.rules, now, notices);
         }
     }
 
@@ -493,15 +578,20 @@ impl AllowSet {
         notices: &mut Vec<Notice>,
     ) {
         let host = &mut self.hosts[at];
-        let ttl = error.negative_ttl().unwrap_or(NEGATIVE_TTL);
-        let ttl_ends = after(denied_at, self.rules.clamp(ttl));
         let records = &mut host.records[family as usize];
+        let left = records.held.take().map(|held| held.addresses.into());
+        let left: Vec<IpAddr> = left.unwrap_or_default();
+        let lingers = !left.is_empty()
+            || host
+                .lingering
+                .keys()
+                .any(|address| Family::of(*address) == family);
+        let ttl_ends = self.rules.denied_until(error, denied_at, lingers);
+        host.linger(left, ttl_ends, &self.rules, now, notices);
+        let records = &mut host.records[family as usize];
+        records.answered = false;
         records.denied = true;
         records.window_from = ttl_ends;
-        if let Some(held) = records.held.take() {
-            host.linger(held.addresses.into(), &self.rules, now, notices);
-        }
-        let records = &mut host.records[family as usize];
         records.failing = None;
         records.due_at = ttl_ends;
     }
@@ -515,15 +605,23 @@ impl AllowSet {
         notices: &mut Vec<Notice>,
     ) {
         let records = &mut self.hosts[at].records[question.family as usize];
-        let (since, times) = match &records.failing {
-            Some(failing) => (failing.since, failing.times.saturating_add(1)),
-            None => (now, 1),
+        let (since, run_since, times) = match &records.failing {
+            Some(before) => {
+                let run_since = match now <= before.next_by {
+                    true => before.run_since,
+                    false => now,
+                };
+                (before.since, run_since, before.times.saturating_add(1))
+            }
+            None => (now, now, 1),
         };
         let first = self.rules.min_ttl.max(LEAST_BACKOFF);
         let backoff = first
             .saturating_mul(1 << (times - 1).min(16))
             .min(self.rules.max_backoff);
         records.due_at = after(now, backoff.max(first));
+        let pause = self.rules.max_ttl.min(self.rules.stale_for / 4);
+        let next_by = after(records.due_at, self.rules.refresh_time()).max(after(now, pause));
         notices.push(Notice::Failed {
             question: question.clone(),
             error: error.clone(),
@@ -531,6 +629,8 @@ impl AllowSet {
         });
         records.failing = Some(Failing {
             since,
+            run_since,
+            next_by,
             times,
             at: now,
             error,
@@ -540,8 +640,7 @@ impl AllowSet {
     /// Takes away what is over, so that nothing that is no longer admitted can come back.
     fn end_windows(&mut self, now: Instant) {
         for host in &mut self.hosts {
-            host.lingering
-                .retain(|_, left_at| now < after(*left_at, self.rules.linger));
+            host.lingering.retain(|_, lingering| now < lingering.until);
             for records in &mut host.records {
                 if records.window_ends(&self.rules) <= now {
                     records.held = None;
@@ -554,10 +653,11 @@ impl AllowSet {
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
         self.end_windows(now);
         self.believe_late(now, notices);
-        self.all_tried |= self
-            .hosts
-            .iter()
-            .all(|host| host.records.iter().all(|of| of.tried));
+        let asked = |host: &Host| {
+            let mut families = self.rules.families();
+            families.all(|family| host.records[family as usize].tried)
+        };
+        self.all_tried |= self.hosts.iter().all(asked);
         for host in &mut self.hosts {
             let admitted = host.admitted(&self.rules, now);
             notices.extend(host.changes(&admitted, now));
@@ -568,17 +668,17 @@ impl AllowSet {
             .iter()
             .flat_map(|host| host.rows(&self.rules))
             .collect();
-        // A list of nothing decides nothing: it must not look like a sure "no".
-        let nothing = self.hosts.is_empty() && self.networks.is_empty();
-        let start = if nothing {
-            Span::never(now)
-        } else {
-            Span::ALWAYS
+        // An empty list must answer `Unresolved`, not `NotListed`.
+        let start = match self.hosts.is_empty() && self.networks.is_empty() {
+            true => Vec::new(),
+            false => vec![Span::ALWAYS],
         };
         let known = Family::ALL.map(|family| {
+            let asked = self.rules.asks(family);
             (0..self.hosts.len())
-                .map(|at| self.known(at, family, now))
-                .fold(start, Span::and)
+                .filter(|_| asked)
+                .map(|at| self.known(at, family))
+                .fold(start.clone(), |all, host| Span::in_both(&all, &host))
         });
         self.index = Index::new(rows, known);
     }
@@ -602,40 +702,49 @@ impl AllowSet {
         }
     }
 
-    /// When a host is known for a family: it answered, or was denied, or is given up (rule 6).
-    fn known(&self, at: usize, family: Family, now: Instant) -> Span {
+    /// The spans in which a host is known for a family: it answered, or was denied, or is given up.
+    /// There can be a gap between the two.
+    fn known(&self, at: usize, family: Family) -> Vec<Span> {
         let records = &self.hosts[at].records[family as usize];
         let heard = records.held.is_some() || records.denied;
-        let heard_until = heard.then(|| records.window_ends(&self.rules));
-        let failing = records.failing.as_ref();
-        match failing.and_then(|failing| self.another_answers_until(at, failing.since)) {
-            Some(until) => Span {
-                from: match heard_until {
-                    Some(_) => None,
-                    None => Some(after(records.window_from, self.rules.stale_for)),
-                },
-                until: Some(heard_until.map_or(until, |heard| heard.max(until))),
-            },
-            None => heard_until.map_or_else(|| Span::never(now), Span::until),
-        }
+        let heard = heard.then(|| Span::until(records.window_ends(&self.rules)));
+        heard.into_iter().chain(self.given_up(at, family)).collect()
     }
 
-    /// Until when another host has an answer that came at this time or later.
-    fn another_answers_until(&self, at: usize, since: Instant) -> Option<Instant> {
-        let others = self
-            .hosts
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at);
-        let answered = |records: &&Records| {
-            records
-                .held
-                .as_ref()
-                .is_some_and(|held| !held.restored && since <= held.answered_at)
+    /// Rule 6: the span in which a question is given up.
+    fn given_up(&self, at: usize, family: Family) -> Option<Span> {
+        let records = &self.hosts[at].records[family as usize];
+        let failing = records.failing.as_ref()?;
+        let window_from = records.window_from.max(failing.run_since);
+        let from = after(window_from, self.rules.stale_for);
+        // Nothing was asked shortly before: it may have recovered long ago.
+        if failing.next_by < from {
+            return None;
+        }
+        let until = self.others_answer_until(at, from)?;
+        Some(Span {
+            from: Some(from),
+            until: Some(until),
+        })
+    }
+
+    /// The time until which the answers of others confirm that a host is given up from `from` on.
+    fn others_answer_until(&self, at: usize, from: Instant) -> Option<Instant> {
+        let name = &self.hosts[at].name;
+        let others = || self.hosts.iter().filter(|other| other.name != *name);
+        let same_zone = |other: &&Host| other.name.is_of_same_zone(name);
+        // A host that is alone in its zone would otherwise never be given up.
+        let any_zone = !others().any(|other| same_zone(&other));
+        let confirms = |records: &Records| {
+            let held = records.held.as_ref().filter(|held| !held.restored)?;
+            let current = records.failing.is_none();
+            let current = current.then(|| records.current_until(held, &self.rules));
+            let later = from <= held.answered_at;
+            current.max(later.then(|| records.window_ends(&self.rules)))
         };
-        others
-            .flat_map(|(_, host)| host.records.iter().filter(answered))
-            .map(|records| records.window_ends(&self.rules))
+        others()
+            .filter(|other| any_zone || same_zone(other))
+            .flat_map(|other| other.records.iter().filter_map(confirms))
             .max()
     }
 
@@ -643,16 +752,15 @@ impl AllowSet {
         let records = &self.hosts[at].records[family as usize];
         let counts = now < records.window_ends(&self.rules);
         let held = records.held.as_ref().filter(|_| counts);
-        let given_up = |failing: &Failing| {
-            !counts
-                && self
-                    .another_answers_until(at, failing.since)
-                    .is_some_and(|until| now < until)
+        let given_up = || {
+            self.given_up(at, family)
+                .is_some_and(|span| span.contains(now))
         };
         FamilyHealth {
             family,
             state: match &records.failing {
-                Some(failing) if given_up(failing) => State::Failed,
+                _ if !self.rules.asks(family) => State::NotAsked,
+                Some(_) if given_up() => State::Failed,
                 Some(_) => State::Failing,
                 None if held.is_some() => State::Answered,
                 None if records.denied && counts => State::Denied,
@@ -772,10 +880,12 @@ pub enum State {
     Denied,
     /// The last outcome is a failure; an earlier answer may still count.
     Failing,
-    /// It failed for the whole stale window while another host answered, and is given up.
+    /// It has failed for the whole stale window while other hosts answer, and is given up.
     Failed,
     /// The last answer is past its window, and nothing has come since.
     Expired,
+    /// The list looks up the other family only.
+    NotAsked,
 }
 
 impl State {
@@ -789,6 +899,7 @@ impl State {
             Self::Failing => "failing",
             Self::Failed => "failed",
             Self::Expired => "expired",
+            Self::NotAsked => "not-asked",
         }
     }
 }
@@ -797,10 +908,16 @@ impl State {
 struct Host {
     name: HostName,
     records: [Records; 2],
-    /// Addresses that left the answer, and when.
-    lingering: BTreeMap<IpAddr, Instant>,
+    lingering: BTreeMap<IpAddr, Lingering>,
     /// What was last reported as admitted.
     announced: BTreeSet<IpAddr>,
+}
+
+/// An address that left the answer.
+#[derive(Clone, Copy, Debug)]
+struct Lingering {
+    left_at: Instant,
+    until: Instant,
 }
 
 /// What is known of one question.
@@ -808,6 +925,8 @@ struct Host {
 struct Records {
     /// The last valid answer, while it counts.
     held: Option<Held>,
+    /// The last valid outcome was an answer, even if its window is over.
+    answered: bool,
     /// The last valid answer was a believed denial.
     denied: bool,
     /// The last outcome was a failure.
@@ -837,7 +956,10 @@ pub(crate) struct Held {
 pub(crate) struct Saved {
     pub(crate) host: HostName,
     pub(crate) records: Vec<SavedRecords>,
+    /// When the addresses left.
     pub(crate) lingering: BTreeMap<IpAddr, Instant>,
+    /// Until when they are admitted.
+    pub(crate) lingering_until: BTreeMap<IpAddr, Instant>,
 }
 
 /// What is saved of a question across restarts.
@@ -851,7 +973,13 @@ pub(crate) struct SavedRecords {
 
 #[derive(Clone, Debug)]
 struct Failing {
+    /// The first failure since the last valid outcome.
     since: Instant,
+    /// The first failure after which the question was asked without a gap.
+    run_since: Instant,
+    /// When the next outcome is expected at the latest. A later one leaves a gap in which nothing was
+    /// asked: a restart, a suspended machine, a late refresher.
+    next_by: Instant,
     times: u32,
     /// When it failed last, and why.
     at: Instant,
@@ -862,6 +990,7 @@ impl Host {
     fn new(name: HostName, now: Instant) -> Self {
         let unasked = Records {
             held: None,
+            answered: false,
             denied: false,
             failing: None,
             dropped: Vec::new(),
@@ -880,6 +1009,7 @@ impl Host {
     fn linger(
         &mut self,
         left: Vec<IpAddr>,
+        ttl_ends: Instant,
         rules: &Rules,
         now: Instant,
         notices: &mut Vec<Notice>,
@@ -887,8 +1017,12 @@ impl Host {
         if rules.linger.is_zero() {
             return;
         }
+        let lingering = Lingering {
+            left_at: now,
+            until: rules.linger_ends(now, ttl_ends),
+        };
         self.lingering
-            .extend(left.into_iter().map(|address| (address, now)));
+            .extend(left.into_iter().map(|address| (address, lingering)));
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
         if crowd == 0 {
             return;
@@ -896,7 +1030,7 @@ impl Host {
         let mut oldest: Vec<_> = self
             .lingering
             .iter()
-            .map(|(address, left_at)| (*left_at, *address))
+            .map(|(address, lingering)| (lingering.left_at, *address))
             .collect();
         oldest.sort_unstable();
         for (_, address) in &oldest[..crowd] {
@@ -931,21 +1065,28 @@ impl Host {
                         address,
                         Freshness::Fresh,
                         held.answered_at,
-                        records.current_until(held),
+                        records.current_until(held, rules),
                     );
                     push(address, Freshness::Stale, held.answered_at, stale_until);
                 }
             }
         }
-        for (address, left_at) in &self.lingering {
+        for (address, lingering) in &self.lingering {
             push(
                 *address,
                 Freshness::Lingering,
-                *left_at,
-                after(*left_at, rules.linger),
+                lingering.left_at,
+                lingering.until,
             );
         }
         rows
+    }
+
+    fn lingering(&self, time: impl Fn(&Lingering) -> Instant) -> BTreeMap<IpAddr, Instant> {
+        let lingering = self.lingering.iter();
+        lingering
+            .map(|(address, lingering)| (*address, time(lingering)))
+            .collect()
     }
 
     fn admitted(&self, rules: &Rules, now: Instant) -> BTreeSet<IpAddr> {
@@ -975,10 +1116,10 @@ impl Records {
         held.is_some_and(|held| now < held.ttl_ends)
     }
 
-    fn current_until(&self, held: &Held) -> Instant {
+    fn current_until(&self, held: &Held, rules: &Rules) -> Instant {
         match self.failing {
             Some(_) => held.ttl_ends,
-            None => after(held.ttl_ends, REFRESH_TIME),
+            None => after(held.ttl_ends, rules.refresh_time()),
         }
     }
 
@@ -986,7 +1127,7 @@ impl Records {
     fn window_ends(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.window_from, rules.stale_for);
         match (&self.held, &self.failing) {
-            (_, None) => stale_until.max(after(self.window_from, REFRESH_TIME)),
+            (_, None) => stale_until.max(after(self.window_from, rules.refresh_time())),
             _ => stale_until,
         }
     }
@@ -999,9 +1140,12 @@ pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
         .unwrap_or_else(|| instant + FAR)
 }
 
-/// How long a refresh can take after the TTL has ended: the resolver's last second, the jitter and the
-/// time limit.
-const REFRESH_TIME: Duration = Duration::from_millis(6_500);
+/// How long a resolver can hand out records whose TTL has ended by our clock: a refresh begins that
+/// much later.
+pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
+
+/// The most that is added to the wait for a refresh by chance.
+pub(crate) const MOST_JITTER: Duration = Duration::from_millis(500);
 
 const LEAST_BACKOFF: Duration = Duration::from_secs(1);
 

@@ -27,11 +27,20 @@ impl HostName {
         &self.0
     }
 
-    /// What stands behind the first dot.
-    pub(crate) fn parent(&self) -> &str {
-        self.0
-            .split_once('.')
-            .map_or(&*self.0, |(_, parent)| parent)
+    /// Whether two names stand in one zone, so that what becomes of one says something about the
+    /// other: they share the parent domain, and it is not a public suffix.
+    pub(crate) fn is_of_same_zone(&self, other: &Self) -> bool {
+        let zone = self.zone();
+        zone.is_some() && zone == other.zone()
+    }
+
+    /// The parent domain, unless everyone can register names in it: a top-level domain, or a generic
+    /// second level of a country such as `co.uk`.
+    fn zone(&self) -> Option<&str> {
+        let (_, parent) = self.0.split_once('.')?;
+        let (second, top) = parent.split_once('.')?;
+        let public = top.len() == 2 && PUBLIC_SECOND_LEVELS.contains(&second);
+        (!public).then_some(parent)
     }
 }
 
@@ -127,6 +136,15 @@ fn problem(name: &str) -> Option<&'static str> {
     }
     None
 }
+
+/// The labels below which countries register names. The public suffix list has thousands of entries
+/// and changes each week; what is missing here matters only to a list with two providers whose hosts
+/// stand directly below the same suffix.
+const PUBLIC_SECOND_LEVELS: [&str; 42] = [
+    "ac", "ad", "art", "asn", "biz", "co", "com", "coop", "ed", "edu", "fin", "firm", "gen", "go",
+    "gob", "gouv", "gov", "govt", "gr", "gv", "id", "in", "ind", "inf", "info", "int", "ltd", "me",
+    "mil", "name", "ne", "net", "nic", "nom", "or", "org", "plc", "pp", "pro", "res", "sch", "web",
+];
 
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;

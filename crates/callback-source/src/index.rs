@@ -9,12 +9,12 @@ use crate::{
     sorted::{Key, Sorted},
 };
 
-/// Sorted addresses, and the span of time in which every host is known, by family.
+/// Sorted addresses, and the spans of time in which every host is known, by family.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
     v4: Sorted<u32, Row>,
     v6: Sorted<u128, Row>,
-    known: [Span; 2],
+    known: [Box<[Span]>; 2],
 }
 
 /// One reason to admit one address. An address can have several, the best first.
@@ -35,8 +35,8 @@ pub(crate) struct Span {
 }
 
 impl Index {
-    /// `known` gives the span in which every host is known, by family.
-    pub(crate) fn new(rows: Vec<Row>, known: [Span; 2]) -> Self {
+    /// `known` gives the spans in which every host is known, by family.
+    pub(crate) fn new(rows: Vec<Row>, known: [Vec<Span>; 2]) -> Self {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for row in rows {
@@ -48,7 +48,7 @@ impl Index {
         Self {
             v4: sort(v4),
             v6: sort(v6),
-            known,
+            known: known.map(Vec::into_boxed_slice),
         }
     }
 
@@ -67,7 +67,8 @@ impl Index {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
         };
-        self.known[family as usize].contains(now)
+        let known = &self.known[family as usize];
+        known.iter().any(|span| span.contains(now))
     }
 
     /// Every row, those whose time is over included.
@@ -105,14 +106,15 @@ impl Span {
         }
     }
 
-    pub(crate) fn never(now: Instant) -> Self {
-        Self {
-            from: Some(now),
-            until: Some(now),
-        }
+    /// The spans that both have in common.
+    pub(crate) fn in_both(one: &[Self], other: &[Self]) -> Vec<Self> {
+        let pairs = one
+            .iter()
+            .flat_map(|one| other.iter().map(|other| one.and(*other)));
+        pairs.filter(|span| !span.is_empty()).collect()
     }
 
-    pub(crate) fn and(self, other: Self) -> Self {
+    fn and(self, other: Self) -> Self {
         let until = match (self.until, other.until) {
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
@@ -123,7 +125,11 @@ impl Span {
         }
     }
 
-    fn contains(self, now: Instant) -> bool {
+    fn is_empty(self) -> bool {
+        matches!((self.from, self.until), (Some(from), Some(until)) if until <= from)
+    }
+
+    pub(crate) fn contains(self, now: Instant) -> bool {
         self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
     }
 }

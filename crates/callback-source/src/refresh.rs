@@ -17,7 +17,7 @@ use tracing::error;
 use crate::{
     Question,
     allow_list::Shared,
-    allow_set::after,
+    allow_set::{LAST_SECOND, MOST_JITTER, after},
     answer_cache::{AnswerCache, Asked},
     observe::TARGET,
     state_file::StateFile,
@@ -254,11 +254,6 @@ impl Lookups {
         }));
     }
 }
-
-/// For how long a resolver can hand out records whose TTL has ended by our clock.
-const LAST_SECOND: Duration = Duration::from_secs(1);
-
-const MOST_JITTER: Duration = Duration::from_millis(500);
 
 /// Times move on with each answer; addresses that change are saved at once.
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);

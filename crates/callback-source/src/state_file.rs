@@ -167,6 +167,9 @@ struct SavedHost {
     a: SavedQuestion,
     aaaa: SavedQuestion,
     lingering: BTreeMap<IpAddr, u64>,
+    /// Missing in files of older versions.
+    #[serde(default)]
+    lingering_until: BTreeMap<IpAddr, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -220,15 +223,17 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
                 }),
         }
     };
+    let times = |of: BTreeMap<IpAddr, Instant>| {
+        of.into_iter()
+            .map(|(address, at)| (address, clocks.utc_of(at)))
+            .collect()
+    };
     let hosts = saved.into_iter().map(|saved| SavedHost {
         host: saved.host.as_str().to_owned(),
         a: question(&saved.records, Family::V4),
         aaaa: question(&saved.records, Family::V6),
-        lingering: saved
-            .lingering
-            .into_iter()
-            .map(|(address, left_at)| (address, clocks.utc_of(left_at)))
-            .collect(),
+        lingering: times(saved.lingering),
+        lingering_until: times(saved.lingering_until),
     });
     let document = Document {
         version: VERSION,
@@ -250,6 +255,11 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
+    let times = |of: BTreeMap<IpAddr, u64>| {
+        of.into_iter()
+            .filter_map(|(address, at)| Some((address.to_canonical(), clocks.instant_of(at)?)))
+            .collect()
+    };
     let mut hosts: Vec<Saved> = Vec::new();
     for saved in document.hosts {
         let host: HostName = saved
@@ -274,11 +284,8 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
                 .into_iter()
                 .filter_map(|(family, of)| of.decode(family, clocks))
                 .collect(),
-            lingering: saved
-                .lingering
-                .into_iter()
-                .filter_map(|(address, at)| Some((address.to_canonical(), clocks.instant_of(at)?)))
-                .collect(),
+            lingering: times(saved.lingering),
+            lingering_until: times(saved.lingering_until),
         });
     }
     Ok(hosts)
@@ -464,6 +471,7 @@ mod tests {
             host: "h.test".parse().unwrap(),
             records: vec![v4, v6],
             lingering: [("20.0.0.3".parse().unwrap(), ago(1800))].into(),
+            lingering_until: [("20.0.0.3".parse().unwrap(), ahead(1800))].into(),
         }]
     }
 
@@ -519,6 +527,21 @@ mod tests {
         for (address, left_at) in &state[0].lingering {
             assert!(*left_at <= first[0].lingering[address]);
         }
+        for (address, until) in &state[0].lingering_until {
+            assert!(*until <= first[0].lingering_until[address]);
+        }
+    }
+
+    #[test]
+    fn a_file_without_the_end_of_lingering_is_read() {
+        let clocks = clocks(NOW);
+        let text = encode(saved(clocks), clocks);
+        let mut document: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let host = document["hosts"][0].as_object_mut().unwrap();
+        assert!(host.remove("lingering_until").is_some());
+        let read = decode(document.to_string().as_bytes(), clocks).unwrap();
+        assert_eq!(read[0].lingering, saved(clocks)[0].lingering);
+        assert!(read[0].lingering_until.is_empty());
     }
 
     #[test]

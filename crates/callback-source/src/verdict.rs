@@ -196,7 +196,7 @@ impl fmt::Display for Rejection {
 #[non_exhaustive]
 pub enum RejectionKind {
     /// Every host is known for the peer's family (answered, denied, or given up), and none has the
-    /// peer.
+    /// peer. Also if only the other family is looked up.
     NotListed,
     /// Some host was never heard of, or its last answer is past the stale window: it cannot be said
     /// whether the peer is listed. Worth a retry.

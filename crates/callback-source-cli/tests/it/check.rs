@@ -100,6 +100,22 @@ async fn does_not_say_no_when_dns_cannot_be_asked() {
 }
 
 #[tokio::test]
+async fn a_peer_of_the_family_that_is_not_looked_up_is_refused() {
+    let dns = zone().await;
+    let hosts = format!("--host two.example --allow 2001:db8::/32 {}", ask(&dns));
+    dns.set_fault(("two.example", RecordType::AAAA), Fault::Drop);
+    let peers = "52.232.113.216 2a01:111::7 2001:db8::1";
+    assert_shown!(run(&format!("check --ipv4-only {peers} {hosts}")).await, @r#"
+    exit 1
+    -- stdout
+    52.232.113.216 allow two.example fresh
+    2a01:111::7 reject not-listed
+    2001:db8::1 allow 2001:db8::/32 static
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
 async fn says_what_can_be_said_in_spite_of_a_failing_host() {
     let dns = zone().await;
     let hosts = format!("--host one.example --host two.example {}", ask(&dns));

@@ -64,6 +64,11 @@ async fn helps() {
                                        [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
     Look-ups:
+          --ipv4-only               Look up IPv4 addresses only, where AAAA questions are never
+                                    answered: IPv6 peers are refused, unless `--allow` has them [env:
+                                    CALLBACK_SOURCE_IPV4_ONLY]
+          --ipv6-only               Look up IPv6 addresses only: IPv4 peers are refused, unless
+                                    `--allow` has them [env: CALLBACK_SOURCE_IPV6_ONLY]
           --dns-server <IP[:PORT]>  A DNS server, asked in the order given [default: the system's; port
                                     53] [env: CALLBACK_SOURCE_DNS_SERVER]
           --min-ttl <DURATION>      The least TTL: no host is asked more often [default: 5s] [env:
@@ -162,6 +167,17 @@ async fn helps() {
               [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
     Look-ups:
+          --ipv4-only
+              Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are
+              refused, unless `--allow` has them
+              
+              [env: CALLBACK_SOURCE_IPV4_ONLY]
+
+          --ipv6-only
+              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+              
+              [env: CALLBACK_SOURCE_IPV6_ONLY]
+
           --dns-server <IP[:PORT]>
               A DNS server, asked in the order given [default: the system's; port 53]
               
@@ -309,6 +325,17 @@ async fn helps() {
               [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
     Look-ups:
+          --ipv4-only
+              Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are
+              refused, unless `--allow` has them
+              
+              [env: CALLBACK_SOURCE_IPV4_ONLY]
+
+          --ipv6-only
+              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+              
+              [env: CALLBACK_SOURCE_IPV6_ONLY]
+
           --dns-server <IP[:PORT]>
               A DNS server, asked in the order given [default: the system's; port 53]
               

@@ -228,6 +228,113 @@ async fn prints_what_was_found_when_a_host_could_not_be_asked() {
 }
 
 #[tokio::test]
+async fn one_family_is_complete_where_the_questions_of_the_other_are_dropped() {
+    let dns = zone().await;
+    for host in ["one.example", "two.example"] {
+        dns.set_fault((host, RecordType::AAAA), Fault::Drop);
+    }
+    let hosts = format!("--host one.example --host two.example {}", ask(&dns));
+    assert_shown!(run(&format!("lookup --ipv4-only {hosts}")).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199
+    52.232.113.216
+    104.45.28.230
+    -- stderr
+    "#);
+    assert_eq!(dns.count("one.example", RecordType::AAAA), 0);
+    assert_shown!(run(&format!("lookup --ipv4-only --by-host {hosts}")).await, @r#"
+    exit 0
+    -- stdout
+    HOST         TYPE  TTL  STATE     ADDRESS
+    one.example  A      60  answered  9.45.17.199
+    one.example  A      60  answered  104.45.28.230
+    two.example  A     300  answered  52.232.113.216
+    -- stderr
+    "#);
+    dns.clear_faults();
+    dns.set_fault(("two.example", RecordType::A), Fault::Drop);
+    let line = format!("lookup --ipv6-only --json --host two.example {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    {
+      "addresses": [
+        "2a01:111::7"
+      ],
+      "networks": [],
+      "complete": true,
+      "hosts": [
+        {
+          "host": "two.example",
+          "addresses": [
+            "2a01:111::7"
+          ],
+          "questions": [
+            {
+              "type": "AAAA",
+              "state": "answered",
+              "ttl_seconds": 300,
+              "age_seconds": 0,
+              "addresses": [
+                "2a01:111::7"
+              ],
+              "left_out": [],
+              "failing_for_seconds": null,
+              "last_error": null
+            }
+          ]
+        }
+      ]
+    }
+    -- stderr
+    "#);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_is_told_with_one_family_too() {
+    let dns = zone().await;
+    let hosts = format!("--host gone.example {}", ask(&dns));
+    assert_shown!(run(&format!("lookup --ipv4-only {hosts}")).await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: no answer for `gone.example` A: the name does not exist (NXDOMAIN), which is not believed while no other host answers
+    hint: check the spelling of the host, and which DNS server is asked
+    "#);
+}
+
+#[tokio::test]
+async fn both_families_cannot_be_the_only_one() {
+    assert_shown!(run("lookup --ipv4-only --ipv6-only").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: `--ipv4-only` cannot be used with `--ipv6-only`
+    hint: leave out both to look up both families
+    "#);
+    let dns = zone().await;
+    let line = format!("lookup --ipv4-only --host one.example {}", ask(&dns));
+    let mut command = crate::command(line.split_whitespace());
+    command.env("CALLBACK_SOURCE_IPV6_ONLY", "false");
+    let output = command.output().await.expect("it can be started");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn the_environment_names_the_only_family_too() {
+    let dns = zone().await;
+    let line = format!("lookup --host two.example {}", ask(&dns));
+    for (name, address) in [("IPV4", "52.232.113.216"), ("IPV6", "2a01:111::7")] {
+        let mut command = crate::command(line.split_whitespace());
+        command.env(format!("CALLBACK_SOURCE_{name}_ONLY"), "true");
+        let output = command.output().await.expect("it can be started");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(stdout.trim(), address, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn says_when_no_dns_server_answers() {
     let mut dns = zone().await;
     let line = format!("lookup --environment test {}", ask(&dns));

@@ -64,12 +64,13 @@ proptest! {
         // an unbelieved denial ends the window at once, so that nothing is left to linger.
         let rules = Rules {
             max_lingering: usize::MAX,
-            stale_for: rules.stale_for.max(REFRESH),
+            stale_for: rules.stale_for.max(refresh(&rules)),
             ..rules
         };
         let mut trial = Trial::new(rules, &setting);
         for mut step in steps {
             step.keep_families_apart();
+            step.keep_rules();
             trial.take(&step);
         }
         trial.advance(advance);
@@ -86,6 +87,7 @@ proptest! {
 
         let mut forth = trial.set.clone();
         let mut back = trial.set.clone();
+        batch.retain(|(asked, _)| trial.model.asks(asked.family));
         for (question, outcome) in &batch {
             let (question, outcome) = (question.question(), outcome.outcome(question.family));
             let _ = forth.apply(&question, outcome.clone(), trial.now);
@@ -127,18 +129,23 @@ fn an_answer_of_the_same_instant_outlives_nxdomain_for_the_other_family() {
 
 #[test]
 fn a_host_is_not_given_up_once_the_answer_of_the_other_is_over() {
-    let (mut set, now) = set_of_two(Rules::default());
-    let _ = set.apply(&asks(0, Family::V6), error(ServFail), now);
-    let _ = set.apply(&asks(1, Family::V4), answer("8.8.4.2", 60), now);
+    let rules = Rules {
+        stale_for: Duration::from_secs(10),
+        ..Rules::default()
+    };
+    let (mut set, now) = set_of_two(rules);
     let no_data = ResolveError::new(NoData).with_negative_ttl(Duration::from_secs(600));
     let _ = set.apply(&asks(1, Family::V6), Err(no_data), now);
-    let over = now + DAY + Duration::from_secs(60);
+    let _ = set.apply(&asks(0, Family::V6), error(ServFail), now);
+    let _ = set.apply(&asks(1, Family::V4), answer("8.8.4.2", 60), now);
+    let given_up = now + Duration::from_secs(10);
+    let over = now + Duration::from_secs(60) + refresh(set.rules());
     for (time, kind) in [
         (
-            now + DAY - Duration::from_millis(1),
+            given_up - Duration::from_millis(1),
             RejectionKind::Unresolved,
         ),
-        (now + DAY, RejectionKind::NotListed),
+        (given_up, RejectionKind::NotListed),
         (over - Duration::from_millis(1), RejectionKind::NotListed),
         (over, RejectionKind::Unresolved),
     ] {
@@ -222,6 +229,10 @@ struct Trial {
     last_answered: BTreeMap<IpAddr, Instant>,
     /// The newest valid answer to each question and the end of its TTL, while nothing denied it.
     newest: BTreeMap<Question, (BTreeSet<IpAddr>, Instant)>,
+    /// The addresses that one answer omitted, and the end of that answer's refresh.
+    omitted: BTreeMap<IpAddr, Instant>,
+    /// The longest that an address can be admitted after its last answer, by any rules so far.
+    longest: Duration,
 }
 
 impl Trial {
@@ -236,6 +247,8 @@ impl Trial {
             replayed: BTreeMap::new(),
             last_answered: BTreeMap::new(),
             newest: BTreeMap::new(),
+            omitted: BTreeMap::new(),
+            longest: Duration::ZERO,
         }
     }
 
@@ -251,6 +264,34 @@ impl Trial {
                     self.ask(asked, outcome);
                 }
             }
+            Action::Outage {
+                order,
+                stagger,
+                rounds,
+                gap,
+                others,
+            } => {
+                for round in 0..usize::from(*rounds) {
+                    self.advance(gap.advance(&self.model.rules));
+                    for (place, host) in order.iter().enumerate() {
+                        let fails = place * usize::from(*stagger) <= round;
+                        for family in Family::ALL {
+                            let asked = Asked {
+                                host: *host,
+                                family,
+                            };
+                            match (fails, others) {
+                                (true, _) => self.ask(asked, &Outcome::Error(ServFail, None)),
+                                (false, Some(outcome)) => self.ask(asked, outcome),
+                                (false, None) => {}
+                            }
+                        }
+                    }
+                    if round % 4 == 3 {
+                        self.check();
+                    }
+                }
+            }
             Action::Expire => {
                 let notices = self.set.expire(self.now);
                 self.model.expire(self.now);
@@ -262,9 +303,10 @@ impl Trial {
                 self.model.replace_hosts(&hosts, self.now);
                 self.newest
                     .retain(|question, _| hosts.contains(&question.host));
+                self.omitted.clear();
                 self.replay(&notices);
             }
-            Action::Restart { hosts, down } => {
+            Action::Restart { hosts, down, rules } => {
                 let saved = self.set.save();
                 self.advance(*down);
                 let hosts = hosts.as_ref().map_or_else(
@@ -277,6 +319,13 @@ impl Trial {
                     },
                     |hosts| names(hosts),
                 );
+                self.note_longest();
+                if let Some(rules) = rules {
+                    self.newest.clear();
+                    self.omitted.clear();
+                    self.model.rules.clone_from(rules);
+                    self.note_longest();
+                }
                 self.set = AllowSet::new(
                     self.model.rules.clone(),
                     hosts.clone(),
@@ -289,6 +338,9 @@ impl Trial {
                 self.model.restart(&hosts, self.now);
                 self.newest
                     .retain(|question, _| hosts.contains(&question.host));
+                if self.model.hosts.len() < HOSTS.len() {
+                    self.omitted.clear();
+                }
                 self.replay(&notices);
             }
         }
@@ -322,7 +374,7 @@ impl Trial {
         let question = asked.question();
         let outcome = outcome.outcome(asked.family);
         let notices = self.set.apply(&question, outcome.clone(), self.now);
-        if !self.has(&question.host) {
+        if !self.has(&question.host) || !self.model.asks(question.family) {
             assert!(
                 notices.is_empty(),
                 "{question} is not in the set: {notices:?}"
@@ -337,6 +389,15 @@ impl Trial {
 
     fn has(&self, host: &HostName) -> bool {
         self.model.hosts.iter().any(|known| known.name == *host)
+    }
+
+    fn note_longest(&mut self) {
+        let rules = &self.model.rules;
+        let most_ttl = rules.max_ttl.max(rules.min_ttl);
+        let refresh = refresh(rules);
+        let lingers = rules.linger.max(most_ttl + refresh);
+        let longest = most_ttl + rules.stale_for.max(refresh) + lingers;
+        self.longest = self.longest.max(longest);
     }
 
     /// What the independent invariants need to know.
@@ -361,9 +422,21 @@ impl Trial {
             .filter(|address| rules.insecure_allow_special_addresses || !is_private(*address))
             .collect();
         if !public.is_empty() && answer.addresses().len() <= rules.max_addresses {
-            let ttl = answer.ttl().clamp(rules.min_ttl, rules.max_ttl);
-            self.newest
-                .insert(question.clone(), (public, self.now + ttl));
+            let ttl_end = self.now + answer.ttl().clamp(rules.min_ttl, rules.max_ttl);
+            let before = self.newest.get(question);
+            let before = before.filter(|(_, ttl_end)| self.now < *ttl_end + rules.stale_for);
+            if let Some((before, _)) = before
+                && !rules.linger.is_zero()
+                && rules.max_lingering > 2 * POOLS[0].len()
+            {
+                for address in before.difference(&public) {
+                    self.omitted.insert(*address, ttl_end + refresh(rules));
+                }
+            }
+            for address in &public {
+                self.omitted.remove(address);
+            }
+            self.newest.insert(question.clone(), (public, ttl_end));
         }
     }
 
@@ -439,7 +512,8 @@ impl Trial {
         assert_eq!(report, *expected, "the notices of {question}");
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        self.note_longest();
         for address in EVERYBODY.iter().copied() {
             self.check_verdict(address);
         }
@@ -455,6 +529,27 @@ impl Trial {
         assert_eq!(due, self.model.due(), "due times, now is {now:?}");
         self.check_next_change();
         self.check_health();
+        self.check_what_is_known_later();
+    }
+
+    /// Verdicts are right at each later time without a change of the set.
+    fn check_what_is_known_later(&self) {
+        let times: BTreeSet<_> = self.model.boundaries().into_iter().collect();
+        for time in times.range(self.now..) {
+            for (family, peer) in Family::ALL.into_iter().zip(*UNLISTED) {
+                let kind = match self.model.is_known(family, *time) {
+                    true => RejectionKind::NotListed,
+                    false => RejectionKind::Unresolved,
+                };
+                let verdict = self.set.verdict(peer, *time);
+                assert_eq!(
+                    outline(&verdict),
+                    Err(kind),
+                    "{family} {:?} from now",
+                    *time - self.now
+                );
+            }
+        }
     }
 
     fn check_verdict(&self, address: IpAddr) {
@@ -498,14 +593,19 @@ impl Trial {
     /// What must hold whatever the details of the rules.
     fn check_invariants(&self, address: IpAddr, host: Option<&HostName>) {
         let address = address.to_canonical();
-        let rules = &self.model.rules;
         if host.is_some() {
-            let longest = rules.max_ttl + rules.stale_for.max(REFRESH) + rules.linger;
+            let longest = self.longest;
             let answered = self.last_answered.get(&address);
             assert!(
                 answered.is_some_and(|answered| self.now < *answered + longest),
                 "{address} was last answered at {answered:?} and is admitted at {:?}",
                 self.now
+            );
+        }
+        if let Some(until) = self.omitted.get(&address) {
+            assert!(
+                host.is_some() || self.now >= *until,
+                "{address} was omitted by one answer and is refused before its refresh"
             );
         }
         for (question, (addresses, ttl_ends)) in &self.newest {
@@ -576,14 +676,22 @@ struct Model {
 
 struct Host {
     name: HostName,
-    /// Which addresses left an answer, and when.
-    left: BTreeMap<IpAddr, Instant>,
+    /// Which addresses left an answer.
+    left: BTreeMap<IpAddr, Left>,
     questions: [Asking; 2],
+}
+
+#[derive(Clone, Copy)]
+struct Left {
+    at: Instant,
+    until: Instant,
 }
 
 /// One question about one host.
 struct Asking {
     word: Word,
+    /// Whether the last word was an answer, even if it is over.
+    named: bool,
     /// The failures since the last valid outcome.
     run: Option<Run>,
     tried: bool,
@@ -607,6 +715,10 @@ enum Word {
 
 struct Run {
     since: Instant,
+    /// Since when it was asked again and again.
+    unbroken_since: Instant,
+    /// When the next outcome is there at the latest, if it goes on being asked.
+    next_by: Instant,
     times: u32,
     /// The last failure is a denial that is not believed.
     denial: Option<Denial>,
@@ -657,6 +769,9 @@ impl Model {
         now: Instant,
     ) -> Report {
         let mut report = Report::default();
+        if !self.asks(question.family) {
+            return report;
+        }
         let Some(host) = self
             .hosts
             .iter()
@@ -714,32 +829,66 @@ impl Model {
         self.settle(now, &mut Report::default());
     }
 
+    /// What is kept is kept by the rules of today.
     fn restart(&mut self, hosts: &[HostName], now: Instant) {
         let rules = self.rules.clone();
-        let before = std::mem::replace(self, Self::new(rules, hosts, self.networks.clone(), now));
+        let most_ttl = rules.max_ttl.max(rules.min_ttl);
+        let is_kept =
+            |address: &IpAddr| rules.insecure_allow_special_addresses || !is_private(*address);
+        let is_asked = |address: &IpAddr| {
+            rules
+                .only_family
+                .is_none_or(|only| only == Family::of(*address))
+        };
+        let new = Self::new(rules.clone(), hosts, self.networks.clone(), now);
+        let before = std::mem::replace(self, new);
         for mut host in before.hosts {
             let Some(restored) = self.hosts.iter_mut().find(|new| new.name == host.name) else {
                 continue;
             };
-            restored.left = std::mem::take(&mut host.left);
+            let mut left: Vec<_> = host
+                .left
+                .iter()
+                .map(|(address, left)| (*address, *left))
+                .collect();
+            left.retain(|(address, _)| {
+                is_kept(address) && is_asked(address) && !rules.linger.is_zero()
+            });
+            left.sort_by_key(|(address, left)| (std::cmp::Reverse(left.at), *address));
+            left.truncate(rules.max_lingering);
+            for (address, Left { at, until }) in left {
+                let latest = at + rules.linger.max(most_ttl + refresh(&rules));
+                let until = until.min(latest);
+                restored.left.insert(address, Left { at, until });
+            }
             for family in Family::ALL {
+                if rules.only_family.is_some_and(|only| only != family) {
+                    continue;
+                }
                 let before = host.question_mut(family);
                 let question = restored.question_mut(family);
                 question.window_start = before.window_start.min(now);
                 question.word = match std::mem::replace(&mut before.word, Word::Nothing) {
                     Word::Nothing => Word::Nothing,
                     Word::Answer {
-                        addresses,
+                        mut addresses,
                         at,
                         ttl_end,
                         ..
                     } => {
-                        let ttl_end = ttl_end.min(at + self.rules.max_ttl);
-                        Word::Answer {
-                            addresses,
-                            at,
-                            ttl_end,
-                            restored: true,
+                        let ttl_end = ttl_end.min(at + most_ttl);
+                        addresses.retain(is_kept);
+                        question.named = true;
+                        question.window_start = ttl_end;
+                        if addresses.is_empty() || addresses.len() > rules.max_addresses {
+                            Word::Nothing
+                        } else {
+                            Word::Answer {
+                                addresses,
+                                at,
+                                ttl_end,
+                                restored: true,
+                            }
                         }
                     }
                     Word::Denial { ttl_end } => Word::Denial {
@@ -749,6 +898,10 @@ impl Model {
             }
         }
         self.settle(now, &mut Report::default());
+    }
+
+    fn asks(&self, family: Family) -> bool {
+        self.rules.only_family.is_none_or(|only| only == family)
     }
 
     fn classify(
@@ -790,21 +943,39 @@ impl Model {
 
     fn fail(&mut self, host: usize, family: Family, denial: Option<Denial>, now: Instant) -> u32 {
         let floor = self.rules.min_ttl.max(Duration::from_secs(1));
-        let question = self.hosts[host].question_mut(family);
-        let (since, times) = match &question.run {
-            None => (now, 1),
-            Some(run) => (run.since, run.times + 1),
+        let times = match &self.hosts[host].question(family).run {
+            None => 1,
+            Some(run) => run.times + 1,
         };
-        question.run = Some(Run {
-            since,
-            times,
-            denial,
-        });
         let mut pause = floor;
         for _ in 1..times {
             pause = (pause * 2).min(DAY);
         }
-        question.due = now + pause.min(self.rules.max_backoff).max(floor);
+        let due = now + pause.min(self.rules.max_backoff).max(floor);
+        let tolerated = self.rules.max_ttl.min(self.rules.stale_for / 4);
+        let next_by = (now + tolerated).max(due + refresh(&self.rules));
+        let question = self.hosts[host].question_mut(family);
+        question.due = due;
+        question.run = Some(match &question.run {
+            None => Run {
+                since: now,
+                unbroken_since: now,
+                next_by,
+                times,
+                denial,
+            },
+            Some(run) => Run {
+                since: run.since,
+                unbroken_since: if now > run.next_by {
+                    now
+                } else {
+                    run.unbroken_since
+                },
+                next_by,
+                times,
+                denial,
+            },
+        });
         times
     }
 
@@ -819,23 +990,18 @@ impl Model {
     }
 
     fn is_believable(&self, host: usize, family: Family, denial: Denial, now: Instant) -> bool {
-        let holds = self.holds(host, family, now);
-        let bears_out = |asking: &Asking| {
-            let later = matches!(asking.word, Word::Answer { at, .. } if at >= denial.at);
-            Self::is_current(asking, now) && (later || !holds)
-        };
+        let named = self.hosts[host].question(family).named;
+        let here = zone(&self.hosts[host].name);
         let others = self.hosts.iter().enumerate().filter(|(at, _)| *at != host);
-        let borne_out = others
-            .flat_map(|(_, other)| &other.questions)
-            .any(bears_out);
+        let confirmed = others.into_iter().any(|(_, other)| {
+            let same_zone = here.is_some() && zone(&other.name) == here;
+            other.questions.iter().any(|asking| {
+                let later = matches!(asking.word, Word::Answer { at, .. } if at >= denial.at);
+                Self::is_current(asking, now) && (!named || later && same_zone)
+            })
+        });
         let sibling = self.hosts[host].question(other(family));
-        borne_out || !denial.whole_name && !holds && Self::is_current(sibling, now)
-    }
-
-    /// Whether there are addresses that a denial would take away.
-    fn holds(&self, host: usize, family: Family, now: Instant) -> bool {
-        let question = self.hosts[host].question(family);
-        matches!(question.word, Word::Answer { .. }) && self.in_window(question, now)
+        confirmed || !denial.whole_name && !named && Self::is_current(sibling, now)
     }
 
     fn believe(
@@ -846,10 +1012,19 @@ impl Model {
         now: Instant,
         report: &mut Report,
     ) {
-        let ttl_end = denial.ttl_end;
+        let question = self.hosts[host].question(family);
+        let held = self.in_window(question, now) && !question.word.addresses().is_empty();
+        let mut left = self.hosts[host].left.iter();
+        let lingers =
+            left.any(|(address, left)| Family::of(*address) == family && now < left.until);
+        let mut ttl_end = denial.ttl_end;
+        if held || lingers {
+            let soon = (self.rules.linger / 4).max(self.rules.min_ttl);
+            ttl_end = ttl_end.min(denial.at + soon);
+        }
         self.say(host, family, Word::Denial { ttl_end }, now, report);
         let question = self.hosts[host].question_mut(family);
-        question.due = denial.ttl_end;
+        question.due = ttl_end;
         question.run = None;
     }
 
@@ -857,22 +1032,26 @@ impl Model {
     fn say(&mut self, host: usize, family: Family, word: Word, now: Instant, report: &mut Report) {
         let in_force = self.in_window(self.hosts[host].question(family), now);
         let linger = self.rules.linger;
+        let ttl_end = word.ttl_end().expect("something was said");
+        let until = (now + linger).max(ttl_end + refresh(&self.rules));
         let host = &mut self.hosts[host];
         let question = host.question_mut(family);
-        question.window_start = word.ttl_end().expect("something was said");
+        question.window_start = ttl_end;
+        question.named = matches!(word, Word::Answer { .. });
         let before = std::mem::replace(&mut question.word, word).addresses();
         let after = host.question(family).word.addresses();
-        if in_force {
+        if in_force && !linger.is_zero() {
+            let left = Left { at: now, until };
             host.left
-                .extend(before.difference(&after).map(|gone| (*gone, now)));
+                .extend(before.difference(&after).map(|gone| (*gone, left)));
         }
         host.left
-            .retain(|address, at| !after.contains(address) && now < *at + linger);
+            .retain(|address, left| !after.contains(address) && now < left.until);
         while host.left.len() > self.rules.max_lingering {
             let oldest = host
                 .left
                 .iter()
-                .min_by_key(|(address, at)| (**at, **address));
+                .min_by_key(|(address, left)| (left.at, **address));
             let oldest = *oldest.expect("more than none").0;
             host.left.remove(&oldest);
             *report.crowded.entry(host.name.clone()).or_default() += 1;
@@ -902,10 +1081,14 @@ impl Model {
         for (host, family, denial) in believable {
             self.believe(host, family, denial, now, report);
         }
+        let asked: Vec<_> = Family::ALL
+            .into_iter()
+            .filter(|family| self.asks(*family))
+            .collect();
         self.all_tried |= self
             .hosts
             .iter()
-            .all(|host| host.questions.iter().all(|question| question.tried));
+            .all(|host| asked.iter().all(|family| host.question(*family).tried));
     }
 
     // Questions of time.
@@ -914,7 +1097,7 @@ impl Model {
     fn in_window(&self, question: &Asking, now: Instant) -> bool {
         question.word.ttl_end().is_some_and(|ttl_end| {
             now < ttl_end + self.rules.stale_for
-                || question.run.is_none() && now < ttl_end + REFRESH
+                || question.run.is_none() && now < ttl_end + refresh(&self.rules)
         })
     }
 
@@ -963,7 +1146,7 @@ impl Model {
                 && addresses.contains(&address)
                 && self.in_window(question, now)
             {
-                let refreshing = question.run.is_none() && now < *ttl_end + REFRESH;
+                let refreshing = question.run.is_none() && now < *ttl_end + refresh(&self.rules);
                 let freshness = match (*restored, now < *ttl_end || refreshing) {
                     (true, _) => Freshness::Restored,
                     (false, true) => Freshness::Fresh,
@@ -972,10 +1155,10 @@ impl Model {
                 push(freshness, *at);
             }
         }
-        if let Some(at) = host.left.get(&address)
-            && now < *at + self.rules.linger
+        if let Some(left) = host.left.get(&address)
+            && now < left.until
         {
-            push(Freshness::Lingering, *at);
+            push(Freshness::Lingering, left.at);
         }
         rows
     }
@@ -998,7 +1181,9 @@ impl Model {
     fn is_known(&self, family: Family, now: Instant) -> bool {
         (!self.hosts.is_empty() || !self.networks.is_empty())
             && self.hosts.iter().all(|host| {
-                self.in_window(host.question(family), now) || self.is_given_up(host, family, now)
+                !self.asks(family)
+                    || self.in_window(host.question(family), now)
+                    || self.is_given_up(host, family, now)
             })
     }
 
@@ -1007,15 +1192,42 @@ impl Model {
         let Some(run) = &question.run else {
             return false;
         };
-        let other_answered = self.hosts.iter().any(|other| {
-            other.name != host.name && other.questions.iter().any(|asking| {
-                matches!(asking.word, Word::Answer { at, restored: false, .. } if at >= run.since)
-                    && self.in_window(asking, now)
+        let end = question.window_start.max(run.unbroken_since) + self.rules.stale_for;
+        if now < end || run.next_by < end || self.in_window(question, now) {
+            return false;
+        }
+        let here = zone(&host.name);
+        let others: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|other| other.name != host.name)
+            .collect();
+        let same_zone: Vec<_> = others
+            .iter()
+            .copied()
+            .filter(|other| here.is_some() && zone(&other.name) == here)
+            .collect();
+        let asked = if same_zone.is_empty() {
+            others
+        } else {
+            same_zone
+        };
+        asked
+            .iter()
+            .flat_map(|other| &other.questions)
+            .any(|asking| {
+                let Word::Answer {
+                    at,
+                    ttl_end,
+                    restored: false,
+                    ..
+                } = asking.word
+                else {
+                    return false;
+                };
+                let is_well = asking.run.is_none() && now < ttl_end + refresh(&self.rules);
+                is_well || at >= end && self.in_window(asking, now)
             })
-        });
-        other_answered
-            && !self.in_window(question, now)
-            && now >= question.window_start + self.rules.stale_for
     }
 
     fn is_ready(&self, now: Instant) -> bool {
@@ -1026,6 +1238,9 @@ impl Model {
         let mut due = BTreeMap::new();
         for host in &self.hosts {
             for family in Family::ALL {
+                if !self.asks(family) {
+                    continue;
+                }
                 let question = Question {
                     host: host.name.clone(),
                     family,
@@ -1039,6 +1254,9 @@ impl Model {
     /// How a question may be said to stand.
     fn states(&self, host: &Host, family: Family, now: Instant) -> Vec<State> {
         let question = host.question(family);
+        if !self.asks(family) {
+            return vec![State::NotAsked];
+        }
         if question.run.is_some() {
             return if self.is_given_up(host, family, now) {
                 vec![State::Failed]
@@ -1058,17 +1276,19 @@ impl Model {
     fn boundaries(&self) -> Vec<Instant> {
         let mut times = Vec::new();
         for host in &self.hosts {
-            times.extend(host.left.values().map(|at| *at + self.rules.linger));
+            times.extend(host.left.values().map(|left| left.until));
             for question in &host.questions {
                 times.push(question.due);
                 times.push(question.window_start + self.rules.stale_for);
                 if let Some(ttl_end) = question.word.ttl_end() {
                     times.push(ttl_end);
-                    times.push(ttl_end + REFRESH);
+                    times.push(ttl_end + refresh(&self.rules));
                     times.push(ttl_end + self.rules.stale_for);
                 }
-                if let Some(denial) = question.run.as_ref().and_then(|run| run.denial) {
-                    times.push(denial.ttl_end);
+                if let Some(run) = &question.run {
+                    times.push(run.next_by);
+                    times.push(run.unbroken_since + self.rules.stale_for);
+                    times.extend(run.denial.map(|denial| denial.ttl_end));
                 }
             }
         }
@@ -1080,6 +1300,7 @@ impl Host {
     fn new(name: &HostName, now: Instant) -> Self {
         let asking = || Asking {
             word: Word::Nothing,
+            named: false,
             run: None,
             tried: false,
             due: now,
@@ -1130,6 +1351,18 @@ enum Meaning {
     Failure,
 }
 
+/// How long an answer is current after its TTL, while its refresh is under way: the resolver's last
+/// second, the jitter, the question.
+fn refresh(rules: &Rules) -> Duration {
+    Duration::from_millis(1_500) + rules.question_time_limit
+}
+
+/// The zone of a name of [`HOSTS`], if what becomes of one name in it says something about another.
+fn zone(name: &HostName) -> Option<&str> {
+    let name = name.as_str();
+    name.contains(".psp.").then_some("psp")
+}
+
 fn other(family: Family) -> Family {
     match family {
         Family::V4 => Family::V6,
@@ -1172,7 +1405,18 @@ impl Step {
                     outcome.keep_families_apart();
                 }
             }
+            Action::Outage { others, .. } => {
+                if let Some(outcome) = others {
+                    outcome.keep_families_apart();
+                }
+            }
             Action::Wait | Action::Expire | Action::Replace(_) | Action::Restart { .. } => {}
+        }
+    }
+
+    fn keep_rules(&mut self) {
+        if let Action::Restart { rules, .. } = &mut self.action {
+            *rules = None;
         }
     }
 }
@@ -1201,12 +1445,45 @@ enum Action {
     Ask(Asked, Outcome),
     /// Every question about every host, in the order of [`HOSTS`].
     Round(Vec<Outcome>),
+    /// Hosts fail one after the other, each after as many rounds as `stagger` says.
+    Outage {
+        order: Vec<usize>,
+        stagger: u8,
+        rounds: u8,
+        gap: Gap,
+        /// What comes of the questions about those that do not fail yet, if they are asked.
+        others: Option<Outcome>,
+    },
     Expire,
     Replace(Vec<usize>),
     Restart {
         hosts: Option<Vec<usize>>,
         down: Advance,
+        /// The rules from then on, if they are others.
+        rules: Option<Rules>,
     },
+}
+
+/// The time between two rounds of an outage.
+#[derive(Clone, Copy, Debug)]
+enum Gap {
+    /// As long as it may be without a hole, or a bit longer.
+    Longest {
+        more: bool,
+    },
+    By(Duration),
+}
+
+impl Gap {
+    fn advance(self, rules: &Rules) -> Advance {
+        Advance::By(match self {
+            Self::Longest { more } => {
+                let longest = rules.max_ttl.min(rules.stale_for / 4);
+                longest + Duration::from_millis(more.into())
+            }
+            Self::By(time) => time,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -1264,7 +1541,18 @@ impl Outcome {
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    let ttls = select(&[(1, 1), (1, 60), (5, 60), (5, 60), (5, 3600), (30, 3600)]);
+    let ttls = select(&[
+        (1, 1),
+        (1, 60),
+        (5, 60),
+        (5, 60),
+        (5, 3600),
+        (5, 3600),
+        (30, 3600),
+        (600, 7200),
+    ]);
+    let only_family = prop::option::weighted(0.15, select(&Family::ALL));
+    let odd = (select(&[1, 5, 5, 5, 20, 60]), only_family);
     let window = || {
         prop_oneof![
             1 => 1_000_u64..20_000,
@@ -1276,21 +1564,26 @@ fn rules() -> impl Strategy<Value = Rules> {
         ttls,
         window(),
         window(),
-        select(&[0, 1, 10, 60]),
+        select(&[0, 1, 10, 60, 60, 3600]),
         select(&[0, 2, 3, 3, 256, 256, 256]),
         select(&[0, 1, 2, 4, 1024, 1024, 1024]),
         prop::bool::weighted(0.85),
+        odd,
     )
         .prop_map(
-            |(ttls, linger, stale_for, backoff, max_addresses, max_lingering, special)| Rules {
-                min_ttl: Duration::from_secs(ttls.0),
-                max_ttl: Duration::from_secs(ttls.1),
-                linger,
-                stale_for,
-                max_backoff: Duration::from_secs(backoff),
-                max_addresses,
-                max_lingering,
-                insecure_allow_special_addresses: special,
+            |(ttls, linger, stale_for, backoff, max_addresses, max_lingering, special, odd)| {
+                Rules {
+                    min_ttl: Duration::from_secs(ttls.0),
+                    max_ttl: Duration::from_secs(ttls.1),
+                    linger,
+                    stale_for,
+                    max_backoff: Duration::from_secs(backoff),
+                    max_addresses,
+                    max_lingering,
+                    question_time_limit: Duration::from_secs(odd.0),
+                    only_family: odd.1,
+                    insecure_allow_special_addresses: special,
+                }
             },
         )
 }
@@ -1310,12 +1603,36 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Action::Wait),
         16 => (asked(), outcome()).prop_map(|(asked, outcome)| Action::Ask(asked, outcome)),
         4 => prop::collection::vec(outcome(), 2 * HOSTS.len()).prop_map(Action::Round),
+        2 => outage(),
         2 => Just(Action::Expire),
         1 => host_list(0).prop_map(Action::Replace),
-        2 => (prop::option::weighted(0.3, host_list(1)), advance())
-            .prop_map(|(hosts, down)| Action::Restart { hosts, down }),
+        2 => (
+            prop::option::weighted(0.3, host_list(1)),
+            advance(),
+            prop::option::weighted(0.3, rules()),
+        )
+            .prop_map(|(hosts, down, rules)| Action::Restart { hosts, down, rules }),
     ];
     (advance(), action).prop_map(|(advance, action)| Step { advance, action })
+}
+
+fn outage() -> impl Strategy<Value = Action> {
+    let gap = prop_oneof![
+        3 => any::<bool>().prop_map(|more| Gap::Longest { more }),
+        1 => (1_u64..120).prop_map(|time| Gap::By(Duration::from_secs(time))),
+        1 => (1_u64..24).prop_map(|hours| Gap::By(Duration::from_secs(3600 * hours))),
+    ];
+    let others = prop::option::weighted(0.7, outcome());
+    let rounds = prop_oneof![3 => 1_u8..9, 1 => 20_u8..28];
+    (host_list(1), 0_u8..8, rounds, gap, others).prop_map(
+        |(order, stagger, rounds, gap, others)| Action::Outage {
+            order,
+            stagger,
+            rounds,
+            gap,
+            others,
+        },
+    )
 }
 
 fn advance() -> impl Strategy<Value = Advance> {
@@ -1324,6 +1641,7 @@ fn advance() -> impl Strategy<Value = Advance> {
         4 => Just(Advance::Not),
         1 => (1_u64..10_000).prop_map(|time| Advance::By(Duration::from_millis(time))),
         1 => (1_u64..8_000).prop_map(|time| Advance::By(Duration::from_secs(time))),
+        1 => (1_u64..120).prop_map(|hours| Advance::By(Duration::from_secs(3600 * hours))),
         6 => (any::<u8>(), side).prop_map(|(pick, side)| Advance::Near { pick, side }),
     ]
 }
@@ -1357,7 +1675,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn ttl() -> impl Strategy<Value = Duration> {
-    select(&[0, 1, 10, 60, 60, 60, 3600, 7200, 0xffff_ffff]).prop_map(Duration::from_secs)
+    select(&[0, 1, 10, 60, 60, 60, 1800, 3600, 3600, 7200, 0xffff_ffff])
+        .prop_map(Duration::from_secs)
 }
 
 /// Outcomes for distinct questions. Denials are about one host only, and of one TTL: of two hosts
@@ -1420,9 +1739,16 @@ fn config(cases: u32) -> Config {
     }
 }
 
-static HOSTS: LazyLock<[HostName; 4]> = LazyLock::new(|| {
-    ["a.example", "b.example", "c.example", "d.example"]
-        .map(|name| name.parse().expect("a host name"))
+/// Three of one zone, and two that have only a public suffix in common.
+static HOSTS: LazyLock<[HostName; 5]> = LazyLock::new(|| {
+    [
+        "a.psp.example",
+        "b.psp.example",
+        "d.co.uk",
+        "c.psp.example",
+        "e.co.uk",
+    ]
+    .map(|name| name.parse().expect("a host name"))
 });
 
 static POOLS: LazyLock<[[IpAddr; 6]; 2]> = LazyLock::new(|| {
@@ -1454,7 +1780,8 @@ static EVERYBODY: LazyLock<Vec<IpAddr>> = LazyLock::new(|| {
 /// The first IPv4 address of the pool in the spelling of IPv6.
 static MAPPED: LazyLock<IpAddr> = LazyLock::new(|| "::ffff:8.8.4.1".parse().expect("an address"));
 
-/// How long an answer is current after its TTL, while its refresh is under way.
-const REFRESH: Duration = Duration::from_millis(6_500);
+/// A peer of each family that no answer and no network lists.
+static UNLISTED: LazyLock<[IpAddr; 2]> =
+    LazyLock::new(|| ["9.9.9.9", "2a00::9"].map(|address| address.parse().expect("an address")));
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -4,7 +4,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const MS: Duration = Duration::from_millis(1);
 
-/// A set of hosts `h0.test`, `h1.test` …, a clock that starts at zero, and short ways to feed it.
+/// A set of hosts `h0.psp.test`, `h1.psp.test` …, a clock that starts at zero, and short ways to feed it.
 struct World {
     set: AllowSet,
     start: Instant,
@@ -88,7 +88,7 @@ impl World {
 }
 
 fn host(number: usize) -> HostName {
-    format!("h{number}.test").parse().unwrap()
+    format!("h{number}.psp.test").parse().unwrap()
 }
 
 fn own_address(number: usize) -> String {
@@ -238,12 +238,13 @@ mod ttl {
     #[test]
     fn an_expired_answer_counts_as_fresh_while_it_is_refreshed_and_then_as_stale() {
         let mut world = World::new(1);
+        let refresh_time = world.set.rules.refresh_time();
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
         for (at, says) in [
             (60 * SECOND - MS, "fresh"),
             (60 * SECOND, "fresh"),
-            (60 * SECOND + REFRESH_TIME - MS, "fresh"),
-            (60 * SECOND + REFRESH_TIME, "stale"),
+            (60 * SECOND + refresh_time - MS, "fresh"),
+            (60 * SECOND + refresh_time, "stale"),
         ] {
             world.at(at);
             assert_eq!(world.says("20.0.0.1"), says, "{at:?}");
@@ -266,6 +267,122 @@ mod ttl {
     }
 }
 
+mod time_limit {
+    use super::*;
+
+    #[test]
+    fn an_expired_answer_stays_in_use_for_as_long_as_its_refresh_can_take() {
+        for limit in [1, 5, 20, 120].map(|seconds| seconds * SECOND) {
+            let rules = Rules {
+                stale_for: Duration::ZERO,
+                question_time_limit: limit,
+                ..Rules::default()
+            };
+            let mut world = World::with(1, rules);
+            world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+            world.fail(0, Family::V6, ResolveErrorKind::NoData);
+            let until = 60 * SECOND + 1500 * MS + limit;
+            world.at(until - MS);
+            assert_eq!(world.says("20.0.0.1"), "fresh", "{limit:?}");
+            assert_eq!(world.says("2a01::1"), "not-listed", "{limit:?}");
+            world.at(until);
+            assert_eq!(world.says("20.0.0.1"), "unresolved", "{limit:?}");
+            assert_eq!(world.says("2a01::1"), "unresolved", "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_limit_is_no_panic() {
+        let rules = Rules {
+            question_time_limit: Duration::MAX,
+            ..Rules::default()
+        };
+        let mut world = World::with(1, rules);
+        world.answer(0, Family::V4, 60, &["20.0.0.1", "20.0.0.2"]);
+        world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+        world.fail(0, Family::V4, ResolveErrorKind::Timeout);
+        assert_eq!(world.says("20.0.0.2"), "lingering");
+    }
+}
+
+mod one_family {
+    use super::*;
+
+    fn only(family: Family) -> Rules {
+        Rules {
+            only_family: Some(family),
+            ..Rules::default()
+        }
+    }
+
+    #[test]
+    fn the_other_family_is_not_asked_and_holds_nothing() {
+        for (asked, other, own, unlisted) in [
+            (Family::V4, Family::V6, "20.0.0.1", "20.0.9.9"),
+            (Family::V6, Family::V4, "2a01::1", "2a01::9"),
+        ] {
+            let foreign = if asked == Family::V4 {
+                "2a01::1"
+            } else {
+                "20.0.0.1"
+            };
+            let mut world = World::with(2, only(asked));
+            assert!(world.set.questions().all(|(of, _)| of.family == asked));
+            assert_eq!(world.set.questions().count(), 2);
+            assert_eq!(world.says(unlisted), "unresolved");
+            assert_eq!(world.says(foreign), "not-listed");
+            let notices = world.apply(0, other, Ok(answer(60, &[foreign])));
+            assert!(notices.is_empty());
+            world.fail(1, other, ResolveErrorKind::ServFail);
+            assert_eq!(world.says(foreign), "not-listed");
+            assert!(!world.set.is_tried());
+
+            world.answer(0, asked, 60, &[own]);
+            world.fail(1, asked, ResolveErrorKind::NxDomain);
+            assert!(world.set.is_tried() && world.set.is_ready(world.now));
+            assert_eq!(world.says(own), "fresh");
+            assert_eq!(world.says(unlisted), "not-listed");
+            let health = world.set.health(world.now);
+            for host in &health {
+                let family = &host.families[other as usize];
+                assert_eq!(family.state, State::NotAsked);
+                assert!(family.last_error.is_none() && family.failing_since.is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_static_network_of_the_other_family_is_admitted_and_an_empty_list_decides_nothing() {
+        let now = Instant::now();
+        let networks = ["2a01:111::/32".parse().unwrap()];
+        let set = AllowSet::new(only(Family::V4), [host(0)], &networks, now).unwrap();
+        assert!(
+            set.verdict("2a01:111::1".parse().unwrap(), now)
+                .is_allowed()
+        );
+        let set = AllowSet::new(only(Family::V4), [], &[], now).unwrap();
+        let verdict = set.verdict("2a01::1".parse().unwrap(), now);
+        let kind = verdict.rejection().unwrap().kind();
+        assert_eq!(kind, RejectionKind::Unresolved);
+    }
+
+    #[test]
+    fn nothing_of_the_other_family_is_restored() {
+        let mut world = World::new(1);
+        world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+        world.answer(0, Family::V6, 60, &["2a01::1"]);
+        world
+            .at(60 * SECOND)
+            .answer(0, Family::V6, 60, &["2a01::2"]);
+        let mut set = AllowSet::new(only(Family::V4), [host(0)], &[], world.now).unwrap();
+        set.restore(world.set.save(), world.now);
+        world.set = set;
+        assert_eq!(world.says("20.0.0.1"), "restored");
+        assert_eq!(world.says("2a01::1"), "not-listed");
+        assert_eq!(world.says("2a01::2"), "not-listed");
+    }
+}
+
 mod linger {
     use super::*;
 
@@ -275,7 +392,7 @@ mod linger {
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
         world
             .at(60 * SECOND)
-            .answer(0, Family::V4, 3600, &["20.0.0.2"]);
+            .answer(0, Family::V4, 600, &["20.0.0.2"]);
         assert_eq!(world.says("20.0.0.1"), "lingering");
         // Later answers that omit it too do not prolong it.
         world
@@ -304,6 +421,80 @@ mod linger {
             "stale",
             "the old window must not cut the answer short"
         );
+    }
+
+    /// The time limit of a question, the second before it and the jitter.
+    const REFRESH_TIME: Duration = Duration::from_millis(6_500);
+
+    #[test]
+    fn one_answer_that_omits_an_address_takes_it_away_at_no_ttl() {
+        let windows = [0, 1, 5, 60, 600, 3600, 7200].map(|seconds| seconds * SECOND);
+        for (linger, max_ttl) in windows
+            .iter()
+            .flat_map(|one| windows.map(|two| (*one, two)))
+        {
+            let rules = Rules {
+                linger,
+                max_ttl,
+                stale_for: SECOND,
+                ..Rules::default()
+            };
+            let ttl = rules.clamp(max_ttl);
+            let mut world = World::with(1, rules);
+            world.answer(0, Family::V4, 7200, &["20.0.0.1", "20.0.0.2"]);
+            world.at(ttl).answer(0, Family::V4, 7200, &["20.0.0.1"]);
+            let until = ttl + linger.max(ttl + REFRESH_TIME);
+            if linger.is_zero() {
+                assert_eq!(world.says("20.0.0.2"), "not-listed", "lingering is off");
+                continue;
+            }
+            world.at(2 * ttl + REFRESH_TIME - MS);
+            assert_eq!(world.says("20.0.0.2"), "lingering", "{linger:?} {ttl:?}");
+            let mut after = World { ..world };
+            after.at(until - MS);
+            assert_eq!(after.says("20.0.0.2"), "lingering", "{linger:?} {ttl:?}");
+            after.at(until);
+            assert_ne!(after.says("20.0.0.2"), "lingering", "{linger:?} {ttl:?}");
+        }
+    }
+
+    #[test]
+    fn a_denial_that_took_addresses_away_is_asked_again_before_they_go() {
+        for (linger, negative_ttl, due_in) in [
+            (HOUR, 3600, 900),
+            (HOUR, 60, 60),
+            (60 * SECOND, 3600, 15),
+            (8 * SECOND, 3600, 5),
+            (SECOND, 3600, 5),
+        ] {
+            let rules = Rules {
+                linger,
+                ..Rules::default()
+            };
+            let mut world = World::with(2, rules);
+            world.sunny(60);
+            let denied = || {
+                let error = ResolveError::new(ResolveErrorKind::NxDomain);
+                Err(error.with_negative_ttl(negative_ttl * SECOND))
+            };
+            world.at(60 * SECOND);
+            world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+            world.apply(0, Family::V4, denied());
+            assert_eq!(world.state(0, Family::V4), State::Denied);
+            assert_eq!(world.due_in(0, Family::V4), due_in * SECOND, "{linger:?}");
+            let asked_again = 60 * SECOND + due_in * SECOND + REFRESH_TIME;
+            world.at(asked_again - MS);
+            assert_eq!(world.says("20.0.0.1"), "lingering", "{linger:?}");
+            if asked_again < 60 * SECOND + linger {
+                world.apply(0, Family::V4, denied());
+                assert_eq!(world.due_in(0, Family::V4), due_in * SECOND, "{linger:?}");
+            }
+            world.at(60 * SECOND + 2 * HOUR);
+            world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+            world.apply(0, Family::V4, denied());
+            let due_in = negative_ttl * SECOND;
+            assert_eq!(world.due_in(0, Family::V4), due_in, "nothing lingers");
+        }
     }
 
     #[test]
@@ -595,11 +786,11 @@ mod denials {
             assert_eq!(world.state(long, Family::V4), State::Failing);
             assert_eq!(world.state(short, Family::V4), State::Failing);
 
-            // It bears out the denial of what the other holds, which bears out the one of what is over here.
+            // It confirms the denial of what the other host holds, and not the one about the same host.
             world.at(20 * SECOND);
             world.answer(short, Family::V6, 60, &["2a01:111::1"]);
             assert_eq!(world.state(long, Family::V4), State::Denied);
-            assert_eq!(world.state(short, Family::V4), State::Denied);
+            assert_eq!(world.state(short, Family::V4), State::Failing);
         }
     }
 
@@ -634,6 +825,69 @@ mod denials {
         }
         assert_eq!(world.says("20.0.0.1"), "stale");
         assert_eq!(world.says("20.0.1.1"), "stale");
+    }
+
+    /// Hosts 0 and 1 as named, each with an address of its own and a TTL of 60 s.
+    fn two_hosts(names: [&str; 2]) -> World {
+        let now = Instant::now();
+        let hosts = names.map(|name| name.parse::<HostName>().unwrap());
+        let set = AllowSet::new(Rules::default(), hosts, &[], now).unwrap();
+        let mut world = World {
+            set,
+            start: now,
+            now,
+        };
+        for at in 0..2 {
+            ask(&mut world, at, Ok(answer(60, &[&own_address(at)])));
+        }
+        world
+    }
+
+    fn ask(world: &mut World, at: usize, outcome: Result<Answer, ResolveError>) {
+        let question = Question {
+            host: world.set.hosts[at].name.clone(),
+            family: Family::V4,
+        };
+        let now = world.now;
+        world.set.apply(&question, outcome, now);
+    }
+
+    #[test]
+    fn hosts_with_only_a_public_suffix_in_common_are_of_different_zones() {
+        for (names, state) in [
+            (["a.psp.example", "b.psp.example"], State::Denied),
+            (["a.eu.psp.example", "b.eu.psp.example"], State::Denied),
+            (["a.psp.co.uk", "b.psp.co.uk"], State::Denied),
+            (["a.co.example", "b.co.example"], State::Denied),
+            (["psp.example", "other.example"], State::Failing),
+            (["psp.co.uk", "other.co.uk"], State::Failing),
+            (["psp.com.au", "other.com.au"], State::Failing),
+            (["psp.or.jp", "other.or.jp"], State::Failing),
+            (["psp.com.br", "other.com.br"], State::Failing),
+            (["a.psp.example", "a.other.example"], State::Failing),
+            (["a.eu.psp.example", "a.us.psp.example"], State::Failing),
+        ] {
+            let mut world = two_hosts(names);
+            world.at(60 * SECOND);
+            ask(&mut world, 1, Ok(answer(60, &["20.0.1.1"])));
+            let denied = Err(ResolveError::new(ResolveErrorKind::NxDomain));
+            ask(&mut world, 0, denied);
+            assert_eq!(world.state(0, Family::V4), state, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn another_zone_confirms_no_denial_of_what_has_answered_even_when_its_window_is_over() {
+        for kind in DENIALS {
+            let mut world = two_hosts(["a.psp.example", "a.other.example"]);
+            for hour in 1..=24 {
+                world.at(60 * SECOND + hour * HOUR);
+                ask(&mut world, 0, Err(ResolveError::new(kind)));
+                ask(&mut world, 1, Ok(answer(3600, &["20.0.1.1"])));
+            }
+            assert_eq!(world.state(0, Family::V4), State::Failing, "{kind:?}");
+            assert_eq!(world.says("20.0.0.1"), "unresolved", "{kind:?}");
+        }
     }
 
     #[test]
@@ -734,16 +988,16 @@ mod given_up {
         let mut world = World::new(2);
         world.answer(1, Family::V4, 60, &["20.0.1.1"]);
         go_on(&mut world, 1, 24);
-        world.at(60 * SECOND + 24 * HOUR - MS);
-        assert_eq!(
-            (world.says("20.0.1.1"), world.says("20.0.9.9")),
-            ("stale", "not-listed")
-        );
-        world.at(60 * SECOND + 24 * HOUR);
-        assert_eq!(
-            (world.says("20.0.1.1"), world.says("20.0.9.9")),
-            ("not-listed", "not-listed")
-        );
+        for (at, own, unlisted) in [
+            (60 * SECOND + 24 * HOUR - MS, "stale", "not-listed"),
+            (60 * SECOND + 24 * HOUR, "unresolved", "unresolved"),
+            (25 * HOUR - MS, "unresolved", "unresolved"),
+            (25 * HOUR, "not-listed", "not-listed"),
+        ] {
+            world.at(at);
+            let says = (world.says("20.0.1.1"), world.says("20.0.9.9"));
+            assert_eq!(says, (own, unlisted), "{at:?}");
+        }
     }
 
     #[test]
@@ -754,6 +1008,188 @@ mod given_up {
         world.answer(1, Family::V4, 60, &["20.0.1.1"]);
         assert_eq!(world.says("20.0.1.1"), "fresh");
         assert_eq!(world.state(1, Family::V4), State::Answered);
+    }
+
+    #[test]
+    fn a_hole_in_asking_begins_the_time_for_giving_up_anew() {
+        for (hole, is_hole) in [(HOUR, false), (HOUR + MS, true), (20 * HOUR, true)] {
+            let mut world = World::new(2);
+            world.sunny(60);
+            let fail = |world: &mut World, at| {
+                world.at(at).answer(0, Family::V4, 3600, &["20.0.0.1"]);
+                world.fail(1, Family::V4, ResolveErrorKind::ServFail);
+            };
+            for hour in 1..=20 {
+                fail(&mut world, hour * HOUR);
+            }
+            for hour in 0..=10 {
+                fail(&mut world, 20 * HOUR + hole + hour * HOUR);
+            }
+            let says = if is_hole { "unresolved" } else { "not-listed" };
+            assert_eq!(world.says("20.0.9.9"), says, "{hole:?}");
+            let health = world.set.health(world.now);
+            let since = health[1].families[0].failing_since.unwrap();
+            assert_eq!(since, world.start + HOUR, "the first failure of all");
+            for hour in 11..=24 {
+                fail(&mut world, 20 * HOUR + hole + hour * HOUR);
+            }
+            assert_eq!(world.says("20.0.9.9"), "not-listed", "{hole:?}");
+        }
+    }
+
+    #[test]
+    fn time_alone_gives_up_only_what_was_asked_a_moment_ago() {
+        for (last, says) in [(23 * HOUR, "not-listed"), (23 * HOUR - MS, "unresolved")] {
+            let mut world = World::new(2);
+            for hour in 0..=23 {
+                world.at(last.saturating_sub((23 - hour) * HOUR));
+                world.fail(1, Family::V4, ResolveErrorKind::ServFail);
+            }
+            world
+                .at(23 * HOUR)
+                .answer(0, Family::V4, 3600, &["20.0.0.1"]);
+            world.at(24 * HOUR + SECOND);
+            assert_eq!(world.says("20.0.9.9"), says, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_stale_window_is_not_used_up_by_a_hole() {
+        let rules = Rules {
+            stale_for: 60 * SECOND,
+            max_backoff: SECOND,
+            ..Rules::default()
+        };
+        let mut world = World::with(2, rules);
+        world.fail(1, Family::V4, ResolveErrorKind::ServFail);
+        world.at(61 * SECOND);
+        world.answer(0, Family::V4, 3600, &["20.0.0.1"]);
+        assert_eq!(world.says("20.0.9.9"), "unresolved", "asked once");
+        world.fail(1, Family::V4, ResolveErrorKind::ServFail);
+        assert_eq!(world.says("20.0.9.9"), "unresolved", "a hole");
+        for second in [70, 80, 90, 100, 110, 121] {
+            world.at(second * SECOND);
+            world.fail(1, Family::V4, ResolveErrorKind::ServFail);
+        }
+        assert_eq!(world.says("20.0.9.9"), "not-listed");
+    }
+
+    #[test]
+    fn an_answer_from_before_an_outage_gives_no_host_up() {
+        let mut world = World::new(2);
+        world.sunny(60);
+        world
+            .at(61 * SECOND)
+            .fail(0, Family::V4, ResolveErrorKind::Timeout);
+        world
+            .at(61 * SECOND + MS)
+            .answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        for minute in 61..=1600 {
+            world.at(minute * 60 * SECOND);
+            for number in 0..2 {
+                world.fail(number, Family::V4, ResolveErrorKind::Timeout);
+            }
+            let at = world.now - world.start;
+            if at >= 24 * HOUR + 60 * SECOND {
+                assert_eq!(world.says("20.0.0.1"), "unresolved", "{at:?}");
+                assert_eq!(world.says("20.0.9.9"), "unresolved", "{at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_after_the_end_of_a_window_gives_a_host_up_until_it_is_stale_itself() {
+        let mut world = World::new(2);
+        let fail = |world: &mut World, number| {
+            world.fail(number, Family::V4, ResolveErrorKind::Timeout);
+        };
+        for hour in 0..=25 {
+            world.at(hour * HOUR);
+            fail(&mut world, 0);
+        }
+        assert_eq!(world.says("20.0.9.9"), "unresolved");
+        world.answer(1, Family::V4, 60, &["20.0.1.1"]);
+        assert_eq!(world.says("20.0.9.9"), "not-listed");
+        for hour in 26..=50 {
+            world.at(hour * HOUR);
+            fail(&mut world, 0);
+            fail(&mut world, 1);
+            let says = match hour {
+                ..50 => "not-listed",
+                _ => "unresolved",
+            };
+            let shown = world.says("20.0.9.9");
+            assert_eq!(shown, says, "{hour}");
+        }
+    }
+
+    #[test]
+    fn verdicts_follow_the_gap_between_a_window_and_giving_up_without_a_change() {
+        let rules = Rules {
+            stale_for: 10 * SECOND,
+            ..Rules::default()
+        };
+        let mut world = World::with(2, rules);
+        world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+        world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        world
+            .at(63 * SECOND)
+            .fail(0, Family::V4, ResolveErrorKind::Timeout);
+        for (at, says) in [
+            (70 * SECOND - MS, "not-listed"),
+            (70 * SECOND, "unresolved"),
+            (73 * SECOND - MS, "unresolved"),
+            (73 * SECOND, "not-listed"),
+            (3600 * SECOND, "not-listed"),
+            (3606 * SECOND + 500 * MS, "unresolved"),
+        ] {
+            world.at(at);
+            assert_eq!(world.says("20.0.9.9"), says, "{at:?}");
+            let given_up = at >= 73 * SECOND && says == "not-listed";
+            let state = world.state(0, Family::V4);
+            assert_eq!(state == State::Failed, given_up, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_that_is_silent_as_a_whole_is_not_given_up_for_the_answers_of_another() {
+        let silent = |names: &[&str]| {
+            let now = Instant::now();
+            let hosts = names.iter().map(|name| name.parse().unwrap());
+            let set = AllowSet::new(Rules::default(), hosts, &[], now).unwrap();
+            let mut world = World {
+                set,
+                start: now,
+                now,
+            };
+            for hour in 0..=25 {
+                world.at(hour * HOUR);
+                for (at, name) in names.iter().enumerate() {
+                    let question = Question {
+                        host: name.parse().unwrap(),
+                        family: Family::V4,
+                    };
+                    let outcome = match at {
+                        0 => Ok(answer(3600, &["20.0.0.1"])),
+                        _ => Err(ResolveError::new(ResolveErrorKind::ServFail)),
+                    };
+                    let now = world.now;
+                    world.set.apply(&question, outcome, now);
+                }
+            }
+            world.says("20.0.9.9")
+        };
+        let other = "a.other.example";
+        assert_eq!(
+            silent(&[other, "a.psp.example", "b.psp.example"]),
+            "unresolved"
+        );
+        assert_eq!(silent(&["c.psp.example", "a.psp.example"]), "not-listed");
+        assert_eq!(silent(&[other, "a.psp.example"]), "not-listed", "alone");
+        assert_eq!(
+            silent(&["other.test", "one.test", "two.test"]),
+            "not-listed"
+        );
     }
 
     #[test]
@@ -961,7 +1397,7 @@ mod replacing_hosts {
             .answer(1, Family::V4, 60, &["20.0.1.2"]);
         assert_eq!(world.says("20.0.1.1"), "lingering");
         let notices = world.set.replace_hosts([host(0)], world.now);
-        assert_eq!(changes(&notices), [("h1.test".to_owned(), 0, 2)]);
+        assert_eq!(changes(&notices), [("h1.psp.test".to_owned(), 0, 2)]);
         assert_eq!(world.says("20.0.0.1"), "fresh");
         assert_eq!(world.says("20.0.1.1"), "not-listed");
         assert_eq!(world.says("20.0.1.2"), "not-listed");
@@ -994,12 +1430,12 @@ mod notices {
     fn a_change_is_reported_once_when_it_happens() {
         let mut world = World::new(1);
         let notices = world.apply(0, Family::V4, Ok(answer(60, &["20.0.0.1", "20.0.0.2"])));
-        assert_eq!(changes(&notices), [("h0.test".to_owned(), 2, 0)]);
+        assert_eq!(changes(&notices), [("h0.psp.test".to_owned(), 2, 0)]);
         let outcome = Ok(answer(60, &["20.0.0.2", "20.0.0.3"]));
         let notices = world.at(60 * SECOND).apply(0, Family::V4, outcome);
         assert_eq!(
             changes(&notices),
-            [("h0.test".to_owned(), 1, 0)],
+            [("h0.psp.test".to_owned(), 1, 0)],
             "it still lingers"
         );
         world.answer(0, Family::V4, 3600, &["20.0.0.2", "20.0.0.3"]);
@@ -1013,7 +1449,7 @@ mod notices {
         world.at(ends);
         assert_eq!(
             changes(&world.set.expire(world.now)),
-            [("h0.test".to_owned(), 0, 1)]
+            [("h0.psp.test".to_owned(), 0, 1)]
         );
         assert_eq!(changes(&world.set.expire(world.now)), []);
     }
@@ -1089,18 +1525,168 @@ mod restoring {
     }
 
     #[test]
-    fn a_host_that_never_answers_is_given_up_in_spite_of_restarts() {
+    fn a_restart_begins_the_time_for_giving_up_anew() {
         let mut world = World::new(2);
-        for hour in 0..26 {
+        for hour in 0..=52 {
             world
                 .at(hour * HOUR)
                 .answer(0, Family::V4, 3600, &["20.0.0.1"]);
             world.fail(1, Family::V4, ResolveErrorKind::Timeout);
-            world = restart(&world, Rules::default(), &[0, 1], world.now);
+            if hour == 20 {
+                world = restart(&world, Rules::default(), &[0, 1], world.now);
+            }
+            let says = if hour < 45 {
+                "unresolved"
+            } else {
+                "not-listed"
+            };
+            assert_eq!(world.says("20.0.9.9"), says, "{hour}");
         }
-        world.fail(1, Family::V4, ResolveErrorKind::Timeout);
-        world.answer(0, Family::V4, 3600, &["20.0.0.1"]);
+    }
+
+    #[test]
+    fn a_host_that_fails_once_after_a_long_stop_is_not_given_up() {
+        let mut world = World::new(2);
+        world.sunny(60);
+        let start = world.start + 48 * HOUR;
+        let mut again = restart(&world, Rules::default(), &[0, 1], start);
+        again.fail(0, Family::V4, ResolveErrorKind::ServFail);
+        again.at(48 * HOUR + 5 * MS);
+        again.answer(1, Family::V4, 60, &["20.0.1.1"]);
+        assert_eq!(again.says("20.0.0.1"), "unresolved");
+        assert_eq!(again.state(0, Family::V4), State::Failing);
+    }
+
+    #[test]
+    fn the_end_of_lingering_is_kept_and_bounded_by_the_rules_of_today() {
+        let mut world = World::new(1);
+        world.answer(0, Family::V4, 60, &["20.0.0.1", "20.0.0.2"]);
+        world
+            .at(60 * SECOND)
+            .answer(0, Family::V4, 3600, &["20.0.0.1"]);
+        let until = 60 * SECOND + HOUR + world.set.rules.refresh_time();
+        let rules = |linger, max_ttl| Rules {
+            linger,
+            max_ttl,
+            ..Rules::default()
+        };
+        let refresh_time = Rules::default().refresh_time();
+        for (rules, until) in [
+            (Rules::default(), until),
+            (rules(2 * HOUR, HOUR), until),
+            (rules(SECOND, HOUR), until),
+            (rules(SECOND, 600 * SECOND), 660 * SECOND + refresh_time),
+            (rules(900 * SECOND, 600 * SECOND), 960 * SECOND),
+            (rules(Duration::ZERO, HOUR), 60 * SECOND),
+        ] {
+            let mut again = restart(&world, rules, &[0], world.now);
+            again.answer(0, Family::V4, 3600, &["20.0.0.1"]);
+            if 60 * SECOND < until {
+                again.at(until - MS);
+                assert_eq!(again.says("20.0.0.2"), "lingering", "{until:?}");
+            }
+            again.at(until);
+            assert_eq!(again.says("20.0.0.2"), "not-listed", "{until:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_the_end_of_lingering_gets_the_linger_window() {
+        let mut world = World::new(1);
+        world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+        world
+            .at(60 * SECOND)
+            .answer(0, Family::V4, 3600, &["20.0.0.2"]);
+        let mut saved = world.set.save();
+        saved[0].lingering_until.clear();
+        let mut set = AllowSet::new(Rules::default(), [host(0)], &[], world.now).unwrap();
+        set.restore(saved, world.now);
+        world.set = set;
+        world.at(60 * SECOND + HOUR - MS);
+        assert_eq!(world.says("20.0.0.1"), "lingering");
+        world.at(60 * SECOND + HOUR);
+        assert_eq!(world.says("20.0.0.1"), "not-listed");
+    }
+
+    #[test]
+    fn times_that_the_rules_of_today_do_not_allow_are_cut_when_they_are_restored() {
+        let now = Instant::now() + 100 * HOUR;
+        let restored = |rules: Rules, answer: Option<Held>, denied, window_from| {
+            let mut set = AllowSet::new(rules, [host(0)], &[], now).unwrap();
+            let records = vec![SavedRecords {
+                family: Family::V4,
+                window_from,
+                denied,
+                answer,
+            }];
+            set.restore(
+                vec![Saved {
+                    host: host(0),
+                    records,
+                    lingering: BTreeMap::new(),
+                    lingering_until: BTreeMap::new(),
+                }],
+                now,
+            );
+            World {
+                set,
+                start: now,
+                now,
+            }
+        };
+        let held = |answered_at, ttl_ends| Held {
+            addresses: ["20.0.0.1".parse().unwrap()].into(),
+            ttl: HOUR,
+            answered_at,
+            ttl_ends,
+            restored: true,
+        };
+        let day = Rules::default().stale_for;
+
+        // An answer of the future is one of now.
+        let answer = held(now + 50 * HOUR, now + 51 * HOUR);
+        let mut world = restored(Rules::default(), Some(answer), false, now + 51 * HOUR);
+        let verdict = world.set.verdict("20.0.0.1".parse().unwrap(), now);
+        assert_eq!(verdict.allowed().unwrap().since(), now);
+        world.at(HOUR + day - MS);
+        assert_eq!(world.says("20.0.0.1"), "restored");
+        world.at(HOUR + day);
+        assert_eq!(world.says("20.0.0.1"), "unresolved");
+
+        // A TTL above the greatest of today is that.
+        let answer = held(now, now + 50 * HOUR);
+        let short = Rules {
+            max_ttl: 60 * SECOND,
+            ..Rules::default()
+        };
+        let mut world = restored(short, Some(answer), false, now);
+        world.at(60 * SECOND + day);
+        assert_eq!(world.says("20.0.0.1"), "unresolved");
+
+        // A denial of the future is one of now.
+        let mut world = restored(Rules::default(), None, true, now + 50 * HOUR);
+        world.at(day - MS);
         assert_eq!(world.says("20.0.9.9"), "not-listed");
+        world.at(day);
+        assert_eq!(world.says("20.0.9.9"), "unresolved");
+    }
+
+    #[test]
+    fn no_more_addresses_linger_after_a_restart_than_today_may() {
+        let mut world = World::new(1);
+        for number in 0..4 {
+            let address = format!("20.0.0.{number}");
+            world
+                .at(number * 60 * SECOND)
+                .answer(0, Family::V4, 60, &[&address]);
+        }
+        let few = Rules {
+            max_lingering: 2,
+            ..Rules::default()
+        };
+        let again = restart(&world, few, &[0], world.now);
+        let says = [0, 1, 2, 3].map(|number| again.says(&format!("20.0.0.{number}")));
+        assert_eq!(says, ["not-listed", "lingering", "lingering", "restored"]);
     }
 
     #[test]
