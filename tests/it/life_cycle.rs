@@ -3,11 +3,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use callback_source::{
-    AllowList, Family, Freshness, RejectionKind, ResolveErrorKind,
+    AllowList, Family, Freshness, Question, RejectionKind, Resolve, ResolveError, ResolveErrorKind,
     allow_set::State,
     verify::{SocketPeer, VerifySourceLayer},
 };
@@ -282,6 +283,107 @@ async fn an_answer_is_refreshed_once_a_resolver_has_let_go_of_it_and_not_much_la
             assert!(in_time.contains(&pause), "{host}: {pause:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .insecure_allow_special_addresses();
+    let script = two_hosts();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let resolver = move |question: Question| {
+        let denied = question.host == host_name(HOST) && question.family == Family::V4;
+        if denied {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push(Instant::now());
+        }
+        let script = script.clone();
+        async move {
+            match denied {
+                true => Err(ResolveError::new(ResolveErrorKind::NxDomain)
+                    .with_negative_ttl(Duration::from_secs(30))),
+                false => script.resolve(question).await,
+            }
+        }
+    };
+    let list = list.spawn(resolver);
+    within(list.ready()).await;
+    assert_eq!(list.health()[0].families[0].state, State::Denied);
+    sleep(Duration::from_secs(600)).await;
+
+    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(asked.len() > 15);
+    for pair in asked.windows(2) {
+        let pause = pair[1] - pair[0];
+        let in_time = Duration::from_millis(31_000)..=Duration::from_millis(31_510);
+        assert!(in_time.contains(&pause), "{pause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_put_back_is_asked_when_the_ttl_of_its_answer_ends() {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .ttl_bounds(Duration::from_secs(30), Duration::from_secs(3600))
+        .expect("the bounds are possible")
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    list.replace_hosts([host_name(OTHER)]);
+    sleep(Duration::from_secs(20)).await;
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    sleep(Duration::from_secs(60)).await;
+
+    let asked = script.asked(HOST, Family::V4);
+    assert_eq!(asked.len(), 2, "known from before, and refreshed");
+    let pause = asked[1] - asked[0];
+    let in_time = Duration::from_millis(61_000)..=Duration::from_millis(61_510);
+    assert!(in_time.contains(&pause), "{pause:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlisted_peers_that_have_nothing_asked_do_not_move_the_next_refresh() {
+    let script = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(script.clone());
+    within(list.ready()).await;
+    for _ in 0..100 {
+        assert!(!list.settled_verdict(TWO).await.is_allowed());
+        // It has come to an end, and nothing is asked again within 5 s.
+        let last = script.asked(HOST, Family::V4);
+        sleep(Duration::from_millis(3_900)).await;
+        assert!(!list.settled_verdict(TWO).await.is_allowed());
+        assert_eq!(script.asked(HOST, Family::V4).len(), last.len());
+        sleep(Duration::from_millis(70_000)).await;
+        let asked = script.asked(HOST, Family::V4);
+        let pause = asked[last.len()] - asked[last.len() - 1];
+        let in_time = Duration::from_millis(61_000)..=Duration::from_millis(61_510);
+        assert!(in_time.contains(&pause), "{pause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_that_move_on_are_saved_once_a_minute() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("state.json");
+    let script = Script::default();
+    script.set(HOST, 20, &["127.0.1.1"]);
+    let list = tiny_list(&[HOST]).state_file(&path).spawn(script);
+    within(list.ready()).await;
+    until(|| path.exists()).await;
+    for _ in 0..5 {
+        let start = Instant::now();
+        std::fs::remove_file(&path)?;
+        sleep(Duration::from_secs(59)).await;
+        assert!(!path.exists(), "before a minute is over");
+        until(|| path.exists()).await;
+        assert!(start.elapsed() < Duration::from_secs(61), "much later");
+    }
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

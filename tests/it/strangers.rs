@@ -16,7 +16,7 @@ use http::{Request, Response, StatusCode};
 use integration_tests::{
     merchant::{host_name, tiny_list},
     script::{Line, Script},
-    within,
+    until, within,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
@@ -88,9 +88,12 @@ async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
     script.line(HOST, Family::V4, late(500, ONE, 3600));
 
     let start = Instant::now();
-    let flood = (0..5000).map(|_| async {
-        let verdict = list.settled_verdict(STRANGER).await;
-        (kind(&verdict), start.elapsed())
+    let flood = (0..5000).map(|at| {
+        let (list, peer) = (&list, other_peer(at));
+        async move {
+            let verdict = list.settled_verdict(peer).await;
+            (kind(&verdict), start.elapsed())
+        }
     });
     let verdicts = within(join_all(flood)).await;
 
@@ -107,18 +110,174 @@ async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
+    let spellings = |at: u16| match at % 2 {
+        0 => STRANGER,
+        _ => "::ffff:127.0.66.6".parse().expect("it is an address"),
+    };
+    let of_one_64 = |at: u16| [0x2001, 0xdb8, 0, 7, at, at, 0, 1].into();
+    for flood in [&spellings as &dyn Fn(u16) -> IpAddr, &of_one_64] {
+        let (script, list) = known_for_an_hour().await;
+        script.line(HOST, Family::V4, late(200, TWO, 3600));
+        let mut waiting: Vec<_> = (0..5_000)
+            .map(|at| Box::pin(list.settled_verdict(flood(at))))
+            .collect();
+        for request in &mut waiting {
+            assert!(request.as_mut().now_or_never().is_none(), "it waits");
+        }
+        assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
+    let script = Script::default();
+    script.line(HOST, Family::V4, late(900, ONE, 3600));
+    let list = tiny_list(&[HOST]).recheck_waiters(1).spawn(script);
+    let mut first = Box::pin(list.settled_verdict(TWO));
+    let mut second = Box::pin(list.settled_verdict(TWO));
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    drop(first);
+    let at_once = |peer| list.settled_verdict(peer).now_or_never().is_some();
+    assert!(at_once(ONE), "the place is taken");
+    drop(second);
+    assert!(!at_once(ONE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before() {
+    let (script, list) = asked_at_zero().await;
+    sleep(Duration::from_secs(60)).await;
+    until(|| script.asked(HOST, Family::V4).len() == 2).await;
+    sleep(Duration::from_millis(500)).await;
+    script.set(HOST, 60, &["127.0.1.2"]);
+    sleep(Duration::from_millis(4_400)).await;
+    let start = Instant::now();
+    let verdict = within(list.settled_verdict(STRANGER)).await;
+    assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
+    assert!(start.elapsed() <= Duration::from_millis(102));
+
+    sleep(Duration::from_millis(100)).await;
+    let start = Instant::now();
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
+    for (called_at, waits) in [(3_999, None), (4_001, Some(999)), (4_900, Some(100))] {
+        let (script, list) = asked_at_zero().await;
+        script.set(HOST, 60, &["127.0.1.2"]);
+        sleep(Duration::from_millis(called_at)).await;
+        let start = Instant::now();
+        let verdict = within(list.settled_verdict(TWO)).await;
+        assert_eq!(verdict.is_allowed(), waits.is_some(), "{called_at}");
+        let waits = Duration::from_millis(waits.unwrap_or_default());
+        let tick = Duration::from_millis(2);
+        assert!(
+            (waits..=waits + tick).contains(&start.elapsed()),
+            "{called_at}: {:?}",
+            start.elapsed()
+        );
+        let asked = script.asked(HOST, Family::V4);
+        assert_eq!(asked.len(), 1 + usize::from(verdict.is_allowed()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
+    let (script, list) = asked_at_zero().await;
+    script.set(HOST, 60, &["127.0.1.2"]);
+    sleep(Duration::from_millis(4_500)).await;
+    let mut waiter = Box::pin(list.settled_verdict(STRANGER));
+    assert!(waiter.as_mut().now_or_never().is_none());
+    drop(waiter);
+    sleep(Duration::from_millis(502)).await;
+    assert!(list.verdict(TWO).is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    script.line(OTHER, Family::V4, late(700, STRANGER, 60));
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    sleep(Duration::from_millis(300)).await;
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    sleep(Duration::from_millis(1_000)).await;
+    script.set(OTHER, 60, &["127.0.1.2"]);
+
+    // HOST can be asked 0.6 s from now, which OTHER's server sits through, and OTHER 0.9 s from now.
+    sleep(Duration::from_millis(3_100)).await;
+    let start = Instant::now();
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    let took = start.elapsed();
+    let expected = Duration::from_millis(900)..=Duration::from_millis(903);
+    assert!(expected.contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_of_a_host_that_was_just_added_waits_for_its_answer() {
+    let (script, list) = asked_at_zero().await;
+    script.line(OTHER, Family::V4, late(300, TWO, 60));
+    sleep(Duration::from_secs(1)).await;
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
+    let (script, list) = asked_at_zero().await;
+    script.line(OTHER, Family::V4, Line::Never);
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    sleep(Duration::from_secs(1)).await;
+    list.replace_hosts([host_name(HOST)]);
+    sleep(Duration::from_millis(1)).await;
+    assert!(list.settled_verdict(TWO).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .recheck_wait(Duration::ZERO)
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    script.set(HOST, 3600, &["127.0.1.2"]);
+    sleep(Duration::from_secs(6)).await;
+    let verdict = list.settled_verdict(TWO).now_or_never();
+    assert!(verdict.is_some_and(|verdict| !verdict.is_allowed()));
+    sleep(Duration::from_millis(1)).await;
+    assert!(list.verdict(TWO).is_allowed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_without_end_cause_one_round_in_5_seconds() {
     let (script, list) = known_for_an_hour().await;
-    for _ in 0..600 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(100)).await;
         assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
     }
     let asked = script.asked(HOST, Family::V4);
     for pair in asked.windows(2) {
-        assert!(pair[1] - pair[0] >= Duration::from_secs(5), "{asked:?}");
+        let pause = pair[1] - pair[0];
+        assert!(pause >= Duration::from_secs(5), "{asked:?}");
     }
-    // The first at the start; the flood lasts 60 s.
-    assert!((11..=13).contains(&(asked.len() - 1)), "{}", asked.len());
+    // The first at the start; then each as soon as it can be.
+    for pair in asked[1..].windows(2) {
+        let pause = pair[1] - pair[0];
+        assert!(pause <= Duration::from_millis(5_002), "{asked:?}");
+    }
+    assert!((13..=14).contains(&asked.len()), "{}", asked.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,8 +315,9 @@ async fn a_waiter_that_leaves_cancels_nothing() {
 async fn waiters_that_leave_give_their_places_back() {
     let (script, list) = known_for_an_hour().await;
     script.line(HOST, Family::V4, late(900, TWO, 3600));
-    for _ in 0..5000 {
-        assert!(list.settled_verdict(STRANGER).now_or_never().is_none());
+    for at in 0..5000 {
+        let waiter = list.settled_verdict(other_peer(at)).now_or_never();
+        assert!(waiter.is_none());
     }
     assert!(within(list.settled_verdict(TWO)).await.is_allowed());
 }
@@ -292,6 +452,22 @@ async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_the_floor() {
+    let script = Script::default();
+    script.set(HOST, 3600, &["127.0.1.1"]);
+    script.set(OTHER, 7, &["127.0.1.2"]);
+    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    within(list.ready()).await;
+    // OTHER was asked again between 8 s and 8.5 s.
+    sleep(Duration::from_secs(11)).await;
+
+    assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+
+    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+    assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_waiting_can_be_switched_off_and_bounded() {
     let script = Script::default();
     script.line(HOST, Family::V4, late(500, ONE, 3600));
@@ -306,7 +482,7 @@ async fn the_waiting_can_be_switched_off_and_bounded() {
 
     let list = tiny_list(&[HOST]).recheck_waiters(2).spawn(script);
     let mut waiters: Vec<_> = (0..3)
-        .map(|_| Box::pin(list.settled_verdict(ONE)))
+        .map(|at| Box::pin(list.settled_verdict(peer(at))))
         .collect();
     let at_once = waiters
         .iter_mut()
@@ -335,6 +511,18 @@ async fn known_for_an_hour() -> (Script, AllowList) {
     (script, list)
 }
 
+/// A host whose answer holds for a minute, asked for just now.
+async fn asked_at_zero() -> (Script, AllowList) {
+    let script = Script::default();
+    script.set(HOST, 60, &["127.0.1.1"]);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .insecure_allow_special_addresses()
+        .spawn(script.clone());
+    within(list.ready()).await;
+    (script, list)
+}
+
 fn late(millis: u64, address: IpAddr, ttl: u64) -> Line {
     let line = Line::Addresses(vec![address], Duration::from_secs(ttl));
     Line::After(Duration::from_millis(millis), Box::new(line))
@@ -342,6 +530,11 @@ fn late(millis: u64, address: IpAddr, ttl: u64) -> Line {
 
 fn peer(at: usize) -> IpAddr {
     [127, 10, 0, at as u8].into()
+}
+
+fn other_peer(at: u16) -> IpAddr {
+    let [high, low] = at.to_be_bytes();
+    [127, 66, high, low].into()
 }
 
 fn kind(verdict: &Verdict) -> Option<RejectionKind> {

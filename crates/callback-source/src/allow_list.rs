@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,9 @@ use crate::{
     allow_set::{HostHealth, Notice, Rules, SetChange},
     answer_cache::AnswerCache,
     observe::{NoticeLog, RefusalLog, TARGET},
+    on_demand::{OnDemand, Recheck},
     state_file::StateFile,
+    suspend::SleepClock,
     vipps,
 };
 
@@ -75,7 +77,7 @@ impl AllowList {
         let set = AllowSet::new(Rules::default(), [], &networks, now)
             .expect("it would take 2^32 single addresses to make up a whole family");
         let shared = Shared::new(set, Recheck::default(), now);
-        shared.driven.store(false, Ordering::Relaxed);
+        shared.on_demand.end();
         Self {
             handle: Arc::new(Handle {
                 shared: Arc::new(shared),
@@ -92,12 +94,14 @@ impl AllowList {
         self.shared().published.load().verdict(peer, now)
     }
 
-    /// Like [`verdict`](Self::verdict), but a peer that is not listed may have the list asked again
-    /// first, so that a server that was added a moment ago is not refused.
+    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but for an unlisted peer first
+    /// waits for lookups, so that a server that was added a moment ago is not refused.
     ///
-    /// All such peers share one round of questions; there is one at most every 5 seconds, and it asks
-    /// nothing that was asked within the last 5. It is waited for at most 1 second by at most 1,024
-    /// callers, the others are judged at once. Dropping the future cancels no question.
+    /// A question that was last asked more than 5 seconds ago is asked at once, one that was asked less than
+    /// 5 but more than 4 seconds ago when the 5 seconds are over, and one that is being asked is waited for.
+    /// If that leaves none, the peer is judged at once. It waits for at most 1 second. At most 1,024 peers
+    /// wait at a time (IPv6 peers by their /64), each with any number of requests; others are judged at
+    /// once. All of them share the lookups, and dropping the future cancels none.
     ///
     /// A caching resolver between here and the provider can still hide a new address until its TTL
     /// ends.
@@ -113,32 +117,36 @@ impl AllowList {
         }
     }
 
-    /// The settled verdict of a peer that is not listed, unless it is to be judged at once.
+    /// The settled verdict of an unlisted peer, unless it is to be judged at once.
     pub(crate) fn recheck(
         &self,
         peer: IpAddr,
         now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
-        let shared = self.shared();
-        let round = shared.round_under_way(now)?;
-        let place = Waiting::enter(shared)?;
+        let on_demand = &self.shared().on_demand;
+        let deadline = on_demand.deadline(now);
+        let place = match on_demand.is_quiet(deadline) {
+            true => None,
+            false => Place::take(self, peer, deadline),
+        };
+        // The answer that ended the last lookup may have come after the verdict that led here.
+        if place.is_none() && !self.verdict_at(peer, now).is_allowed() {
+            return None;
+        }
         let list = self.clone();
         Some(async move {
-            let shared = &place.0;
-            let mut news = shared.news.subscribe();
-            let settled = async {
-                loop {
-                    let verdict = list.verdict(peer);
-                    if verdict.is_allowed() || round <= shared.round_done.load(Ordering::Acquire) {
-                        return;
-                    }
-                    if news.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            // Too late or not, the verdict is by what is known then.
-            let _ = timeout(shared.recheck.wait, settled).await;
+            if place.is_some() {
+                let shared = list.shared();
+                let mut news = shared.news.subscribe();
+                let settled = async {
+                    while !shared.on_demand.is_quiet(deadline)
+                        && !list.verdict(peer).is_allowed()
+                        && news.changed().await.is_ok()
+                    {}
+                };
+                // Too late or not, the verdict is by what is known then.
+                let _ = timeout(shared.on_demand.wait(), settled).await;
+            }
             list.verdict(peer)
         })
     }
@@ -194,9 +202,10 @@ impl AllowList {
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
         warn_of_gaps(&hosts);
-        self.shared()
-            .update(|set, now| set.replace_hosts(hosts, now));
-        self.shared().wake.notify_one();
+        let shared = self.shared();
+        shared.update(|set, now| set.replace_hosts(hosts, now));
+        shared.on_demand.hosts_replaced();
+        shared.wake.notify_one();
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -388,19 +397,24 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the least time between two rounds of questions that strangers cause. Default 5 s.
+    /// Sets the least time between two lookups of one question for unlisted peers. Default 5 s.
+    ///
+    /// The [floor](Self::ttl_bounds) or [`recheck_wait`](Self::recheck_wait), if longer, counts instead.
     pub fn recheck_interval(mut self, interval: Duration) -> Self {
         self.recheck.interval = interval;
         self
     }
 
-    /// Sets how long a stranger's request waits for such a round. Default 1 s; zero judges at once.
+    /// Sets how long the request of an unlisted peer waits for lookups. Default 1 s; zero judges at once.
     pub fn recheck_wait(mut self, wait: Duration) -> Self {
         self.recheck.wait = wait;
         self
     }
 
-    /// Sets how many requests wait at a time; others are judged at once. Default 1,024.
+    /// Sets how many unlisted peers wait at a time; others are judged at once. Default 1,024.
+    ///
+    /// All requests of one peer wait in one place, so that many of them take it from no other peer. The
+    /// IPv6 addresses of one /64 are one peer.
     pub fn recheck_waiters(mut self, waiters: usize) -> Self {
         self.recheck.waiters = waiters;
         self
@@ -467,10 +481,11 @@ impl AllowListBuilder {
             let addresses = set.addresses(now).len();
             info!(target: TARGET, addresses, "addresses restored from the state file");
         }
+        let sleep_clock = SleepClock::of_system();
         let shared = Arc::new(Shared::new(set, self.recheck, now));
         let cache = AnswerCache::new(resolver, floor, time_limit);
         let state_file = state_file.filter(|_| !self.restore_only);
-        let refresher = Refresher::new(Arc::clone(&shared), cache, state_file);
+        let refresher = Refresher::new(Arc::clone(&shared), cache, sleep_clock, state_file);
         (
             AllowList {
                 handle: Arc::new(Handle { shared }),
@@ -502,24 +517,6 @@ pub struct TtlBoundsError {
     most: Duration,
 }
 
-/// When an unlisted peer has the list asked again.
-#[derive(Clone, Debug)]
-pub(crate) struct Recheck {
-    pub(crate) interval: Duration,
-    wait: Duration,
-    waiters: usize,
-}
-
-impl Default for Recheck {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            wait: Duration::from_secs(1),
-            waiters: 1024,
-        }
-    }
-}
-
 /// What handles and refresher share.
 pub(crate) struct Shared {
     /// What requests read.
@@ -534,23 +531,14 @@ pub(crate) struct Shared {
     pub(crate) abandoned: AtomicBool,
     /// Whether addresses changed since the refresher last looked.
     pub(crate) unsaved: AtomicBool,
-    /// Whether there is a refresher.
-    pub(crate) driven: AtomicBool,
-    pub(crate) recheck: Recheck,
-    /// The number of the last round that was wanted, and of the last that is done. The first is
-    /// wanted from the start.
-    pub(crate) round_wanted: AtomicU64,
-    pub(crate) round_done: AtomicU64,
-    /// When the next round may be wanted, in milliseconds since the epoch.
-    next_round: AtomicU64,
-    epoch: Instant,
-    waiting: AtomicUsize,
+    pub(crate) on_demand: OnDemand,
     pub(crate) refusals: RefusalLog,
 }
 
 impl Shared {
     fn new(set: AllowSet, recheck: Recheck, now: Instant) -> Self {
         Self {
+            on_demand: OnDemand::new(recheck, set.rules().min_ttl, now),
             published: ArcSwap::from_pointee(set.clone()),
             master: Mutex::new(Master {
                 set,
@@ -560,13 +548,6 @@ impl Shared {
             news: watch::Sender::new(()),
             wake: Notify::new(),
             abandoned: AtomicBool::new(false),
-            driven: AtomicBool::new(true),
-            next_round: AtomicU64::new(millis(recheck.interval)),
-            recheck,
-            round_wanted: AtomicU64::new(1),
-            round_done: AtomicU64::new(0),
-            epoch: now,
-            waiting: AtomicUsize::new(0),
             refusals: RefusalLog::new(now),
         }
     }
@@ -589,29 +570,6 @@ impl Shared {
         log.report(&notices, set, now);
         drop(master);
         self.news.send_replace(());
-    }
-
-    /// The round that a stranger can wait for, which it starts if it is time.
-    fn round_under_way(&self, now: Instant) -> Option<u64> {
-        if !self.driven.load(Ordering::Relaxed) {
-            return None;
-        }
-        let now = millis(now.saturating_duration_since(self.epoch));
-        let next = self.next_round.load(Ordering::Relaxed);
-        if next <= now {
-            let claimed = self.next_round.compare_exchange(
-                next,
-                now.saturating_add(millis(self.recheck.interval)),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            if claimed.is_ok() {
-                self.round_wanted.fetch_add(1, Ordering::AcqRel);
-                self.wake.notify_one();
-            }
-        }
-        let wanted = self.round_wanted.load(Ordering::Acquire);
-        (self.round_done.load(Ordering::Acquire) < wanted).then_some(wanted)
     }
 }
 
@@ -640,29 +598,98 @@ impl Drop for Handle {
     }
 }
 
-/// A place among the requests that wait for a round.
-struct Waiting(Arc<Shared>);
+/// The place of a request among those that wait.
+struct Place {
+    list: AllowList,
+    peer: IpAddr,
+}
 
-impl Waiting {
-    fn enter(shared: &Arc<Shared>) -> Option<Self> {
-        if shared.recheck.wait.is_zero() {
-            return None;
-        }
-        let place = Self(Arc::clone(shared));
-        let before = shared.waiting.fetch_add(1, Ordering::Relaxed);
-        (before < shared.recheck.waiters).then_some(place)
+impl Place {
+    fn take(list: &AllowList, peer: IpAddr, deadline: u64) -> Option<Self> {
+        let shared = list.shared();
+        let peer = shared.on_demand.join(peer, deadline, &shared.wake)?;
+        let list = list.clone();
+        Some(Self { list, peer })
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.list.shared().on_demand.leave(self.peer);
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Below this a TTL of zero would have DNS asked without pause.
 const LEAST_FLOOR: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{Answer, Question};
+
+    /// Everything that a request does before it waits, from several threads at the same moment, while
+    /// the refresher stands still.
+    #[tokio::test(start_paused = true)]
+    async fn of_peers_that_call_at_the_same_moment_each_waits_for_the_refresh() {
+        const THREADS: usize = 4;
+        let answer = |_: Question| {
+            let addresses = ["20.0.0.1".parse().unwrap()];
+            std::future::ready(Ok(Answer::new(addresses, Duration::from_secs(3600))))
+        };
+        let list = AllowList::builder()
+            .host("h.test".parse().unwrap())
+            .spawn(answer);
+        list.ready().await;
+        for _ in 0..2_000 {
+            advance(Duration::from_secs(6)).await;
+            let now = Instant::now();
+            let barrier = Barrier::new(THREADS);
+            let waits = |peer: usize| {
+                let (list, barrier) = (&list, &barrier);
+                move || {
+                    let peer = [20, 0, 9, peer as u8].into();
+                    barrier.wait();
+                    list.recheck(peer, now).is_some()
+                }
+            };
+            let waiting = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..THREADS).map(|peer| scope.spawn(waits(peer))).collect();
+                let waiting = threads.into_iter().map(|thread| thread.join().unwrap());
+                waiting.filter(|waits| *waits).count()
+            });
+            assert_eq!(waiting, THREADS);
+            // The refresh ends.
+            let peer = [20, 0, 9, 9].into();
+            assert!(!list.settled_verdict(peer).await.is_allowed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_answer_comes_between_verdict_and_wait_is_admitted() {
+        let addresses = Arc::new(Mutex::new(["20.0.0.1".parse().unwrap()]));
+        let current = Arc::clone(&addresses);
+        let list =
+            AllowList::builder()
+                .host("h.test".parse().unwrap())
+                .spawn(move |_: Question| {
+                    let answer = Answer::new(*current.lock().unwrap(), Duration::from_secs(3600));
+                    std::future::ready(Ok(answer))
+                });
+        list.ready().await;
+        advance(Duration::from_secs(6)).await;
+
+        let new = "20.0.0.2".parse().unwrap();
+        let now = Instant::now();
+        assert!(!list.verdict_at(new, now).is_allowed());
+        // Another peer's call has the question asked, and all is over.
+        *addresses.lock().unwrap() = [new];
+        let _ = list.settled_verdict([20, 0, 9, 9].into()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let settled = list.recheck(new, now).expect("it is not refused");
+        assert!(settled.await.is_allowed());
+    }
+}

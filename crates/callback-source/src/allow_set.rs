@@ -223,6 +223,39 @@ impl AllowSet {
         notices
     }
 
+    /// Takes into account that the machine slept for this long, which `Instant` does not count: all
+    /// that happened before moves into the past by that time.
+    ///
+    /// Nothing was asked meanwhile, so a question that failed before does not count as having failed
+    /// for that time.
+    pub fn slept(&mut self, slept: Duration, now: Instant) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let back = |at: &mut Instant| *at = before(*at, slept);
+        back(&mut self.networks_since);
+        for host in &mut self.hosts {
+            for lingering in host.lingering.values_mut() {
+                back(&mut lingering.left_at);
+                back(&mut lingering.until);
+            }
+            for records in &mut host.records {
+                back(&mut records.window_from);
+                back(&mut records.due_at);
+                if let Some(held) = &mut records.held {
+                    back(&mut held.answered_at);
+                    back(&mut held.ttl_ends);
+                }
+                if let Some(failing) = &mut records.failing {
+                    back(&mut failing.since);
+                    // The order of denials and answers stays as it was.
+                    back(&mut failing.at);
+                    failing.run_since = now;
+                }
+            }
+        }
+        self.settle(now, &mut notices);
+        notices
+    }
+
     /// Replaces the hosts. Those that stay keep their answers; the addresses of those that go are
     /// refused at once.
     pub fn replace_hosts(
@@ -1138,6 +1171,12 @@ pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)
         .unwrap_or_else(|| instant + FAR)
+}
+
+/// Takes off a time that the machine slept. On the systems that tell it every time can be moved so far
+/// into the past.
+pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
+    instant.checked_sub(slept).unwrap_or(instant)
 }
 
 /// How long a resolver can hand out records whose TTL has ended by our clock: a refresh begins that

@@ -1,6 +1,12 @@
 //! What was asked of DNS a moment ago, so that it is not asked again.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use moka::{
@@ -10,7 +16,7 @@ use moka::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind};
+use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, allow_set::before};
 
 /// Outcomes by question, failures included.
 ///
@@ -22,15 +28,18 @@ pub(crate) struct AnswerCache {
     resolver: Box<dyn DynResolve>,
     floor: Duration,
     time_limit: Duration,
+    /// How long the machine has slept in all, in nanoseconds: `Instant` does not count it.
+    slept: AtomicU64,
 }
 
-/// What came of a question.
-pub(crate) enum Asked {
-    /// It was asked just now.
-    Now(Result<Answer, ResolveError>),
-    /// It was asked at this time, which is not long enough ago to ask again; with what came of it,
-    /// the TTL less what has passed of it.
-    Before(Instant, Result<Answer, ResolveError>),
+/// The outcome of a question.
+pub(crate) struct Asked {
+    /// When it was asked, with a sleep of the machine since then taken off.
+    pub(crate) at: Instant,
+    /// Whether this call asked it. Otherwise it was asked too short a time ago to ask again.
+    pub(crate) is_new: bool,
+    /// If it is not new, its TTL is less by its age.
+    pub(crate) outcome: Result<Answer, ResolveError>,
 }
 
 impl AnswerCache {
@@ -45,15 +54,17 @@ impl AnswerCache {
             resolver: Box::new(resolver),
             floor,
             time_limit,
+            slept: AtomicU64::new(0),
         }
     }
 
-    /// Asks, unless what came of it last is younger than `max_age` or than the floor.
-    pub(crate) async fn ask(&self, question: Question, max_age: Duration) -> Asked {
-        let max_age = max_age.max(self.floor);
+    /// Asks, unless the question was asked less than a floor ago.
+    pub(crate) async fn ask(&self, question: Question) -> Asked {
         let replace = async |entry: Option<moka::Entry<Question, Outcome>>| {
-            let asked_at = Instant::now();
-            if entry.is_some_and(|entry| asked_at - entry.value().asked_at < max_age) {
+            let (asked_at, slept) = (Instant::now(), self.slept.load(Ordering::Relaxed));
+            let is_recent =
+                |last: &Outcome| asked_at - self.awake(last, last.asked_at) < self.floor;
+            if entry.is_some_and(|entry| is_recent(entry.value())) {
                 return Op::Nop;
             }
             let result = self.resolve(question.clone()).await;
@@ -61,11 +72,12 @@ impl AnswerCache {
                 Ok(answer) => answer.ttl(),
                 Err(error) => error.negative_ttl().unwrap_or_default(),
             };
-            let keep = ttl.clamp(LEAST_KEPT, LONGEST_KEPT).max(max_age);
             Op::Put(Outcome {
                 asked_at,
                 answered_at: Instant::now(),
-                keep,
+                slept,
+                // moka's expiry never shortens the floor.
+                keep: ttl.clamp(LEAST_KEPT, LONGEST_KEPT).max(self.floor),
                 result,
             })
         };
@@ -74,29 +86,44 @@ impl AnswerCache {
             .entry(question.clone())
             .and_compute_with(replace)
             .await;
-        match kept {
-            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
-                Asked::Now(entry.into_value().result)
-            }
-            CompResult::Unchanged(entry) | CompResult::Removed(entry) => {
-                let Outcome {
-                    asked_at,
-                    answered_at,
-                    result,
-                    ..
-                } = entry.into_value();
-                let age = answered_at.elapsed();
-                let rest = |answer: Answer| {
-                    let ttl = answer.ttl().saturating_sub(age);
-                    Answer::new(answer.addresses().iter().copied(), ttl)
-                };
-                Asked::Before(asked_at, result.map(rest))
-            }
+        let (is_new, entry) = match kept {
+            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => (true, entry),
+            CompResult::Unchanged(entry) | CompResult::Removed(entry) => (false, entry),
             CompResult::StillNone(_) => {
-                let never = Err(ResolveError::new(ResolveErrorKind::Other));
-                Asked::Before(Instant::now(), never)
+                return Asked {
+                    at: Instant::now(),
+                    is_new: false,
+                    outcome: Err(ResolveError::new(ResolveErrorKind::Other)),
+                };
             }
+        };
+        let last = entry.into_value();
+        let at = self.awake(&last, last.asked_at);
+        let age = self.awake(&last, last.answered_at).elapsed();
+        let rest = |answer: Answer| {
+            let ttl = answer.ttl().saturating_sub(age);
+            Answer::new(answer.addresses().iter().copied(), ttl)
+        };
+        Asked {
+            at,
+            is_new,
+            outcome: match is_new {
+                true => last.result,
+                false => last.result.map(rest),
+            },
         }
+    }
+
+    /// Adds a sleep of the machine to the age of all outcomes.
+    pub(crate) fn slept(&self, slept: Duration) {
+        let slept = u64::try_from(slept.as_nanos()).unwrap_or(u64::MAX);
+        self.slept.fetch_add(slept, Ordering::Relaxed);
+    }
+
+    /// A time of an outcome, with what the machine has slept since then taken off.
+    fn awake(&self, outcome: &Outcome, at: Instant) -> Instant {
+        let slept = self.slept.load(Ordering::Relaxed) - outcome.slept;
+        before(at, Duration::from_nanos(slept))
     }
 
     /// One call of the resolver. It ends in time whatever the resolver does: a flight that never
@@ -121,6 +148,8 @@ impl AnswerCache {
 struct Outcome {
     asked_at: Instant,
     answered_at: Instant,
+    /// How long the machine had slept in all when it was asked.
+    slept: u64,
     keep: Duration,
     result: Result<Answer, ResolveError>,
 }
@@ -179,7 +208,7 @@ impl std::fmt::Debug for AnswerCache {
     }
 }
 
-/// Longer than any age that is asked for, so that expiry never shortens the floor.
+/// As long as a host may be away and still be known at once when it is put back.
 const LEAST_KEPT: Duration = Duration::from_secs(60);
 
 /// An outcome is of no use after this, since the list clamps TTLs itself.
@@ -226,8 +255,8 @@ mod tests {
         (Arc::new(AnswerCache::new(resolver, FLOOR, FLOOR)), calls)
     }
 
-    async fn is_asked(cache: &AnswerCache, max_age: Duration) -> bool {
-        matches!(cache.ask(question(), max_age).await, Asked::Now(_))
+    async fn is_asked(cache: &AnswerCache) -> bool {
+        cache.ask(question()).await.is_new
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,15 +264,12 @@ mod tests {
         let failure = ResolveError::new(ResolveErrorKind::ServFail);
         for outcome in [Ok(answer(0)), Ok(answer(3600)), Err(failure)] {
             let (cache, calls) = counted(outcome);
-            assert!(is_asked(&cache, Duration::ZERO).await);
+            assert!(is_asked(&cache).await);
             advance(FLOOR - SECOND - Duration::from_millis(1)).await;
-            assert!(!is_asked(&cache, Duration::ZERO).await);
+            assert!(!is_asked(&cache).await);
             advance(Duration::from_millis(1)).await;
-            assert!(
-                is_asked(&cache, Duration::ZERO).await,
-                "a floor after it was asked"
-            );
-            assert!(!is_asked(&cache, Duration::ZERO).await, "asked again");
+            assert!(is_asked(&cache).await, "a floor after it was asked");
+            assert!(!is_asked(&cache).await, "asked again");
             assert_eq!(calls.load(Ordering::Relaxed), 2);
         }
     }
@@ -254,6 +280,7 @@ mod tests {
         let outcome = Outcome {
             asked_at: Instant::now(),
             answered_at: Instant::now(),
+            slept: 0,
             keep: 70 * SECOND,
             result: Ok(answer(70)),
         };
@@ -264,12 +291,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_accepts_an_older_outcome_asks_less_often() {
+    async fn an_outcome_from_before_tells_when_it_was_asked_and_the_rest_of_its_ttl() {
         let (cache, _) = counted(Ok(answer(60)));
-        assert!(is_asked(&cache, Duration::ZERO).await);
-        advance(10 * SECOND).await;
-        assert!(!is_asked(&cache, 60 * SECOND).await);
-        assert!(is_asked(&cache, 11 * SECOND).await);
+        let start = Instant::now();
+        assert_eq!(cache.ask(question()).await.at, start);
+        advance(3 * SECOND).await;
+        let asked = cache.ask(question()).await;
+        assert!(!asked.is_new);
+        assert_eq!(asked.at, start);
+        // It took a second to come.
+        assert_eq!(asked.outcome.unwrap().ttl(), 57 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_machine_slept_counts_as_age_of_an_outcome() {
+        let (cache, calls) = counted(Ok(answer(60)));
+        let start = Instant::now();
+        assert!(is_asked(&cache).await);
+        cache.slept(2 * SECOND);
+        let asked = cache.ask(question()).await;
+        assert_eq!((asked.is_new, asked.at), (false, start - 2 * SECOND));
+        assert_eq!(asked.outcome.unwrap().ttl(), 58 * SECOND);
+        cache.slept(2 * SECOND);
+        assert!(is_asked(&cache).await, "a floor ago");
+        assert!(!is_asked(&cache).await, "the sleep was before it");
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,7 +323,7 @@ mod tests {
         let (cache, calls) = counted(Ok(answer(60)));
         let asking = (0..100).map(|_| {
             let cache = Arc::clone(&cache);
-            tokio::spawn(async move { is_asked(&cache, Duration::ZERO).await })
+            tokio::spawn(async move { is_asked(&cache).await })
         });
         let asking: Vec<_> = asking.collect();
         let mut asked = 0;
@@ -292,11 +338,11 @@ mod tests {
         let (cache, calls) = counted(Ok(answer(60)));
         let leader = tokio::spawn({
             let cache = Arc::clone(&cache);
-            async move { is_asked(&cache, Duration::ZERO).await }
+            async move { is_asked(&cache).await }
         });
         tokio::task::yield_now().await;
         leader.abort();
-        assert!(is_asked(&cache, Duration::ZERO).await);
+        assert!(is_asked(&cache).await);
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
@@ -305,9 +351,11 @@ mod tests {
         let resolver = |_: Question| std::future::pending::<Result<Answer, ResolveError>>();
         let cache = AnswerCache::new(resolver, FLOOR, 2 * SECOND);
         let started = Instant::now();
-        let Asked::Now(Err(error)) = cache.ask(question(), Duration::ZERO).await else {
-            panic!("it never ends");
-        };
+        let error = cache
+            .ask(question())
+            .await
+            .outcome
+            .expect_err("it never ends");
         assert_eq!(error.kind(), ResolveErrorKind::Timeout);
         assert_eq!(started.elapsed(), 2 * SECOND);
     }
@@ -328,9 +376,11 @@ mod tests {
             (AnswerCache::new(later, FLOOR, FLOOR), "a bit later"),
         ];
         for (cache, text) in caches {
-            let Asked::Now(Err(error)) = cache.ask(question(), Duration::ZERO).await else {
-                panic!("it is a failure");
-            };
+            let error = cache
+                .ask(question())
+                .await
+                .outcome
+                .expect_err("it is a failure");
             assert_eq!(error.kind(), ResolveErrorKind::Panicked);
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             assert_eq!(cause.as_deref(), Some(text));
@@ -345,10 +395,7 @@ mod tests {
                 family,
                 ..question()
             };
-            assert!(matches!(
-                cache.ask(question, Duration::ZERO).await,
-                Asked::Now(_)
-            ));
+            assert!(cache.ask(question).await.is_new);
         }
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }

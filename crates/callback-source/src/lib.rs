@@ -63,8 +63,10 @@ mod index;
 
 mod allow_list;
 mod observe;
+mod on_demand;
 mod refresh;
 mod state_file;
+mod suspend;
 
 #[cfg(feature = "signature")]
 pub mod signature;

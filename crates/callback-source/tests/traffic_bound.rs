@@ -1,4 +1,5 @@
-//! However the requests and the answers fall, DNS is asked at most once per floor and question.
+//! However the requests and the answers fall, DNS is asked at most once per floor and question, and for
+//! unlisted peers once per interval; and a new server is admitted as soon as DNS can be asked for it.
 
 use std::{
     collections::HashMap,
@@ -100,8 +101,141 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
     calls
 }
 
+/// A flood of unlisted peers, a zone that rotates, and calls of its newest server.
+#[derive(Clone, Debug)]
+struct Flood {
+    ttl: u64,
+    /// How many peers call, and the pause between their calls.
+    peers: u8,
+    pause: Duration,
+    /// How long an answer takes.
+    takes: Duration,
+    /// The pauses before each rotation, and from it to the call of the new server.
+    rotations: Vec<(Duration, Duration)>,
+}
+
+fn flood() -> impl Strategy<Value = Flood> {
+    let nanos = |most_ms: u64| (0..most_ms * 1_000_000).prop_map(Duration::from_nanos);
+    let takes = prop_oneof![Just(Duration::ZERO), nanos(300), nanos(4_000)];
+    let rotation = (nanos(70_000), prop_oneof![nanos(6_500), nanos(70_000)]);
+    (
+        prop_oneof![5..20u64, 20..120u64],
+        0..4u8,
+        nanos(2_000).prop_map(|pause| pause + Duration::from_millis(20)),
+        takes,
+        proptest::collection::vec(rotation, 1..8),
+    )
+        .prop_map(|(ttl, peers, pause, takes, rotations)| Flood {
+            ttl,
+            peers,
+            pause,
+            takes,
+            rotations,
+        })
+}
+
+/// The address of the only server after this many rotations.
+fn server(rotations: u8) -> IpAddr {
+    [20, 0, 0, rotations].into()
+}
+
+/// The call of a new server, and what came of it.
+#[derive(Debug)]
+struct Call {
+    rotated_at: Instant,
+    at: Instant,
+    took: Duration,
+    is_allowed: bool,
+    /// When the last lookup before the call began.
+    asked_before: Instant,
+}
+
+async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
+    let rotations = Arc::new(Mutex::new(0));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (current, log) = (Arc::clone(&rotations), Arc::clone(&asked));
+    let Flood { ttl, takes, .. } = flood;
+    let resolver = move |question: Question| {
+        let v4 = question.family == callback_source::Family::V4;
+        if v4 {
+            log.lock().unwrap().push(Instant::now());
+        }
+        let addresses = v4.then(|| server(*current.lock().unwrap()));
+        async move {
+            sleep(takes).await;
+            Ok(Answer::new(addresses, Duration::from_secs(ttl)))
+        }
+    };
+    let list = AllowList::builder().hosts(hosts(1)).spawn(resolver);
+    list.ready().await;
+    for peer in 0..flood.peers {
+        let list = list.clone();
+        tokio::spawn(async move {
+            // Each in a phase of its own.
+            sleep(flood.pause.mul_f64(f64::from(peer) / 4.3)).await;
+            loop {
+                let list = list.clone();
+                let peer = [20, 0, 9, peer].into();
+                tokio::spawn(async move { list.settled_verdict(peer).await });
+                sleep(flood.pause).await;
+            }
+        });
+    }
+    let mut calls = Vec::new();
+    for (rotation, (before, until_call)) in flood.rotations.into_iter().enumerate() {
+        sleep(before).await;
+        let newest = rotation as u8 + 1;
+        *rotations.lock().unwrap() = newest;
+        let rotated_at = Instant::now();
+        sleep(until_call).await;
+        let asked_before = *asked.lock().unwrap().last().unwrap();
+        let at = Instant::now();
+        let verdict = list.settled_verdict(server(newest)).await;
+        calls.push(Call {
+            rotated_at,
+            at,
+            took: at.elapsed(),
+            is_allowed: verdict.is_allowed(),
+            asked_before,
+        });
+    }
+    let asked = asked.lock().unwrap().clone();
+    (asked, calls)
+}
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(1);
+/// The clock of timers; the test's own sleep and the refresher's each round up to it.
+const TICK: Duration = Duration::from_millis(3);
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn in_a_flood_a_new_server_is_admitted_as_soon_as_its_question_can_be_asked(flood in flood()) {
+        let takes = flood.takes;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        let (asked, calls) = runtime.block_on(calls_in_a_flood(flood));
+        for pair in asked.windows(2) {
+            prop_assert!(INTERVAL <= pair[1] - pair[0], "{:?}", pair[1] - pair[0]);
+        }
+        for call in calls {
+            prop_assert!(call.took <= WAIT + TICK, "{call:?}");
+            let asked_at = match call.rotated_at <= call.asked_before {
+                true => call.asked_before,
+                false => call.at.max(call.asked_before + INTERVAL).max(call.asked_before + takes),
+            };
+            if asked_at + takes + TICK < call.at + WAIT {
+                prop_assert!(call.is_allowed, "{call:?}, {takes:?}");
+            }
+            // Nor does it wait for longer than the answer takes.
+            if call.is_allowed {
+                let answered_at = asked_at + takes + TICK;
+                prop_assert!(call.at + call.took <= call.at.max(answered_at), "{call:?}");
+            }
+        }
+    }
 
     #[test]
     fn no_question_is_asked_more_than_once_per_floor(

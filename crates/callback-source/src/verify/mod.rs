@@ -8,8 +8,8 @@
 //!    underscore spellings too, so that nobody can send a tag.
 //! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
-//! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only a peer that is not listed may
-//!    wait, for at most a second, while the list is asked again
+//! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
+//!    for at most a second, for an on-demand refresh
 //!    ([`settled_verdict`](crate::AllowList::settled_verdict)).
 //! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
 //!    called. Rejected: the inner service is not called, and [`RejectionResponse`] makes the response:
