@@ -24,6 +24,7 @@ use crate::{
     AllowSet, HostName, Refresher, Resolve, TooWide, Verdict,
     allow_set::{HostHealth, Notice, Rules, SetChange},
     answer_cache::AnswerCache,
+    networks::Cover,
     observe::{NoticeLog, RefusalLog, TARGET},
     state_file::StateFile,
     vipps,
@@ -284,6 +285,7 @@ pub struct AllowListBuilder {
     rules: Rules,
     hosts: Vec<HostName>,
     networks: Vec<IpNet>,
+    cover: Cover,
     state_file: Option<PathBuf>,
     restore_only: bool,
     question_time_limit: Duration,
@@ -296,6 +298,7 @@ impl Default for AllowListBuilder {
             rules: Rules::default(),
             hosts: Vec::new(),
             networks: Vec::new(),
+            cover: Cover::default(),
             state_file: None,
             restore_only: false,
             question_time_limit: Duration::from_secs(5),
@@ -327,9 +330,20 @@ impl AllowListBuilder {
     /// # Errors
     ///
     /// A network that is, or with those added before makes up, a whole address family.
-    pub fn net(mut self, network: IpNet) -> Result<Self, TooWide> {
-        self.networks.push(network);
-        crate::networks::Networks::new(&self.networks)?;
+    pub fn net(self, network: IpNet) -> Result<Self, TooWide> {
+        self.nets([network])
+    }
+
+    /// Adds static networks, which are admitted whatever DNS says.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up, alone or with those added before, a whole address family.
+    pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
+        for network in networks {
+            self.cover.add(network)?;
+            self.networks.push(network);
+        }
         Ok(self)
     }
 
@@ -458,7 +472,7 @@ impl AllowListBuilder {
         let now = Instant::now();
         let floor = self.rules.min_ttl;
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
-            .expect("`net` has checked the networks");
+            .expect("`nets` has checked the networks");
         let state_file = self.state_file.map(StateFile::new);
         if let Some(saved) = state_file.as_ref().and_then(StateFile::read) {
             set.restore(saved, now);

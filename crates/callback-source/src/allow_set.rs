@@ -168,18 +168,17 @@ impl AllowSet {
         now: Instant,
     ) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let mut before = std::mem::take(&mut self.hosts);
+        let before = std::mem::take(&mut self.hosts).into_iter();
+        let mut before: BTreeMap<_, _> = before.map(|host| (host.name.clone(), host)).collect();
+        let mut named = BTreeSet::new();
         for name in hosts {
-            if self.position(&name).is_some() {
-                continue;
+            if named.insert(name.clone()) {
+                let kept = before.remove(&name);
+                self.hosts
+                    .push(kept.unwrap_or_else(|| Host::new(name, now)));
             }
-            let kept = before.iter().position(|host| host.name == name);
-            self.hosts.push(match kept {
-                Some(at) => before.swap_remove(at),
-                None => Host::new(name, now),
-            });
         }
-        for host in before {
+        for host in before.into_values() {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
         self.settle(now, &mut notices);
@@ -313,8 +312,13 @@ impl AllowSet {
         let mut notices = Vec::new();
         let admissible =
             |address: &IpAddr| self.rules.insecure_allow_special_addresses || !is_special(*address);
+        let mut hosts: BTreeMap<_, _> = self
+            .hosts
+            .iter_mut()
+            .map(|host| (host.name.clone(), host))
+            .collect();
         for saved in saved {
-            let Some(host) = self.hosts.iter_mut().find(|host| host.name == saved.host) else {
+            let Some(host) = hosts.get_mut(&saved.host) else {
                 continue;
             };
             for of in saved.records {
