@@ -44,10 +44,10 @@ impl Refresher {
     pub(crate) fn new(
         shared: Arc<Shared>,
         cache: AnswerCache,
-        state_file: Option<StateFile>,
+        state_file: Option<Arc<StateFile>>,
     ) -> Self {
         let state = state_file.map(|file| State {
-            file: Arc::new(file),
+            file,
             writing: None,
             written_at: Instant::now(),
         });
