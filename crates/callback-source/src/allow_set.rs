@@ -643,6 +643,23 @@ impl AllowSet {
             .max()
     }
 
+    /// What stays in use of a question that fails.
+    pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
+        let at = self.position(&question.host)?;
+        let records = &self.hosts[at].records[question.family as usize];
+        let until = records.window_ends(&self.rules);
+        let is_known = records.held.is_some() || records.denied;
+        Some(match self.family_health(at, question.family, now).state {
+            State::Failed => Standing::GivenUp,
+            _ if until <= now => Standing::Over,
+            _ if !is_known => Standing::Unknown,
+            _ => Standing::InUse {
+                until,
+                restored: records.held.as_ref().is_some_and(|held| held.restored),
+            },
+        })
+    }
+
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
         let counts = now < records.window_ends(&self.rules);
@@ -834,6 +851,19 @@ pub(crate) struct Held {
     /// The end of the TTL, clamped.
     pub(crate) ttl_ends: Instant,
     pub(crate) restored: bool,
+}
+
+/// What stays in use of a question that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its last answer, or believed denial.
+    InUse { until: Instant, restored: bool },
+    /// Nothing: it has not been answered yet.
+    Unknown,
+    /// Nothing any more, or not for the whole stale window.
+    Over,
+    /// Nothing, and verdicts do without it.
+    GivenUp,
 }
 
 /// What is saved of a host across restarts.
