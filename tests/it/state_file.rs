@@ -110,7 +110,7 @@ async fn a_change_is_written_at_once_and_the_rest_at_the_end() -> io::Result<()>
 #[tokio::test]
 async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result<()> {
     type Spoil = fn(&Path) -> io::Result<()>;
-    let spoils: [(&str, Spoil); 13] = [
+    let spoils: [(&str, Spoil); 14] = [
         ("empty", |path| fs::write(path, "")),
         ("cut short", |path| {
             let text = fs::read(path)?;
@@ -140,6 +140,9 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
             let elsewhere = path.with_extension("elsewhere");
             fs::rename(path, &elsewhere)?;
             symlink(elsewhere, path)
+        }),
+        ("writable and not readable by the group", |path| {
+            chmod(path, 0o620)
         }),
         ("writable by all", |path| chmod(path, 0o602)),
         ("a folder", |path| {
@@ -206,7 +209,7 @@ async fn a_file_that_a_group_of_others_can_write_is_ignored() -> io::Result<()> 
     if !chown(&folder, None, Some(12345), test) {
         return Ok(());
     }
-    chmod(&path(&folder), 0o620)?;
+    chmod(&path(&folder), 0o660)?;
     let log = Log::capture();
     let list = down(tiny_list(&[HOST]), &folder);
     assert_eq!(freshness(&list, ONE), None);

@@ -114,7 +114,7 @@ mod owner {
         }
     }
 
-    /// Whether nobody but this process's user, its groups and root can have written a file. A look
+    /// Whether only this process's user, its groups and root can have written a file. A look
     /// admits no peer, so there the file may belong to any user and group.
     pub(super) fn check(owner: &Owner, process: &Process, reader: Reader) -> Result<(), String> {
         let Owner { user, group, mode } = *owner;
@@ -130,17 +130,20 @@ mod owner {
         if user != own && user != ROOT {
             return Err(format!("it belongs to user {user}, not to user {own}"));
         }
-        // `fsGroup` of Kubernetes makes files writable by a group that the process is put into.
-        if mode & WRITABLE_BY_GROUP != 0 && !process.groups.contains(&group) {
+        // `fsGroup` of Kubernetes makes files readable and writable by a group that the process is put
+        // into. A group that can only write was not meant to keep state.
+        let is_shared = mode & READABLE_BY_GROUP != 0 && process.groups.contains(&group);
+        if mode & WRITABLE_BY_GROUP != 0 && !is_shared {
             return Err(format!(
-                "group {group} can write it (mode {mode:o}), and this process is not in that group; \
-                 run `chmod g-w`"
+                "group {group} can write it (mode {mode:o}), and this process is not in that group or \
+                 the group cannot read it; run `chmod g-w`"
             ));
         }
         Ok(())
     }
 
     const ROOT: u32 = 0;
+    const READABLE_BY_GROUP: u32 = 0o040;
     const WRITABLE_BY_GROUP: u32 = 0o020;
     const WRITABLE_BY_OTHERS: u32 = 0o002;
 
@@ -166,7 +169,7 @@ mod owner {
                 (OWN, OWN, 0o600, true),
                 (OWN, 100, 0o644, true),
                 (OWN, OWN_GROUP, 0o660, true),
-                (OWN, OWN, 0o620, true),
+                (OWN, OWN, 0o620, false),
                 (OWN, 100, 0o660, false),
                 (OWN, 0, 0o620, false),
                 (OWN, OWN_GROUP, 0o666, false),

@@ -169,7 +169,7 @@ fn records_end(records: &mut SavedRecords, rules: &Rules, now: Instant) -> Insta
         Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
         None => records.window_from,
     };
-    // A time that no answer of ours can have had must not keep it for ever.
+    // A time that no answer of ours can have had must not keep it forever.
     records.window_from = records.window_from.min(longest);
     after(records.window_from, rules.stale_for)
 }
