@@ -1,5 +1,5 @@
 //! Whatever a state file holds, it opens the list only to addresses that stand in it, for no longer
-//! than the windows allow, and what was restored survives being saved.
+//! than the windows allow, and what was restored survives being saved, also by a list of other hosts.
 
 #![no_main]
 
@@ -35,11 +35,23 @@ fuzz_target!(|text: &[u8]| {
     assert!(set.addresses(over).is_empty());
 
     let saved = fuzzing::saved(&set, now, UTC);
-    let mut again = empty;
+    let mut again = empty.clone();
     assert!(fuzzing::restored(&mut again, &saved, now, UTC));
     assert_eq!(again.addresses(now), admitted);
     let later = now + rules.linger;
     assert_eq!(again.addresses(later), set.addresses(later));
+
+    let other = "other.example".parse().expect("a host name");
+    let mut other = AllowSet::new(rules, [other], &[], now).expect("no network is too wide");
+    let rewritten = fuzzing::rewritten(&mut other, text, now, UTC);
+    assert_eq!(rewritten.is_some(), taken);
+    if let Some(text) = rewritten {
+        let mut again = empty;
+        assert!(fuzzing::restored(&mut again, &text, now, UTC));
+        for at in [now, later] {
+            assert_eq!(again.addresses(at), set.addresses(at));
+        }
+    }
 });
 
 /// When the files among the seeds were written, since the epoch.

@@ -141,7 +141,9 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
             fs::rename(path, &elsewhere)?;
             symlink(elsewhere, path)
         }),
-        ("writable by the group", |path| chmod(path, 0o620)),
+        ("writable and not readable by the group", |path| {
+            chmod(path, 0o620)
+        }),
         ("writable by all", |path| chmod(path, 0o602)),
         ("a folder", |path| {
             fs::remove_file(path)?;
@@ -183,19 +185,86 @@ async fn a_file_of_somebody_else_is_ignored() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // Only root can give files away.
-    if let Err(error) = std::os::unix::fs::chown(path(&folder), Some(12345), None) {
-        assert!(
-            std::env::var_os("CALLBACK_SOURCE_REQUIRE_SERVERS").is_none(),
-            "run as root: {error}"
-        );
-        eprintln!("SKIPPED a_file_of_somebody_else_is_ignored: needs root ({error})");
+    if !chown(
+        &folder,
+        Some(12345),
+        None,
+        "a_file_of_somebody_else_is_ignored",
+    ) {
         return Ok(());
     }
     let log = Log::capture();
     let list = down(tiny_list(&[HOST]), &folder);
     assert_eq!(freshness(&list, ONE), None);
     assert_eq!(log.lines("WARN", &["state file ignored", "12345"]).len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_a_group_of_others_can_write_is_ignored() -> io::Result<()> {
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    let test = "a_file_that_a_group_of_others_can_write_is_ignored";
+    if !chown(&folder, None, Some(12345), test) {
+        return Ok(());
+    }
+    chmod(&path(&folder), 0o660)?;
+    let log = Log::capture();
+    let list = down(tiny_list(&[HOST]), &folder);
+    assert_eq!(freshness(&list, ONE), None);
+    assert_eq!(log.lines("WARN", &["state file ignored", "12345"]).len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_it() -> io::Result<()>
+{
+    let log = Log::capture();
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    // As Kubernetes does for `fsGroup`, at each mount.
+    chmod(&path(&folder), 0o660)?;
+    let list = down(tiny_list(&[HOST]), &folder);
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    drop(list);
+
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    assert_eq!(mode(&path(&folder))?, 0o640);
+    assert_eq!(log.lines("WARN", &["state file"]), Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_look_takes_a_file_of_another_user_unless_every_user_can_write_it() -> io::Result<()> {
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    let test = "a_look_takes_a_file_of_another_user_unless_every_user_can_write_it";
+    if !chown(&folder, Some(12345), Some(12345), test) {
+        return Ok(());
+    }
+    chmod(&path(&folder), 0o660)?;
+    let look = || {
+        let list = tiny_list(&[HOST]).restore_from(path(&folder));
+        let list = list.spawn(async |_| std::future::pending().await);
+        freshness(&list, ONE)
+    };
+    assert_eq!(look(), Some(Freshness::Restored));
+    chmod(&path(&folder), 0o666)?;
+    assert_eq!(look(), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_look_at_a_file_that_is_not_there_says_so() -> io::Result<()> {
+    let log = Log::capture();
+    let folder = TempDir::new()?;
+    let list = tiny_list(&[HOST]).restore_from(path(&folder));
+    drop(list.spawn(script(&[ONE])));
+    assert_eq!(log.lines("WARN", &["there is no state file"]).len(), 1);
     Ok(())
 }
 
@@ -212,11 +281,72 @@ async fn the_first_start_needs_no_file_and_does_not_warn() -> io::Result<()> {
 
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
+    let log = Log::capture();
     let folder = TempDir::new()?;
-    let missing = folder.path().join("missing").join("state.json");
-    let list = tiny_list(&[HOST]).state_file(missing).spawn(script(&[ONE]));
+    let missing = folder.path().join("missing");
+    let script = script(&[ONE]);
+    let list = tiny_list(&[HOST])
+        .state_file(missing.join("state.json"))
+        .spawn(script.clone());
+    let told = || log.lines("WARN", &["state file not written", "create the folder"]);
+    // Before anything is to be written.
+    assert_eq!(told().len(), 1);
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
+    for number in 0..5 {
+        let mut changes = list.changes();
+        script.set(OTHER, 3600, &[&format!("127.0.2.{number}")]);
+        let hosts = [HOST, OTHER].map(host_name);
+        list.replace_hosts(hosts.into_iter().take(1 + number % 2));
+        if number > 0 {
+            within(changes.next()).await;
+        }
+    }
+
+    fs::create_dir(&missing)?;
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    until(|| missing.join("state.json").exists()).await;
+    assert_eq!(told().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once() -> io::Result<()> {
+    let log = Log::capture();
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    let outside = folder.path().join("outside");
+    fs::rename(path(&folder), &outside)?;
+    fs::write(path(&folder), "")?;
+    let mount = Command::new("mount")
+        .arg("--bind")
+        .args([&outside, &path(&folder)])
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once");
+        return Ok(());
+    }
+    let before = fs::read(&outside)?;
+    let list = down(tiny_list(&[HOST]), &folder);
+    let told = || log.lines("WARN", &["state file not written", "mount the folder"]);
+    let at_the_start = told().len();
+    let restored = freshness(&list, ONE);
+    drop(list);
+    let list = up(&folder, &[TWO]).await;
+    let admitted = freshness(&list, TWO);
+    end(list, &folder).await;
+    let names: Vec<_> = fs::read_dir(folder.path())?.collect();
+    let after = fs::read(&outside)?;
+    let unmounted = Command::new("umount").arg(path(&folder)).status()?;
+    assert!(unmounted.success());
+
+    assert_eq!(restored, Some(Freshness::Restored));
+    assert_eq!(admitted, Some(Freshness::Fresh));
+    assert_eq!(at_the_start, 1);
+    assert_eq!(told().len(), 2, "once a start");
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(before, after);
     Ok(())
 }
 
@@ -350,6 +480,145 @@ async fn a_host_that_is_configured_no_more_is_not_restored() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn a_start_with_other_hosts_loses_nothing_of_the_first_ones() -> io::Result<()> {
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    let before = read(&folder)?;
+
+    for _ in 0..20 {
+        let script = Script::default();
+        script.set(OTHER, 3600, &["127.0.1.2"]);
+        let list = tiny_list(&[OTHER]).state_file(path(&folder)).spawn(script);
+        within(list.ready()).await;
+        assert_eq!(freshness(&list, ONE), None);
+        end(list, &folder).await;
+    }
+    let after = read(&folder)?;
+    let of_host = |file: &Value| {
+        let hosts = file["hosts"].as_array().cloned().unwrap_or_default();
+        let host = hosts.into_iter().find(|host| host["host"] == HOST);
+        host.unwrap_or_default()["a"].clone()
+    };
+    let pairs = times(&of_host(&before))
+        .into_iter()
+        .zip(times(&of_host(&after)));
+    let drift: Vec<_> = pairs.map(|(before, after)| before - after).collect();
+    assert_eq!(drift.len(), 4, "{after:#}");
+    // Never ahead; the clocks are read in milliseconds.
+    assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
+
+    let list = down(tiny_list(&[HOST]), &folder);
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    assert_eq!(freshness(&list, TWO), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_is_replaced_and_comes_back_has_its_addresses_again() -> io::Result<()> {
+    let folder = TempDir::new()?;
+    let script = script(&[ONE]);
+    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let list = tiny_list(&[HOST])
+        .state_file(path(&folder))
+        .spawn(script.clone());
+    within(list.ready()).await;
+    list.replace_hosts([host_name(OTHER)]);
+    assert_eq!(freshness(&list, ONE), None);
+    until(|| list.verdict(TWO).is_allowed()).await;
+    // The file is of what is configured.
+    until(|| text(&folder).contains(OTHER) && !text(&folder).contains(HOST)).await;
+
+    for family in callback_source::Family::ALL {
+        script.line(HOST, family, Line::Fails(ResolveErrorKind::ServFail));
+    }
+    list.replace_hosts([host_name(HOST)]);
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    assert_eq!(freshness(&list, TWO), None);
+    end(list, &folder).await;
+    let list = down(tiny_list(&[HOST, OTHER]), &folder);
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    assert_eq!(freshness(&list, TWO), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_of_the_file_that_is_added_while_the_list_runs_is_restored() -> io::Result<()> {
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    let list = down(tiny_list(&[OTHER]), &folder);
+    within(list.tried()).await;
+    assert_eq!(freshness(&list, ONE), None);
+    list.replace_hosts([HOST, OTHER].map(host_name));
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_configured_leaves_the_file_at_the_end_of_its_windows() -> io::Result<()> {
+    for (hours, is_kept) in [(23, true), (26, false)] {
+        let folder = TempDir::new()?;
+        let list = up(&folder, &[ONE]).await;
+        end(list, &folder).await;
+        edit(&path(&folder), |file| {
+            shift(&mut file["hosts"][0], hours * 3600 * 1000)
+        })?;
+        let script = Script::default();
+        script.set(OTHER, 3600, &["127.0.1.2"]);
+        let list = tiny_list(&[OTHER]).state_file(path(&folder)).spawn(script);
+        within(list.ready()).await;
+        end(list, &folder).await;
+        assert_eq!(text(&folder).contains(HOST), is_kept, "{hours} h");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_state_that_outgrows_the_file_is_cut_and_not_lost() -> io::Result<()> {
+    let log = Log::capture();
+    let folder = TempDir::new()?;
+    let list = up(&folder, &[ONE]).await;
+    end(list, &folder).await;
+    // Full to the last bytes with what lingers of a host that is not configured.
+    let most = 4 * 1024 * 1024;
+    edit(&path(&folder), |file| {
+        file["hosts"][0]["host"] = json!(OTHER);
+        let room = most - serde_json::to_vec(&file).unwrap_or_default().len();
+        let ago = now_utc() - 1_000_000;
+        let entry = |at: u32| {
+            (
+                Ipv4Addr::from(0x7f80_0000 + at).to_string(),
+                json!(ago + u64::from(at)),
+            )
+        };
+        let entries = (0..).map(entry).scan(room, |room, (address, at)| {
+            *room = room.checked_sub(address.len() + 17)?;
+            Some((address, at))
+        });
+        file["hosts"][0]["lingering"] = Value::Object(entries.collect());
+    })?;
+    let full = fs::metadata(path(&folder))?.len();
+    assert!((most as u64 - 100..=most as u64).contains(&full), "{full}");
+
+    let list = up(&folder, &[TWO]).await;
+    end(list, &folder).await;
+    let length = fs::metadata(path(&folder))?.len();
+    assert!(
+        (most as u64 - 100..=most as u64).contains(&length),
+        "{length}"
+    );
+    // The oldest is left out.
+    assert!(!text(&folder).contains("127.128.0.0") && text(&folder).contains("127.129.0.0"));
+
+    let list = down(tiny_list(&[HOST, OTHER]), &folder);
+    assert_eq!(freshness(&list, TWO), Some(Freshness::Restored));
+    assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
+    assert_eq!(log.lines("WARN", &["state file ignored"]).len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_answer_with_more_addresses_than_allowed_is_not_restored() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE, TWO]).await;
@@ -441,6 +710,19 @@ async fn end(list: AllowList, folder: &TempDir) {
     let before = alive();
     drop(list);
     until(|| alive() < before && path(folder).exists()).await;
+}
+
+/// Gives the file away, which only root can; otherwise says that the test is skipped.
+fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
+    let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
+        return true;
+    };
+    assert!(
+        std::env::var_os("CALLBACK_SOURCE_REQUIRE_SERVERS").is_none(),
+        "run as root: {error}"
+    );
+    eprintln!("SKIPPED {test}: needs root ({error})");
+    false
 }
 
 fn path(folder: &TempDir) -> PathBuf {

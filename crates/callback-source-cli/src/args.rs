@@ -1,17 +1,32 @@
 //! What was typed.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
-use callback_source::HostName;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use callback_source::{HostName, HostNameError};
+use clap::{
+    Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{
+        BoolishValueParser, EnumValueParser, PathBufValueParser, StringValueParser,
+        TypedValueParser,
+    },
+    error::ErrorKind,
+};
 use clap_complete::Shell;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
+
+use crate::lookup::plain;
+
+mod value;
+
+pub(crate) use self::value::{List, all};
+use self::value::{list, trimmed};
 
 /// The name of the command.
 pub(crate) const NAME: &str = "callback-source";
@@ -22,12 +37,30 @@ pub(crate) const NAME: &str = "callback-source";
 /// follows them through DNS, and says which peers may send callbacks.
 ///
 /// Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
-/// as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
+/// as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas,
+/// blanks or line breaks, and an empty variable counts as not set.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Reads the command line and the environment.
+    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<_> = words.collect();
+        let command = Self::command();
+        let mut command = value::without_blank_variables(command, |name| std::env::var_os(name));
+        let matches = match command.try_get_matches_from_mut(&words) {
+            // A variable that is empty is named in the help all the same.
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                return Self::try_parse_from(words);
+            }
+            matches => matches?,
+        };
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,17 +87,17 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LookupArgs {
     /// Print a table with host, record type, TTL and state
-    #[arg(long, env = "CALLBACK_SOURCE_BY_HOST", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_BY_HOST", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) by_host: bool,
 
     /// Print JSON
-    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) json: bool,
 
     /// Look up the environment's API server instead, which the merchant calls: for egress rules
     ///
     /// `--host` and `--allow` do not count then.
-    #[arg(long, env = "CALLBACK_SOURCE_API", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_API", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) api: bool,
 
     #[command(flatten)]
@@ -83,7 +116,11 @@ pub(crate) struct LookupArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// Addresses of peers
-    #[arg(value_name = "IP", required_unless_present = "peer")]
+    #[arg(
+        value_name = "IP",
+        value_parser = trimmed(address),
+        required_unless_present = "peer"
+    )]
     pub(crate) peers: Vec<IpAddr>,
 
     /// The peer of a connection, whose headers are then read as `serve` would, hop by hop
@@ -91,6 +128,7 @@ pub(crate) struct CheckArgs {
         long,
         value_name = "IP",
         env = "CALLBACK_SOURCE_PEER", hide_env_values = true,
+        value_parser = trimmed(address),
         conflicts_with = "peers",
         help_heading = PROXY
     )]
@@ -110,7 +148,7 @@ pub(crate) struct CheckArgs {
     pub(crate) proxy: ProxyArgs,
 
     /// Print JSON
-    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) json: bool,
 
     #[command(flatten)]
@@ -138,7 +176,8 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "ADDR:PORT|unix:PATH",
         env = "CALLBACK_SOURCE_LISTEN",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = trimmed(listen)
     )]
     pub(crate) listen: Listen,
 
@@ -147,12 +186,13 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "ADDR:PORT",
         env = "CALLBACK_SOURCE_ADMIN_LISTEN",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = trimmed(socket)
     )]
     pub(crate) admin_listen: Option<SocketAddr>,
 
     /// Refuse nothing: always answer 204, with headers that say what it would have been
-    #[arg(long, env = "CALLBACK_SOURCE_REPORT_ONLY", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_REPORT_ONLY", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) report_only: bool,
 
     /// The status in place of 503, for servers that understand only 401 and 403
@@ -160,7 +200,7 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "CODE",
         env = "CALLBACK_SOURCE_UNSURE_STATUS", hide_env_values = true,
-        value_parser = refusing_status
+        value_parser = trimmed(refusing_status)
     )]
     pub(crate) unsure_status: Option<StatusCode>,
 
@@ -172,7 +212,7 @@ pub(crate) struct ServeArgs {
         value_name = "NUMBER",
         env = "CALLBACK_SOURCE_MAX_CONNECTIONS", hide_env_values = true,
         default_value_t = 10_000,
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+        value_parser = trimmed(clap::value_parser!(u32).range(1..=1_000_000))
     )]
     pub(crate) max_connections: u32,
 
@@ -184,7 +224,7 @@ pub(crate) struct ServeArgs {
     #[arg(
         long,
         env = "CALLBACK_SOURCE_PROXY_PROTOCOL", hide_env_values = true,
-        value_parser = BoolishValueParser::new(),
+        value_parser = trimmed(BoolishValueParser::new()),
         help_heading = PROXY
     )]
     pub(crate) proxy_protocol: bool,
@@ -201,11 +241,10 @@ pub(crate) struct ProxyArgs {
         long,
         value_name = "CIDR",
         env = "CALLBACK_SOURCE_TRUSTED_PROXY", hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = network,
+        value_parser = list(network),
         help_heading = PROXY
     )]
-    pub(crate) trusted_proxy: Vec<IpNet>,
+    pub(crate) trusted_proxy: Vec<List<IpNet>>,
 
     /// The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one that
     /// holds a single address, such as `x-real-ip`
@@ -213,6 +252,7 @@ pub(crate) struct ProxyArgs {
         long,
         value_name = "NAME",
         env = "CALLBACK_SOURCE_CLIENT_IP_HEADER", hide_env_values = true,
+        value_parser = trimmed(header_name),
         help_heading = PROXY
     )]
     pub(crate) client_ip_header: Option<HeaderName>,
@@ -254,7 +294,7 @@ pub(crate) struct SignArgs {
         value_name = "URL",
         env = "CALLBACK_SOURCE_URL",
         hide_env_values = true,
-        value_parser = endpoint
+        value_parser = trimmed(endpoint)
     )]
     pub(crate) url: Uri,
 
@@ -263,7 +303,8 @@ pub(crate) struct SignArgs {
         long,
         value_name = "PATH",
         env = "CALLBACK_SOURCE_BODY_FILE",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = trimmed(PathBufValueParser::new())
     )]
     pub(crate) body_file: Option<PathBuf>,
 
@@ -272,7 +313,7 @@ pub(crate) struct SignArgs {
         long,
         value_name = "TIME",
         env = "CALLBACK_SOURCE_DATE", hide_env_values = true,
-        value_parser = time
+        value_parser = trimmed(time)
     )]
     pub(crate) date: Option<SystemTime>,
 
@@ -295,7 +336,8 @@ pub(crate) struct VerifyArgs {
         long,
         value_name = "PATH",
         env = "CALLBACK_SOURCE_REQUEST",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = trimmed(PathBufValueParser::new())
     )]
     pub(crate) request: PathBuf,
 
@@ -305,7 +347,7 @@ pub(crate) struct VerifyArgs {
         value_name = "URL",
         env = "CALLBACK_SOURCE_URL",
         hide_env_values = true,
-        value_parser = endpoint
+        value_parser = trimmed(endpoint)
     )]
     pub(crate) url: Option<Uri>,
 
@@ -314,12 +356,12 @@ pub(crate) struct VerifyArgs {
         long,
         value_name = "TIME",
         env = "CALLBACK_SOURCE_AT", hide_env_values = true,
-        value_parser = time
+        value_parser = trimmed(time)
     )]
     pub(crate) at: Option<SystemTime>,
 
     /// Print JSON
-    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "CALLBACK_SOURCE_JSON", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) json: bool,
 
     #[command(flatten)]
@@ -335,7 +377,8 @@ pub(crate) struct SecretArgs {
         long,
         value_name = "PATH",
         env = "CALLBACK_SOURCE_SECRET_FILE",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = trimmed(PathBufValueParser::new())
     )]
     pub(crate) secret_file: Option<PathBuf>,
 }
@@ -349,38 +392,37 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "ENVIRONMENT",
         env = "CALLBACK_SOURCE_ENVIRONMENT", hide_env_values = true,
-        value_delimiter = ',',
+        value_parser = list(EnumValueParser::<Environment>::new()),
         help_heading = WHO
     )]
-    pub(crate) environment: Vec<Environment>,
+    pub(crate) environment: Vec<List<Environment>>,
 
     /// A host whose addresses are admitted
     #[arg(
         long,
         value_name = "NAME",
         env = "CALLBACK_SOURCE_HOST", hide_env_values = true,
-        value_delimiter = ',',
+        value_parser = list(host_name),
         help_heading = WHO
     )]
-    pub(crate) host: Vec<HostName>,
+    pub(crate) host: Vec<List<HostName>>,
 
     /// A network or an address that is admitted whatever DNS says
     #[arg(
         long,
         value_name = "CIDR",
         env = "CALLBACK_SOURCE_ALLOW", hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = network,
+        value_parser = list(allowed),
         help_heading = WHO
     )]
-    pub(crate) allow: Vec<IpNet>,
+    pub(crate) allow: Vec<List<IpNet>>,
 
     /// Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
     /// DNS can then open your own network
     #[arg(
         long,
         env = "CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES", hide_env_values = true,
-        value_parser = BoolishValueParser::new(),
+        value_parser = trimmed(BoolishValueParser::new()),
         help_heading = WHO
     )]
     pub(crate) allow_special_addresses: bool,
@@ -409,18 +451,17 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "IP[:PORT]",
         env = "CALLBACK_SOURCE_DNS_SERVER", hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = dns_server,
+        value_parser = list(dns_server),
         help_heading = SUPPLY
     )]
-    pub(crate) dns_server: Vec<SocketAddr>,
+    pub(crate) dns_server: Vec<List<SocketAddr>>,
 
     /// The least TTL: no host is asked more often [default: 5s]
     #[arg(
         long,
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_MIN_TTL", hide_env_values = true,
-        value_parser = duration,
+        value_parser = trimmed(duration),
         help_heading = SUPPLY
     )]
     pub(crate) min_ttl: Option<Duration>,
@@ -430,7 +471,7 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_MAX_TTL", hide_env_values = true,
-        value_parser = duration,
+        value_parser = trimmed(duration),
         help_heading = SUPPLY
     )]
     pub(crate) max_ttl: Option<Duration>,
@@ -440,7 +481,7 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_LINGER", hide_env_values = true,
-        value_parser = duration,
+        value_parser = trimmed(duration),
         help_heading = SUPPLY
     )]
     pub(crate) linger: Option<Duration>,
@@ -450,7 +491,7 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_STALE_FOR", hide_env_values = true,
-        value_parser = duration,
+        value_parser = trimmed(duration),
         help_heading = SUPPLY
     )]
     pub(crate) stale_for: Option<Duration>,
@@ -461,13 +502,14 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "PATH",
         env = "CALLBACK_SOURCE_STATE_FILE", hide_env_values = true,
+        value_parser = trimmed(PathBufValueParser::new().try_map(state_file)),
         help_heading = SUPPLY
     )]
     pub(crate) state_file: Option<PathBuf>,
 
     /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`,
     /// for `serve` `warn,callback_source=info`]
-    #[arg(long, value_name = "FILTER", env = "CALLBACK_SOURCE_LOG", hide_env_values = true, help_heading = LOG)]
+    #[arg(long, value_name = "FILTER", env = "CALLBACK_SOURCE_LOG", hide_env_values = true, value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,
 
     /// How to log
@@ -475,6 +517,7 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "FORMAT",
         env = "CALLBACK_SOURCE_LOG_FORMAT", hide_env_values = true,
+        value_parser = trimmed(EnumValueParser::<LogFormat>::new()),
         default_value = "text",
         help_heading = LOG
     )]
@@ -495,6 +538,51 @@ pub(crate) enum LogFormat {
     Text,
     /// A JSON object a line
     Json,
+}
+
+fn listen(text: &str) -> Result<Listen, &'static str> {
+    text.parse()
+}
+
+fn socket(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "give an address and a port, such as `127.0.0.1:8481`")
+}
+
+fn address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
+    text.parse()
+}
+
+fn header_name(text: &str) -> Result<HeaderName, &'static str> {
+    text.parse()
+        .map_err(|_| "give the name of a header, such as `x-forwarded-for`")
+}
+
+fn host_name(text: &str) -> Result<HostName, String> {
+    text.parse()
+        .map_err(|error: HostNameError| match error.address() {
+            Some(address) => format!(
+                "it is an address: use `--allow` to admit `{}` as a static network",
+                plain(address)
+            ),
+            None => error.to_string(),
+        })
+}
+
+/// A path that ends in `/` or `..` names a folder.
+fn state_file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    match path.file_name() {
+        Some(_) if !is_folder => Ok(path),
+        _ => Err("give the path of a file, such as `/var/lib/callback-source/state.json`"),
+    }
+}
+
+fn allowed(text: &str) -> Result<IpNet, &'static str> {
+    network(text).map_err(|error| match text.parse::<HostName>() {
+        Ok(_) => "it is a host name: use `--host` to admit its addresses",
+        Err(_) => error,
+    })
 }
 
 fn network(text: &str) -> Result<IpNet, &'static str> {
@@ -567,7 +655,7 @@ const LOG: &str = "Log";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use std::ffi::OsStr;
 
     use super::*;
 
@@ -594,5 +682,144 @@ mod tests {
             help.contains("Each flag but `check --header` can also be given"),
             "{help}"
         );
+    }
+
+    /// Each flag that can be given as a variable, and its command.
+    fn flags() -> Vec<(String, clap::Arg)> {
+        let args = Args::command();
+        let mut flags = Vec::new();
+        for command in args.get_subcommands() {
+            let all = command
+                .get_arguments()
+                .filter(|flag| flag.get_env().is_some());
+            flags.extend(all.map(|flag| (command.get_name().to_owned(), flag.clone())));
+        }
+        assert!(flags.len() > 40, "{}", flags.len());
+        flags
+    }
+
+    fn takes_a_value(flag: &clap::Arg) -> bool {
+        flag.get_action().takes_values()
+    }
+
+    /// What is read of a command with this value of a flag.
+    fn given(command: &str, flag: &clap::Arg, value: &str) -> Result<String, String> {
+        let flag = flag.get_long().unwrap_or_default();
+        let needed = match command {
+            "check" => "--peer=192.0.2.1",
+            "serve" => "--listen=127.0.0.1:8480",
+            "sign" => "--url=https://shop.example/",
+            "verify" => "--request=saved",
+            _ => "--log=info",
+        };
+        let mut words = vec![
+            NAME.to_owned(),
+            command.to_owned(),
+            format!("--{flag}={value}"),
+        ];
+        if !needed.starts_with(&format!("--{flag}=")) {
+            words.push(needed.to_owned());
+        }
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(format!("{args:?}"))
+    }
+
+    #[test]
+    fn a_flag_with_an_empty_value_is_an_error_that_names_it() {
+        for (command, flag) in flags() {
+            if !takes_a_value(&flag) {
+                continue;
+            }
+            let name = format!("--{}", flag.get_long().unwrap_or_default());
+            for text in ["", " ", "\n"] {
+                let error = given(&command, &flag, text).expect_err(&name);
+                let is_named = error.contains("a value is required for") && error.contains(&name);
+                assert!(is_named, "{command} {name}={text:?}: {error}");
+            }
+        }
+    }
+
+    /// A flag that fails here needs `trimmed(…)` or `list(…)` round its value parser. One that takes none
+    /// of the values needs one more.
+    #[test]
+    fn blanks_and_line_breaks_around_a_value_do_not_matter() {
+        let values = [
+            "10",
+            "404",
+            "1h",
+            "127.0.0.1:8481",
+            "unix:/run/a",
+            "192.0.2.1",
+            "x-real-ip",
+            "production",
+            "json",
+            "a.example",
+            "https://a.example/",
+            "2023-03-30T08:38:32Z",
+            "/tmp/a",
+        ];
+        for (command, flag) in flags() {
+            if !takes_a_value(&flag) {
+                continue;
+            }
+            let name = flag.get_long().unwrap_or_default();
+            let mut taken = 0;
+            for value in values {
+                let Ok(read) = given(&command, &flag, value) else {
+                    continue;
+                };
+                taken += 1;
+                for text in [
+                    format!(" {value}"),
+                    format!("{value}\n"),
+                    format!("\t{value} \r\n"),
+                ] {
+                    let found = given(&command, &flag, &text);
+                    assert_eq!(found.as_ref(), Ok(&read), "{command} --{name}={text:?}");
+                }
+                if matches!(flag.get_action(), clap::ArgAction::Append) {
+                    let twice = given(&command, &flag, &format!("{value},{value}"));
+                    assert_ne!(twice.as_ref(), Ok(&read), "{command} --{name}");
+                    for between in [", ", ",,", " , ", ",\n", "\n", " ", "\r\n  "] {
+                        let text = format!(",{value}{between}{value},\n");
+                        let found = given(&command, &flag, &text);
+                        assert_eq!(found, twice, "{command} --{name}={text:?}");
+                    }
+                }
+            }
+            assert!(taken > 0, "{command} --{name} takes none of the values");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_blank_counts_as_not_set() {
+        type Variable = fn(&OsStr) -> Option<OsString>;
+        let blank: [Variable; 3] = [
+            |_| Some("".into()),
+            |_| Some(" \t".into()),
+            |_| Some("\n".into()),
+        ];
+        for variable in blank {
+            let args = value::without_blank_variables(Args::command(), variable);
+            for command in args.get_subcommands() {
+                assert!(command.get_arguments().all(|flag| flag.get_env().is_none()));
+            }
+        }
+        for (text, unset) in [(", ,", "lists"), ("x", "")] {
+            let variable: Variable = match unset {
+                "lists" => |_| Some(", ,".into()),
+                _ => |_| Some("x".into()),
+            };
+            let args = value::without_blank_variables(Args::command(), variable);
+            let all = args
+                .get_subcommands()
+                .flat_map(clap::Command::get_arguments);
+            let kept = all.filter(|flag| flag.get_env().is_some()).count();
+            let expected = flags().into_iter().filter(|(_, flag)| {
+                let is_list = matches!(flag.get_action(), clap::ArgAction::Append);
+                unset.is_empty() || !is_list
+            });
+            assert_eq!(kept, expected.count(), "{text:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use tracing_subscriber::{
 
 use crate::{
     Error,
-    args::{CheckArgs, CommonArgs, Environment, Listen, LogFormat, ServeArgs},
+    args::{CheckArgs, CommonArgs, Environment, List, Listen, LogFormat, ServeArgs, all},
 };
 
 /// Whose addresses are asked for.
@@ -57,9 +57,7 @@ impl Config {
     fn new(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut list = AllowList::builder().hosts(hosts(args, subject));
         if subject == Subject::Callers {
-            for network in &args.allow {
-                list = list.net(*network)?;
-            }
+            list = list.nets(all(&args.allow))?;
         }
         if args.min_ttl.is_some() || args.max_ttl.is_some() {
             let rules = callback_source::allow_set::Rules::default();
@@ -85,7 +83,7 @@ impl Config {
         let resolver = if args.dns_server.is_empty() {
             HickoryResolver::from_system_conf()?
         } else {
-            HickoryResolver::from_servers(args.dns_server.iter().copied())?
+            HickoryResolver::from_servers(all(&args.dns_server))?
         };
         Ok(Self { list, resolver })
     }
@@ -176,14 +174,13 @@ pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketP
     }
 }
 
-fn trusted(networks: &[IpNet]) -> Result<TrustedProxies, Error> {
-    Ok(TrustedProxies::new(networks.iter().copied())?)
+fn trusted(networks: &[List<IpNet>]) -> Result<TrustedProxies, Error> {
+    Ok(TrustedProxies::new(all(networks))?)
 }
 
 fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
-    let named = args
-        .environment
-        .iter()
+    let named = all(&args.environment)
+        .into_iter()
         .map(|environment| match environment {
             Environment::Production => vipps::Environment::Production,
             Environment::Test => vipps::Environment::Test,
@@ -201,7 +198,7 @@ fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
         Subject::Callers => environments
             .into_iter()
             .flat_map(vipps::Environment::hosts)
-            .chain(args.host.iter().cloned())
+            .chain(all(&args.host))
             .collect(),
     }
 }

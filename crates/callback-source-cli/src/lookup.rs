@@ -88,7 +88,7 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
 }
 
 /// A single address as what it is.
-fn plain(network: IpNet) -> String {
+pub(crate) fn plain(network: IpNet) -> String {
     match network.prefix_len() == network.max_prefix_len() {
         true => network.addr().to_string(),
         false => network.to_string(),

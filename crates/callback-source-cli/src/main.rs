@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 mod args;
 mod config;
@@ -49,7 +49,7 @@ enum Outcome {
 }
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
-    let args = match Args::try_parse_from(words) {
+    let args = match Args::read(words) {
         Ok(args) => args,
         // Also `--help` and `--version`.
         Err(error) => {

@@ -7,20 +7,56 @@ use std::{
     path::Path,
 };
 
-use callback_source::signature::Secret;
+use callback_source::signature::{Secret, UnusableSecret};
 
 use crate::{Error, args::SecretArgs};
 
+/// A secret as it was given, and what it would be without what is often copied with it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) secret: Result<Secret, UnusableSecret>,
+    /// Each with what it is without.
+    pub(crate) bare: Vec<(Secret, &'static str)>,
+}
+
 /// Reads the secret.
 pub(crate) fn read(args: &SecretArgs) -> Result<Secret, Error> {
+    Ok(given(args)?.secret?)
+}
+
+/// Reads the secret, and what is in it.
+pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
     let text = match &args.secret_file {
         Some(path) => of_file(path)?,
-        None => env::var(VARIABLE).map_err(|error| match error {
-            VarError::NotPresent => Error::NoSecret,
-            VarError::NotUnicode(_) => Error::SecretNotText("the secret in the environment"),
-        })?,
+        None => of_environment()?,
     };
-    Ok(Secret::new(text)?)
+    // A byte order mark is what some editors begin a file with.
+    let trimmed = text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
+    let unquoted = ['"', '\'', '`'].into_iter().find_map(|quote| {
+        let rest = trimmed.strip_prefix(quote)?;
+        rest.strip_suffix(quote)
+    });
+    let candidates = [
+        (Some(trimmed), "white space"),
+        (unquoted, "quotation marks"),
+    ];
+    let bare = candidates.into_iter().filter_map(|(bare, what)| {
+        let bare = bare.filter(|bare| *bare != text)?;
+        Some((Secret::new(bare).ok()?, what))
+    });
+    Ok(Given {
+        bare: bare.collect(),
+        secret: Secret::new(text),
+    })
+}
+
+fn of_environment() -> Result<String, Error> {
+    match env::var(VARIABLE) {
+        Ok(text) if text.trim().is_empty() => Err(Error::NoSecret),
+        Ok(text) => Ok(text),
+        Err(VarError::NotPresent) => Err(Error::NoSecret),
+        Err(VarError::NotUnicode(_)) => Err(Error::SecretNotText("the secret in the environment")),
+    }
 }
 
 fn of_file(path: &Path) -> Result<String, Error> {

@@ -6,23 +6,46 @@ use std::{
 };
 
 use callback_source::signature::{
-    SignatureRejection, SignatureRejectionKind,
+    Secret, SignatureRejection, SignatureRejectionKind,
     webhook::{self, Claim, Examination, Misfit, Target},
 };
 use http::{Uri, request::Parts};
 use serde::Serialize;
 
-use crate::{Error, Outcome, args::VerifyArgs, output, saved, secret};
+use crate::{
+    Error, Outcome,
+    args::VerifyArgs,
+    output, saved,
+    secret::{self, Given},
+};
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
-    let secret = secret::read(&args.secret)?;
+    let Given { secret, bare } = secret::given(&args.secret)?;
     let (parts, body) = saved::read(&args.request)?;
     let at = args.at.unwrap_or_else(SystemTime::now);
     let url = args.url.as_ref();
-    let report = match webhook::examine(&parts, &body, &secret.into(), url, at, WINDOW) {
-        Ok(examination) => Report::of(&examination, &parts, url, at),
-        Err(unread) => Report::unread(&unread),
+    let examine = |secret: &Secret| {
+        let secrets = secret.clone().into();
+        webhook::examine(&parts, &body, &secrets, url, at, WINDOW)
     };
+    // A secret that the layer does not take may fit without what is around it.
+    let examined = match (&secret, bare.first()) {
+        (Ok(secret), _) | (Err(_), Some((secret, _))) => examine(secret),
+        (Err(error), None) => return Err((*error).into()),
+    };
+    let mut report = match &examined {
+        Ok(examination) => Report::of(examination, &parts, url, at),
+        Err(unread) => Report::unread(unread),
+    };
+    let fits_as_given = secret.is_ok() && report.signature.fits == Some(true);
+    if examined.is_ok() && !fits_as_given {
+        let fits = |secret: &Secret| examine(secret).is_ok_and(|found| found.signature.is_ok());
+        if let Some((_, what)) = bare.iter().find(|(secret, _)| fits(secret)) {
+            let text = format!("key differs: the secret fits without the {what} around it");
+            report = Report::new(report.date, report.content_hash, Part::differs("key", text));
+            report.around = Some(what);
+        }
+    }
     if args.json {
         output::json(&report)?;
     } else {
@@ -44,6 +67,9 @@ struct Report {
     date: Part,
     content_hash: Part,
     signature: Part,
+    /// What has to be taken off the secret.
+    #[serde(skip)]
+    around: Option<&'static str>,
 }
 
 /// A part. What could not be looked at neither fits nor differs.
@@ -119,6 +145,7 @@ impl Report {
             date,
             content_hash,
             signature,
+            around: None,
         }
     }
 
@@ -126,6 +153,11 @@ impl Report {
         let old = self.date.reason == Some(SignatureRejectionKind::DateStale.as_str());
         if old && args.at.is_none() {
             output::say("hint", "say when the request arrived with `--at TIME`");
+        }
+        if let Some(what) = self.around {
+            let hint =
+                format!("take the {what} off the secret, here and where the endpoint reads it");
+            output::say("hint", hint);
         }
         if self.signature.reason == Some(KEY_OR_TARGET) {
             let hint = "say which URL was registered with `--url URL`, to know which of them";

@@ -18,12 +18,13 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     AllowSet, Family, HostName, Refresher, Resolve, TooWide, Verdict,
     allow_set::{HostHealth, Notice, Rules, SetChange},
     answer_cache::AnswerCache,
+    networks::Cover,
     observe::{NoticeLog, RefusalLog, TARGET},
     on_demand::{OnDemand, Recheck},
     state_file::StateFile,
@@ -199,11 +200,17 @@ impl AllowList {
 
     /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, those that go
     /// lose them at once, and new ones are looked up at once.
+    ///
+    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has
+    /// its addresses again. A restart does not know a host that was taken out in this way.
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
         warn_of_gaps(&hosts);
         let shared = self.shared();
-        shared.update(|set, now| set.replace_hosts(hosts, now));
+        shared.update(|set, now| match &shared.state_file {
+            Some(file) => file.replace_hosts(set, hosts, now),
+            None => set.replace_hosts(hosts, now),
+        });
         shared.on_demand.hosts_replaced();
         shared.wake.notify_one();
     }
@@ -293,6 +300,7 @@ pub struct AllowListBuilder {
     rules: Rules,
     hosts: Vec<HostName>,
     networks: Vec<IpNet>,
+    cover: Cover,
     state_file: Option<PathBuf>,
     restore_only: bool,
     recheck: Recheck,
@@ -321,9 +329,20 @@ impl AllowListBuilder {
     /// # Errors
     ///
     /// A network that is, or with those added before makes up, a whole address family.
-    pub fn net(mut self, network: IpNet) -> Result<Self, TooWide> {
-        self.networks.push(network);
-        crate::networks::Networks::new(&self.networks)?;
+    pub fn net(self, network: IpNet) -> Result<Self, TooWide> {
+        self.nets([network])
+    }
+
+    /// Adds static networks, which are admitted whatever DNS says.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up, alone or with those added before, a whole address family.
+    pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
+        for network in networks {
+            self.cover.add(network)?;
+            self.networks.push(network);
+        }
         Ok(self)
     }
 
@@ -425,10 +444,19 @@ impl AllowListBuilder {
     ///
     /// JSON, mode 0600; written next to its final name (`<name>.tmp`) and renamed: at once when
     /// addresses change, at most once a minute when only times do, and when the refresher ends. It
-    /// holds the original times (UTC), so that restarts stretch no window. A file that is corrupt, of
-    /// a newer version, from the future, a symbolic link, owned by somebody else, or writable by
-    /// group or others is ignored with a warning, and not overwritten before there is something to
-    /// write. One file is for one list of one process.
+    /// holds the original times (UTC), so that restarts stretch no window. What it holds of hosts that
+    /// are not in the list is kept for its windows, for the case that they are configured again, and
+    /// admits no peer until then. One file is for one list of one process.
+    ///
+    /// A file is ignored with a warning, and not overwritten before there is something to write, if it
+    /// is corrupt, larger than 4 MiB, of a newer version, from the future, or a symbolic link; if it
+    /// belongs to another user than the process's own and root; or if others can write it, or a group
+    /// that the process is not in. The mode of a new file is 0600; a group that can read the file can
+    /// read the next one too. The file must not be a mount of its own, since it could not be replaced:
+    /// mount its folder.
+    ///
+    /// State of more than 4 MiB is cut: first the addresses that have lingered longest, then the hosts
+    /// named last.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = false;
@@ -437,6 +465,10 @@ impl AllowListBuilder {
 
     /// Starts with what a [state file](Self::state_file) holds, and never writes it: for a look at
     /// what another process keeps.
+    ///
+    /// The file may belong to any user and group, so that root and members of its group can look. What
+    /// others can write is ignored here too. Do not admit peers by such a look unless you trust the owner
+    /// of the file.
     pub fn restore_from(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = true;
@@ -474,17 +506,20 @@ impl AllowListBuilder {
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
-            .expect("`net` has checked the networks");
-        let state_file = self.state_file.map(StateFile::new);
-        if let Some(saved) = state_file.as_ref().and_then(StateFile::read) {
-            set.restore(saved, now);
-            let addresses = set.addresses(now).len();
-            info!(target: TARGET, addresses, "addresses restored from the state file");
+            .expect("`nets` has checked the networks");
+        let state_file = self.state_file.map(|path| match self.restore_only {
+            true => StateFile::looked_at(path),
+            false => StateFile::kept(path),
+        });
+        if let Some(file) = &state_file {
+            file.restore(&mut set, now);
         }
         let sleep_clock = SleepClock::of_system();
-        let shared = Arc::new(Shared::new(set, self.recheck, now));
+        let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
+        let mut shared = Shared::new(set, self.recheck, now);
+        shared.state_file = state_file.clone();
+        let shared = Arc::new(shared);
         let cache = AnswerCache::new(resolver, floor, time_limit);
-        let state_file = state_file.filter(|_| !self.restore_only);
         let refresher = Refresher::new(Arc::clone(&shared), cache, sleep_clock, state_file);
         (
             AllowList {
@@ -533,6 +568,8 @@ pub(crate) struct Shared {
     pub(crate) unsaved: AtomicBool,
     pub(crate) on_demand: OnDemand,
     pub(crate) refusals: RefusalLog,
+    /// The file that the refresher writes.
+    state_file: Option<Arc<StateFile>>,
 }
 
 impl Shared {
@@ -549,6 +586,7 @@ impl Shared {
             wake: Notify::new(),
             abandoned: AtomicBool::new(false),
             refusals: RefusalLog::new(now),
+            state_file: None,
         }
     }
 

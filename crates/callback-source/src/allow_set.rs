@@ -264,18 +264,17 @@ impl AllowSet {
         now: Instant,
     ) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let mut before = std::mem::take(&mut self.hosts);
+        let before = std::mem::take(&mut self.hosts).into_iter();
+        let mut before: BTreeMap<_, _> = before.map(|host| (host.name.clone(), host)).collect();
+        let mut named = BTreeSet::new();
         for name in hosts {
-            if self.position(&name).is_some() {
-                continue;
+            if named.insert(name.clone()) {
+                let kept = before.remove(&name);
+                self.hosts
+                    .push(kept.unwrap_or_else(|| Host::new(name, now)));
             }
-            let kept = before.iter().position(|host| host.name == name);
-            self.hosts.push(match kept {
-                Some(at) => before.swap_remove(at),
-                None => Host::new(name, now),
-            });
         }
-        for host in before {
+        for host in before.into_values() {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
         self.settle(now, &mut notices);
@@ -398,8 +397,7 @@ impl AllowSet {
         let hosts = self.hosts.iter().map(|host| Saved {
             host: host.name.clone(),
             records: Family::ALL.map(|family| saved(host, family)).into(),
-            lingering: host.lingering(|lingering| lingering.left_at),
-            lingering_until: host.lingering(|lingering| lingering.until),
+            lingering: host.saved_lingering(),
         });
         hosts.collect()
     }
@@ -412,8 +410,13 @@ impl AllowSet {
         let most_ttl = rules.clamp(Duration::MAX);
         let admissible =
             |address: &IpAddr| rules.insecure_allow_special_addresses || !is_special(*address);
+        let mut hosts: BTreeMap<_, _> = self
+            .hosts
+            .iter_mut()
+            .map(|host| (host.name.clone(), host))
+            .collect();
         for saved in saved {
-            let Some(host) = self.hosts.iter_mut().find(|host| host.name == saved.host) else {
+            let Some(host) = hosts.get_mut(&saved.host) else {
                 continue;
             };
             for of in saved.records {
@@ -435,22 +438,18 @@ impl AllowSet {
                     records.denied = of.denied;
                 }
             }
-            if rules.linger.is_zero() {
-                continue;
-            }
             let mut lingering: Vec<_> = saved.lingering.into_iter().collect();
-            lingering.retain(|(address, left_at)| {
-                rules.asks(Family::of(*address)) && admissible(address) && *left_at <= now
+            lingering.retain(|(address, saved)| {
+                rules.asks(Family::of(*address)) && admissible(address) && saved.left_at <= now
             });
-            lingering.sort_by_key(|(_, left_at)| std::cmp::Reverse(*left_at));
+            lingering.sort_by_key(|(_, saved)| std::cmp::Reverse(saved.left_at));
             lingering.truncate(rules.max_lingering);
-            let restored = |(address, left_at)| {
-                let longest = rules.linger_ends(left_at, after(left_at, most_ttl));
-                // Files of older versions do not hold the end.
-                let until = saved.lingering_until.get(&address).copied();
-                let until = until.unwrap_or_else(|| after(left_at, rules.linger));
-                let until = until.min(longest);
-                (address, Lingering { left_at, until })
+            let restored = |(address, saved): (IpAddr, SavedLingering)| {
+                let lingering = Lingering {
+                    left_at: saved.left_at,
+                    until: saved.until(rules),
+                };
+                (address, lingering)
             };
             host.lingering = lingering.into_iter().map(restored).collect();
         }
@@ -781,6 +780,23 @@ impl AllowSet {
             .max()
     }
 
+    /// What stays in use of a question that fails.
+    pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
+        let at = self.position(&question.host)?;
+        let records = &self.hosts[at].records[question.family as usize];
+        let until = records.window_ends(&self.rules);
+        let is_known = records.held.is_some() || records.denied;
+        Some(match self.family_health(at, question.family, now).state {
+            State::Failed => Standing::GivenUp,
+            _ if until <= now => Standing::Over,
+            _ if !is_known => Standing::Unknown,
+            _ => Standing::InUse {
+                until,
+                restored: records.held.as_ref().is_some_and(|held| held.restored),
+            },
+        })
+    }
+
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
         let counts = now < records.window_ends(&self.rules);
@@ -984,15 +1000,66 @@ pub(crate) struct Held {
     pub(crate) restored: bool,
 }
 
+/// What stays in use of a question that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its last answer, or believed denial.
+    InUse { until: Instant, restored: bool },
+    /// Nothing: it has not been answered yet.
+    Unknown,
+    /// Nothing any more, or not for the whole stale window.
+    Over,
+    /// Nothing, and verdicts do without it.
+    GivenUp,
+}
+
 /// What is saved of a host across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Saved {
     pub(crate) host: HostName,
     pub(crate) records: Vec<SavedRecords>,
-    /// When the addresses left.
-    pub(crate) lingering: BTreeMap<IpAddr, Instant>,
-    /// Until when they are admitted.
-    pub(crate) lingering_until: BTreeMap<IpAddr, Instant>,
+    pub(crate) lingering: BTreeMap<IpAddr, SavedLingering>,
+}
+
+impl Saved {
+    /// Moves all times into the past, as [`AllowSet::slept`] does.
+    pub(crate) fn slept(&mut self, slept: Duration) {
+        let back = |at: &mut Instant| *at = before(*at, slept);
+        for records in &mut self.records {
+            back(&mut records.window_from);
+            if let Some(held) = &mut records.answer {
+                back(&mut held.answered_at);
+                back(&mut held.ttl_ends);
+            }
+        }
+        for lingering in self.lingering.values_mut() {
+            back(&mut lingering.left_at);
+            lingering.until.iter_mut().for_each(back);
+        }
+    }
+}
+
+/// What is saved of an address that left the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SavedLingering {
+    pub(crate) left_at: Instant,
+    /// `None` in files of older versions: the linger window after it left.
+    pub(crate) until: Option<Instant>,
+}
+
+impl SavedLingering {
+    /// The end by the rules of today, which may be stricter than those that it was saved by.
+    pub(crate) fn until(self, rules: &Rules) -> Instant {
+        if rules.linger.is_zero() {
+            return self.left_at;
+        }
+        let most_ttl = rules.clamp(Duration::MAX);
+        let longest = rules.linger_ends(self.left_at, after(self.left_at, most_ttl));
+        let until = self
+            .until
+            .unwrap_or_else(|| after(self.left_at, rules.linger));
+        until.min(longest)
+    }
 }
 
 /// What is saved of a question across restarts.
@@ -1115,10 +1182,14 @@ impl Host {
         rows
     }
 
-    fn lingering(&self, time: impl Fn(&Lingering) -> Instant) -> BTreeMap<IpAddr, Instant> {
+    fn saved_lingering(&self) -> BTreeMap<IpAddr, SavedLingering> {
+        let saved = |lingering: &Lingering| SavedLingering {
+            left_at: lingering.left_at,
+            until: Some(lingering.until),
+        };
         let lingering = self.lingering.iter();
         lingering
-            .map(|(address, lingering)| (*address, time(lingering)))
+            .map(|(address, lingering)| (*address, saved(lingering)))
             .collect()
     }
 

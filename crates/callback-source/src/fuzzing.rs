@@ -19,6 +19,12 @@ pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) ->
     state_file::restored(set, text, now, utc)
 }
 
+/// The text that a set of other hosts makes of the text of a state file; `None` if the text is refused.
+#[must_use]
+pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
+    state_file::rewritten(set, text, now, utc)
+}
+
 /// What follows from packets, each the answer to one question on a chain of CNAMEs. `None`: the
 /// packets end before the chain does.
 #[cfg(feature = "hickory")]

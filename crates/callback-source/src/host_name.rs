@@ -1,7 +1,8 @@
 //! A host name that is fit to be asked for.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
+use ipnet::IpNet;
 use smol_str::SmolStr;
 
 /// A fully qualified host name of a callback server, such as `callback-1.vipps.no`.
@@ -60,7 +61,8 @@ impl FromStr for HostName {
             None => Ok(Self(name.to_ascii_lowercase().into())),
             Some(problem) => Err(HostNameError {
                 name: text.chars().take(MAX_SHOWN).collect(),
-                problem,
+                address: Parts::of(text).address(),
+                problem: mistaken(text).unwrap_or(Cow::Borrowed(problem)),
             }),
         }
     }
@@ -86,16 +88,131 @@ impl fmt::Debug for HostName {
     }
 }
 
-/// A text that is no [`HostName`].
+/// An invalid host name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is no host name: {problem}", name.escape_default())]
 pub struct HostNameError {
     name: String,
-    problem: &'static str,
+    address: Option<IpNet>,
+    problem: Cow<'static, str>,
+}
+
+impl HostNameError {
+    /// The address or network that was given in place of a name, if it was. It can be
+    /// [added](crate::AllowListBuilder::net) as a static network.
+    #[must_use]
+    pub fn address(&self) -> Option<IpNet> {
+        self.address
+    }
+}
+
+/// What people give in place of a name, with the name that is in it.
+fn mistaken(text: &str) -> Option<Cow<'static, str>> {
+    let parts = Parts::of(text);
+    if let Some(address) = parts.address() {
+        let of_url = if parts.is_url { "the URL of " } else { "" };
+        let address = shown(address);
+        return Some(Cow::Owned(format!(
+            "it is {of_url}an address; give `{address}` as a static network, with `AllowListBuilder::net`"
+        )));
+    }
+    let what = if text.contains([',', ';']) {
+        return Some(Cow::Borrowed("it is a list; give each host name alone"));
+    } else if parts.is_url {
+        "it is a URL"
+    } else if parts.host.starts_with("*.") {
+        return Some(Cow::Borrowed(
+            "it has a wildcard, and DNS is asked for whole names; give each host name",
+        ));
+    } else if parts.has_user {
+        "it has a user name"
+    } else if parts.has_path {
+        "it has a path"
+    } else if parts.has_port {
+        "it is a name with a port"
+    } else if text.trim() != text && !parts.host.is_empty() {
+        "it has white space around it"
+    } else {
+        return None;
+    };
+    let mut problem = format!("{what}; give only the host name");
+    if let Ok(host) = parts.host.parse::<HostName>() {
+        problem.push_str(&format!(" `{host}`"));
+    }
+    Some(Cow::Owned(problem))
+}
+
+/// An address alone, or a network.
+fn shown(network: IpNet) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => network.addr().to_string(),
+        false => network.to_string(),
+    }
+}
+
+/// The parts of a text that is something else than a name, such as a URL.
+struct Parts<'a> {
+    is_url: bool,
+    has_user: bool,
+    has_port: bool,
+    has_path: bool,
+    host: &'a str,
+    /// The host with what follows, which could be the length of a network.
+    host_and_path: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let text = text.trim();
+        let (scheme, rest) = match text.split_once("//") {
+            Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
+                (Some(scheme), rest)
+            }
+            _ => (None, text),
+        };
+        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let (user, host_and_port) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        };
+        let (host, port) = match host_and_port.rsplit_once(':') {
+            // More than one is an IPv6 address.
+            Some((host, port))
+                if port.bytes().all(|byte| byte.is_ascii_digit())
+                    && (!host.contains(':') || host.ends_with(']')) =>
+            {
+                (host, Some(port))
+            }
+            _ => (host_and_port, None),
+        };
+        Self {
+            is_url: scheme.is_some(),
+            has_user: user.is_some(),
+            has_port: port.is_some(),
+            has_path: !path.is_empty(),
+            host,
+            host_and_path: if scheme.is_none() { rest } else { host },
+        }
+    }
+
+    fn address(&self) -> Option<IpNet> {
+        if let Ok(network) = self.host_and_path.parse::<IpNet>() {
+            return Some(network);
+        }
+        let host = self
+            .host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let host = host.unwrap_or(self.host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = host.split_once('%').map_or(host, |(host, _)| host);
+        host.parse::<IpAddr>().ok().map(IpNet::from)
+    }
 }
 
 fn problem(name: &str) -> Option<&'static str> {
-    if name.is_empty() {
+    if name.trim().is_empty() {
         return Some("it is empty");
     }
     if !name.is_ascii() {
@@ -104,8 +221,8 @@ fn problem(name: &str) -> Option<&'static str> {
     if name.len() > MAX_NAME {
         return Some("it is longer than 253 characters");
     }
-    if name.contains(':') || name.parse::<std::net::Ipv4Addr>().is_ok() {
-        return Some("it is an address; give addresses as a static network");
+    if name.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Some("it is an address");
     }
     for label in name.split('.') {
         if label.is_empty() {
@@ -189,8 +306,9 @@ mod tests {
             ("a-.no", "hyphen"),
             ("a b.no", "character"),
             ("a\n.no", "character"),
-            ("*.vipps.no", "character"),
-            ("https://vipps.no", "address"),
+            ("*.vipps.no", "wildcard"),
+            ("a:b.no", "character"),
+            (" ", "empty"),
             ("bücher.example", "xn--"),
             (&long_label, "63"),
             (&long_name, "253"),
@@ -198,6 +316,61 @@ mod tests {
         for (text, reason) in cases {
             let error = text.parse::<HostName>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_the_host_name_in_what_is_given_in_place_of_one() {
+        let given = [
+            ("https://callback-1.vipps.no/", "it is a URL"),
+            ("https://user@callback-1.vipps.no:443/a?b#c", "it is a URL"),
+            ("HTTP://CALLBACK-1.vipps.no.", "it is a URL"),
+            ("//callback-1.vipps.no", "it is a URL"),
+            ("callback-1.vipps.no:443", "it is a name with a port"),
+            ("callback-1.vipps.no.:443", "it is a name with a port"),
+            ("callback-1.vipps.no:", "it is a name with a port"),
+            ("user@callback-1.vipps.no", "it has a user name"),
+            ("callback-1.vipps.no/", "it has a path"),
+            ("callback-1.vipps.no/path", "it has a path"),
+            ("callback-1.vipps.no?a=b", "it has a path"),
+            (" callback-1.vipps.no", "it has white space around it"),
+            ("callback-1.vipps.no\n", "it has white space around it"),
+        ];
+        for (text, what) in given {
+            let error = text.parse::<HostName>().unwrap_err();
+            let expected = format!("{what}; give only the host name `callback-1.vipps.no`");
+            assert!(error.to_string().ends_with(&expected), "{text:?}: {error}");
+            assert_eq!(error.address(), None);
+        }
+        let error = "https://localhost/".parse::<HostName>().unwrap_err();
+        let text = "`https://localhost/` is no host name: it is a URL; give only the host name";
+        assert_eq!(error.to_string(), text);
+        let error = "a.example,b.example".parse::<HostName>().unwrap_err();
+        assert!(error.to_string().contains("give each host name alone"));
+    }
+
+    #[test]
+    fn tells_an_address_from_a_name_in_each_form() {
+        let given = [
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("192.0.2.1.", "192.0.2.1/32"),
+            ("192.0.2.1:443", "192.0.2.1/32"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("[2001:db8::1]", "2001:db8::1/128"),
+            ("[2001:db8::1]:443", "2001:db8::1/128"),
+            ("fe80::1%eth0", "fe80::1/128"),
+            ("https://192.0.2.1/path", "192.0.2.1/32"),
+            ("http://[2001:db8::1]:80", "2001:db8::1/128"),
+            (" 192.0.2.1 ", "192.0.2.1/32"),
+        ];
+        for (text, address) in given {
+            let error = text.parse::<HostName>().unwrap_err();
+            assert_eq!(error.address(), Some(address.parse().unwrap()), "{text}");
+            let shown = shown(address.parse().unwrap());
+            let hint = format!("an address; give `{shown}` as a static network");
+            assert!(error.to_string().contains(&hint), "{text:?}: {error}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     net::{IpAddr, Ipv6Addr},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -12,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    AllowSet, Allowed, Question, Rejection, RejectionKind, ResolveError,
-    allow_set::{Notice, State},
+    AllowSet, Allowed, Family, Question, Rejection, RejectionKind, ResolveError,
+    allow_set::{Notice, Standing},
 };
 
 /// Refused peers, so that each is logged once a minute and a flood cannot fill a disk.
@@ -221,7 +222,8 @@ pub(crate) struct NoticeLog {
 impl NoticeLog {
     pub(crate) fn report(&mut self, notices: &[Notice], set: &AllowSet, now: Instant) {
         if !notices.is_empty() {
-            let is_kept = |question: &Question| set.hosts().any(|host| *host == question.host);
+            let hosts: HashSet<_> = set.hosts().collect();
+            let is_kept = |question: &Question| hosts.contains(&question.host);
             for told in [&mut self.failures, &mut self.dropped, &mut self.given_up] {
                 told.retain(|question, _| is_kept(question));
             }
@@ -245,8 +247,9 @@ impl NoticeLog {
                     error,
                     times,
                 } => {
-                    self.failed(question, error, *times, now);
-                    self.given_up(set, now);
+                    let standing = set.standing(question, now);
+                    self.failed(question, error, *times, standing, now);
+                    self.given_up(question, standing, now);
                 }
                 Notice::Recovered {
                     question,
@@ -268,7 +271,7 @@ impl NoticeLog {
                             target: TARGET,
                             %question,
                             ?addresses,
-                            "special-purpose addresses in an answer are ignored"
+                            "special-purpose addresses in an answer are not admitted"
                         );
                     }
                 }
@@ -277,36 +280,35 @@ impl NoticeLog {
                         target: TARGET,
                         %host,
                         dropped,
-                        "too many addresses left the answers of one host; the oldest no longer count"
+                        "more addresses of one host linger than the limit; the oldest are no longer admitted"
                     );
                 }
             }
         }
     }
 
-    /// Says once a day which questions are given up.
-    fn given_up(&mut self, set: &AllowSet, now: Instant) {
-        for host in set.health(now) {
-            for family in &host.families {
-                let question = Question {
-                    host: host.host.clone(),
-                    family: family.family,
-                };
-                if family.state == State::Failed
-                    && Self::is_time(&mut self.given_up, &question, ONCE_A_DAY, now)
-                {
-                    warn!(
-                        target: TARGET,
-                        %question,
-                        "this look-up has failed for the whole stale window and is given up; \
-                         remove the host if it is gone for good"
-                    );
-                }
-            }
+    /// Logs once a day that a question is given up.
+    fn given_up(&mut self, question: &Question, standing: Option<Standing>, now: Instant) {
+        if standing == Some(Standing::GivenUp)
+            && Self::is_time(&mut self.given_up, question, ONCE_A_DAY, now)
+        {
+            warn!(
+                target: TARGET,
+                %question,
+                "this look-up has failed for the whole stale window and is given up; remove the host \
+                 if it is gone for good"
+            );
         }
     }
 
-    fn failed(&mut self, question: &Question, error: &ResolveError, times: u32, now: Instant) {
+    fn failed(
+        &mut self,
+        question: &Question,
+        error: &ResolveError,
+        times: u32,
+        standing: Option<Standing>,
+        now: Instant,
+    ) {
         // The first round asks everything at once: a denial that comes in before the first answer is
         // believed a moment later.
         if error.is_denial() && times == 1 {
@@ -318,14 +320,19 @@ impl NoticeLog {
         }
         self.failing.insert(question.clone());
         let cause = std::error::Error::source(error).map(tracing::field::display);
+        let family = question.family;
+        let meanwhile = Meanwhile {
+            standing,
+            family,
+            now,
+        };
         if error.is_denial() {
             warn!(
                 target: TARGET,
                 %question,
                 reason = error.kind().as_str(),
                 times,
-                "DNS denies this host, and no later answer of another host bears it out: the last answer \
-                 counts on"
+                "DNS denies this host, and no later answer of another host confirms that; {meanwhile}"
             );
         } else {
             warn!(
@@ -334,7 +341,7 @@ impl NoticeLog {
                 reason = error.kind().as_str(),
                 cause,
                 times,
-                "look-up failed; the last answer counts on: {error}"
+                "look-up failed; {meanwhile}: {error}"
             );
         }
     }
@@ -351,6 +358,35 @@ impl NoticeLog {
             told.insert(question.clone(), now);
         }
         is_time
+    }
+}
+
+/// What callers get while a question fails.
+struct Meanwhile {
+    standing: Option<Standing>,
+    family: Family,
+    now: Instant,
+}
+
+impl fmt::Display for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers = match self.family {
+            Family::V4 => "IPv4 peers that are not listed otherwise get 503",
+            Family::V6 => "IPv6 peers that are not listed otherwise get 503",
+        };
+        match self.standing {
+            Some(Standing::InUse { until, restored }) => {
+                let left = until.saturating_duration_since(self.now).as_secs();
+                let which = match restored {
+                    true => "the answer from the state file",
+                    false => "the previous answer",
+                };
+                write!(f, "{which} stays in use for another {left} s")
+            }
+            Some(Standing::Unknown) => write!(f, "no answer is known yet, so {peers}"),
+            Some(Standing::Over) => write!(f, "no answer is in use any more, so {peers}"),
+            Some(Standing::GivenUp) | None => f.write_str("verdicts are made without this host"),
+        }
     }
 }
 
@@ -411,7 +447,7 @@ mod tests {
         let mut log = NoticeLog::default();
         let question = Question {
             host,
-            family: crate::Family::V4,
+            family: Family::V4,
         };
         let mut told = 0;
         for second in 0..3600 {
@@ -428,6 +464,51 @@ mod tests {
         let notices = set.replace_hosts([], start);
         log.report(&notices, &set, start);
         assert!(log.failures.is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_logged_with_what_stays_in_use() {
+        let start = Instant::now();
+        let host: crate::HostName = "a.test".parse().unwrap();
+        let question = Question {
+            host: host.clone(),
+            family: Family::V4,
+        };
+        let mut set = AllowSet::new(Default::default(), [host], &[], start).unwrap();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let meanwhile = |set: &mut AllowSet, now| {
+            let failed = Err(ResolveError::new(crate::ResolveErrorKind::ServFail));
+            set.apply(&question, failed, now);
+            let standing = set.standing(&question, now);
+            Meanwhile {
+                standing,
+                family: question.family,
+                now,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            meanwhile(&mut set, start),
+            "no answer is known yet, so IPv4 peers that are not listed otherwise get 503"
+        );
+        let address = "20.0.0.1".parse().unwrap();
+        let answer = crate::Answer::new([address], Duration::from_secs(60));
+        set.apply(&question, Ok(answer), after(10));
+        assert_eq!(
+            meanwhile(&mut set, after(70)),
+            "the previous answer stays in use for another 86400 s"
+        );
+        let mut again =
+            AllowSet::new(Default::default(), set.hosts().cloned(), &[], start).unwrap();
+        again.restore(set.save(), after(80));
+        assert_eq!(
+            meanwhile(&mut again, after(80)),
+            "the answer from the state file stays in use for another 86390 s"
+        );
+        assert_eq!(
+            meanwhile(&mut again, after(86_470)),
+            "no answer is in use any more, so IPv4 peers that are not listed otherwise get 503"
+        );
     }
 
     #[test]

@@ -62,10 +62,10 @@ impl Refresher {
         shared: Arc<Shared>,
         cache: AnswerCache,
         sleep_clock: Option<SleepClock>,
-        state_file: Option<StateFile>,
+        state_file: Option<Arc<StateFile>>,
     ) -> Self {
         let state = state_file.map(|file| State {
-            file: Arc::new(file),
+            file,
             writing: None,
             written_at: Instant::now(),
         });
@@ -201,6 +201,9 @@ impl Refresher {
         self.cache.slept(slept);
         for tried in self.tried.values_mut() {
             tried.at = before(tried.at, slept);
+        }
+        if let Some(state) = &self.state {
+            state.file.slept(slept);
         }
         self.shared.update(|set, now| set.slept(slept, now));
     }

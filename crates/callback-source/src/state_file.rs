@@ -4,11 +4,9 @@
 //! not those at which they were written, so that restarting stretches no window.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,21 +18,39 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::{disk::Reader, unasked::Unasked};
 use crate::{
     AllowSet, Family, HostName,
-    allow_set::{Held, Saved, SavedRecords},
+    allow_set::{Held, Notice, Saved, SavedLingering, SavedRecords},
     observe::TARGET,
 };
+
+mod disk;
+mod unasked;
 
 /// A file to keep a set in.
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
+    reader: Reader,
     snapshots: AtomicU64,
-    /// The number of the last snapshot written: an older one never replaces a newer one.
-    written: Mutex<u64>,
+    /// Held while the disk is written.
+    written: Mutex<Written>,
     /// Whether there is a file that was ignored. It may be of use once a clock is set right.
     spared: AtomicBool,
+    /// Never held while the disk is read or written.
+    unasked: Mutex<Unasked>,
+}
+
+/// What was written, and what was logged about it.
+#[derive(Debug, Default)]
+struct Written {
+    /// The number of the last snapshot: an older one never replaces a newer one.
+    number: u64,
+    failed_at: Option<Instant>,
+    /// Whether a failure was logged, and not yet its end.
+    is_failing: bool,
+    cut_at: Option<Instant>,
 }
 
 /// The text of a file, and its place in the order of snapshots.
@@ -42,73 +58,174 @@ pub(crate) struct Snapshot {
     number: u64,
     is_empty: bool,
     text: Vec<u8>,
+    cut: Cut,
 }
 
 impl StateFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    /// The file of this process's own list.
+    pub(crate) fn kept(path: PathBuf) -> Self {
+        Self::new(path, Reader::Keeper)
+    }
+
+    /// The file of another process, which is only read.
+    pub(crate) fn looked_at(path: PathBuf) -> Self {
+        Self::new(path, Reader::Look)
+    }
+
+    fn new(path: PathBuf, reader: Reader) -> Self {
         Self {
             path,
+            reader,
             snapshots: AtomicU64::new(0),
-            written: Mutex::new(0),
+            written: Mutex::default(),
             spared: AtomicBool::new(false),
+            unasked: Mutex::default(),
         }
+    }
+
+    /// Restores what the file holds of a set's hosts, and keeps the rest for as long as it can be of
+    /// use. Logs what keeps the file from being written.
+    pub(crate) fn restore(&self, set: &mut AllowSet, now: Instant) -> Vec<Notice> {
+        let saved = self.read();
+        if self.reader == Reader::Keeper
+            && let Err(error) = disk::obstacle(&self.path)
+        {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            self.failed(&mut written, &error);
+        }
+        let Some(saved) = saved else {
+            return Vec::new();
+        };
+        let saved = self.unasked().start(saved, &unasked::asked(set));
+        let notices = set.restore(saved, now);
+        let addresses = set.addresses(now).len();
+        info!(target: TARGET, addresses, "addresses restored from the state file");
+        notices
+    }
+
+    /// Replaces the hosts of a set. One that comes back has what was known of it again.
+    pub(crate) fn replace_hosts(
+        &self,
+        set: &mut AllowSet,
+        hosts: impl IntoIterator<Item = HostName>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        let known = set.save();
+        let asked_before = unasked::asked(set);
+        let mut notices = set.replace_hosts(hosts, now);
+        let mut unasked = self.unasked();
+        let back = unasked.replace(known, &asked_before, &unasked::asked(set));
+        unasked.expire(set.rules(), now);
+        notices.extend(set.restore(back, now));
+        notices
     }
 
     /// What the file holds, if it can be trusted; otherwise a warning says why not.
-    pub(crate) fn read(&self) -> Option<Vec<Saved>> {
-        let text = match read_trusted(&self.path) {
+    fn read(&self) -> Option<Vec<Saved>> {
+        let path = self.path.display();
+        let ignored = |error: &dyn std::error::Error| {
+            warn!(target: TARGET, %path, %error, "state file ignored");
+            self.spared.store(true, Ordering::Relaxed);
+        };
+        let text = match disk::read(&self.path, self.reader) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                info!(target: TARGET, path = %self.path.display(), "no state file yet");
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                match self.reader {
+                    Reader::Keeper => info!(target: TARGET, %path, "no state file yet"),
+                    Reader::Look => warn!(target: TARGET, %path, "there is no state file"),
+                }
                 return None;
             }
             Err(error) => {
-                warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
-                self.spared.store(true, Ordering::Relaxed);
+                ignored(&error);
                 return None;
             }
         };
-        match decode(&text, Clocks::now()) {
-            Ok(saved) => Some(saved),
-            Err(error) => {
-                warn!(target: TARGET, path = %self.path.display(), %error, "state file ignored");
-                self.spared.store(true, Ordering::Relaxed);
-                None
-            }
-        }
+        decode(&text, Clocks::now())
+            .inspect_err(|error| ignored(error))
+            .ok()
+    }
+
+    /// Adds the time that the machine slept to the age of what is kept of other hosts.
+    pub(crate) fn slept(&self, slept: Duration) {
+        self.unasked().slept(slept);
     }
 
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
-        let saved = set.save();
+        let clocks = Clocks::now();
+        let saved = {
+            let mut unasked = self.unasked();
+            unasked.expire(set.rules(), clocks.instant);
+            unasked.add_to(set.save(), &unasked::asked(set))
+        };
         let is_heard = |of: &SavedRecords| of.denied || of.answer.is_some();
+        let is_empty = saved
+            .iter()
+            .all(|saved| saved.lingering.is_empty() && !saved.records.iter().any(is_heard));
+        let (text, cut) = encode(saved, clocks);
         Snapshot {
             number: self.snapshots.fetch_add(1, Ordering::Relaxed) + 1,
-            is_empty: saved
-                .iter()
-                .all(|saved| saved.lingering.is_empty() && !saved.records.iter().any(is_heard)),
-            text: encode(saved, Clocks::now()),
+            is_empty,
+            text,
+            cut,
         }
     }
 
-    /// Writes a snapshot unless a newer one was. A failure is reported; the next write may succeed.
+    /// Writes a snapshot unless a newer one was. A failure is logged; the next write may succeed.
     pub(crate) fn write(&self, snapshot: &Snapshot) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let spares = snapshot.is_empty && self.spared.load(Ordering::Relaxed);
-        if spares || snapshot.number < *written {
+        if spares || snapshot.number < written.number {
             return;
         }
-        match replace(&self.path, &snapshot.text) {
-            Ok(()) => *written = snapshot.number,
-            Err(error) => {
-                warn!(
-                    target: TARGET,
-                    path = %self.path.display(),
-                    %error,
-                    "state file not written; a restart while DNS is down would refuse callbacks"
-                );
-            }
+        if let Err(error) = disk::replace(&self.path, &snapshot.text) {
+            self.failed(&mut written, &error);
+            return;
+        }
+        written.number = snapshot.number;
+        // The time of the failure stays: what flaps is not logged at each turn.
+        if std::mem::take(&mut written.is_failing) {
+            info!(target: TARGET, path = %self.path.display(), "state file is written again");
+        }
+        let Cut { lingering, hosts } = snapshot.cut;
+        if lingering + hosts > 0 && is_time(&mut written.cut_at) {
+            warn!(
+                target: TARGET,
+                path = %self.path.display(),
+                lingering,
+                hosts,
+                "the state does not fit into {LARGEST} bytes: lingering addresses, and hosts if need be, \
+                 are left out of the state file"
+            );
         }
     }
+
+    fn failed(&self, written: &mut Written, error: &std::io::Error) {
+        if !is_time(&mut written.failed_at) {
+            return;
+        }
+        written.is_failing = true;
+        warn!(
+            target: TARGET,
+            path = %self.path.display(),
+            %error,
+            "state file not written; a restart while DNS is down would refuse callbacks; {}",
+            disk::cure(&self.path, error),
+        );
+    }
+
+    fn unasked(&self) -> std::sync::MutexGuard<'_, Unasked> {
+        self.unasked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_time(logged_at: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_time = logged_at.is_none_or(|at| ONCE_AN_HOUR <= now.saturating_duration_since(at));
+    if is_time {
+        *logged_at = Some(now);
+    }
+    is_time
 }
 
 /// Both clocks, read at the same moment.
@@ -204,7 +321,14 @@ enum Unusable {
     Order,
 }
 
-fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
+/// What was left out of a text, since it would not be read back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cut {
+    lingering: usize,
+    hosts: usize,
+}
+
+fn encode(saved: Vec<Saved>, clocks: Clocks) -> (Vec<u8>, Cut) {
     let question = |records: &[SavedRecords], family| {
         let records = records.iter().find(|records| records.family == family);
         SavedQuestion {
@@ -223,24 +347,88 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
                 }),
         }
     };
-    let times = |of: BTreeMap<IpAddr, Instant>| {
-        of.into_iter()
-            .map(|(address, at)| (address, clocks.utc_of(at)))
+    let times = |of: &BTreeMap<IpAddr, SavedLingering>,
+                 time: fn(&SavedLingering) -> Option<Instant>| {
+        of.iter()
+            .filter_map(|(address, saved)| Some((*address, clocks.utc_of(time(saved)?))))
             .collect()
     };
     let hosts = saved.into_iter().map(|saved| SavedHost {
         host: saved.host.as_str().to_owned(),
         a: question(&saved.records, Family::V4),
         aaaa: question(&saved.records, Family::V6),
-        lingering: times(saved.lingering),
-        lingering_until: times(saved.lingering_until),
+        lingering: times(&saved.lingering, |saved| Some(saved.left_at)),
+        lingering_until: times(&saved.lingering, |saved| saved.until),
     });
-    let document = Document {
+    Document {
         version: VERSION,
         written_at: millis(clocks.utc),
         hosts: hosts.collect(),
-    };
-    serde_json::to_vec_pretty(&document).expect("the document has only string keys")
+    }
+    .fitting(LARGEST)
+}
+
+impl Document {
+    /// The text, of at most so many bytes: without line breaks if need be, then without what has lingered
+    /// longest, then without the last hosts.
+    fn fitting(mut self, most: usize) -> (Vec<u8>, Cut) {
+        const PLAIN: &str = "the document has only string keys";
+        let mut cut = Cut::default();
+        let text = serde_json::to_vec_pretty(&self).expect(PLAIN);
+        if text.len() <= most {
+            return (text, cut);
+        }
+        loop {
+            let text = serde_json::to_vec(&self).expect(PLAIN);
+            let over = text.len().saturating_sub(most);
+            if over == 0 || self.hosts.is_empty() {
+                return (text, cut);
+            }
+            match self.drop_lingering(over) {
+                0 => cut.hosts += self.drop_hosts(over),
+                dropped => cut.lingering += dropped,
+            }
+        }
+    }
+
+    /// Drops the oldest until so many bytes are free, and says how many.
+    fn drop_lingering(&mut self, over: usize) -> usize {
+        let hosts = self.hosts.iter().enumerate();
+        let mut oldest: Vec<_> = hosts
+            .flat_map(|(at, host)| {
+                let lingering = host.lingering.iter();
+                lingering.map(move |(address, left_at)| (*left_at, at, *address))
+            })
+            .collect();
+        oldest.sort_unstable();
+        let mut free = 0;
+        let mut dropped = 0;
+        for (left_at, at, address) in oldest {
+            if over <= free {
+                break;
+            }
+            let host = &mut self.hosts[at];
+            host.lingering.remove(&address);
+            free += format!("\"{address}\":{left_at},").len();
+            if let Some(until) = host.lingering_until.remove(&address) {
+                free += format!("\"{address}\":{until},").len();
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    fn drop_hosts(&mut self, over: usize) -> usize {
+        let mut free = 0;
+        let mut dropped = 0;
+        while free < over
+            && let Some(host) = self.hosts.pop()
+        {
+            free += serde_json::to_vec(&host).map_or(0, |text| text.len() + 1);
+            dropped += 1;
+        }
+        dropped
+    }
 }
 
 fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
@@ -255,19 +443,15 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
-    let times = |of: BTreeMap<IpAddr, u64>| {
-        of.into_iter()
-            .filter_map(|(address, at)| Some((address.to_canonical(), clocks.instant_of(at)?)))
-            .collect()
-    };
     let mut hosts: Vec<Saved> = Vec::new();
+    let mut names = HashSet::new();
     for saved in document.hosts {
         let host: HostName = saved
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
         // The answer of one with the times of the other would stretch its window.
-        if hosts.iter().any(|before| before.host == host) {
+        if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
         let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
@@ -284,8 +468,18 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
                 .into_iter()
                 .filter_map(|(family, of)| of.decode(family, clocks))
                 .collect(),
-            lingering: times(saved.lingering),
-            lingering_until: times(saved.lingering_until),
+            lingering: saved
+                .lingering
+                .into_iter()
+                .filter_map(|(address, left_at)| {
+                    let until = saved.lingering_until.get(&address);
+                    let lingering = SavedLingering {
+                        left_at: clocks.instant_of(left_at)?,
+                        until: until.and_then(|until| clocks.instant_of(*until)),
+                    };
+                    Some((address.to_canonical(), lingering))
+                })
+                .collect(),
         });
     }
     Ok(hosts)
@@ -324,7 +518,27 @@ impl SavedQuestion {
 #[cfg(fuzzing)]
 pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;
-    encode(set.save(), Clocks { instant, utc })
+    let (text, _) = encode(set.save(), Clocks { instant, utc });
+    text
+}
+
+/// The text that a set of other hosts makes of the text of a file.
+#[cfg(fuzzing)]
+pub(crate) fn rewritten(
+    set: &mut AllowSet,
+    text: &[u8],
+    now: Instant,
+    utc: Duration,
+) -> Option<Vec<u8>> {
+    let instant = now;
+    let clocks = Clocks { instant, utc };
+    let mut unasked = Unasked::default();
+    let asked = unasked::asked(set);
+    let saved = unasked.start(decode(text, clocks).ok()?, &asked);
+    set.restore(saved, now);
+    unasked.expire(set.rules(), now);
+    let (text, _) = encode(unasked.add_to(set.save(), &asked), clocks);
+    Some(text)
 }
 
 /// Restores a set from the text of a file. Says whether the text was taken.
@@ -333,89 +547,6 @@ pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Durat
     let instant = now;
     let saved = decode(text, Clocks { instant, utc });
     saved.map(|saved| set.restore(saved, now)).is_ok()
-}
-
-fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-
-        // Neither follow a link that somebody else has laid, nor wait for the writer of a pipe.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    let file = options.open(path)?;
-    check_trusted(&file)?;
-    let mut text = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!(
-            "it is larger than {LARGEST} bytes"
-        )));
-    }
-    Ok(text)
-}
-
-#[cfg(unix)]
-fn check_trusted(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let own = rustix::process::geteuid().as_raw();
-    if metadata.uid() != own {
-        let owner = metadata.uid();
-        return Err(io::Error::other(format!(
-            "it belongs to user {owner}, not to user {own}"
-        )));
-    }
-    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(io::Error::other(format!(
-            "others may write it (mode {mode:o}); run `chmod 600`"
-        )));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_trusted(file: &File) -> io::Result<()> {
-    match file.metadata()?.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("it is not a regular file")),
-    }
-}
-
-/// Replaces a file so that at every moment either the old or the new one is there, whole.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    // Left over from a process that was killed; `create_new` follows no link and takes no file over.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    #[cfg(unix)]
-    {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -427,21 +558,35 @@ const VERSION: u32 = 1;
 /// How far two readings of the wall clock may be out of order, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// Some ten thousand addresses. What is larger is not ours.
-const LARGEST: u64 = 4 * 1024 * 1024;
+/// In bytes; some hundred thousand addresses. What is larger is neither written nor read.
+const LARGEST: usize = 4 * 1024 * 1024;
 
-#[cfg(unix)]
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+const ONCE_AN_HOUR: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
+        let (text, cut) = super::encode(saved, clocks);
+        assert_eq!(cut, Cut::default());
+        text
+    }
 
     fn clocks(utc: u64) -> Clocks {
         let utc = Duration::from_millis(utc);
         Clocks {
             instant: Instant::now(),
             utc,
+        }
+    }
+
+    fn lingering_since(left_at: Instant) -> SavedLingering {
+        SavedLingering {
+            left_at,
+            until: Some(left_at + Duration::from_secs(3600)),
         }
     }
 
@@ -455,6 +600,7 @@ mod tests {
             ttl_ends: ahead(50),
             restored: true,
         };
+        let lingering = lingering_since(ago(1800));
         let v4 = SavedRecords {
             family: Family::V4,
             window_from: ahead(50),
@@ -470,8 +616,7 @@ mod tests {
         vec![Saved {
             host: "h.test".parse().unwrap(),
             records: vec![v4, v6],
-            lingering: [("20.0.0.3".parse().unwrap(), ago(1800))].into(),
-            lingering_until: [("20.0.0.3".parse().unwrap(), ahead(1800))].into(),
+            lingering: [("20.0.0.3".parse().unwrap(), lingering)].into(),
         }]
     }
 
@@ -524,11 +669,10 @@ mod tests {
             assert!(records.window_from <= first.window_from);
             assert!(first.window_from - records.window_from < Duration::from_millis(2));
         }
-        for (address, left_at) in &state[0].lingering {
-            assert!(*left_at <= first[0].lingering[address]);
-        }
-        for (address, until) in &state[0].lingering_until {
-            assert!(*until <= first[0].lingering_until[address]);
+        for (address, lingering) in &state[0].lingering {
+            let before = first[0].lingering[address];
+            assert!(lingering.left_at <= before.left_at);
+            assert!(lingering.until.is_some() && lingering.until <= before.until);
         }
     }
 
@@ -540,8 +684,11 @@ mod tests {
         let host = document["hosts"][0].as_object_mut().unwrap();
         assert!(host.remove("lingering_until").is_some());
         let read = decode(document.to_string().as_bytes(), clocks).unwrap();
-        assert_eq!(read[0].lingering, saved(clocks)[0].lingering);
-        assert!(read[0].lingering_until.is_empty());
+        let [lingering] = read[0].lingering.values().collect::<Vec<_>>()[..] else {
+            panic!("one address lingers");
+        };
+        let before = saved(clocks)[0].lingering[&"20.0.0.3".parse::<IpAddr>().unwrap()];
+        assert_eq!((lingering.left_at, lingering.until), (before.left_at, None));
     }
 
     #[test]
@@ -580,11 +727,144 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_would_be_too_large_loses_what_lingers_longest_then_the_last_hosts() {
+        let clocks = clocks(NOW);
+        let mut all = Vec::new();
+        for number in 0..20 {
+            let mut saved = saved(clocks).remove(0);
+            saved.host = format!("h{number}.test").parse().unwrap();
+            saved.lingering = (0..500_u32)
+                .map(|at| {
+                    let address = IpAddr::V4((0x1400_0000 + at).into());
+                    let left_at = clocks.instant - Duration::from_millis(u64::from(at));
+                    (address, lingering_since(left_at))
+                })
+                .collect();
+            all.push(saved);
+        }
+        let document: Document = serde_json::from_slice(&encode(all, clocks)).unwrap();
+        let document = || Document {
+            version: document.version,
+            written_at: document.written_at,
+            hosts: serde_json::from_value(serde_json::to_value(&document.hosts).unwrap()).unwrap(),
+        };
+        let compact = serde_json::to_vec(&document()).unwrap().len();
+        let pretty = serde_json::to_vec_pretty(&document()).unwrap().len();
+        for (most, lingering, hosts) in [
+            (pretty, 0..=0, 0..=0),
+            (pretty - 1, 0..=0, 0..=0),
+            (compact, 0..=0, 0..=0),
+            (compact - 1, 1..=1, 0..=0),
+            (compact - 100_000, 1_500..=2_500, 0..=0),
+            (10_000, 9_000..=10_000, 0..=0),
+            (2_000, 10_000..=10_000, 5..=19),
+        ] {
+            let (text, cut) = document().fitting(most);
+            assert!(text.len() <= most, "{most}");
+            let left_out = format!("{cut:?} for {most} of {compact}");
+            assert!(lingering.contains(&cut.lingering), "{left_out}");
+            assert!(hosts.contains(&cut.hosts), "{left_out}");
+            let kept = decode(&text, clocks).unwrap();
+            assert_eq!(kept.len(), 20 - cut.hosts);
+            // What is left lingers for less long than what was dropped.
+            let lingering = kept.iter().flat_map(|saved| saved.lingering.values());
+            let oldest = lingering.map(|saved| saved.left_at).min();
+            let age = oldest.map_or(Duration::ZERO, |oldest| clocks.instant - oldest);
+            let kept_each = u64::try_from((10_000 - cut.lingering).div_ceil(20)).unwrap();
+            assert!(
+                age <= Duration::from_millis(kept_each + 1),
+                "{age:?} {left_out}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_written_at_the_bound_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let file = StateFile::kept(path.clone());
+        let clocks = Clocks::now();
+        let good = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
+        for (length, is_read) in [(LARGEST, true), (LARGEST + 1, false)] {
+            fs::write(&path, good.clone() + &" ".repeat(length - good.len())).unwrap();
+            assert_eq!(file.read().is_some(), is_read, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_family_that_is_not_asked_is_kept_in_the_file() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        let host: HostName = "h.test".parse().unwrap();
+        let asked = HashSet::from([crate::Question {
+            host,
+            family: Family::V6,
+        }]);
+        let mut all = saved(clocks);
+        let lingering = "2606:4700::1".parse().unwrap();
+        all[0]
+            .lingering
+            .insert(lingering, lingering_since(clocks.instant));
+        let restored = unasked.start(all.clone(), &asked);
+        assert_eq!(restored[0].records.len(), 1);
+        assert_eq!(restored[0].records[0].family, Family::V6);
+        assert_eq!(restored[0].lingering.len(), 1);
+        unasked.expire(&Default::default(), clocks.instant);
+        let mut again = unasked.add_to(restored, &asked);
+        again[0]
+            .records
+            .sort_by_key(|records| records.family as usize);
+        assert_eq!(again, all);
+    }
+
+    #[test]
+    fn what_is_kept_of_another_host_ages_while_the_machine_sleeps() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        unasked.start(saved(clocks), &HashSet::new());
+        let rules = crate::allow_set::Rules::default();
+        let window = Duration::from_secs(50) + rules.stale_for;
+        unasked.slept(window - Duration::from_secs(1));
+        unasked.expire(&rules, clocks.instant);
+        assert_eq!(unasked.add_to(Vec::new(), &HashSet::new()).len(), 1);
+        unasked.slept(Duration::from_secs(1));
+        unasked.expire(&rules, clocks.instant);
+        assert!(unasked.add_to(Vec::new(), &HashSet::new()).is_empty());
+    }
+
+    #[test]
+    fn the_state_of_hosts_that_were_taken_out_is_bounded() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        let question = |number: u64| crate::Question {
+            host: format!("h{number}.test").parse().unwrap(),
+            family: Family::V4,
+        };
+        let none = HashSet::new();
+        for number in 0..1_000 {
+            let mut known = saved(clocks);
+            known[0].host = question(number).host;
+            if let Some(held) = &mut known[0].records[0].answer {
+                held.ttl_ends += Duration::from_secs(number);
+            }
+            unasked.replace(known, &HashSet::from([question(number)]), &none);
+            unasked.expire(&Default::default(), clocks.instant);
+        }
+        let mut back = |number| {
+            let asked = HashSet::from([question(number)]);
+            unasked.replace(Vec::new(), &none, &asked).len()
+        };
+        assert_eq!((0..1_000).map(&mut back).sum::<usize>(), 256);
+        assert_eq!(back(999), 0, "it was taken");
+        assert!(unasked.add_to(Vec::new(), &none).is_empty());
+    }
+
+    #[test]
     fn a_file_that_was_ignored_is_not_overwritten_with_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         fs::write(&path, r#"{"version": 2}"#).unwrap();
-        let file = StateFile::new(path.clone());
+        let file = StateFile::kept(path.clone());
         assert!(file.read().is_none());
         let now = Instant::now();
         let host: HostName = "h.test".parse().unwrap();
@@ -625,7 +905,7 @@ mod tests {
     #[test]
     fn an_older_snapshot_never_replaces_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::new(folder.path().join("state.json"));
+        let file = StateFile::kept(folder.path().join("state.json"));
         let now = Instant::now();
         let set = |name: &str| {
             AllowSet::new(Default::default(), [name.parse().unwrap()], &[], now).unwrap()

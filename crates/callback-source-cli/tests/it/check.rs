@@ -1,3 +1,5 @@
+use std::os::unix::fs::{PermissionsExt, chown};
+
 use integration_tests::dns::{Fault, FaultScope, RecordType, ResponseCode};
 
 use crate::{ask, assert_shown, run, zone};
@@ -180,4 +182,41 @@ async fn is_an_error_for_what_is_no_address() {
 
     For more information, try '--help'.
     "#);
+}
+
+#[tokio::test]
+async fn root_and_members_of_the_group_can_look_at_the_file_of_a_server() {
+    let dns = zone().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let shown = path.display();
+    let hosts = format!("--host one.example {}", ask(&dns));
+    let server = crate::server::Server::start(&format!("{hosts} --state-file {shown}")).await;
+    server.ready().await;
+    server.stop().await;
+    // Of another user, and as `fsGroup` of Kubernetes leaves it.
+    if let Err(error) = chown(&path, Some(12345), Some(12345)) {
+        eprintln!("SKIPPED root_and_members_of_the_group_can_look: needs root ({error})");
+        return;
+    }
+    let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o660);
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    let line = format!("check 9.45.17.199 {hosts} --state-file {shown}");
+    assert_shown!(run(&line).await, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199 allow one.example restored
+    -- stderr
+    warning: no answer for `one.example` A and AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
+    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    "#);
+    mode(0o666);
+    let output = run(&line).await;
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("state file ignored") && stderr.contains("chmod o-w"),
+        "{stderr}"
+    );
 }

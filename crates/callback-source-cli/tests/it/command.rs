@@ -1,9 +1,12 @@
 use std::process::Stdio;
 
 use integration_tests::dns::DnsServer;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+};
 
-use crate::{ask, assert_shown, command, run, zone};
+use crate::{ask, assert_shown, command, ip, run, zone};
 
 #[tokio::test]
 async fn helps() {
@@ -16,7 +19,8 @@ async fn helps() {
     follows them through DNS, and says which peers may send callbacks.
 
     Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
-    as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas.
+    as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas,
+    blanks or line breaks, and an empty variable counts as not set.
 
     Usage: callback-source <COMMAND>
 
@@ -391,13 +395,28 @@ async fn helps() {
 async fn names_the_wrong_value_and_says_what_would_be_right() {
     for (line, snapshot) in [
         ("lookup --host callback-1", "one label"),
-        ("lookup --host https://a.example/", "no host name"),
-        ("lookup --host 192.0.2.1", "static network"),
+        (
+            "lookup --host https://a.example/",
+            "it is a URL; give only the host name `a.example`",
+        ),
+        (
+            "lookup --host a.example:443",
+            "it is a name with a port; give only the host name `a.example`",
+        ),
+        ("lookup --host 192.0.2.1", "use `--allow`"),
+        ("lookup --host [2001:db8::1]", "`2001:db8::1`"),
+        ("lookup --host 192.0.2.0/24", "`192.0.2.0/24`"),
+        ("lookup --host *.a.example", "wildcard"),
+        ("lookup --host ok.example,https://a.example/", "`a.example`"),
+        ("lookup --state-file /", "the path of a file"),
+        ("lookup --state-file ..", "the path of a file"),
+        ("lookup --state-file state/", "the path of a file"),
         (
             "lookup --environment live",
             "[possible values: production, test]",
         ),
         ("lookup --allow 192.0.2.0/33", "192.0.2.0/33"),
+        ("lookup --allow a.example", "use `--host`"),
         ("lookup --allow 0.0.0.0/0", "every address"),
         ("lookup --allow 0.0.0.0/1,128.0.0.0/1", "every address"),
         ("lookup --allow ::/0", "every address"),
@@ -438,6 +457,30 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     -- stdout
     -- stderr
     error: invalid value 'callback-1' for '--host <NAME>': `callback-1` is no host name: it has one label only, and names are not completed by a search list
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("lookup --host https://callback-1.vipps.no/").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value 'https://callback-1.vipps.no/' for '--host <NAME>': `https://callback-1.vipps.no/` is no host name: it is a URL; give only the host name `callback-1.vipps.no`
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("lookup --host 192.0.2.1").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: invalid value '192.0.2.1' for '--host <NAME>': it is an address: use `--allow` to admit `192.0.2.1` as a static network
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(run("lookup --log=").await, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: a value is required for '--log <FILTER>' but none was supplied
 
     For more information, try '--help'.
     "#);
@@ -531,6 +574,149 @@ async fn takes_flags_from_the_environment() {
 
     For more information, try '--help'.
     "#);
+}
+
+#[tokio::test]
+async fn takes_values_as_people_write_them_into_variables() {
+    let dns = zone().await;
+    let server = format!(" {}\n", dns.addr());
+    let expected =
+        "9.45.17.199\n52.232.113.216\n104.45.28.230\n192.0.2.0/24\n198.51.100.7\n2a01:111::7\n";
+    for (hosts, networks) in [
+        ("one.example, two.example", "192.0.2.0/24, 198.51.100.7"),
+        ("one.example,,two.example,", ",192.0.2.0/24,198.51.100.7"),
+        // Block scalars of YAML, `|` and `>`.
+        (
+            "one.example\ntwo.example\n",
+            "192.0.2.0/24,\n198.51.100.7\n",
+        ),
+        (" one.example two.example\n", "192.0.2.0/24 198.51.100.7"),
+        ("one.example;two.example", "192.0.2.0/24;198.51.100.7"),
+    ] {
+        let mut lookup = command(["lookup"]);
+        lookup
+            .env("CALLBACK_SOURCE_HOST", hosts)
+            .env("CALLBACK_SOURCE_ALLOW", networks)
+            .env("CALLBACK_SOURCE_DNS_SERVER", &server)
+            .env("CALLBACK_SOURCE_MIN_TTL", " 5s\n")
+            .env("CALLBACK_SOURCE_LOG_FORMAT", "text\n")
+            .env("CALLBACK_SOURCE_JSON", " no\n");
+        let output = lookup.output().await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if hosts.contains(';') {
+            assert_eq!(output.status.code(), Some(2));
+            assert!(stderr.contains("it is a list"), "{stderr}");
+        } else {
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(stdout, expected, "{hosts:?}: {stderr}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_variable_counts_as_not_set() {
+    let dns = zone().await;
+    let mut variables = Vec::new();
+    for name in ["lookup", "check", "serve", "sign", "verify"] {
+        let output = run(&format!("{name} --help")).await;
+        let help = String::from_utf8(output.stdout).unwrap();
+        let named = help.split("[env: ").skip(1);
+        let named = named.filter_map(|rest| rest.split(']').next().map(str::to_owned));
+        variables.extend(named);
+    }
+    variables.push("CALLBACK_SOURCE_WEBHOOK_SECRET".to_owned());
+    assert!(variables.len() > 60, "{}", variables.len());
+    let server = dns.addr().to_string();
+    let asked = ["--host", "one.example", "--dns-server", &server];
+    let mut outputs = Vec::new();
+    for blank in ["", " ", " \r\n\t"] {
+        let with_blanks = async |args: &[&str]| {
+            let mut command = command(args);
+            command.envs(variables.iter().map(|name| (name, blank)));
+            command.output().await.unwrap()
+        };
+        let lookup = with_blanks(&[&["lookup"], &asked[..]].concat()).await;
+        let check = with_blanks(&[&["check", "9.45.17.199"], &asked[..]].concat()).await;
+        let serve = with_blanks(&["serve"]).await;
+        let sign = with_blanks(&["sign", "--url", "https://a.example/"]).await;
+        outputs.push([lookup, check, serve, sign]);
+        // The help names the variables all the same.
+        let help = with_blanks(&["lookup", "--help"]).await;
+        assert_eq!(help.stdout, run("lookup --help").await.stdout);
+    }
+    assert!(outputs.iter().all(|each| *each == outputs[0]));
+    let [lookup, check, serve, sign] = &outputs[0];
+    assert_shown!(lookup, @r#"
+    exit 0
+    -- stdout
+    9.45.17.199
+    104.45.28.230
+    -- stderr
+    "#);
+    assert!(check.status.success());
+    assert_shown!(serve, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: the following required arguments were not provided:
+      --listen <ADDR:PORT|unix:PATH>
+
+    Usage: callback-source serve --listen <ADDR:PORT|unix:PATH>
+
+    For more information, try '--help'.
+    "#);
+    assert_shown!(sign, @r#"
+    exit 2
+    -- stdout
+    -- stderr
+    error: there is no secret
+    hint: name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
+    "#);
+}
+
+#[tokio::test]
+async fn a_server_says_once_that_its_state_file_cannot_be_written() {
+    let dns = zone().await;
+    dns.set("one.example", 1, &[ip("9.45.17.199")]);
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing").join("state.json");
+    let server = dns.addr().to_string();
+    let mut serve = command([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--host",
+        "one.example",
+        "--min-ttl",
+        "1s",
+        "--max-ttl",
+        "1s",
+        "--dns-server",
+        &server,
+        "--state-file",
+        missing.to_str().unwrap(),
+    ]);
+    let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut log = Vec::new();
+    let mut changes = 0;
+    while changes < 4 {
+        let line = lines.next_line().await.unwrap().expect("it runs");
+        if line.contains("callback servers changed") {
+            changes += 1;
+            let address = format!("9.45.18.{changes}");
+            dns.set("one.example", 1, &[ip(&address)]);
+        }
+        log.push(line);
+    }
+    child.start_kill().unwrap();
+    let told = |line: &&String| line.contains("state file not written");
+    let told: Vec<_> = log.iter().filter(told).collect();
+    assert_eq!(told.len(), 1, "{log:#?}");
+    assert!(told[0].contains("create the folder"), "{told:?}");
+    let listening = log.iter().position(|line| line.contains("listening on"));
+    let at = log.iter().position(|line| line == told[0]);
+    assert!(at < listening, "{log:#?}");
 }
 
 #[tokio::test]

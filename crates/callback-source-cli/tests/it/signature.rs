@@ -504,3 +504,61 @@ async fn with_stdin(command: &mut tokio::process::Command, bytes: &[u8]) -> std:
     drop(stdin);
     child.wait_with_output().await.unwrap()
 }
+
+#[tokio::test]
+async fn a_request_that_was_saved_of_http_2_is_read() {
+    let http1 = request(
+        "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63",
+        "webhook.site",
+        SIGNATURE,
+    );
+    for version in ["HTTP/2", "HTTP/2.0", "HTTP/3"] {
+        let files = Files::new(http1.replace("HTTP/1.1", version));
+        let output = files.verify(&[]).await;
+        assert!(output.status.success(), "{}", crate::shown(&output));
+    }
+    let (_, fields) = http1.split_once("webhook.site\r\n").unwrap();
+    let files = Files::new(format!(
+        ":method: POST\n:authority: webhook.site\n:scheme: https\n\
+         :path: /e2cee29b-012e-4f1d-8ef4-e95fd74a7a63\n{fields}"
+    ));
+    let output = files.verify(&[]).await;
+    assert!(output.status.success(), "{}", crate::shown(&output));
+}
+
+#[tokio::test]
+async fn says_that_a_secret_fits_without_the_white_space_or_quotation_marks() {
+    let files = Files::new(request(
+        "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63",
+        "webhook.site",
+        SIGNATURE,
+    ));
+    for (secret, around) in [
+        (format!(" {SECRET}"), "white space"),
+        (format!("{SECRET} \n"), "white space"),
+        (format!("{SECRET}\n\n"), "white space"),
+        (format!("{SECRET}\r\n\t"), "white space"),
+        (format!("\u{feff}{SECRET}"), "white space"),
+        (format!("\"{SECRET}\"\n"), "quotation marks"),
+    ] {
+        files.write("secret", &secret);
+        for url in [&["--url", URL][..], &[]] {
+            let shown = crate::shown(&files.verify(url).await);
+            let part =
+                format!("signature: key differs: the secret fits without the {around} around it");
+            assert!(
+                shown.starts_with("exit 1\n") && shown.contains(&part),
+                "{secret:?}: {shown}"
+            );
+            let hint = format!("hint: take the {around} off the secret");
+            assert!(shown.contains(&hint), "{shown}");
+            assert!(!shown.contains(&SECRET[..20]), "{shown}");
+        }
+    }
+    files.write("secret", " another secret ");
+    let shown = crate::shown(&files.verify(&["--url", URL]).await);
+    assert!(
+        shown.contains("key differs: the secret is that of another"),
+        "{shown}"
+    );
+}

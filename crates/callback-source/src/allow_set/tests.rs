@@ -1598,7 +1598,9 @@ mod restoring {
             .at(60 * SECOND)
             .answer(0, Family::V4, 3600, &["20.0.0.2"]);
         let mut saved = world.set.save();
-        saved[0].lingering_until.clear();
+        for lingering in saved[0].lingering.values_mut() {
+            lingering.until = None;
+        }
         let mut set = AllowSet::new(Rules::default(), [host(0)], &[], world.now).unwrap();
         set.restore(saved, world.now);
         world.set = set;
@@ -1624,7 +1626,6 @@ mod restoring {
                     host: host(0),
                     records,
                     lingering: BTreeMap::new(),
-                    lingering_until: BTreeMap::new(),
                 }],
                 now,
             );

@@ -1,0 +1,186 @@
+//! Saved state of questions that are not asked now.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    AllowSet, Family, HostName, Question,
+    allow_set::{Rules, Saved, SavedRecords, after},
+};
+
+/// State of hosts, or of one family of a host, that were configured before and are not now.
+///
+/// It admits no peer. It waits for as long as its windows are open, with the times that it had, for the
+/// case that the host is configured again.
+#[derive(Debug, Default)]
+pub(super) struct Unasked {
+    /// Of a host that was not configured at the start. It stays in the file: after a start with other
+    /// hosts by mistake, a restart while DNS is down would otherwise refuse the callbacks of the first ones.
+    before: Vec<Saved>,
+    /// Of a host that was taken out while the list runs. That is done on purpose, so the file forgets it.
+    removed: Vec<Saved>,
+}
+
+impl Unasked {
+    /// Splits off what is asked now of what a file holds, and keeps the rest.
+    pub(super) fn start(&mut self, saved: Vec<Saved>, asked: &HashSet<Question>) -> Vec<Saved> {
+        let (now, rest) = divide(saved, asked);
+        self.before = rest;
+        now
+    }
+
+    /// Exchanges what a set knew of questions that are not asked any more for what is known of those that
+    /// are asked anew.
+    pub(super) fn replace(
+        &mut self,
+        known: Vec<Saved>,
+        asked_before: &HashSet<Question>,
+        asked: &HashSet<Question>,
+    ) -> Vec<Saved> {
+        let take = |from: &mut Vec<Saved>| {
+            let (now, rest) = divide(std::mem::take(from), asked);
+            *from = rest;
+            now
+        };
+        let mut back = take(&mut self.removed);
+        let earlier = take(&mut self.before);
+        merge(&mut back, earlier);
+        let (known, _) = divide(known, asked_before);
+        let (_, gone) = divide(known, asked);
+        merge(&mut self.removed, gone);
+        back
+    }
+
+    pub(super) fn slept(&mut self, slept: Duration) {
+        for saved in self.before.iter_mut().chain(&mut self.removed) {
+            saved.slept(slept);
+        }
+    }
+
+    /// Drops what is over, and what is more than the bound.
+    pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
+        let current = |saved: &mut Vec<Saved>| current(std::mem::take(saved), rules, now);
+        let before = current(&mut self.before);
+        let mut removed = current(&mut self.removed);
+        removed.sort_by_key(|(ends, _)| std::cmp::Reverse(*ends));
+        removed.truncate(MOST_REMOVED);
+        let alone = |(_, saved)| saved;
+        self.before = before.into_iter().map(alone).collect();
+        self.removed = removed.into_iter().map(alone).collect();
+    }
+
+    /// Adds to what a set saves that asks these questions. Each host is there once.
+    pub(super) fn add_to(&self, saved: Vec<Saved>, asked: &HashSet<Question>) -> Vec<Saved> {
+        let (mut all, _) = divide(saved, asked);
+        // A host that was configured again a moment ago is in both; the set knows more of it.
+        let (_, rest) = divide(self.before.clone(), asked);
+        merge(&mut all, rest);
+        all
+    }
+}
+
+/// The questions that a set asks.
+pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
+    set.questions().map(|(question, _)| question).collect()
+}
+
+/// Adds what is not there yet.
+fn merge(all: &mut Vec<Saved>, more: Vec<Saved>) {
+    let hosts = all.iter().enumerate();
+    let mut places: HashMap<HostName, usize> = hosts
+        .map(|(place, saved)| (saved.host.clone(), place))
+        .collect();
+    for saved in more {
+        let Some(place) = places.get(&saved.host) else {
+            places.insert(saved.host.clone(), all.len());
+            all.push(saved);
+            continue;
+        };
+        let known = &mut all[*place];
+        for records in saved.records {
+            if !known.records.iter().any(|of| of.family == records.family) {
+                known.records.push(records);
+            }
+        }
+        for (address, lingering) in saved.lingering {
+            known.lingering.entry(address).or_insert(lingering);
+        }
+    }
+}
+
+/// What belongs to these questions, and what does not.
+fn divide(saved: Vec<Saved>, asked: &HashSet<Question>) -> (Vec<Saved>, Vec<Saved>) {
+    let mut inside = Vec::new();
+    let mut outside = Vec::new();
+    for saved in saved {
+        let asks = Family::ALL.map(|family| {
+            asked.contains(&Question {
+                host: saved.host.clone(),
+                family,
+            })
+        });
+        let is_asked = |family: Family| asks[family as usize];
+        let (records, other_records): (Vec<_>, Vec<_>) = saved
+            .records
+            .into_iter()
+            .partition(|records| is_asked(records.family));
+        let (lingering, other_lingering): (BTreeMap<_, _>, BTreeMap<_, _>) = saved
+            .lingering
+            .into_iter()
+            .partition(|(address, _)| is_asked(Family::of(*address)));
+        for (part, records, lingering) in [
+            (&mut inside, records, lingering),
+            (&mut outside, other_records, other_lingering),
+        ] {
+            if !records.is_empty() || !lingering.is_empty() {
+                let host = saved.host.clone();
+                part.push(Saved {
+                    host,
+                    records,
+                    lingering,
+                });
+            }
+        }
+    }
+    (inside, outside)
+}
+
+/// What is not over yet, and when it will be.
+fn current(saved: Vec<Saved>, rules: &Rules, now: Instant) -> Vec<(Instant, Saved)> {
+    let ends = |mut saved: Saved| Some((ends(&mut saved, rules, now)?, saved));
+    saved.into_iter().filter_map(ends).collect()
+}
+
+/// Takes out what is over, and says when the rest will be. What a set restores counts for no longer.
+fn ends(saved: &mut Saved, rules: &Rules, now: Instant) -> Option<Instant> {
+    saved.records.retain_mut(|records| {
+        let window_ends = records_end(records, rules, now);
+        let is_known = records.answer.is_some() || records.denied;
+        is_known && now < window_ends
+    });
+    saved
+        .lingering
+        .retain(|_, saved| saved.left_at <= now && now < saved.until(rules));
+    let lingering = saved.lingering.values().map(|saved| saved.until(rules));
+    let records = saved.records.iter_mut();
+    let records = records.map(|records| records_end(records, rules, now));
+    records.chain(lingering).max()
+}
+
+fn records_end(records: &mut SavedRecords, rules: &Rules, now: Instant) -> Instant {
+    let longest = after(now, rules.max_ttl);
+    records.window_from = match &records.answer {
+        Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
+        None => records.window_from,
+    };
+    // A time that no answer of ours can have had must not keep it forever.
+    records.window_from = records.window_from.min(longest);
+    after(records.window_from, rules.stale_for)
+}
+
+/// So that hosts which are replaced again and again do not fill the memory.
+const MOST_REMOVED: usize = 256;
