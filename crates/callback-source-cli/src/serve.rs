@@ -14,6 +14,8 @@ mod proxy_header;
 mod status;
 mod verify;
 
+#[cfg(unix)]
+pub(crate) use self::listener::unix::SocketFault;
 use self::{
     answer::{App, Door},
     gate::Gate,
@@ -42,9 +44,9 @@ async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Out
     let mut signals = Signals::new().map_err(Error::Start)?;
     let most = files::room_for(args.max_connections);
     let app_proxies = proxies.clone();
-    let listener = Listener::bind(&args.listen, proxies).await?;
+    let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address).await?),
+        Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
     let list = config.list.spawn(config.resolver);

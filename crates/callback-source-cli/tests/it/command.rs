@@ -1,4 +1,4 @@
-use std::process::Stdio;
+use std::{fs, process::Stdio};
 
 use integration_tests::dns::DnsServer;
 use tokio::net::TcpListener;
@@ -561,6 +561,60 @@ async fn says_why_it_cannot_listen() {
     "#);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn says_what_is_in_the_place_of_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("file"), "precious").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(at("left-over")).unwrap());
+    std::os::unix::fs::symlink(at("left-over"), at("link")).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(at("used")).unwrap();
+    let long = "x".repeat(120);
+    for (name, says, hint) in [
+        (
+            "file",
+            "this path is a regular file, not a socket",
+            "nothing is deleted",
+        ),
+        (
+            "folder",
+            "this path is a directory, not a socket",
+            "give a path in that directory",
+        ),
+        (
+            "link",
+            "this path is a symbolic link, not a socket",
+            "the path of the socket itself",
+        ),
+        (
+            "used",
+            "another process listens to this socket",
+            "stop that process",
+        ),
+        ("missing/socket", "does not exist", "create it first"),
+        ("file/socket", "is not a folder", "give another path"),
+        (&long, "too long for a Unix socket", "at most 107 bytes"),
+    ] {
+        let path = at(name);
+        let line = format!(
+            "serve --listen unix:{} --client-ip-header x-real-ip --allow 192.0.2.1",
+            path.display()
+        );
+        let output = run(&line).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let error = format!("error: cannot listen on unix:{}: ", path.display());
+        let (error, rest) = (stderr.contains(&error), stderr.split("hint: ").nth(1));
+        assert!(error && stderr.contains(says), "{stderr}");
+        assert!(rest.is_some_and(|rest| rest.contains(hint)), "{stderr}");
+        assert!(!stderr.contains("port"), "{stderr}");
+    }
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
+    assert!(at("link").is_symlink() && at("folder").is_dir());
+}
+
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_error() {
     let dns = zone().await;
@@ -584,7 +638,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 async fn a_full_disk_is_an_error() {
     let dns = zone().await;
     let args = format!("lookup --host one.example {}", ask(&dns));
-    let full = std::fs::File::create("/dev/full").unwrap();
+    let full = fs::File::create("/dev/full").unwrap();
     let mut lookup = command(args.split_whitespace());
     let child = lookup.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
     assert_shown!(child.wait_with_output().await.unwrap(), @r#"
