@@ -1,6 +1,12 @@
 //! Which path answers what, and to whom.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use callback_source::AllowList;
@@ -44,6 +50,7 @@ pub(super) struct App {
     counts: Arc<Counts>,
     report_only: bool,
     started: Instant,
+    stopping: AtomicBool,
 }
 
 impl App {
@@ -65,7 +72,13 @@ impl App {
             counts,
             report_only: args.report_only,
             started: Instant::now(),
+            stopping: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the server is not ready.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn respond(
@@ -95,6 +108,9 @@ impl App {
                 self.verify.respond(peer, request).await
             }
             Route::Health => plain(StatusCode::OK, "ok\n"),
+            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            }
             Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
             Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Route::Status if door == Door::AdminOnly || is_local(peer, &head.headers) => {

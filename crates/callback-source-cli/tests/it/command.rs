@@ -225,8 +225,9 @@ async fn helps() {
     force, else 503. `/status.json`: everything that is known, for peers on this machine, and only
     without forwarding headers.
 
-    Listens at once; DNS never delays the start. On SIGTERM it stops accepting, answers the requests in
-    flight (for at most 10 s) and exits with 0; a second signal ends it at once.
+    Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
+    on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
+    exits with 0; a second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
@@ -259,6 +260,14 @@ async fn helps() {
               
               [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
               [default: 10000]
+
+          --stop-delay <DURATION>
+              How long to go on serving after the signal to stop, while `/readyz` answers 503
+              
+              For load balancers, which send callbacks until they have noticed.
+              
+              [env: CALLBACK_SOURCE_STOP_DELAY]
+              [default: 5s]
 
       -h, --help
               Print help (see a summary with '-h')
@@ -613,6 +622,14 @@ async fn says_what_is_in_the_place_of_a_socket() {
     }
     assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
     assert!(at("link").is_symlink() && at("folder").is_dir());
+}
+
+#[tokio::test]
+async fn refuses_times_that_no_connection_can_have() {
+    for flag in ["--stop-delay 25h", "--stop-delay -1s"] {
+        let output = run(&format!("serve --listen 127.0.0.1:0 {flag}")).await;
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+    }
 }
 
 #[tokio::test]

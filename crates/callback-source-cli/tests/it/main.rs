@@ -17,6 +17,7 @@ mod real_dns;
 mod serve;
 mod server;
 mod signature;
+mod stopping;
 
 /// The command with these arguments, and nothing of this process's environment.
 fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {
