@@ -167,7 +167,9 @@ pub(crate) struct ServeArgs {
 
     /// How many connections are served at a time
     ///
-    /// When all are taken, those that have kept the server waiting for a second are closed.
+    /// When only a few places are left, each connection ends with its answer, and those that have kept
+    /// the server waiting for a second are closed. When none is left, a new connection displaces one of
+    /// the address that holds the most. Connections of trusted proxies are ended last.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -176,6 +178,19 @@ pub(crate) struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     pub(crate) max_connections: u32,
+
+    /// How long a connection without a request is kept
+    ///
+    /// Longer than the proxy keeps it, or the proxy may send a callback into a connection that is just
+    /// being closed.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "CALLBACK_SOURCE_IDLE_TIMEOUT", hide_env_values = true,
+        default_value = "65m",
+        value_parser = idle_timeout
+    )]
+    pub(crate) idle_timeout: Duration,
 
     /// How long to go on serving after the signal to stop, while `/readyz` answers 503
     ///
@@ -516,6 +531,14 @@ fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; give a duration such as `90s`, `10m` or `24h`"))
+}
+
+fn idle_timeout(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_secs(1);
+    match duration(text)? {
+        time if (shortest..=A_DAY).contains(&time) => Ok(time),
+        _ => Err("give a duration from `1s` to `24h`".to_owned()),
+    }
 }
 
 fn stop_delay(text: &str) -> Result<Duration, String> {

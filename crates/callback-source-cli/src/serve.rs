@@ -8,8 +8,10 @@ use tracing::{info, warn};
 
 mod answer;
 mod connection;
+mod framing;
 mod gate;
 mod listener;
+mod places;
 mod proxy_header;
 mod status;
 mod verify;
@@ -18,6 +20,7 @@ mod verify;
 pub(crate) use self::listener::unix::SocketFault;
 use self::{
     answer::{App, Door},
+    connection::Terms,
     gate::Gate,
     listener::Listener,
 };
@@ -62,7 +65,12 @@ async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Out
     };
     for (listener, door, most) in doors {
         info!("listening on {}{}", listener.address(), door.note());
-        gates.push(Gate::open(listener, Arc::clone(&app), door, most));
+        let terms = Terms {
+            app: Arc::clone(&app),
+            door,
+            idle_timeout: args.idle_timeout,
+        };
+        gates.push(Gate::open(listener, terms, most));
     }
     tokio::spawn(say_when_ready(list));
 

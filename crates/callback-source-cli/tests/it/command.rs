@@ -256,10 +256,22 @@ async fn helps() {
           --max-connections <NUMBER>
               How many connections are served at a time
               
-              When all are taken, those that have kept the server waiting for a second are closed.
+              When only a few places are left, each connection ends with its answer, and those that have
+              kept the server waiting for a second are closed. When none is left, a new connection
+              displaces one of the address that holds the most. Connections of trusted proxies are ended
+              last.
               
               [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
               [default: 10000]
+
+          --idle-timeout <DURATION>
+              How long a connection without a request is kept
+              
+              Longer than the proxy keeps it, or the proxy may send a callback into a connection that is
+              just being closed.
+              
+              [env: CALLBACK_SOURCE_IDLE_TIMEOUT]
+              [default: 65m]
 
           --stop-delay <DURATION>
               How long to go on serving after the signal to stop, while `/readyz` answers 503
@@ -626,7 +638,14 @@ async fn says_what_is_in_the_place_of_a_socket() {
 
 #[tokio::test]
 async fn refuses_times_that_no_connection_can_have() {
-    for flag in ["--stop-delay 25h", "--stop-delay -1s"] {
+    for flag in [
+        "--idle-timeout 0s",
+        "--idle-timeout 999ms",
+        "--idle-timeout 25h",
+        "--idle-timeout 1000000years",
+        "--stop-delay 25h",
+        "--stop-delay -1s",
+    ] {
         let output = run(&format!("serve --listen 127.0.0.1:0 {flag}")).await;
         assert_eq!(output.status.code(), Some(2), "{flag}");
     }

@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 mod check;
 mod command;
+mod connections;
 mod forward_auth;
 mod lookup;
 mod proxies;
