@@ -211,7 +211,7 @@ def start(stack, name, service, command, scratch):
     ports = {PORTS[behind], PORTS[name]}
     if name == "nginx auth_request":
         run(
-            command, "serve", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
+            command, "serve", "--stop-delay", "0s", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
             # It is never asked for what decides here.
             "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",

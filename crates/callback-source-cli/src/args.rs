@@ -166,8 +166,9 @@ pub(crate) struct CheckArgs {
 /// and some address is in force, else 503. `/status.json`: everything that is known, for peers on
 /// this machine, and only without forwarding headers.
 ///
-/// Listens at once; DNS never delays the start. On SIGTERM it stops accepting, answers the requests
-/// in flight (for at most 10 s) and exits with 0; a second signal ends it at once.
+/// Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
+/// on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
+/// exits with 0; a second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
     /// Where to listen; a Unix socket is for one proxy, which may read and write it (mode 0660), and
@@ -206,7 +207,9 @@ pub(crate) struct ServeArgs {
 
     /// How many connections are served at a time
     ///
-    /// When all are taken, those that have kept the server waiting for a second are closed.
+    /// When only a few places are left, each connection ends with its answer, and those that have kept
+    /// the server waiting for a second are closed. When none is left, a new connection displaces one of
+    /// the address that holds the most. Connections of trusted proxies are ended last.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -215,6 +218,31 @@ pub(crate) struct ServeArgs {
         value_parser = trimmed(clap::value_parser!(u32).range(1..=1_000_000))
     )]
     pub(crate) max_connections: u32,
+
+    /// How long a connection without a request is kept
+    ///
+    /// Longer than the proxy keeps it, or the proxy may send a callback into a connection that is just
+    /// being closed.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "CALLBACK_SOURCE_IDLE_TIMEOUT", hide_env_values = true,
+        default_value = "65m",
+        value_parser = idle_timeout
+    )]
+    pub(crate) idle_timeout: Duration,
+
+    /// How long to go on serving after the signal to stop, while `/readyz` answers 503
+    ///
+    /// For load balancers, which send callbacks until they have noticed.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "CALLBACK_SOURCE_STOP_DELAY", hide_env_values = true,
+        default_value = "5s",
+        value_parser = stop_delay
+    )]
+    pub(crate) stop_delay: Duration,
 
     #[command(flatten)]
     pub(crate) proxy: ProxyArgs,
@@ -612,6 +640,21 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; give a duration such as `90s`, `10m` or `24h`"))
 }
 
+fn idle_timeout(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_secs(1);
+    match duration(text)? {
+        time if (shortest..=A_DAY).contains(&time) => Ok(time),
+        _ => Err("give a duration from `1s` to `24h`".to_owned()),
+    }
+}
+
+fn stop_delay(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time <= A_DAY => Ok(time),
+        _ => Err("give a duration of at most `24h`".to_owned()),
+    }
+}
+
 fn refusing_status(text: &str) -> Result<StatusCode, &'static str> {
     text.parse::<StatusCode>()
         .ok()
@@ -647,6 +690,7 @@ fn time(text: &str) -> Result<SystemTime, &'static str> {
 }
 
 const DNS_PORT: u16 = 53;
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const WHO: &str = "Who may call";
 const PROXY: &str = "Behind a proxy";

@@ -8,6 +8,9 @@ use callback_source::{
 };
 use tracing_subscriber::filter::ParseError;
 
+#[cfg(unix)]
+use crate::serve::SocketFault;
+
 /// Why a command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -54,6 +57,14 @@ pub(crate) enum Error {
         address: String,
         #[source]
         cause: io::Error,
+    },
+
+    #[cfg(unix)]
+    #[error("cannot listen on unix:{}", .path.display())]
+    ListenUnix {
+        path: PathBuf,
+        #[source]
+        fault: SocketFault,
     },
 
     #[error("there is no secret")]
@@ -113,6 +124,8 @@ impl Error {
                 }
                 _ => None,
             },
+            #[cfg(unix)]
+            Self::ListenUnix { fault, .. } => fault.hint(),
             Self::NoClientHeader => Some(
                 "name the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
                  protocol with `--proxy-protocol`",

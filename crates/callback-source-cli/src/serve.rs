@@ -3,19 +3,24 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use callback_source::AllowList;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 mod answer;
 mod connection;
+mod framing;
 mod gate;
 mod listener;
+mod places;
 mod proxy_header;
 mod status;
 mod verify;
 
+#[cfg(unix)]
+pub(crate) use self::listener::unix::SocketFault;
 use self::{
     answer::{App, Door},
+    connection::Terms,
     gate::Gate,
     listener::Listener,
 };
@@ -42,9 +47,9 @@ async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Out
     let mut signals = Signals::new().map_err(Error::Start)?;
     let most = files::room_for(args.max_connections);
     let app_proxies = proxies.clone();
-    let listener = Listener::bind(&args.listen, proxies).await?;
+    let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address).await?),
+        Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
     let list = config.list.spawn(config.resolver);
@@ -60,12 +65,31 @@ async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Out
     };
     for (listener, door, most) in doors {
         info!("listening on {}{}", listener.address(), door.note());
-        gates.push(Gate::open(listener, Arc::clone(&app), door, most));
+        let terms = Terms {
+            app: Arc::clone(&app),
+            door,
+            idle_timeout: args.idle_timeout,
+        };
+        gates.push(Gate::open(listener, terms, most));
     }
     tokio::spawn(say_when_ready(list));
 
     signals.next().await;
-    info!("stopping: requests in flight are finished first");
+    app.stop();
+    if !args.stop_delay.is_zero() {
+        info!(
+            "stopping in {}: not ready, but still serving; another signal ends it at once",
+            humantime::format_duration(args.stop_delay)
+        );
+        tokio::select! {
+            () = sleep(args.stop_delay) => {}
+            () = signals.next() => {
+                warn!("stopped at once by a second signal");
+                return Ok(Outcome::Yes);
+            }
+        }
+    }
+    info!("stopping: requests in flight are finished first; another signal ends it at once");
     let closed = async {
         for gate in &gates {
             gate.stop();
@@ -92,11 +116,14 @@ async fn say_when_ready(list: AllowList) {
     info!(addresses, after = ?start.elapsed(), "ready");
 }
 
-/// The signals that end a server.
+/// The signals that end a server. The others that would end it by default are ignored: a log rotation or a
+/// closed terminal must not cost a callback.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -104,16 +131,28 @@ impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
+        // Tokio never restores what a signal does by default, so these are ignored from now on.
+        for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(ignored)?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.quit.recv() => return,
+                _ = self.hang_up.recv() => {
+                    info!("SIGHUP is ignored: there is nothing to reload");
+                }
+            }
         }
     }
 }

@@ -1,10 +1,19 @@
 //! Which path answers what, and to whom.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use callback_source::AllowList;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -15,7 +24,10 @@ use super::{
     status::{self, Counts},
     verify::Verify,
 };
-use crate::{args::ServeArgs, config::Proxies};
+use crate::{
+    args::ServeArgs,
+    config::{Client, Proxies},
+};
 
 pub(super) type Body = Full<Bytes>;
 
@@ -43,7 +55,10 @@ pub(super) struct App {
     verify: Verify,
     counts: Arc<Counts>,
     report_only: bool,
+    /// Whether trusted proxies name the client in a header.
+    reads_headers: bool,
     started: Instant,
+    stopping: AtomicBool,
 }
 
 impl App {
@@ -64,37 +79,49 @@ impl App {
             verify,
             counts,
             report_only: args.report_only,
+            reads_headers: !matches!(proxies.client, Client::Peer),
             started: Instant::now(),
+            stopping: AtomicBool::new(false),
         }
     }
 
+    /// From now on the server is not ready.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers a request, and tells whether its body is whole by then. If not, its rest stands between this
+    /// request and the next one of the connection.
     pub(super) async fn respond(
         &self,
         door: Door,
         peer: Peer,
         request: Request<Incoming>,
-        body_read: impl FnOnce() + Send + 'static,
-    ) -> Response<Body> {
-        let (mut head, body) = request.into_parts();
-        // Nothing waits for it: some servers announce a body and do not send it.
-        if !body.is_end_stream() {
-            tokio::spawn(async move {
-                discard(body).await;
-                body_read();
-            });
-        }
-        // One that is taken in whole is no reason for a refusal to end the connection.
-        let length = head.headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if length.is_some_and(|length| length <= DISCARD_LIMIT) {
-            head.headers.remove(header::CONTENT_LENGTH);
-        }
-        let mut response = match Route::of(door, head.uri.path()) {
-            Route::Verify => {
-                let request = Request::from_parts(head, ());
-                self.verify.respond(peer, request).await
+    ) -> (Response<Body>, bool) {
+        let (head, body) = request.into_parts();
+        let mut body = Discarded::new(&head, body);
+        let mut answer = pin!(self.answer(door, peer, head));
+        let mut whole = None;
+        let response = loop {
+            tokio::select! {
+                biased;
+                end = body.end(), if whole.is_none() => whole = Some(end),
+                response = &mut answer => break response,
             }
+        };
+        match whole {
+            Some(whole) => (response, whole),
+            None => (response, body.end_in_time().await),
+        }
+    }
+
+    async fn answer(&self, door: Door, peer: Peer, head: Parts) -> Response<Body> {
+        let mut response = match Route::of(door, head.uri.path()) {
+            Route::Verify => self.verify.respond(peer, self.question(peer, head)).await,
             Route::Health => plain(StatusCode::OK, "ok\n"),
+            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            }
             Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
             Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Route::Status if door == Door::AdminOnly || is_local(peer, &head.headers) => {
@@ -105,6 +132,21 @@ impl App {
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
         response
+    }
+
+    /// The part of a request that its verdict depends on. Any number of callers at a time may have the server
+    /// keep it for the second of an on-demand refresh, and each could have sent 16 KiB.
+    fn question(&self, peer: Peer, head: Parts) -> Request<()> {
+        let mut request = Request::new(());
+        *request.version_mut() = head.version;
+        let is_proxy = matches!(peer, Peer::Socket | Peer::Address { proxied: true, .. });
+        if is_proxy && self.reads_headers {
+            *request.headers_mut() = head.headers;
+            // The layer would take them for a body that is never read.
+            request.headers_mut().remove(header::CONTENT_LENGTH);
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+        }
+        request
     }
 
     fn status(&self) -> Response<Body> {
@@ -162,21 +204,64 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Takes in a body, so that the connection can be used again after a small one, and a client that
-/// is still sending a large one gets to read its response.
-async fn discard(mut body: Incoming) {
-    let read = async {
-        let mut left = DISCARD_LIMIT;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(length) {
-                Some(rest) => left = rest,
-                None => return,
+/// The body of a request, thrown away as it comes.
+struct Discarded {
+    body: Incoming,
+    left: usize,
+    patience: Duration,
+    /// Whether the client waits for `100 Continue`, which reading the body would send.
+    unasked: bool,
+}
+
+impl Discarded {
+    fn new(head: &Parts, body: Incoming) -> Self {
+        let is_http2 = head.version == Version::HTTP_2;
+        Self {
+            unasked: !is_http2 && head.headers.contains_key(header::EXPECT),
+            // Some servers announce a body and never send it. With HTTP/2 the end of a body may arrive in a
+            // frame of its own, and the first one is handed over later than the head.
+            patience: if is_http2 {
+                END_FRAME_TIME
+            } else {
+                Duration::ZERO
+            },
+            left: DISCARD_LIMIT,
+            body,
+        }
+    }
+
+    /// Waits for the end, and tells whether it came.
+    async fn end(&mut self) -> bool {
+        loop {
+            if self.body.is_end_stream() {
+                return true;
+            }
+            if self.unasked {
+                return false;
+            }
+            match self.body.frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => {
+                    self.patience = BODY_TIME;
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    // Empty frames could go on forever without ever having to be waited for.
+                    match self.left.checked_sub(length + FRAME_COST) {
+                        Some(left) => self.left = left,
+                        None => return false,
+                    }
+                }
             }
         }
-    };
-    // Too slow or too large: dropping the body closes the connection.
-    let _ = timeout(DISCARD_TIME, read).await;
+    }
+
+    /// The same, for as long as the answer may be held back.
+    async fn end_in_time(mut self) -> bool {
+        if self.patience.is_zero() {
+            return false;
+        }
+        timeout(self.patience, self.end()).await.unwrap_or(false)
+    }
 }
 
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
@@ -206,7 +291,12 @@ const FORWARDING: [&str; 8] = [
 ];
 
 const DISCARD_LIMIT: usize = 1024 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(10);
+const FRAME_COST: usize = 32;
+
+/// How long an answer is held back for the rest of a body that has begun to come, so that the connection can be
+/// used again.
+const BODY_TIME: Duration = Duration::from_millis(500);
+const END_FRAME_TIME: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -1,22 +1,18 @@
-//! A listener, and how many connections it lets in.
-//!
-//! When all places are taken, nothing more is accepted (newcomers wait in the system's queue), and
-//! connections whose client has kept the server waiting for a second are closed, so that slow clients
-//! can delay others by about that, and never lock them out.
+//! A listener with its connections, each of which has one of its [`places`](super::places).
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 use tracing::warn;
 
 use super::{
-    answer::{App, Door},
-    connection::{self, Signal},
+    connection::{self, Signal, Terms, Waiting},
     listener::{Arrived, Listener},
+    places::{Owner, Place, Places},
 };
 
 /// An open listener.
@@ -27,14 +23,12 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn open(listener: Listener, app: Arc<App>, door: Door, most: usize) -> Self {
+    pub(super) fn open(listener: Listener, terms: Terms, most: usize) -> Self {
         let signal = Arc::new(watch::Sender::new(Signal::default()));
-        let most = most.min(Semaphore::MAX_PERMITS);
         let acceptor = Acceptor {
-            app,
-            door,
-            most,
-            places: Arc::new(Semaphore::new(most)),
+            terms,
+            places: Places::new(most),
+            newcomer: None,
             signal: Arc::clone(&signal),
             connections: JoinSet::new(),
             told_at: None,
@@ -59,10 +53,10 @@ impl Gate {
 }
 
 struct Acceptor {
-    app: Arc<App>,
-    door: Door,
-    most: usize,
-    places: Arc<Semaphore>,
+    terms: Terms,
+    places: Arc<Places>,
+    /// A connection that has no place yet. Whose it is decides who makes room for it, so it is accepted first.
+    newcomer: Option<Arrived>,
     signal: Arc<watch::Sender<Signal>>,
     connections: JoinSet<()>,
     /// When it was last said that connections cannot be accepted.
@@ -87,9 +81,15 @@ impl Acceptor {
 
     async fn accept(&mut self, listener: &Listener) {
         loop {
-            let place = self.place().await;
             match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok(accepted) => self.serve(accepted, place),
+                Ok(arrived) => {
+                    let owner = Owner::of(arrived.peer);
+                    self.newcomer = Some(arrived);
+                    let place = self.place(owner).await;
+                    if let Some(arrived) = self.newcomer.take() {
+                        self.serve(arrived, place);
+                    }
+                }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => self.pause(&error).await,
             }
@@ -99,40 +99,43 @@ impl Acceptor {
 
     /// What the system has accepted already is not to be reset.
     fn accept_queued(&mut self, listener: &Listener) {
-        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+        if let Some(arrived) = self.newcomer.take() {
+            self.serve_beyond(arrived);
+        }
+        while !self.places.are_full() {
             match listener.accept_queued() {
-                Ok(accepted) => self.serve(accepted, place),
+                Ok(arrived) => self.serve_beyond(arrived),
                 Err(error) if is_the_clients(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn serve(&mut self, arrived: Arrived, place: OwnedSemaphorePermit) {
-        let app = Arc::clone(&self.app);
-        let connection = connection::serve(arrived, app, self.door, self.signal.subscribe());
-        self.connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+    fn serve_beyond(&mut self, arrived: Arrived) {
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        let place = self.places.force(Owner::of(arrived.peer), waiting);
+        self.serve(arrived, place);
     }
 
-    /// Waits for a place, and makes room if there is none.
-    async fn place(&mut self) -> OwnedSemaphorePermit {
-        loop {
-            let places = Arc::clone(&self.places);
-            if let Ok(place) = places.clone().try_acquire_owned() {
-                if places.available_permits() >= self.most / 4 {
-                    self.crowded(false);
-                }
-                return place;
-            }
+    fn serve(&mut self, arrived: Arrived, place: Place) {
+        let (terms, signal) = (self.terms.clone(), self.signal.subscribe());
+        self.connections
+            .spawn(connection::serve(arrived, place, terms, signal));
+    }
+
+    async fn place(&mut self, owner: Owner) -> Place {
+        if self.places.are_full() {
             self.crowded(true);
-            self.tell("all connections are in use: those that wait for their client are closed");
-            if let Ok(place) = places.acquire_owned().await {
-                return place;
-            }
+            self.tell(
+                "all connections are in use: each ends with its answer, and those that wait for their \
+                 client are closed",
+            );
         }
+        let waiting = Arc::new(Waiting::new(Instant::now()));
+        let place = self.places.enter(owner, waiting).await;
+        let were = self.signal.borrow().crowded;
+        self.crowded(self.places.are_crowded(were));
+        place
     }
 
     /// After an error that is the system's, such as too many open files, the next try would fail, too.

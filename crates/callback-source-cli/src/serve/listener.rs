@@ -2,14 +2,15 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     task::{Context, Poll, ready},
 };
 
 use callback_source::verify::TrustedProxies;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use super::proxy_header::{Proxy, ProxyHeaders};
@@ -61,15 +62,15 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) async fn bind(listen: &Listen, proxies: Proxies) -> Result<Self, Error> {
+    pub(super) fn bind(listen: &Listen, proxies: Proxies) -> Result<Self, Error> {
         match listen {
-            Listen::Tcp(address) => Self::bind_tcp(*address, proxies).await,
+            Listen::Tcp(address) => Self::bind_tcp(*address, proxies),
             #[cfg(unix)]
             Listen::Unix(path) => match unix::SocketFile::bind(path) {
                 Ok(file) => Ok(Self::Unix(file)),
-                Err(cause) => Err(Error::Listen {
-                    address: format!("unix:{}", path.display()),
-                    cause,
+                Err(fault) => Err(Error::ListenUnix {
+                    path: path.clone(),
+                    fault,
                 }),
             },
             #[cfg(not(unix))]
@@ -78,22 +79,22 @@ impl Listener {
     }
 
     /// For those who connect without a proxy.
-    pub(super) async fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
+    pub(super) fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
         let none = Proxies {
             trusted: TrustedProxies::none(),
             client: Client::Peer,
             protocol: false,
         };
-        Self::bind_tcp(address, none).await
+        Self::bind_tcp(address, none)
     }
 
-    async fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
-        let bound = async {
-            let queue = TcpListener::bind(address).await?.into_std()?;
+    fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
+        let bound = || {
+            let queue = listen(tcp_socket(address)?, address)?.into_std()?;
             let listener = TcpListener::from_std(queue.try_clone()?)?;
             Ok((listener, queue))
         };
-        let (listener, queue) = bound.await.map_err(|cause| Error::Listen {
+        let (listener, queue) = bound().map_err(|cause| Error::Listen {
             address: address.to_string(),
             cause,
         })?;
@@ -159,6 +160,26 @@ impl Listener {
     }
 }
 
+fn tcp_socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
+    // What tokio's own `bind` does. Elsewhere the option would let another process take the address over.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // `[::]` means both families to nearly everybody, and is what images and charts contain. Whether the
+        // system takes it for IPv6 only depends on a setting (`net.ipv6.bindv6only`).
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 impl Arrived {
     fn tcp(
         stream: TcpStream,
@@ -188,10 +209,14 @@ impl Arrived {
     }
 }
 
+/// As tokio's own `bind`.
+const BACKLOG: u32 = 1024;
+
 #[cfg(unix)]
-mod unix {
+pub(crate) mod unix {
     use std::{
-        fs, io,
+        fs::{self, FileType},
+        io,
         os::unix::{
             fs::{FileTypeExt, MetadataExt},
             net::{UnixListener as StdListener, UnixStream as StdStream},
@@ -214,13 +239,21 @@ mod unix {
     }
 
     impl SocketFile {
-        pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        pub(super) fn bind(path: &Path) -> Result<Self, SocketFault> {
             let listener = match bind_with_mode(path) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
-                    fs::remove_file(path)?;
-                    bind_with_mode(path)
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    match what_is_there(path) {
+                        There::LeftOver => {
+                            fs::remove_file(path)?;
+                            bind_with_mode(path).map_err(|error| SocketFault::of(error, path))
+                        }
+                        There::Socket => Err(SocketFault::InUse),
+                        There::Foreign => Err(SocketFault::Foreign),
+                        There::Other(what) => Err(SocketFault::NoSocket(what)),
+                        There::Nothing => Err(SocketFault::Io(error)),
+                    }
                 }
-                bound => bound,
+                bound => bound.map_err(|error| SocketFault::of(error, path)),
             }?;
             listener.set_nonblocking(true)?;
             Ok(Self {
@@ -264,11 +297,109 @@ mod unix {
         bound
     }
 
-    /// Whether it is a socket, and nobody listens to it.
-    fn is_left_over(path: &Path) -> bool {
-        let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        is_socket && StdStream::connect(path).is_err_and(refused)
+    /// Things that a path can lead to.
+    enum There {
+        Nothing,
+        /// A socket to which no process listens.
+        LeftOver,
+        Socket,
+        /// A socket that this process may not use.
+        Foreign,
+        Other(&'static str),
+    }
+
+    fn what_is_there(path: &Path) -> There {
+        let Ok(found) = fs::symlink_metadata(path) else {
+            return There::Nothing;
+        };
+        let found = found.file_type();
+        if !found.is_socket() {
+            return There::Other(name(found));
+        }
+        match StdStream::connect(path).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::ConnectionRefused) => There::LeftOver,
+            Err(io::ErrorKind::PermissionDenied) => There::Foreign,
+            _ => There::Socket,
+        }
+    }
+
+    fn name(found: FileType) -> &'static str {
+        match found {
+            found if found.is_dir() => "a directory",
+            found if found.is_symlink() => "a symbolic link",
+            found if found.is_file() => "a regular file",
+            found if found.is_fifo() => "a named pipe",
+            _ => "a device",
+        }
+    }
+
+    /// Reason why a path cannot be listened to.
+    #[derive(Debug, thiserror::Error)]
+    pub(crate) enum SocketFault {
+        #[error("this path is {0}, not a socket")]
+        NoSocket(&'static str),
+
+        #[error("another process listens to this socket")]
+        InUse,
+
+        #[error("a socket of another user is there")]
+        Foreign,
+
+        #[error("the path is too long for a Unix socket")]
+        TooLong,
+
+        #[error("folder `{}` does not exist", .0.display())]
+        NoFolder(PathBuf),
+
+        #[error("`{}` is not a folder", .0.display())]
+        NotAFolder(PathBuf),
+
+        #[error("this process may not create a socket in folder `{}`", .0.display())]
+        NoRight(PathBuf),
+
+        #[error(transparent)]
+        Io(#[from] io::Error),
+    }
+
+    impl SocketFault {
+        fn of(error: io::Error, path: &Path) -> Self {
+            let folder = match path.parent() {
+                Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+                Some(parent) => parent,
+                None => Path::new("/"),
+            };
+            let folder = folder.to_owned();
+            match error.kind() {
+                // What the standard library gives before it asks the system.
+                io::ErrorKind::InvalidInput => Self::TooLong,
+                io::ErrorKind::NotFound => Self::NoFolder(folder),
+                io::ErrorKind::NotADirectory => Self::NotAFolder(folder),
+                io::ErrorKind::PermissionDenied => Self::NoRight(folder),
+                _ => Self::Io(error),
+            }
+        }
+
+        /// The next step.
+        pub(crate) fn hint(&self) -> Option<&'static str> {
+            match self {
+                Self::NoSocket("a directory") => {
+                    Some("give a path in that directory, such as `unix:DIRECTORY/verify.sock`")
+                }
+                Self::NoSocket("a symbolic link") => Some("give the path of the socket itself"),
+                Self::NoSocket(_) => Some("give another path; nothing is deleted there"),
+                Self::InUse => Some("stop that process, or give another path"),
+                Self::Foreign => Some("remove it if its process has ended, or give another path"),
+                Self::TooLong => Some("give a path of at most 107 bytes, such as one below `/run`"),
+                Self::NoFolder(_) => {
+                    Some("create it first, for example with systemd's `RuntimeDirectory=`")
+                }
+                Self::NotAFolder(_) => Some("give another path"),
+                Self::NoRight(_) => {
+                    Some("let the user of this process write to the folder, or give another path")
+                }
+                Self::Io(_) => None,
+            }
+        }
     }
 
     fn id(path: &Path) -> Option<(u64, u64)> {
@@ -299,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn connections_are_taken_before_tokio_was_told_of_them() {
         let address = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::bind_plain(address).await.unwrap();
+        let listener = Listener::bind_plain(address).unwrap();
         let Listener::Tcp { queue, .. } = &listener else {
             panic!("it is TCP");
         };
@@ -307,6 +438,19 @@ mod tests {
         takes_all_that_are_queued(&listener, || {
             std::net::TcpStream::connect(address).unwrap();
         });
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_address_of_ipv6_is_for_both_families() {
+        let socket = TcpSocket::new_v6().unwrap();
+        // As where `net.ipv6.bindv6only` is set.
+        SockRef::from(&socket).set_only_v6(true).unwrap();
+        let listener = listen(socket, "[::]:0".parse().unwrap()).unwrap();
+        assert!(!SockRef::from(&listener).only_v6().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            std::net::TcpStream::connect(address).unwrap();
+        }
     }
 
     #[cfg(unix)]

@@ -14,7 +14,10 @@ use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::listener::{Peer, Stream};
+use super::{
+    listener::{Peer, Stream},
+    places::Owner,
+};
 
 /// Who has to send the header.
 #[derive(Clone, Debug)]
@@ -71,6 +74,15 @@ impl Proxy {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Who holds the place of a connection with this header: the client, who is at its other end, unless the
+    /// proxy speaks for itself.
+    pub(super) fn owner(&self, named: Peer) -> Owner {
+        match named {
+            Peer::Address { client, .. } if client != self.peer => Owner::address(client.ip()),
+            Peer::Address { .. } | Peer::Socket => Owner::Trusted,
         }
     }
 

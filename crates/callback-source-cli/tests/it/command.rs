@@ -1,4 +1,4 @@
-use std::process::Stdio;
+use std::{fs, process::Stdio};
 
 use integration_tests::dns::DnsServer;
 use tokio::{
@@ -245,8 +245,9 @@ async fn helps() {
     force, else 503. `/status.json`: everything that is known, for peers on this machine, and only
     without forwarding headers.
 
-    Listens at once; DNS never delays the start. On SIGTERM it stops accepting, answers the requests in
-    flight (for at most 10 s) and exits with 0; a second signal ends it at once.
+    Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
+    on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
+    exits with 0; a second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
@@ -275,10 +276,30 @@ async fn helps() {
           --max-connections <NUMBER>
               How many connections are served at a time
               
-              When all are taken, those that have kept the server waiting for a second are closed.
+              When only a few places are left, each connection ends with its answer, and those that have
+              kept the server waiting for a second are closed. When none is left, a new connection
+              displaces one of the address that holds the most. Connections of trusted proxies are ended
+              last.
               
               [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
               [default: 10000]
+
+          --idle-timeout <DURATION>
+              How long a connection without a request is kept
+              
+              Longer than the proxy keeps it, or the proxy may send a callback into a connection that is
+              just being closed.
+              
+              [env: CALLBACK_SOURCE_IDLE_TIMEOUT]
+              [default: 65m]
+
+          --stop-delay <DURATION>
+              How long to go on serving after the signal to stop, while `/readyz` answers 503
+              
+              For load balancers, which send callbacks until they have noticed.
+              
+              [env: CALLBACK_SOURCE_STOP_DELAY]
+              [default: 5s]
 
       -h, --help
               Print help (see a summary with '-h')
@@ -774,6 +795,75 @@ async fn says_why_it_cannot_listen() {
     "#);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn says_what_is_in_the_place_of_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("file"), "precious").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(at("left-over")).unwrap());
+    std::os::unix::fs::symlink(at("left-over"), at("link")).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(at("used")).unwrap();
+    let long = "x".repeat(120);
+    for (name, says, hint) in [
+        (
+            "file",
+            "this path is a regular file, not a socket",
+            "nothing is deleted",
+        ),
+        (
+            "folder",
+            "this path is a directory, not a socket",
+            "give a path in that directory",
+        ),
+        (
+            "link",
+            "this path is a symbolic link, not a socket",
+            "the path of the socket itself",
+        ),
+        (
+            "used",
+            "another process listens to this socket",
+            "stop that process",
+        ),
+        ("missing/socket", "does not exist", "create it first"),
+        ("file/socket", "is not a folder", "give another path"),
+        (&long, "too long for a Unix socket", "at most 107 bytes"),
+    ] {
+        let path = at(name);
+        let line = format!(
+            "serve --listen unix:{} --client-ip-header x-real-ip --allow 192.0.2.1",
+            path.display()
+        );
+        let output = run(&line).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let error = format!("error: cannot listen on unix:{}: ", path.display());
+        let (error, rest) = (stderr.contains(&error), stderr.split("hint: ").nth(1));
+        assert!(error && stderr.contains(says), "{stderr}");
+        assert!(rest.is_some_and(|rest| rest.contains(hint)), "{stderr}");
+        assert!(!stderr.contains("port"), "{stderr}");
+    }
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
+    assert!(at("link").is_symlink() && at("folder").is_dir());
+}
+
+#[tokio::test]
+async fn refuses_times_that_no_connection_can_have() {
+    for flag in [
+        "--idle-timeout 0s",
+        "--idle-timeout 999ms",
+        "--idle-timeout 25h",
+        "--idle-timeout 1000000years",
+        "--stop-delay 25h",
+        "--stop-delay -1s",
+    ] {
+        let output = run(&format!("serve --listen 127.0.0.1:0 {flag}")).await;
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+    }
+}
+
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_error() {
     let dns = zone().await;
@@ -797,7 +887,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 async fn a_full_disk_is_an_error() {
     let dns = zone().await;
     let args = format!("lookup --host one.example {}", ask(&dns));
-    let full = std::fs::File::create("/dev/full").unwrap();
+    let full = fs::File::create("/dev/full").unwrap();
     let mut lookup = command(args.split_whitespace());
     let child = lookup.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
     assert_shown!(child.wait_with_output().await.unwrap(), @r#"

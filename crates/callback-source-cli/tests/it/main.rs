@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 mod check;
 mod command;
+mod connections;
 mod forward_auth;
 mod lookup;
 mod proxies;
@@ -17,6 +18,7 @@ mod real_dns;
 mod serve;
 mod server;
 mod signature;
+mod stopping;
 
 /// The command with these arguments, and nothing of this process's environment.
 fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {

@@ -34,9 +34,13 @@ impl Server {
     /// of the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
         let at_socket = args.contains("--listen unix:");
+        let delay = match args.contains("--stop-delay") {
+            true => "",
+            false => "--stop-delay 0s",
+        };
         let line = match at_socket {
-            true => format!("serve {args}"),
-            false => format!("serve --listen 127.0.0.1:0 {args}"),
+            true => format!("serve {delay} {args}"),
+            false => format!("serve --listen 127.0.0.1:0 {delay} {args}"),
         };
         let mut serve = command(line.split_whitespace());
         let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");

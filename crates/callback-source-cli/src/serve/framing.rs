@@ -1,0 +1,216 @@
+//! The end of a request in the bytes of an HTTP/1 connection.
+//!
+//! Only the time limits depend on it, never what a request means: hyper reads the same bytes and decides
+//! that. Bytes that are not HTTP/1 may be counted wrongly here, and hyper ends the connection on them.
+
+/// Part of a request to which the next byte belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coming {
+    Head {
+        /// Whether anything but line breaks came, which may precede a head.
+        begun: bool,
+        line: Line,
+    },
+    Body {
+        left: u64,
+    },
+    Chunks(Chunk),
+}
+
+/// A line of a head or of trailers, up to where it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Whether it has a byte besides its line break.
+    has_text: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    Size { size: u64, in_digits: bool },
+    Data { left: u64 },
+    LineBreak,
+    Trailers(Line),
+}
+
+impl Default for Coming {
+    fn default() -> Self {
+        Self::Head {
+            begun: false,
+            line: Line::default(),
+        }
+    }
+}
+
+impl Coming {
+    /// The part after a head, given the length of the body unless it comes in chunks.
+    pub(super) fn body(length: Option<u64>) -> Self {
+        match length {
+            Some(0) => Self::default(),
+            Some(left) => Self::Body { left },
+            None => Self::Chunks(Chunk::START),
+        }
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        matches!(self, Self::Head { .. })
+    }
+
+    /// Returns how many of these bytes belong to the part that is coming: all of them, or those up to the end
+    /// of the head or of the body.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let left = match self {
+                Self::Body { left } | Self::Chunks(Chunk::Data { left }) => Some(left),
+                Self::Head { .. } | Self::Chunks(_) => None,
+            };
+            let ends = match left {
+                Some(left) => {
+                    let there = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX);
+                    let taken = there.min(*left);
+                    *left -= taken;
+                    at += usize::try_from(taken).unwrap_or(usize::MAX);
+                    *left == 0 && self.data_ended()
+                }
+                None => {
+                    at += 1;
+                    self.byte(bytes[at - 1])
+                }
+            };
+            if ends {
+                *self = Self::default();
+                return at;
+            }
+        }
+        at
+    }
+
+    /// Tells whether the request ends with the data.
+    fn data_ended(&mut self) -> bool {
+        match self {
+            Self::Chunks(chunk) => {
+                *chunk = Chunk::LineBreak;
+                false
+            }
+            Self::Head { .. } | Self::Body { .. } => true,
+        }
+    }
+
+    /// Tells whether this byte ends the head or the chunks.
+    fn byte(&mut self, byte: u8) -> bool {
+        match self {
+            Self::Head { begun, line } => {
+                let empty = line.ends_empty(byte);
+                *begun |= line.has_text;
+                *begun && empty
+            }
+            Self::Chunks(chunk) => chunk.byte(byte),
+            Self::Body { .. } => false,
+        }
+    }
+}
+
+impl Line {
+    /// Tells whether an empty line ends with this byte.
+    fn ends_empty(&mut self, byte: u8) -> bool {
+        match byte {
+            b'\n' => !std::mem::take(&mut self.has_text),
+            b'\r' => false,
+            _ => {
+                self.has_text = true;
+                false
+            }
+        }
+    }
+}
+
+impl Chunk {
+    const START: Self = Self::Size {
+        size: 0,
+        in_digits: true,
+    };
+
+    /// Tells whether the last chunk and its trailers end with this byte.
+    fn byte(&mut self, byte: u8) -> bool {
+        match self {
+            Self::Size { size, in_digits } => match (byte, char::from(byte).to_digit(16)) {
+                (b'\n', _) => {
+                    *self = match *size {
+                        0 => Self::Trailers(Line::default()),
+                        left => Self::Data { left },
+                    };
+                }
+                (_, Some(digit)) if *in_digits => {
+                    *size = size.saturating_mul(16).saturating_add(digit.into());
+                }
+                _ => *in_digits = false,
+            },
+            Self::LineBreak if byte == b'\n' => *self = Self::START,
+            Self::LineBreak | Self::Data { .. } => {}
+            Self::Trailers(line) => return line.ends_empty(byte),
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes the bytes in pieces of each length, and gives what was taken until the part ended.
+    #[track_caller]
+    fn ends(coming: Coming, bytes: &str, end: usize) {
+        for piece in [1, 2, 3, 7, bytes.len().max(1)] {
+            let mut state = coming;
+            let mut taken = 0;
+            for bytes in bytes.as_bytes().chunks(piece) {
+                let length = state.take(bytes);
+                taken += length;
+                if length < bytes.len() || (taken == end && state == Coming::default()) {
+                    break;
+                }
+            }
+            assert_eq!(taken, end, "{bytes:?} in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_head_ends_with_its_first_empty_line() {
+        for head in [
+            "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+            "GET / HTTP/1.1\nhost: x\n\n",
+            "GET / HTTP/1.1\r\n\n",
+            "\r\n\r\n\nGET / HTTP/1.0\r\n\r\n",
+        ] {
+            for rest in ["", "G", "\r\n", "GET / HTTP/1.1\r\n\r\n"] {
+                ends(Coming::default(), &format!("{head}{rest}"), head.len());
+            }
+        }
+        let half = "GET / HTTP/1.1\r\nhost: x\r\n\r";
+        ends(Coming::default(), half, half.len());
+    }
+
+    #[test]
+    fn a_body_ends_after_its_length() {
+        ends(Coming::body(Some(4)), "\r\n\r\nGET", 4);
+        ends(Coming::body(Some(4)), "abc", 3);
+        assert_eq!(Coming::body(Some(0)), Coming::default());
+    }
+
+    #[test]
+    fn chunks_end_after_the_trailers_of_the_last_one() {
+        for body in [
+            "0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5;x=\"a\"\r\n\r\n\r\n0\r\n0\r\n\r\n",
+            "A\r\n0\r\n\r\n0\r\n\r\n\r\n000\r\n\r\n",
+            "1\nx\n0\n\n",
+            "2\r\n{}\r\n0\r\nx: y\r\nz: 1\r\n\r\n",
+        ] {
+            for rest in ["", "G", "\r\n", "GET / HTTP/1.1\r\n\r\n"] {
+                ends(Coming::body(None), &format!("{body}{rest}"), body.len());
+            }
+        }
+        ends(Coming::body(None), "ffffffffffffffffffffffff\r\nx", 27);
+    }
+}
