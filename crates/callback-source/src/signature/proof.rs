@@ -326,6 +326,8 @@ impl<S, R: Clone> Layer<S> for RequireProofLayer<R> {
 
 /// Calls the inner service only for requests that a [`Policy`] admits. See the
 /// [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
 #[derive(Clone, Debug)]
 pub struct RequireProof<S, R = PlainText> {
     inner: S,
@@ -335,7 +337,7 @@ pub struct RequireProof<S, R = PlainText> {
 
 impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireProof<S, R>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     R: RejectionResponse<ResBody, ProofRejection>,
@@ -359,6 +361,8 @@ where
                 if matches!(rejection, ProofRejection::NoLayer) {
                     crate::observe::no_layer();
                 }
+                // The one that was found ready may hold one of the inner service's places.
+                self.inner = self.inner.clone();
                 let (headers, version) = (request.headers(), request.version());
                 let response = refuse(&self.response, &rejection, headers, version);
                 ResponseFuture::new(std::future::ready(Ok(response)))
