@@ -11,7 +11,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed};
+use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed, replay};
 use crate::{
     Allowed, Rejection, RejectionKind, Verdict,
     verify::{
@@ -354,6 +354,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match Proof::of(request.extensions(), self.policy) {
             Ok(proof) => {
+                replay::let_through(request.extensions());
                 request.extensions_mut().insert(proof);
                 ResponseFuture::new(self.inner.call(request))
             }
@@ -363,8 +364,7 @@ where
                 }
                 // The one that was found ready may hold one of the inner service's places.
                 self.inner = self.inner.clone();
-                let (headers, version) = (request.headers(), request.version());
-                let response = refuse(&self.response, &rejection, headers, version);
+                let response = refuse(&self.response, &rejection, &request);
                 ResponseFuture::new(std::future::ready(Ok(response)))
             }
         }
@@ -383,7 +383,7 @@ mod extract {
 
     use super::{Policy, Proof, ProofRejection};
     use crate::{
-        signature::SignatureVerdict,
+        signature::{SignatureVerdict, replay},
         verify::{PlainText, RejectionResponse},
     };
 
@@ -393,10 +393,15 @@ mod extract {
         type Rejection = ProofRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
-            match parts.extensions.get::<Self>() {
+            let judged = match parts.extensions.get::<Self>() {
                 Some(proof) => Ok(proof.clone()),
                 None => Self::of(&parts.extensions, Policy::Both),
+            };
+            match &judged {
+                Ok(_) => replay::let_through(&parts.extensions),
+                Err(_) => replay::refused(&parts.extensions),
             }
+            judged
         }
     }
 
@@ -404,6 +409,7 @@ mod extract {
         type Rejection = ProofRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+            replay::let_through(&parts.extensions);
             let verdict = parts.extensions.get::<Self>();
             verdict.cloned().ok_or(ProofRejection::NoLayer)
         }

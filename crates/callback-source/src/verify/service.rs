@@ -69,12 +69,7 @@ where
             Err(rejection) => {
                 // As above: the place is given back.
                 self.inner = self.inner.clone();
-                ResponseFuture::rejected(refuse(
-                    &self.response,
-                    &rejection,
-                    request.headers(),
-                    request.version(),
-                ))
+                ResponseFuture::rejected(refuse(&self.response, &rejection, &request))
             }
         }
     }
