@@ -5,6 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+#[cfg(target_os = "linux")]
+use axum::Router;
+#[cfg(target_os = "linux")]
+use callback_source::verify::{ConnectInfoPeer, ForwardedPeer, TrustedProxies, VerifySourceLayer};
 use callback_source::{AllowList, vipps::Environment};
 use integration_tests::{
     dns::{DnsServer, RecordType},
@@ -142,6 +146,52 @@ async fn no_request_header_makes_a_callback_server_a_stranger() -> io::Result<()
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-peer"), Some("127.0.1.1"));
+    Ok(())
+}
+
+// What nginx writes for a client at a Unix socket, here an outer nginx, is `unix:`.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Result<()> {
+    use crate::proxies::Kind;
+
+    let Some(program) = Kind::Nginx.find() else {
+        return Ok(());
+    };
+    let nginx = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for (trusting, admitted, refused) in [(true, 200, 403), (false, 400, 400)] {
+        let mut proxies = TrustedProxies::new([nginx.into()]).map_err(io::Error::other)?;
+        if trusting {
+            proxies = proxies.with_unix_sockets();
+        }
+        let peer = ForwardedPeer::x_forwarded_for(ConnectInfoPeer, proxies);
+        let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), peer);
+        let app = Router::new().fallback(async || "shipped").layer(layer);
+        let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+
+        let dir = tempfile::tempdir()?;
+        let config = include_str!("../proxies/nginx-at-unix-socket.conf");
+        let socket = dir.path().join("inner.sock");
+        let config = config.replace("SOCKET", &socket.to_string_lossy());
+        let proxy = Kind::Nginx
+            .start(&program, &config, merchant.addr())
+            .await?;
+
+        for (from, headers, status) in [
+            (LISTED, &[][..], admitted),
+            (STRANGER, &[], refused),
+            (STRANGER, &[("x-forwarded-for", "127.0.1.1")], refused),
+            (
+                STRANGER,
+                &[("x-forwarded-for", "127.0.1.1, unix:")],
+                refused,
+            ),
+        ] {
+            let client = Client::from(from);
+            let reply = client.send(proxy.addr, "POST", "/", headers, b"{}");
+            assert_eq!(within(reply).await?.status, status, "{from} {headers:?}");
+        }
+    }
     Ok(())
 }
 

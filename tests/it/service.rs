@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt::Debug,
     future::{Future, Ready, pending, ready},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
@@ -9,25 +10,35 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use callback_source::{
     AllowList, Allowed, Rejection, RejectionKind,
-    verify::{SocketPeer, VerifySourceLayer},
+    signature::{
+        Policy, ReplayGuard, RequireProofLayer, Secret, Secrets, Token, VerifySignatureLayer,
+        VerifyTokenLayer, webhook,
+    },
+    verify::{ForwardedPeer, SocketPeer, TrustedProxies, VerifySourceLayer},
 };
 use futures_util::FutureExt;
-use http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use integration_tests::{
     merchant::tiny_list,
     script::{Line, Script},
     within,
 };
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{
+    Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit, load_shed::LoadShed,
+    service_fn, util::BoxCloneService,
+};
 
 const HOST: &str = "callback-1.example";
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 9, 9));
 
 #[tokio::test]
 async fn a_service_that_is_not_ready_is_not_called() {
@@ -282,7 +293,7 @@ async fn strangers_that_wait_take_no_place_from_listed_peers() {
     let mut changes = list.changes();
     within(changes.next()).await;
     let inner = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new("done"))));
-    let limited = tower::limit::ConcurrencyLimit::new(inner, 2);
+    let limited = ConcurrencyLimit::new(inner, 2);
     let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited);
 
     let mut waiting = Vec::new();
@@ -296,6 +307,210 @@ async fn strangers_that_wait_take_no_place_from_listed_peers() {
     let response = service.clone().oneshot(from(LISTED)).now_or_never();
     let response = response.expect("at once").expect("it does not fail");
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// A service as a server drives it: found ready, called, and kept for the next request of its connection.
+async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
+where
+    S: Service<Request<B>, Error: Debug>,
+{
+    within(service.ready())
+        .await
+        .expect("it is open")
+        .call(request)
+}
+
+/// A service with one place for all of its clones, and a way to see whether that is free.
+type Limited = ConcurrencyLimit<BoxCloneService<Request<Body>, Response<Body>, Infallible>>;
+type Body = Full<Bytes>;
+
+fn limited() -> Limited {
+    let inner = service_fn(async |_: Request<Body>| Ok(Response::new(Body::from("shipped"))));
+    ConcurrencyLimit::new(BoxCloneService::new(inner), 1)
+}
+
+fn is_free(limited: &Limited) -> bool {
+    limited.clone().ready().now_or_never().is_some()
+}
+
+fn delivery(secret: &str, peer: IpAddr) -> Request<Body> {
+    let url = "https://shop.example/hooks".parse().expect("it is a URL");
+    let secret = Secret::new(secret).expect("it is not empty");
+    let signed = webhook::sign(&secret, &url, b"{}", SystemTime::now());
+    let mut request = Request::new(Body::from("{}"));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = "/hooks".parse().expect("it is a path");
+    *request.headers_mut() = signed.expect("it can be signed");
+    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
+    request
+}
+
+fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
+    let mut request = delivery("a", PROXY);
+    for value in values {
+        let value = http::HeaderValue::from_static(value);
+        request.headers_mut().append(name, value);
+    }
+    request
+}
+
+/// After a refusal the service is kept as a connection keeps it, and the one place inside is free.
+async fn leaves_the_place_free<S>(
+    limited: &Limited,
+    mut service: S,
+    request: Request<Body>,
+    status: u16,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error: Debug>,
+{
+    assert!(is_free(limited));
+    let future = drive(&mut service, request).await;
+    assert!(is_free(limited), "{status}: before the response is made");
+    let response = within(future).await.expect("it does not fail");
+    assert_eq!(response.status(), status);
+    assert!(is_free(limited), "{status}");
+    drop(service);
+}
+
+#[tokio::test]
+async fn a_refusal_by_source_keeps_no_place() {
+    let limited = limited();
+    let list = || AllowList::fixed([LISTED]);
+    let refused = async |list, request, status| {
+        let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited.clone());
+        leaves_the_place_free(&limited, service, request, status).await;
+    };
+    refused(list(), delivery("a", STRANGER), 403).await;
+    refused(AllowList::fixed([]), delivery("a", STRANGER), 503).await;
+    let mut no_peer = delivery("a", STRANGER);
+    no_peer.extensions_mut().clear();
+    refused(list(), no_peer, 500).await;
+
+    for (name, values) in [
+        ("x-forwarded-for", &[][..]),
+        ("x-forwarded-for", &["unknown"]),
+        ("x-forwarded-for", &["127.0.9.9"]),
+        ("x-real-ip", &["127.0.1.1", "127.0.1.1"]),
+    ] {
+        let proxies = TrustedProxies::new([PROXY.into()]).expect("it is one address");
+        let header = HeaderName::from_static(name);
+        let peer = ForwardedPeer::header(SocketPeer, proxies, header);
+        let service = VerifySourceLayer::rejecting(list(), peer).layer(limited.clone());
+        leaves_the_place_free(&limited, service, with_header(name, values), 400).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_on_demand_refresh_keeps_no_place() {
+    let script = Script::default();
+    script.line(HOST, callback_source::Family::V4, Line::Never);
+    let list = tiny_list(&[HOST]).spawn(script);
+    let limited = limited();
+    let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited.clone());
+    leaves_the_place_free(&limited, service, delivery("a", STRANGER), 503).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_message_keeps_no_place() {
+    let limited = limited();
+    let secret = || Secret::new("a").expect("it is not empty");
+    let signed = || VerifySignatureLayer::rejecting(secret());
+    let refused = async |layer: VerifySignatureLayer<Secret>, request, status| {
+        let service = layer.layer(limited.clone());
+        leaves_the_place_free(&limited, service, request, status).await;
+    };
+    refused(signed(), Request::new(Body::from("{}")), 401).await;
+    refused(signed(), delivery("b", LISTED), 401).await;
+    refused(signed(), delivery("a", LISTED).map(|_| "[]".into()), 401).await;
+    refused(signed().body_limit(1), delivery("a", LISTED), 413).await;
+    let guard = ReplayGuard::default();
+    let guarded = || signed().replay_guard(guard.clone());
+    let first = guarded()
+        .layer(limited.clone())
+        .oneshot(delivery("a", LISTED));
+    assert_eq!(
+        within(first).await.map(|first| first.status().as_u16()),
+        Ok(200)
+    );
+    refused(guarded(), delivery("a", LISTED), 409).await;
+    // Two seconds pass first, in which the place is free as well.
+    let silent = |_: Option<String>| pending::<Result<Secrets, Infallible>>();
+    let service = VerifySignatureLayer::rejecting(silent).layer(limited.clone());
+    leaves_the_place_free(&limited, service, delivery("a", LISTED), 503).await;
+
+    let token = Token::new("a").expect("it is a token");
+    let tokens = || VerifyTokenLayer::rejecting(token.clone()).layer(limited.clone());
+    leaves_the_place_free(&limited, tokens(), Request::default(), 401).await;
+    leaves_the_place_free(&limited, tokens(), delivery("a", LISTED), 401).await;
+    let silent = |_: Option<String>| pending::<Result<Secrets<Token>, Infallible>>();
+    let service = VerifyTokenLayer::rejecting(silent).layer(limited.clone());
+    leaves_the_place_free(&limited, service, delivery("a", LISTED), 503).await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_policy_keeps_no_place() {
+    let limited = limited();
+    let secret = || Secret::new("a").expect("it is not empty");
+    let joined = || RequireProofLayer::new(Policy::Both).layer(limited.clone());
+    let all = |list| {
+        let signed = VerifySignatureLayer::tagging(secret()).layer(joined());
+        VerifySourceLayer::tagging(list, SocketPeer).layer(signed)
+    };
+    let known = || AllowList::fixed([LISTED]);
+    for (list, key, peer, status) in [
+        (known(), "a", STRANGER, 403),
+        (known(), "b", LISTED, 401),
+        (AllowList::fixed([]), "a", LISTED, 503),
+    ] {
+        leaves_the_place_free(&limited, all(list), delivery(key, peer), status).await;
+    }
+    leaves_the_place_free(&limited, joined(), delivery("a", LISTED), 500).await;
+    // The policy alone: nothing between the server and it drops what was found ready.
+    let service = VerifySourceLayer::tagging(known(), SocketPeer);
+    let policy = RequireProofLayer::new(Policy::SourceOnly).layer(limited.clone());
+    leaves_the_place_free(
+        &limited,
+        service.layer(policy),
+        delivery("a", STRANGER),
+        403,
+    )
+    .await;
+    let admitted = all(known()).oneshot(delivery("a", LISTED));
+    assert_eq!(
+        within(admitted).await.map(|it| it.status().as_u16()),
+        Ok(200)
+    );
+}
+
+#[tokio::test]
+async fn refused_peers_do_not_have_a_listed_one_shed_or_queued() {
+    let limited = limited();
+    let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer);
+
+    // Ten connections whose last request was refused, before a limit of one.
+    let shedding = LoadShed::new(layer.layer(limited.clone()));
+    let mut kept: Vec<_> = (0..10).map(|_| shedding.clone()).collect();
+    for service in &mut kept {
+        let refused = within(drive(service, delivery("a", STRANGER)).await).await;
+        assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
+    }
+    let admitted = within(shedding.clone().oneshot(delivery("a", LISTED))).await;
+    assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
+
+    // A buffer around the layer holds one service for all connections.
+    let buffered = Buffer::new(layer.layer(limited.clone()), 8);
+    let refused = within(buffered.clone().oneshot(delivery("a", STRANGER))).await;
+    assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
+    assert!(is_free(&limited));
+
+    // A buffer inside has one place in its queue.
+    let queue = Buffer::new(limited, 1);
+    let layered = layer.layer(queue);
+    let mut kept = layered.clone();
+    let refused = within(drive(&mut kept, delivery("a", STRANGER)).await).await;
+    assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
+    let admitted = within(layered.clone().oneshot(delivery("a", LISTED))).await;
+    assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 }
 
 /// Panics when it is called without having been found ready; readiness is not cloned.

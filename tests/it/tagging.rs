@@ -9,6 +9,7 @@ use std::{
 use axum::{Router, http::HeaderMap, routing::any};
 use callback_source::{
     AllowList, Allowed, RejectionKind, Verdict,
+    signature::{Policy, Proof, RequireProofLayer},
     verify::{ConnectInfoPeer, SocketPeer, VerifySourceLayer},
 };
 use http::{Request, Response};
@@ -210,6 +211,39 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
 }
 
 #[tokio::test]
+async fn an_inner_layer_leaves_nothing_of_an_outer_proof() {
+    let proof = || {
+        service_fn(async |request: Request<()>| {
+            let proof = request.extensions().get::<Proof>().is_some();
+            Ok::<_, Infallible>(Response::new(proof.to_string()))
+        })
+    };
+    let joined = || RequireProofLayer::new(Policy::SourceOnly);
+    let outer = || VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer);
+    let both = || AllowList::fixed([LISTED, OTHER]);
+
+    let service = outer().layer(joined().layer(proof()));
+    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    assert_eq!(response.body(), "true");
+
+    let tagging = VerifySourceLayer::tagging(AllowList::fixed([OTHER]), SocketPeer);
+    let service = outer().layer(joined().layer(tagging.layer(proof())));
+    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    assert_eq!(response.body(), "false");
+
+    let rejecting = VerifySourceLayer::rejecting(both(), SocketPeer);
+    let service = outer().layer(joined().layer(rejecting.layer(proof())));
+    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    assert_eq!(response.body(), "false");
+
+    // One inside joins what the inner layer says.
+    let tagging = VerifySourceLayer::tagging(both(), SocketPeer);
+    let service = outer().layer(joined().layer(tagging.layer(joined().layer(proof()))));
+    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    assert_eq!(response.body(), "true");
+}
+
+#[tokio::test]
 async fn tagging_reports_what_it_would_have_refused() -> io::Result<()> {
     let log = Log::capture();
     let list = AllowList::fixed([LISTED]);
@@ -308,6 +342,10 @@ fn forged(peer: IpAddr) -> Request<()> {
         "x_callback_host",
         "x-callback-reason",
         "x_callback_reason",
+        "x.callback.source",
+        "X!Callback~Source",
+        "x|callback'host",
+        "x-callback`reason",
     ] {
         let name: http::HeaderName = name.parse().expect("it is a header");
         for value in ["allow", HOST] {

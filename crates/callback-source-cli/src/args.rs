@@ -264,15 +264,16 @@ pub(crate) struct ServeArgs {
 /// Whose word about the client counts.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProxyArgs {
-    /// A proxy: when the connection comes from it, the client is who it says
+    /// A proxy: when the connection comes from it, the client is who it says; `unix:` is the entry that
+    /// nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as the client
     #[arg(
         long,
-        value_name = "CIDR",
+        value_name = "CIDR|unix:",
         env = "CALLBACK_SOURCE_TRUSTED_PROXY", hide_env_values = true,
-        value_parser = list(network),
+        value_parser = list(trusted_proxy),
         help_heading = PROXY
     )]
-    pub(crate) trusted_proxy: Vec<List<IpNet>>,
+    pub(crate) trusted_proxy: Vec<List<TrustedProxy>>,
 
     /// The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one that
     /// holds a single address, such as `x-real-ip`
@@ -284,6 +285,13 @@ pub(crate) struct ProxyArgs {
         help_heading = PROXY
     )]
     pub(crate) client_ip_header: Option<HeaderName>,
+}
+
+/// A hop whose forwarding headers are trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrustedProxy {
+    Network(IpNet),
+    UnixSocket,
 }
 
 /// An address, or a socket in the file system.
@@ -617,6 +625,15 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| "give a network such as `212.93.32.0/19`, or an address")
+}
+
+fn trusted_proxy(text: &str) -> Result<TrustedProxy, &'static str> {
+    match text {
+        "unix:" => Ok(TrustedProxy::UnixSocket),
+        _ => network(text).map(TrustedProxy::Network).map_err(|_| {
+            "give a network such as `10.0.0.0/24`, an address, or `unix:` for proxies at a Unix socket"
+        }),
+    }
 }
 
 fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {

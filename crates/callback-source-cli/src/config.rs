@@ -8,14 +8,15 @@ use callback_source::{
     vipps,
 };
 use http::{Extensions, HeaderMap};
-use ipnet::IpNet;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
 use crate::{
     Error,
-    args::{CheckArgs, CommonArgs, Environment, List, Listen, LogFormat, ServeArgs, all},
+    args::{
+        CheckArgs, CommonArgs, Environment, List, Listen, LogFormat, ServeArgs, TrustedProxy, all,
+    },
 };
 
 /// Whose addresses are asked for.
@@ -123,7 +124,7 @@ impl Proxies {
     pub(crate) fn of_server(args: &ServeArgs) -> Result<Self, Error> {
         let proxy = &args.proxy;
         let trusted = trusted(&proxy.trusted_proxy)?;
-        let any = !proxy.trusted_proxy.is_empty();
+        let any = has_network(&proxy.trusted_proxy);
         let header = proxy.client_ip_header.clone();
         let client = match (&args.listen, header) {
             (Listen::Unix(_), _) if args.proxy_protocol => {
@@ -143,7 +144,7 @@ impl Proxies {
             (Listen::Tcp(_), None) if args.proxy_protocol && !any => {
                 return Err(Error::NoTrustedProxy("`--proxy-protocol`"));
             }
-            (Listen::Tcp(_), None) if any && !args.proxy_protocol => {
+            (Listen::Tcp(_), None) if !proxy.trusted_proxy.is_empty() && !args.proxy_protocol => {
                 return Err(Error::NoClientHeader);
             }
             (Listen::Tcp(_), None) => Client::Peer,
@@ -159,11 +160,11 @@ impl Proxies {
 /// How the headers of a request are read, if they are.
 pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketPeer>>, Error> {
     let proxy = &args.proxy;
-    match (&proxy.client_ip_header, proxy.trusted_proxy.is_empty()) {
-        (None, true) => Ok(None),
-        (None, false) => Err(Error::NoClientHeader),
-        (Some(_), true) => Err(Error::NoTrustedProxy("`--client-ip-header`")),
-        (Some(header), false) => {
+    match (&proxy.client_ip_header, has_network(&proxy.trusted_proxy)) {
+        (None, _) if proxy.trusted_proxy.is_empty() => Ok(None),
+        (None, _) => Err(Error::NoClientHeader),
+        (Some(_), false) => Err(Error::NoTrustedProxy("`--client-ip-header`")),
+        (Some(header), true) => {
             let trusted = trusted(&proxy.trusted_proxy)?;
             Ok(Some(ForwardedPeer::header(
                 SocketPeer,
@@ -174,8 +175,24 @@ pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketP
     }
 }
 
-fn trusted(networks: &[List<IpNet>]) -> Result<TrustedProxies, Error> {
-    Ok(TrustedProxies::new(all(networks))?)
+fn trusted(proxies: &[List<TrustedProxy>]) -> Result<TrustedProxies, Error> {
+    let proxies = all(proxies);
+    let networks = proxies.iter().filter_map(|proxy| match proxy {
+        TrustedProxy::Network(network) => Some(*network),
+        TrustedProxy::UnixSocket => None,
+    });
+    let trusted = TrustedProxies::new(networks)?;
+    Ok(match proxies.contains(&TrustedProxy::UnixSocket) {
+        true => trusted.with_unix_sockets(),
+        false => trusted,
+    })
+}
+
+/// `unix:` is a hop further out, and no peer of a connection.
+fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
+    all(proxies)
+        .iter()
+        .any(|proxy| matches!(proxy, TrustedProxy::Network(_)))
 }
 
 fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {

@@ -3,7 +3,7 @@
 #[path = "../benches/support/mod.rs"]
 mod support;
 
-use std::net::IpAddr;
+use std::{env, net::IpAddr, process::Command};
 
 use allocation_counter::{AllocationInfo, measure};
 use callback_source::{
@@ -99,6 +99,38 @@ fn a_flood_of_strangers_holds_no_memory_of_its_own() {
 
 #[test]
 fn a_list_of_ten_hosts_is_small() {
+    if env::var_os(CHILD).is_some() {
+        println!("{HELD}{}", held_by_a_list_of_ten_hosts());
+        return;
+    }
+    // moka tidies up once 300 ms have passed, and holds some 18 KiB for that: a wheel for the times at which
+    // entries end. On a busy machine this falls into the measurement. A process for each attempt, since an
+    // attempt also frees what earlier ones left to be freed.
+    let mut held = Vec::new();
+    while held.len() < ATTEMPTS {
+        let bytes = in_a_process_of_its_own("a_list_of_ten_hosts_is_small");
+        held.push(bytes);
+        // Two such sets, two caches of moka's with channels of a fixed size (27 KiB each), and the task.
+        if bytes < 177 << 10 {
+            return;
+        }
+    }
+    panic!("{held:?} bytes");
+}
+
+fn in_a_process_of_its_own(test: &str) -> i64 {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(CHILD, "")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let held = said.lines().find_map(|line| line.split_once(HELD));
+    let (_, held) = held.unwrap_or_else(|| panic!("{said}"));
+    held.trim().parse().unwrap()
+}
+
+fn held_by_a_list_of_ten_hosts() -> i64 {
     let runtime = support::runtime();
     let mut list = None;
     let made = measure(|| {
@@ -116,11 +148,16 @@ fn a_list_of_ten_hosts_is_small() {
     let mut published = None;
     let of_set = measure(|| published = Some(AllowSet::clone(&set)));
     assert!(of_set.bytes_current < 21 << 10, "{of_set:?}");
-    // Two such sets, two caches of moka's with channels of a fixed size (27 KiB each), and the task.
-    assert!(made.bytes_current < 177 << 10, "{made:?}");
+    made.bytes_current
 }
 
 fn count(work: impl FnOnce()) -> u64 {
     let AllocationInfo { count_total, .. } = measure(work);
     count_total
 }
+
+const ATTEMPTS: usize = 10;
+
+/// Set where a test measures, in a process of its own.
+const CHILD: &str = "CALLBACK_SOURCE_MEASURES";
+const HELD: &str = "held by the list: ";

@@ -192,7 +192,8 @@ impl Route {
 /// Whether a request was made on this machine, and not by a proxy on it for somebody else.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
-        let name = name.replace('_', "-");
+        // A proxy in front may have written it in any spelling that folds into this one.
+        let name = name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "-");
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
     match peer {
@@ -380,6 +381,8 @@ mod tests {
             "Via",
             "X-Real-IP",
             "x_real_ip",
+            "x.real.ip",
+            "X-Forwarded.For",
             "CF-Connecting-IP",
         ] {
             assert!(!local("127.0.0.1:1", header), "{header}");

@@ -132,8 +132,10 @@ async fn helps() {
           --header <NAME: VALUE>
               A header of a request from that peer; may be repeated
 
-          --trusted-proxy <CIDR>
-              A proxy: when the connection comes from it, the client is who it says
+          --trusted-proxy <CIDR|unix:>
+              A proxy: when the connection comes from it, the client is who it says; `unix:` is the
+              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never
+              as the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
@@ -305,8 +307,10 @@ async fn helps() {
               Print help (see a summary with '-h')
 
     Behind a proxy:
-          --trusted-proxy <CIDR>
-              A proxy: when the connection comes from it, the client is who it says
+          --trusted-proxy <CIDR|unix:>
+              A proxy: when the connection comes from it, the client is who it says; `unix:` is the
+              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never
+              as the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 

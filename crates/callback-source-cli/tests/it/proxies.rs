@@ -161,6 +161,49 @@ async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
 }
 
 #[tokio::test]
+async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
+    let dns = zone().await;
+    let header = "--client-ip-header x-forwarded-for";
+    let behind = |proxies: &str| {
+        let hosts = hosts(&dns);
+        format!("--peer 10.0.0.7 --trusted-proxy {proxies} {header} {hosts}")
+    };
+    let forwarded = ["X-Forwarded-For: 198.51.100.66, 127.0.1.1, unix:"];
+    assert_shown!(check(&behind("10.0.0.7,unix:"), &forwarded).await, @r#"
+    exit 0
+    -- stdout
+    10.0.0.7 is a trusted proxy
+    127.0.1.1 is the client
+    127.0.1.1 allow one.example fresh
+    -- stderr
+    "#);
+    assert_shown!(check(&behind("10.0.0.7"), &forwarded).await, @r#"
+    exit 1
+    -- stdout
+    10.0.0.7 is a trusted proxy
+    10.0.0.7 reject forwarded-malformed
+    -- stderr
+    note: the proxy names no address as the caller's
+    "#);
+    // No peer of a connection can be one.
+    for line in [
+        format!("serve --listen 127.0.0.1:0 --trusted-proxy unix: {header}"),
+        format!("check {}", behind("unix:")),
+    ] {
+        let shown = String::from_utf8(run(&line).await.stderr).unwrap();
+        assert!(shown.contains("and no trusted proxy"), "{shown}");
+    }
+    let shown = run(&format!("check {}", behind("unix:/run/a")))
+        .await
+        .stderr;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(
+        shown.contains("or `unix:` for proxies at a Unix socket"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
 async fn one_flag_without_the_other_is_an_error() {
     let listen = "serve --listen 127.0.0.1:0 --host one.example";
     assert_shown!(run(&format!("{listen} --trusted-proxy 10.0.0.1")).await, @r#"

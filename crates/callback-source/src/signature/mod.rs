@@ -19,7 +19,9 @@
 //!    byte as they were sent, or as they are pinned. None at all refuses everything.
 //! 4. Only then is the body read, up to a limit of bytes and of time, and must have the hash.
 //!    It is handed on byte for byte; trailers are dropped.
-//! 5. With a [`ReplayGuard`] the very same request is refused when it comes again.
+//! 5. With a [`ReplayGuard`] the very same request is refused when it comes again. A delivery counts as
+//!    accepted when the inner service is called; it does not if that fails, or a layer or extractor of this
+//!    crate further inside refuses it.
 //!
 //! Right: [`SignatureVerdict::Valid`] is put into the request's extensions, and the inner service is
 //! called. Otherwise [`RejectionResponse`](crate::verify::RejectionResponse) makes the response: 401, 409,
@@ -124,6 +126,8 @@ pub use {
         Signed,
     },
 };
+
+pub(crate) use replay::refused;
 
 #[doc(hidden)]
 pub use token::check_token;

@@ -11,7 +11,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed};
+use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed, replay};
 use crate::{
     Allowed, Rejection, RejectionKind, Verdict,
     verify::{
@@ -326,6 +326,8 @@ impl<S, R: Clone> Layer<S> for RequireProofLayer<R> {
 
 /// Calls the inner service only for requests that a [`Policy`] admits. See the
 /// [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
 #[derive(Clone, Debug)]
 pub struct RequireProof<S, R = PlainText> {
     inner: S,
@@ -335,7 +337,7 @@ pub struct RequireProof<S, R = PlainText> {
 
 impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireProof<S, R>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     R: RejectionResponse<ResBody, ProofRejection>,
@@ -352,6 +354,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match Proof::of(request.extensions(), self.policy) {
             Ok(proof) => {
+                replay::let_through(request.extensions());
                 request.extensions_mut().insert(proof);
                 ResponseFuture::new(self.inner.call(request))
             }
@@ -359,8 +362,9 @@ where
                 if matches!(rejection, ProofRejection::NoLayer) {
                     crate::observe::no_layer();
                 }
-                let (headers, version) = (request.headers(), request.version());
-                let response = refuse(&self.response, &rejection, headers, version);
+                // The one that was found ready may hold one of the inner service's places.
+                self.inner = self.inner.clone();
+                let response = refuse(&self.response, &rejection, &request);
                 ResponseFuture::new(std::future::ready(Ok(response)))
             }
         }
@@ -379,7 +383,7 @@ mod extract {
 
     use super::{Policy, Proof, ProofRejection};
     use crate::{
-        signature::SignatureVerdict,
+        signature::{SignatureVerdict, replay},
         verify::{PlainText, RejectionResponse},
     };
 
@@ -389,10 +393,15 @@ mod extract {
         type Rejection = ProofRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
-            match parts.extensions.get::<Self>() {
+            let judged = match parts.extensions.get::<Self>() {
                 Some(proof) => Ok(proof.clone()),
                 None => Self::of(&parts.extensions, Policy::Both),
+            };
+            match &judged {
+                Ok(_) => replay::let_through(&parts.extensions),
+                Err(_) => replay::refused(&parts.extensions),
             }
+            judged
         }
     }
 
@@ -400,6 +409,7 @@ mod extract {
         type Rejection = ProofRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+            replay::let_through(&parts.extensions);
             let verdict = parts.extensions.get::<Self>();
             verdict.cloned().ok_or(ProofRejection::NoLayer)
         }

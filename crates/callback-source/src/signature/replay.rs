@@ -1,22 +1,60 @@
-//! Which deliveries were accepted already.
+//! Deliveries that were accepted already.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
+use http::Extensions;
+use moka::{Entry, Expiry, ops::compute::Op, policy::EvictionPolicy, sync::Cache};
+use tokio::time::Instant;
 
 /// Remembers the signatures that were accepted, while their dates are within the window, so that the
 /// very same request is not accepted twice.
 ///
 /// What is remembered is the signature alone: the `webhook-id` is not signed, so that a replay could
-/// change it, and a retry is signed anew with a new date. A delivery counts as accepted when the
-/// inner service is called, whatever that answers: a proxy that sends the same request again is
-/// refused, the provider's own retry is not.
+/// change it, and a retry is signed anew with a new date.
+///
+/// A delivery is marked right before the inner service is called: its body was read and fits, and the
+/// inner service is ready. From then on it counts as accepted, whatever the response. A proxy that
+/// sends the same request again gets 409; the provider's own retry does not. Of two copies that arrive at
+/// the same time one is accepted. The mark is taken back when the delivery did not get to the handler after
+/// all, or got no response:
+///
+/// - a layer or an extractor of this crate further inside refused it, such as
+///   [`RequireProof`](super::RequireProof) by its [`Policy`](super::Policy);
+/// - the inner service failed with an error, or panicked;
+/// - behind a tagging layer, the sender left before [`RequireProof`](super::RequireProof) or an
+///   extractor ([`Proof`](super::Proof), [`SignatureVerdict`](super::SignatureVerdict)) let it through.
+///
+/// Otherwise a sender that leaves after the mark does not take it back: the handler may have done its
+/// work. Within axum's `Router` every service says that it is ready and waits later, so put layers that
+/// make requests wait, such as a concurrency limit, outside of a rejecting signature layer.
 ///
 /// It is bounded; when it is full the signature that was used longest ago is forgotten. It is per
 /// process: replicas do not know of each other. Clones share what they remember.
 #[derive(Clone)]
 pub struct ReplayGuard {
-    accepted: Cache<[u8; 32], Duration>,
+    accepted: Cache<[u8; 32], Accepted>,
+    marks: Arc<AtomicU64>,
+}
+
+/// When a signature was accepted, by our clock: moka's is not ours, see `answer_cache`.
+#[derive(Clone, Copy)]
+struct Accepted {
+    mark: u64,
+    at: Instant,
+    keep: Duration,
+}
+
+impl Accepted {
+    fn is_over(&self) -> bool {
+        self.keep <= self.at.elapsed()
+    }
 }
 
 impl ReplayGuard {
@@ -30,19 +68,124 @@ impl ReplayGuard {
                 .eviction_policy(EvictionPolicy::lru())
                 .expire_after(ByWindow)
                 .build(),
+            marks: Arc::default(),
         }
     }
 
-    /// Whether the signature is seen for the first time within the window; of several that ask at the
-    /// same time, one is told so.
-    pub(super) fn is_first(&self, signature: [u8; 32], window: Duration) -> bool {
-        // A request may be dated ahead by the window, and counts until the window after that.
-        let keep = window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST);
+    /// Whether a signature was accepted within the window.
+    pub(super) fn holds(&self, signature: &[u8; 32]) -> bool {
+        let accepted = self.accepted.get(signature);
+        accepted.is_some_and(|accepted| !accepted.is_over())
+    }
+
+    /// Accepts a signature, unless it was accepted within the window; of several attempts at the same
+    /// time, one gets the mark.
+    pub(super) fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Mark> {
+        let mark = self.marks.fetch_add(1, Ordering::Relaxed);
+        let accepted = Accepted {
+            mark,
+            at: Instant::now(),
+            // A request may be dated ahead by the window, and counts until the window after that.
+            keep: window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST),
+        };
         // `or_insert` looks and inserts in two steps, which would tell two at once that they are the first.
-        self.accepted
-            .entry(signature)
-            .or_insert_with(|| keep)
-            .is_fresh()
+        let entry = self.accepted.entry(signature);
+        let kept = entry.or_insert_with_if(|| accepted, Accepted::is_over);
+        (kept.value().mark == mark).then(|| Mark {
+            guard: self.clone(),
+            signature,
+            mark,
+            let_through: Arc::default(),
+            outer: None,
+        })
+    }
+}
+
+/// A mark that a request has set on its way in.
+#[derive(Clone)]
+pub(super) struct Mark {
+    guard: ReplayGuard,
+    signature: [u8; 32],
+    mark: u64,
+    /// Whether what stands inside of a tagging layer has let the request through.
+    let_through: Arc<AtomicBool>,
+    /// That of another signature layer, outside.
+    outer: Option<Box<Self>>,
+}
+
+impl Mark {
+    /// Lets the layers inside take it back.
+    pub(super) fn send_along(&self, extensions: &mut Extensions) {
+        let mut mark = self.clone();
+        mark.outer = extensions.remove::<Self>().map(Box::new);
+        extensions.insert(mark);
+    }
+
+    pub(super) fn take_back(&self) {
+        // Another request may have the signature by now, if this mark was taken back or is over.
+        let take_back = |entry: Option<Entry<_, Accepted>>| match entry {
+            Some(entry) if entry.value().mark == self.mark => Op::Remove,
+            _ => Op::Nop,
+        };
+        let entry = self.guard.accepted.entry(self.signature);
+        let _ = entry.and_compute_with(take_back);
+        if let Some(outer) = &self.outer {
+            outer.take_back();
+        }
+    }
+}
+
+/// The mark of a request that is with the inner service.
+pub(super) struct HandedOn {
+    mark: Mark,
+    tagging: bool,
+    answered: bool,
+}
+
+impl HandedOn {
+    pub(super) fn new(mark: Mark, tagging: bool) -> Self {
+        Self {
+            mark,
+            tagging,
+            answered: false,
+        }
+    }
+
+    /// There is a response, whichever.
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+
+    pub(super) fn failed(self) {
+        self.mark.take_back();
+    }
+}
+
+impl Drop for HandedOn {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let is_decided = !self.tagging || self.mark.let_through.load(Ordering::Relaxed);
+        if !is_decided || std::thread::panicking() {
+            self.mark.take_back();
+        }
+    }
+}
+
+/// A request with these extensions is refused before a handler sees it.
+pub(crate) fn refused(extensions: &Extensions) {
+    if let Some(mark) = extensions.get::<Mark>() {
+        mark.take_back();
+    }
+}
+
+/// A request with these extensions gets to the handler.
+pub(super) fn let_through(extensions: &Extensions) {
+    let mut mark = extensions.get::<Mark>();
+    while let Some(at) = mark {
+        at.let_through.store(true, Ordering::Relaxed);
+        mark = at.outer.as_deref();
     }
 }
 
@@ -68,14 +211,25 @@ struct ByWindow;
     clippy::disallowed_types,
     reason = "the type is part of moka's interface"
 )]
-impl Expiry<[u8; 32], Duration> for ByWindow {
+impl Expiry<[u8; 32], Accepted> for ByWindow {
     fn expire_after_create(
         &self,
         _: &[u8; 32],
-        keep: &Duration,
+        accepted: &Accepted,
         _: std::time::Instant,
     ) -> Option<Duration> {
-        Some(*keep)
+        Some(accepted.keep)
+    }
+
+    // The default keeps the time of the value before.
+    fn expire_after_update(
+        &self,
+        _: &[u8; 32],
+        accepted: &Accepted,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(accepted.keep)
     }
 }
 
@@ -86,14 +240,14 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Barrier,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::{Barrier, atomic::AtomicUsize};
+
+    use tokio::time::advance;
 
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(300);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn of_many_that_come_at_once_one_is_the_first() {
@@ -108,7 +262,7 @@ mod tests {
                         let mut signature = [7; 32];
                         signature[..2].copy_from_slice(&round.to_be_bytes());
                         start.wait();
-                        if guard.is_first(signature, WINDOW) {
+                        if guard.mark(signature, WINDOW).is_some() {
                             firsts.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -122,15 +276,61 @@ mod tests {
     fn a_full_guard_still_remembers_the_newest() {
         let guard = ReplayGuard::new(10);
         for number in 0..=255 {
-            assert!(guard.is_first([number; 32], WINDOW));
+            assert!(guard.mark([number; 32], WINDOW).is_some());
             guard.accepted.run_pending_tasks();
-            assert!(!guard.is_first([number; 32], WINDOW), "{number}");
+            assert!(guard.holds(&[number; 32]), "{number}");
+            assert!(guard.mark([number; 32], WINDOW).is_none(), "{number}");
         }
         assert!(guard.accepted.entry_count() <= 10);
     }
 
     #[test]
     fn the_longest_window_is_no_panic() {
-        assert!(ReplayGuard::new(0).is_first([1; 32], Duration::MAX));
+        assert!(ReplayGuard::new(0).mark([1; 32], Duration::MAX).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signature_is_remembered_for_two_windows_and_a_minute() {
+        let guard = ReplayGuard::default();
+        assert!(guard.mark([1; 32], WINDOW).is_some());
+        advance(2 * WINDOW + MARGIN - SECOND).await;
+        assert!(guard.holds(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
+        advance(SECOND).await;
+        assert!(!guard.holds(&[1; 32]));
+        // And as long once more.
+        assert!(guard.mark([1; 32], WINDOW).is_some());
+        advance(2 * WINDOW + MARGIN - SECOND).await;
+        assert!(guard.holds(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
+    }
+
+    #[test]
+    fn moka_keeps_a_signature_for_as_long() {
+        let guard = ReplayGuard::default();
+        let keep = |window| {
+            guard.mark([1; 32], window).unwrap().take_back();
+            let mark = guard.mark([1; 32], window).unwrap();
+            let accepted = guard.accepted.get(&[1; 32]).unwrap();
+            mark.take_back();
+            let now = Instant::now().into_std();
+            let created = ByWindow.expire_after_create(&[1; 32], &accepted, now);
+            let updated = ByWindow.expire_after_update(&[1; 32], &accepted, now, None);
+            assert_eq!(created, updated);
+            created
+        };
+        assert_eq!(keep(WINDOW), Some(2 * WINDOW + MARGIN));
+        assert_eq!(keep(SECOND), Some(2 * SECOND + MARGIN));
+    }
+
+    #[test]
+    fn a_mark_that_is_taken_back_leaves_that_of_another_request() {
+        let guard = ReplayGuard::default();
+        let first = guard.mark([1; 32], WINDOW).unwrap();
+        first.take_back();
+        assert!(!guard.holds(&[1; 32]));
+        let second = guard.mark([1; 32], WINDOW).unwrap();
+        first.take_back();
+        assert!(guard.holds(&[1; 32]));
+        second.take_back();
+        assert!(!guard.holds(&[1; 32]));
     }
 }

@@ -26,11 +26,15 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// A secret that is empty or blank, which anybody could sign with.
+    /// A secret that is empty or blank, which anybody could sign with. One that cannot be what the provider
+    /// gave, since it begins or ends with white space or has a line break in it: no webhook would fit.
     pub fn new(secret: impl Into<String>) -> Result<Self, UnusableSecret> {
         let secret = Zeroizing::new(secret.into());
-        if secret.trim().is_empty() {
+        if secret.chars().all(is_blank) {
             return Err(UnusableSecret::Empty);
+        }
+        if !is_bare(&secret) || secret.chars().any(char::is_control) {
+            return Err(UnusableSecret::NotBare);
         }
         Ok(Self::keyed(secret.as_bytes()))
     }
@@ -80,10 +84,10 @@ impl Token {
     /// white space around it.
     pub fn new(value: impl Into<String>) -> Result<Self, UnusableSecret> {
         let value = Zeroizing::new(value.into());
-        if value.trim().is_empty() {
+        if value.chars().all(is_blank) {
             return Err(UnusableSecret::Empty);
         }
-        if value.trim() != &**value || HeaderValue::from_str(&value).is_err() {
+        if !is_bare(&value) || HeaderValue::from_str(&value).is_err() {
             return Err(UnusableSecret::NotAHeader);
         }
         Ok(Self::hashed(value.as_bytes()))
@@ -111,11 +115,32 @@ pub enum UnusableSecret {
     /// It is empty, or nothing but white space.
     #[error("an empty secret proves nothing")]
     Empty,
+    /// It begins or ends with white space, or has a line break or another control character in it.
+    #[error(
+        "the secret has white space around it or a control character in it, such as the line break at \
+         the end of a file: hand in the secret alone, `text.trim()` for a file"
+    )]
+    NotBare,
     /// It cannot be the value of a header, so that no request could have it.
     #[error(
         "the token cannot be the value of a header: no control characters, no white space around it"
     )]
     NotAHeader,
+}
+
+/// Whether nothing stands around a text that does not show.
+fn is_bare(text: &str) -> bool {
+    !text.starts_with(is_blank) && !text.ends_with(is_blank)
+}
+
+/// White space, and what a file can begin or end with and nobody sees: a byte order mark, and characters
+/// without a width.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(
+            character,
+            '\0' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
 }
 
 /// The secrets, or tokens, that count for a request; each of them is tried.
@@ -181,7 +206,14 @@ mod tests {
 
     #[test]
     fn an_empty_or_blank_secret_or_token_is_refused() {
-        for text in ["", " ", "\t\r\n"] {
+        for text in [
+            "",
+            " ",
+            "\t\r\n",
+            "\u{feff}",
+            "\u{feff}\r\n",
+            "\u{a0}\u{3000}",
+        ] {
             assert_eq!(Secret::new(text).unwrap_err(), UnusableSecret::Empty);
             assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::Empty);
         }
@@ -189,10 +221,51 @@ mod tests {
 
     #[test]
     fn a_token_that_no_header_can_have_is_refused() {
-        for text in ["a\n", " a", "a ", "a\nb", "a\0", "a\u{7f}"] {
+        for text in [
+            "a\n",
+            " a",
+            "a ",
+            "a\nb",
+            "a\0",
+            "a\u{7f}",
+            "\u{feff}a",
+            "a\u{a0}",
+        ] {
             assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::NotAHeader);
         }
         assert!(Token::new("Bearer æøå").is_ok());
+    }
+
+    #[test]
+    fn a_secret_that_was_read_with_what_stands_around_it_is_refused_and_the_cure_is_named() {
+        const SECRET: &str = "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6Fh==";
+        for around in [
+            "\n", "\r\n", " ", "\t", "\u{a0}", "\u{2028}", "\u{feff}", "\u{200b}",
+        ] {
+            for text in [
+                format!("{SECRET}{around}"),
+                format!("{around}{SECRET}"),
+                format!("{around}{SECRET}{around}"),
+            ] {
+                assert_eq!(
+                    Secret::new(text.clone()).unwrap_err(),
+                    UnusableSecret::NotBare
+                );
+                let bare = text.trim_matches(is_blank);
+                assert!(Secret::new(bare).is_ok(), "{around:?}");
+            }
+        }
+        // Wrapped, as `base64` prints it.
+        for between in ["\n", "\r\n", "\0"] {
+            let text = format!("{}{between}{}", &SECRET[..40], &SECRET[40..]);
+            assert_eq!(Secret::new(text).unwrap_err(), UnusableSecret::NotBare);
+        }
+        assert!(Secret::new("of the registration, æøå").is_ok());
+        let message = UnusableSecret::NotBare.to_string();
+        assert!(
+            message.contains("line break") && message.contains("trim()"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body;
 use tower_service::Service;
@@ -16,9 +17,10 @@ use super::{
     HandOn, ProofKind, ResponseFuture, SameBody, SecretSource, SignatureRejection,
     SignatureRejectionKind, SignatureVerdict, Signed, body,
     layer::Settings,
+    replay::{HandedOn, Mark},
     webhook::{self, Claim, Target},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse};
+use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
 
 /// Calls the inner service only for deliveries that are signed, or marks those that are not. See the
 /// [module docs](super) for an example.
@@ -59,24 +61,38 @@ where
         let response = self.response.clone();
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
-            match settings.admit(&mut parts, body).await {
-                Ok(body) => {
-                    poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    inner.call(Request::from_parts(parts, body.into())).await
+            let (body, claimed) = match settings.check(&mut parts, body).await {
+                Ok(checked) => checked,
+                Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
+            };
+            poll_fn(|cx| inner.poll_ready(cx)).await?;
+            // Nothing is waited for between the mark and the call: a sender that leaves before the handler
+            // has seen the request leaves no mark.
+            let mark = match settings.accept(claimed, &mut parts) {
+                Ok(mark) => mark,
+                Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
+            };
+            let handed_on = mark.map(|mark| HandedOn::new(mark, settings.gate.is_tagging()));
+            let called = inner.call(Request::from_parts(parts, body.into())).await;
+            if let Some(handed_on) = handed_on {
+                match called {
+                    Ok(_) => handed_on.answered(),
+                    Err(_) => handed_on.failed(),
                 }
-                Err(rejection) => Ok(refuse(&response, &rejection, &parts.headers, parts.version)),
             }
+            called
         })
     }
 }
 
 impl<K: SecretSource> Settings<K> {
-    /// The body of a request that may go on, marked with its verdict.
-    async fn admit<B: Body>(
+    /// The body of a request that may go on, and what is signed of it, or nothing if its verdict is
+    /// there already.
+    async fn check<B: Body>(
         &self,
         parts: &mut Parts,
         body: B,
-    ) -> Result<bytes::Bytes, SignatureRejection> {
+    ) -> Result<(Bytes, Option<Claimed>), SignatureRejection> {
         // The signature covers the hash of the body, not the body: nobody can have a body buffered
         // without one.
         let claimed = self.check_headers(parts).await;
@@ -94,10 +110,46 @@ impl<K: SecretSource> Settings<K> {
                 return Err(rejection);
             }
         };
-        let checked = claimed.and_then(|claimed| self.check_body(&claimed, &hash));
-        let verdict = checked.map_or_else(SignatureVerdict::Invalid, SignatureVerdict::Valid);
+        match claimed.and_then(|claimed| self.check_body(claimed, &hash)) {
+            Ok(claimed) => Ok((bytes, Some(claimed))),
+            Err(rejection) => {
+                let verdict = SignatureVerdict::Invalid(rejection);
+                self.gate.act(verdict, &mut parts.extensions)?;
+                Ok((bytes, None))
+            }
+        }
+    }
+
+    /// Gives a request that is signed its verdict, and marks it for the guard.
+    fn accept(
+        &self,
+        claimed: Option<Claimed>,
+        parts: &mut Parts,
+    ) -> Result<Option<Mark>, SignatureRejection> {
+        let Some(Claimed {
+            signature, signed, ..
+        }) = claimed
+        else {
+            return Ok(None);
+        };
+        let mark = match &self.replay {
+            Some(guard) => match guard.mark(signature, self.window) {
+                Some(mark) => Some(mark),
+                // Another copy was faster, while this one waited for the inner service.
+                None => {
+                    let verdict = SignatureVerdict::Invalid(replay());
+                    self.gate.act(verdict, &mut parts.extensions)?;
+                    return Ok(None);
+                }
+            },
+            None => None,
+        };
+        let verdict = SignatureVerdict::Valid(signed);
         self.gate.act(verdict, &mut parts.extensions)?;
-        Ok(bytes)
+        if let Some(mark) = &mark {
+            mark.send_along(&mut parts.extensions);
+        }
+        Ok(mark)
     }
 
     async fn check_headers(&self, parts: &Parts) -> Result<Claimed, SignatureRejection> {
@@ -122,15 +174,18 @@ impl<K: SecretSource> Settings<K> {
         })
     }
 
-    fn check_body(&self, claimed: &Claimed, hash: &[u8; 32]) -> Result<Signed, SignatureRejection> {
+    fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, SignatureRejection> {
         webhook::check_hash(&claimed.hash, hash)?;
-        if let Some(guard) = &self.replay
-            && !guard.is_first(claimed.signature, self.window)
-        {
-            return Err(SignatureRejection::new(SignatureRejectionKind::Replay));
+        // At once: a replay does not have to wait for the inner service.
+        match &self.replay {
+            Some(guard) if guard.holds(&claimed.signature) => Err(replay()),
+            _ => Ok(claimed),
         }
-        Ok(claimed.signed.clone())
     }
+}
+
+fn replay() -> SignatureRejection {
+    SignatureRejection::new(SignatureRejectionKind::Replay)
 }
 
 /// What is still to be checked of a request whose headers are signed.

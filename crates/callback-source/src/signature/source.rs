@@ -15,7 +15,8 @@ use super::{Secret, SecretUnavailable, Secrets, Token};
 ///
 /// - a [`Secret`] or [`Token`], or [`Secrets`] of several: all are tried, whatever the id;
 /// - a `HashMap` by id;
-/// - a closure that gives a future of them, best within [`CachedSecrets`].
+/// - a closure that gives a future of them, best within [`CachedSecrets`], which bounds what the ids of
+///   callers can take.
 ///
 /// No secrets for an id refuse the request; an error is answered with 503, since it may be a genuine one.
 ///
@@ -96,11 +97,16 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 /// Remembers for a while what a [`SecretSource`] said.
 ///
 /// One look-up at a time for each id; all who wait for it share what comes of it. Failures are not
-/// remembered, and that there is no secret for an id is for at most ten seconds. At most 10,000 ids
-/// are remembered, those asked for most.
+/// remembered, and that there is no secret for an id is for at most ten seconds.
+///
+/// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, room for
+/// some 15,000, of which those asked for most stay; 1 MiB for ids that have none. An id of more than
+/// 1,024 bytes is not looked up: there are no secrets for it.
 pub struct CachedSecrets<S, T = Secret> {
     source: S,
-    remembered: Cache<String, Loaded<T>>,
+    known: Cache<String, Loaded<T>>,
+    /// When there was no secret for an id.
+    unknown: Cache<String, Instant>,
     ttl: Duration,
 }
 
@@ -130,21 +136,24 @@ where
         let ttl = ttl.min(A_DAY);
         Self {
             source,
-            remembered: Cache::builder()
-                .max_capacity(IDS_REMEMBERED)
+            known: Cache::builder()
+                .max_capacity(MOST_KNOWN)
+                .weigher(|id: &String, loaded: &Loaded<T>| {
+                    weight(id).saturating_add(weight_of_secrets(loaded.secrets.len()))
+                })
                 .time_to_live(ttl)
+                .build(),
+            unknown: Cache::builder()
+                .max_capacity(MOST_UNKNOWN)
+                .weigher(|id: &String, _: &Instant| weight(id))
+                .time_to_live(ttl.min(UNKNOWN_REMEMBERED))
                 .build(),
             ttl,
         }
     }
 
     fn is_fresh(&self, loaded: &Loaded<T>) -> bool {
-        let ttl = if loaded.secrets.is_empty() {
-            self.ttl.min(UNKNOWN_REMEMBERED)
-        } else {
-            self.ttl
-        };
-        loaded.at.elapsed() < ttl
+        loaded.at.elapsed() < self.ttl
     }
 }
 
@@ -156,7 +165,10 @@ where
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
         // The layers never ask for an empty id.
         let key = id.unwrap_or_default();
-        if let Some(loaded) = self.remembered.get(key).await {
+        if LONGEST_ID < key.len() {
+            return Ok(Secrets::default());
+        }
+        if let Some(loaded) = self.known.get(key).await {
             if self.is_fresh(&loaded) {
                 return Ok(loaded.secrets);
             }
@@ -169,19 +181,49 @@ where
                     moka::ops::compute::Op::Nop
                 })
             };
-            let entry = self.remembered.entry_by_ref(key);
+            let entry = self.known.entry_by_ref(key);
             let _ = entry.and_compute_with(forget).await;
         }
+        if let Some(at) = self.unknown.get(key).await
+            && at.elapsed() < self.ttl.min(UNKNOWN_REMEMBERED)
+        {
+            return Ok(Secrets::default());
+        }
+        // Errors are shared by those who wait, and not remembered.
         let load = async {
-            let secrets = self.source.secrets(id).await?;
+            let secrets = self.source.secrets(id).await.map_err(Missing::Failed)?;
             let at = Instant::now();
+            if secrets.is_empty() {
+                self.unknown.insert(key.to_owned(), at).await;
+                return Err(Missing::Unknown);
+            }
             Ok(Loaded { secrets, at })
         };
-        let loaded = self.remembered.try_get_with_by_ref(key, load).await;
-        loaded
-            .map(|loaded| loaded.secrets)
-            .map_err(|error: std::sync::Arc<SecretUnavailable>| (*error).clone())
+        match self.known.try_get_with_by_ref(key, load).await {
+            Ok(loaded) => Ok(loaded.secrets),
+            Err(missing) => match &*missing {
+                Missing::Unknown => Ok(Secrets::default()),
+                Missing::Failed(error) => Err(error.clone()),
+            },
+        }
     }
+}
+
+/// Why nothing was loaded.
+enum Missing {
+    Unknown,
+    Failed(SecretUnavailable),
+}
+
+/// What an entry with this id takes, about.
+fn weight(id: &str) -> u32 {
+    let length = u32::try_from(id.len()).unwrap_or(u32::MAX);
+    length.saturating_add(OF_AN_ENTRY)
+}
+
+fn weight_of_secrets(count: usize) -> u32 {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    count.saturating_mul(OF_A_SECRET)
 }
 
 impl<S, T> fmt::Debug for CachedSecrets<S, T> {
@@ -192,7 +234,19 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
     }
 }
 
-const IDS_REMEMBERED: u64 = 10_000;
+/// In bytes.
+const MOST_KNOWN: u64 = 16 * 1024 * 1024;
+const MOST_UNKNOWN: u64 = 1024 * 1024;
+
+/// In bytes; a path, say, with an order in it.
+const LONGEST_ID: usize = 1024;
+
+/// In bytes, moka's own part included.
+const OF_AN_ENTRY: u32 = 512;
+
+/// In bytes.
+const OF_A_SECRET: u32 = 512;
+
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A registration that was just made must not be refused for long.
@@ -287,6 +341,79 @@ mod tests {
         assert_eq!(cached.secrets(Some("a")).await.unwrap().len(), 1);
         assert!(cached.secrets(Some("b")).await.unwrap().is_empty());
         assert!(cached.secrets(None).await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_of_more_than_1024_bytes_is_unknown_without_a_look_up() {
+        let (cached, calls) = counted(|_| Ok(secrets()));
+        let longest = "x".repeat(LONGEST_ID);
+        assert_eq!(cached.secrets(Some(&longest)).await.unwrap().len(), 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        for length in [LONGEST_ID + 1, 60_000] {
+            let id = "x".repeat(length);
+            assert!(cached.secrets(Some(&id)).await.unwrap().is_empty());
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn made_up_ids_of_any_length_take_two_megabytes_at_most_and_forget_no_known_one() {
+        let (cached, _) = counted(|id| match id {
+            Some(id) if id.starts_with("known") => Ok(secrets()),
+            Some(id) if id.starts_with("failing") => Err("no such table"),
+            _ => Ok(Secrets::default()),
+        });
+        for number in 0..100 {
+            let id = format!("known {number}");
+            for _ in 0..10 {
+                assert_eq!(cached.secrets(Some(&id)).await.unwrap().len(), 1);
+            }
+        }
+        let filler = "x".repeat(LONGEST_ID);
+        for number in 0..4_000 {
+            let id = &format!("{number} {filler}")[..LONGEST_ID];
+            assert!(cached.secrets(Some(id)).await.unwrap().is_empty());
+            let id = format!("failing {number} {}", &filler[..900]);
+            cached.secrets(Some(&id)).await.unwrap_err();
+        }
+        cached.known.run_pending_tasks().await;
+        cached.unknown.run_pending_tasks().await;
+        assert_eq!(cached.known.entry_count(), 100);
+        assert!(cached.unknown.weighted_size() <= MOST_UNKNOWN);
+        assert!(cached.unknown.entry_count() <= 700);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_bounded_in_bytes() {
+        let (cached, _) = counted(|_| {
+            Ok([secrets()[0].clone(), secrets()[0].clone()]
+                .into_iter()
+                .collect())
+        });
+        for number in 0..12_000 {
+            let id = format!("{number:0>900}");
+            cached.secrets(Some(&id)).await.unwrap();
+        }
+        cached.known.run_pending_tasks().await;
+        assert!(cached.known.weighted_size() <= MOST_KNOWN);
+        assert!(cached.known.entry_count() <= MOST_KNOWN / (900 + 3 * 512));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_is_withdrawn_counts_no_longer_than_its_time() {
+        let (cached, calls) = {
+            let gone = std::sync::atomic::AtomicBool::new(false);
+            counted(move |_| match gone.swap(true, Ordering::Relaxed) {
+                false => Ok(secrets()),
+                true => Ok(Secrets::default()),
+            })
+        };
+        assert_eq!(cached.secrets(Some("a")).await.unwrap().len(), 1);
+        advance(TTL).await;
+        for _ in 0..2 {
+            assert!(cached.secrets(Some("a")).await.unwrap().is_empty());
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(start_paused = true)]

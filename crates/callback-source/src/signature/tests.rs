@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -15,11 +15,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, advance};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{
+    Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn, util::BoxCloneService,
+};
 
 use super::{
     SignatureRejectionKind::{
@@ -464,6 +467,363 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(later), retry).await.is_ok());
 }
 
+/// A service as a server drives it: found ready first, and kept while the response is made.
+async fn served<S>(service: &mut S, request: Request<Full<Bytes>>) -> S::Future
+where
+    S: Service<Request<Full<Bytes>>, Error: std::fmt::Debug>,
+{
+    service.ready().await.unwrap().call(request)
+}
+
+/// With a guard, in both modes; a tagging layer has a policy inside, which makes the refusal.
+type Guarded<S> = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, S>;
+
+fn guarded<S>(guard: &ReplayGuard, inner: S) -> [Guarded<S::Error>; 2]
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    let tagging = VerifySignatureLayer::tagging(secret("a")).clock(date);
+    let joined = RequireProofLayer::new(Policy::SignatureOnly).layer(inner.clone());
+    [
+        BoxCloneService::new(
+            rejecting(secret("a"))
+                .replay_guard(guard.clone())
+                .layer(inner),
+        ),
+        BoxCloneService::new(tagging.replay_guard(guard.clone()).layer(joined)),
+    ]
+}
+
+async fn status_of<S>(service: &mut S, request: Request<Full<Bytes>>) -> StatusCode
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error: std::fmt::Debug>,
+{
+    served(service, request).await.await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_sender_that_leaves_before_the_handler_is_called_may_send_the_same_again() {
+    for mode in [0, 1] {
+        let guard = ReplayGuard::default();
+        let limited = ConcurrencyLimit::new(service_fn(echo::<Full<Bytes>>), 1);
+        let mut service = guarded(&guard, limited.clone())[mode].clone();
+
+        let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
+        let mut busy = limited.clone();
+        ServiceExt::<Request<Full<Bytes>>>::ready(&mut busy)
+            .await
+            .unwrap();
+        assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+        drop(waiting);
+        drop(busy);
+
+        let again = status_of(&mut service, delivery("a", "{}")).await;
+        assert_eq!(again, StatusCode::OK, "{mode}");
+        let replay = status_of(&mut service, delivery("a", "{}")).await;
+        assert_eq!(replay, StatusCode::CONFLICT, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_through() {
+    /// Says that it is ready and waits later, as every service within axum's `Router` does.
+    #[derive(Clone)]
+    struct Later<S>(ConcurrencyLimit<S>);
+
+    impl<S> Service<Request<Full<Bytes>>> for Later<S>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+            Box::pin(self.0.clone().oneshot(request))
+        }
+    }
+
+    let working = service_fn(async |_: Request<Full<Bytes>>| -> Answer {
+        tokio::task::yield_now().await;
+        Ok(Response::new(Full::default()))
+    });
+    let joined = RequireProofLayer::new(Policy::SignatureOnly).layer(working);
+    let limited = ConcurrencyLimit::new(joined, 1);
+    let layer = VerifySignatureLayer::tagging(secret("a")).clock(date);
+    let layer = layer.replay_guard(ReplayGuard::default());
+    let mut service = layer.layer(Later(limited.clone()));
+
+    let mut busy = limited.clone();
+    ServiceExt::<Request<Full<Bytes>>>::ready(&mut busy)
+        .await
+        .unwrap();
+    let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
+    assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+    drop((waiting, busy));
+    // The next one gets to the handler, and leaves then.
+    let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
+    assert!(working.as_mut().now_or_never().is_none(), "it works");
+    drop(working);
+    let replay = status_of(&mut service, delivery("a", "{}")).await;
+    assert_eq!(replay, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn of_two_copies_that_wait_for_the_handler_one_is_accepted() {
+    for mode in [0, 1] {
+        let limited = ConcurrencyLimit::new(service_fn(echo::<Full<Bytes>>), 1);
+        let mut service = guarded(&ReplayGuard::default(), limited.clone())[mode].clone();
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            waiting.push(Box::pin(served(&mut service, delivery("a", "{}")).await));
+        }
+        let mut busy = limited.clone();
+        ServiceExt::<Request<Full<Bytes>>>::ready(&mut busy)
+            .await
+            .unwrap();
+        for waiting in &mut waiting {
+            assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+        }
+        // The first one to wait leaves, and takes nothing from the others.
+        drop(waiting.remove(0));
+        drop(busy);
+        let mut statuses = Vec::new();
+        for waiting in waiting {
+            statuses.push(waiting.await.unwrap().status());
+        }
+        assert_eq!(statuses, [StatusCode::OK, StatusCode::CONFLICT], "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_waited_too_long_is_tagged_as_a_replay() {
+    let limited = ConcurrencyLimit::new(service_fn(echo::<Full<Bytes>>), 1);
+    let layer = VerifySignatureLayer::tagging(secret("a"))
+        .clock(date)
+        .replay_guard(ReplayGuard::default());
+    let mut service = layer.layer(limited.clone());
+    let first = served(&mut service, delivery("a", "{}")).await;
+    let mut second = Box::pin(served(&mut service, delivery("a", "{}")).await);
+    let mut busy = limited.clone();
+    ServiceExt::<Request<Full<Bytes>>>::ready(&mut busy)
+        .await
+        .unwrap();
+    assert!(second.as_mut().now_or_never().is_none(), "it waits");
+    drop(busy);
+    for (response, expected) in [
+        (second.await.unwrap(), None),
+        (first.await.unwrap(), Some(Replay)),
+    ] {
+        let verdict = response.extensions().get::<SignatureVerdict>().unwrap();
+        let kind = verdict.rejection().map(SignatureRejection::kind);
+        assert_eq!(kind, expected);
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_handler_answers_the_delivery_was_accepted() {
+    for status in [200, 404, 500, 503] {
+        let inner = service_fn(move |_: Request<Full<Bytes>>| async move {
+            let mut response = Response::new(Full::<Bytes>::default());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            Ok::<_, Infallible>(response)
+        });
+        for mode in [0, 1] {
+            let mut service = guarded(&ReplayGuard::default(), inner)[mode].clone();
+            let first = status_of(&mut service, delivery("a", "{}")).await;
+            assert_eq!(first, status);
+            let replay = status_of(&mut service, delivery("a", "{}")).await;
+            assert_eq!(replay, StatusCode::CONFLICT, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_leaves_while_the_handler_works_has_delivered() {
+    for mode in [0, 1] {
+        let inner =
+            service_fn(async |_: Request<Full<Bytes>>| -> Answer { std::future::pending().await });
+        let mut service = guarded(&ReplayGuard::default(), inner)[mode].clone();
+        let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
+        assert!(working.as_mut().now_or_never().is_none(), "it works");
+        drop(working);
+        let replay = status_of(&mut service, delivery("a", "{}")).await;
+        assert_eq!(replay, StatusCode::CONFLICT, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_or_a_panic_of_the_inner_service_is_no_acceptance() {
+    let fails = Arc::new(AtomicUsize::new(0));
+    let times = Arc::clone(&fails);
+    let inner = service_fn(move |_: Request<Full<Bytes>>| {
+        let time = times.fetch_add(1, Ordering::Relaxed);
+        async move {
+            match time {
+                0 => Err("overloaded"),
+                1 => panic!("the handler panics"),
+                _ => Ok(Response::new(Full::<Bytes>::default())),
+            }
+        }
+    });
+    for mode in [0, 1] {
+        fails.store(0, Ordering::Relaxed);
+        let mut service = guarded(&ReplayGuard::default(), inner.clone())[mode].clone();
+        let failed = served(&mut service, delivery("a", "{}")).await.await;
+        assert_eq!(failed.err(), Some("overloaded"));
+        let called = served(&mut service, delivery("a", "{}")).await;
+        assert!(tokio::spawn(called).await.unwrap_err().is_panic());
+        let again = status_of(&mut service, delivery("a", "{}")).await;
+        assert_eq!(again, StatusCode::OK);
+        let replay = status_of(&mut service, delivery("a", "{}")).await;
+        assert_eq!(replay, StatusCode::CONFLICT);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_before_the_call_leaves_no_mark() {
+    /// Panics when it is asked for the second time.
+    #[derive(Clone)]
+    struct Panics(Arc<AtomicUsize>);
+
+    impl Service<Request<Full<Bytes>>> for Panics {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Answer>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "it panics");
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Full::default())))
+        }
+    }
+
+    let mut service = guarded(&ReplayGuard::default(), Panics(Arc::default()))[0].clone();
+    let called = served(&mut service, delivery("a", "{}")).await;
+    assert!(tokio::spawn(called).await.unwrap_err().is_panic());
+    let again = status_of(&mut service, delivery("a", "{}")).await;
+    assert_eq!(again, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
+    type Boxed = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+
+    let list = |peers: &[&str]| {
+        let peers = peers.iter().map(|peer| peer.parse::<IpAddr>().unwrap());
+        AllowList::fixed(peers.collect::<Vec<_>>())
+    };
+    let (unknown, known) = (list(&[]), list(&["192.0.2.1"]));
+    let handler = || service_fn(echo::<Full<Bytes>>);
+    let guard = ReplayGuard::default;
+    let tagging = |guard: &ReplayGuard| {
+        let layer = VerifySignatureLayer::tagging(secret("a")).clock(date);
+        layer.replay_guard(guard.clone())
+    };
+    let signed = |guard: &ReplayGuard| rejecting(secret("a")).replay_guard(guard.clone());
+    let joined = |guard: &ReplayGuard, policy, list: &AllowList| -> [Boxed; 2] {
+        let source = VerifySourceLayer::tagging(list.clone(), SocketPeer);
+        let inner = RequireProofLayer::new(policy).layer(handler());
+        [
+            Boxed::new(source.layer(tagging(guard).layer(inner.clone()))),
+            Boxed::new(source.layer(signed(guard).layer(inner))),
+        ]
+    };
+    let conflict = StatusCode::CONFLICT;
+    let mut cases: Vec<(StatusCode, &str, Boxed, Boxed, StatusCode)> = Vec::new();
+    for mode in [0, 1] {
+        for policy in [Policy::Both, Policy::SourceOnly] {
+            for (status, peer, list) in [
+                (StatusCode::FORBIDDEN, "192.0.2.2", &known),
+                (StatusCode::SERVICE_UNAVAILABLE, "192.0.2.1", &unknown),
+            ] {
+                let guard = guard();
+                let [refusing, admitting] =
+                    [list, &known].map(|list| joined(&guard, policy, list)[mode].clone());
+                // `SourceOnly` does not look at the verdict of a tagging layer.
+                let replay = match (mode, policy) {
+                    (0, Policy::SourceOnly) => StatusCode::OK,
+                    _ => conflict,
+                };
+                cases.push((status, peer, refusing, admitting, replay));
+            }
+        }
+        // A policy whose layer is missing.
+        let guard = guard();
+        let inner = RequireProofLayer::new(Policy::Both).layer(handler());
+        let refusing = [
+            Boxed::new(tagging(&guard).layer(inner.clone())),
+            Boxed::new(signed(&guard).layer(inner)),
+        ];
+        let admitting = joined(&guard, Policy::Both, &known);
+        cases.push((
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "192.0.2.1",
+            refusing[mode].clone(),
+            admitting[mode].clone(),
+            conflict,
+        ));
+        // The other way round: the source layer stands inside.
+        let guard = ReplayGuard::default();
+        let [refusing, admitting] = [&unknown, &known].map(|list| {
+            let inner = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(handler());
+            match mode {
+                0 => {
+                    let joined = RequireProofLayer::new(Policy::Both).layer(handler());
+                    let inner = VerifySourceLayer::rejecting(list.clone(), SocketPeer);
+                    Boxed::new(tagging(&guard).layer(inner.layer(joined)))
+                }
+                _ => Boxed::new(signed(&guard).layer(inner)),
+            }
+        });
+        let unsure = StatusCode::SERVICE_UNAVAILABLE;
+        cases.push((unsure, "192.0.2.1", refusing, admitting, conflict));
+    }
+    // Another signature layer, or one of tokens, inside.
+    let guard = guard();
+    let [refusing, admitting] = ["b", "a"].map(|key| {
+        let inside = rejecting(secret(key)).replay_guard(ReplayGuard::default());
+        Boxed::new(signed(&guard).layer(inside.layer(handler())))
+    });
+    let wrong = StatusCode::UNAUTHORIZED;
+    cases.push((wrong, "192.0.2.1", refusing, admitting, conflict));
+    let guard = ReplayGuard::default();
+    let tokens = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
+    let refusing = Boxed::new(signed(&guard).layer(tokens.layer(handler())));
+    let admitting = Boxed::new(signed(&guard).layer(handler()));
+    cases.push((wrong, "192.0.2.1", refusing, admitting, conflict));
+
+    for (number, case) in cases.into_iter().enumerate() {
+        let (status, peer, mut refusing, mut admitting, expected) = case;
+        let from = |peer: &str| {
+            let mut request = delivery("a", "{}");
+            let peer = SocketAddr::new(peer.parse().unwrap(), 4711);
+            request.extensions_mut().insert(peer);
+            request
+        };
+        for _ in 0..2 {
+            let refused = status_of(&mut refusing, from(peer)).await;
+            assert_eq!(refused, status, "{number}");
+        }
+        let admitted = status_of(&mut admitting, from("192.0.2.1")).await;
+        assert_eq!(admitted, StatusCode::OK, "{number}");
+        let replay = status_of(&mut admitting, from("192.0.2.1")).await;
+        assert_eq!(replay, expected, "{number}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_guard_the_same_request_may_come_twice() {
     let layer = rejecting(secret("a"));
@@ -503,6 +863,82 @@ async fn the_secret_is_that_of_the_registration() {
         let found = outcome(rejecting(keys()), request).await;
         assert_eq!(found.err(), expected, "{ids:?} {key}");
     }
+}
+
+/// What a source is asked for, of requests with these values of `webhook-id`.
+async fn asked_for(ids: &[&[u8]]) -> Option<String> {
+    let asked = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&asked);
+    let source = move |id: Option<String>| {
+        *told.lock().unwrap() = Some(id);
+        async { Ok::<_, Infallible>(Secrets::from(secret("a"))) }
+    };
+    let mut request = delivery("a", "{}");
+    for id in ids {
+        let id = HeaderValue::from_bytes(id).unwrap();
+        request.headers_mut().append("webhook-id", id);
+    }
+    outcome(rejecting(source), request).await.unwrap();
+    let id = asked.lock().unwrap().take();
+    id.expect("it was asked")
+}
+
+#[tokio::test]
+async fn a_webhook_id_is_one_of_at_most_128_bytes_that_is_there_once() {
+    let longest = "x".repeat(128);
+    for id in ["x", "683c3fbe-6bd8-44e0-b9ef-a8b1a4aa0b0c", &longest] {
+        assert_eq!(asked_for(&[id.as_bytes()]).await.as_deref(), Some(id));
+    }
+    for ids in [
+        &[][..],
+        &[b"".as_slice()],
+        &[b"x", b"x"],
+        &[b"", b"x"],
+        &["bl\u{e5}".as_bytes()],
+        &["x".repeat(129).as_bytes()],
+        &["x".repeat(60_000).as_bytes()],
+    ] {
+        assert_eq!(asked_for(ids).await, None, "{}", ids.len());
+    }
+}
+
+#[tokio::test]
+async fn an_empty_id_is_none_and_has_no_secret() {
+    let keys = HashMap::from([(String::new(), Secrets::from(secret("a")))]);
+    let mut request = delivery("a", "{}");
+    request
+        .headers_mut()
+        .insert("webhook-id", HeaderValue::from_static(""));
+    let found = outcome(rejecting(keys.clone()), request).await;
+    assert_eq!(found, Err(UnknownKey));
+    let selected = rejecting(keys).select_by(|_| Some(String::new()));
+    let found = outcome(selected, delivery("a", "{}")).await;
+    assert_eq!(found, Err(UnknownKey));
+
+    let tokens = HashMap::from([(String::new(), Secrets::from(Token::new("a").unwrap()))]);
+    let layer = VerifyTokenLayer::rejecting(tokens).select_by(|_| Some(String::new()));
+    let found = token_outcome(layer, with_tokens(&["a"])).await;
+    assert_eq!(found, Some(UnknownKey));
+}
+
+#[tokio::test]
+async fn a_path_of_any_length_is_no_hindrance_where_one_token_is_for_all() {
+    let mut request = with_tokens(&["a"]);
+    *request.uri_mut() = format!("/{}", "x".repeat(60_000)).parse().unwrap();
+    let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
+    assert_eq!(token_outcome(one, request.clone()).await, None);
+
+    // With tokens by path it is a path without one, and told the same.
+    let looked_up = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&looked_up);
+    let source = move |_: Option<String>| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, Infallible>(Secrets::from(Token::new("a").unwrap())) }
+    };
+    let cached = CachedSecrets::new(source, 60 * SECOND);
+    let by_path = VerifyTokenLayer::rejecting(cached);
+    assert_eq!(token_outcome(by_path, request).await, Some(UnknownKey));
+    assert_eq!(looked_up.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -856,6 +1292,29 @@ mod with_axum {
             *delivery.headers_mut() = webhook::sign(&secret("a"), &url, b"{}", date()).unwrap();
             let response = app.clone().oneshot(request(delivery)).await.unwrap();
             assert_eq!(response.status(), status, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_extractor_refuses_may_come_again() {
+        let unknown = || VerifySourceLayer::tagging(AllowList::fixed([]), SocketPeer);
+        let by_allowed = async |_: crate::Allowed| "shipped";
+        for (refusing, admitting) in [
+            (post(handler), post(handler)),
+            (post(by_allowed), post(by_allowed)),
+        ] {
+            let guard = ReplayGuard::default();
+            let signed = || rejecting(secret("a")).replay_guard(guard.clone());
+            let hooks = |handler| Router::new().route("/hooks", handler).layer(signed());
+            let mut apps = [
+                (hooks(refusing).layer(unknown()), 503),
+                (hooks(admitting.clone()).layer(source()), 200),
+                (hooks(admitting).layer(source()), 409),
+            ];
+            for (app, status) in &mut apps {
+                let response = app.oneshot(request(delivery("a", "{}"))).await.unwrap();
+                assert_eq!(response.status(), *status);
+            }
         }
     }
 

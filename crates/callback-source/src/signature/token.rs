@@ -20,7 +20,7 @@ use super::{
     gate::Gate,
     webhook::{one, request_uri},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse};
+use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
 
 /// Wraps services in [`VerifyToken`].
 ///
@@ -195,7 +195,7 @@ where
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
                     inner.call(Request::from_parts(parts, body)).await
                 }
-                Err(rejection) => Ok(refuse(&response, &rejection, &parts.headers, parts.version)),
+                Err(rejection) => Ok(refuse_parts(&response, &rejection, &parts)),
             }
         })
     }

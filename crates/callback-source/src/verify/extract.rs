@@ -17,10 +17,16 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
     type Rejection = NotVerified;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
-        match <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await? {
-            Verdict::Allow(allowed) => Ok(allowed),
-            Verdict::Reject(rejection) => Err(NotVerified::Rejected(rejection)),
-        }
+        let verdict = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await;
+        let refusal = match verdict {
+            Ok(Verdict::Allow(allowed)) => return Ok(allowed),
+            Ok(Verdict::Reject(rejection)) => NotVerified::Rejected(rejection),
+            Err(no_layer) => no_layer,
+        };
+        // The handler is not called, so a replay guard must not take the callback for accepted.
+        #[cfg(feature = "signature")]
+        crate::signature::refused(&parts.extensions);
+        Err(refusal)
     }
 }
 
@@ -29,11 +35,11 @@ impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
-        Ok(
-            <Self as FromRequestParts<S>>::from_request_parts(parts, state)
-                .await
-                .ok(),
-        )
+        let verdict = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await;
+        Ok(match verdict {
+            Ok(Verdict::Allow(allowed)) => Some(allowed),
+            Ok(Verdict::Reject(_)) | Err(_) => None,
+        })
     }
 }
 

@@ -17,8 +17,10 @@
 //!    [appears twice](RejectionKind::Duplicate). It is never the leftmost entry, and never the proxy.
 //!
 //! An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
-//! `[2001:db8::1]:443`, `2001:db8::1`. Names are not resolved; zones, octal or shortened quads, empty
-//! elements, and unspecified, multicast and broadcast addresses are no addresses of clients.
+//! `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`).
+//! Names are not resolved; zones, octal or shortened quads, empty elements, and unspecified, multicast and
+//! broadcast addresses are no addresses of clients. The entry `unix:` of a list is a hop only
+//! [on request](TrustedProxies::with_unix_sockets), and never a client.
 //!
 //! # Deployment caveat
 //!
@@ -37,11 +39,14 @@ use ipnet::IpNet;
 use super::{PeerIp, UnixPeer};
 use crate::{Rejection, RejectionKind, TooWide, networks::Networks};
 
-/// The proxies whose word counts.
+/// Proxies whose forwarding headers are trusted.
 ///
 /// Cloning is one reference count.
 #[derive(Clone, Debug)]
-pub struct TrustedProxies(Arc<Networks>);
+pub struct TrustedProxies {
+    networks: Arc<Networks>,
+    unix_sockets: bool,
+}
 
 impl TrustedProxies {
     /// Trusts these networks; an address is a network of one.
@@ -52,13 +57,49 @@ impl TrustedProxies {
     /// themselves.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
         let networks: Vec<_> = networks.into_iter().collect();
-        Networks::new(&networks).map(|networks| Self(Arc::new(networks)))
+        Networks::new(&networks).map(|networks| Self {
+            networks: Arc::new(networks),
+            unix_sockets: false,
+        })
     }
 
     /// Trusts no address: where the only proxy is the one at a [Unix socket](super::UnixPeer).
     #[must_use]
     pub fn none() -> Self {
-        Self(Arc::default())
+        Self {
+            networks: Arc::default(),
+            unix_sockets: false,
+        }
+    }
+
+    /// Trusts the entry `unix:` of a list as well, and goes on to the entry on its left.
+    ///
+    /// nginx writes it into `X-Forwarded-For`, and into `Forwarded` if it is told to, for a client that
+    /// came over a Unix socket: the proxy in front of nginx on the same machine. It counts as any other
+    /// trusted hop, only while everything to its right is trusted. It is never the client, and nothing
+    /// in a header that holds one address. Without this it is refused as malformed.
+    ///
+    /// Whoever may write to that socket says what stands to the left of the entry. Put it into a directory
+    /// that only the outer proxy's user can enter.
+    ///
+    /// ```
+    /// use callback_source::verify::{ForwardedPeer, SocketPeer, TrustedProxies};
+    /// use http::HeaderMap;
+    /// use std::net::IpAddr;
+    ///
+    /// let nginx: IpAddr = "10.0.0.7".parse()?;
+    /// let proxies = TrustedProxies::new([nginx.into()])?.with_unix_sockets();
+    /// let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+    ///
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1, unix:".parse()?);
+    /// assert_eq!(peer.client(nginx, &headers), Ok("192.0.2.1".parse::<IpAddr>()?));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_unix_sockets(mut self) -> Self {
+        self.unix_sockets = true;
+        self
     }
 
     /// Whether an address is one of a trusted proxy.
@@ -68,7 +109,7 @@ impl TrustedProxies {
     }
 
     fn holds(&self, canonical: IpAddr) -> bool {
-        self.0.find(canonical).is_some()
+        self.networks.find(canonical).is_some()
     }
 }
 
@@ -158,7 +199,7 @@ impl<P> ForwardedPeer<P> {
     }
 
     /// Like [`client`](Self::client), and tells each hop on the way, nearest first, with whether it is
-    /// trusted; the first is the peer itself.
+    /// trusted; the first is the peer itself. A hop at a Unix socket has no address and is not told.
     ///
     /// # Errors
     ///
@@ -190,12 +231,16 @@ impl<P> ForwardedPeer<P> {
             trusted
         };
         match &self.source {
-            ForwardedSource::XForwardedFor => {
-                walk_list(headers.get_all(&X_FORWARDED_FOR), PlainEntries, is_trusted)
-            }
+            ForwardedSource::XForwardedFor => walk_list(
+                headers.get_all(&X_FORWARDED_FOR),
+                PlainEntries,
+                self.proxies.unix_sockets,
+                is_trusted,
+            ),
             ForwardedSource::Forwarded => walk_list(
                 headers.get_all(header::FORWARDED),
                 ForwardedEntries,
+                self.proxies.unix_sockets,
                 is_trusted,
             ),
             ForwardedSource::Single(name) => single(headers.get_all(name), is_trusted),
@@ -240,11 +285,15 @@ impl PeerIp for ForwardedPeer<UnixPeer> {
 trait Entries {
     /// Takes the last entry off a line: what stands before it, and its address.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>);
+
+    /// Whether an entry is a hop at a Unix socket.
+    fn is_unix_socket(&self, entry: &[u8]) -> bool;
 }
 
 fn walk_list<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue, IntoIter: DoubleEndedIterator>,
     entries: impl Entries,
+    unix_sockets: bool,
     mut is_trusted: impl FnMut(IpAddr) -> bool,
 ) -> Result<IpAddr, RejectionKind> {
     let mut walked = 0;
@@ -256,9 +305,15 @@ fn walk_list<'a>(
             }
             walked += 1;
             let (before, address) = entries.last(line);
-            let address = address.ok_or(RejectionKind::ForwardedMalformed)?;
-            if !is_trusted(address) {
-                return Ok(address);
+            match address {
+                Some(address) if is_trusted(address) => {}
+                Some(address) => return Ok(address),
+                None => {
+                    let entry = before.map_or(line, |before| &line[before.len() + 1..]);
+                    if !unix_sockets || !entries.is_unix_socket(entry) {
+                        return Err(RejectionKind::ForwardedMalformed);
+                    }
+                }
             }
             rest = before;
         }
@@ -295,6 +350,10 @@ impl Entries for PlainEntries {
             None => (None, address(trim(line))),
         }
     }
+
+    fn is_unix_socket(&self, entry: &[u8]) -> bool {
+        trim(entry) == UNIX_SOCKET
+    }
 }
 
 /// `Forwarded`: elements between commas outside of quotes, of pairs between semicolons.
@@ -305,10 +364,14 @@ impl Entries for ForwardedEntries {
     // behind it.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
         match rfind_unquoted(line, b',') {
-            Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..])),
-            Ok(None) => (None, for_node(line)),
+            Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..], node)),
+            Ok(None) => (None, for_node(line, node)),
             Err(Unbalanced) => (None, None),
         }
+    }
+
+    fn is_unix_socket(&self, entry: &[u8]) -> bool {
+        for_node(entry, |node| (node == UNIX_SOCKET).then_some(())).is_some()
     }
 }
 
@@ -335,8 +398,8 @@ fn rfind_unquoted(text: &[u8], wanted: u8) -> Result<Option<usize>, Unbalanced> 
     if quoted { Err(Unbalanced) } else { Ok(None) }
 }
 
-/// The address of the one `for` of an element (RFC 7239 section 4).
-fn for_node(element: &[u8]) -> Option<IpAddr> {
+/// The node of the one `for` of an element (RFC 7239 section 4).
+fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut found = None;
     let mut rest = Some(element);
     while let Some(pairs) = rest {
@@ -367,7 +430,7 @@ fn for_node(element: &[u8]) -> Option<IpAddr> {
             } else {
                 value
             };
-            if found.replace(address(node)?).is_some() {
+            if found.replace(read(node)?).is_some() {
                 return None;
             }
         }
@@ -395,6 +458,23 @@ fn is_token(text: &[u8]) -> bool {
     let is_token_char =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_token_char)
+}
+
+/// An address, with or without a port, which may be obfuscated (RFC 7239 section 6).
+fn node(text: &[u8]) -> Option<IpAddr> {
+    // No address has this byte in it, and the name of an obfuscated node begins with it.
+    let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
+        let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let is_longer = MOST_PORT_DIGITS < digits.count();
+        return address(text).filter(|_| !is_longer);
+    };
+    let (name, port) = text.split_at(underscore);
+    let name = name.strip_suffix(b":")?;
+    let is_port_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let is_port = 1 < port.len() && port.iter().all(is_port_byte);
+    // A port of its own before it is one too many, and an IPv6 address stands in brackets.
+    let is_name = !name.contains(&b':') || (name.starts_with(b"[") && name.ends_with(b"]"));
+    (is_port && is_name).then(|| address(name))?
 }
 
 /// An address, with or without a port.
@@ -472,10 +552,16 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// What nginx writes for a client at a Unix socket.
+const UNIX_SOCKET: &[u8] = b"unix:";
+
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Entries that are present do not count, entries that are walked over do.
 const MOST_HOPS: usize = 32;
+
+/// RFC 7239 section 6.
+const MOST_PORT_DIGITS: usize = 5;
 
 /// `255.255.255.255`
 const LONGEST_QUAD: usize = 15;

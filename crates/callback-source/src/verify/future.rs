@@ -127,12 +127,7 @@ where
                             admitted: Some(Box::new(Admitted { request, inner })),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(refuse(
-                                &judge.response,
-                                &rejection,
-                                request.headers(),
-                                request.version(),
-                            )),
+                            response: Some(refuse(&judge.response, &rejection, &request)),
                         },
                     };
                     state.set(next);

@@ -4,8 +4,10 @@
 //! ([`rejecting`](VerifySourceLayer::rejecting)) or lets it through with a mark
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
-//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed,
-//!    underscore spellings too, so that nobody can send a tag.
+//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so
+//!    that nobody can send a tag. A byte that is not a letter or digit counts as `-`, since some upstreams
+//!    fold them all: `x.callback.source` is removed too. Trailers of the request are part of the body, which
+//!    the layer does not touch: the proxy in front of such an upstream must drop them.
 //! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
@@ -18,8 +20,9 @@
 //!    [`Verdict`](crate::Verdict) is in the extensions.
 //!
 //! Every request is judged, whatever its method, and also on a connection that was used before. The
-//! body is not read; readiness and errors are those of the inner service. A refusal over
-//! HTTP/1 that leaves a body unread says `Connection: close`.
+//! body is not read; readiness and errors are those of the inner service, and a refused request keeps no
+//! place of a concurrency limit inside. A refusal over HTTP/1 that leaves a body unread says
+//! `Connection: close`.
 //!
 //! # Deployment caveat
 //!

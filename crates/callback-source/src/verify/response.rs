@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::Rejection;
 
@@ -41,14 +41,46 @@ where
     }
 }
 
-/// The response to a refused request with these headers.
-pub(crate) fn refuse<B, E>(
+/// The response to a refused request.
+pub(crate) fn refuse<Q, B, E>(
     response: &impl RejectionResponse<B, E>,
     rejection: &E,
+    request: &Request<Q>,
+) -> Response<B> {
+    refused(
+        response.response(rejection),
+        request.headers(),
+        request.extensions(),
+        request.version(),
+    )
+}
+
+/// As [`refuse`], for a request that was taken apart.
+#[cfg(feature = "signature")]
+pub(crate) fn refuse_parts<B, E>(
+    response: &impl RejectionResponse<B, E>,
+    rejection: &E,
+    parts: &http::request::Parts,
+) -> Response<B> {
+    refused(
+        response.response(rejection),
+        &parts.headers,
+        &parts.extensions,
+        parts.version,
+    )
+}
+
+fn refused<B>(
+    mut response: Response<B>,
     headers: &HeaderMap,
+    extensions: &Extensions,
     version: Version,
 ) -> Response<B> {
-    let mut response = response.response(rejection);
+    // A signature layer outside may have marked it as accepted.
+    #[cfg(feature = "signature")]
+    crate::signature::refused(extensions);
+    #[cfg(not(feature = "signature"))]
+    let _ = extensions;
     // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
     // a genuine callback into it, and cannot send that again.
     if leaves_a_body(headers, version) {
@@ -118,8 +150,10 @@ mod tests {
             let pair = sent
                 .clone()
                 .map(|(name, value)| (name, HeaderValue::from_static(value)));
-            let headers = HeaderMap::from_iter(pair);
-            let response = refuse(&|_: &()| Response::new(()), &(), &headers, version);
+            let mut request = Request::new(());
+            *request.headers_mut() = HeaderMap::from_iter(pair);
+            *request.version_mut() = version;
+            let response = refuse(&|_: &()| Response::new(()), &(), &request);
             let close = response.headers().get(header::CONNECTION);
             assert_eq!(close.is_some(), ends, "{sent:?} {version:?}");
         }

@@ -14,8 +14,9 @@ use crate::{AllowList, Allowed, HostName, Rejection, Verdict, observe};
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
 ///
-/// The inner service must be [`Clone`], since a request may have to wait for its verdict; the clone it
-/// waits with is made ready when it has one.
+/// The inner service must be [`Clone`]: a request may have to wait for its verdict, and a clone that
+/// is not ready yet waits with it. After a refusal a clone replaces the service that was found ready,
+/// so that a refused request keeps no place of a concurrency limit.
 #[derive(Clone, Debug)]
 pub struct VerifySource<S, P, R = PlainText> {
     pub(super) inner: S,
@@ -65,12 +66,11 @@ where
         };
         match act(&self.allow, self.mode, verdict, &mut request, now) {
             Ok(()) => ResponseFuture::inner(self.inner.call(request)),
-            Err(rejection) => ResponseFuture::rejected(refuse(
-                &self.response,
-                &rejection,
-                request.headers(),
-                request.version(),
-            )),
+            Err(rejection) => {
+                // As above: the place is given back.
+                self.inner = self.inner.clone();
+                ResponseFuture::rejected(refuse(&self.response, &rejection, &request))
+            }
         }
     }
 }

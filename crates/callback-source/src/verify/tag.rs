@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
-/// Removes tags that the client sent, in every spelling that an upstream may take for one: some
-/// servers fold `_` into `-`.
+/// Removes tags that the client sent, in every spelling that an upstream may take for one: servers fold `_`
+/// into `-`, and CGI, PHP and lighttpd every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
     // One at a time, since next to no request has one.
     while let Some(forged) = headers.keys().find(|name| is_tag(name.as_str())).cloned() {
@@ -51,7 +51,13 @@ fn is_tag(name: &str) -> bool {
         name.len() == tag.as_str().len()
             && name
                 .bytes()
-                .map(|byte| if byte == b'_' { b'-' } else { byte })
+                .map(|byte| {
+                    if byte.is_ascii_alphanumeric() {
+                        byte
+                    } else {
+                        b'-'
+                    }
+                })
                 .eq(tag.as_str().bytes())
     })
 }
@@ -73,6 +79,7 @@ mod tests {
         for (line, stays) in [
             ("x-callback-source", false),
             ("close,\tX_Callback-Reason , te", false),
+            ("x.callback~source", false),
             ("keep-alive", true),
         ] {
             let mut headers = HeaderMap::new();
@@ -82,6 +89,36 @@ mod tests {
             assert_eq!(headers.contains_key(header::CONNECTION), stays, "{line}");
             assert_eq!(headers["x-callback-source"], "reject");
         }
+    }
+
+    #[test]
+    fn no_byte_that_an_upstream_may_fold_keeps_a_tag() {
+        let separators = "!#$%&'*+-.^_`|~";
+        for tag in &TAGS {
+            for separator in separators.chars() {
+                for other in separators.chars() {
+                    let mut pieces = tag.as_str().splitn(3, '-');
+                    let [a, b, c] = [(); 3].map(|()| pieces.next().unwrap());
+                    for (name, is_tag) in [
+                        (format!("{a}{separator}{b}{other}{c}"), true),
+                        (format!("{a}{separator}{b}{other}{c}").to_uppercase(), true),
+                        (format!("{a}{separator}{other}{b}{c}"), false),
+                        (format!("{a}{separator}{b}{other}{c}{separator}"), false),
+                        (format!("{separator}{a}{separator}{b}{other}{c}"), false),
+                    ] {
+                        let mut headers = HeaderMap::new();
+                        let name: HeaderName = name.parse().unwrap();
+                        headers.append(&name, HeaderValue::from_static("allow"));
+                        headers.append(&name, HeaderValue::from_static("allow"));
+                        scrub(&mut headers);
+                        assert_eq!(headers.is_empty(), is_tag, "{name}");
+                    }
+                }
+            }
+        }
+        let all = (0..=u8::MAX).filter(|byte| HeaderName::from_bytes(&[*byte]).is_ok());
+        let others = all.filter(|byte| !byte.is_ascii_alphanumeric());
+        assert_eq!(String::from_utf8(others.collect()).unwrap(), separators);
     }
 
     #[test]

@@ -414,7 +414,7 @@ fn forwarded_is_walked_from_the_right() {
             (
                 "IPv4 with an obfuscated port",
                 &["for=\"192.0.2.1:_port\""],
-                Err(Malformed),
+                Ok(A),
             ),
             ("IPv4 in quotes", &["for=\"192.0.2.1\""], Ok(A)),
             ("space in quotes", &["for=\" 192.0.2.1\""], Err(Malformed)),
@@ -508,6 +508,194 @@ fn forwarded_is_walked_from_the_right() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_obfuscated_port_is_a_port() {
+    let long = format!("for=\"192.0.2.1:_{}\"", "x".repeat(200));
+    check(
+        &forwarded(),
+        &[
+            ("IPv4", &["for=\"192.0.2.1:_gazonk\""], Ok(A)),
+            ("every byte of it", &["for=\"192.0.2.1:_aZ09._-\""], Ok(A)),
+            ("a long one", &[&long], Ok(A)),
+            ("IPv6", &["for=\"[2001:db8::7]:_p\""], Ok("2001:db8::7")),
+            (
+                "a trusted hop",
+                &["for=192.0.2.1, for=\"10.0.0.8:_p\""],
+                Ok(A),
+            ),
+            (
+                "with other pairs",
+                &["proto=http;for=\"192.0.2.1:_p\";by=_x"],
+                Ok(A),
+            ),
+            ("without quotes", &["for=192.0.2.1:_p"], Err(Malformed)),
+            (
+                "nothing behind the byte",
+                &["for=\"192.0.2.1:_\""],
+                Err(Malformed),
+            ),
+            ("without its byte", &["for=\"192.0.2.1:p\""], Err(Malformed)),
+            ("another byte", &["for=\"192.0.2.1:_p+\""], Err(Malformed)),
+            ("another colon", &["for=\"192.0.2.1:_p:1\""], Err(Malformed)),
+            ("a comma in it", &["for=\"192.0.2.1:_p,q\""], Err(Malformed)),
+            ("an escape", &["for=\"192.0.2.1:\\_p\""], Err(Malformed)),
+            ("two ports", &["for=\"192.0.2.1:80:_p\""], Err(Malformed)),
+            (
+                "two ports of IPv6",
+                &["for=\"[2001:db8::7]:80:_p\""],
+                Err(Malformed),
+            ),
+            (
+                "IPv6 without brackets",
+                &["for=\"2001:db8::7:_p\""],
+                Err(Malformed),
+            ),
+            ("no colon", &["for=\"192.0.2.1_p\""], Err(Malformed)),
+            ("no address", &["for=\":_p\""], Err(Malformed)),
+            ("unknown", &["for=\"unknown:_p\""], Err(Malformed)),
+            ("hidden", &["for=\"_hidden:_p\""], Err(Malformed)),
+            ("no client", &["for=\"0.0.0.0:_p\""], Err(Malformed)),
+        ],
+    );
+    check(
+        &forwarded(),
+        &[
+            ("five digits", &["for=\"192.0.2.1:00443\""], Ok(A)),
+            ("six digits", &["for=\"192.0.2.1:000443\""], Err(Malformed)),
+            (
+                "six digits of IPv6",
+                &["for=\"[2001:db8::7]:000443\""],
+                Err(Malformed),
+            ),
+            ("no port", &["for=\"192.0.2.1:65536\""], Err(Malformed)),
+            ("an empty port", &["for=\"192.0.2.1:\""], Err(Malformed)),
+        ],
+    );
+    // Only the standard of `Forwarded` has them.
+    check(
+        &xff(),
+        &[("in a plain list", &["192.0.2.1:_p"], Err(Malformed))],
+    );
+}
+
+#[test]
+fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
+    let trusting = || proxies().with_unix_sockets();
+    let plain = ForwardedPeer::x_forwarded_for(SocketPeer, trusting());
+    check(
+        &plain,
+        &[
+            ("the last hop", &["192.0.2.1, unix:"], Ok(A)),
+            ("several lines", &["192.0.2.1", " unix:\t"], Ok(A)),
+            (
+                "among others",
+                &["192.0.2.1, 10.0.0.8, unix:, 10.0.0.9"],
+                Ok(A),
+            ),
+            ("twice", &["192.0.2.1,unix:,unix:"], Ok(A)),
+            (
+                "what stands further left does not matter",
+                &["192.0.2.1, unix:, 198.51.100.66, unix:"],
+                Ok(X),
+            ),
+            (
+                "right of it everything must be trusted",
+                &["192.0.2.1, unix:, 198.51.100.66"],
+                Ok(X),
+            ),
+            ("never the client", &["unix:"], Err(AllTrusted)),
+            (
+                "nor in front of hops",
+                &["unix:, 10.0.0.8"],
+                Err(AllTrusted),
+            ),
+            ("with a path", &["192.0.2.1, unix:/run/a"], Err(Malformed)),
+            ("without its colon", &["192.0.2.1, unix"], Err(Malformed)),
+            ("in capitals", &["192.0.2.1, Unix:"], Err(Malformed)),
+            ("with a port", &["192.0.2.1, unix::80"], Err(Malformed)),
+            ("in quotes", &["192.0.2.1, \"unix:\""], Err(Malformed)),
+            (
+                "something else",
+                &["192.0.2.1, unix:, unknown"],
+                Err(Malformed),
+            ),
+            ("nothing at all", &["192.0.2.1, unix:,"], Err(Malformed)),
+        ],
+    );
+    let many = format!("192.0.2.1{}", ", unix:".repeat(32));
+    check(
+        &plain,
+        &[
+            (
+                "32 entries",
+                &[&many["192.0.2.1, ".len()..]],
+                Err(AllTrusted),
+            ),
+            ("33 entries", &[&many], Err(TooManyHops)),
+        ],
+    );
+    check(
+        &ForwardedPeer::forwarded(SocketPeer, trusting()),
+        &[
+            ("the last hop", &["for=192.0.2.1, for=\"unix:\""], Ok(A)),
+            (
+                "with other pairs",
+                &["for=192.0.2.1, proto=http;FOR=\"unix:\";by=_x"],
+                Ok(A),
+            ),
+            (
+                "without quotes",
+                &["for=192.0.2.1, for=unix:"],
+                Err(Malformed),
+            ),
+            (
+                "`for` twice",
+                &["for=192.0.2.1, for=\"unix:\";for=\"unix:\""],
+                Err(Malformed),
+            ),
+            (
+                "with an address beside it",
+                &["for=192.0.2.1, for=\"unix:\";for=10.0.0.8"],
+                Err(Malformed),
+            ),
+            ("an open quote", &["\", for=\"unix:\""], Err(Malformed)),
+            (
+                "another name",
+                &["for=192.0.2.1, by=\"unix:\""],
+                Err(Malformed),
+            ),
+            ("never the client", &["for=\"unix:\""], Err(AllTrusted)),
+        ],
+    );
+    let name = HeaderName::from_static("x-real-ip");
+    check(
+        &ForwardedPeer::header(SocketPeer, trusting(), name),
+        &[("a header with one address", &["unix:"], Err(Malformed))],
+    );
+    for source in [xff(), forwarded(), real_ip()] {
+        for line in ["unix:", "192.0.2.1, unix:", "for=192.0.2.1, for=\"unix:\""] {
+            let client = from_p(&source, &[line.as_bytes()]);
+            assert_eq!(client, Err(Malformed), "{line}: not trusted");
+        }
+    }
+}
+
+#[test]
+fn trusting_unix_sockets_trusts_no_peer_and_no_address() {
+    let trusting = TrustedProxies::none().with_unix_sockets();
+    for peer in [P, P6, "127.0.0.1", "::1", "0.0.0.0"] {
+        assert!(!trusting.contains(ip(peer)), "{peer}");
+    }
+    let list = headers([("x-forwarded-for", b"192.0.2.1, unix:".as_slice())]);
+    let plain = ForwardedPeer::x_forwarded_for(SocketPeer, trusting.clone());
+    assert_eq!(plain.client(ip(P), &list), Ok(ip(P)));
+
+    let behind = ForwardedPeer::x_forwarded_for(UnixPeer, trusting);
+    let mut hops = Vec::new();
+    let client = behind.walk_behind_socket(&list, |hop, trusted| hops.push((hop, trusted)));
+    assert_eq!((client, hops), (Ok(ip(A)), vec![(ip(A), false)]));
 }
 
 #[test]
