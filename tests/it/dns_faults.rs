@@ -163,6 +163,35 @@ async fn a_denial_holds_for_as_long_as_its_soa_says() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn a_denial_at_the_end_of_a_chain_holds_no_longer_than_the_chain() -> io::Result<()> {
+    for follow in [true, false] {
+        for (negative, cname, expected) in [
+            (Some(30), 7, Some(7)),
+            (Some(5), 7, Some(5)),
+            (None, 7, Some(7)),
+            // As long as a denial without a TTL.
+            (None, 3600, Some(60)),
+        ] {
+            let dns = DnsServer::start().await?;
+            dns.set_negative_ttl(negative);
+            dns.set_cname(HOST, 3600, "alias.example");
+            dns.set_cname("alias.example", cname, "end.example");
+            dns.set("end.example", 60, &[V6]);
+            dns.follow_cnames(follow);
+            let question = Question {
+                host: host_name(HOST),
+                family: Family::V4,
+            };
+            let denied = within(resolver(&dns).resolve(question)).await;
+            let denied = denied.map_err(|error| (error.kind(), error.negative_ttl()));
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(denied, Err((ResolveErrorKind::NoData, expected)));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_truncated_answer_is_fetched_over_tcp() -> io::Result<()> {
     is_an_answer(Fault::TruncateUdp).await
 }
