@@ -352,6 +352,65 @@ async fn an_answer_of_special_addresses_only_is_a_failure() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<()> {
+    let public = IpAddr::from([51, 105, 122, 55]);
+    let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
+    for made_up in [
+        "64:ff9b::3369:7a37",
+        // Of an address that was in an answer before.
+        "64:ff9b::92d:11c7",
+        "64:ff9b:1::3369:7a37",
+    ] {
+        let made_up: IpAddr = made_up.parse().map_err(io::Error::other)?;
+        let log = Log::capture();
+        let dns = DnsServer::start().await?;
+        dns.set(HOST, 60, &[public, made_up]);
+        let list = strict(&dns);
+        within(list.ready()).await;
+
+        let health = list.health();
+        assert_eq!(health[0].families[0].state, State::Answered);
+        assert_eq!(health[0].families[1].state, State::Denied);
+        assert!(health[0].families[1].dropped.is_empty());
+        assert!(list.verdict(public).is_allowed());
+        refused(&list, made_up, RejectionKind::NotListed);
+        refused(&list, V6, RejectionKind::NotListed);
+        assert!(log.lines("WARN", &[]).is_empty());
+
+        // Beside a record that is real it is left out without a word.
+        dns.set(HOST, 60, &[public, native, made_up]);
+        let list = strict(&dns);
+        within(list.ready()).await;
+        let health = list.health();
+        assert_eq!(health[0].families[1].state, State::Answered);
+        assert!(health[0].families[1].dropped.is_empty());
+        assert!(list.verdict(native).is_allowed());
+        refused(&list, made_up, RejectionKind::NotListed);
+
+        // Where all special-purpose addresses are taken, it is none the more.
+        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        within(list.ready()).await;
+        refused(&list, made_up, RejectionKind::NotListed);
+    }
+    Ok(())
+}
+
+/// That a DNS64 makes records up says that it got an answer for A, which this list did not.
+#[tokio::test]
+async fn made_up_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    let made_up = "64:ff9b::3369:7a37".parse().map_err(io::Error::other)?;
+    dns.set(HOST, 60, &[made_up]);
+    dns.set_fault((HOST, RecordType::A), Fault::Rcode(ResponseCode::ServFail));
+    let list = strict(&dns);
+    within(list.tried()).await;
+    refused(&list, V6, RejectionKind::Unresolved);
+    refused(&list, made_up, RejectionKind::Unresolved);
+    assert!(!list.is_ready());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_mapped_private_address_in_an_aaaa_record_is_dropped() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();

@@ -21,7 +21,7 @@
 //! 6. **Given up.** A question that failed for the whole stale window while another host answered no
 //!    longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
-//!    many addresses, is a failure.
+//!    many addresses, is a failure. Addresses that a DNS64 made up count as no record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,7 @@ use crate::{
     ResolveErrorKind, TooWide, Verdict,
     index::{Index, Row, Span},
     networks::Networks,
-    special::is_special,
+    special::{is_made_up_from_ipv4, is_special},
     verdict::Source,
 };
 
@@ -370,11 +370,14 @@ impl AllowSet {
         notices: &mut Vec<Notice>,
     ) -> Result<Answer, ResolveError> {
         let answer = outcome?;
-        if answer.addresses().is_empty() {
-            return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(answer.ttl()));
-        }
         if answer.addresses().len() > self.rules.max_addresses {
             return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
+        }
+        let ttl = answer.ttl();
+        let recorded = answer.addresses().iter().copied();
+        let answer = Answer::new(recorded.filter(|ip| !is_made_up_from_ipv4(*ip)), ttl);
+        if answer.addresses().is_empty() {
+            return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(ttl));
         }
         if self.rules.insecure_allow_special_addresses {
             return Ok(answer);
