@@ -391,7 +391,7 @@ pub(crate) struct CommonArgs {
         value_name = "IP[:PORT]",
         env = "CALLBACK_SOURCE_DNS_SERVER", hide_env_values = true,
         value_delimiter = ',',
-        value_parser = dns_server,
+        value_parser = callback_source::parse_dns_server,
         help_heading = SUPPLY
     )]
     pub(crate) dns_server: Vec<SocketAddr>,
@@ -484,22 +484,6 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
         .map_err(|_| "give a network such as `212.93.32.0/19`, or an address")
 }
 
-fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {
-    let server: SocketAddr = text
-        .parse()
-        .or_else(|_| {
-            text.parse::<IpAddr>()
-                .map(|ip| SocketAddr::new(ip, DNS_PORT))
-        })
-        .map_err(
-            |_| "give an address such as `192.0.2.53`, `192.0.2.53:5353` or `[2001:db8::53]:53`",
-        )?;
-    match server.port() {
-        0 => Err("there is no port 0"),
-        _ => Ok(server),
-    }
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; give a duration such as `90s`, `10m` or `24h`"))
@@ -538,8 +522,6 @@ fn time(text: &str) -> Result<SystemTime, &'static str> {
             |_| "give a time such as `Thu, 30 Mar 2023 08:38:32 GMT` or `2023-03-30T08:38:32Z`",
         )
 }
-
-const DNS_PORT: u16 = 53;
 
 const WHO: &str = "Who may call";
 const PROXY: &str = "Behind a proxy";
