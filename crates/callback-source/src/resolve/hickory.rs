@@ -162,7 +162,7 @@ struct System {
     /// A question came to no answer since the last look.
     suspect: AtomicBool,
     look: Mutex<Look>,
-    /// What the last look found, or why it found nothing.
+    /// Result of the last look.
     found: std::sync::Mutex<Option<Result<SystemConf, io::ErrorKind>>>,
 }
 
@@ -351,7 +351,7 @@ impl Servers {
 enum Source {
     /// In the form of resolv.conf(5).
     File(PathBuf),
-    /// What the system offers in place of a file.
+    /// The system's own interface, in place of a file.
     #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
     System,
 }

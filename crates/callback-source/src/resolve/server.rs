@@ -117,7 +117,10 @@ impl Server {
                         NetError::Dns(_) if self.learned().spelled(query.name()) => waiting.clear(),
                         _ => {}
                     }
-                    past.first.get_or_insert(Trouble::Failed);
+                    past.first.get_or_insert(match error {
+                        NetError::QueryCaseMismatch => Trouble::Respelled,
+                        _ => Trouble::Failed,
+                    });
                     self.forget(form);
                     // Of a server that is silent over UDP it says nothing that there is no TCP.
                     if form != Form::Tcp || matches!(error, NetError::Dns(_) | NetError::Proto(_)) {
@@ -186,7 +189,7 @@ impl Server {
         let needed = match past.first {
             Some(Trouble::Truncated) => false,
             Some(Trouble::Denied) => answered,
-            Some(Trouble::Failed) | None => true,
+            Some(Trouble::Respelled | Trouble::Failed) | None => true,
         };
         if form == Form::Full {
             learned.first_until = None;
@@ -223,10 +226,10 @@ impl Server {
     }
 }
 
-/// What a question is made of.
+/// The optional parts of a question.
 ///
-/// Spelling in random case makes an answer hard to forge, so it is not given up over UDP, unless two
-/// answers to two such questions agree.
+/// Random letter case makes an answer hard to forge. Over UDP, lower case is used only where two answers
+/// to two questions agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Over UDP, with EDNS, in random case.
@@ -274,7 +277,7 @@ impl Form {
         matches!(self, Self::Tcp | Self::Pair)
     }
 
-    /// How long it may be silent before the next form is tried as well.
+    /// Silence after which the next form is tried as well.
     fn patience(self) -> Duration {
         match self {
             // After two that were lost: the third is on its way.
@@ -326,10 +329,10 @@ impl Learned {
     }
 }
 
-/// What came of the forms that were tried before.
+/// Outcome of the forms that were tried before.
 #[derive(Clone, Copy, Default)]
 struct Past {
-    /// What was wrong over UDP in random case; `None`: silence.
+    /// Trouble over UDP in random case; `None` stands for silence.
     first: Option<Trouble>,
     /// Whether TCP was tried.
     tcp: bool,
@@ -339,6 +342,7 @@ struct Past {
 enum Trouble {
     Truncated,
     Denied,
+    Respelled,
     Failed,
 }
 
@@ -349,8 +353,11 @@ impl Past {
             (Some(Trouble::Denied), _) => {
                 "the DNS server knows names in lower case only, and denies any other spelling"
             }
+            (Some(Trouble::Respelled), _) => {
+                "the DNS server changes the case of letters in a question, so it is asked over TCP"
+            }
             (None, Form::Tcp) => "the DNS server is silent over UDP, and answers over TCP",
-            _ => "the DNS server answers only in lower case and without EDNS",
+            _ => "the DNS server fails with EDNS and letters in random case, and answers without",
         }
     }
 }
@@ -363,7 +370,7 @@ pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     }
 }
 
-/// Whether the server says that there is nothing.
+/// Tests for NXDOMAIN and "no such record".
 pub(super) fn is_denial(error: &NetError) -> bool {
     let kind = kind_of(error);
     kind == ResolveErrorKind::NxDomain || kind == ResolveErrorKind::NoData
@@ -383,8 +390,8 @@ async fn over_udp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// A connection for each question: one that is kept would at some time be dead without a word, and
-/// cost a question its time limit.
+/// Opens a connection for each question: one that is kept can die unnoticed, and then costs a question
+/// its time limit.
 async fn over_tcp(
     server: SocketAddr,
     request: DnsRequest,
@@ -406,7 +413,7 @@ async fn over_tcp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// What hickory leaves to its pool, and the question, which it does not look at over TCP.
+/// Checks what hickory leaves to its pool, and the question, which it ignores over TCP.
 fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
     let code = response.response_code;
     let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
@@ -431,7 +438,7 @@ fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
     }
 }
 
-/// Who forges an answer to a question in lower case has to guess twice.
+/// Joins two answers to a question in lower case: a forger has to guess both.
 fn agreed(
     one: Result<Message, NetError>,
     other: Result<Message, NetError>,
@@ -460,14 +467,14 @@ const MOST_SENT_FULL: u8 = 3;
 /// Packets of one question in other forms.
 const MOST_SENT: u8 = 2;
 
-/// How long the form that a server needs is tried first.
+/// Time for which the form that a server needs is tried first.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// How long one answer shows that a server knows a name in any spelling.
+/// Time for which an answer shows that a server knows a name in any spelling.
 const SPELLED: Duration = Duration::from_secs(3600);
 const MOST_SPELLED: usize = 256;
 
-/// How long a denial waits for the answer of the host's other family.
+/// Time for which a denial waits for the answer of the host's other family.
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

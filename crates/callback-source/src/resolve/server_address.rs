@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_address_with_a_word() {
+    fn refuses_what_is_not_an_address_and_says_why() {
         use DnsServerError::{NoZone, NotAnAddress, PortZero, UnknownZone};
         for (text, expected) in [
             ("", NotAnAddress),

@@ -10,7 +10,7 @@ use std::{
 
 use super::server_address;
 
-/// What of a system's configuration matters to a resolver that asks for absolute names.
+/// The part of a system's configuration that matters to a resolver of absolute names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SystemConf {
     /// In order, each once.
@@ -25,7 +25,7 @@ pub(super) struct SystemConf {
 }
 
 impl SystemConf {
-    /// What a text in the form of resolv.conf(5) says. A text without a server stands for the one on this
+    /// Reads a text in the form of resolv.conf(5). A text without a server stands for the one on this
     /// machine.
     ///
     /// `zone_index` gives the number of a network interface by its name.

@@ -146,7 +146,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53"],
     ),
     sample(
-        "a sort list, and keywords that nobody knows",
+        "a sort list, and unknown keywords",
         b"sortlist 130.155.160.0/255.255.240.0 130.155.0.0\nsortlist x/y\nbogus 192.0.2.9\nnameservers 192.0.2.9\n\
           Nameserver 192.0.2.9\nname server 192.0.2.9\nnameserver 192.0.2.1\n",
         &["192.0.2.1:53"],
