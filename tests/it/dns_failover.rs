@@ -295,6 +295,34 @@ async fn a_name_is_asked_for_by_each_family_on_its_own() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether packets go to the right link cannot be seen on the loopback interface.
+#[tokio::test]
+async fn a_server_keeps_its_zone() -> io::Result<()> {
+    let dns = DnsServer::bind("[::1]:0".parse().map_err(io::Error::other)?).await?;
+    dns.set(HOST, 60, &[ONE]);
+    let server = format!("[::1%1]:{}", dns.addr().port());
+    let addr = callback_source::parse_dns_server(&server).map_err(io::Error::other)?;
+    let resolver = HickoryResolver::from_servers([addr]).map_err(io::Error::other)?;
+    assert!(format!("{resolver:?}").contains(&server), "{resolver:?}");
+    let answer = within(resolver.resolve(a(HOST))).await;
+    assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_unspecified_address_stands_for_this_machine() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    for ip in ["0.0.0.0", "::ffff:0.0.0.0", "::ffff:127.0.0.1"] {
+        let ip: IpAddr = ip.parse().map_err(io::Error::other)?;
+        let servers = [(ip, dns.addr().port()).into()];
+        let resolver = HickoryResolver::from_servers(servers).map_err(io::Error::other)?;
+        let answer = within(resolver.resolve(a(HOST))).await;
+        assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE], "{ip}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_resolver_without_a_server_is_a_mistake() {
     assert!(HickoryResolver::from_servers([]).is_err());

@@ -163,6 +163,35 @@ async fn a_denial_holds_for_as_long_as_its_soa_says() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn a_denial_at_the_end_of_a_chain_holds_no_longer_than_the_chain() -> io::Result<()> {
+    for follow in [true, false] {
+        for (negative, cname, expected) in [
+            (Some(30), 7, Some(7)),
+            (Some(5), 7, Some(5)),
+            (None, 7, Some(7)),
+            // As long as a denial without a TTL.
+            (None, 3600, Some(60)),
+        ] {
+            let dns = DnsServer::start().await?;
+            dns.set_negative_ttl(negative);
+            dns.set_cname(HOST, 3600, "alias.example");
+            dns.set_cname("alias.example", cname, "end.example");
+            dns.set("end.example", 60, &[V6]);
+            dns.follow_cnames(follow);
+            let question = Question {
+                host: host_name(HOST),
+                family: Family::V4,
+            };
+            let denied = within(resolver(&dns).resolve(question)).await;
+            let denied = denied.map_err(|error| (error.kind(), error.negative_ttl()));
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(denied, Err((ResolveErrorKind::NoData, expected)));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_truncated_answer_is_fetched_over_tcp() -> io::Result<()> {
     is_an_answer(Fault::TruncateUdp).await
 }
@@ -318,6 +347,65 @@ async fn an_answer_of_special_addresses_only_is_a_failure() -> io::Result<()> {
     for special in SPECIAL.map(IpAddr::from) {
         refused(&list, special, RejectionKind::Unresolved);
     }
+    assert!(!list.is_ready());
+    Ok(())
+}
+
+#[tokio::test]
+async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<()> {
+    let public = IpAddr::from([51, 105, 122, 55]);
+    let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
+    for made_up in [
+        "64:ff9b::3369:7a37",
+        // Of an address that was in an answer before.
+        "64:ff9b::92d:11c7",
+        "64:ff9b:1::3369:7a37",
+    ] {
+        let made_up: IpAddr = made_up.parse().map_err(io::Error::other)?;
+        let log = Log::capture();
+        let dns = DnsServer::start().await?;
+        dns.set(HOST, 60, &[public, made_up]);
+        let list = strict(&dns);
+        within(list.ready()).await;
+
+        let health = list.health();
+        assert_eq!(health[0].families[0].state, State::Answered);
+        assert_eq!(health[0].families[1].state, State::Denied);
+        assert!(health[0].families[1].dropped.is_empty());
+        assert!(list.verdict(public).is_allowed());
+        refused(&list, made_up, RejectionKind::NotListed);
+        refused(&list, V6, RejectionKind::NotListed);
+        assert!(log.lines("WARN", &[]).is_empty());
+
+        // Beside a record that is real it is left out without a word.
+        dns.set(HOST, 60, &[public, native, made_up]);
+        let list = strict(&dns);
+        within(list.ready()).await;
+        let health = list.health();
+        assert_eq!(health[0].families[1].state, State::Answered);
+        assert!(health[0].families[1].dropped.is_empty());
+        assert!(list.verdict(native).is_allowed());
+        refused(&list, made_up, RejectionKind::NotListed);
+
+        // Where all special-purpose addresses are taken, it is none the more.
+        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        within(list.ready()).await;
+        refused(&list, made_up, RejectionKind::NotListed);
+    }
+    Ok(())
+}
+
+/// That a DNS64 makes records up says that it got an answer for A, which this list did not.
+#[tokio::test]
+async fn made_up_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
+    let dns = DnsServer::start().await?;
+    let made_up = "64:ff9b::3369:7a37".parse().map_err(io::Error::other)?;
+    dns.set(HOST, 60, &[made_up]);
+    dns.set_fault((HOST, RecordType::A), Fault::Rcode(ResponseCode::ServFail));
+    let list = strict(&dns);
+    within(list.tried()).await;
+    refused(&list, V6, RejectionKind::Unresolved);
+    refused(&list, made_up, RejectionKind::Unresolved);
     assert!(!list.is_ready());
     Ok(())
 }

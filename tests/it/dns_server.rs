@@ -324,13 +324,21 @@ async fn applies_the_fault_of_the_narrowest_scope() -> io::Result<()> {
 #[tokio::test]
 async fn shows_each_fault_that_has_an_answer() -> io::Result<()> {
     type Check = fn(&Message) -> bool;
-    let faults: [(Fault, Check); 13] = [
+    let faults: [(Fault, Check); 16] = [
         (Fault::Rcode(ResponseCode::ServFail), |answer| {
             answer.metadata.response_code == ResponseCode::ServFail && answer.answers.is_empty()
         }),
         (Fault::Rcode(ResponseCode::NXDomain), |answer| {
             answer.metadata.response_code == ResponseCode::NXDomain && answer.authorities.is_empty()
         }),
+        // The question is in capitals, and without EDNS.
+        (Fault::LowerCaseOnly(ResponseCode::NXDomain), |answer| {
+            answer.metadata.response_code == ResponseCode::NXDomain && answer.answers.is_empty()
+        }),
+        (Fault::RefuseEdns(ResponseCode::FormErr), |answer| {
+            answer.answers.len() == 2
+        }),
+        (Fault::DropEdns, |answer| answer.answers.len() == 2),
         (Fault::WrongId, |answer| {
             answer.metadata.id != ID && answer.answers.len() == 2
         }),

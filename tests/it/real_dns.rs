@@ -283,6 +283,26 @@ async fn a_large_answer_comes_over_tcp() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn a_resolver_without_udp_is_asked_over_tcp() -> io::Result<()> {
+    let Some(knot) = Knot::start(&records()).await? else {
+        return Ok(());
+    };
+    let Some(unbound) = Unbound::start_over_tcp(knot.addr()).await? else {
+        return Ok(());
+    };
+    let list = production().spawn(ask([unbound.addr()]));
+    within(list.ready()).await;
+    for number in 1..=8 {
+        assert!(list.verdict(own(number)).is_allowed());
+    }
+    let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
+    knot.update(&change).await?;
+    until(|| list.verdict(new(1)).is_allowed()).await;
+    assert!(all_are(&list, State::Answered));
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_list_is_what_dig_prints() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());

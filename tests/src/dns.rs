@@ -9,7 +9,8 @@
 //!    unless [`DnsServer::set_negative_ttl`] leaves it out;
 //! 4. an answer too large for the client's UDP size is cut short and marked as truncated; over TCP
 //!    there is room for 64 KiB;
-//! 5. a [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope counts.
+//! 5. a [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope counts;
+//! 6. UDP and TCP can be [cut off](DnsServer::set_transport).
 //!
 //! Zone, faults and log are changed through `&self` while the server runs, and outlive
 //! [`DnsServer::pause`]. Names are given as text, in any case, with or without the last dot; a text
@@ -172,6 +173,11 @@ impl DnsServer {
         self.shared.lock().zone.negative_ttl = ttl;
     }
 
+    /// Sets over what the server can be reached (at first, over both).
+    pub fn set_transport(&self, transport: Transport) {
+        self.shared.lock().transport = transport;
+    }
+
     /// Sets whether an answer holds the whole CNAME chain (at first, it does) or only its first step.
     pub fn follow_cnames(&self, follow: bool) {
         self.shared.lock().zone.follow_cnames = follow;
@@ -246,6 +252,20 @@ impl DnsServer {
     }
 }
 
+/// Over what a [`DnsServer`] can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP and TCP.
+    #[default]
+    Both,
+    /// UDP; questions over TCP end the connection.
+    UdpOnly,
+    /// UDP; questions over TCP are not answered, as behind some firewalls.
+    UdpOnlyTcpSilent,
+    /// TCP; questions over UDP are not answered.
+    TcpOnly,
+}
+
 /// A question the server received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -258,6 +278,8 @@ pub struct Asked {
     pub record_type: RecordType,
     /// Whether it came over TCP.
     pub tcp: bool,
+    /// Whether it had an OPT record.
+    pub edns: bool,
     /// When it arrived.
     pub at: Instant,
 }
@@ -274,6 +296,7 @@ struct State {
     faults: HashMap<FaultScope, Fault>,
     log: Vec<Asked>,
     log_off: bool,
+    transport: Transport,
 }
 
 /// What to do about a packet.
@@ -307,7 +330,14 @@ impl Shared {
             return wire::encode(&response, limit);
         }
 
-        let fault = self.log(question, tcp);
+        let fault = self.log(&request, question, tcp);
+        match (self.lock().transport, tcp) {
+            (Transport::UdpOnly, true) => return Reply::Close,
+            (Transport::UdpOnlyTcpSilent, true) | (Transport::TcpOnly, false) => {
+                return Reply::Nothing;
+            }
+            _ => {}
+        }
         match fault {
             Some(Fault::Drop) => return Reply::Nothing,
             Some(Fault::Garbage) => return Reply::Send(wire::garbage(&request)),
@@ -327,13 +357,14 @@ impl Shared {
     }
 
     /// Enters the question in the log and says what fault its answer has.
-    fn log(&self, question: &Query, tcp: bool) -> Option<Fault> {
+    fn log(&self, request: &Message, question: &Query, tcp: bool) -> Option<Fault> {
         let spelled = plain(question.name());
         let asked = Asked {
             name: spelled.to_ascii_lowercase(),
-            spelled,
+            spelled: spelled.clone(),
             record_type: question.query_type(),
             tcp,
+            edns: request.edns.is_some(),
             at: Instant::now(),
         };
         let mut state = self.lock();
@@ -341,7 +372,8 @@ impl Shared {
             state.log.push(asked);
         }
         self.asked.notify_waiters();
-        FaultScope::of(question).find_map(|scope| state.faults.get(&scope).copied())
+        let fault = FaultScope::of(question).find_map(|scope| state.faults.get(&scope).copied());
+        fault.and_then(|fault| fault.of(request, &spelled))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

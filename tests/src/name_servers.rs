@@ -276,6 +276,21 @@ impl Unbound {
         Self::start_at(addr, authority, &anchor).await
     }
 
+    /// Starts in front of an authority one that listens on TCP only.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start_over_tcp(authority: SocketAddr) -> io::Result<Option<Self>> {
+        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
+        Self::start_at(
+            addr,
+            authority,
+            "do-udp: no\n  udp-upstream-without-downstream: yes",
+        )
+        .await
+    }
+
     async fn start_at(
         addr: SocketAddr,
         authority: SocketAddr,

@@ -487,7 +487,7 @@ pub(crate) struct CommonArgs {
         long,
         value_name = "IP[:PORT]",
         env = "CALLBACK_SOURCE_DNS_SERVER", hide_env_values = true,
-        value_parser = list(dns_server),
+        value_parser = list(callback_source::parse_dns_server),
         help_heading = SUPPLY
     )]
     pub(crate) dns_server: Vec<List<SocketAddr>>,
@@ -636,22 +636,6 @@ fn trusted_proxy(text: &str) -> Result<TrustedProxy, &'static str> {
     }
 }
 
-fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {
-    let server: SocketAddr = text
-        .parse()
-        .or_else(|_| {
-            text.parse::<IpAddr>()
-                .map(|ip| SocketAddr::new(ip, DNS_PORT))
-        })
-        .map_err(
-            |_| "give an address such as `192.0.2.53`, `192.0.2.53:5353` or `[2001:db8::53]:53`",
-        )?;
-    match server.port() {
-        0 => Err("there is no port 0"),
-        _ => Ok(server),
-    }
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; give a duration such as `90s`, `10m` or `24h`"))
@@ -706,7 +690,6 @@ fn time(text: &str) -> Result<SystemTime, &'static str> {
         )
 }
 
-const DNS_PORT: u16 = 53;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const WHO: &str = "Who may call";

@@ -38,7 +38,7 @@
 //!      as long as it is itself in use. If the set has other hosts of the same zone, it must be one of
 //!      theirs: a zone that does not answer at all is not confirmed by another one.
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
-//!    many addresses, is a failure.
+//!    many addresses, is a failure. Addresses that a DNS64 made up count as no record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +54,7 @@ use crate::{
     ResolveErrorKind, TooWide, Verdict,
     index::{Index, Row, Span},
     networks::Networks,
-    special::is_special,
+    special::{is_made_up_from_ipv4, is_special},
     verdict::Source,
 };
 
@@ -486,11 +486,14 @@ impl AllowSet {
         notices: &mut Vec<Notice>,
     ) -> Result<Answer, ResolveError> {
         let answer = outcome?;
-        if answer.addresses().is_empty() {
-            return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(answer.ttl()));
-        }
         if answer.addresses().len() > self.rules.max_addresses {
             return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
+        }
+        let ttl = answer.ttl();
+        let recorded = answer.addresses().iter().copied();
+        let answer = Answer::new(recorded.filter(|ip| !is_made_up_from_ipv4(*ip)), ttl);
+        if answer.addresses().is_empty() {
+            return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(ttl));
         }
         if self.rules.insecure_allow_special_addresses {
             return Ok(answer);

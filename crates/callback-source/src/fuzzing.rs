@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{AllowSet, state_file};
 #[cfg(feature = "hickory")]
-use crate::{Answer, Question, ResolveError, resolve::hickory};
+use crate::{Answer, Question, ResolveError, resolve::chain};
 
 /// The text of the state file of a set, written when `now` is `utc` since the epoch.
 #[must_use]
@@ -32,5 +32,5 @@ pub fn followed(
     question: &Question,
     packets: impl IntoIterator<Item = Vec<u8>>,
 ) -> Option<Result<Answer, ResolveError>> {
-    hickory::followed(question, packets)
+    chain::followed(question, packets)
 }

@@ -78,7 +78,10 @@ pub mod vipps;
 pub mod fuzzing;
 
 #[cfg(feature = "hickory")]
-pub use resolve::hickory::{HickoryResolver, NoDnsServer};
+pub use resolve::{
+    hickory::{HickoryResolver, NoDnsServer},
+    server_address::{DnsServerError, parse_dns_server},
+};
 pub use {
     allow_list::{AllowList, AllowListBuilder, Changes, TtlBoundsError},
     allow_set::AllowSet,

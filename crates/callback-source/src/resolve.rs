@@ -23,7 +23,15 @@ use std::{error::Error, fmt, future::Future, net::IpAddr, sync::Arc, time::Durat
 use crate::HostName;
 
 #[cfg(feature = "hickory")]
+pub(crate) mod chain;
+#[cfg(feature = "hickory")]
 pub(crate) mod hickory;
+#[cfg(feature = "hickory")]
+mod server;
+#[cfg(feature = "hickory")]
+pub(crate) mod server_address;
+#[cfg(feature = "hickory")]
+mod system_conf;
 
 /// Answers one question about one host.
 ///

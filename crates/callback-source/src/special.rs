@@ -23,6 +23,18 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     }
 }
 
+/// Whether a DNS64 (RFC 6147) made the address up from an A record: it is in the prefix that is well
+/// known for that (RFC 6052 section 2.1), or in the one for local use (RFC 8215).
+pub(crate) fn is_made_up_from_ipv4(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else {
+        return false;
+    };
+    matches!(
+        address.segments(),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..]
+    )
+}
+
 static GLOBAL_UNICAST_V6: LazyLock<IpNet> = LazyLock::new(|| network("2000::/3"));
 
 static SPECIAL_V4: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
@@ -70,6 +82,25 @@ fn network(text: &str) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_what_a_dns64_makes_up_at_both_edges() {
+        for (address, expected) in [
+            ("64:ff9b::", true),
+            ("64:ff9b::92d:11c7", true),
+            ("64:ff9b::ffff:ffff", true),
+            ("64:ff9b:0:0:0:1::", false),
+            ("64:ff9a::92d:11c7", false),
+            ("64:ff9b:1::", true),
+            ("64:ff9b:1:ffff:ffff:ffff:ffff:ffff", true),
+            ("64:ff9b:2::", false),
+            ("2001:db8::92d:11c7", false),
+            ("9.45.17.199", false),
+        ] {
+            let made_up = is_made_up_from_ipv4(address.parse().unwrap());
+            assert_eq!(made_up, expected, "{address}");
+        }
+    }
 
     #[test]
     fn knows_the_special_purpose_networks_at_both_edges() {

@@ -43,16 +43,51 @@ pub enum Fault {
     CnameLoop,
     /// A CNAME to a name that does not exist, and NXDOMAIN.
     CnameToNowhere,
+    /// This code to a question with EDNS (an OPT record), without records; to others the good answer.
+    RefuseEdns(ResponseCode),
+    /// The same, of twelve bytes: not even the question.
+    RefuseEdnsBriefly(ResponseCode),
+    /// No answer to a question with EDNS.
+    DropEdns,
+    /// This code, without records, to a question that is not in lower case.
+    LowerCaseOnly(ResponseCode),
+    /// No answer to a question that is not in lower case.
+    DropMixedCase,
     /// A lame server: no answer, not authoritative, the name servers of the parent as authority.
     Referral,
 }
 
 impl Fault {
+    /// The fault that the answer to this question has, where that depends on the question.
+    pub(super) fn of(self, request: &Message, spelled: &str) -> Option<Self> {
+        let edns = request.edns.is_some();
+        let lower = !spelled.bytes().any(|byte| byte.is_ascii_uppercase());
+        match self {
+            Self::RefuseEdns(code) => edns.then_some(Self::Rcode(code)),
+            Self::RefuseEdnsBriefly(_) => edns.then_some(self),
+            Self::DropEdns => edns.then_some(Self::Drop),
+            Self::LowerCaseOnly(code) => (!lower).then_some(Self::Rcode(code)),
+            Self::DropMixedCase => (!lower).then_some(Self::Drop),
+            _ => Some(self),
+        }
+    }
+
     /// Turns the good answer into the faulty one, as far as a message can show the fault.
     pub(super) fn apply(self, question: &Query, zone: &Zone, tcp: bool, response: &mut Message) {
         let name = question.name();
         match self {
-            Self::Drop | Self::Garbage | Self::Delay(_) => {}
+            Self::Drop
+            | Self::Garbage
+            | Self::Delay(_)
+            | Self::RefuseEdns(_)
+            | Self::DropEdns
+            | Self::LowerCaseOnly(_)
+            | Self::DropMixedCase => {}
+            Self::RefuseEdnsBriefly(code) => {
+                empty(response, code);
+                response.queries.clear();
+                response.edns = None;
+            }
             Self::WrongId => response.metadata.id ^= 1,
             Self::WrongQuestion => {
                 let other = Query::query(name.base_name(), question.query_type());

@@ -447,6 +447,12 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
         ("lookup --allow ::/0", "every address"),
         ("lookup --dns-server dns.example", "192.0.2.53"),
         ("lookup --dns-server 192.0.2.53:0", "port 0"),
+        ("lookup --dns-server fe80::1", "needs its zone"),
+        ("lookup --dns-server [fe80::1]:53", "needs its zone"),
+        (
+            "lookup --dns-server fe80::1%nosuch0",
+            "unknown zone `nosuch0`",
+        ),
         ("lookup --dns-server 192.0.2.53:99999", "192.0.2.53:99999"),
         ("lookup --min-ttl 500ms", "500ms"),
         ("lookup --min-ttl 2h", "`--max-ttl`"),

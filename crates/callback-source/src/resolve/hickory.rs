@@ -1,65 +1,102 @@
 //! [`Resolve`] by hickory: one name server at a time, fail-over and CNAME chains by our own rules.
 
 use std::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hickory_resolver::{
-    NameServerPool, PoolContext, TlsConfig,
-    config::{ConnectionConfig, NameServerConfig, ResolverOpts},
-    net::{
-        DnsError, NetError,
-        runtime::TokioRuntimeProvider,
-        xfer::{DnsHandle, FirstAnswer},
-    },
-    proto::{
-        op::{DnsRequestOptions, Message, Query, ResponseCode},
-        rr::{DNSClass, Name, RData, RecordType},
-    },
-    system_conf::read_system_conf,
+    net::NetError,
+    proto::op::{Message, Query},
 };
-use tokio::time::{sleep, timeout};
-use tracing::info;
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
 
-use super::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind};
+use super::{
+    Answer, Question, Resolve, ResolveError, ResolveErrorKind,
+    chain::Chain,
+    server::{Server, is_denial, more_telling},
+    server_address::{reachable, zone_index},
+    system_conf::SystemConf,
+};
 use crate::observe::TARGET;
 
-/// Asks DNS servers over UDP, and over TCP where an answer was truncated.
+/// Asks DNS servers.
 ///
 /// - Names are absolute: no search list is tried, and the hosts file is not read.
 /// - Nothing is cached here; the list does that.
 /// - Servers are asked in the order given, each for at most 2 s. The next one is asked as well after
 ///   400 ms of silence, and at once after a failure (SERVFAIL, REFUSED, nonsense). What a server
 ///   denies (NXDOMAIN, no data) is an answer, and is final.
-/// - The letters of a question are in random case, which an answer must repeat (0x20).
+/// - A question is asked over UDP, with EDNS, and its letters are in random case, which an answer must
+///   repeat (0x20). What a server does not take is left out within its 2 s: EDNS after FORMERR, NOTIMP or
+///   BADVERS; UDP where the answer was truncated and after 600 ms of silence; all three, EDNS, UDP and
+///   letter case, after any other failure and before a denial is believed. (A denial is believed without that
+///   if the host's other family is answered.) The form that a server needs is the first for five minutes.
+/// - Over UDP, lower case is used only where TCP does not work, and twice: what both answers hold is taken.
 /// - CNAMEs are followed, at most eight; the TTL is the least along the chain, and one with the top bit
 ///   set counts as zero (RFC 2181 section 8). Records off the chain are ignored.
+///
+/// For each name on the chain a server gets at most nine packets over UDP and one question over TCP.
 #[derive(Clone)]
 pub struct HickoryResolver {
     servers: Arc<ArcSwap<Servers>>,
-    from_system: bool,
+    system: Option<Arc<System>>,
 }
 
 impl HickoryResolver {
-    /// Asks the servers that the system is configured to ask (`/etc/resolv.conf` on Unix).
+    /// Asks the servers that the system is configured to ask.
     ///
-    /// After a question that no server answered, the configuration is read again, so that a changed
-    /// network does not need a restart.
+    /// On Unix these are the servers of `/etc/resolv.conf`; see [`from_resolv_conf`](Self::from_resolv_conf).
+    /// Apple's systems and others have an interface of their own, which is read in the same way.
     ///
     /// # Errors
     ///
-    /// A configuration that cannot be read, or that names no server.
+    /// Where there is `/etc/resolv.conf`: none. Elsewhere a configuration that cannot be read, or that names
+    /// no server.
     pub fn from_system_conf() -> Result<Self, NoDnsServer> {
-        let servers = Servers::new(system_servers()?)?;
-        Ok(Self {
-            servers: Arc::new(ArcSwap::from_pointee(servers)),
-            from_system: true,
-        })
+        system::resolver()
+    }
+
+    /// Asks the servers that a file in the form of resolv.conf(5) names.
+    ///
+    /// - Of the file, the lines `nameserver` and the option `use-vc` (TCP first) are used. What else is in
+    ///   it does not matter. A `nameserver` line that cannot be used is ignored with a warning, and so are
+    ///   those after the first eight servers.
+    /// - A file without a server, an empty one and a missing one stand for the server on this machine
+    ///   (127.0.0.1).
+    /// - A file that cannot be read makes questions fail.
+    /// - After each outcome that is not an answer the file is read again, at most once a second. If the
+    ///   servers changed, the question is asked again of the new ones.
+    ///
+    /// It is read once here, which blocks the thread, and later on a thread for blocking work.
+    #[must_use]
+    pub fn from_resolv_conf(path: impl Into<PathBuf>) -> Self {
+        Self::from_source(Source::File(path.into()))
+    }
+
+    fn from_source(source: Source) -> Self {
+        let servers = Arc::new(ArcSwap::from_pointee(Servers::default()));
+        let system = System::new(source);
+        system.take(system.source.read(), &servers);
+        Self {
+            servers,
+            system: Some(Arc::new(system)),
+        }
     }
 
     /// Asks these servers, in this order.
@@ -70,42 +107,45 @@ impl HickoryResolver {
     pub fn from_servers(
         servers: impl IntoIterator<Item = SocketAddr>,
     ) -> Result<Self, NoDnsServer> {
-        let servers = Servers::new(servers.into_iter().collect())?;
+        let servers: Vec<_> = servers.into_iter().map(reachable).collect();
+        if servers.is_empty() {
+            return Err(NoDnsServer(NetError::NoConnections));
+        }
         Ok(Self {
-            servers: Arc::new(ArcSwap::from_pointee(servers)),
-            from_system: false,
+            servers: Arc::new(ArcSwap::from_pointee(Servers::new(&servers, false))),
+            system: None,
         })
-    }
-
-    fn read_system_again(&self) {
-        let Ok(addresses) = system_servers() else {
-            return;
-        };
-        if addresses == self.servers.load().addresses {
-            return;
-        }
-        if let Ok(servers) = Servers::new(addresses) {
-            info!(target: TARGET, servers = ?servers.addresses, "the system's DNS servers changed");
-            self.servers.store(Arc::new(servers));
-        }
     }
 }
 
 impl Resolve for HickoryResolver {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        let Some(system) = &self.system else {
+            return self.servers.load_full().resolve(&question).await;
+        };
+        if system.is_suspect() {
+            system.look_again(&self.servers).await;
+        }
+        let suspicion = Suspicion(system);
         let servers = self.servers.load_full();
         let outcome = servers.resolve(&question).await;
-        if self.from_system && outcome.as_ref().is_err_and(|error| !error.is_denial()) {
-            self.read_system_again();
+        if outcome.is_ok() {
+            suspicion.dispel();
+            return outcome;
         }
-        outcome
+        system.look_again(&self.servers).await;
+        let changed = self.servers.load_full();
+        match Arc::ptr_eq(&servers, &changed) {
+            true => outcome,
+            false => changed.resolve(&question).await,
+        }
     }
 }
 
-impl std::fmt::Debug for HickoryResolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for HickoryResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HickoryResolver")
-            .field("servers", &self.servers.load().addresses)
+            .field("servers", &self.servers.load().addresses())
             .finish_non_exhaustive()
     }
 }
@@ -116,59 +156,166 @@ impl std::fmt::Debug for HickoryResolver {
 #[error("there is no DNS server to ask")]
 pub struct NoDnsServer(#[source] NetError);
 
-fn system_servers() -> Result<Vec<SocketAddr>, NoDnsServer> {
-    let (config, _) = read_system_conf().map_err(NoDnsServer)?;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for server in config.name_servers() {
-        let port = server
-            .connections
-            .first()
-            .map_or(DNS_PORT, |connection| connection.port);
-        let address = SocketAddr::new(server.ip, port);
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
+/// The system's configuration, read again when it may have changed.
+struct System {
+    source: Source,
+    /// A question came to no answer since the last look.
+    suspect: AtomicBool,
+    look: Mutex<Look>,
+    /// Result of the last look.
+    found: std::sync::Mutex<Option<Result<SystemConf, io::ErrorKind>>>,
 }
 
+#[derive(Default)]
+struct Look {
+    begun_at: Option<Instant>,
+    /// Kept until it is over: a disk that hangs holds one thread, not one more with each question.
+    reading: Option<JoinHandle<io::Result<SystemConf>>>,
+}
+
+impl System {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            suspect: AtomicBool::new(false),
+            look: Mutex::default(),
+            found: std::sync::Mutex::default(),
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Reads the configuration, unless it was read a moment ago, and waits for it for a moment.
+    async fn look_again(&self, servers: &ArcSwap<Servers>) {
+        let look = async {
+            let mut look = self.look.lock().await;
+            let Look { begun_at, reading } = &mut *look;
+            if reading.is_none() {
+                let now = Instant::now();
+                if begun_at.is_some_and(|begun_at| now < begun_at + BETWEEN_LOOKS) {
+                    return;
+                }
+                *begun_at = Some(now);
+                self.suspect.store(false, Ordering::Release);
+            }
+            let source = self.source.clone();
+            let read = reading
+                .get_or_insert_with(|| spawn_blocking(move || source.read()))
+                .await;
+            *reading = None;
+            // A panic of the reader is reported by tokio's own hook.
+            if let Ok(read) = read {
+                self.take(read, servers);
+            }
+        };
+        // Too late or not, the servers are those that are known then.
+        let _ = timeout(LONGEST_LOOK, look).await;
+    }
+
+    fn take(&self, read: io::Result<SystemConf>, servers: &ArcSwap<Servers>) {
+        let mut found = self
+            .found
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let source = &self.source;
+        match read {
+            Ok(conf) if matches!(&*found, Some(Ok(before)) if *before == conf) => {}
+            Ok(conf) => {
+                for line in &conf.void {
+                    warn!(target: TARGET, %source, "a DNS server is ignored: {line}");
+                }
+                if conf.is_default {
+                    info!(
+                        target: TARGET,
+                        %source,
+                        "no DNS server is configured, so the one on this machine is asked",
+                    );
+                }
+                let new = Servers::new(&conf.servers, conf.tcp_first);
+                let before = servers.load();
+                if !before.is_like(&new) {
+                    if found.is_some() {
+                        let servers = &conf.servers;
+                        info!(target: TARGET, ?servers, "the system's DNS servers changed");
+                    }
+                    servers.store(Arc::new(new));
+                }
+                *found = Some(Ok(conf));
+            }
+            Err(error) => {
+                if !matches!(&*found, Some(Err(before)) if *before == error.kind()) {
+                    warn!(
+                        target: TARGET,
+                        %source,
+                        %error,
+                        "the DNS configuration cannot be read; it is tried again",
+                    );
+                }
+                *found = Some(Err(error.kind()));
+                // Those that were known before are still the best guess.
+                if servers.load().servers.is_empty() {
+                    let why = format!("cannot read {source}: {error}");
+                    servers.store(Arc::new(Servers {
+                        why_none: Some(why.into()),
+                        ..Servers::default()
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// Leaves a suspicion behind, also where the list's time limit drops the question.
+struct Suspicion<'a>(&'a System);
+
+impl Suspicion<'_> {
+    fn dispel(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        self.0.suspect.store(true, Ordering::Release);
+    }
+}
+
+#[derive(Default)]
 struct Servers {
-    addresses: Vec<SocketAddr>,
-    /// One pool per server: within a pool, a fast failure of one server would beat the answer of
-    /// another, and a silent one would use up the time of all.
-    pools: Vec<NameServerPool<TokioRuntimeProvider>>,
+    servers: Vec<Arc<Server>>,
+    tcp_first: bool,
+    why_none: Option<Arc<str>>,
 }
 
 impl Servers {
-    fn new(addresses: Vec<SocketAddr>) -> Result<Self, NoDnsServer> {
-        if addresses.is_empty() {
-            return Err(NoDnsServer(NetError::NoConnections));
+    fn new(addresses: &[SocketAddr], tcp_first: bool) -> Self {
+        let servers = addresses.iter();
+        Self {
+            servers: servers
+                .map(|address| Arc::new(Server::new(*address, tcp_first)))
+                .collect(),
+            tcp_first,
+            why_none: None,
         }
-        let mut options = ResolverOpts::default();
-        options.timeout = SERVER_TIME_LIMIT;
-        options.case_randomization = true;
-        let tls = TlsConfig::new().map_err(NoDnsServer)?;
-        let context = Arc::new(PoolContext::new(options, tls));
-        let pools = addresses.iter().map(|address| {
-            let mut udp = ConnectionConfig::udp();
-            let mut tcp = ConnectionConfig::tcp();
-            udp.port = address.port();
-            tcp.port = address.port();
-            let server = NameServerConfig::new(address.ip(), true, vec![udp, tcp]);
-            let provider = TokioRuntimeProvider::default();
-            NameServerPool::from_config([server], Arc::clone(&context), provider)
-        });
-        Ok(Self {
-            pools: pools.collect(),
-            addresses,
-        })
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.address()).collect()
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.tcp_first == other.tcp_first && self.addresses() == other.addresses()
     }
 
     async fn resolve(&self, question: &Question) -> Result<Answer, ResolveError> {
+        if let Some(why) = &self.why_none {
+            return Err(ResolveError::new(ResolveErrorKind::Network).with_cause(why.to_string()));
+        }
         let mut chain = Chain::new(question)?;
         loop {
-            let query = Query::query(chain.name.clone(), record_type(question.family));
-            if let Some(answer) = chain.take(self.ask(query).await)? {
+            if let Some(answer) = chain.take(self.ask(chain.query()).await)? {
                 return Ok(answer);
             }
         }
@@ -178,13 +325,13 @@ impl Servers {
     async fn ask(&self, query: Query) -> Result<Message, NetError> {
         let mut asked = FuturesUnordered::new();
         let mut failure = NetError::NoConnections;
-        for pool in &self.pools {
-            asked.push(ask_one(pool, query.clone()));
+        for server in &self.servers {
+            asked.push(Arc::clone(server).ask(query.clone()));
             let silence = sleep(SILENCE);
             tokio::pin!(silence);
             tokio::select! {
                 Some(outcome) = asked.next() => match outcome {
-                    Err(error) if !is_final(&error) => failure = more_telling(failure, error),
+                    Err(error) if !is_denial(&error) => failure = more_telling(failure, error),
                     outcome => return outcome,
                 },
                 () = &mut silence => {}
@@ -192,7 +339,7 @@ impl Servers {
         }
         while let Some(outcome) = asked.next().await {
             match outcome {
-                Err(error) if !is_final(&error) => failure = more_telling(failure, error),
+                Err(error) if !is_denial(&error) => failure = more_telling(failure, error),
                 outcome => return outcome,
             }
         }
@@ -200,215 +347,111 @@ impl Servers {
     }
 }
 
-fn ask_one(
-    pool: &NameServerPool<TokioRuntimeProvider>,
-    query: Query,
-) -> impl Future<Output = Result<Message, NetError>> + Send + 'static {
-    let answer = pool
-        .lookup(query, DnsRequestOptions::default())
-        .first_answer();
-    async move {
-        let response = timeout(SERVER_TIME_LIMIT, answer)
-            .await
-            .map_err(|_| NetError::Timeout)??;
-        Ok(response.into_message())
-    }
+#[derive(Clone)]
+enum Source {
+    /// In the form of resolv.conf(5).
+    File(PathBuf),
+    /// The system's own interface, in place of a file.
+    #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
+    System,
 }
 
-/// Whether another server need not be asked: this one says that there is nothing.
-fn is_final(error: &NetError) -> bool {
-    let kind = kind_of(error);
-    kind == ResolveErrorKind::NxDomain || kind == ResolveErrorKind::NoData
-}
-
-/// Of several servers' failures, one that a server sent says more than silence.
-fn more_telling(before: NetError, after: NetError) -> NetError {
-    match before {
-        NetError::NoConnections | NetError::Timeout => after,
-        before => before,
-    }
-}
-
-/// The walk from the name that is asked for to its addresses.
-struct Chain {
-    name: Name,
-    family: Family,
-    ttl: u32,
-    hops: usize,
-}
-
-impl Chain {
-    fn new(question: &Question) -> Result<Self, ResolveError> {
-        let mut name = Name::from_ascii(question.host.as_str())
-            .map_err(|error| ResolveError::new(ResolveErrorKind::Malformed).with_cause(error))?;
-        name.set_fqdn(true);
-        Ok(Self {
-            name,
-            family: question.family,
-            ttl: u32::MAX >> 1,
-            hops: 0,
-        })
-    }
-
-    /// Goes on with what came of asking for `self.name`. `None`: it has to be asked again, for the
-    /// name that it is now.
-    fn take(&mut self, asked: Result<Message, NetError>) -> Result<Option<Answer>, ResolveError> {
-        match asked {
-            Ok(message) => self.follow(&message),
-            Err(error) => Err(self.fail(error)),
-        }
-    }
-
-    /// Follows the chain through one message. `None`: the message ends in a CNAME whose target,
-    /// now `self.name`, has to be asked for.
-    fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
-        let before = self.hops;
-        if message.response_code == ResponseCode::NXDomain {
-            // With an alias in the answer: its target does not exist. With addresses: nonsense.
-            return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
-        }
-        while let Some((target, ttl)) = cname_of(&self.name, message) {
-            self.hops += 1;
-            if self.hops > MOST_HOPS {
-                return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
-            }
-            self.ttl = self.ttl.min(sane(ttl));
-            self.name = target;
-        }
-        let mut addresses = Vec::new();
-        let mut ttl = self.ttl;
-        for record in &message.answers {
-            if record.name == self.name && record.dns_class == DNSClass::IN {
-                let address = match (self.family, &record.data) {
-                    (Family::V4, RData::A(address)) => IpAddr::V4(address.0),
-                    (Family::V6, RData::AAAA(address)) => IpAddr::V6(address.0),
-                    _ => continue,
-                };
-                addresses.push(address);
-                ttl = ttl.min(sane(record.ttl));
-            }
-        }
-        if !addresses.is_empty() {
-            return Ok(Some(Answer::new(
-                addresses,
-                Duration::from_secs(ttl.into()),
-            )));
-        }
-        if self.hops == before {
-            // An answer to something else.
-            return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
-        }
-        match negative_ttl(message) {
-            Some(negative) => {
-                let ttl = Duration::from_secs(self.ttl.min(negative).into());
-                Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(ttl))
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn fail(&self, error: NetError) -> ResolveError {
-        let kind = match kind_of(&error) {
-            // The name is there, as an alias; what it stands for is not.
-            ResolveErrorKind::NxDomain if self.hops > 0 => ResolveErrorKind::BrokenChain,
-            kind => kind,
-        };
-        let negative = match &error {
-            NetError::Dns(DnsError::NoRecordsFound(none)) => none.negative_ttl,
-            _ => None,
-        };
-        let failed = ResolveError::new(kind);
-        match negative {
-            Some(ttl) => {
-                failed.with_negative_ttl(Duration::from_secs(self.ttl.min(sane(ttl)).into()))
-            }
-            None => failed.with_cause(error),
+impl Source {
+    fn read(&self) -> io::Result<SystemConf> {
+        match self {
+            Self::File(path) => read_file(path),
+            #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
+            Self::System => system::read(),
         }
     }
 }
 
-/// Follows a chain through packets, each the answer to one question on it, as
-/// [`Servers::resolve`] does. `None`: the packets end before the chain does.
-#[cfg(fuzzing)]
-pub(crate) fn followed(
-    question: &Question,
-    packets: impl IntoIterator<Item = Vec<u8>>,
-) -> Option<Result<Answer, ResolveError>> {
-    use hickory_resolver::proto::op::DnsResponse;
-
-    let mut chain = Chain::new(question).ok()?;
-    packets.into_iter().find_map(|packet| {
-        let response = DnsResponse::from_buffer(packet).map_err(NetError::from);
-        let response = response.and_then(|response| Ok(DnsError::from_response(response)?));
-        chain
-            .take(response.map(DnsResponse::into_message))
-            .transpose()
-    })
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "`{}`", path.display()),
+            #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
+            Self::System => f.write_str("the system's DNS configuration"),
+        }
+    }
 }
 
-fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
-    message
-        .answers
-        .iter()
-        .find_map(|record| match &record.data {
-            RData::CNAME(target) if record.name == *name && record.dns_class == DNSClass::IN => {
-                Some((target.0.clone(), record.ttl))
+#[cfg(all(unix, not(any(target_vendor = "apple", target_os = "android"))))]
+mod system {
+    use super::{HickoryResolver, NoDnsServer};
+
+    #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+    pub(super) fn resolver() -> Result<HickoryResolver, NoDnsServer> {
+        Ok(HickoryResolver::from_resolv_conf("/etc/resolv.conf"))
+    }
+}
+
+#[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
+mod system {
+    use std::{io, net::SocketAddr};
+
+    use hickory_resolver::{net::NetError, system_conf::read_system_conf};
+
+    use super::{HickoryResolver, NoDnsServer, Source, SystemConf, reachable};
+
+    pub(super) fn resolver() -> Result<HickoryResolver, NoDnsServer> {
+        read_system_conf().map_err(NoDnsServer)?;
+        Ok(HickoryResolver::from_source(Source::System))
+    }
+
+    pub(super) fn read() -> io::Result<SystemConf> {
+        let (config, _) = read_system_conf().map_err(io::Error::other)?;
+        let mut conf = SystemConf::default();
+        for server in config.name_servers() {
+            let port = server.connections.first().map_or(53, |first| first.port);
+            let address = reachable(SocketAddr::new(server.ip, port));
+            if !conf.servers.contains(&address) {
+                conf.servers.push(address);
             }
-            _ => None,
-        })
+        }
+        match conf.servers.is_empty() {
+            true => Err(io::Error::other(NetError::NoConnections)),
+            false => Ok(conf),
+        }
+    }
 }
 
-/// RFC 2308 section 5: the lesser of the SOA record's own TTL and its MINIMUM field.
-fn negative_ttl(message: &Message) -> Option<u32> {
-    message
-        .authorities
-        .iter()
-        .find_map(|record| match &record.data {
-            RData::SOA(soa) => Some(sane(record.ttl).min(sane(soa.minimum))),
-            _ => None,
-        })
-}
-
-/// RFC 2181 section 8.
-fn sane(ttl: u32) -> u32 {
-    if ttl.leading_zeros() == 0 { 0 } else { ttl }
-}
-
-fn kind_of(error: &NetError) -> ResolveErrorKind {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => ResolveErrorKind::NxDomain,
-            // A referral: this server does not answer for the zone (RFC 2308 section 2.2).
-            ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => {
-                ResolveErrorKind::Malformed
-            }
-            ResponseCode::NoError => ResolveErrorKind::NoData,
-            _ => ResolveErrorKind::ErrorCode,
+/// A file that is not there says as much as an empty one: glibc and musl read it so.
+fn read_file(path: &Path) -> io::Result<SystemConf> {
+    let mut text = Vec::new();
+    match open(path) {
+        Ok(file) => {
+            file.take(MOST_TEXT).read_to_end(&mut text)?;
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            _ => return Err(error),
         },
-        NetError::Dns(DnsError::ResponseCode(code)) => match *code {
-            ResponseCode::ServFail => ResolveErrorKind::ServFail,
-            ResponseCode::Refused => ResolveErrorKind::Refused,
-            _ => ResolveErrorKind::ErrorCode,
-        },
-        NetError::Dns(DnsError::DnssecBogus) => ResolveErrorKind::Bogus,
-        NetError::Timeout => ResolveErrorKind::Timeout,
-        NetError::Truncated => ResolveErrorKind::Truncated,
-        NetError::NoConnections | NetError::Io(_) => ResolveErrorKind::Network,
-        NetError::Proto(_) | NetError::QueryCaseMismatch | NetError::ForeignClassRecord { .. } => {
-            ResolveErrorKind::Malformed
-        }
-        _ => ResolveErrorKind::Other,
     }
+    Ok(SystemConf::parse(&text, zone_index))
 }
 
-fn record_type(family: Family) -> RecordType {
-    match family {
-        Family::V4 => RecordType::A,
-        Family::V6 => RecordType::AAAA,
-    }
+/// A named pipe without a writer would block.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
 }
 
-const DNS_PORT: u16 = 53;
-const SERVER_TIME_LIMIT: Duration = Duration::from_secs(2);
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
 const SILENCE: Duration = Duration::from_millis(400);
-const MOST_HOPS: usize = 8;
+
+/// The least floor of a list: no question is asked more often.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(200);
+
+/// Of the file. Real ones have a few hundred bytes.
+const MOST_TEXT: u64 = 1 << 20;

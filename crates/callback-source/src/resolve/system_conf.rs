@@ -1,0 +1,123 @@
+//! The system's DNS configuration: text in, servers out.
+//!
+//! As glibc and musl read `/etc/resolv.conf`, and more forgiving where they differ: what is not used is
+//! not looked at, and a line that is broken makes only itself void.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    str::from_utf8,
+};
+
+use super::server_address;
+
+/// The part of a system's configuration that matters to a resolver of absolute names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SystemConf {
+    /// In order, each once.
+    pub(super) servers: Vec<SocketAddr>,
+    /// `options use-vc`.
+    pub(super) tcp_first: bool,
+    /// Whether the servers are those of a text that names none.
+    pub(super) is_default: bool,
+    /// Lines that name a server and cannot be used, with the reason. Not all of them, where there are
+    /// many.
+    pub(super) void: Vec<String>,
+}
+
+impl SystemConf {
+    /// Reads a text in the form of resolv.conf(5). A text without a server stands for the one on this
+    /// machine.
+    ///
+    /// `zone_index` gives the number of a network interface by its name.
+    pub(super) fn parse(text: &[u8], zone_index: impl Fn(&str) -> Option<u32>) -> Self {
+        let mut conf = Self::default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            let mut words = line
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            match words.next() {
+                Some(b"nameserver") => conf.nameserver(words.next(), &zone_index),
+                Some(b"options") => {
+                    let mut options = words.take_while(|word| !is_comment(word));
+                    conf.tcp_first |= options.any(|option| option == b"use-vc");
+                }
+                _ => {}
+            }
+        }
+        if conf.servers.is_empty() {
+            conf.is_default = true;
+            conf.servers
+                .push(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)));
+        }
+        conf
+    }
+
+    fn nameserver(&mut self, value: Option<&[u8]>, zone_index: &impl Fn(&str) -> Option<u32>) {
+        let value = value.unwrap_or_default();
+        let end = value.iter().position(|byte| matches!(byte, b'#' | b';'));
+        let value = &value[..end.unwrap_or(value.len())];
+        let server = from_utf8(value)
+            .map_err(|_| server_address::DnsServerError::NotAnAddress)
+            .and_then(|text| match old_ipv4(text) {
+                Some(address) => Ok(server_address::reachable((address, 53).into())),
+                None => server_address::parse(text, zone_index),
+            });
+        match server {
+            Ok(server) if self.servers.contains(&server) => {}
+            Ok(server) if self.servers.len() < MOST_SERVERS => self.servers.push(server),
+            Ok(server) => self.void(format!("{server}: only {MOST_SERVERS} servers are asked")),
+            Err(error) => self.void(format!("{}: {error}", value.escape_ascii())),
+        }
+    }
+
+    fn void(&mut self, line: String) {
+        if self.void.len() < MOST_VOID {
+            self.void.push(line.chars().take(LONGEST_VOID).collect());
+        }
+    }
+}
+
+fn is_comment(word: &[u8]) -> bool {
+    matches!(word.first(), Some(b'#' | b';'))
+}
+
+/// IPv4 addresses as inet_aton(3) reads them: `127.1`, `010.0.0.1` (octal), `0x7f.1`. A number alone is
+/// rather a mistake than an address.
+fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
+    let mut numbers = text.split('.').map(|number| {
+        let (digits, radix) = match number.as_bytes() {
+            [b'0', b'x' | b'X', ..] => (&number[2..], 16),
+            [b'0', _, ..] => (&number[1..], 8),
+            _ => (number, 10),
+        };
+        let valid = digits.chars().all(|digit| digit.is_digit(radix));
+        u32::from_str_radix(digits, radix).ok().filter(|_| valid)
+    });
+    let mut bits = 0_u32;
+    let mut room = 32;
+    while let Some(number) = numbers.next() {
+        let number = number?;
+        let is_last = numbers.clone().next().is_none();
+        if is_last {
+            return (room < 32 && number >> room == 0).then(|| Ipv4Addr::from(bits | number));
+        }
+        room -= 8;
+        if number > 255 || room == 0 {
+            return None;
+        }
+        bits |= number << room;
+    }
+    None
+}
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Each has its turn within the time limit of a question.
+const MOST_SERVERS: usize = 8;
+
+const MOST_VOID: usize = 4;
+const LONGEST_VOID: usize = 200;
+
+#[cfg(test)]
+mod tests;

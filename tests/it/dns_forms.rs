@@ -1,0 +1,337 @@
+//! DNS servers that do not take all that is optional in a question: EDNS, the case of letters, UDP.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use callback_source::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind};
+use integration_tests::{
+    dns::{Asked, DnsServer, Fault, FaultScope, RecordType, ResponseCode, Transport},
+    log::Log,
+    merchant::{host_name, resolver, tiny_list},
+    within,
+};
+use tokio::time::Instant;
+
+const HOST: &str = "callback-1.example";
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+
+#[tokio::test]
+async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
+    for code in [
+        ResponseCode::FormErr,
+        ResponseCode::NotImp,
+        ResponseCode::BADVERS,
+    ] {
+        for transport in [Transport::Both, Transport::UdpOnly] {
+            let dns = server(Fault::RefuseEdns(code)).await?;
+            dns.set_transport(transport);
+            let resolver = resolver(&dns);
+            answers(&resolver).await?;
+
+            let asked = dns.questions();
+            assert_eq!(asked.len(), 2, "{code}: {asked:?}");
+            assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
+            // An answer is as hard to forge as before.
+            assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
+
+            dns.clear_log();
+            let mut spelled = HashSet::new();
+            for _ in 0..4 {
+                answers(&resolver).await?;
+                let asked = dns.questions().pop().expect("it was asked");
+                assert!(!asked.edns && !asked.tcp, "{code}: {asked:?}");
+                spelled.insert(asked.spelled);
+            }
+            // Remembered: one question each, in random case.
+            assert_eq!(dns.total(), 4);
+            assert!(spelled.len() > 1, "{spelled:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without() -> io::Result<()> {
+    for transport in [
+        Transport::Both,
+        Transport::UdpOnly,
+        Transport::UdpOnlyTcpSilent,
+    ] {
+        let dns = server(Fault::RefuseEdnsBriefly(ResponseCode::FormErr)).await?;
+        dns.set_transport(transport);
+        answers(&resolver(&dns)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_to_a_part_of_a_question_is_asked_without_it() -> io::Result<()> {
+    for fault in [Fault::DropEdns, Fault::DropMixedCase] {
+        for transport in [
+            Transport::Both,
+            Transport::UdpOnly,
+            Transport::UdpOnlyTcpSilent,
+        ] {
+            let dns = server(fault).await?;
+            dns.set_transport(transport);
+            let resolver = resolver(&dns);
+            answers(&resolver).await?;
+
+            dns.clear_log();
+            let start = Instant::now();
+            answers(&resolver).await?;
+            assert!(start.elapsed() < SILENCE, "{fault:?} {transport:?}");
+            let asked = dns.questions();
+            assert!(asked.len() <= 2, "{fault:?} {transport:?}: {asked:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Result<()> {
+    let log = Log::capture();
+    let dns = server(Fault::Delay(Duration::ZERO)).await?;
+    dns.set_transport(Transport::TcpOnly);
+    let resolver = resolver(&dns);
+    answers(&resolver).await?;
+    assert!(dns.questions().iter().any(|asked| asked.tcp));
+
+    dns.clear_log();
+    answers(&resolver).await?;
+    let asked = dns.questions();
+    assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
+    let told = log.lines("INFO", &["silent over UDP", &dns.addr().to_string()]);
+    assert_eq!(told.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Result<()> {
+    for code in [
+        ResponseCode::NXDomain,
+        // No such record.
+        ResponseCode::NoError,
+        ResponseCode::Refused,
+        ResponseCode::ServFail,
+        ResponseCode::NotAuth,
+    ] {
+        for transport in [
+            Transport::Both,
+            Transport::UdpOnly,
+            Transport::UdpOnlyTcpSilent,
+        ] {
+            let dns = server(Fault::LowerCaseOnly(code)).await?;
+            dns.set_transport(transport);
+            let resolver = resolver(&dns);
+            answers(&resolver).await?;
+
+            dns.clear_log();
+            answers(&resolver).await?;
+            let asked = dns.questions();
+            assert!(
+                asked.iter().all(|asked| asked.spelled == HOST),
+                "{code} {transport:?}: {asked:?}"
+            );
+            match transport {
+                Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
+                // Two, which have to agree: without the case of letters one is easier to forge.
+                _ => {
+                    assert_eq!(asked.len(), 2, "{asked:?}");
+                    assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_log_says_that_a_server_knows_names_in_lower_case_only() -> io::Result<()> {
+    let log = Log::capture();
+    let dns = server(Fault::LowerCaseOnly(ResponseCode::NXDomain)).await?;
+    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    within(list.ready()).await;
+    assert!(list.verdict(ONE).is_allowed());
+    let told = log.lines("INFO", &["lower case only", &dns.addr().to_string()]);
+    assert_eq!(told.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denial_is_believed_after_one_more_question() -> io::Result<()> {
+    for (fault, kind) in [
+        (
+            Fault::Rcode(ResponseCode::NXDomain),
+            ResolveErrorKind::NxDomain,
+        ),
+        (Fault::NoData, ResolveErrorKind::NoData),
+    ] {
+        let dns = server(fault).await?;
+        let resolver = resolver(&dns);
+        for _ in 0..3 {
+            dns.clear_log();
+            let denied = within(resolver.resolve(a())).await;
+            assert_eq!(denied.map_err(|error| error.kind()), Err(kind));
+            let asked = dns.questions();
+            assert_eq!(asked.len(), 2, "{asked:?}");
+            assert!(asked[1].tcp && asked[1].spelled == HOST, "{asked:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Result<()> {
+    for fault in [
+        Fault::Rcode(ResponseCode::NXDomain),
+        Fault::NoDataWithoutSoa,
+    ] {
+        let dns = DnsServer::start().await?;
+        dns.set(HOST, 60, &[ONE]);
+        dns.set_fault((HOST, RecordType::AAAA), fault);
+        let resolver = resolver(&dns);
+        let (one, other) = tokio::join!(resolver.resolve(aaaa()), resolver.resolve(a()));
+        assert!(one.is_err_and(|error| error.is_denial()) && other.is_ok());
+        assert_eq!(dns.total(), 2);
+        assert!(within(resolver.resolve(aaaa())).await.is_err());
+        assert_eq!(dns.total(), 3);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
+    // To any other spelling NXDOMAIN; in lower case nothing.
+    let dns = DnsServer::start().await?;
+    dns.set_transport(Transport::UdpOnly);
+    let silent = async {
+        dns.asked_at_least(HOST, RecordType::A, 1).await;
+        dns.set_fault(FaultScope::Everything, Fault::Drop);
+    };
+    dns.set_fault(
+        FaultScope::Everything,
+        Fault::Delay(Duration::from_millis(50)),
+    );
+    let resolver = resolver(&dns);
+    let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a()), silent) }).await;
+    assert_eq!(
+        outcome.map_err(|error| error.kind()),
+        Err(ResolveErrorKind::Timeout)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_form_that_stops_working_gives_way_to_the_full_one() -> io::Result<()> {
+    let dns = server(Fault::Delay(Duration::ZERO)).await?;
+    dns.set_transport(Transport::TcpOnly);
+    let resolver = resolver(&dns);
+    answers(&resolver).await?;
+
+    for gone in [Transport::UdpOnly, Transport::UdpOnlyTcpSilent] {
+        dns.set_transport(gone);
+        answers(&resolver).await?;
+        dns.clear_log();
+        answers(&resolver).await?;
+        let asked = dns.questions();
+        assert!(
+            asked.len() == 1 && asked[0].edns && !asked[0].tcp,
+            "{asked:?}"
+        );
+        dns.set_transport(Transport::TcpOnly);
+        answers(&resolver).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Result<()> {
+    let faults = [
+        Fault::Drop,
+        Fault::Garbage,
+        Fault::WrongId,
+        Fault::WrongQuestion,
+        Fault::WrongClass,
+        Fault::TruncateNoTcp,
+        Fault::Referral,
+        Fault::NoData,
+        Fault::LowerCaseEcho,
+        Fault::DropEdns,
+        Fault::DropMixedCase,
+        Fault::RefuseEdnsBriefly(ResponseCode::FormErr),
+        Fault::Rcode(ResponseCode::FormErr),
+        Fault::Rcode(ResponseCode::ServFail),
+        Fault::Rcode(ResponseCode::Refused),
+        Fault::Rcode(ResponseCode::NXDomain),
+        Fault::LowerCaseOnly(ResponseCode::FormErr),
+        Fault::LowerCaseOnly(ResponseCode::ServFail),
+        Fault::Delay(Duration::from_millis(1500)),
+    ];
+    let transports = [
+        Transport::Both,
+        Transport::UdpOnly,
+        Transport::UdpOnlyTcpSilent,
+        Transport::TcpOnly,
+    ];
+    let cases = faults
+        .into_iter()
+        .flat_map(|fault| transports.map(|transport| (fault, transport)));
+    let cases = cases.map(async |(fault, transport)| {
+        let dns = server(fault).await?;
+        dns.set_transport(transport);
+        let resolver = resolver(&dns);
+        for round in 1..=2 {
+            dns.clear_log();
+            let start = Instant::now();
+            let _ = within(resolver.resolve(a())).await;
+            let took = start.elapsed();
+            let (tcp, udp): (Vec<Asked>, Vec<_>) =
+                dns.questions().into_iter().partition(|asked| asked.tcp);
+            let case = format!("{fault:?} {transport:?}, question {round}");
+            assert!(udp.len() <= 9, "{case}: {udp:?}");
+            assert!(tcp.len() <= 1, "{case}: {tcp:?}");
+            // 2 s by design, and some for a machine under load.
+            assert!(took < Duration::from_secs(4), "{case}: {took:?}");
+        }
+        io::Result::Ok(())
+    });
+    for done in futures_util::future::join_all(cases).await {
+        done?;
+    }
+    Ok(())
+}
+
+async fn server(fault: Fault) -> io::Result<DnsServer> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[ONE]);
+    dns.set_fault(FaultScope::Everything, fault);
+    Ok(dns)
+}
+
+async fn answers(resolver: &impl Resolve) -> io::Result<()> {
+    let answer: Result<Answer, ResolveError> = within(resolver.resolve(a())).await;
+    assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
+    Ok(())
+}
+
+fn a() -> Question {
+    Question {
+        host: host_name(HOST),
+        family: Family::V4,
+    }
+}
+
+fn aaaa() -> Question {
+    Question {
+        host: host_name(HOST),
+        family: Family::V6,
+    }
+}
+
+/// After which another form would be tried.
+const SILENCE: Duration = Duration::from_millis(500);

@@ -1,0 +1,255 @@
+//! The system's DNS configuration: broken, missing, and changed while a list runs.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use callback_source::{Family, HickoryResolver, Question, Resolve, ResolveErrorKind};
+use integration_tests::{
+    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
+    log::Log,
+    merchant::{host_name, tiny_list},
+    until, within,
+};
+use tempfile::TempDir;
+
+const HOST: &str = "callback-1.example";
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+
+#[tokio::test]
+async fn what_is_not_used_in_the_configuration_does_not_matter() -> io::Result<()> {
+    let (dns, file) = (server(ONE).await?, File::new()?);
+    fs::write(
+        &file.path,
+        format!(
+            "search foo..bar\ndomain ..\noptions ndots:x unheard-of\nsortlist /\n\x01garbage\nnameserver x\n{}",
+            line(&dns)
+        ),
+    )?;
+    let log = Log::capture();
+    let list = tiny_list(&[HOST]).spawn(HickoryResolver::from_resolv_conf(&file.path));
+    within(list.ready()).await;
+    assert!(list.verdict(ONE).is_allowed());
+    assert_eq!(
+        log.lines("WARN", &["a DNS server is ignored: x: "]).len(),
+        1
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_used_after_every_outcome_that_is_not_an_answer()
+-> io::Result<()> {
+    for fault in [
+        Fault::Rcode(ResponseCode::NXDomain),
+        Fault::NoData,
+        Fault::Rcode(ResponseCode::ServFail),
+        Fault::Rcode(ResponseCode::Refused),
+        Fault::Referral,
+        Fault::CnameLoop,
+        Fault::CnameToNowhere,
+        Fault::Garbage,
+        Fault::Drop,
+    ] {
+        let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
+        file.name(&[&old])?;
+        let resolver = HickoryResolver::from_resolv_conf(&file.path);
+        old.set_fault(FaultScope::Everything, fault);
+        file.name(&[&new])?;
+        // The same question is asked again.
+        assert_eq!(addresses(&resolver).await?, [TWO], "{fault:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_whose_old_server_denies_everything_follows_the_configuration() -> io::Result<()> {
+    let (old, new, file) = (DnsServer::start().await?, server(ONE).await?, File::new()?);
+    file.name(&[&old])?;
+    let list = tiny_list(&[HOST]).spawn(HickoryResolver::from_resolv_conf(&file.path));
+    within(list.tried()).await;
+    assert!(!list.is_ready());
+
+    file.name(&[&new])?;
+    until(|| list.verdict(ONE).is_allowed()).await;
+    assert!(list.is_ready());
+    Ok(())
+}
+
+/// The time limit of a question drops it before the resolver can look at the file.
+#[tokio::test]
+async fn a_question_that_runs_out_of_time_has_the_configuration_read_again() -> io::Result<()> {
+    let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
+    old.set_fault(FaultScope::Everything, Fault::Drop);
+    file.name(&[&old])?;
+    let list = tiny_list(&[HOST])
+        .question_time_limit(Duration::from_millis(300))
+        .spawn(HickoryResolver::from_resolv_conf(&file.path));
+    within(old.asked_at_least(HOST, RecordType::A, 1)).await;
+    file.name(&[&new])?;
+    until(|| list.verdict(TWO).is_allowed()).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()> {
+    let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
+    file.name(&[&old])?;
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    assert_eq!(addresses(&resolver).await?, [ONE]);
+    old.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    fs::remove_file(&file.path)?;
+    // What listens on port 53 of this machine, if anything, does not know the name.
+    assert!(within(resolver.resolve(a())).await.is_err());
+    assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
+
+    file.name(&[&new])?;
+    within(async {
+        while addresses(&resolver).await.ok().as_deref() != Some(&[TWO]) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unchanged_configuration_keeps_its_servers_and_is_not_told_of_again() -> io::Result<()> {
+    let log = Log::capture();
+    let (dns, file) = (server(ONE).await?, File::new()?);
+    file.name(&[&dns])?;
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    // Other text, the same servers.
+    fs::write(&file.path, format!("# again\n{}", line(&dns)))?;
+    assert!(within(resolver.resolve(a())).await.is_err());
+    dns.clear_faults();
+    assert_eq!(addresses(&resolver).await?, [ONE]);
+    assert!(log.lines("INFO", &["servers changed"]).is_empty());
+    Ok(())
+}
+
+#[test]
+fn no_configuration_stands_for_the_server_on_this_machine() -> io::Result<()> {
+    let file = File::new()?;
+    let missing = file.path.with_file_name("nowhere");
+    let below_a_file = file.path.join("resolv.conf");
+    fs::write(&file.path, "search example\n")?;
+    for path in [&file.path, &missing, &below_a_file, Path::new("/dev/null")] {
+        let resolver = HickoryResolver::from_resolv_conf(path);
+        let shown = format!("{resolver:?}");
+        assert!(shown.contains("[127.0.0.1:53]"), "{path:?}: {shown}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::Result<()> {
+    let log = Log::capture();
+    let (dns, file) = (server(ONE).await?, File::new()?);
+    // Root may read whatever the mode says.
+    fs::create_dir(&file.path)?;
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    assert_eq!(log.lines("WARN", &["cannot be read"]).len(), 1);
+    let failed = within(resolver.resolve(a())).await;
+    let failed = failed.expect_err("there is no server to ask");
+    assert_eq!(failed.kind(), ResolveErrorKind::Network);
+    assert!(
+        std::error::Error::source(&failed)
+            .is_some_and(|cause| { cause.to_string().starts_with("cannot read `") })
+    );
+
+    let list = tiny_list(&[HOST]).spawn(resolver);
+    within(list.tried()).await;
+    assert!(!list.is_ready());
+    fs::remove_dir(&file.path)?;
+    file.name(&[&dns])?;
+    until(|| list.verdict(ONE).is_allowed()).await;
+    assert_eq!(log.lines("WARN", &["cannot be read"]).len(), 1);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_named_pipe_for_a_configuration_holds_nothing_up() -> io::Result<()> {
+    let file = File::new()?;
+    let made = std::process::Command::new("mkfifo")
+        .arg(&file.path)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn use_vc_asks_over_tcp_first() -> io::Result<()> {
+    let (dns, file) = (server(ONE).await?, File::new()?);
+    fs::write(&file.path, format!("{}options use-vc\n", line(&dns)))?;
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    assert_eq!(addresses(&resolver).await?, [ONE]);
+    let asked = dns.questions();
+    assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_servers_of_a_configuration_are_asked_in_its_order() -> io::Result<()> {
+    let (first, second, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
+    file.name(&[&first, &second])?;
+    let resolver = HickoryResolver::from_resolv_conf(&file.path);
+    assert_eq!(addresses(&resolver).await?, [ONE]);
+    first.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
+    assert_eq!(addresses(&resolver).await?, [TWO]);
+    Ok(())
+}
+
+struct File {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl File {
+    fn new() -> io::Result<Self> {
+        let dir = TempDir::new()?;
+        Ok(Self {
+            path: dir.path().join("resolv.conf"),
+            _dir: dir,
+        })
+    }
+
+    fn name(&self, servers: &[&DnsServer]) -> io::Result<()> {
+        let lines: String = servers.iter().map(|server| line(server)).collect();
+        fs::write(&self.path, lines)
+    }
+}
+
+/// OpenBSD's way to give a port.
+fn line(server: &DnsServer) -> String {
+    let addr = server.addr();
+    format!("nameserver [{}]:{}\n", addr.ip(), addr.port())
+}
+
+async fn server(address: IpAddr) -> io::Result<DnsServer> {
+    let dns = DnsServer::start().await?;
+    dns.set(HOST, 60, &[address]);
+    Ok(dns)
+}
+
+async fn addresses(resolver: &HickoryResolver) -> io::Result<Vec<IpAddr>> {
+    let answer = within(resolver.resolve(a())).await;
+    Ok(answer.map_err(io::Error::other)?.addresses().to_vec())
+}
+
+fn a() -> Question {
+    Question {
+        host: host_name(HOST),
+        family: Family::V4,
+    }
+}
