@@ -22,6 +22,11 @@ use integration_tests::{
     within,
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
+
 use crate::{ask, ip, server::Server};
 
 const LISTED: &str = "127.0.1.1";
@@ -29,8 +34,68 @@ const UNLISTED: &str = "127.0.2.1";
 /// Where the server in front listens, and connects from.
 const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE",
+];
+
 const PATH: &str = "/vipps/v2/payments/acme-shop-123?a=b";
 const BODY: &[u8] = br#"{"orderId":"acme-shop-123"}"#;
+
+#[tokio::test]
+async fn a_yes_is_200_without_a_body_whatever_the_method() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    for (flags, peers) in [("", &[LISTED][..]), ("--report-only", &[LISTED, UNLISTED])] {
+        let serve = Server::start(&format!("{hosts} {flags}")).await;
+        serve.ready().await;
+        for peer in peers {
+            let mut h2 = Connection::connect_h2(ip(peer), serve.addr).await.unwrap();
+            for method in METHODS {
+                let what = format!("{method} {flags} {peer}");
+                let close = [("connection", "close")];
+                let raw = raw(peer, serve.addr, method, "/verify", &close).await;
+                let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+                assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{what}: {raw}");
+                assert!(head.contains("\r\ncontent-length: 0"), "{what}: {raw}");
+                assert!(!head.contains("transfer-encoding"), "{what}: {raw}");
+                assert_eq!(body, "", "{what}");
+
+                let reply = h2.send(method, "/verify", &[], b"").await.unwrap();
+                assert_eq!(reply.status, 200, "{what}");
+                assert_eq!(reply.header("content-length"), Some("0"), "{what}");
+                assert_eq!(reply.text(), "", "{what}");
+            }
+        }
+        serve.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_never_granted() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    for flags in ["", "--report-only"] {
+        let serve = Server::start(&format!("{hosts} {flags}")).await;
+        serve.ready().await;
+        for target in ["/verify", "shop.example:443", "http://shop.example/verify"] {
+            let reply = raw(
+                LISTED,
+                serve.addr,
+                "CONNECT",
+                target,
+                &[("connection", "close")],
+            )
+            .await;
+            assert!(reply.starts_with("HTTP/1.1 4"), "{target}: {reply}");
+        }
+        let mut h2 = Connection::connect_h2(ip(LISTED), serve.addr)
+            .await
+            .unwrap();
+        let reply = h2.send("CONNECT", "/verify", &[], b"").await;
+        assert!(reply.unwrap().status >= 400);
+        serve.stop().await;
+    }
+}
 
 #[tokio::test]
 async fn nginx_passes_on_the_callbacks_of_listed_clients_only() {
@@ -139,6 +204,30 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     let reply = set_up.post(LISTED, &[]).await;
     assert!(reply.status >= 500, "{}", reply.status);
     assert_eq!(set_up.seen(), [""; 0]);
+}
+
+/// What the endpoint answers, byte for byte, until it closes the connection.
+async fn raw(
+    peer: &str,
+    server: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(ip(peer), 0)).unwrap();
+    let mut stream = socket.connect(server).await.unwrap();
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut reply = String::new();
+    within(stream.read_to_string(&mut reply)).await.unwrap();
+    reply
 }
 
 /// A zone with one host at one address of this machine.
