@@ -160,8 +160,7 @@ impl RejectionResponse<Body> for Respond {
 /// 200, and not 204: Envoy takes nothing else for a yes, and hands a 204 to the caller as the answer
 /// to the callback, which the shop then never gets.
 ///
-/// The length is written here, since hyper leaves it out of some answers without a body, such as
-/// those to `HEAD`.
+/// The length is set here because hyper leaves it out of an answer without a body over HTTP/2.
 fn yes() -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let none = HeaderValue::from_static("0");
