@@ -20,8 +20,9 @@ fn sources(folder: &Path) -> String {
 fn every_fault_in_the_operator_s_table_names_a_test_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/operations.md")).expect("the page is there");
-    let tests =
-        sources(&root.join("tests/it")) + &sources(&root.join("crates/callback-source/src"));
+    let tests = sources(&root.join("tests/it"))
+        + &sources(&root.join("crates/callback-source/src"))
+        + &sources(&root.join("crates/callback-source-cli/tests"));
     let (_, table) = page
         .split_once("\n## Faults\n")
         .expect("the section is there");

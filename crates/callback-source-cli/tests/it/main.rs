@@ -11,6 +11,7 @@ use tokio::process::Command;
 mod check;
 mod command;
 mod forward_auth;
+mod log;
 mod lookup;
 mod proxies;
 mod real_dns;

@@ -1,0 +1,264 @@
+//! What goes to stderr, and what happens when nothing reads it.
+
+use std::{
+    io::Write,
+    net::{Ipv4Addr, SocketAddr},
+    process::Stdio,
+    time::Duration,
+};
+
+use integration_tests::{
+    dns::{DnsServer, Fault, FaultScope},
+    http::{Client, Connection},
+    servers::free_port,
+    within,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{ask, command, ip};
+
+const LISTED: &str = "127.0.1.1";
+const UNLISTED: &str = "127.0.2.1";
+
+/// A zone with one host at one address of this machine.
+async fn zone() -> DnsServer {
+    let dns = DnsServer::start().await.unwrap();
+    dns.set("one.example", 60, &[ip(LISTED)]);
+    dns
+}
+
+fn hosts(dns: &DnsServer) -> String {
+    format!("--host one.example --allow-special-addresses {}", ask(dns))
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_read_stops_nothing() {
+    let dns = zone().await;
+    let mut serve = Unread::start(&hosts(&dns)).await;
+    serve.overflow().await;
+    for (peer, status) in [(LISTED, 200), (UNLISTED, 403)] {
+        assert_eq!(serve.get(peer, "/verify").await.0, status);
+    }
+    assert_eq!(serve.get(LISTED, "/healthz").await.0, 200);
+    serve.stops().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_read_again_says_how_many_lines_were_dropped_and_ends_with_the_last_line() {
+    let dns = zone().await;
+    let mut serve = Unread::start(&hosts(&dns)).await;
+    serve.overflow().await;
+    let mut lines = serve.lines.take().unwrap();
+    let dropped = loop {
+        let line = within(lines.next_line()).await.unwrap().unwrap();
+        if let Some((_, rest)) = line.split_once("log_lines_dropped=") {
+            break rest.to_owned();
+        }
+    };
+    assert!(dropped.parse::<u64>().unwrap() > 0, "{dropped}");
+    let rest = tokio::spawn(async move {
+        let mut rest = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            rest.push(line);
+        }
+        rest
+    });
+    serve.stops().await;
+    let rest = rest.await.unwrap();
+    assert!(rest.iter().any(|line| line.ends_with(" stopped")));
+}
+
+/// A server whose log is left in its pipe.
+struct Unread {
+    child: Child,
+    addr: SocketAddr,
+    lines: Option<Lines<BufReader<ChildStderr>>>,
+}
+
+impl Unread {
+    async fn start(args: &str) -> Self {
+        let line = format!("serve --listen 127.0.0.1:0 --log trace {args}");
+        let mut serve = command(line.split_whitespace());
+        let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let addr = loop {
+            let line = within(lines.next_line()).await.unwrap().unwrap();
+            if let Some((_, addr)) = line.split_once("listening on http://") {
+                break addr.parse().unwrap();
+            }
+        };
+        let serve = Self {
+            child,
+            addr,
+            lines: Some(lines),
+        };
+        while serve.get(LISTED, "/readyz").await.0 != 200 {}
+        serve
+    }
+
+    async fn get(&self, peer: &str, path: &str) -> (u16, String) {
+        let client = Client::from(ip(peer));
+        let reply = within(client.send(self.addr, "GET", path, &[], b"")).await;
+        let reply = reply.unwrap();
+        (reply.status, reply.text())
+    }
+
+    /// Has it log until there is no room for more.
+    async fn overflow(&self) {
+        // h2 traces much more than HTTP/1 does.
+        let mut connection = Connection::connect_h2(ip(LISTED), self.addr).await.unwrap();
+        let overflow = async {
+            loop {
+                for _ in 0..20 {
+                    let reply = connection.send("GET", "/verify", &[], b"").await;
+                    assert_eq!(reply.unwrap().status, 200);
+                }
+                let (_, status) = self.get("127.0.0.1", "/status.json").await;
+                let status: Value = serde_json::from_str(&status).unwrap();
+                if status["log_lines_dropped"].as_u64().unwrap() > 0 {
+                    break;
+                }
+            }
+        };
+        let in_time = timeout(Duration::from_secs(60), overflow).await;
+        in_time.expect("it goes on");
+    }
+
+    async fn stops(&mut self) {
+        terminate(&self.child).await;
+        let ended = timeout(Duration::from_secs(5), self.child.wait()).await;
+        assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+    }
+}
+
+async fn terminate(child: &Child) {
+    let id = child.id().unwrap().to_string();
+    let mut kill = tokio::process::Command::new("kill");
+    assert!(
+        kill.args(["-s", "TERM", &id])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let dns = zone().await;
+    for (to, drops) in [("2>/dev/full", true), ("2>&-", false)] {
+        let addr = free_port(Ipv4Addr::LOCALHOST.into());
+        let mut serve = tokio::process::Command::new("sh");
+        let line = format!("exec \"$0\" serve --listen {addr} {} {to}", hosts(&dns));
+        serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
+        let mut child = serve.env_clear().kill_on_drop(true).spawn().unwrap();
+        let client = Client::from(ip(LISTED));
+        let ready = async {
+            loop {
+                let reply = client.send(addr, "GET", "/readyz", &[], b"").await;
+                if reply.is_ok_and(|reply| reply.status == 200) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        within(ready).await;
+        for (peer, status) in [(LISTED, 200), (UNLISTED, 403)] {
+            let client = Client::from(ip(peer));
+            let reply = within(client.send(addr, "GET", "/verify", &[], b"")).await;
+            assert_eq!(reply.unwrap().status, status, "{to}");
+        }
+        let client = Client::from(ip("127.0.0.1"));
+        let reply = within(client.send(addr, "GET", "/status.json", &[], b"")).await;
+        let status: Value = serde_json::from_str(&reply.unwrap().text()).unwrap();
+        let dropped = status["log_lines_dropped"].as_u64().unwrap();
+        assert_eq!(dropped > 0, drops, "{to}: {dropped}");
+        terminate(&child).await;
+        let ended = timeout(Duration::from_secs(5), child.wait()).await;
+        assert_eq!(ended.expect("it ends").unwrap().code(), Some(0), "{to}");
+    }
+}
+
+/// A pipe without room for another byte.
+#[cfg(target_os = "linux")]
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 64 * 1024]).unwrap();
+    (reader, writer)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_that_cannot_start_ends_although_nothing_reads_why() {
+    let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = used.local_addr().unwrap();
+    let (_reader, full) = full_pipe();
+    let line = format!("serve --listen {addr} --host one.example --dns-server 127.0.0.1:9");
+    let mut child = command(line.split_whitespace())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let ended = timeout(Duration::from_secs(10), child.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(2));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_whose_messages_are_not_read_prints_its_data_and_can_be_ended() {
+    let dns = zone().await;
+    dns.set_fault("two.example", Fault::Drop);
+    let (_reader, full) = full_pipe();
+    let line = format!("lookup --log debug --host two.example {}", hosts(&dns));
+    let mut lookup = command(line.split_whitespace());
+    let mut child = lookup.stdout(Stdio::piped()).stderr(full).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = within(stdout.next_line()).await.unwrap();
+    assert_eq!(line.as_deref(), Some(LISTED));
+    terminate(&child).await;
+    let ended = timeout(Duration::from_secs(5), child.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), None);
+}
+
+#[tokio::test]
+async fn a_reader_that_went_away_is_not_a_panic() {
+    let dns = zone().await;
+    dns.set_fault(FaultScope::Everything, Fault::Drop);
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("saved.http");
+    std::fs::write(&saved, "POST / HTTP/1.1\r\nHost: shop.example\r\n\r\n{}").unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let lines = [
+        format!("lookup --log debug {}", hosts(&dns)),
+        format!("lookup --log trace --json {}", hosts(&dns)),
+        format!("check --log debug 127.0.1.1 {}", hosts(&dns)),
+        format!(
+            "verify --url https://shop.example/ --request {} --secret-file {}",
+            saved.display(),
+            secret.display()
+        ),
+        "completions bash".to_owned(),
+        "serve --help".to_owned(),
+        "serve --no-such-flag".to_owned(),
+    ];
+    let mut running = JoinSet::new();
+    for line in lines {
+        let (_, stdout) = std::io::pipe().unwrap();
+        let (_, stderr) = std::io::pipe().unwrap();
+        let mut command = command(line.split_whitespace());
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        running.spawn(async move { (timeout(Duration::from_secs(20), child.wait()).await, line) });
+    }
+    while let Some(ended) = running.join_next().await {
+        let (status, line) = ended.unwrap();
+        let code = status.expect("it ends").unwrap().code();
+        assert!(matches!(code, Some(0..=2)), "{line}: {code:?}");
+    }
+}
