@@ -446,8 +446,8 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) state_file: Option<PathBuf>,
 
-    /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`,
-    /// for `serve` `warn,callback_source=info`]
+    /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+    /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER", env = "CALLBACK_SOURCE_LOG", hide_env_values = true, help_heading = LOG)]
     pub(crate) log: Option<String>,
 

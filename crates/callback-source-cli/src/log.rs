@@ -239,8 +239,10 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
 static LOG: OnceLock<Log> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-const LASTING: &str = "warn,callback_source=info";
-const ONCE: &str = "warn";
+/// Other crates log at WARN what a peer sends: hickory a line for each packet from a wrong address,
+/// h2 one for each PING acknowledgement that it did not ask for.
+const LASTING: &str = "error,callback_source=info";
+const ONCE: &str = "error,callback_source=warn";
 
 /// At ten lines a second, some minutes.
 const QUEUE_SIZE: usize = 1024 * 1024;

@@ -80,8 +80,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>         What to log: a level, or `TARGET=LEVEL` pairs with commas in between
-                                 [default: `warn`, for `serve` `warn,callback_source=info`] [env:
-                                 CALLBACK_SOURCE_LOG]
+                                 [default: `error,callback_source=warn`, for `serve`
+                                 `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
                                  values: text, json]
     -- stderr
@@ -195,8 +195,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
-              `serve` `warn,callback_source=info`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
@@ -342,8 +342,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
-              `serve` `warn,callback_source=info`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 

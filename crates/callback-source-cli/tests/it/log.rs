@@ -15,13 +15,14 @@ use integration_tests::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{TcpStream, UdpSocket},
     process::{Child, ChildStderr},
     task::JoinSet,
     time::timeout,
 };
 
-use crate::{ask, command, ip};
+use crate::{ask, command, ip, run, server::Server};
 
 const LISTED: &str = "127.0.1.1";
 const UNLISTED: &str = "127.0.2.1";
@@ -261,4 +262,96 @@ async fn a_reader_that_went_away_is_not_a_panic() {
         let code = status.expect("it ends").unwrap().code();
         assert!(matches!(code, Some(0..=2)), "{line}: {code:?}");
     }
+}
+
+#[tokio::test]
+async fn packets_from_a_third_address_draw_no_lines() {
+    let dns = zone().await;
+    let way = NoisyWay::start(dns.addr()).await;
+    let hosts = format!(
+        "--host one.example --allow-special-addresses --dns-server {}",
+        way.addr
+    );
+    let server = Server::start(&hosts).await;
+    server.ready().await;
+    let log = server.log();
+    assert!(!log.contains("hickory"), "{log}");
+    server.stop().await;
+
+    for line in [
+        format!("lookup {hosts}"),
+        format!("check 127.0.1.1 {hosts}"),
+    ] {
+        let output = run(&line).await;
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
+    }
+
+    // Who asks for these lines gets them.
+    let output = run(&format!("lookup --log debug {hosts}")).await;
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.lines()
+            .filter(|line| line.contains(" WARN hickory"))
+            .count()
+            >= PACKETS,
+        "{log}"
+    );
+}
+
+/// The way to a DNS server on which each answer is preceded by packets of somebody else.
+struct NoisyWay {
+    addr: SocketAddr,
+    _task: JoinSet<()>,
+}
+
+/// Fewer than a socket has room for.
+const PACKETS: usize = 100;
+
+impl NoisyWay {
+    async fn start(to: SocketAddr) -> Self {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = server.local_addr().unwrap();
+        let third = UdpSocket::bind("127.0.9.9:0").await.unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut packet = [0; 4096];
+            while let Ok((length, asker)) = server.recv_from(&mut packet).await {
+                for _ in 0..PACKETS {
+                    third.send_to(&[0; 12], asker).await.unwrap();
+                }
+                client.send_to(&packet[..length], to).await.unwrap();
+                let length = client.recv(&mut packet).await.unwrap();
+                server.send_to(&packet[..length], asker).await.unwrap();
+            }
+        });
+        Self { addr, _task: task }
+    }
+}
+
+#[tokio::test]
+async fn pings_over_http2_draw_no_lines() {
+    let dns = zone().await;
+    let server = Server::start(&hosts(&dns)).await;
+    server.ready().await;
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, 0], payload].concat()
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, b""));
+    for _ in 0..1_000 {
+        bytes.extend(frame(6, 1, b"unasked."));
+    }
+    bytes.extend(frame(6, 0, b"the last"));
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(8).any(|part| part == b"the last") {
+        assert_ne!(within(stream.read_buf(&mut seen)).await.unwrap(), 0);
+    }
+    let log = server.log();
+    assert!(!log.contains("PING"), "{log}");
+    server.stop().await;
 }
