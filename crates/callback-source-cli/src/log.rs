@@ -7,6 +7,7 @@
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     collections::VecDeque,
+    fmt,
     io::{self, Write},
     panic::{self, PanicHookInfo},
     sync::{
@@ -17,9 +18,17 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Metadata, error, warn};
+use tracing::{Event, Metadata, Subscriber, error, warn};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::filter_fn,
+    fmt::{
+        FmtContext, FormatEvent,
+        format::{Format, Json, JsonFields, Writer},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 use crate::{
@@ -93,7 +102,13 @@ fn start(
         .log_internal_errors(false);
     let layer = match args.log_format {
         LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            let format = ListsAsArrays(Format::default().json().flatten_event(true));
+            layer
+                .fmt_fields(JsonFields::new())
+                .event_format(format)
+                .boxed()
+        }
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(worded))
@@ -236,6 +251,54 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// The format of `tracing-subscriber`, with the library's lists as arrays of strings: `tracing` has
+/// no stable way to record a list as one.
+struct ListsAsArrays(Format<Json>);
+
+impl<S> FormatEvent<S, JsonFields> for ListsAsArrays
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let has_list = LISTS
+            .iter()
+            .any(|list| metadata.fields().field(list).is_some());
+        if !has_list || !metadata.target().starts_with("callback_source") {
+            return self.0.format_event(context, writer, event);
+        }
+        let mut text = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut text), event)?;
+        let Ok(mut line) = serde_json::from_str::<serde_json::Map<_, _>>(&text) else {
+            return writer.write_str(&text);
+        };
+        for list in LISTS {
+            if let Some(value) = line.get_mut(list)
+                && let Some(text) = value.as_str()
+            {
+                *value = array(text);
+            }
+        }
+        writeln!(writer, "{}", serde_json::Value::from(line))
+    }
+}
+
+/// The elements of a list that was recorded as `[a, b]` or `a,b`. Addresses and host names have
+/// neither brackets at both ends nor commas.
+fn array(text: &str) -> serde_json::Value {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let elements = inner.unwrap_or(text).split(',').map(str::trim);
+    elements.filter(|element| !element.is_empty()).collect()
+}
+
 static LOG: OnceLock<Log> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -243,6 +306,9 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// h2 one for each PING acknowledgement that it did not ask for.
 const LASTING: &str = "error,callback_source=info";
 const ONCE: &str = "error,callback_source=warn";
+
+/// The fields of the library's events that hold lists.
+const LISTS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
 
 /// At ten lines a second, some minutes.
 const QUEUE_SIZE: usize = 1024 * 1024;
@@ -254,6 +320,8 @@ const RETRY: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -328,5 +396,29 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("two lines"), "{line}");
+    }
+
+    #[test]
+    fn a_list_is_split_into_its_elements() {
+        for (text, list) in [
+            ("[]", json!([])),
+            ("", json!([])),
+            ("[192.0.2.1]", json!(["192.0.2.1"])),
+            (
+                "[192.0.2.1, 2001:db8::1]",
+                json!(["192.0.2.1", "2001:db8::1"]),
+            ),
+            (
+                "[192.0.2.1:53, [2001:db8::1]:53]",
+                json!(["192.0.2.1:53", "[2001:db8::1]:53"]),
+            ),
+            ("[[2001:db8::1]:53]", json!(["[2001:db8::1]:53"])),
+            (
+                "one.example,two.example",
+                json!(["one.example", "two.example"]),
+            ),
+        ] {
+            assert_eq!(array(text), list, "{text}");
+        }
     }
 }

@@ -265,6 +265,58 @@ async fn a_reader_that_went_away_is_not_a_panic() {
 }
 
 #[tokio::test]
+async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
+    let dns = zone().await;
+    dns.set("one.example", 1, &[ip(LISTED), ip("127.0.1.2")]);
+    let flags = "--log-format json --min-ttl 1s --host two.example";
+    let server = Server::start(&format!("{flags} {}", hosts(&dns))).await;
+    server.has_logged("callback servers changed").await;
+    dns.set("one.example", 1, &[ip(LISTED), ip("127.0.1.3")]);
+    server.has_logged("127.0.1.3").await;
+    assert_eq!(server.get(UNLISTED, "/verify").await.status, 403);
+    server.has_logged("callback refused").await;
+    server.has_logged("\"ready\"").await;
+    let lines: Vec<Value> = server
+        .log()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let event = |message: &str| {
+        let is = |line: &&Value| line["message"] == message;
+        lines.iter().find(is).unwrap_or_else(|| panic!("{message}"))
+    };
+    let changed = event("callback servers changed");
+    assert_eq!(changed["added"], serde_json::json!([LISTED, "127.0.1.2"]));
+    assert_eq!(changed["removed"], serde_json::json!([]));
+    assert_eq!(changed["host"], "one.example");
+    let refused = event("callback refused");
+    assert_eq!(
+        refused["hosts"],
+        serde_json::json!(["two.example", "one.example"])
+    );
+    assert_eq!(refused["left_out"], 0);
+    assert_eq!(refused["reason"], "not-listed");
+    assert!(event("ready")["addresses"].is_u64());
+    // What comes first in a line is what one sorts by.
+    assert!(
+        server
+            .log()
+            .lines()
+            .all(|line| line.starts_with("{\"timestamp\":\""))
+    );
+    server.stop().await;
+
+    let flags = "--log-format json --host one.example";
+    let server = Server::start(&format!("{flags} {}", ask(&dns))).await;
+    server.has_logged("special-purpose").await;
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("special-purpose"));
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(line["addresses"], serde_json::json!([LISTED, "127.0.1.3"]));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn packets_from_a_third_address_draw_no_lines() {
     let dns = zone().await;
     let way = NoisyWay::start(dns.addr()).await;
