@@ -1,8 +1,8 @@
-//! The log, and all else that goes to stderr once it is set up.
+//! The log, and everything else that goes to stderr once the log is set up.
 //!
-//! A reader that stopped, such as a terminal on hold or a container's log driver that is stuck, must
-//! not stop the server: lines go into a queue of bounded size, and a thread of its own writes them.
-//! Lines without room are dropped and counted.
+//! A reader that has stopped, such as a paused terminal or a stuck log driver, must not stop the
+//! server. Lines go into a queue of bounded size, and a separate thread writes them. Lines without
+//! room are dropped and counted.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Event, Metadata, Subscriber, error, warn};
+use tracing::{Event, Level, Metadata, Subscriber, error, warn};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::filter_fn,
@@ -36,16 +36,16 @@ use crate::{
     args::{CommonArgs, LogFormat},
 };
 
-/// Logs for a command that asks once. What became of each question it says itself, so the events
-/// about that are left out, unless a filter was given.
+/// Sets up the log of a command that asks once. It reports the outcome of each question itself, so
+/// the events about questions are left out, unless a filter was given.
 pub(crate) fn once(args: &CommonArgs) -> Result<(), Error> {
-    // Like any command, it may wait for who reads its output: signals still end it.
+    // Like any command, it may wait for the reader of its output: signals still end it.
     start(args, ONCE, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
 }
 
-/// Logs for a command that goes on.
+/// Sets up the log of a command that keeps running.
 pub(crate) fn lasting(args: &CommonArgs) -> Result<(), Error> {
     start(args, LASTING, Some(END_LIMIT), |_| true)?;
     // The hook of the standard library waits for stderr, on a thread of the runtime.
@@ -53,7 +53,7 @@ pub(crate) fn lasting(args: &CommonArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lines that were dropped since the start.
+/// Number of lines dropped since the start.
 pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -67,7 +67,7 @@ pub(crate) fn say(line: String) {
     }
 }
 
-/// Waits until everything is written, for a bounded time after a command that goes on.
+/// Waits until everything is written, with a time limit for a command that keeps running.
 pub(crate) fn finish() {
     if let Some(log) = LOG.get() {
         log.lines.wait_until_written(log.end_limit);
@@ -127,6 +127,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         _ => None,
     };
     let text = panic.to_string().replace('\n', " ");
+    if !tracing::enabled!(Level::ERROR) {
+        // A filter must not hide a defect.
+        say(format!("{text}\n"));
+    }
     error!(thread = thread.name(), backtrace, "{text}");
 }
 
@@ -135,7 +139,7 @@ struct Log {
     end_limit: Option<Duration>,
 }
 
-/// A queue of lines, and whoever adds to it or empties it.
+/// Handle to a queue of lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Queue>);
 
@@ -148,9 +152,9 @@ struct Queue {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// The size of the lines, with what each takes beside its text.
+    /// Size of the lines in bytes, with the memory that each takes besides its text.
     size: usize,
-    /// Whether a line that has left the queue is being written.
+    /// A line that has left the queue is being written.
     writing: bool,
 }
 
@@ -221,7 +225,7 @@ impl Lines {
     }
 }
 
-/// Takes one line with each call.
+/// Each call takes one whole line.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -251,8 +255,8 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The format of `tracing-subscriber`, with the library's lists as arrays of strings: `tracing` has
-/// no stable way to record a list as one.
+/// JSON format of `tracing-subscriber`, with the library's lists as arrays of strings. `tracing` has
+/// no stable way to record a list.
 struct ListsAsArrays(Format<Json>);
 
 impl<S> FormatEvent<S, JsonFields> for ListsAsArrays
@@ -289,8 +293,8 @@ where
     }
 }
 
-/// The elements of a list that was recorded as `[a, b]` or `a,b`. Addresses and host names have
-/// neither brackets at both ends nor commas.
+/// Elements of a list that was recorded as `[a, b]` or `a,b`. No address and no host name contains a
+/// comma.
 fn array(text: &str) -> serde_json::Value {
     let inner = text
         .strip_prefix('[')
@@ -302,18 +306,18 @@ fn array(text: &str) -> serde_json::Value {
 static LOG: OnceLock<Log> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Other crates log at WARN what a peer sends: hickory a line for each packet from a wrong address,
-/// h2 one for each PING acknowledgement that it did not ask for.
+/// Other crates log without a limit what a peer sends. At WARN hickory logs each packet from a wrong
+/// address, and h2 each PING acknowledgement that it did not ask for.
 const LASTING: &str = "error,callback_source=info";
 const ONCE: &str = "error,callback_source=warn";
 
-/// The fields of the library's events that hold lists.
+/// Fields of the library's events that hold lists.
 const LISTS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
 
-/// At ten lines a second, some minutes.
+/// Room for some minutes of ten lines a second.
 const QUEUE_SIZE: usize = 1024 * 1024;
 
-/// For how long the last lines are waited for.
+/// Time limit for writing the last lines.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 const RETRY: Duration = Duration::from_millis(10);

@@ -110,7 +110,7 @@ impl Unread {
         (reply.status, reply.text())
     }
 
-    /// Has it log until there is no room for more.
+    /// Sends requests until log lines are dropped.
     async fn overflow(&self) {
         // h2 traces much more than HTTP/1 does.
         let mut connection = Connection::connect_h2(ip(LISTED), self.addr).await.unwrap();
@@ -351,7 +351,7 @@ async fn packets_from_a_third_address_draw_no_lines() {
     );
 }
 
-/// The way to a DNS server on which each answer is preceded by packets of somebody else.
+/// Forwards questions to a DNS server, and sends packets from a third address ahead of each answer.
 struct NoisyWay {
     addr: SocketAddr,
     _task: JoinSet<()>,
