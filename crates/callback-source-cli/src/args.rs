@@ -160,7 +160,7 @@ pub(crate) struct CheckArgs {
 /// Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
 /// names, in the one header that is given, or by the PROXY protocol.
 ///
-/// `/verify` and below: 204 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503
+/// `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503
 /// with `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and
 /// `X-Callback-Reason`. `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once
 /// and some address is in force, else 503. `/status.json`: everything that is known, for peers on
@@ -192,7 +192,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Refuse nothing: always answer 204, with headers that say what it would have been
+    /// Refuse nothing: always answer 200, with headers that say what it would have been
     #[arg(long, env = "CALLBACK_SOURCE_REPORT_ONLY", hide_env_values = true, value_parser = trimmed(BoolishValueParser::new()))]
     pub(crate) report_only: bool,
 
@@ -543,8 +543,8 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) state_file: Option<PathBuf>,
 
-    /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`,
-    /// for `serve` `warn,callback_source=info`]
+    /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+    /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER", env = "CALLBACK_SOURCE_LOG", hide_env_values = true, value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,
 

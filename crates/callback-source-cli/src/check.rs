@@ -11,11 +11,11 @@ use crate::{
     Error, Outcome,
     args::CheckArgs,
     config::{self, Config, Subject},
-    output, report,
+    log, output, report,
 };
 
 pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
-    config::log_once(&args.common)?;
+    log::once(&args.common)?;
     let config = Config::once(&args.common, Subject::Callers)?;
     let mut hops = Vec::new();
     if let Some(peer) = args.peer {

@@ -8,15 +8,10 @@ use callback_source::{
     vipps,
 };
 use http::{Extensions, HeaderMap};
-use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
-};
 
 use crate::{
     Error,
-    args::{
-        CheckArgs, CommonArgs, Environment, List, Listen, LogFormat, ServeArgs, TrustedProxy, all,
-    },
+    args::{CheckArgs, CommonArgs, Environment, List, Listen, ServeArgs, TrustedProxy, all},
 };
 
 /// Whose addresses are asked for.
@@ -218,46 +213,4 @@ fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
             .chain(all(&args.host))
             .collect(),
     }
-}
-
-/// Logs for a command that asks once. What became of each question it says itself, so the events
-/// about that are left out, unless a filter was given.
-pub(crate) fn log_once(args: &CommonArgs) -> Result<(), Error> {
-    log(args, "warn", |metadata| {
-        metadata.fields().field("question").is_none()
-    })
-}
-
-/// Logs for a command that goes on.
-pub(crate) fn log_lasting(args: &CommonArgs) -> Result<(), Error> {
-    log(args, "warn,callback_source=info", |_| true)
-}
-
-fn log(
-    args: &CommonArgs,
-    default: &str,
-    by_default: fn(&tracing::Metadata<'_>) -> bool,
-) -> Result<(), Error> {
-    let filter = args.log.as_deref().unwrap_or(default);
-    let wanted = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|cause| Error::LogFilter {
-            filter: filter.to_owned(),
-            cause,
-        })?;
-    let given = args.log.is_some();
-    let worded = filter_fn(move |metadata| given || by_default(metadata));
-    // Without this, a reader that went away would be a panic.
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let lines = match args.log_format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(worded))
-        .with(wanted)
-        .init();
-    Ok(())
 }

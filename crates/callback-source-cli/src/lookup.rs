@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use crate::{
     Error, Outcome,
     args::LookupArgs,
-    config::{self, Config, Subject},
-    output,
+    config::{Config, Subject},
+    log, output,
     report::{self, HostReport, is_asked},
 };
 
 pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
-    config::log_once(&args.common)?;
+    log::once(&args.common)?;
     let subject = match args.api {
         true => Subject::Api,
         false => Subject::Callers,

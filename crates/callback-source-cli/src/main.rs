@@ -11,6 +11,7 @@ mod args;
 mod config;
 mod error;
 
+mod log;
 mod output;
 mod report;
 mod saved;
@@ -26,7 +27,7 @@ use args::{Args, Command};
 use error::Error;
 
 fn main() -> ExitCode {
-    match run(std::env::args_os()) {
+    let code = match run(std::env::args_os()) {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Incomplete) => ExitCode::from(2),
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
             output::failure(&error);
             ExitCode::from(2)
         }
-    }
+    };
+    log::finish();
+    code
 }
 
 /// What a command found.

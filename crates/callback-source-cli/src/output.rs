@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::Error;
+use crate::{Error, log};
 
 /// Writes what was asked for. A reader that has seen enough, as in `… | head`, is no error.
 pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
@@ -34,8 +34,7 @@ pub(crate) fn failure(error: &Error) {
 
 /// Says something of a kind: `error`, `warning`, `note` or `hint`.
 pub(crate) fn say(kind: &str, text: impl fmt::Display) {
-    // `eprintln!` would panic where nobody reads.
-    let _ = writeln!(io::stderr(), "{kind}: {text}");
+    log::say(format!("{kind}: {text}\n"));
 }
 
 /// What lies below an error, each after a colon.

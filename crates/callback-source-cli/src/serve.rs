@@ -27,11 +27,12 @@ use self::{
 use crate::{
     Error, Outcome,
     args::ServeArgs,
-    config::{self, Config, Proxies},
+    config::{Config, Proxies},
+    log,
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
-    config::log_lasting(&args.common)?;
+    log::lasting(&args.common)?;
     let config = Config::lasting(&args.common)?;
     let proxies = Proxies::of_server(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

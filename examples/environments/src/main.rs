@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
+        .with_env_filter("error,callback_source=info")
         .with_writer(std::io::stderr)
         .init();
     let resolver = HickoryResolver::from_system_conf()?;

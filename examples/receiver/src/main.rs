@@ -4,14 +4,16 @@ use std::{error::Error, io, iter, process::ExitCode};
 
 use clap::Parser;
 use receiver::{args::Args, run::run};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    // The resolver's crates log a line for each packet that anyone sends to them.
+    let quiet = "hickory_resolver=error,hickory_net=error,hickory_proto=error,h2=error";
+    let asked = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt()
-        .with_env_filter(filter.from_env_lossy())
+        .with_env_filter(EnvFilter::new(format!("{quiet},{asked}")))
         .with_writer(io::stderr)
         .init();
     let Err(failure) = run(&args).await else {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::report::HostReport;
+use crate::{log, report::HostReport};
 
 /// How many verdicts there were, by kind.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub(super) fn json(
         ready: set.is_ready(now),
         report_only,
         uptime_seconds: now.saturating_duration_since(started).as_secs(),
+        log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
@@ -72,6 +73,7 @@ struct Status<'a> {
     ready: bool,
     report_only: bool,
     uptime_seconds: u64,
+    log_lines_dropped: u64,
     verdicts: BTreeMap<&'static str, u64>,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,

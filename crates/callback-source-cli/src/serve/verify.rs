@@ -11,7 +11,7 @@ use callback_source::{
     AllowList, Allowed, Rejection, RejectionKind, Verdict,
     verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer},
 };
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -55,6 +55,15 @@ impl Verify {
     }
 
     pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
+        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all when such an answer has
+        // a length.
+        if request.method() == Method::CONNECT {
+            let text = "`CONNECT` asks for a tunnel and is not a callback";
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+            let others = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            response.headers_mut().insert(header::ALLOW, others);
+            return response;
+        }
         match peer {
             Peer::Address { client, .. } => {
                 request.extensions_mut().insert(client);
@@ -82,7 +91,7 @@ pub(super) struct Respond {
 impl Respond {
     fn allowed(&self, allowed: &Allowed) -> Response<Body> {
         self.counts.count("allow");
-        let mut response = empty(StatusCode::NO_CONTENT);
+        let mut response = yes();
         let headers = response.headers_mut();
         headers.insert(SOURCE, HeaderValue::from_static("allow"));
         let host = allowed
@@ -98,7 +107,7 @@ impl Respond {
         let reason = rejection.kind().as_str();
         self.counts.count(reason);
         let mut response = if self.report_only {
-            empty(StatusCode::NO_CONTENT)
+            yes()
         } else {
             let mut response = plain(self.status(rejection.kind()), rejection.to_string());
             if let Some(pause) = rejection.retry_after() {
@@ -146,6 +155,17 @@ impl RejectionResponse<Body> for Respond {
     fn response(&self, rejection: &Rejection) -> Response<Body> {
         self.rejected(rejection)
     }
+}
+
+/// 200, and not 204: Envoy takes nothing else for a yes, and hands a 204 to the caller as the answer
+/// to the callback, which the shop then never gets.
+///
+/// The length is set here because hyper leaves it out of an answer without a body over HTTP/2.
+fn yes() -> Response<Body> {
+    let mut response = empty(StatusCode::OK);
+    let none = HeaderValue::from_static("0");
+    response.headers_mut().insert(header::CONTENT_LENGTH, none);
+    response
 }
 
 const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");

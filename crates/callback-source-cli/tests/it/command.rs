@@ -89,8 +89,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>         What to log: a level, or `TARGET=LEVEL` pairs with commas in between
-                                 [default: `warn`, for `serve` `warn,callback_source=info`] [env:
-                                 CALLBACK_SOURCE_LOG]
+                                 [default: `error,callback_source=warn`, for `serve`
+                                 `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
                                  values: text, json]
     -- stderr
@@ -217,8 +217,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
-              `serve` `warn,callback_source=info`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
@@ -241,7 +241,7 @@ async fn helps() {
     Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
     names, in the one header that is given, or by the PROXY protocol.
 
-    `/verify` and below: 204 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503 with
+    `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503 with
     `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and `X-Callback-Reason`.
     `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once and some address is in
     force, else 503. `/status.json`: everything that is known, for peers on this machine, and only
@@ -266,7 +266,7 @@ async fn helps() {
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
           --report-only
-              Refuse nothing: always answer 204, with headers that say what it would have been
+              Refuse nothing: always answer 200, with headers that say what it would have been
               
               [env: CALLBACK_SOURCE_REPORT_ONLY]
 
@@ -398,8 +398,8 @@ async fn helps() {
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default: `warn`, for
-              `serve` `warn,callback_source=info`]
+              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 

@@ -5,14 +5,17 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{Method, Uri},
+    http::{Method, StatusCode, Uri},
 };
 use integration_tests::{
     dns::DnsServer,
@@ -22,6 +25,12 @@ use integration_tests::{
     within,
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+};
+
 use crate::{ask, ip, server::Server};
 
 const LISTED: &str = "127.0.1.1";
@@ -29,8 +38,68 @@ const UNLISTED: &str = "127.0.2.1";
 /// Where the server in front listens, and connects from.
 const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE",
+];
+
 const PATH: &str = "/vipps/v2/payments/acme-shop-123?a=b";
 const BODY: &[u8] = br#"{"orderId":"acme-shop-123"}"#;
+
+#[tokio::test]
+async fn a_yes_is_200_without_a_body_whatever_the_method() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    for (flags, peers) in [("", &[LISTED][..]), ("--report-only", &[LISTED, UNLISTED])] {
+        let serve = Server::start(&format!("{hosts} {flags}")).await;
+        serve.ready().await;
+        for peer in peers {
+            let mut h2 = Connection::connect_h2(ip(peer), serve.addr).await.unwrap();
+            for method in METHODS {
+                let what = format!("{method} {flags} {peer}");
+                let close = [("connection", "close")];
+                let raw = raw(peer, serve.addr, method, "/verify", &close).await;
+                let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+                assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{what}: {raw}");
+                assert!(head.contains("\r\ncontent-length: 0"), "{what}: {raw}");
+                assert!(!head.contains("transfer-encoding"), "{what}: {raw}");
+                assert_eq!(body, "", "{what}");
+
+                let reply = h2.send(method, "/verify", &[], b"").await.unwrap();
+                assert_eq!(reply.status, 200, "{what}");
+                assert_eq!(reply.header("content-length"), Some("0"), "{what}");
+                assert_eq!(reply.text(), "", "{what}");
+            }
+        }
+        serve.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_never_granted() {
+    let dns = zone().await;
+    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    for flags in ["", "--report-only"] {
+        let serve = Server::start(&format!("{hosts} {flags}")).await;
+        serve.ready().await;
+        for target in ["/verify", "shop.example:443", "http://shop.example/verify"] {
+            let reply = raw(
+                LISTED,
+                serve.addr,
+                "CONNECT",
+                target,
+                &[("connection", "close")],
+            )
+            .await;
+            assert!(reply.starts_with("HTTP/1.1 4"), "{target}: {reply}");
+        }
+        let mut h2 = Connection::connect_h2(ip(LISTED), serve.addr)
+            .await
+            .unwrap();
+        let reply = h2.send("CONNECT", "/verify", &[], b"").await;
+        assert!(reply.unwrap().status >= 400);
+        serve.stop().await;
+    }
+}
 
 #[tokio::test]
 async fn nginx_passes_on_the_callbacks_of_listed_clients_only() {
@@ -40,6 +109,36 @@ async fn nginx_passes_on_the_callbacks_of_listed_clients_only() {
 #[tokio::test]
 async fn caddy_passes_on_the_callbacks_of_listed_clients_only() {
     passes_on_the_callbacks_of_listed_clients_only(Kind::Caddy).await;
+}
+
+#[tokio::test]
+async fn nginx_keeps_its_connection_to_the_endpoint() {
+    keeps_its_connection_to_the_endpoint(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_keeps_its_connection_to_the_endpoint() {
+    keeps_its_connection_to_the_endpoint(Kind::Caddy).await;
+}
+
+#[tokio::test]
+async fn nginx_passes_on_everything_in_report_only_mode() {
+    passes_on_everything_in_report_only_mode(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_passes_on_everything_in_report_only_mode() {
+    passes_on_everything_in_report_only_mode(Kind::Caddy).await;
+}
+
+#[tokio::test]
+async fn nginx_leaves_the_shop_s_own_errors_alone() {
+    leaves_the_shop_s_own_errors_alone(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_leaves_the_shop_s_own_errors_alone() {
+    leaves_the_shop_s_own_errors_alone(Kind::Caddy).await;
 }
 
 #[tokio::test]
@@ -67,7 +166,7 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
         return;
     };
     let dns = zone().await;
-    let set_up = SetUp::start(kind, &program, &dns).await;
+    let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     let paid = format!("POST {PATH} {}", String::from_utf8_lossy(BODY));
 
@@ -105,16 +204,69 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     set_up.serve.stop().await;
 }
 
+async fn keeps_its_connection_to_the_endpoint(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let dns = zone().await;
+    let set_up = SetUp::start(kind, &program, &dns, "").await;
+    set_up.serve.ready().await;
+    for _ in 0..20 {
+        assert_eq!(set_up.post(LISTED, &[]).await.status, 200);
+        // nginx does not read the text of a refusal, and closes the connection.
+        if !matches!(kind, Kind::Nginx) {
+            assert_eq!(set_up.post(UNLISTED, &[]).await.status, 403);
+        }
+    }
+    assert_eq!(set_up.relay.connections(), 1);
+    set_up.serve.stop().await;
+}
+
+async fn passes_on_everything_in_report_only_mode(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let dns = zone().await;
+    let set_up = SetUp::start(kind, &program, &dns, "--report-only").await;
+    set_up.serve.ready().await;
+    for client in [LISTED, UNLISTED] {
+        assert_eq!(set_up.post(client, &[]).await.status, 200, "{client}");
+        assert_eq!(set_up.seen().len(), 1, "{client}");
+    }
+    set_up.serve.stop().await;
+}
+
+async fn leaves_the_shop_s_own_errors_alone(kind: Kind) {
+    let Some([program]) = servers::find([kind.name()]) else {
+        return;
+    };
+    let dns = zone().await;
+    let set_up = SetUp::start(kind, &program, &dns, "").await;
+    set_up.serve.ready().await;
+    for status in [500, 503, 403] {
+        let path = format!("/vipps/fails/{status}");
+        let client = Client::from(ip(LISTED));
+        let reply = client.send(set_up.front_addr, "POST", &path, &[], BODY);
+        let reply = within(reply).await.unwrap();
+        assert_eq!((reply.status, reply.text().as_str()), (status, "shop"));
+        assert_eq!(reply.header("retry-after"), None);
+    }
+    set_up.serve.stop().await;
+}
+
 async fn gives_a_retryable_status_until_dns_is_there(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
     let mut dns = zone().await;
     dns.pause().await;
-    let set_up = SetUp::start(kind, &program, &dns).await;
+    let set_up = SetUp::start(kind, &program, &dns, "").await;
     for client in [LISTED, UNLISTED] {
         let reply = set_up.post(client, &[]).await;
-        assert_eq!(reply.status, kind.unresolved(), "{client}");
+        assert_eq!(reply.status, 503, "{client}");
+        assert_eq!(reply.header("retry-after"), Some("5"), "{client}");
+        let reason = reply.header("x-callback-reason");
+        assert_eq!(reason, Some("unresolved"), "{client}");
     }
     assert_eq!(set_up.seen(), [""; 0]);
 
@@ -132,13 +284,45 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
         return;
     };
     let dns = zone().await;
-    let mut set_up = SetUp::start(kind, &program, &dns).await;
+    let mut set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     set_up.serve.signal("TERM").await;
     set_up.serve.ended().await;
-    let reply = set_up.post(LISTED, &[]).await;
-    assert!(reply.status >= 500, "{}", reply.status);
-    assert_eq!(set_up.seen(), [""; 0]);
+    // First the connection ends without an answer, then none is accepted.
+    for _ in 0..2 {
+        let reply = set_up.post(LISTED, &[]).await;
+        assert_eq!(reply.status, kind.endpoint_down());
+        if let Kind::Nginx = kind {
+            assert_eq!(reply.header("retry-after"), Some("5"));
+            assert_eq!(reply.header("x-callback-reason"), None);
+        }
+        assert_eq!(set_up.seen(), [""; 0]);
+        set_up.relay.tasks.shutdown().await;
+    }
+}
+
+/// What the endpoint answers, byte for byte, until it closes the connection.
+async fn raw(
+    peer: &str,
+    server: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(ip(peer), 0)).unwrap();
+    let mut stream = socket.connect(server).await.unwrap();
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut reply = String::new();
+    within(stream.read_to_string(&mut reply)).await.unwrap();
+    reply
 }
 
 /// A zone with one host at one address of this machine.
@@ -170,22 +354,25 @@ fn forged(client: &'static str) -> impl Iterator<Item = (&'static str, &'static 
 /// The endpoint, the shop, and the server in front of both.
 struct SetUp {
     serve: Server,
+    relay: Relay,
     shop: Shop,
     front_addr: SocketAddr,
     _front: Process,
 }
 
 impl SetUp {
-    async fn start(kind: Kind, program: &Path, dns: &DnsServer) -> Self {
+    async fn start(kind: Kind, program: &Path, dns: &DnsServer, flags: &str) -> Self {
         let header = kind.header();
         let hosts = format!("--host one.example --allow-special-addresses {}", ask(dns));
         let proxy = format!("--trusted-proxy {FRONT} --client-ip-header {header}");
-        let serve = Server::start(&format!("{proxy} {hosts}")).await;
+        let serve = Server::start(&format!("{proxy} {hosts} {flags}")).await;
+        let relay = Relay::start(serve.addr).await;
         let shop = Shop::start().await;
-        let front = kind.start(program, shop.server.addr(), serve.addr).await;
+        let front = kind.start(program, shop.server.addr(), relay.addr).await;
         let (front_addr, front) = front.unwrap();
         Self {
             serve,
+            relay,
             shop,
             front_addr,
             _front: front,
@@ -202,6 +389,44 @@ impl SetUp {
     /// What has come to the shop since this was last asked.
     fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.shop.seen.lock().unwrap())
+    }
+}
+
+/// The way from the server in front to the endpoint, which counts connections.
+struct Relay {
+    addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    tasks: JoinSet<()>,
+}
+
+impl Relay {
+    async fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((FRONT, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                open.spawn(async move {
+                    if let Ok(mut to) = TcpStream::connect(to).await {
+                        // An end of either side ends both.
+                        let _ = copy_bidirectional(&mut from, &mut to).await;
+                    }
+                });
+            }
+        });
+        Self {
+            addr,
+            connections,
+            tasks,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -222,10 +447,18 @@ impl Shop {
     }
 }
 
-async fn note(State(seen): State<Seen>, method: Method, uri: Uri, body: Bytes) -> &'static str {
+async fn note(
+    State(seen): State<Seen>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> (StatusCode, &'static str) {
     let body = String::from_utf8_lossy(&body);
     seen.lock().unwrap().push(format!("{method} {uri} {body}"));
-    "paid"
+    match uri.path().strip_prefix("/vipps/fails/") {
+        Some(status) => (status.parse().unwrap(), "shop"),
+        None => (StatusCode::OK, "paid"),
+    }
 }
 
 /// A server in front.
@@ -251,11 +484,11 @@ impl Kind {
         }
     }
 
-    /// What it makes of the endpoint's 503.
-    fn unresolved(self) -> u16 {
+    /// Its status when the endpoint cannot be asked.
+    fn endpoint_down(self) -> u16 {
         match self {
-            Self::Nginx => 500,
-            Self::Caddy => 503,
+            Self::Nginx => 503,
+            Self::Caddy => 502,
         }
     }
 

@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod connections;
 mod forward_auth;
+mod log;
 mod lookup;
 mod proxies;
 mod real_dns;

@@ -52,11 +52,11 @@ async fn answers_by_the_verdict_whatever_the_method() {
             let reply = server.send(LISTED, method, path, &[]).await;
             assert_eq!(
                 summary(&reply),
-                "204 allow one.example - -",
+                "200 allow one.example - -",
                 "{method} {path}"
             );
             let reply = server.send("127.0.3.7", method, path, &[]).await;
-            assert_eq!(summary(&reply), "204 allow - - -", "{method} {path}");
+            assert_eq!(summary(&reply), "200 allow - - -", "{method} {path}");
         }
         let reply = server
             .send(UNLISTED, method, "/verify/script?%3Cscript%3E", &[])
@@ -152,9 +152,9 @@ async fn only_reports() {
     let server = Server::start(&format!("{} --report-only", args(&dns))).await;
     server.ready().await;
     let reply = server.get(LISTED, "/verify").await;
-    assert_eq!(summary(&reply), "204 allow one.example - -");
+    assert_eq!(summary(&reply), "200 allow one.example - -");
     let reply = server.get(UNLISTED, "/verify").await;
-    assert_eq!(summary(&reply), "204 reject - not-listed -");
+    assert_eq!(summary(&reply), "200 reject - not-listed -");
     server.has_logged("callback let through with a tag").await;
     let status = server.get("127.0.0.1", "/status.json").await.text();
     assert!(status.contains(r#""report_only": true"#), "{status}");
@@ -164,7 +164,7 @@ async fn only_reports() {
     dns.set_fault(FaultScope::Everything, Fault::Drop);
     let server = Server::start(&format!("{} --report-only", args(&dns))).await;
     let reply = server.get(UNLISTED, "/verify").await;
-    assert_eq!(summary(&reply), "204 reject - unresolved -");
+    assert_eq!(summary(&reply), "200 reject - unresolved -");
     server.stop().await;
 }
 
@@ -179,7 +179,7 @@ async fn listens_while_dns_is_silent() {
     dns.clear_faults();
     server.ready().await;
     assert_eq!(server.get("127.0.9.9", "/readyz").await.status, 200);
-    assert_eq!(server.get(LISTED, "/verify").await.status, 204);
+    assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     server.stop().await;
 }
 
@@ -202,6 +202,7 @@ async fn shows_its_status_to_this_machine_only() {
       "ready": true,
       "report_only": false,
       "uptime_seconds": [SECONDS],
+      "log_lines_dropped": 0,
       "verdicts": {
         "allow": 1,
         "not-listed": 0,
@@ -281,7 +282,7 @@ async fn keeps_the_operators_paths_on_their_own_listener() {
     let mut connection = Connection::connect(ip(LISTED), admin).await.unwrap();
     let reply = connection.send("GET", "/verify", &[], b"").await.unwrap();
     assert_eq!(reply.status, 404);
-    assert_eq!(server.get(LISTED, "/verify").await.status, 204);
+    assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     server.stop().await;
 }
 
@@ -300,9 +301,9 @@ async fn refuses_a_request_head_above_16_kib() {
         head + "\r\n\r\n"
     };
     for (length, lines, status) in [
-        (16 * 1024, 1, "204"),
+        (16 * 1024, 1, "200"),
         (16 * 1024 + 1, 1, "431"),
-        (16 * 1024, 300, "204"),
+        (16 * 1024, 300, "200"),
         (64 * 1024, 1, "431"),
         (16 * 1024, 600, "431"),
     ] {
@@ -330,7 +331,7 @@ async fn refuses_a_request_head_above_16_kib() {
         .send("GET", "/verify", &[("x", &long[..8000])], b"")
         .await
         .unwrap();
-    assert_eq!(reply.status, 204);
+    assert_eq!(reply.status, 200);
     server.stop().await;
 }
 
@@ -349,7 +350,7 @@ async fn keeps_a_connection_for_many_requests_with_bodies() {
             let reply = connection
                 .send("POST", "/verify/x", &[], &vec![b'x'; length])
                 .await;
-            assert_eq!(reply.unwrap().status, 204, "{length}");
+            assert_eq!(reply.unwrap().status, 200, "{length}");
         }
     }
     server.stop().await;
@@ -363,7 +364,7 @@ async fn answers_before_a_body_that_never_comes() {
     let mut stream = connected(&server, LISTED).await;
     let head = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
     stream.write_all(head).await.unwrap();
-    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 204");
+    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 200");
     server.stop().await;
 }
 
@@ -372,7 +373,7 @@ async fn answers_a_client_that_closed_its_side() {
     let dns = zone().await;
     let server = Server::start(&args(&dns)).await;
     server.ready().await;
-    for (peer, status) in [(LISTED, "204"), (UNLISTED, "403")] {
+    for (peer, status) in [(LISTED, "200"), (UNLISTED, "403")] {
         let mut stream = connected(&server, peer).await;
         let head = b"GET /verify HTTP/1.0\r\n\r\n";
         stream.write_all(head).await.unwrap();
@@ -407,7 +408,7 @@ async fn closes_a_client_that_is_slow_with_its_head() {
     let mut later = connected(&server, LISTED).await;
     let first = b"GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
     later.write_all(first).await.unwrap();
-    assert_eq!(status_line(&mut later).await, "HTTP/1.1 204");
+    assert_eq!(status_line(&mut later).await, "HTTP/1.1 200");
     later.write_all(b"GET /verify").await.unwrap();
     slow.spawn(async move {
         let mut rest = Vec::new();
@@ -419,7 +420,7 @@ async fn closes_a_client_that_is_slow_with_its_head() {
         let took = start.elapsed();
         let bounds = Duration::from_millis(9_900)..Duration::from_secs(15);
         assert!(bounds.contains(&took), "{took:?}");
-        assert_eq!(server.get(LISTED, "/verify").await.status, 204);
+        assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     }
     server.stop().await;
 }
@@ -436,7 +437,7 @@ async fn slow_and_idle_clients_do_not_lock_others_out() {
         idle.push(stream);
     }
     let answered = timeout(Duration::from_secs(9), server.get(LISTED, "/verify")).await;
-    assert_eq!(answered.expect("room is made").status, 204);
+    assert_eq!(answered.expect("room is made").status, 200);
     server.has_logged("all connections are in use").await;
     server.stop().await;
 }
@@ -459,7 +460,7 @@ async fn hundreds_of_open_connections_delay_nobody() {
     }
     let start = Instant::now();
     for _ in 0..100 {
-        assert_eq!(server.get(LISTED, "/verify").await.status, 204);
+        assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     }
     assert!(
         start.elapsed() < Duration::from_secs(5),
@@ -497,7 +498,7 @@ async fn stops_under_load_without_cutting_a_request() {
                         &[("connection", "close")]
                     };
                     let reply = connection.send("POST", "/verify", headers, b"{}").await;
-                    assert_eq!(reply.expect("no request is cut").status, 204);
+                    assert_eq!(reply.expect("no request is cut").status, 200);
                     answered.fetch_add(1, Ordering::Relaxed);
                     if !kept || connection.is_closed() {
                         break;
@@ -589,16 +590,16 @@ async fn gives_no_wrong_verdict_while_the_zone_rotates() {
                     .await
                     .unwrap();
                 let expected: &[u16] = match (kind, admitted) {
-                    (0, _) | (2, true) => &[204],
+                    (0, _) | (2, true) => &[200],
                     (1, _) => &[403],
-                    _ => &[204, 403],
+                    _ => &[200, 403],
                 };
                 assert!(
                     expected.contains(&reply.status),
                     "{peer} {request}: {}",
                     reply.status
                 );
-                admitted |= reply.status == 204;
+                admitted |= reply.status == 200;
             }
         });
     }
@@ -659,7 +660,7 @@ async fn a_restart_while_dns_is_down_refuses_nobody() {
     server.stop().await;
     dns.set_fault(FaultScope::Everything, Fault::Drop);
     let server = Server::start(&flags).await;
-    assert_eq!(server.get(LISTED, "/verify").await.status, 204);
+    assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     server.stop().await;
     std::fs::remove_file(path).unwrap();
 }
@@ -673,7 +674,7 @@ async fn goes_on_when_nobody_reads_its_log() {
     let mut unread = server.unread();
     for _ in 0..3 {
         assert_eq!(unread.get("127.0.2.9", "/verify").await.status, 403);
-        assert_eq!(unread.get(LISTED, "/verify").await.status, 204);
+        assert_eq!(unread.get(LISTED, "/verify").await.status, 200);
     }
     unread.signal("TERM").await;
     assert_eq!(unread.ended().await.code(), Some(0));
@@ -687,7 +688,7 @@ async fn connected(server: &Server, peer: &str) -> TcpStream {
 
 /// The start of the next response, without its reason phrase.
 async fn status_line(stream: &mut TcpStream) -> String {
-    let mut start = [0; "HTTP/1.1 204".len()];
+    let mut start = [0; "HTTP/1.1 200".len()];
     let read: io::Result<_> = stream.read_exact(&mut start).await;
     read.expect("a response");
     // The rest of the head, so that a later response is not mixed up with it.
