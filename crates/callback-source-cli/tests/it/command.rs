@@ -134,8 +134,8 @@ async fn helps() {
 
           --trusted-proxy <CIDR|unix:>
               A proxy: when the connection comes from it, the client is who it says; `unix:` is the
-              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never
-              as the client
+              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as
+              the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
@@ -309,8 +309,8 @@ async fn helps() {
     Behind a proxy:
           --trusted-proxy <CIDR|unix:>
               A proxy: when the connection comes from it, the client is who it says; `unix:` is the
-              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never
-              as the client
+              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as
+              the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
