@@ -175,7 +175,7 @@ impl AllowSet {
             networks: Networks::new(networks)?,
             networks_since: now,
             all_tried: false,
-            index: Index::new(Vec::new(), [Vec::new(), Vec::new()]),
+            index: Index::new(Vec::new(), [Vec::new(), Vec::new()], now),
         };
         set.replace_hosts(hosts, now);
         Ok(set)
@@ -715,7 +715,7 @@ impl AllowSet {
                 .map(|at| self.known(at, family))
                 .fold(start.clone(), |all, host| Span::in_both(&all, &host))
         });
-        self.index = Index::new(rows, known);
+        self.index = Index::new(rows, known, now);
     }
 
     /// Rule 4: makes the order in which the answers of one round arrive irrelevant.

@@ -14,7 +14,15 @@ use crate::{
 pub(crate) struct Index {
     v4: Sorted<u32, Row>,
     v6: Sorted<u128, Row>,
-    known: [Box<[Span]>; 2],
+    known: [Known; 2],
+}
+
+/// The spans of time in which every host is known for a family. There is one, unless a host is given
+/// up, so the first is in place: reading it follows no pointer.
+#[derive(Clone, Debug)]
+struct Known {
+    first: Span,
+    later: Box<[Span]>,
 }
 
 /// One reason to admit one address. An address can have several, the best first.
@@ -36,7 +44,7 @@ pub(crate) struct Span {
 
 impl Index {
     /// `known` gives the spans in which every host is known, by family.
-    pub(crate) fn new(rows: Vec<Row>, known: [Vec<Span>; 2]) -> Self {
+    pub(crate) fn new(rows: Vec<Row>, known: [Vec<Span>; 2], now: Instant) -> Self {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for row in rows {
@@ -48,7 +56,7 @@ impl Index {
         Self {
             v4: sort(v4),
             v6: sort(v6),
-            known: known.map(Vec::into_boxed_slice),
+            known: known.map(|spans| Known::new(spans, now)),
         }
     }
 
@@ -68,7 +76,7 @@ impl Index {
             IpAddr::V6(_) => Family::V6,
         };
         let known = &self.known[family as usize];
-        known.iter().any(|span| span.contains(now))
+        known.first.contains(now) || known.later.iter().any(|span| span.contains(now))
     }
 
     /// Every row, those whose time is over included.
@@ -91,6 +99,20 @@ fn find<K: Key>(rows: &Sorted<K, Row>, peer: K, now: Instant) -> Option<&Row> {
         .take_while(|(address, _)| *address == peer)
         .map(|(_, row)| row)
         .find(|row| now < row.until)
+}
+
+impl Known {
+    fn new(spans: Vec<Span>, now: Instant) -> Self {
+        let never = Span {
+            from: Some(now),
+            until: Some(now),
+        };
+        let mut spans = spans.into_iter();
+        Self {
+            first: spans.next().unwrap_or(never),
+            later: spans.collect(),
+        }
+    }
 }
 
 impl Span {

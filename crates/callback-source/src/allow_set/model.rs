@@ -430,7 +430,10 @@ impl Trial {
                 && rules.max_lingering > 2 * POOLS[0].len()
             {
                 for address in before.difference(&public) {
-                    self.omitted.insert(*address, ttl_end + refresh(rules));
+                    // What lingers is restored by its own family, and not by that of the question.
+                    if self.model.asks(Family::of(*address)) {
+                        self.omitted.insert(*address, ttl_end + refresh(rules));
+                    }
                 }
             }
             for address in &public {

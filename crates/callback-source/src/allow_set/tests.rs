@@ -1098,6 +1098,23 @@ mod given_up {
     }
 
     #[test]
+    fn an_answer_that_is_current_gives_no_host_up_while_its_own_question_fails() {
+        let mut world = World::new(2);
+        for hour in 0..=23 {
+            world.at(hour * HOUR);
+            world.fail(0, Family::V4, ResolveErrorKind::Timeout);
+        }
+        world
+            .at(23 * HOUR + HOUR / 2)
+            .answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        world.at(24 * HOUR);
+        assert_eq!(world.says("20.0.9.9"), "not-listed");
+        world.fail(1, Family::V4, ResolveErrorKind::Timeout);
+        assert_eq!(world.says("20.0.9.9"), "unresolved");
+        assert_eq!(world.state(0, Family::V4), State::Failing);
+    }
+
+    #[test]
     fn an_answer_after_the_end_of_a_window_gives_a_host_up_until_it_is_stale_itself() {
         let mut world = World::new(2);
         let fail = |world: &mut World, number| {
@@ -1555,6 +1572,25 @@ mod restoring {
         again.answer(1, Family::V4, 60, &["20.0.1.1"]);
         assert_eq!(again.says("20.0.0.1"), "unresolved");
         assert_eq!(again.state(0, Family::V4), State::Failing);
+    }
+
+    #[test]
+    fn restored_answers_give_no_host_up() {
+        let short = Rules {
+            stale_for: 10 * SECOND,
+            ..Rules::default()
+        };
+        let mut world = World::with(2, short.clone());
+        world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        let mut again = restart(&world, short, &[0, 1], world.start + SECOND);
+        for second in [1, 6, 11] {
+            again
+                .at(second * SECOND)
+                .fail(0, Family::V4, ResolveErrorKind::Timeout);
+        }
+        assert_eq!(again.says("20.0.9.9"), "unresolved");
+        again.answer(1, Family::V4, 3600, &["20.0.1.1"]);
+        assert_eq!(again.says("20.0.9.9"), "not-listed");
     }
 
     #[test]
