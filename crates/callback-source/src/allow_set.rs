@@ -1120,12 +1120,20 @@ impl Host {
         if rules.linger.is_zero() {
             return;
         }
-        let lingering = Lingering {
-            left_at: now,
-            until: rules.linger_ends(now, ttl_ends),
-        };
-        self.lingering
-            .extend(left.into_iter().map(|address| (address, lingering)));
+        let until = rules.linger_ends(now, ttl_ends);
+        for address in left {
+            // Answers to both questions can name one address, and the other one may have omitted it with a
+            // longer TTL.
+            let earlier = self
+                .lingering
+                .get(&address)
+                .map(|lingering| lingering.until);
+            let lingering = Lingering {
+                left_at: now,
+                until: earlier.map_or(until, |earlier| earlier.max(until)),
+            };
+            self.lingering.insert(address, lingering);
+        }
         let crowd = self.lingering.len().saturating_sub(rules.max_lingering);
         if crowd == 0 {
             return;

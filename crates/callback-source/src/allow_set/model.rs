@@ -1044,9 +1044,12 @@ impl Model {
         let before = std::mem::replace(&mut question.word, word).addresses();
         let after = host.question(family).word.addresses();
         if in_force && !linger.is_zero() {
-            let left = Left { at: now, until };
-            host.left
-                .extend(before.difference(&after).map(|gone| (*gone, left)));
+            for gone in before.difference(&after) {
+                // The answers to both questions may have named it.
+                let earlier = host.left.get(gone).map(|left| left.until);
+                let until = earlier.map_or(until, |earlier| earlier.max(until));
+                host.left.insert(*gone, Left { at: now, until });
+            }
         }
         host.left
             .retain(|address, left| !after.contains(address) && now < left.until);
