@@ -228,7 +228,7 @@ pub(crate) struct ServeArgs {
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_IDLE_TIMEOUT", hide_env_values = true,
         default_value = "65m",
-        value_parser = idle_timeout
+        value_parser = trimmed(idle_timeout)
     )]
     pub(crate) idle_timeout: Duration,
 
@@ -240,7 +240,7 @@ pub(crate) struct ServeArgs {
         value_name = "DURATION",
         env = "CALLBACK_SOURCE_STOP_DELAY", hide_env_values = true,
         default_value = "5s",
-        value_parser = stop_delay
+        value_parser = trimmed(stop_delay)
     )]
     pub(crate) stop_delay: Duration,
 

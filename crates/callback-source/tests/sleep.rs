@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+/// A resolver's last second, the jitter, and the time limit of a question.
+const REFRESH: Duration = Duration::from_millis(6_500);
 
 fn host(name: &str) -> HostName {
     name.parse().unwrap()
@@ -70,13 +72,13 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
         stale.apply(&question("a.test"), answer(1, HOUR), start);
         let failure = Err(ResolveError::new(ResolveErrorKind::ServFail));
         stale.apply(&question("a.test"), failure, start + HOUR);
-        // Linger: an hour from the answer that omits it.
+        // Linger: an hour from the answer that omits it, or until that one has been refreshed.
         let mut lingering = set(&["a.test"], start);
         lingering.apply(&question("a.test"), answer(1, 1000 * HOUR), start);
         lingering.apply(&question("a.test"), answer(2, 1000 * HOUR), start + SECOND);
         let windows = [
             (stale, start + 25 * HOUR),
-            (lingering, start + SECOND + HOUR),
+            (lingering, start + SECOND + HOUR + REFRESH),
         ];
         for (set, ends) in windows {
             // Slept for the last time so that a tick is left of the window, or nothing.
@@ -132,7 +134,13 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
     set.slept(25 * HOUR, now);
     let family = set.health(now).swap_remove(0).families[0].clone();
     assert_eq!(family.state, State::Failing, "not given up");
-    assert_eq!(family.failing_since, Some(now));
+    let failing_since = (start + 60 * SECOND).checked_sub(25 * HOUR);
+    assert_eq!(family.failing_since, failing_since);
+    // Nor after it, when the question fails again and the other host answers.
+    set.apply(&question("a.test"), failure(), now);
+    set.apply(&question("b.test"), answer(2, HOUR), now);
+    let family = set.health(now).swap_remove(0).families[0].clone();
+    assert_eq!(family.state, State::Failing, "not given up");
     let verdict = set.verdict(address(9), now);
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::Unresolved));

@@ -138,6 +138,7 @@ impl App {
     /// keep it for the second of an on-demand refresh, and each could have sent 16 KiB.
     fn question(&self, peer: Peer, head: Parts) -> Request<()> {
         let mut request = Request::new(());
+        *request.method_mut() = head.method;
         *request.version_mut() = head.version;
         let is_proxy = matches!(peer, Peer::Socket | Peer::Address { proxied: true, .. });
         if is_proxy && self.reads_headers {

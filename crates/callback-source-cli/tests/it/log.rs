@@ -84,7 +84,7 @@ struct Unread {
 
 impl Unread {
     async fn start(args: &str) -> Self {
-        let line = format!("serve --listen 127.0.0.1:0 --log trace {args}");
+        let line = format!("serve --listen 127.0.0.1:0 --stop-delay 0s --log trace {args}");
         let mut serve = command(line.split_whitespace());
         let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -157,7 +157,10 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     for (to, drops) in [("2>/dev/full", true), ("2>&-", false)] {
         let addr = free_port(Ipv4Addr::LOCALHOST.into());
         let mut serve = tokio::process::Command::new("sh");
-        let line = format!("exec \"$0\" serve --listen {addr} {} {to}", hosts(&dns));
+        let line = format!(
+            "exec \"$0\" serve --listen {addr} --stop-delay 0s {} {to}",
+            hosts(&dns)
+        );
         serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
         let mut child = serve.env_clear().kill_on_drop(true).spawn().unwrap();
         let client = Client::from(ip(LISTED));

@@ -46,13 +46,13 @@ impl Server {
         let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
         let mut lines = BufReader::new(stderr).lines();
-        let addr = listening(&mut lines).await;
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let addr = listening(&mut lines, &log).await;
         let admin = match args.contains("--admin-listen") && !at_socket {
-            true => Some(listening(&mut lines).await),
+            true => Some(listening(&mut lines, &log).await),
             false => None,
         };
 
-        let log = Arc::<Mutex<Vec<String>>>::default();
         let (sender, logged) = watch::channel(());
         let to = Arc::clone(&log);
         let reader = tokio::spawn(async move {
@@ -151,10 +151,15 @@ impl Server {
     }
 }
 
-async fn listening(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>) -> SocketAddr {
+async fn listening(
+    lines: &mut tokio::io::Lines<BufReader<ChildStderr>>,
+    log: &Mutex<Vec<String>>,
+) -> SocketAddr {
     loop {
         let line = lines.next_line().await.expect("text");
         let line = line.expect("it says where it listens");
+        // The first answers may come before that line.
+        log.lock().unwrap().push(line.clone());
         if let Some((_, rest)) = line.split_once("listening on http://") {
             let address = rest.split(['"', ' ']).next().unwrap_or(rest);
             return address.parse().expect("an address");
