@@ -107,11 +107,11 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 // These limits leave 5 % of what the layer adds.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_624))]
+#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_855))]
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_052))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_667))]
+#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_934))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_597))]
+#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_801))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
@@ -140,7 +140,7 @@ fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
 
 // A thousand refusals of a thousand peers, when the log has told of enough of them.
 #[library_benchmark(setup = strangers)]
-#[bench::of_strangers(config = limit(4_030_655))]
+#[bench::of_strangers(config = limit(4_212_852))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
@@ -218,7 +218,7 @@ library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
 
 // All that the task does besides asking: ten hosts, two families, three addresses each.
 #[library_benchmark]
-#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_113_336))]
+#[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_461_983))]
 fn round(mut round: support::Round) -> support::Round {
     round.run();
     round
