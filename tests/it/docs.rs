@@ -16,32 +16,50 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-#[test]
-fn every_fault_in_the_operator_s_table_names_a_test_that_exists() {
+/// The rows of the tables of a page's section.
+fn rows(page: &str, section: &str) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("docs/operations.md")).expect("the page is there");
+    let page = fs::read_to_string(root.join("docs").join(page)).expect("the page is there");
+    let (_, section) = page.split_once(section).expect("the section is there");
+    let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
+    let is_row = |line: &&str| line.starts_with("| ") && line.contains('`') && line.contains("::");
+    section.lines().filter(is_row).map(str::to_owned).collect()
+}
+
+fn each_names_tests_that_exist(rows: &[String]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folders = [
         "tests/it",
         "crates/callback-source/src",
+        "crates/callback-source/tests",
         "crates/callback-source-cli",
     ];
     let tests: String = folders.map(|folder| sources(&root.join(folder))).concat();
-    let (_, table) = page
-        .split_once("\n## Faults\n")
-        .expect("the section is there");
-    let (table, _) = table.split_once("\n## ").unwrap_or((table, ""));
-    let rows: Vec<_> = table
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .skip(1)
-        .collect();
-    assert!(rows.len() > 30, "{}", rows.len());
     for row in rows {
-        let named = row.split('`').filter_map(|text| text.split_once("::"));
+        let (_, last) = row.rsplit_once(" | ").expect("a row has columns");
+        let named = last.split('`').filter_map(|text| text.split_once("::"));
         let named: Vec<_> = named.map(|(_, test)| format!("fn {test}(")).collect();
         assert!(!named.is_empty(), "no test: {row}");
         for test in named {
             assert!(tests.contains(&test), "{test}");
         }
     }
+}
+
+#[test]
+fn every_fault_in_the_operator_s_table_names_a_test_that_exists() {
+    let rows = rows("operations.md", "\n## Faults\n");
+    assert!(rows.len() > 70, "{}", rows.len());
+    each_names_tests_that_exist(&rows);
+}
+
+#[test]
+fn every_input_that_broke_it_names_a_test_that_exists() {
+    let rows = rows("verification.md", "\n## The inputs that broke it\n");
+    let numbers = (1..=43).map(|number| format!("| {number} |"));
+    for number in numbers {
+        let is_there = rows.iter().any(|row| row.starts_with(&number));
+        assert!(is_there, "{number}");
+    }
+    each_names_tests_that_exist(&rows);
 }
