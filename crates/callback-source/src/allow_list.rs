@@ -439,10 +439,10 @@ impl AllowListBuilder {
         self
     }
 
-    /// Keeps what is known in a file, so that a restart while DNS is down refuses nobody. Off by
-    /// default.
+    /// Keeps what is known in a file, so that a restart while DNS is down refuses no known server. Off
+    /// by default.
     ///
-    /// JSON, mode 0600; written next to its final name (`<name>.tmp`) and renamed: at once when
+    /// JSON, written next to its final name (`<name>.tmp`) and renamed: at once when
     /// addresses change, at most once a minute when only times do, and when the refresher ends. It
     /// holds the original times (UTC), so that restarts stretch no window. What it holds of hosts that
     /// are not in the list is kept for its windows, for the case that they are configured again, and
@@ -450,8 +450,8 @@ impl AllowListBuilder {
     ///
     /// A file is ignored with a warning, and not overwritten before there is something to write, if it
     /// is corrupt, larger than 4 MiB, of a newer version, from the future, or a symbolic link; if it
-    /// belongs to another user than the process's own and root; or if others can write it, or a group
-    /// that the process is not in. The mode of a new file is 0600; a group that can read the file can
+    /// belongs to another user than the process's own and root; or if it can be written by every user, by a
+    /// group that the process is not in, or by a group that cannot read it. The mode of a new file is 0600; a group that can read the file can
     /// read the next one too. The file must not be a mount of its own, since it could not be replaced:
     /// mount its folder.
     ///

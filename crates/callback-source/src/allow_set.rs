@@ -31,7 +31,7 @@
 //!    [`Unresolved`](RejectionKind::Unresolved).
 //!    - Time in which nothing was asked does not count. If the next failure comes later than the question
 //!      was due, by more than a refresh can take, the window starts anew with it; a pause of up to the
-//!      greatest TTL, and of up to a quarter of the stale window, is no such gap. Nor is a question given
+//!      greatest TTL, and of up to a quarter of the stale window, is not a gap. Nor is a question given
 //!      up by time alone if its last failure is longer ago than that. A restart starts the window anew.
 //!    - While no host answers, none is given up. There must be an answer of another host, not restored,
 //!      that is current, with its question not failing; or one that came after the end of the window, for
@@ -438,12 +438,6 @@ impl AllowSet {
                     records.denied = of.denied;
                 }
             }
-            let mut lingering: Vec<_> = saved.lingering.into_iter().collect();
-            lingering.retain(|(address, saved)| {
-                rules.asks(Family::of(*address)) && admissible(address) && saved.left_at <= now
-            });
-            lingering.sort_by_key(|(_, saved)| std::cmp::Reverse(saved.left_at));
-            lingering.truncate(rules.max_lingering);
             let restored = |(address, saved): (IpAddr, SavedLingering)| {
                 let lingering = Lingering {
                     left_at: saved.left_at,
@@ -451,7 +445,15 @@ impl AllowSet {
                 };
                 (address, lingering)
             };
-            host.lingering = lingering.into_iter().map(restored).collect();
+            let mut lingering: Vec<_> = saved.lingering.into_iter().map(restored).collect();
+            // What is over must not take the place of what lingers.
+            lingering.retain(|(address, Lingering { left_at, until })| {
+                let lingers = *left_at <= now && now < *until;
+                lingers && rules.asks(Family::of(*address)) && admissible(address)
+            });
+            lingering.sort_by_key(|(_, lingering)| std::cmp::Reverse(lingering.left_at));
+            lingering.truncate(rules.max_lingering);
+            host.lingering = lingering.into_iter().collect();
         }
         self.settle(now, &mut notices);
         notices

@@ -90,7 +90,7 @@ impl fmt::Debug for HostName {
 
 /// An invalid host name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no host name: {problem}", name.escape_default())]
+#[error("invalid host name `{}`: {problem}", name.escape_default())]
 pub struct HostNameError {
     name: String,
     address: Option<IpNet>,
@@ -343,7 +343,7 @@ mod tests {
             assert_eq!(error.address(), None);
         }
         let error = "https://localhost/".parse::<HostName>().unwrap_err();
-        let text = "`https://localhost/` is no host name: it is a URL; give only the host name";
+        let text = "invalid host name `https://localhost/`: it is a URL; give only the host name";
         assert_eq!(error.to_string(), text);
         let error = "a.example,b.example".parse::<HostName>().unwrap_err();
         assert!(error.to_string().contains("give each host name alone"));

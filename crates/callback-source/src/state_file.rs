@@ -313,7 +313,7 @@ enum Unusable {
     Version(u32),
     #[error("it was written {0:?} from now; check this machine's clock")]
     Future(Duration),
-    #[error("it holds `{0}`, which is no host name")]
+    #[error("it holds the invalid host name `{0}`")]
     Host(String),
     #[error("it holds `{0}` twice")]
     Twice(HostName),

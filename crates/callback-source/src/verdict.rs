@@ -14,7 +14,7 @@ use crate::HostName;
 /// |---|---|---|
 /// | [`Allow`](Self::Allow) | the peer is in a current, lingering or stale answer, or in a static network | the inner service's |
 /// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer | 403 |
-/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host was never heard of, or its last answer is past the stale window: cannot decide | 503 with `Retry-After` |
+/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or its last answer is past the stale window: cannot decide | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request carries no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ pub enum RejectionKind {
     /// Every host is known for the peer's family (answered, denied, or given up), and none has the
     /// peer. Also if only the other family is looked up.
     NotListed,
-    /// Some host was never heard of, or its last answer is past the stale window: it cannot be said
+    /// Some host has not been resolved yet, or its last answer is past the stale window: it cannot be said
     /// whether the peer is listed. Worth a retry.
     Unresolved,
     /// The request carries no peer address: the service is set up wrongly.

@@ -854,16 +854,17 @@ impl Model {
                 .iter()
                 .map(|(address, left)| (*address, *left))
                 .collect();
-            left.retain(|(address, _)| {
-                is_kept(address) && is_asked(address) && !rules.linger.is_zero()
+            for (_, left) in &mut left {
+                let latest = left.at + rules.linger.max(most_ttl + refresh(&rules));
+                left.until = left.until.min(latest);
+            }
+            left.retain(|(address, left)| {
+                let lingers = !rules.linger.is_zero() && now < left.until;
+                is_kept(address) && is_asked(address) && lingers
             });
             left.sort_by_key(|(address, left)| (std::cmp::Reverse(left.at), *address));
             left.truncate(rules.max_lingering);
-            for (address, Left { at, until }) in left {
-                let latest = at + rules.linger.max(most_ttl + refresh(&rules));
-                let until = until.min(latest);
-                restored.left.insert(address, Left { at, until });
-            }
+            restored.left.extend(left);
             for family in Family::ALL {
                 if rules.only_family.is_some_and(|only| only != family) {
                     continue;

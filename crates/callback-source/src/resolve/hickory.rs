@@ -61,13 +61,14 @@ pub struct HickoryResolver {
 impl HickoryResolver {
     /// Asks the servers that the system is configured to ask.
     ///
-    /// On Unix these are the servers of `/etc/resolv.conf`; see [`from_resolv_conf`](Self::from_resolv_conf).
-    /// Apple's systems and others have an interface of their own, which is read in the same way.
+    /// On Apple's systems, Android and Windows they come from the interface of the system. On other systems
+    /// they are those of `/etc/resolv.conf`; see [`from_resolv_conf`](Self::from_resolv_conf). Both are
+    /// read again as described there.
     ///
     /// # Errors
     ///
-    /// Where there is `/etc/resolv.conf`: none. Elsewhere a configuration that cannot be read, or that names
-    /// no server.
+    /// On Apple's systems, Android and Windows: a configuration that cannot be read, or that names no
+    /// server. On other systems: none, even if the file is missing.
     pub fn from_system_conf() -> Result<Self, NoDnsServer> {
         system::resolver()
     }

@@ -24,7 +24,7 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
     parse(text, zone_index)
 }
 
-/// Why a text is not the address of a DNS server.
+/// Reason why a text is not the address of a DNS server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {
@@ -40,7 +40,7 @@ pub enum DnsServerError {
     #[error("unknown zone `{}`; give the number of a network interface, such as `fe80::1%2`", .0.escape_default())]
     UnknownZone(String),
     /// Port 0.
-    #[error("there is no port 0")]
+    #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
 

@@ -96,8 +96,8 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 
 /// Remembers for a while what a [`SecretSource`] said.
 ///
-/// One look-up at a time for each id; all who wait for it share what comes of it. Failures are not
-/// remembered, and that there is no secret for an id is for at most ten seconds.
+/// One lookup at a time runs for each id, and all requests that wait share its outcome. Failures are not
+/// remembered. The absence of a secret is remembered for at most ten seconds.
 ///
 /// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, room for
 /// some 15,000, of which those asked for most stay; 1 MiB for ids that have none. An id of more than

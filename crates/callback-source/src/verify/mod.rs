@@ -5,7 +5,7 @@
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
 //! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so
-//!    that nobody can send a tag. A byte that is not a letter or digit counts as `-`, since some upstreams
+//!    that a client cannot send a tag. A byte that is not a letter or digit counts as `-`, since some upstreams
 //!    fold them all: `x.callback.source` is removed too. Trailers of the request are part of the body, which
 //!    the layer does not touch: the proxy in front of such an upstream must drop them.
 //! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
