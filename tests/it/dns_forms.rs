@@ -249,6 +249,37 @@ async fn a_form_that_stops_working_gives_way_to_the_full_one() -> io::Result<()>
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_question() -> io::Result<()>
+{
+    let needed = [
+        (Fault::RefuseEdns(ResponseCode::FormErr), Transport::Both),
+        (Fault::DropMixedCase, Transport::UdpOnly),
+        (Fault::Delay(Duration::ZERO), Transport::TcpOnly),
+    ];
+    for (fault, transport) in needed {
+        let dns = server(fault).await?;
+        dns.set_transport(transport);
+        let resolver = resolver(&dns);
+        answers(&resolver).await?;
+
+        dns.set_fault(FaultScope::Everything, Fault::Drop);
+        // In a task of its own: a lock that is taken twice would stop the thread, and with it the time limit
+        // of the test.
+        let asking = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.resolve(a()).await }
+        });
+        let outcome = within(asking).await.map_err(io::Error::other)?;
+        let kind = outcome.map_err(|error| error.kind());
+        assert_eq!(kind, Err(ResolveErrorKind::Timeout), "{fault:?}");
+
+        dns.set_fault(FaultScope::Everything, fault);
+        answers(&resolver).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Result<()> {
     let faults = [

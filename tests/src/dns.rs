@@ -331,7 +331,8 @@ impl Shared {
         }
 
         let fault = self.log(&request, question, tcp);
-        match (self.lock().transport, tcp) {
+        let transport = self.lock().transport;
+        match (transport, tcp) {
             (Transport::UdpOnly, true) => return Reply::Close,
             (Transport::UdpOnlyTcpSilent, true) | (Transport::TcpOnly, false) => {
                 return Reply::Nothing;

@@ -132,9 +132,7 @@ impl Server {
                 next_at = Instant::now();
             }
         }
-        if let Some(form) = self.learned().first() {
-            self.forget(form);
-        }
+        self.learned().first_until = None;
         Err(failure)
     }
 
