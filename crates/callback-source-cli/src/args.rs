@@ -160,7 +160,8 @@ pub(crate) struct CheckArgs {
 /// Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
 /// names, in the one header that is given, or by the PROXY protocol.
 ///
-/// `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503
+/// `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 400
+/// when a trusted proxy does not name the client, or 503
 /// with `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and
 /// `X-Callback-Reason`. `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once
 /// and some address is in force, else 503. `/status.json`: everything that is known, for peers on
@@ -221,8 +222,8 @@ pub(crate) struct ServeArgs {
 
     /// How long a connection without a request is kept
     ///
-    /// Longer than the proxy keeps it, or the proxy may send a callback into a connection that is just
-    /// being closed.
+    /// Set it to more than the proxy's own limit. Otherwise the proxy may send a callback into a
+    /// connection that is just being closed.
     #[arg(
         long,
         value_name = "DURATION",
@@ -468,7 +469,7 @@ pub(crate) struct CommonArgs {
     #[arg(
         long,
         env = "CALLBACK_SOURCE_IPV4_ONLY", hide_env_values = true,
-        value_parser = BoolishValueParser::new(),
+        value_parser = trimmed(BoolishValueParser::new()),
         help_heading = SUPPLY
     )]
     pub(crate) ipv4_only: bool,
@@ -477,7 +478,7 @@ pub(crate) struct CommonArgs {
     #[arg(
         long,
         env = "CALLBACK_SOURCE_IPV6_ONLY", hide_env_values = true,
-        value_parser = BoolishValueParser::new(),
+        value_parser = trimmed(BoolishValueParser::new()),
         help_heading = SUPPLY
     )]
     pub(crate) ipv6_only: bool,
@@ -512,7 +513,8 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) max_ttl: Option<Duration>,
 
-    /// For how long an address that left the answer still counts [default: 1h]
+    /// For how long an address that left the answer stays admitted, at least until that answer has
+    /// been refreshed [default: 1h]
     #[arg(
         long,
         value_name = "DURATION",
@@ -532,8 +534,8 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) stale_for: Option<Duration>,
 
-    /// Keep what is known in this file, so that a restart while DNS is down refuses nobody; `lookup`
-    /// and `check` only read it
+    /// Keep what is known in this file, so that a restart while DNS is down refuses no known server;
+    /// `lookup` and `check` only read it
     #[arg(
         long,
         value_name = "PATH",
@@ -543,7 +545,7 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) state_file: Option<PathBuf>,
 
-    /// What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+    /// Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
     /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER", env = "CALLBACK_SOURCE_LOG", hide_env_values = true, value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,

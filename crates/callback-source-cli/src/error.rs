@@ -23,20 +23,20 @@ pub(crate) enum Error {
     #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
     NoFamily,
 
-    #[error("the system names no DNS server")]
+    #[error("cannot find a DNS server in the system's configuration")]
     NoDnsServer(#[from] NoDnsServer),
 
-    #[error("`{}` is no log filter", .filter.escape_default())]
+    #[error("invalid log filter `{}`", .filter.escape_default())]
     LogFilter {
         filter: String,
         #[source]
         cause: ParseError,
     },
 
-    #[error("a trusted proxy is given, and not where it names the client")]
+    #[error("`--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`")]
     NoClientHeader,
 
-    #[error("{0} is given, and no trusted proxy")]
+    #[error("{0} requires `--trusted-proxy CIDR`")]
     NoTrustedProxy(&'static str),
 
     #[error("a trusted proxy names the client in one place: a header, or the PROXY protocol")]
@@ -67,7 +67,7 @@ pub(crate) enum Error {
         fault: SocketFault,
     },
 
-    #[error("there is no secret")]
+    #[error("no webhook secret was given")]
     NoSecret,
 
     #[error("the secret cannot be used")]
@@ -93,7 +93,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     NotSignable(#[from] NotSignable),
 
-    #[error("`{}` holds no HTTP/1.1 request: {why}", .path.display())]
+    #[error("`{}` does not contain an HTTP request: {why}", .path.display())]
     NoRequest { path: PathBuf, why: String },
 
     #[error("cannot write to stdout")]
@@ -131,7 +131,7 @@ impl Error {
                  protocol with `--proxy-protocol`",
             ),
             Self::NoTrustedProxy(_) => Some(
-                "anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`",
+                "give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address",
             ),
             Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
             Self::UnixPeer => Some(

@@ -100,7 +100,7 @@ pub enum Failure {
     #[error("cannot listen on `{0}`")]
     Listen(SocketAddr, #[source] io::Error),
     /// There is no DNS server to ask.
-    #[error("the system names no DNS server")]
+    #[error("cannot find a DNS server in the system's configuration")]
     NoDnsServer(#[source] NoDnsServer),
     /// The embedded DNS server gives IPv4 addresses, and the service listens elsewhere.
     #[error("callback servers with IPv4 addresses, as `--embedded-dns` has, do not reach `{0}`")]

@@ -79,16 +79,17 @@ async fn helps() {
                                     CALLBACK_SOURCE_MIN_TTL]
           --max-ttl <DURATION>      The greatest TTL: no host is asked less often [default: 1h] [env:
                                     CALLBACK_SOURCE_MAX_TTL]
-          --linger <DURATION>       For how long an address that left the answer still counts [default:
-                                    1h] [env: CALLBACK_SOURCE_LINGER]
+          --linger <DURATION>       For how long an address that left the answer stays admitted, at
+                                    least until that answer has been refreshed [default: 1h] [env:
+                                    CALLBACK_SOURCE_LINGER]
           --stale-for <DURATION>    For how long the last answer still counts while look-ups fail
                                     [default: 24h] [env: CALLBACK_SOURCE_STALE_FOR]
           --state-file <PATH>       Keep what is known in this file, so that a restart while DNS is down
-                                    refuses nobody; `lookup` and `check` only read it [env:
+                                    refuses no known server; `lookup` and `check` only read it [env:
                                     CALLBACK_SOURCE_STATE_FILE]
 
     Log:
-          --log <FILTER>         What to log: a level, or `TARGET=LEVEL` pairs with commas in between
+          --log <FILTER>         Log filter: a level, or `TARGET=LEVEL` pairs with commas in between
                                  [default: `error,callback_source=warn`, for `serve`
                                  `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
@@ -200,7 +201,8 @@ async fn helps() {
               [env: CALLBACK_SOURCE_MAX_TTL]
 
           --linger <DURATION>
-              For how long an address that left the answer still counts [default: 1h]
+              For how long an address that left the answer stays admitted, at least until that answer
+              has been refreshed [default: 1h]
               
               [env: CALLBACK_SOURCE_LINGER]
 
@@ -210,14 +212,14 @@ async fn helps() {
               [env: CALLBACK_SOURCE_STALE_FOR]
 
           --state-file <PATH>
-              Keep what is known in this file, so that a restart while DNS is down refuses nobody;
-              `lookup` and `check` only read it
+              Keep what is known in this file, so that a restart while DNS is down refuses no known
+              server; `lookup` and `check` only read it
               
               [env: CALLBACK_SOURCE_STATE_FILE]
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
               `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
@@ -241,11 +243,11 @@ async fn helps() {
     Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
     names, in the one header that is given, or by the PROXY protocol.
 
-    `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 503 with
-    `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and `X-Callback-Reason`.
-    `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once and some address is in
-    force, else 503. `/status.json`: everything that is known, for peers on this machine, and only
-    without forwarding headers.
+    `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 400 when
+    a trusted proxy does not name the client, or 503 with `Retry-After` when it cannot be said, with
+    `X-Callback-Source: reject` and `X-Callback-Reason`. `/healthz`: 200 while it runs. `/readyz`: 200
+    when every host was asked once and some address is in force, else 503. `/status.json`: everything
+    that is known, for peers on this machine, and only without forwarding headers.
 
     Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
     on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
@@ -289,8 +291,8 @@ async fn helps() {
           --idle-timeout <DURATION>
               How long a connection without a request is kept
               
-              Longer than the proxy keeps it, or the proxy may send a callback into a connection that is
-              just being closed.
+              Set it to more than the proxy's own limit. Otherwise the proxy may send a callback into a
+              connection that is just being closed.
               
               [env: CALLBACK_SOURCE_IDLE_TIMEOUT]
               [default: 65m]
@@ -381,7 +383,8 @@ async fn helps() {
               [env: CALLBACK_SOURCE_MAX_TTL]
 
           --linger <DURATION>
-              For how long an address that left the answer still counts [default: 1h]
+              For how long an address that left the answer stays admitted, at least until that answer
+              has been refreshed [default: 1h]
               
               [env: CALLBACK_SOURCE_LINGER]
 
@@ -391,14 +394,14 @@ async fn helps() {
               [env: CALLBACK_SOURCE_STALE_FOR]
 
           --state-file <PATH>
-              Keep what is known in this file, so that a restart while DNS is down refuses nobody;
-              `lookup` and `check` only read it
+              Keep what is known in this file, so that a restart while DNS is down refuses no known
+              server; `lookup` and `check` only read it
               
               [env: CALLBACK_SOURCE_STATE_FILE]
 
     Log:
           --log <FILTER>
-              What to log: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
               `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
@@ -463,7 +466,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
             "lookup --stale-for 99999999999999999999y",
             "99999999999999999999y",
         ),
-        ("lookup --log a=b=c", "`a=b=c` is no log filter"),
+        ("lookup --log a=b=c", "invalid log filter `a=b=c`"),
         ("lookup --log-format xml", "[possible values: text, json]"),
         ("lookup extra", "extra"),
         ("lookpu", "lookup"),
@@ -487,7 +490,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid value 'callback-1' for '--host <NAME>': `callback-1` is no host name: it has one label only, and names are not completed by a search list
+    error: invalid value 'callback-1' for '--host <NAME>': invalid host name `callback-1`: it has one label only, and names are not completed by a search list
 
     For more information, try '--help'.
     "#);
@@ -495,7 +498,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid value 'https://callback-1.vipps.no/' for '--host <NAME>': `https://callback-1.vipps.no/` is no host name: it is a URL; give only the host name `callback-1.vipps.no`
+    error: invalid value 'https://callback-1.vipps.no/' for '--host <NAME>': invalid host name `https://callback-1.vipps.no/`: it is a URL; give only the host name `callback-1.vipps.no`
 
     For more information, try '--help'.
     "#);
@@ -532,7 +535,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: `a=b=c` is no log filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+    error: invalid log filter `a=b=c`: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
     hint: give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between
     "#);
     assert_shown!(run("lookup --linger 90").await, @r#"
@@ -700,7 +703,7 @@ async fn an_empty_variable_counts_as_not_set() {
     exit 2
     -- stdout
     -- stderr
-    error: there is no secret
+    error: no webhook secret was given
     hint: name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
     "#);
 }

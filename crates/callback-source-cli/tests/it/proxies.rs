@@ -210,22 +210,22 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: a trusted proxy is given, and not where it names the client
+    error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
     hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run(&format!("{listen} --client-ip-header x-real-ip")).await, @r#"
     exit 2
     -- stdout
     -- stderr
-    error: `--client-ip-header` is given, and no trusted proxy
-    hint: anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`
+    error: `--client-ip-header` requires `--trusted-proxy CIDR`
+    hint: give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address
     "#);
     assert_shown!(run(&format!("{listen} --proxy-protocol")).await, @r#"
     exit 2
     -- stdout
     -- stderr
-    error: `--proxy-protocol` is given, and no trusted proxy
-    hint: anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`
+    error: `--proxy-protocol` requires `--trusted-proxy CIDR`
+    hint: give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address
     "#);
     let both = "--trusted-proxy 10.0.0.1 --proxy-protocol --client-ip-header forwarded";
     assert_shown!(run(&format!("{listen} {both}")).await, @r#"
@@ -246,15 +246,15 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: a trusted proxy is given, and not where it names the client
+    error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
     hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --client-ip-header forwarded").await, @r#"
     exit 2
     -- stdout
     -- stderr
-    error: `--client-ip-header` is given, and no trusted proxy
-    hint: anybody could then name themselves: say which proxies may with `--trusted-proxy CIDR`
+    error: `--client-ip-header` requires `--trusted-proxy CIDR`
+    hint: give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address
     "#);
     for line in [
         "check 10.0.0.1 --header a:b",

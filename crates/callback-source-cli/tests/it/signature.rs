@@ -325,7 +325,7 @@ async fn what_is_no_request_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: `request` holds no HTTP/1.1 request: no empty line ends the headers
+    error: `request` does not contain an HTTP request: no empty line ends the headers
     hint: save the request as it arrived: request line, headers, an empty line, body
     "#);
     let args = ["verify", "--request", "nowhere", "--secret-file", "secret"];
@@ -345,7 +345,7 @@ async fn a_secret_is_needed_and_not_shown() {
     exit 2
     -- stdout
     -- stderr
-    error: there is no secret
+    error: no webhook secret was given
     hint: name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
     "#);
     files.write("blank", "\n");
