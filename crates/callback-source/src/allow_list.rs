@@ -596,8 +596,14 @@ impl Shared {
         // A panic of another writer leaves a set that is whole enough: each change ends by building
         // the index anew.
         let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(callback_source_simulation)]
+        let before = master.set.clone();
         let notices = change(&mut master.set, now);
         self.published.store(Arc::new(master.set.clone()));
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::PublishedBeforeApplied) {
+            self.published.store(Arc::new(before));
+        }
         if notices
             .iter()
             .any(|notice| matches!(notice, Notice::Changed(_)))

@@ -120,6 +120,10 @@ impl Rules {
     /// is the end of the TTL of what omits it: with less, one answer that omits an address would
     /// take it away although the next one names it again.
     fn linger_ends(&self, left_at: Instant, ttl_ends: Instant) -> Instant {
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::LingerWithoutRefresh) {
+            return after(left_at, self.linger);
+        }
         after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
     }
 
@@ -277,6 +281,10 @@ impl AllowSet {
         for host in before.into_values() {
             notices.extend(host.changes(&BTreeSet::new(), now));
         }
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::HostsKept) {
+            return notices;
+        }
         self.settle(now, &mut notices);
         notices
     }
@@ -429,6 +437,11 @@ impl AllowSet {
                     held.restored = true;
                     held.answered_at = held.answered_at.min(now);
                     held.ttl_ends = held.ttl_ends.min(after(held.answered_at, most_ttl));
+                    #[cfg(callback_source_simulation)]
+                    if crate::simulation::planted(crate::simulation::Fault::RestoredRenewed) {
+                        (held.answered_at, held.ttl_ends) =
+                            (now, after(now, rules.clamp(held.ttl)));
+                    }
                     held.addresses = held.addresses.into_iter().filter(admissible).collect();
                     records.window_from = held.ttl_ends;
                     records.answered = true;
@@ -488,6 +501,12 @@ impl AllowSet {
         notices: &mut Vec<Notice>,
     ) -> Result<Answer, ResolveError> {
         let answer = outcome?;
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::SpecialAdmitted)
+            && !answer.addresses().is_empty()
+        {
+            return Ok(answer);
+        }
         if answer.addresses().len() > self.rules.max_addresses {
             return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
         }
@@ -546,6 +565,12 @@ impl AllowSet {
                 false => answers.next().is_some(),
             }
         };
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::DenialBelievedEarly) {
+            let answers = |of: &Records| of.is_current(now);
+            let mut all = self.hosts.iter().flat_map(|host| &host.records);
+            return all.any(answers);
+        }
         let mut others = self
             .hosts
             .iter()
@@ -581,6 +606,10 @@ impl AllowSet {
         records.answered = true;
         records.denied = false;
         records.window_from = ttl_ends;
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::StaleFromAnswer) {
+            records.window_from = now;
+        }
         records.due_at = ttl_ends;
         if let Some(failing) = records.failing.take() {
             let question = Question {
@@ -591,6 +620,13 @@ impl AllowSet {
                 question,
                 failing_since: failing.since,
             });
+        }
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::LingerRestarted) {
+            for lingering in host.lingering.values_mut() {
+                lingering.left_at = now;
+                lingering.until = self.rules.linger_ends(now, ttl_ends);
+            }
         }
         for address in answer.addresses() {
             host.lingering.remove(address);
@@ -664,6 +700,10 @@ impl AllowSet {
             error: error.clone(),
             times,
         });
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::FailureForgets) {
+            records.held = None;
+        }
         records.failing = Some(Failing {
             since,
             run_since,
@@ -753,6 +793,15 @@ impl AllowSet {
         let records = &self.hosts[at].records[family as usize];
         let failing = records.failing.as_ref()?;
         let window_from = records.window_from.max(failing.run_since);
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::GivenUpByTimeUnasked) {
+            return self
+                .others_answer_until(at, failing.since)
+                .map(|until| Span {
+                    from: Some(after(records.window_from, self.rules.stale_for)),
+                    until: Some(until),
+                });
+        }
         let from = after(window_from, self.rules.stale_for);
         // Nothing was asked shortly before: it may have recovered long ago.
         if failing.next_by < from {

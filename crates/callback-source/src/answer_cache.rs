@@ -65,7 +65,13 @@ impl AnswerCache {
             let is_recent =
                 |last: &Outcome| asked_at - self.awake(last, last.asked_at) < self.floor;
             if entry.is_some_and(|entry| is_recent(entry.value())) {
-                return Op::Nop;
+                #[cfg(callback_source_simulation)]
+                let share = !crate::simulation::planted(crate::simulation::Fault::RefreshNotShared);
+                #[cfg(not(callback_source_simulation))]
+                let share = true;
+                if share {
+                    return Op::Nop;
+                }
             }
             let result = self.resolve(question.clone()).await;
             let ttl = match &result {

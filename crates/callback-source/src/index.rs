@@ -76,6 +76,11 @@ impl Index {
             IpAddr::V6(_) => Family::V6,
         };
         let known = &self.known[family as usize];
+        #[cfg(callback_source_simulation)]
+        let known = match crate::simulation::planted(crate::simulation::Fault::FamiliesSwapped) {
+            true => &self.known[1 - family as usize],
+            false => known,
+        };
         known.first.contains(now) || known.later.iter().any(|span| span.contains(now))
     }
 
@@ -95,6 +100,11 @@ fn sort<K: Key>(mut rows: Vec<(K, Row)>) -> Sorted<K, Row> {
 
 fn find<K: Key>(rows: &Sorted<K, Row>, peer: K, now: Instant) -> Option<&Row> {
     let listed = rows.up_to(peer).iter().rev();
+    #[cfg(callback_source_simulation)]
+    if crate::simulation::planted(crate::simulation::Fault::WindowEndIncluded) {
+        let mut listed = listed.take_while(|(address, _)| *address == peer);
+        return listed.find(|(_, row)| now <= row.until).map(|(_, row)| row);
+    }
     listed
         .take_while(|(address, _)| *address == peer)
         .map(|(_, row)| row)

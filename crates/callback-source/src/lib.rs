@@ -77,6 +77,10 @@ pub mod vipps;
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(callback_source_simulation)]
+#[doc(hidden)]
+pub mod simulation;
+
 #[cfg(feature = "hickory")]
 pub use resolve::{
     hickory::{HickoryResolver, NoDnsServer},

@@ -122,9 +122,18 @@ impl OnDemand {
         let before = demand.until;
         demand.until = before.max(deadline);
         if before <= demand.next_idle && demand.next_idle < deadline {
+            #[cfg(callback_source_simulation)]
+            let wake = match crate::simulation::planted(crate::simulation::Fault::WakeUpLost) {
+                true => &Notify::new(),
+                false => wake,
+            };
             wake.notify_one();
         }
         if self.limits.wait.is_zero() {
+            return None;
+        }
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::JudgedAtOnce) {
             return None;
         }
         let place = place(peer);

@@ -174,6 +174,12 @@ impl Refresher {
         }
         #[cfg(feature = "metrics")]
         let counted = asked.is_new.then(|| asked.outcome.clone());
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
+            && set.due_at(&question).is_some_and(|at| Instant::now() < at)
+        {
+            return;
+        }
         let last_second = match &asked.outcome {
             Err(error) if !error.is_denial() => Duration::ZERO,
             _ => LAST_SECOND,
@@ -189,6 +195,10 @@ impl Refresher {
             let wait = due_at.saturating_duration_since(Instant::now());
             let jitter = MOST_JITTER.min(wait / 10).mul_f64(fastrand::f64());
             tried.delay = last_second + jitter;
+            #[cfg(callback_source_simulation)]
+            if crate::simulation::planted(crate::simulation::Fault::JitterNegative) {
+                tried.delay = last_second.saturating_sub(jitter);
+            }
         }
     }
 
@@ -218,6 +228,12 @@ impl Refresher {
             true => now,
             false => state.written_at + BETWEEN_SAVES,
         };
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::ChangesSavedLate)
+            && now < state.written_at + BETWEEN_SAVES
+        {
+            return Some(state.written_at + BETWEEN_SAVES);
+        }
         if now < due_at {
             return Some(due_at);
         }

@@ -238,13 +238,13 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Self {
+        let instant = Instant::now();
         let utc = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        Self {
-            instant: Instant::now(),
-            utc,
-        }
+        #[cfg(callback_source_simulation)]
+        let utc = crate::simulation::utc(instant).unwrap_or(utc);
+        Self { instant, utc }
     }
 
     /// In whole milliseconds, never later than it was: rounding must not stretch a window either.

@@ -1,0 +1,110 @@
+//! The seam of the simulator: a wall clock that it sets, and faults that it plants.
+//!
+//! Compiled only behind `cfg(callback_source_simulation)`, which only the build script of the unpublished
+//! package `simulate/library` sets. Everything is per thread, since each simulation runs on one.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+/// Faults that can be planted, each at one place of the library.
+///
+/// They test the simulator: it must find each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An address is admitted at the very instant at which its window ends.
+    WindowEndIncluded,
+    /// Whether every host is known is read from the other family.
+    FamiliesSwapped,
+    /// The times of a restored answer start anew.
+    RestoredRenewed,
+    /// A denial is believed for any current answer, however old, and of whatever zone.
+    DenialBelievedEarly,
+    /// Each answer starts the lingering of all addresses of its host anew.
+    LingerRestarted,
+    /// The stale window starts with the answer, not with the end of its TTL.
+    StaleFromAnswer,
+    /// Lingering can end before the answer that omits the address was refreshed.
+    LingerWithoutRefresh,
+    /// Time in which nothing was asked gives a host up.
+    GivenUpByTimeUnasked,
+    /// Hosts that are replaced keep being admitted until the next answer.
+    HostsKept,
+    /// A failure takes the last answer away.
+    FailureForgets,
+    /// Special-purpose addresses are taken from an answer.
+    SpecialAdmitted,
+    /// A request that wants a question asked does not wake the refresher.
+    WakeUpLost,
+    /// An unlisted peer is not waited for.
+    JudgedAtOnce,
+    /// The floor between two lookups of a question is not kept by the cache.
+    RefreshNotShared,
+    /// What an on-demand refresh brings is not applied.
+    OnDemandAnswerDropped,
+    /// The jitter is taken off the wait instead of added.
+    JitterNegative,
+    /// Addresses that changed are saved within a minute, not at once.
+    ChangesSavedLate,
+    /// The set is published before the change is applied.
+    PublishedBeforeApplied,
+}
+
+impl Fault {
+    /// Every fault, in order.
+    pub const ALL: &[Self] = &[
+        Self::WindowEndIncluded,
+        Self::FamiliesSwapped,
+        Self::RestoredRenewed,
+        Self::DenialBelievedEarly,
+        Self::LingerRestarted,
+        Self::StaleFromAnswer,
+        Self::LingerWithoutRefresh,
+        Self::GivenUpByTimeUnasked,
+        Self::HostsKept,
+        Self::FailureForgets,
+        Self::SpecialAdmitted,
+        Self::WakeUpLost,
+        Self::JudgedAtOnce,
+        Self::RefreshNotShared,
+        Self::OnDemandAnswerDropped,
+        Self::JitterNegative,
+        Self::ChangesSavedLate,
+        Self::PublishedBeforeApplied,
+    ];
+}
+
+/// Plants a fault in the library on this thread, or removes it.
+pub fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}
+
+pub(crate) fn planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it
+/// goes on with tokio's clock.
+pub fn set_wall_clock(at: Instant, utc: Duration) {
+    WALL_CLOCK.set(Some((at, utc)));
+}
+
+/// Whether this thread simulates: its wall clock was set.
+pub(crate) fn is_simulated() -> bool {
+    WALL_CLOCK.get().is_some()
+}
+
+/// The time since the Unix epoch, where a wall clock was set.
+pub(crate) fn utc(now: Instant) -> Option<Duration> {
+    let (at, utc) = WALL_CLOCK.get()?;
+    Some(match now.checked_duration_since(at) {
+        Some(since) => utc + since,
+        None => utc.saturating_sub(at - now),
+    })
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    static WALL_CLOCK: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}

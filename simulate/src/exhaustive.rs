@@ -1,0 +1,257 @@
+//! Every schedule of a few events for two hosts and both families, on the set itself.
+//!
+//! Events: an answer, another answer, a denial, a failure, and two ticks, to the end of the next window and
+//! to the millisecond before it. After each event the verdicts of ten callers are compared with those of the
+//! [model](crate::oracle), at this moment and at each end of a window that would follow. Schedules that differ
+//! only in the names of hosts or families are looked at once.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use callback_source::{
+    AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, allow_set,
+};
+use tokio::time::Instant;
+
+use crate::{
+    oracle::{Model, Ms, Outcome, Rules, caller, family_of},
+    play::given,
+    schedule::{HOSTS, POOL},
+    world::{address, name},
+};
+
+/// How many schedules there were, and how many verdicts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Looked {
+    pub(crate) schedules: u64,
+    pub(crate) verdicts: u64,
+    pub(crate) either: u64,
+}
+
+/// Looks at all schedules of so many events.
+///
+/// # Errors
+///
+/// The first schedule after which a verdict is wrong.
+pub(crate) fn exhaust(depth: u32) -> Result<Looked, String> {
+    let mut looked = Looked::default();
+    for rules in RULES {
+        for no_data in [false, true] {
+            for pause in [0, 1_000] {
+                let mut search = Search {
+                    rules,
+                    no_data,
+                    pause,
+                    base: Instant::now(),
+                    path: Vec::new(),
+                    looked,
+                };
+                let names = [name(0), name(1)];
+                let set = AllowSet::new(set_rules(rules), names, &[], search.base)
+                    .map_err(|error| error.to_string())?;
+                search.go(&set, &Model::new(0b11, 0), 0, depth)?;
+                looked = search.looked;
+            }
+        }
+    }
+    Ok(looked)
+}
+
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "read by `Debug`")]
+enum Step {
+    Came {
+        host: u8,
+        family: u8,
+        what: Came,
+    },
+    /// To the end of the next window, or to the millisecond before.
+    Tick {
+        early: Ms,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Came {
+    Answer,
+    Other,
+    Denial,
+    Failure,
+}
+
+struct Search {
+    rules: Rules,
+    no_data: bool,
+    /// Between two events.
+    pause: Ms,
+    base: Instant,
+    path: Vec<Step>,
+    looked: Looked,
+}
+
+impl Search {
+    fn go(&mut self, set: &AllowSet, model: &Model, now: Ms, depth: u32) -> Result<(), String> {
+        self.check(set, model, now)?;
+        if depth == 0 {
+            self.looked.schedules += 1;
+            return Ok(());
+        }
+        for early in [0, 1] {
+            let edges = model.edges(&self.rules).into_iter();
+            let Some(next) = edges.map(|at| at - early).filter(|at| now < *at).min() else {
+                continue;
+            };
+            let mut set = set.clone();
+            let mut model = model.clone();
+            let _ = set.expire(self.instant(next));
+            model.settle(&self.rules, next);
+            self.path.push(Step::Tick { early });
+            self.go(&set, &model, next, depth - 1)?;
+            self.path.pop();
+        }
+        // The first outcome gives host and family their names.
+        let first = !self
+            .path
+            .iter()
+            .any(|step| matches!(step, Step::Came { .. }));
+        let (hosts, families) = if first { (1, 1) } else { (2, 2) };
+        let now = now + self.pause;
+        for host in 0..hosts {
+            for family in 0..families {
+                for what in [Came::Answer, Came::Other, Came::Denial, Came::Failure] {
+                    let mut set = set.clone();
+                    let mut model = model.clone();
+                    self.apply(&mut set, &mut model, (host, family), what, now);
+                    self.path.push(Step::Came { host, family, what });
+                    self.go(&set, &model, now, depth - 1)?;
+                    self.path.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        set: &mut AllowSet,
+        model: &mut Model,
+        (host, family): (u8, u8),
+        what: Came,
+        now: Ms,
+    ) {
+        let answer = |number: u8| {
+            let who = caller(host, family, number);
+            let outcome = Outcome::Answer {
+                addresses: 1 << who,
+                ttl: TTL,
+            };
+            (outcome, Ok(Answer::new([address(who)], duration(TTL))))
+        };
+        let (outcome, result) = match what {
+            Came::Answer => answer(0),
+            Came::Other => answer(1),
+            Came::Denial => {
+                let kind = match self.no_data {
+                    true => ResolveErrorKind::NoData,
+                    false => ResolveErrorKind::NxDomain,
+                };
+                let error = ResolveError::new(kind).with_negative_ttl(duration(TTL));
+                let outcome = Outcome::Denial {
+                    no_data: self.no_data,
+                    ttl: TTL,
+                };
+                (outcome, Err(error))
+            }
+            Came::Failure => {
+                let error = ResolveError::new(ResolveErrorKind::ServFail);
+                (Outcome::Failure, Err(error))
+            }
+        };
+        let question = Question {
+            host: name(host),
+            family: Family::ALL[usize::from(family)],
+        };
+        let _ = set.apply(&question, result, self.instant(now));
+        model.apply(&self.rules, host, family.into(), outcome, now);
+    }
+
+    fn check(&mut self, set: &AllowSet, model: &Model, now: Ms) -> Result<(), String> {
+        let mut times: BTreeSet<_> = model.edges(&self.rules).into_iter().collect();
+        times.extend(times.clone().into_iter().map(|at| at - 1));
+        times.insert(now);
+        for at in times.range(now..) {
+            let mut later = model.clone();
+            later.settle(&self.rules, *at);
+            let picture = later.picture(&self.rules, *at);
+            for who in callers() {
+                let verdict = given(&set.verdict(address(who), self.instant(*at)));
+                let right = picture.right(who);
+                self.looked.verdicts += 1;
+                self.looked.either += u64::from(!right.is_decided());
+                if !picture.explains(who, verdict) {
+                    return Err(format!(
+                        "after {:?} with {:?}, no data {}, pause {}: at {at} ms (now {now}) caller {who} \
+                         got {verdict:?}, right would be {right:?}\n{later:?}",
+                        self.path, self.rules, self.no_data, self.pause
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn instant(&self, at: Ms) -> Instant {
+        self.base + duration(at)
+    }
+}
+
+/// Two addresses of each question, and one unlisted caller of each family.
+fn callers() -> impl Iterator<Item = u8> {
+    let pool = [0, 1, 2, 3]
+        .into_iter()
+        .flat_map(|question| [0, 1].map(|number| caller(question / 2, question % 2, number)));
+    let unlisted = HOSTS * 2 * POOL;
+    debug_assert_ne!(family_of(unlisted), family_of(unlisted + 1));
+    pool.chain([unlisted, unlisted + 1])
+}
+
+fn set_rules(rules: Rules) -> allow_set::Rules {
+    let mut of_set = allow_set::Rules::default();
+    of_set.min_ttl = duration(rules.min_ttl);
+    of_set.max_ttl = duration(rules.max_ttl);
+    of_set.linger = duration(rules.linger);
+    of_set.stale_for = duration(rules.stale_for);
+    of_set
+}
+
+fn duration(at: Ms) -> Duration {
+    Duration::from_millis(u64::try_from(at).unwrap_or_default())
+}
+
+/// The windows in both orders: lingering shorter and longer than the TTL and than the stale window.
+const RULES: [Rules; 2] = [
+    Rules {
+        min_ttl: 5_000,
+        max_ttl: 3_600_000,
+        linger: 60_000,
+        stale_for: 1_800_000,
+    },
+    Rules {
+        min_ttl: 5_000,
+        max_ttl: 3_600_000,
+        linger: 3_600_000,
+        stale_for: 900_000,
+    },
+];
+
+const TTL: Ms = 600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schedule_of_two_events_is_judged_rightly() {
+        let looked = exhaust(2).expect("all are right");
+        assert!(looked.schedules > 100);
+    }
+}

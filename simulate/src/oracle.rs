@@ -1,0 +1,927 @@
+//! Who must be admitted, who must not, and where either is right.
+//!
+//! Written from the contract, and without code of the library: addresses are bits of a number, times are
+//! milliseconds. A [`Model`] is one possible state of the list. Where the contract leaves a choice, or where a
+//! killed process may or may not have saved its latest state, there are several, and the right verdicts are
+//! those of any of them. A verdict that only some of them explain rules out the others.
+
+use std::collections::VecDeque;
+
+use crate::schedule::{HOSTS, POOL, Setting, WHO};
+
+/// Milliseconds since the start; a wall clock can shift them below zero.
+pub(crate) type Ms = i64;
+
+/// A set of callers, one bit each.
+pub(crate) type Callers = u64;
+
+/// What came of a question, as the resolver gives it to the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answer { addresses: Callers, ttl: Ms },
+    Denial { no_data: bool, ttl: Ms },
+    Failure,
+}
+
+/// Which verdicts are right for a caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Right {
+    pub(crate) admit: bool,
+    pub(crate) not_listed: bool,
+    pub(crate) unresolved: bool,
+}
+
+impl Right {
+    fn or(self, other: Self) -> Self {
+        Self {
+            admit: self.admit || other.admit,
+            not_listed: self.not_listed || other.not_listed,
+            unresolved: self.unresolved || other.unresolved,
+        }
+    }
+
+    pub(crate) fn is_decided(self) -> bool {
+        u8::from(self.admit) + u8::from(self.not_listed) + u8::from(self.unresolved) == 1
+    }
+}
+
+/// A verdict of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Given {
+    Admit,
+    NotListed,
+    Unresolved,
+}
+
+/// Which verdicts are right for all callers at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Picture {
+    surely: Callers,
+    perhaps: Callers,
+    known: [Tri; 2],
+}
+
+impl Picture {
+    pub(crate) fn right(&self, who: u8) -> Right {
+        let bit = 1 << who;
+        if self.surely & bit != 0 {
+            return Right {
+                admit: true,
+                ..Right::default()
+            };
+        }
+        let known = self.known[family_of(who)];
+        Right {
+            admit: self.perhaps & bit != 0,
+            not_listed: known != Tri::No,
+            unresolved: known != Tri::Yes,
+        }
+    }
+
+    pub(crate) fn explains(&self, who: u8, given: Given) -> bool {
+        let right = self.right(who);
+        match given {
+            Given::Admit => right.admit,
+            Given::NotListed => right.not_listed,
+            Given::Unresolved => right.unresolved,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tri {
+    Yes,
+    No,
+    Either,
+}
+
+/// All possible states of the list.
+#[derive(Clone, Debug)]
+pub(crate) struct Worlds {
+    pub(crate) models: Vec<Model>,
+    rules: Rules,
+    /// States of the last minute, which a killed process may have left on the disk, each with the offset
+    /// of the wall clock at which it may have been written.
+    recent: VecDeque<(Ms, Ms, Vec<Model>)>,
+    /// What may stand on the disk.
+    disk: Vec<OnDisk>,
+    /// When addresses changed last.
+    changed_at: Option<Ms>,
+    /// Since when the file cannot be written.
+    blocked_since: Option<Ms>,
+    saves: bool,
+    wall: Ms,
+    started_at: Ms,
+}
+
+/// A state that may be in the state file.
+#[derive(Clone, Debug)]
+struct OnDisk {
+    model: Model,
+    /// The offset of the wall clock when it was written.
+    wall: Ms,
+    /// When it was written: not before, and not after.
+    written: (Ms, Ms),
+}
+
+/// In milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) min_ttl: Ms,
+    pub(crate) max_ttl: Ms,
+    pub(crate) linger: Ms,
+    pub(crate) stale_for: Ms,
+}
+
+impl From<&Setting> for Rules {
+    fn from(setting: &Setting) -> Self {
+        let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX / 1_000) * 1_000;
+        Self {
+            min_ttl: ms(setting.min_ttl),
+            max_ttl: ms(setting.max_ttl),
+            linger: ms(setting.linger),
+            stale_for: ms(setting.stale_for),
+        }
+    }
+}
+
+impl Rules {
+    pub(crate) fn clamp(&self, ttl: Ms) -> Ms {
+        ttl.min(self.max_ttl).max(self.min_ttl)
+    }
+
+    /// The pause after so many failures in a row.
+    pub(crate) fn backoff(&self, times: u32) -> Ms {
+        let least = self.min_ttl.max(1_000);
+        let doubled = least << times.saturating_sub(1).min(16);
+        doubled.min(LONGEST_BACKOFF.max(least))
+    }
+}
+
+impl Worlds {
+    pub(crate) fn new(rules: Rules, hosts: u8, now: Ms) -> Self {
+        Self {
+            models: vec![Model::new(hosts, now)],
+            rules,
+            recent: VecDeque::new(),
+            disk: Vec::new(),
+            changed_at: None,
+            blocked_since: None,
+            saves: false,
+            wall: 0,
+            started_at: now,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, host: u8, family: usize, outcome: Outcome, now: Ms) {
+        self.settle(now);
+        let before = self.perhaps(now);
+        for model in &mut self.models {
+            model.apply(&self.rules, host, family, outcome, now);
+        }
+        self.merge();
+        if self.perhaps(now) != before {
+            self.changed_at = Some(now);
+        }
+        self.remember(now);
+    }
+
+    /// Takes account of windows that have ended.
+    pub(crate) fn settle(&mut self, now: Ms) {
+        for model in &mut self.models {
+            while let Some((at, sure)) = model.next_settling(&self.rules)
+                && at <= now
+            {
+                model.settle(&self.rules, at);
+                if sure {
+                    self.changed_at = Some(at);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
+        self.settle(now);
+        for model in &mut self.models {
+            model.replace_hosts(&self.rules, hosts, self.saves, now);
+            model.settle(&self.rules, now);
+        }
+        self.changed_at = Some(now);
+        self.merge();
+        self.remember(now);
+    }
+
+    pub(crate) fn step_wall_clock(&mut self, by: Ms, now: Ms) {
+        self.wall += by;
+        self.remember(now);
+    }
+
+    pub(crate) fn block_writes(&mut self, block: bool, now: Ms) {
+        if block {
+            self.blocked_since.get_or_insert(now);
+        } else if let Some(since) = self.blocked_since.take()
+            && self.saves
+        {
+            // What was written last before stands there until something is written again.
+            self.disk = self.on_disk(since);
+            self.recent.clear();
+            self.started_at = now;
+            self.changed_at = None;
+            self.remember(now);
+        }
+    }
+
+    /// The process ends. `written`: by itself, with its state saved at the last moment.
+    pub(crate) fn end(&mut self, written: bool, now: Ms) {
+        self.settle(now);
+        if !self.saves {
+            return;
+        }
+        let until = self.blocked_since.unwrap_or(now);
+        self.disk = if written && self.blocked_since.is_none() {
+            let on_disk = |model: &Model| OnDisk {
+                model: model.on_disk(&self.rules, now),
+                wall: self.wall,
+                written: (now, now),
+            };
+            let mut left: Vec<_> = self.models.iter().map(on_disk).collect();
+            // A file that was not understood is not overwritten with nothing.
+            if self.models.iter().all(Model::is_empty) {
+                left.append(&mut self.disk);
+            }
+            left
+        } else {
+            self.on_disk(until)
+        };
+        self.saves = false;
+        self.recent.clear();
+    }
+
+    /// The file is damaged.
+    pub(crate) fn lose_disk(&mut self) {
+        self.disk.clear();
+    }
+
+    /// A new process starts.
+    pub(crate) fn start(&mut self, hosts: u8, saves: bool, now: Ms) {
+        let blank = Model::new(hosts, now);
+        self.models.clear();
+        if saves {
+            for saved in &self.disk {
+                let shift = self.wall - saved.wall;
+                let (earliest, latest) = saved.written;
+                // From the future: ignored.
+                if now + CLOCK_STEP < latest - shift {
+                    self.models.push(blank.clone());
+                }
+                if earliest - shift <= now + CLOCK_STEP {
+                    let restored = saved.model.restored(&self.rules, &blank, shift, now);
+                    self.models.push(restored);
+                }
+            }
+        }
+        if self.models.is_empty() {
+            self.models.push(blank);
+        }
+        for model in &mut self.models {
+            model.settle(&self.rules, now);
+        }
+        self.merge();
+        self.saves = saves;
+        self.recent.clear();
+        self.changed_at = None;
+        self.started_at = now;
+        self.remember(now);
+    }
+
+    pub(crate) fn picture(&mut self, now: Ms) -> Vec<Picture> {
+        self.settle(now);
+        self.models
+            .iter()
+            .map(|model| model.picture(&self.rules, now))
+            .collect()
+    }
+
+    pub(crate) fn right(pictures: &[Picture], who: u8) -> Right {
+        pictures
+            .iter()
+            .map(|picture| picture.right(who))
+            .fold(Right::default(), Right::or)
+    }
+
+    /// Rules out what does not explain a verdict, which must be right in one state at least.
+    pub(crate) fn observe(&mut self, pictures: &[Picture], who: u8, given: Given) {
+        let mut pictures = pictures.iter();
+        self.models.retain(|_| {
+            pictures
+                .next()
+                .is_none_or(|picture| picture.explains(who, given))
+        });
+    }
+
+    /// The first time after this one at which a verdict may change by itself.
+    pub(crate) fn next_edge(&self, after: Ms) -> Option<Ms> {
+        let models = self.models.iter();
+        models
+            .flat_map(|model| model.edges(&self.rules))
+            .filter(|at| after < *at)
+            .min()
+    }
+
+    /// How often in a row a question has failed.
+    pub(crate) fn failures(&self, host: u8, family: usize) -> u32 {
+        let models = self.models.iter();
+        let failing = models.filter_map(|model| model.records(host, family)?.failing.as_ref());
+        failing
+            .map(|failing| failing.times)
+            .max()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("{:?}", self.models)
+    }
+
+    fn perhaps(&self, now: Ms) -> Vec<Callers> {
+        let models = self.models.iter();
+        models
+            .map(|model| model.picture(&self.rules, now).perhaps)
+            .collect()
+    }
+
+    fn merge(&mut self) {
+        let mut at = 0;
+        while at < self.models.len() {
+            let (before, after) = self.models.split_at(at);
+            if before.contains(&after[0]) {
+                self.models.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn remember(&mut self, now: Ms) {
+        if !self.saves {
+            return;
+        }
+        self.recent.push_back((now, self.wall, self.models.clone()));
+        // The one before the last minute was still there when it began.
+        while self
+            .recent
+            .get(1)
+            .is_some_and(|(at, ..)| *at < now - BETWEEN_SAVES - SLACK)
+            && self.blocked_since.is_none()
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// What a process that is killed may leave.
+    fn on_disk(&self, now: Ms) -> Vec<OnDisk> {
+        let written_from = (now - BETWEEN_SAVES - SLACK).max(self.changed_at.unwrap_or(Ms::MIN));
+        let mut left = Vec::new();
+        let mut next = self.recent.iter().skip(1).map(|(at, ..)| *at);
+        for (at, wall, models) in &self.recent {
+            let until = next.next().unwrap_or(now);
+            if *at <= now && written_from <= until {
+                let written = (written_from.max(*at), until);
+                left.extend(models.iter().map(|model| OnDisk {
+                    model: model.on_disk(&self.rules, written.1),
+                    wall: *wall,
+                    written,
+                }));
+            }
+        }
+        let surely_written = self.started_at + BETWEEN_SAVES + SLACK <= now
+            || self.changed_at.is_some_and(|at| at < now);
+        if !surely_written {
+            left.extend(self.disk.iter().cloned());
+            if self.disk.is_empty() {
+                left.push(OnDisk {
+                    model: Model::new(0, now),
+                    wall: self.wall,
+                    written: (Ms::MIN / 2, Ms::MIN / 2),
+                });
+            }
+        }
+        left
+    }
+}
+
+/// One possible state of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Model {
+    hosts: Vec<Host>,
+    /// What was known of hosts that are not configured now, and whether the file keeps it: it does of those
+    /// that were not configured at the start, and forgets those that were taken out later.
+    parked: Vec<(Host, bool)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    host: u8,
+    records: [Records; 2],
+    lingering: Vec<Lingering>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lingering {
+    addresses: Callers,
+    left_at: Ms,
+    surely_until: Ms,
+    perhaps_until: Ms,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Records {
+    held: Option<Held>,
+    /// The last valid outcome was an answer, even if its window is over.
+    answered: bool,
+    denied: bool,
+    /// The end of the last valid answer's TTL, or when the host was added.
+    window_from: Ms,
+    failing: Option<Failing>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    addresses: Callers,
+    answered_at: Ms,
+    ttl_ends: Ms,
+    restored: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failing {
+    /// The first failure of a run without a gap in which nothing was asked.
+    since: Ms,
+    /// A later failure leaves such a gap.
+    next_by: Ms,
+    times: u32,
+    at: Ms,
+    denial: Option<(bool, Ms)>,
+}
+
+impl Model {
+    pub(crate) fn new(hosts: u8, now: Ms) -> Self {
+        let hosts = (0..HOSTS).filter(|host| hosts >> host & 1 == 1);
+        Self {
+            hosts: hosts.map(|host| Host::new(host, now)).collect(),
+            parked: Vec::new(),
+        }
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        rules: &Rules,
+        host: u8,
+        family: usize,
+        outcome: Outcome,
+        now: Ms,
+    ) {
+        self.end_windows(rules, now);
+        let Some(at) = self.hosts.iter().position(|of| of.host == host) else {
+            return;
+        };
+        match outcome {
+            Outcome::Answer { addresses, ttl } => {
+                let ttl_ends = now + rules.clamp(ttl);
+                let host = &mut self.hosts[at];
+                let records = &mut host.records[family];
+                let before = records.held.replace(Held {
+                    addresses,
+                    answered_at: now,
+                    ttl_ends,
+                    restored: false,
+                });
+                records.answered = true;
+                records.denied = false;
+                records.window_from = ttl_ends;
+                records.failing = None;
+                let left = before.map_or(0, |before| before.addresses & !addresses);
+                host.come_back(addresses);
+                host.leave(left, rules, now, ttl_ends);
+            }
+            Outcome::Denial { no_data, ttl } => {
+                if self.believes(at, family, no_data, now, now) {
+                    self.deny(rules, at, family, ttl, now, now);
+                } else {
+                    self.fail(rules, at, family, Some((no_data, ttl)), now);
+                }
+            }
+            Outcome::Failure => self.fail(rules, at, family, None, now),
+        }
+        self.settle(rules, now);
+    }
+
+    fn fail(
+        &mut self,
+        rules: &Rules,
+        at: usize,
+        family: usize,
+        denial: Option<(bool, Ms)>,
+        now: Ms,
+    ) {
+        let records = &mut self.hosts[at].records[family];
+        let before = records.failing.as_ref();
+        let times = before.map_or(1, |before| before.times + 1);
+        let unbroken = before.filter(|before| now <= before.next_by);
+        let pause = rules.max_ttl.min(rules.stale_for / 4);
+        records.failing = Some(Failing {
+            since: unbroken.map_or(now, |before| before.since),
+            next_by: now + pause.max(rules.backoff(times) + REFRESH_TIME),
+            times,
+            at: now,
+            denial,
+        });
+    }
+
+    fn deny(&mut self, rules: &Rules, at: usize, family: usize, ttl: Ms, denied_at: Ms, now: Ms) {
+        let host = &mut self.hosts[at];
+        let records = &mut host.records[family];
+        let left = records.held.take().map_or(0, |held| held.addresses);
+        // Asked again well before what lingers is gone.
+        let lingering = host
+            .lingering
+            .iter()
+            .fold(left, |all, of| all | of.addresses);
+        let soon = (rules.linger / 4).max(rules.min_ttl);
+        let ttl = match lingering & family_mask(family) {
+            0 => rules.clamp(ttl),
+            _ => rules.clamp(ttl).min(soon),
+        };
+        let ttl_ends = denied_at + ttl;
+        let records = &mut host.records[family];
+        records.answered = false;
+        records.denied = true;
+        records.window_from = ttl_ends;
+        records.failing = None;
+        host.leave(left, rules, now, ttl_ends);
+    }
+
+    fn believes(&self, at: usize, family: usize, no_data: bool, denied_at: Ms, now: Ms) -> bool {
+        let host = &self.hosts[at];
+        let takes = host.records[family].answered;
+        let mut others = self.hosts.iter().filter(|other| other.host != host.host);
+        let evidence = others.any(|other| {
+            let mut answers = other.records.iter().filter_map(|of| of.current(now));
+            if takes {
+                same_zone(host.host, other.host)
+                    && answers.any(|held| denied_at <= held.answered_at)
+            } else {
+                answers.next().is_some()
+            }
+        });
+        let own = no_data && !takes && host.records.iter().any(|of| of.current(now).is_some());
+        evidence || own
+    }
+
+    pub(crate) fn settle(&mut self, rules: &Rules, now: Ms) {
+        self.end_windows(rules, now);
+        let mut believed = Vec::new();
+        for (at, host) in self.hosts.iter().enumerate() {
+            for family in 0..2 {
+                if let Some(failing) = &host.records[family].failing
+                    && let Some((no_data, ttl)) = failing.denial
+                    && self.believes(at, family, no_data, failing.at, now)
+                {
+                    believed.push((at, family, ttl, failing.at));
+                }
+            }
+        }
+        for (at, family, ttl, denied_at) in believed {
+            self.deny(rules, at, family, ttl, denied_at, now);
+        }
+    }
+
+    fn end_windows(&mut self, rules: &Rules, now: Ms) {
+        for host in &mut self.hosts {
+            host.lingering.retain(|of| now < of.perhaps_until);
+            for records in &mut host.records {
+                if records.window_ends(rules) <= now {
+                    records.held = None;
+                    records.denied = false;
+                }
+            }
+        }
+    }
+
+    /// The next time at which a window ends, and whether it is certain.
+    fn next_settling(&self, rules: &Rules) -> Option<(Ms, bool)> {
+        let hosts = self.hosts.iter();
+        let lingering = hosts.clone().flat_map(|host| &host.lingering);
+        let lingering = lingering.map(|of| (of.perhaps_until, of.surely_until == of.perhaps_until));
+        let records = hosts.flat_map(|host| host.records.iter());
+        let heard = records.filter(|of| of.held.is_some() || of.denied);
+        lingering
+            .chain(heard.map(|of| (of.window_ends(rules), true)))
+            .min()
+    }
+
+    fn replace_hosts(&mut self, rules: &Rules, hosts: u8, keep: bool, now: Ms) {
+        let (stay, go) = std::mem::take(&mut self.hosts)
+            .into_iter()
+            .partition(|host| hosts >> host.host & 1 == 1);
+        self.hosts = stay;
+        self.forget(rules, now);
+        if keep {
+            self.parked
+                .extend(go.into_iter().map(|host: Host| (host, false)));
+        }
+        for host in 0..HOSTS {
+            if hosts >> host & 1 == 1 && self.hosts.iter().all(|of| of.host != host) {
+                let parked = self.parked.iter().position(|(of, _)| of.host == host);
+                self.hosts.push(match parked {
+                    Some(at) => self.parked.swap_remove(at).0.restored(rules, 0, now),
+                    None => Host::new(host, now),
+                });
+            }
+        }
+        self.hosts.sort_by_key(|host| host.host);
+        self.parked.sort_by_key(|(host, _)| host.host);
+    }
+
+    /// What is over of a host that is not configured is forgotten, also that it was answered.
+    fn forget(&mut self, rules: &Rules, now: Ms) {
+        for (host, _) in &mut self.parked {
+            for records in &mut host.records {
+                if records.window_ends(rules) <= now {
+                    records.held = None;
+                    records.answered = false;
+                    records.denied = false;
+                }
+            }
+        }
+    }
+
+    /// As it is saved.
+    fn on_disk(&self, rules: &Rules, now: Ms) -> Self {
+        let mut saved = self.clone();
+        saved.parked.retain(|(_, in_file)| *in_file);
+        saved.forget(rules, now);
+        saved
+    }
+
+    fn restored(&self, rules: &Rules, blank: &Self, shift: Ms, now: Ms) -> Self {
+        let mut restored = blank.clone();
+        let parked = self.parked.iter().map(|(host, _)| host);
+        for saved in self.hosts.iter().chain(parked) {
+            let saved = saved.restored(rules, shift, now);
+            match restored.hosts.iter_mut().find(|of| of.host == saved.host) {
+                Some(host) => *host = saved,
+                None => restored.parked.push((saved, true)),
+            }
+        }
+        restored.parked.sort_by_key(|(host, _)| host.host);
+        restored
+    }
+
+    fn is_empty(&self) -> bool {
+        let parked = self.parked.iter().map(|(host, _)| host);
+        self.hosts.iter().chain(parked).all(|host| {
+            host.lingering.is_empty()
+                && host
+                    .records
+                    .iter()
+                    .all(|of| of.held.is_none() && !of.denied)
+        })
+    }
+
+    fn records(&self, host: u8, family: usize) -> Option<&Records> {
+        let host = self.hosts.iter().find(|of| of.host == host)?;
+        Some(&host.records[family])
+    }
+
+    pub(crate) fn picture(&self, rules: &Rules, now: Ms) -> Picture {
+        let mut surely = 0;
+        let mut perhaps = 0;
+        for host in &self.hosts {
+            for records in &host.records {
+                if let Some(held) = &records.held
+                    && now < records.window_ends(rules)
+                {
+                    surely |= held.addresses;
+                }
+            }
+            for of in &host.lingering {
+                if now < of.surely_until {
+                    surely |= of.addresses;
+                }
+                if now < of.perhaps_until {
+                    perhaps |= of.addresses;
+                }
+            }
+        }
+        let known = [0, 1].map(|family| {
+            let start = match self.hosts.is_empty() {
+                // A list of nothing decides nothing.
+                true => Tri::No,
+                false => Tri::Yes,
+            };
+            let hosts = 0..self.hosts.len();
+            hosts
+                .map(|at| self.known(rules, at, family, now))
+                .fold(start, |all, one| match (all, one) {
+                    (Tri::No, _) | (_, Tri::No) => Tri::No,
+                    (Tri::Either, _) | (_, Tri::Either) => Tri::Either,
+                    (Tri::Yes, Tri::Yes) => Tri::Yes,
+                })
+        });
+        Picture {
+            surely,
+            perhaps: surely | perhaps,
+            known,
+        }
+    }
+
+    /// Whether a host is known for a family: heard of, or given up.
+    fn known(&self, rules: &Rules, at: usize, family: usize, now: Ms) -> Tri {
+        let records = &self.hosts[at].records[family];
+        if (records.held.is_some() || records.denied) && now < records.window_ends(rules) {
+            return Tri::Yes;
+        }
+        let Some(failing) = &records.failing else {
+            return Tri::No;
+        };
+        let given_up = records.window_from.max(failing.since) + rules.stale_for;
+        if now < given_up || failing.next_by < given_up {
+            return Tri::No;
+        }
+        let others = self
+            .hosts
+            .iter()
+            .filter(|of| of.host != self.hosts[at].host);
+        let zone = |of: &&Host| same_zone(of.host, self.hosts[at].host);
+        // Whether a zone that does not answer at all is confirmed by another one is left open.
+        let any_zone = !others.clone().any(|of| zone(&of));
+        let mut known = Tri::No;
+        for (other, of) in others.flat_map(|host| host.records.iter().map(move |of| (host, of))) {
+            let Some(held) = of.held.filter(|held| !held.restored) else {
+                continue;
+            };
+            let current = now < held.ttl_ends && of.failing.is_none();
+            let later = given_up <= held.answered_at && now < of.window_ends(rules);
+            if current || later {
+                if any_zone || zone(&other) {
+                    return Tri::Yes;
+                }
+                known = Tri::Either;
+            }
+            // It is still being refreshed.
+            if of.failing.is_none() && now < held.ttl_ends + REFRESH_TIME {
+                known = Tri::Either;
+            }
+        }
+        known
+    }
+
+    pub(crate) fn edges(&self, rules: &Rules) -> Vec<Ms> {
+        let mut edges = Vec::new();
+        let mut fails = false;
+        for host in &self.hosts {
+            edges.extend(
+                host.lingering
+                    .iter()
+                    .flat_map(|of| [of.surely_until, of.perhaps_until]),
+            );
+            for records in &host.records {
+                if records.held.is_some() || records.denied {
+                    edges.push(records.window_ends(rules));
+                }
+                if let Some(failing) = &records.failing {
+                    fails = true;
+                    edges.push(failing.since + rules.stale_for);
+                    edges.push(records.window_from + rules.stale_for);
+                }
+            }
+        }
+        // What another host's answer decides.
+        if fails {
+            let records = self.hosts.iter().flat_map(|host| &host.records);
+            edges.extend(records.filter_map(|of| of.held.map(|held| held.ttl_ends)));
+        }
+        edges
+    }
+}
+
+impl Host {
+    fn new(host: u8, now: Ms) -> Self {
+        let records = Records {
+            held: None,
+            answered: false,
+            denied: false,
+            window_from: now,
+            failing: None,
+        };
+        Self {
+            host,
+            records: [records.clone(), records],
+            lingering: Vec::new(),
+        }
+    }
+
+    /// With its original times, but for what a wall clock that was set has shifted.
+    fn restored(&self, rules: &Rules, shift: Ms, now: Ms) -> Self {
+        let mut host = Self::new(self.host, now);
+        for (records, saved) in host.records.iter_mut().zip(&self.records) {
+            records.window_from = (saved.window_from - shift).min(now);
+            records.denied = saved.denied;
+            if let Some(held) = saved.held {
+                let answered_at = (held.answered_at - shift).min(now);
+                let ttl_ends = (held.ttl_ends - shift).min(answered_at + rules.max_ttl);
+                records.window_from = ttl_ends;
+                records.answered = true;
+                records.denied = false;
+                records.held = Some(Held {
+                    addresses: held.addresses,
+                    answered_at,
+                    ttl_ends,
+                    restored: true,
+                });
+            }
+        }
+        let lingering = self.lingering.iter().map(|of| Lingering {
+            addresses: of.addresses,
+            left_at: of.left_at - shift,
+            surely_until: of.surely_until - shift,
+            perhaps_until: of.perhaps_until - shift,
+        });
+        host.lingering = lingering.filter(|of| of.left_at <= now).collect();
+        host
+    }
+
+    fn come_back(&mut self, addresses: Callers) {
+        for of in &mut self.lingering {
+            of.addresses &= !addresses;
+        }
+        self.lingering.retain(|of| of.addresses != 0);
+    }
+
+    /// `due_at`: the end of the TTL of what omits them.
+    fn leave(&mut self, addresses: Callers, rules: &Rules, now: Ms, due_at: Ms) {
+        if addresses == 0 {
+            return;
+        }
+        self.come_back(addresses);
+        let surely_until = (now + rules.linger).max(due_at);
+        self.lingering.push(Lingering {
+            addresses,
+            left_at: now,
+            surely_until,
+            perhaps_until: (now + rules.linger).max(due_at + REFRESH_TIME),
+        });
+    }
+}
+
+impl Records {
+    fn current(&self, now: Ms) -> Option<&Held> {
+        let held = self.held.as_ref();
+        held.filter(|held| !held.restored && now < held.ttl_ends)
+    }
+
+    fn window_ends(&self, rules: &Rules) -> Ms {
+        self.window_from + rules.stale_for
+    }
+}
+
+/// The bit of an address: host, family, number in the pool.
+pub(crate) fn caller(host: u8, family: u8, number: u8) -> u8 {
+    (host * 2 + family) * POOL + number
+}
+
+/// Unlisted callers take turns.
+pub(crate) fn family_of(who: u8) -> usize {
+    match who < HOSTS * 2 * POOL {
+        true => usize::from(who / POOL % 2),
+        false => usize::from(who % 2),
+    }
+}
+
+fn family_mask(family: usize) -> Callers {
+    let members = everybody().filter(|who| family_of(*who) == family);
+    members.fold(0, |mask, who| mask | 1 << who)
+}
+
+pub(crate) fn everybody() -> impl Iterator<Item = u8> {
+    0..WHO
+}
+
+/// Hosts 0, 1 and 3 are of one zone.
+fn same_zone(one: u8, other: u8) -> bool {
+    (one == 2) == (other == 2)
+}
+
+/// How long a refresh can take after the TTL's end: a second, the jitter, the time limit of a question.
+pub(crate) const REFRESH_TIME: Ms = 6_500;
+
+const LONGEST_BACKOFF: Ms = 60_000;
+
+/// How long times that changed may stay unsaved.
+const BETWEEN_SAVES: Ms = 60_000;
+
+/// Timers count in milliseconds.
+const SLACK: Ms = 5;
+
+/// How far the wall clock may go back without the file being from the future.
+const CLOCK_STEP: Ms = 60_000;

@@ -1,0 +1,90 @@
+//! Faults planted in the library, each of which must be found: a test of the test.
+
+use std::{io, ops::Range};
+
+use callback_source::simulation::Fault;
+use tokio::time::Instant;
+
+use crate::{play::play, schedule::Schedule};
+
+/// Searches for a seed that finds each fault, or plays those that did.
+///
+/// # Errors
+///
+/// A runtime or a folder that cannot be had.
+pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::Result<bool> {
+    let mut all_found = true;
+    if replay {
+        // Without a fault they find nothing.
+        let mut seeds: Vec<_> = FOUND_BY.iter().map(|(_, seed)| *seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        for seed in seeds {
+            let played = play(&Schedule::of_length(seed, SEARCHED), None)?;
+            if let Some(violation) = played.violation {
+                println!("no fault: {:?} by seed {seed}", violation.class);
+                all_found = false;
+            }
+        }
+    }
+    for fault in Fault::ALL
+        .iter()
+        .filter(|fault| only.is_none_or(|only| only == **fault))
+    {
+        let started = Instant::now();
+        let known = FOUND_BY.iter().find(|(of, _)| of == fault);
+        let seeds = match (replay, known) {
+            (true, Some((_, seed))) => *seed..*seed + 1,
+            // Without a seed there is nothing to replay.
+            (true, None) => 0..0,
+            (false, _) => seeds.clone(),
+        };
+        let mut found = None;
+        for seed in seeds {
+            let played = play(&Schedule::of_length(seed, SEARCHED), Some(*fault))?;
+            if let Some(violation) = played.violation {
+                found = Some((seed, violation));
+                break;
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        match found {
+            Some((seed, violation)) => {
+                println!(
+                    "{fault:?}: {:?} by seed {seed}, {seconds:.1} s",
+                    violation.class
+                );
+            }
+            None => {
+                println!("{fault:?}: not found, {seconds:.1} s");
+                all_found = false;
+            }
+        }
+    }
+    Ok(all_found)
+}
+
+/// A tenth of a year.
+const SEARCHED: u64 = 36 * 24 * 60 * 60;
+
+/// The first seed that found each.
+const FOUND_BY: &[(Fault, u64)] = &[
+    (Fault::WindowEndIncluded, 1),
+    (Fault::FamiliesSwapped, 2),
+    (Fault::RestoredRenewed, 1),
+    (Fault::DenialBelievedEarly, 1),
+    (Fault::LingerRestarted, 1),
+    (Fault::StaleFromAnswer, 2),
+    (Fault::LingerWithoutRefresh, 1),
+    (Fault::GivenUpByTimeUnasked, 6),
+    (Fault::HostsKept, 2),
+    (Fault::FailureForgets, 1),
+    (Fault::SpecialAdmitted, 1),
+    (Fault::WakeUpLost, 1),
+    (Fault::JudgedAtOnce, 1),
+    (Fault::RefreshNotShared, 2),
+    (Fault::OnDemandAnswerDropped, 1),
+    (Fault::JitterNegative, 1),
+    (Fault::ChangesSavedLate, 12),
+    (Fault::PublishedBeforeApplied, 1),
+];

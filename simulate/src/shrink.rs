@@ -1,0 +1,150 @@
+//! The shortest schedule that still goes wrong.
+
+use std::{fmt::Write, io, time::Duration};
+
+use callback_source::simulation::Fault;
+use tokio::time::Instant;
+
+use crate::{
+    play::play,
+    schedule::{Event, Schedule},
+    world::{Class, Violation},
+};
+
+/// Removes events and shortens pauses for as long as the schedule goes wrong in the same way.
+///
+/// # Errors
+///
+/// A runtime or a folder that cannot be had.
+pub(crate) fn shrink(
+    schedule: &Schedule,
+    fault: Option<Fault>,
+    violation: &Violation,
+) -> io::Result<Schedule> {
+    let mut shrinking = Shrinking {
+        best: schedule.clone(),
+        fault,
+        class: violation.class,
+        ends: Instant::now() + LONGEST,
+    };
+    shrinking.end_at(violation.at);
+    shrinking.begin_later()?;
+    shrinking.remove()?;
+    shrinking.draw_together()?;
+    shrinking.remove()?;
+    Ok(shrinking.best)
+}
+
+struct Shrinking {
+    best: Schedule,
+    fault: Option<Fault>,
+    class: Class,
+    ends: Instant,
+}
+
+impl Shrinking {
+    /// Nothing after it matters.
+    fn end_at(&mut self, at: i64) {
+        let at = u64::try_from(at).unwrap_or_default();
+        self.best.events.retain(|event| event.at <= at);
+        self.best.seconds = at / 1_000 + 2;
+    }
+
+    fn still_fails(&mut self, events: Vec<Event>) -> io::Result<bool> {
+        let candidate = Schedule {
+            events,
+            ..self.best.clone()
+        };
+        let played = play(&candidate, self.fault)?;
+        let Some(violation) = played.violation.filter(|of| of.class == self.class) else {
+            return Ok(false);
+        };
+        self.best = candidate;
+        self.end_at(violation.at);
+        Ok(true)
+    }
+
+    /// Without the first part, but for the zone that it begins with: idle time is what costs most.
+    fn begin_later(&mut self) -> io::Result<()> {
+        let mut part = 2;
+        while part < 1 << 8 {
+            let end = self.best.seconds * 1_000;
+            let cut = end / part;
+            let mut events = self.best.events.clone();
+            events.retain(|event| event.at == 0 || cut < event.at);
+            for event in &mut events {
+                event.at = event.at.saturating_sub(cut);
+            }
+            if !self.still_fails(events)? {
+                part *= 2;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> io::Result<()> {
+        let mut size = self.best.events.len().div_ceil(2);
+        while size > 0 {
+            let mut at = 0;
+            while at < self.best.events.len() {
+                if self.ends < Instant::now() {
+                    return Ok(());
+                }
+                let mut events = self.best.events.clone();
+                let end = (at + size).min(events.len());
+                events.drain(at..end);
+                if !self.still_fails(events)? {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+        Ok(())
+    }
+
+    /// The pause before each event becomes as short as can be.
+    fn draw_together(&mut self) -> io::Result<()> {
+        let mut at = 0;
+        while at < self.best.events.len() {
+            for pause in [0, 1_000, 60_000, 3_600_000, 86_400_000] {
+                let events = &self.best.events;
+                let before = at.checked_sub(1).map_or(0, |before| events[before].at);
+                let gap = events[at].at - before;
+                if gap <= pause || self.ends < Instant::now() {
+                    break;
+                }
+                let mut events = events.clone();
+                for event in &mut events[at..] {
+                    event.at -= gap - pause;
+                }
+                if self.still_fails(events)? {
+                    break;
+                }
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A schedule as a test to paste into `found.rs`.
+pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
+    let mut text = format!(
+        "#[test]\nfn seed_{}() {{\n    // {:?} at {} ms.\n    holds(&Schedule {{\n        seed: {},\n        \
+         setting: {:?},\n        seconds: {},\n        events: vec![\n",
+        schedule.seed,
+        violation.class,
+        violation.at,
+        schedule.seed,
+        schedule.setting,
+        schedule.seconds
+    );
+    for event in &schedule.events {
+        let _ = writeln!(text, "            {event:?},");
+    }
+    text.push_str("        ],\n    });\n}\n");
+    text
+}
+
+/// In real time.
+const LONGEST: Duration = Duration::from_secs(120);

@@ -1,0 +1,616 @@
+//! The provider's zone, the two DNS servers that a merchant asks, and what was asked of them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use callback_source::{Answer, HostName, Question, Resolve, ResolveError, ResolveErrorKind};
+use fastrand::Rng;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    oracle::{Callers, Given, Ms, Outcome, REFRESH_TIME, Right, Rules, Worlds, caller, family_of},
+    schedule::{HOSTS, Mood, POOL, Schedule},
+};
+
+/// A simulation as its parts see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    state: Arc<Mutex<State>>,
+    pub(crate) news: Arc<Notify>,
+    start: Instant,
+}
+
+/// What is known, and what has come of it so far.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) worlds: Worlds,
+    pub(crate) hosts: u8,
+    rules: Rules,
+    zone: Vec<Vec<(Ms, Zone)>>,
+    gone: [Vec<(Ms, bool)>; HOSTS as usize],
+    pub(crate) servers: [Server; 2],
+    asked: [AskLog; 2 * HOSTS as usize],
+    /// The number of the process that runs.
+    pub(crate) life: u32,
+    /// When an unlisted caller last had the list asked again.
+    pub(crate) unlisted_at: Ms,
+    rng: Rng,
+    pub(crate) tally: Tally,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// What a zone holds for a question.
+#[derive(Clone, Copy, Debug, Default)]
+struct Zone {
+    addresses: u8,
+    ttl: u32,
+}
+
+/// One of the DNS servers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Server {
+    pub(crate) mood: Mood,
+    pub(crate) latency: u32,
+    pub(crate) lag: u32,
+}
+
+/// When a question was asked last by this process, and when it may and must be asked again.
+#[derive(Clone, Copy, Debug, Default)]
+struct AskLog {
+    asked: Option<Ms>,
+    in_flight: bool,
+    finished: Option<(Ms, Outcome)>,
+    earliest: Ms,
+    latest: Option<Ms>,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) admitted: u64,
+    pub(crate) refused: u64,
+    pub(crate) undecided: u64,
+    pub(crate) either: u64,
+    pub(crate) requests: u64,
+    pub(crate) waited: u64,
+    pub(crate) questions: u64,
+    pub(crate) processes: u64,
+    /// Sums up everything that happened, in whatever order within a moment.
+    pub(crate) trace: u64,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) at: Ms,
+    pub(crate) class: Class,
+    pub(crate) detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    WrongAdmission,
+    WrongRefusal,
+    WrongIndecision,
+    /// A question was asked too often, or before its time.
+    AskedTooOften,
+    /// More questions in all than the bound of a seed.
+    TooManyQuestions,
+    /// A question was not asked in time.
+    AskedTooLate,
+    /// A caller was not waited for as promised.
+    Waiting,
+    /// A response that no verdict gives.
+    Response,
+}
+
+impl Violation {
+    /// Whether it shows only at the end, so that it cannot be shrunk.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.class == Class::TooManyQuestions
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(schedule: &Schedule) -> Self {
+        let rules = Rules::from(&schedule.setting);
+        let hosts = schedule.setting.hosts;
+        let server = Server {
+            mood: Mood::Well,
+            latency: 0,
+            lag: 0,
+        };
+        Self {
+            state: Arc::new(Mutex::new(State {
+                worlds: Worlds::new(rules, hosts, 0),
+                hosts,
+                rules,
+                zone: vec![vec![(Ms::MIN, Zone::default())]; 2 * usize::from(HOSTS)],
+                gone: std::array::from_fn(|_| vec![(Ms::MIN, false)]),
+                servers: [server; 2],
+                asked: [AskLog::default(); 2 * HOSTS as usize],
+                life: 0,
+                unlisted_at: Ms::MIN / 2,
+                rng: Rng::with_seed(schedule.seed),
+                tally: Tally::default(),
+                violation: None,
+            })),
+            news: Arc::new(Notify::new()),
+            start: Instant::now(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Ms {
+        i64::try_from(self.start.elapsed().as_millis()).unwrap_or(Ms::MAX)
+    }
+
+    pub(crate) fn instant(&self, at: Ms) -> Instant {
+        self.start + Duration::from_millis(u64::try_from(at).unwrap_or_default())
+    }
+}
+
+impl State {
+    pub(crate) fn set_zone(&mut self, host: u8, family: u8, addresses: u8, ttl: u32, now: Ms) {
+        let history = &mut self.zone[usize::from(2 * host + family)];
+        history.retain({
+            let newest = history.len() - 1;
+            let mut at = 0;
+            move |(since, _)| {
+                at += 1;
+                at > newest || now - LONGEST_LAG <= *since
+            }
+        });
+        history.push((now, Zone { addresses, ttl }));
+    }
+
+    pub(crate) fn set_gone(&mut self, host: u8, gone: bool, now: Ms) {
+        self.gone[usize::from(host)].push((now, gone));
+    }
+
+    pub(crate) fn violated(&mut self, at: Ms, class: Class, detail: impl Into<String>) {
+        let detail = detail.into();
+        self.violation
+            .get_or_insert(Violation { at, class, detail });
+    }
+
+    /// Compares a verdict of the list with what is right.
+    pub(crate) fn judge(&mut self, who: u8, given: Given, right: Right, now: Ms) {
+        self.tally.trace = self
+            .tally
+            .trace
+            .wrapping_add(mix(&[now, who.into(), given as i64]));
+        match given {
+            Given::Admit => self.tally.admitted += 1,
+            Given::NotListed => self.tally.refused += 1,
+            Given::Unresolved => self.tally.undecided += 1,
+        }
+        if !right.is_decided() {
+            self.tally.either += 1;
+        }
+        let wrong = match given {
+            Given::Admit => (!right.admit).then_some(Class::WrongAdmission),
+            Given::NotListed => (!right.not_listed).then_some(Class::WrongRefusal),
+            Given::Unresolved => (!right.unresolved).then_some(Class::WrongIndecision),
+        };
+        if let Some(class) = wrong {
+            let worlds = self.worlds.describe();
+            self.violated(
+                now,
+                class,
+                format!(
+                    "caller {who} ({}): {given:?}, right would be {right:?}\n{worlds}",
+                    address(who)
+                ),
+            );
+        }
+    }
+
+    pub(crate) fn asked(&mut self, host: u8, family: usize, now: Ms) {
+        self.tally.questions += 1;
+        self.tally.trace =
+            self.tally
+                .trace
+                .wrapping_add(mix(&[now, host.into(), family as i64, -1]));
+        let floor = self.rules.min_ttl;
+        let unlisted = now - self.unlisted_at <= RECHECK_WAIT;
+        let log = &mut self.asked[usize::from(2 * host) + family];
+        let gap = log.asked.map(|asked| now - asked);
+        let earliest = log.earliest;
+        log.asked = Some(now);
+        log.in_flight = true;
+        log.latest = None;
+        match gap {
+            Some(gap) if gap < floor => self.violated(
+                now,
+                Class::AskedTooOften,
+                format!("host {host}, family {family}: {gap} ms after it was asked before"),
+            ),
+            Some(gap) if now < earliest && !(unlisted && floor.max(RECHECK) <= gap) => self
+                .violated(
+                    now,
+                    Class::AskedTooOften,
+                    format!(
+                        "host {host}, family {family}: {} ms before it was due",
+                        earliest - now
+                    ),
+                ),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn came(&mut self, host: u8, family: usize, outcome: Outcome, now: Ms) {
+        let is_configured = self.hosts >> host & 1 == 1;
+        self.worlds.apply(host, family, outcome, now);
+        let floor = self.rules.min_ttl.max(1_000);
+        let times = self.worlds.failures(host, family).max(1);
+        let (least, most) = match outcome {
+            Outcome::Answer { ttl, .. } => {
+                let wait = self.rules.clamp(ttl) + LAST_SECOND;
+                (wait, wait)
+            }
+            // Believed or not, or believed late; asked again before what it took is gone.
+            Outcome::Denial { ttl, .. } => {
+                let wait = self.rules.clamp(ttl);
+                (
+                    floor.min(wait),
+                    wait.max(self.rules.backoff(times)) + LAST_SECOND,
+                )
+            }
+            // A second later where an answer was refused.
+            Outcome::Failure => (
+                self.rules.backoff(times),
+                self.rules.backoff(times) + LAST_SECOND,
+            ),
+        };
+        let log = &mut self.asked[usize::from(2 * host) + family];
+        log.in_flight = false;
+        log.finished = Some((now, outcome));
+        log.earliest = now + least;
+        log.latest = is_configured.then_some(now + most + MOST_JITTER + SLACK);
+    }
+
+    /// Every question is asked in time.
+    pub(crate) fn check_questions(&mut self, now: Ms) {
+        for (at, log) in self.asked.into_iter().enumerate() {
+            if self.hosts >> (at / 2) & 1 == 1 && log.latest.is_some_and(|latest| latest < now) {
+                let late = now - log.latest.unwrap_or(now);
+                let text = format!(
+                    "host {}, family {}: {late} ms late, {log:?}",
+                    at / 2,
+                    at % 2
+                );
+                self.violated(now, Class::AskedTooLate, text);
+            }
+        }
+    }
+
+    /// The questions that an unlisted caller of this family has asked, at this moment.
+    pub(crate) fn due_for_unlisted(&self, family: usize, now: Ms) -> Vec<usize> {
+        let wait = RECHECK.max(self.rules.min_ttl);
+        let questions = (0..usize::from(HOSTS)).filter(|host| self.hosts >> host & 1 == 1);
+        let questions = questions.map(|host| 2 * host + family);
+        questions
+            .filter(|at| {
+                let log = &self.asked[*at];
+                !log.in_flight && log.asked.is_some_and(|asked| asked + wait <= now)
+            })
+            .collect()
+    }
+
+    /// Whether a question was asked since a time, and what came of it.
+    pub(crate) fn asked_since(&self, question: usize, since: Ms) -> (bool, bool) {
+        let log = &self.asked[question];
+        let asked = log.asked.is_some_and(|asked| since <= asked);
+        (asked, asked && !log.in_flight)
+    }
+
+    /// The hosts are replaced. What was asked of those that come is asked at once, unless it was a moment
+    /// ago: then what came of it counts.
+    pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
+        let added = hosts & !self.hosts;
+        self.hosts = hosts;
+        self.worlds.replace_hosts(hosts, now);
+        for host in 0..HOSTS {
+            let is_added = added >> host & 1 == 1;
+            for family in 0..2 {
+                let at = usize::from(2 * host) + family;
+                if hosts >> host & 1 == 0 {
+                    self.asked[at].latest = None;
+                }
+                let log = self.asked[at];
+                if !is_added || log.in_flight {
+                    continue;
+                }
+                self.asked[at].earliest = now;
+                let floor_ends = log.asked.map_or(now, |asked| asked + self.rules.min_ttl);
+                self.asked[at].latest = Some(now.max(floor_ends) + REFRESH_TIME);
+                if let Some((finished, outcome)) = log.finished
+                    && now < floor_ends
+                {
+                    let age = now - finished;
+                    self.came(host, family, outcome.aged(age), now);
+                    let log = &mut self.asked[at];
+                    log.finished = Some((finished, outcome));
+                    log.earliest = floor_ends;
+                    log.latest = log
+                        .latest
+                        .map(|latest| latest.max(floor_ends + REFRESH_TIME));
+                }
+            }
+        }
+    }
+
+    /// A new process has asked nothing yet.
+    pub(crate) fn new_process(&mut self, now: Ms) {
+        self.life += 1;
+        self.tally.processes += 1;
+        self.unlisted_at = Ms::MIN / 2;
+        self.asked = [AskLog::default(); 2 * HOSTS as usize];
+        for at in 0..self.asked.len() {
+            if self.hosts >> (at / 2) & 1 == 1 {
+                self.asked[at].latest = Some(now + SLACK);
+            }
+        }
+    }
+
+    /// How the servers answer a question: after how long, and which of them. `None`: never.
+    fn answers(&mut self) -> (u64, Option<usize>) {
+        let mut passed = 0;
+        for (at, server) in self.servers.into_iter().enumerate() {
+            let lost = match server.mood {
+                Mood::Silent => true,
+                Mood::Lossy => self.rng.bool(),
+                _ => false,
+            };
+            let takes = u64::from(server.latency);
+            if !lost && takes < SERVER_LIMIT && !server.mood.fails() {
+                return (passed + takes, Some(at));
+            }
+            let last = at + 1 == self.servers.len();
+            if last && !lost && takes < SERVER_LIMIT {
+                return (passed + takes, Some(at));
+            }
+            passed += match lost || SILENCE <= takes {
+                true => SILENCE,
+                false => takes,
+            };
+        }
+        (passed, None)
+    }
+
+    fn view(&self, host: u8, family: u8, server: Server, now: Ms) -> (Zone, bool) {
+        let then = now - Ms::from(server.lag);
+        let zone = self.zone[usize::from(2 * host + family)].iter();
+        let zone = zone.rev().find(|(since, _)| *since <= then);
+        let gone = self.gone[usize::from(host)].iter();
+        let gone = gone.rev().find(|(since, _)| *since <= then);
+        (
+            zone.map_or_else(Zone::default, |(_, zone)| *zone),
+            gone.is_some_and(|(_, gone)| *gone),
+        )
+    }
+
+    /// What a server says to a question, and what the list has to make of it.
+    fn outcome(
+        &self,
+        host: u8,
+        family: u8,
+        server: Server,
+        now: Ms,
+    ) -> (Outcome, Result<Answer, ResolveError>) {
+        let fails = |kind| (Outcome::Failure, Err(ResolveError::new(kind)));
+        let (zone, gone) = self.view(host, family, server, now);
+        let ttl = Duration::from_secs(zone.ttl.into());
+        let denial = |no_data| {
+            // As long as the zone's own TTL where that is calm, so that a year is not full of it.
+            let (kind, negative_ttl) = match no_data {
+                true => (ResolveErrorKind::NoData, ttl),
+                false => (ResolveErrorKind::NxDomain, NEGATIVE_TTL),
+            };
+            let error = ResolveError::new(kind).with_negative_ttl(negative_ttl);
+            let ttl = ms(negative_ttl);
+            (Outcome::Denial { no_data, ttl }, Err(error))
+        };
+        let pool = (0..POOL).filter(|number| zone.addresses >> number & 1 == 1);
+        let members = pool.map(|number| caller(host, family, number));
+        let mut addresses: Vec<_> = members.clone().map(address).collect();
+        let private = match family {
+            0 => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1)),
+            _ => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)),
+        };
+        match server.mood {
+            Mood::ServFail => return fails(ResolveErrorKind::ServFail),
+            Mood::Refused => return fails(ResolveErrorKind::Refused),
+            Mood::ErrorCode => return fails(ResolveErrorKind::ErrorCode),
+            Mood::Malformed => return fails(ResolveErrorKind::Malformed),
+            Mood::Truncated => return fails(ResolveErrorKind::Truncated),
+            Mood::Bogus => return fails(ResolveErrorKind::Bogus),
+            Mood::BrokenChain => return fails(ResolveErrorKind::BrokenChain),
+            Mood::Unreachable => return fails(ResolveErrorKind::Network),
+            Mood::Denies => return denial(false),
+            Mood::Empty => return denial(true),
+            Mood::Portal => return (Outcome::Failure, Ok(Answer::new([private], ttl))),
+            Mood::TooMany => {
+                let many = (0..300).map(|number| match family {
+                    0 => IpAddr::V4(Ipv4Addr::from_bits(0x1414_0000 + number)),
+                    _ => IpAddr::V6(Ipv6Addr::from_bits(
+                        0x2a00 << 112 | u128::from(number) << 64,
+                    )),
+                });
+                return (Outcome::Failure, Ok(Answer::new(many, ttl)));
+            }
+            Mood::Rebinds if zone.addresses != 0 && !gone => addresses.push(private),
+            Mood::Rebinds | Mood::Well | Mood::Lossy | Mood::Silent => {}
+        }
+        if gone {
+            return denial(false);
+        }
+        if addresses.is_empty() {
+            return denial(true);
+        }
+        let set = members.fold(0, |set: Callers, who| set | 1 << who);
+        let outcome = Outcome::Answer {
+            addresses: set,
+            ttl: ms(ttl),
+        };
+        (outcome, Ok(Answer::new(addresses, ttl)))
+    }
+}
+
+impl Outcome {
+    fn aged(self, age: Ms) -> Self {
+        match self {
+            Self::Answer { addresses, ttl } => Self::Answer {
+                addresses,
+                ttl: (ttl - age).max(0),
+            },
+            other => other,
+        }
+    }
+}
+
+impl Mood {
+    /// Whether the next server is asked as well.
+    fn fails(self) -> bool {
+        !matches!(
+            self,
+            Self::Well
+                | Self::Lossy
+                | Self::Denies
+                | Self::Empty
+                | Self::Portal
+                | Self::Rebinds
+                | Self::TooMany
+        )
+    }
+}
+
+/// The resolver of one process.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    pub(crate) shared: Shared,
+    pub(crate) life: u32,
+}
+
+impl Resolve for Scripted {
+    async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        let host = number(&question.host);
+        let family = question.family as u8;
+        let (takes, server) = {
+            let mut state = self.shared.lock();
+            if state.life != self.life {
+                return Err(ResolveError::new(ResolveErrorKind::Other));
+            }
+            state.asked(host, family.into(), self.shared.now());
+            state.answers()
+        };
+        let mut flight = Flight {
+            resolver: self,
+            host,
+            family,
+            landed: false,
+        };
+        let Some(server) = server else {
+            std::future::pending::<()>().await;
+            return Err(ResolveError::new(ResolveErrorKind::Timeout));
+        };
+        if takes != 0 {
+            sleep(Duration::from_millis(takes)).await;
+        }
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        flight.landed = true;
+        let (outcome, result) = state.outcome(host, family, state.servers[server], now);
+        flight.report(&mut state, outcome, now);
+        result
+    }
+}
+
+/// Notices a question that ran out of time.
+struct Flight<'a> {
+    resolver: &'a Scripted,
+    host: u8,
+    family: u8,
+    landed: bool,
+}
+
+impl Flight<'_> {
+    fn report(&self, state: &mut State, outcome: Outcome, now: Ms) {
+        if state.life == self.resolver.life {
+            state.came(self.host, self.family.into(), outcome, now);
+            self.resolver.shared.news.notify_one();
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            let now = self.resolver.shared.now();
+            self.report(&mut self.resolver.shared.lock(), Outcome::Failure, now);
+        }
+    }
+}
+
+pub(crate) fn name(host: u8) -> HostName {
+    NAMES[usize::from(host)].clone()
+}
+
+fn number(host: &HostName) -> u8 {
+    let number = NAMES.iter().position(|name| name == host);
+    number.expect("a host of the simulation") as u8
+}
+
+/// The address of a caller.
+pub(crate) fn address(who: u8) -> IpAddr {
+    match family_of(who) {
+        0 => IpAddr::V4(Ipv4Addr::new(20, 0, 1, who)),
+        _ => IpAddr::V6(Ipv6Addr::new(0x2a00, 0x1234, 0, who.into(), 0, 0, 0, 1)),
+    }
+}
+
+fn ms(duration: Duration) -> Ms {
+    i64::try_from(duration.as_millis()).unwrap_or(Ms::MAX)
+}
+
+/// A hash that does not change from run to run.
+fn mix(numbers: &[i64]) -> u64 {
+    numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+        let mixed = (hash ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    })
+}
+
+/// The first, second and last are of one zone.
+static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
+    let names = [
+        "one.psp.example",
+        "two.psp.example",
+        "out.other.test",
+        "three.psp.example",
+    ];
+    names.map(|name| name.parse().expect("a host name"))
+});
+
+/// No question more often, whoever asks.
+const RECHECK: Ms = 5_000;
+/// How long an unlisted caller waits at most.
+pub(crate) const RECHECK_WAIT: Ms = 1_000;
+const LAST_SECOND: Ms = 1_000;
+const MOST_JITTER: Ms = 500;
+/// Timers count in milliseconds.
+pub(crate) const SLACK: Ms = 3;
+const NEGATIVE_TTL: Duration = Duration::from_secs(300);
+const SILENCE: u64 = 400;
+const SERVER_LIMIT: u64 = 2_000;
+const LONGEST_LAG: Ms = 4_000_000;
