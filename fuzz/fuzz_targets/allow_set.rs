@@ -248,11 +248,7 @@ impl Model {
                 continue;
             }
             if bounds.held == Some(true) && now < bounds.surely_until {
-                bounds.surely_until = if crowded {
-                    now
-                } else {
-                    now + lingers
-                };
+                bounds.surely_until = if crowded { now } else { now + lingers };
             }
             if now < bounds.perhaps_until {
                 // A denial before it may have been believed, with a longer TTL.
