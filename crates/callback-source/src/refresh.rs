@@ -212,10 +212,14 @@ impl Refresher {
         for tried in self.tried.values_mut() {
             tried.at = before(tried.at, slept);
         }
-        if let Some(state) = &self.state {
-            state.file.slept(slept);
-        }
-        self.shared.update(|set, now| set.slept(slept, now));
+        let file = self.state.as_ref().map(|state| &state.file);
+        self.shared.update(|set, now| {
+            // Within the same change: hosts that are replaced in between would move twice or not at all.
+            if let Some(file) = file {
+                file.slept(slept);
+            }
+            set.slept(slept, now)
+        });
     }
 
     /// Writes the state if it is time, or says when it will be.

@@ -173,6 +173,28 @@ impl Drop for HandedOn {
     }
 }
 
+/// The mark of a request that the inner service has not got yet. It is taken back if the sender leaves.
+pub(super) struct Undelivered(Option<Mark>);
+
+impl Undelivered {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        Self(extensions.get().cloned())
+    }
+
+    /// To be called right before the inner service.
+    pub(super) fn deliver(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(mark) = &self.0 {
+            mark.take_back();
+        }
+    }
+}
+
 /// A request with these extensions is refused before a handler sees it.
 pub(crate) fn refused(extensions: &Extensions) {
     if let Some(mark) = extensions.get::<Mark>() {

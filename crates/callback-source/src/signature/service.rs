@@ -17,7 +17,7 @@ use super::{
     HandOn, ProofKind, ResponseFuture, SameBody, SecretSource, SignatureRejection,
     SignatureRejectionKind, SignatureVerdict, Signed, body,
     layer::Settings,
-    replay::{HandedOn, Mark},
+    replay::{HandedOn, Mark, Undelivered},
     webhook::{self, Claim, Target},
 };
 use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
@@ -61,6 +61,8 @@ where
         let response = self.response.clone();
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
+            // Of a layer outside of this one.
+            let undelivered = Undelivered::of(&parts.extensions);
             let (body, claimed) = match settings.check(&mut parts, body).await {
                 Ok(checked) => checked,
                 Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
@@ -73,6 +75,7 @@ where
                 Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
             };
             let handed_on = mark.map(|mark| HandedOn::new(mark, settings.gate.is_tagging()));
+            undelivered.deliver();
             let called = inner.call(Request::from_parts(parts, body.into())).await;
             if let Some(handed_on) = handed_on {
                 match called {

@@ -18,6 +18,7 @@ use super::{
     SignatureRejectionKind::{Token as NotTheToken, UnknownKey},
     SignatureVerdict, Signed, Token,
     gate::Gate,
+    replay::Undelivered,
     webhook::{one, request_uri},
 };
 use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
@@ -177,6 +178,7 @@ where
         let response = self.response.clone();
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
+            let undelivered = Undelivered::of(&parts.extensions);
             // A handler that prints the headers does not print the token.
             for (name, value) in &mut parts.headers {
                 if name == header::AUTHORIZATION {
@@ -193,6 +195,7 @@ where
             match gate.act(verdict, &mut parts.extensions) {
                 Ok(()) => {
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    undelivered.deliver();
                     inner.call(Request::from_parts(parts, body)).await
                 }
                 Err(rejection) => Ok(refuse_parts(&response, &rejection, &parts)),

@@ -48,15 +48,40 @@ pin_project! {
 /// A request whose peer is not listed, while the list is asked again.
 struct Waiting<S, R, ReqBody> {
     settled: Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    request: Request<ReqBody>,
+    request: Undelivered<ReqBody>,
     inner: S,
     judge: Judge<R>,
 }
 
 /// A request that was let in after all, while the inner service gets ready for it.
 struct Admitted<S, ReqBody> {
-    request: Request<ReqBody>,
+    request: Undelivered<ReqBody>,
     inner: S,
+}
+
+/// A request that the inner service has not got yet.
+///
+/// If its sender leaves meanwhile, a signature layer outside must not take it for one that a handler has
+/// seen: the same request would get 409.
+struct Undelivered<B>(Option<Request<B>>);
+
+impl<B> Undelivered<B> {
+    fn get(&mut self) -> &mut Request<B> {
+        self.0.as_mut().expect("it is there until it is delivered")
+    }
+
+    fn deliver(mut self) -> Request<B> {
+        self.0.take().expect("it is there until it is delivered")
+    }
+}
+
+impl<B> Drop for Undelivered<B> {
+    fn drop(&mut self) {
+        #[cfg(feature = "signature")]
+        if let Some(request) = &self.0 {
+            crate::signature::refused(request.extensions());
+        }
+    }
 }
 
 impl<S, R, ReqBody, ResBody> ResponseFuture<S, R, ReqBody, ResBody>
@@ -86,7 +111,7 @@ where
         let settled = Box::pin(settled);
         let waiting = Some(Box::new(Waiting {
             settled,
-            request,
+            request: Undelivered(Some(request)),
             inner,
             judge,
         }));
@@ -122,12 +147,13 @@ where
                         ..
                     } = *place;
                     let now = Instant::now();
-                    let next = match act(&judge.allow, judge.mode, verdict, &mut request, now) {
+                    let acted = act(&judge.allow, judge.mode, verdict, request.get(), now);
+                    let next = match acted {
                         Ok(()) => State::Admitted {
                             admitted: Some(Box::new(Admitted { request, inner })),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(refuse(&judge.response, &rejection, &request)),
+                            response: Some(refuse(&judge.response, &rejection, request.get())),
                         },
                     };
                     state.set(next);
@@ -138,7 +164,7 @@ where
                     let place = admitted.take().expect("it was there a line above");
                     let Admitted { request, mut inner } = *place;
                     let next = State::Inner {
-                        future: inner.call(request),
+                        future: inner.call(request.deliver()),
                     };
                     state.set(next);
                 }
