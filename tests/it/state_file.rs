@@ -161,6 +161,7 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
             fs::write(path, text)
         }),
     ];
+    let tasks = alive();
     for (what, spoil) in spoils {
         let log = Log::capture();
         let folder = TempDir::new()?;
@@ -168,14 +169,16 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
         end(list, &folder).await;
         spoil(&path(&folder))?;
 
-        let list = down(tiny_list(&[HOST]), &folder);
-        assert_eq!(freshness(&list, ONE), None, "{what}");
+        let ignoring = down(tiny_list(&[HOST]), &folder);
+        assert_eq!(freshness(&ignoring, ONE), None, "{what}");
         let told = log.lines("WARN", &["state file ignored"]);
         assert_eq!(told.len(), 1, "{what}: {told:?}");
 
         // The start works all the same.
         let list = up(&folder, &[TWO]).await;
         assert!(list.verdict(TWO).is_allowed(), "{what}");
+        drop((ignoring, list));
+        until(|| alive() == tasks).await;
     }
     Ok(())
 }
@@ -702,14 +705,15 @@ fn down(builder: AllowListBuilder, folder: &TempDir) -> AllowList {
 
 /// Drops the list and waits until its last state is written.
 async fn end(list: AllowList, folder: &TempDir) {
-    let alive = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
     let before = alive();
     drop(list);
     until(|| alive() < before && path(folder).exists()).await;
+}
+
+fn alive() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
 }
 
 /// Gives the file away, which only root can; otherwise says that the test is skipped.

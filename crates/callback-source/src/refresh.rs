@@ -88,6 +88,22 @@ impl Refresher {
             error!(target: TARGET, "the refresher panicked, which is a defect; it goes on");
             sleep(AFTER_PANIC).await;
         }
+        self.save_last().await;
+    }
+
+    /// Saves what is known when the last handle of the list was dropped, without the disk being waited for
+    /// on a thread of the runtime.
+    async fn save_last(&mut self) {
+        self.notice_sleep();
+        let Some(State { file, .. }) = &self.state else {
+            return;
+        };
+        let file = Arc::clone(file);
+        let snapshot = file.snapshot(&self.shared.published.load());
+        // A panic of the writer is reported by tokio's own hook.
+        let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
+        // Only now: if the runtime ends meanwhile, the write may not have begun.
+        self.state = None;
     }
 
     async fn drive(&mut self) {
@@ -255,10 +271,18 @@ impl Drop for Refresher {
         self.notice_sleep();
         self.shared.on_demand.end();
         self.shared.news.send_replace(());
-        if let Some(state) = &self.state {
-            state
-                .file
-                .write(&state.file.snapshot(&self.shared.published.load()));
+        // The runtime ends, and a task to wait in with it.
+        if let Some(State { file, .. }) = self.state.take() {
+            let snapshot = file.snapshot(&self.shared.published.load());
+            let (written, is_written) = std::sync::mpsc::channel();
+            let write = move || {
+                file.write(&snapshot);
+                let _ = written.send(());
+            };
+            // A disk that is stuck must not keep the process from ending.
+            if std::thread::Builder::new().spawn(write).is_ok() {
+                let _ = is_written.recv_timeout(LAST_WRITE);
+            }
         }
     }
 }
@@ -307,6 +331,9 @@ impl Lookups {
 fn earlier(at: Option<Instant>, other: Instant) -> Option<Instant> {
     Some(at.map_or(other, |at| at.min(other)))
 }
+
+/// For how long the end of a runtime waits for the last write.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Times move on with each answer; addresses that change are saved at once.
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);

@@ -702,7 +702,7 @@ mod tests {
                 good.replace("\"version\": 1", "\"version\": 2"),
                 "version is 2",
             ),
-            (good.replace("h.test", "not a host"), "no host name"),
+            (good.replace("h.test", "not a host"), "invalid host name"),
             (good.replace("20.0.0.1", "20.0.0.300"), "not well-formed"),
             (
                 good.replace(&(NOW - 10_000).to_string(), &(NOW + 90_000).to_string()),

@@ -8,7 +8,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -530,18 +530,18 @@ async fn a_sender_that_leaves_before_the_handler_is_called_may_send_the_same_aga
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again() {
     // Its first answer never comes, so an unlisted peer waits.
-    let list = crate::AllowList::builder()
+    let list = AllowList::builder()
         .host("h.test".parse().unwrap())
         .net("192.0.2.1/32".parse().unwrap())
         .unwrap()
         .spawn(|_| std::future::pending::<Result<crate::Answer, crate::ResolveError>>());
-    let source = VerifySourceLayer::rejecting(list, crate::verify::SocketPeer);
+    let source = VerifySourceLayer::rejecting(list, SocketPeer);
     let layer = VerifySignatureLayer::rejecting(secret("a")).clock(date);
     let layer = layer.replay_guard(ReplayGuard::default());
     let mut service = layer.layer(source.layer(service_fn(echo::<Full<Bytes>>)));
     let from = |peer: &str| {
         let mut request = delivery("a", "{}");
-        let peer: std::net::SocketAddr = peer.parse().unwrap();
+        let peer: SocketAddr = peer.parse().unwrap();
         request.extensions_mut().insert(peer);
         request
     };
@@ -557,10 +557,10 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
         StatusCode::CONFLICT
     );
 
-    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let busy = Arc::new(AtomicBool::new(true));
     let is_busy = Arc::clone(&busy);
     let tokens = move |_: Option<String>| {
-        let is_busy = is_busy.load(std::sync::atomic::Ordering::Relaxed);
+        let is_busy = is_busy.load(Ordering::Relaxed);
         async move {
             if is_busy {
                 std::future::pending::<()>().await;
@@ -579,14 +579,14 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
         request
             .headers_mut()
             .insert("x-vipps-authorization", signed);
-        let token = http::HeaderValue::from_static("token");
+        let token = HeaderValue::from_static("token");
         request.headers_mut().insert("authorization", token);
         request
     };
     let mut waiting = Box::pin(served(&mut service, moved()).await);
     assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
     drop(waiting);
-    busy.store(false, std::sync::atomic::Ordering::Relaxed);
+    busy.store(false, Ordering::Relaxed);
     assert_eq!(status_of(&mut service, moved()).await, StatusCode::OK);
     assert_eq!(status_of(&mut service, moved()).await, StatusCode::CONFLICT);
 }
