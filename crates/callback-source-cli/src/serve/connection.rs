@@ -75,7 +75,7 @@ pub(super) async fn serve(
         waiting: Arc::clone(&waiting),
         signal,
         idle_timeout: terms.idle_timeout,
-        spared: place.is_trusted(),
+        spared: place.is_spared(),
         told: None,
     };
     let opening = async {
@@ -97,7 +97,7 @@ pub(super) async fn serve(
     let Some(Ok((protocol, read))) = protocol else {
         return;
     };
-    let spared = place.is_trusted();
+    let spared = place.is_spared();
     patience.spared = spared;
     let mut watched = Watched {
         stream,
