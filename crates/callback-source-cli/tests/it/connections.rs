@@ -279,6 +279,22 @@ async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
 }
 
 #[tokio::test]
+async fn a_silent_client_behind_a_crowded_proxy_goes_after_a_second() {
+    let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
+    let server = start(&flags).await;
+    let mut silent = Vec::new();
+    // Crowded, but not full.
+    for number in 1..=18 {
+        silent.push(proxied(&server, &format!("127.0.2.{number}")).await);
+    }
+    for stream in &mut silent {
+        assert_eq!(rest(stream).await, "");
+    }
+    assert!(!server.log().contains("all connections are in use"));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn busy_connections_of_trusted_proxies_end_when_nothing_else_can() {
     let flags = format!("--max-connections 4 --trusted-proxy {PROXY} --client-ip-header x-real-ip");
     let server = start(&flags).await;
