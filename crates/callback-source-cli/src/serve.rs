@@ -1,9 +1,13 @@
 //! `serve`: a forward-auth endpoint.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, thread, time::Duration};
 
 use callback_source::AllowList;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{info, warn};
 
 mod answer;
@@ -35,17 +39,59 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
     log::lasting(&args.common)?;
     let config = Config::lasting(&args.common)?;
     let proxies = Proxies::of_server(&args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Error::Start)?;
-    // Dropping the runtime has the state file written.
-    runtime.block_on(serve(&args, config, proxies))
+    // Before anything else: a signal that comes now must not be lost.
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::new().map_err(Error::Start)?
+    };
+    let outcome = runtime.block_on(serve(&args, config, proxies, &mut signals));
+    shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
+    outcome
 }
 
-async fn serve(args: &ServeArgs, config: Config, proxies: Proxies) -> Result<Outcome, Error> {
-    // Before anything else: a signal that comes now must not be lost.
-    let mut signals = Signals::new().map_err(Error::Start)?;
+/// Shuts the runtime down, which has the state file written, within a limit and unless a signal comes.
+///
+/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The
+/// signals need a runtime of their own: this one no longer reports any.
+fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
+    let Ok(waiting) = Builder::new_current_thread().enable_all().build() else {
+        runtime.shutdown_timeout(limit);
+        return;
+    };
+    let (end, ended) = oneshot::channel();
+    let start = Instant::now();
+    let spawned = thread::Builder::new().spawn(move || {
+        runtime.shutdown_timeout(limit);
+        let _ = end.send(());
+    });
+    if spawned.is_err() {
+        // The runtime was dropped with the closure.
+        return;
+    }
+    waiting.block_on(async {
+        tokio::select! {
+            _ = ended => {
+                if start.elapsed() >= limit {
+                    warn!(
+                        "stopped before all work had ended, such as writing the state file: waited for {limit:?}"
+                    );
+                }
+            }
+            () = signal => warn!("stopped at once by a second signal"),
+        }
+    });
+}
+
+async fn serve(
+    args: &ServeArgs,
+    config: Config,
+    proxies: Proxies,
+    signals: &mut Signals,
+) -> Result<Outcome, Error> {
     let most = files::room_for(args.max_connections);
     let app_proxies = proxies.clone();
     let listener = Listener::bind(&args.listen, proxies)?;
@@ -216,5 +262,45 @@ mod files {
 /// For how long requests in flight are waited for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// For how long the state file may take to be written.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+
 /// Beside the cap for callbacks, so that they cannot shut an operator out.
 const ADMIN_CONNECTIONS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    /// A runtime with a write that does not end before the sender is dropped.
+    fn stuck() -> (Runtime, mpsc::Sender<()>) {
+        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let (start, started) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            start.send(()).unwrap();
+            let _ = released.recv();
+        });
+        started.recv().unwrap();
+        (runtime, release)
+    }
+
+    #[test]
+    fn a_stuck_disk_does_not_keep_the_server_from_ending() {
+        let (runtime, _release) = stuck();
+        shut_down(runtime, Duration::from_millis(10), pending());
+    }
+
+    #[test]
+    fn a_signal_ends_the_server_while_its_disk_is_stuck() {
+        let (runtime, _release) = stuck();
+        let start = Instant::now();
+        shut_down(runtime, Duration::from_secs(60), ready(()));
+        assert!(start.elapsed() < Duration::from_secs(60));
+    }
+}

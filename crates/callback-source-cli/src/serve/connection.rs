@@ -75,30 +75,28 @@ pub(super) async fn serve(
         waiting: Arc::clone(&waiting),
         signal,
         idle_timeout: terms.idle_timeout,
-        spared: place.is_trusted(),
+        spared: place.is_spared(),
         told: None,
     };
-    let opening = async {
-        let ahead = match proxy {
-            Some(proxy) => {
-                let (client, ahead) = proxy.header(&mut stream).await?;
-                peer = client;
-                place.belongs_to(proxy.owner(client));
-                ahead
-            }
-            None => Vec::new(),
-        };
-        protocol(&mut stream, ahead).await
+    let ahead = match proxy {
+        Some(proxy) => {
+            let header = patiently(pin!(proxy.header(&mut stream)), &mut patience, |_| {}).await;
+            let Some(Ok((client, ahead))) = header else {
+                return;
+            };
+            peer = client;
+            place.belongs_to(proxy.owner(client));
+            // The client has less patience than its proxy had.
+            patience.spared = place.is_spared();
+            ahead
+        }
+        None => Vec::new(),
     };
-    let protocol = {
-        let opening = pin!(opening);
-        patiently(opening, &mut patience, |_| {}).await
-    };
-    let Some(Ok((protocol, read))) = protocol else {
+    let opening = patiently(pin!(protocol(&mut stream, ahead)), &mut patience, |_| {}).await;
+    let Some(Ok((protocol, read))) = opening else {
         return;
     };
-    let spared = place.is_trusted();
-    patience.spared = spared;
+    let spared = patience.spared;
     let mut watched = Watched {
         stream,
         read,

@@ -83,7 +83,7 @@ impl Acceptor {
         loop {
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok(arrived) => {
-                    let owner = Owner::of(arrived.peer);
+                    let owner = Owner::of(&arrived);
                     self.newcomer = Some(arrived);
                     let place = self.place(owner).await;
                     if let Some(arrived) = self.newcomer.take() {
@@ -113,7 +113,7 @@ impl Acceptor {
 
     fn serve_beyond(&mut self, arrived: Arrived) {
         let waiting = Arc::new(Waiting::new(Instant::now()));
-        let place = self.places.force(Owner::of(arrived.peer), waiting);
+        let place = self.places.force(Owner::of(&arrived), waiting);
         self.serve(arrived, place);
     }
 

@@ -5,9 +5,13 @@
 //!
 //! 1. A listener is *crowded* while fewer than a quarter of its places (64 at most) are free. A crowded
 //!    listener ends each connection with the answer to its request, except those of trusted proxies.
-//! 2. When all places are taken, a new connection displaces one of the address that holds the most. An
-//!    address displaces its own connections, and those of addresses that hold more.
+//! 2. When all places are taken, a new connection displaces one of the address that holds the most, which
+//!    may be its own address. Those of smaller shares are never displaced: while the largest share has only
+//!    requests that are being answered, one of these becomes its connection's last.
 //! 3. Connections of trusted proxies are displaced only when they hold every place.
+//!
+//! Behind a PROXY header the address of a new connection is not known yet. It may belong to an address that
+//! holds one connection already, so it displaces no connection that is its address's only one.
 
 use std::{
     cmp::Reverse,
@@ -21,7 +25,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{
     connection::{Displaced, Waiting},
-    listener::Peer,
+    listener::{Arrived, Peer},
 };
 
 /// Places of a listener.
@@ -37,13 +41,16 @@ pub(super) struct Places {
 pub(super) enum Owner {
     /// A trusted proxy, or the proxy at a Unix socket.
     Trusted,
+    /// Whoever the PROXY header will name.
+    Unknown,
     /// Any other address; IPv6 by /64, since a single host usually has that many.
     Address(IpAddr),
 }
 
 impl Owner {
-    pub(super) fn of(peer: Peer) -> Self {
-        match peer {
+    pub(super) fn of(arrived: &Arrived) -> Self {
+        match arrived.peer {
+            _ if arrived.proxy.is_some() => Self::Unknown,
             Peer::Socket | Peer::Address { proxied: true, .. } => Self::Trusted,
             Peer::Address { client, .. } => Self::address(client.ip()),
         }
@@ -135,8 +142,10 @@ impl Place {
         &self.waiting
     }
 
-    pub(super) fn is_trusted(&self) -> bool {
-        self.owner == Owner::Trusted
+    /// Whether the connection is spared when the listener is crowded. The PROXY header comes from a trusted
+    /// proxy.
+    pub(super) fn is_spared(&self) -> bool {
+        matches!(self.owner, Owner::Trusted | Owner::Unknown)
     }
 
     /// Changes the owner: behind a PROXY header it is known only after the connection has its place.
@@ -160,6 +169,7 @@ impl Drop for Place {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
+    /// Connections of trusted proxies, and those whose PROXY header is still to come.
     trusted: Share,
     shares: HashMap<IpAddr, Share>,
     /// The shares of addresses by size, and of equal ones that with the oldest connection last.
@@ -177,7 +187,7 @@ impl Held {
 
     fn insert(&mut self, owner: Owner, id: u64, waiting: Arc<Waiting>) {
         match owner {
-            Owner::Trusted => {
+            Owner::Trusted | Owner::Unknown => {
                 self.trusted.insert(id, waiting);
             }
             Owner::Address(ip) => {
@@ -194,7 +204,7 @@ impl Held {
 
     fn remove(&mut self, owner: Owner, id: u64) {
         match owner {
-            Owner::Trusted => {
+            Owner::Trusted | Owner::Unknown => {
                 self.trusted.remove(&id);
             }
             Owner::Address(ip) => {
@@ -222,19 +232,24 @@ impl Held {
     /// Ends a connection that waits for its client in favour of one of this owner. If there is none, returns
     /// one that has a request.
     fn displace(&self, newcomer: Owner) -> Option<&Waiting> {
-        if self.untrusted == 0 {
+        let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
-        }
-        let (own, grace) = match newcomer {
-            Owner::Trusted => (None, Duration::ZERO),
-            Owner::Address(ip) => (Some(ip), GRACE),
         };
-        let own_size = own
-            .and_then(|ip| self.shares.get(&ip))
-            .map_or(0, BTreeMap::len);
-        let largest_first = self.by_size.iter().rev();
-        let larger = largest_first.filter(|(size, _, ip)| *size > own_size || Some(*ip) == own);
-        displace_from(larger.filter_map(|(.., ip)| self.shares.get(ip)), grace)
+        let (own, own_size, grace) = match newcomer {
+            Owner::Trusted => (None, 0, Duration::ZERO),
+            Owner::Unknown => (None, 1, GRACE),
+            Owner::Address(ip) => {
+                let size = self.shares.get(&ip).map_or(0, BTreeMap::len);
+                (Some(ip), size, GRACE)
+            }
+        };
+        let largest = self
+            .by_size
+            .iter()
+            .rev()
+            .take_while(|(size, ..)| *size == largest);
+        let allowed = largest.filter(|(size, _, ip)| *size > own_size || Some(*ip) == own);
+        displace_from(allowed.filter_map(|(.., ip)| self.shares.get(ip)), grace)
     }
 }
 
@@ -343,6 +358,38 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         places.held().displace(at("192.0.2.2"));
         assert!(is_displaced(&new));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn smaller_shares_are_spared_while_the_largest_is_all_requests() {
+        for newcomer in [Owner::Unknown, Owner::Trusted, at("192.0.2.2")] {
+            let places = Places::new(3);
+            let many = [
+                held(&places, at("192.0.2.1")),
+                held(&places, at("192.0.2.1")),
+            ];
+            let answering = many
+                .each_ref()
+                .map(|place| Answering::start(&place.waiting, Some(0)));
+            let other = held(&places, at("192.0.2.9"));
+            advance(GRACE).await;
+            places.held().displace(newcomer).unwrap().displace();
+            assert!(is_displaced(&many[0]) && !is_displaced(&other));
+            drop(answering);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_unknown_owner_displaces_no_only_connection() {
+        let places = Places::new(3);
+        let only = held(&places, at("192.0.2.9"));
+        let many = held(&places, at("192.0.2.1"));
+        advance(GRACE).await;
+        assert!(places.held().displace(Owner::Unknown).is_none());
+        assert!(!is_displaced(&only) && !is_displaced(&many));
+        let second = held(&places, at("192.0.2.1"));
+        places.held().displace(Owner::Unknown);
+        assert!(is_displaced(&many) && !is_displaced(&only) && !is_displaced(&second));
     }
 
     #[tokio::test(start_paused = true)]

@@ -242,6 +242,58 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
     server.stop().await;
 }
 
+/// A connection through a proxy that has sent its PROXY header.
+async fn proxied(server: &Server, client: &str) -> TcpStream {
+    let mut stream = connected(server, PROXY).await;
+    let header = format!("PROXY TCP4 {client} 127.0.0.1 1 2\r\n");
+    stream.write_all(header.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Its body is waited for.
+const HALF_A_REQUEST: &[u8] = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 200\r\n\r\n{";
+
+#[tokio::test]
+async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
+    let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
+    let server = start(&flags).await;
+    let mut crowd = Vec::new();
+    for _ in 0..19 {
+        let mut stream = proxied(&server, UNLISTED).await;
+        stream.write_all(HALF_A_REQUEST).await.unwrap();
+        crowd.push(stream);
+    }
+    let mut listed = proxied(&server, LISTED).await;
+    for _ in 0..20 {
+        let mut stream = proxied(&server, UNLISTED).await;
+        stream.write_all(HALF_A_REQUEST).await.unwrap();
+        crowd.push(stream);
+    }
+    let closed = timeout(Duration::from_millis(50), listed.read_u8()).await;
+    assert!(closed.is_err(), "{closed:?}");
+    let request = b"GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
+    listed.write_all(request).await.unwrap();
+    let reply = rest(&mut listed).await;
+    assert!(reply.starts_with("http/1.1 2"), "{reply}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_client_behind_a_crowded_proxy_goes_after_a_second() {
+    let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
+    let server = start(&flags).await;
+    let mut silent = Vec::new();
+    // Crowded, but not full.
+    for number in 1..=18 {
+        silent.push(proxied(&server, &format!("127.0.2.{number}")).await);
+    }
+    for stream in &mut silent {
+        assert_eq!(rest(stream).await, "");
+    }
+    assert!(!server.log().contains("all connections are in use"));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn busy_connections_of_trusted_proxies_end_when_nothing_else_can() {
     let flags = format!("--max-connections 4 --trusted-proxy {PROXY} --client-ip-header x-real-ip");

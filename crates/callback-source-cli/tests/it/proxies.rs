@@ -191,7 +191,7 @@ async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
         format!("check {}", behind("unix:")),
     ] {
         let shown = String::from_utf8(run(&line).await.stderr).unwrap();
-        assert!(shown.contains("and no trusted proxy"), "{shown}");
+        assert!(shown.contains("requires `--trusted-proxy CIDR`"), "{shown}");
     }
     let shown = run(&format!("check {}", behind("unix:/run/a")))
         .await
