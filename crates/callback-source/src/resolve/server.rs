@@ -59,12 +59,14 @@ impl Server {
     }
 
     /// Asks in one form after the other, each at most once. The next one is tried as well after some
-    /// silence, and at once when nothing else is under way.
+    /// silence, and at once after a failure, unless a form that is likely to work is under way.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
+        let mut likely = self.learned().first();
         let mut waiting = self.forms();
         let mut asked = FuturesUnordered::new();
+        let mut under_way = Vec::new();
         let mut past = Past::default();
         let mut failure = NetError::Timeout;
         while !(waiting.is_empty() && asked.is_empty()) {
@@ -74,13 +76,21 @@ impl Server {
                 () = sleep_until(next_at), if !waiting.is_empty() => {
                     if let Some(form) = waiting.pop_front() {
                         asked.push(form.ask(self.address, &query));
+                        under_way.push(form);
                         past.tcp |= form == Form::Tcp;
-                        next_at = Instant::now() + form.patience();
+                        next_at = Instant::now()
+                            + match likely == Some(form) {
+                                true => PATIENCE_LIKELY,
+                                false => PATIENCE,
+                            };
                     }
                     continue;
                 }
                 () = sleep_until(give_up_at) => break,
             };
+            under_way.retain(|other| *other != form);
+            let plain_under_way = under_way.iter().any(|form| form.is_plain());
+            let unreachable = matches!(outcome, Err(NetError::Io(_)));
             match outcome {
                 Ok(message) if message.truncation => {
                     if !form.is_plain() {
@@ -95,7 +105,11 @@ impl Server {
                     return Ok(message);
                 }
                 Err(error) if is_denial(&error) => {
-                    if form.is_plain() || self.was_answered(query.name()).await {
+                    let believed = match form.is_plain() || plain_under_way {
+                        true => form.is_plain() || self.learned().spelled(query.name()),
+                        false => self.was_answered(query.name()).await,
+                    };
+                    if believed {
                         self.learn(query.name(), form, past, false);
                         return Err(error);
                     }
@@ -103,14 +117,17 @@ impl Server {
                     waiting.retain(|form| form.is_plain());
                 }
                 Err(error) => {
+                    let bare = waiting.iter().position(|form| *form == Form::Bare);
+                    if let Some(bare) = bare.filter(|_| form == Form::Full) {
+                        waiting.remove(bare);
+                        if refuses_edns(&error) {
+                            waiting.push_front(Form::Bare);
+                        }
+                    }
                     match &error {
-                        // RFC 6891, sections 6.2.2 and 7. hickory reads 16, BADVERS, as BADSIG.
-                        NetError::Dns(DnsError::ResponseCode(
-                            ResponseCode::FormErr
-                            | ResponseCode::NotImp
-                            | ResponseCode::BADVERS
-                            | ResponseCode::BADSIG,
-                        )) if form == Form::Full => waiting.push_front(Form::Bare),
+                        _ if form == Form::Full && refuses_edns(&error) => {
+                            likely = Some(Form::Bare);
+                        }
                         NetError::Dns(_) if form.is_plain() => {
                             waiting.retain(|form| !form.is_plain());
                         }
@@ -128,7 +145,8 @@ impl Server {
                     }
                 }
             }
-            if asked.is_empty() {
+            let may_work = |form: &Form| form.is_plain() || Some(*form) == likely;
+            if unreachable || form == Form::Tcp || !under_way.iter().any(may_work) {
                 next_at = Instant::now();
             }
         }
@@ -143,12 +161,15 @@ impl Server {
             true => Form::Tcp,
             false => Form::Full,
         };
-        match learned.first().unwrap_or(default) {
-            Form::Full if learned.tcp_is_last() => [Form::Full, Form::Pair, Form::Tcp],
-            Form::Full => [Form::Full, Form::Tcp, Form::Pair],
-            Form::Bare => [Form::Bare, Form::Tcp, Form::Pair],
-            Form::Tcp => [Form::Tcp, Form::Full, Form::Pair],
-            Form::Pair => [Form::Pair, Form::Full, Form::Tcp],
+        let first = learned.first();
+        match first.unwrap_or(default) {
+            Form::Full if learned.tcp_is_last() => [Form::Full, Form::Bare, Form::Pair, Form::Tcp],
+            // EDNS is not what it is silent to.
+            Form::Full if first.is_some() => [Form::Full, Form::Tcp, Form::Pair, Form::Bare],
+            Form::Full => [Form::Full, Form::Bare, Form::Tcp, Form::Pair],
+            Form::Bare => [Form::Bare, Form::Full, Form::Tcp, Form::Pair],
+            Form::Tcp => [Form::Tcp, Form::Full, Form::Bare, Form::Pair],
+            Form::Pair => [Form::Pair, Form::Full, Form::Bare, Form::Tcp],
         }
         .into()
     }
@@ -190,7 +211,7 @@ impl Server {
             Some(Trouble::Respelled | Trouble::Failed) | None => true,
         };
         if form == Form::Full {
-            learned.first_until = None;
+            learned.first_until = (!self.tcp_first).then_some((form, now + REMEMBERED));
         } else if needed && learned.first() != Some(form) && !(self.tcp_first && form == Form::Tcp)
         {
             learned.first_until = Some((form, now + REMEMBERED));
@@ -273,15 +294,6 @@ impl Form {
     /// Whether it is in lower case, which every server understands.
     fn is_plain(self) -> bool {
         matches!(self, Self::Tcp | Self::Pair)
-    }
-
-    /// Silence after which the next form is tried as well.
-    fn patience(self) -> Duration {
-        match self {
-            // After two that were lost: the third is on its way.
-            Self::Full | Self::Bare | Self::Pair => Duration::from_millis(600),
-            Self::Tcp => Duration::from_millis(500),
-        }
     }
 }
 
@@ -366,6 +378,17 @@ pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
         NetError::NoConnections | NetError::Timeout => after,
         before => before,
     }
+}
+
+/// RFC 6891, sections 6.2.2 and 7. hickory reads 16, BADVERS, as BADSIG.
+fn refuses_edns(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::ResponseCode(code)) = error else {
+        return false;
+    };
+    matches!(
+        code,
+        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS | ResponseCode::BADSIG
+    )
 }
 
 /// Tests for NXDOMAIN and "no such record".
@@ -460,6 +483,13 @@ fn agreed(
 /// In all forms together.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
+/// Silence after which the next form is tried as well: all four are under way after 600 ms, so that one
+/// of them answers before an on-demand refresh ends. An error without its question looks like silence,
+/// because hickory takes it for a forgery.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// The same for a form that worked before: after two packets that were lost.
+const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
+
 /// Packets of one question in full form.
 const MOST_SENT_FULL: u8 = 3;
 /// Packets of one question in other forms.
@@ -524,9 +554,15 @@ mod tests {
             tcp: true,
         };
         server.learn(&Name::root(), Form::Pair, denied, false);
-        assert_eq!(server.forms(), [Form::Full, Form::Pair, Form::Tcp]);
+        assert_eq!(
+            server.forms(),
+            [Form::Full, Form::Bare, Form::Pair, Form::Tcp]
+        );
         tokio::time::advance(REMEMBERED).await;
-        assert_eq!(server.forms(), [Form::Full, Form::Tcp, Form::Pair]);
+        assert_eq!(
+            server.forms(),
+            [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
+        );
     }
 
     #[test]
