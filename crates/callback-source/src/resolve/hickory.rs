@@ -47,7 +47,8 @@ use crate::observe::TARGET;
 ///   BADVERS and after 200 ms of silence; UDP where the answer was truncated and after 400 ms of silence; all
 ///   three, EDNS, UDP and letter case, after any other failure and before a denial is believed. (A denial is
 ///   believed without that if the host's other family is answered.) The form that a server answered is the
-///   first for five minutes, and has 500 ms.
+///   first until two hours after it last worked, and has 500 ms. If it is another, one question in five minutes
+///   is asked in the first form beside it.
 /// - Over UDP, lower case is used only where TCP does not work, and twice: what both answers hold is taken.
 /// - CNAMEs are followed, at most eight; the TTL is the least along the chain, and one with the top bit
 ///   set counts as zero (RFC 2181 section 8). Records off the chain are ignored.

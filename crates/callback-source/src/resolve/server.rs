@@ -81,6 +81,10 @@ impl Server {
                         next_at = Instant::now()
                             + match likely == Some(form) {
                                 true => PATIENCE_LIKELY,
+                                // Tried again, beside the form that is known to work.
+                                false if form == Form::Full && waiting.front() == likely.as_ref() => {
+                                    Duration::ZERO
+                                }
                                 false => PATIENCE,
                             };
                     }
@@ -156,13 +160,10 @@ impl Server {
 
     /// The forms to ask in, in this order.
     fn forms(&self) -> VecDeque<Form> {
-        let learned = self.learned();
-        let default = match self.tcp_first {
-            true => Form::Tcp,
-            false => Form::Full,
-        };
+        let mut learned = self.learned();
+        let usual = self.usual();
         let first = learned.first();
-        match first.unwrap_or(default) {
+        let mut forms = VecDeque::from(match first.unwrap_or(usual) {
             Form::Full if learned.tcp_is_last() => [Form::Full, Form::Bare, Form::Pair, Form::Tcp],
             // EDNS is not what it is silent to.
             Form::Full if first.is_some() => [Form::Full, Form::Tcp, Form::Pair, Form::Bare],
@@ -170,8 +171,22 @@ impl Server {
             Form::Bare => [Form::Bare, Form::Full, Form::Tcp, Form::Pair],
             Form::Tcp => [Form::Tcp, Form::Full, Form::Bare, Form::Pair],
             Form::Pair => [Form::Pair, Form::Full, Form::Bare, Form::Tcp],
+        });
+        let now = Instant::now();
+        if first.is_some_and(|first| first != usual) && learned.usual_again_at <= Some(now) {
+            learned.usual_again_at = Some(now + BEFORE_ANOTHER_TRY);
+            forms.retain(|form| *form != usual);
+            forms.push_front(usual);
         }
-        .into()
+        forms
+    }
+
+    /// The form to begin with where no other is needed.
+    fn usual(&self) -> Form {
+        match self.tcp_first {
+            true => Form::Tcp,
+            false => Form::Full,
+        }
     }
 
     /// Whether the server has answered for this name in a spelling of any letters, so that a denial is
@@ -202,7 +217,7 @@ impl Server {
         let mut learned = self.learned();
         match form {
             Form::Tcp => learned.tcp_last_until = None,
-            Form::Pair if past.tcp => learned.tcp_last_until = Some(now + REMEMBERED),
+            Form::Pair if past.tcp => learned.tcp_last_until = Some(now + BEFORE_ANOTHER_TRY),
             _ => {}
         }
         let needed = match past.first {
@@ -210,11 +225,11 @@ impl Server {
             Some(Trouble::Denied) => answered,
             Some(Trouble::Respelled | Trouble::Failed) | None => true,
         };
-        if form == Form::Full {
-            learned.first_until = (!self.tcp_first).then_some((form, now + REMEMBERED));
-        } else if needed && learned.first() != Some(form) && !(self.tcp_first && form == Form::Tcp)
-        {
+        if form == self.usual() || learned.first() == Some(form) {
             learned.first_until = Some((form, now + REMEMBERED));
+        } else if needed {
+            learned.first_until = Some((form, now + REMEMBERED));
+            learned.usual_again_at = Some(now + BEFORE_ANOTHER_TRY);
             if learned.told != Some(form) {
                 learned.told = Some(form);
                 info!(
@@ -301,6 +316,8 @@ impl Form {
 struct Learned {
     /// The form to begin with, and until when.
     first_until: Option<(Form, Instant)>,
+    /// When the usual form is tried again, where the first is another.
+    usual_again_at: Option<Instant>,
     /// The form that the log told of.
     told: Option<Form>,
     /// Until when TCP is tried last.
@@ -495,8 +512,11 @@ const MOST_SENT_FULL: u8 = 3;
 /// Packets of one question in other forms.
 const MOST_SENT: u8 = 2;
 
-/// Time for which the form that a server needs is tried first.
-const REMEMBERED: Duration = Duration::from_secs(300);
+/// Time for which a form is tried first after it worked. Longer than a TTL: a form that is forgotten
+/// between two questions costs each of them the time to find it.
+const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
+/// Time after which a form that did not work is tried again.
+const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
 /// Time for which an answer shows that a server knows a name in any spelling.
 const SPELLED: Duration = Duration::from_secs(3600);
@@ -515,7 +535,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_form_that_a_server_needs_is_the_first_for_five_minutes() {
+    async fn the_form_that_a_server_needs_is_the_first_for_two_hours_after_it_worked() {
         let server = Server::new(([192, 0, 2, 1], 53).into(), false);
         let failed = Past {
             first: Some(Trouble::Failed),
@@ -523,12 +543,33 @@ mod tests {
         };
         for form in [Form::Bare, Form::Tcp, Form::Pair] {
             server.learn(&Name::root(), form, failed, true);
-            assert_eq!(server.forms()[0], form);
-            tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
-            // That it is used again does not prolong the time.
+            for _ in 0..2 {
+                tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
+                assert_eq!(server.learned().first(), Some(form));
+                server.learn(&Name::root(), form, Past::default(), true);
+            }
+            tokio::time::advance(REMEMBERED).await;
+            assert_eq!(
+                server.forms(),
+                [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
+            );
+            server.learned().tcp_last_until = None;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_in_five_minutes_tries_the_usual_form_again() {
+        let server = Server::new(([192, 0, 2, 1], 53).into(), false);
+        for form in [Form::Bare, Form::Tcp, Form::Pair] {
             server.learn(&Name::root(), form, Past::default(), true);
-            assert_eq!(server.forms()[0], form);
-            tokio::time::advance(Duration::from_millis(1)).await;
+            for _ in 0..3 {
+                assert_eq!(server.forms()[0], form);
+                tokio::time::advance(BEFORE_ANOTHER_TRY).await;
+                let forms = server.forms();
+                assert_eq!([forms[0], forms[1]], [Form::Full, form]);
+                assert_eq!(forms.len(), 4);
+            }
+            server.learn(&Name::root(), Form::Full, Past::default(), true);
             assert_eq!(server.forms()[0], Form::Full);
         }
     }
@@ -558,7 +599,7 @@ mod tests {
             server.forms(),
             [Form::Full, Form::Bare, Form::Pair, Form::Tcp]
         );
-        tokio::time::advance(REMEMBERED).await;
+        tokio::time::advance(BEFORE_ANOTHER_TRY).await;
         assert_eq!(
             server.forms(),
             [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
