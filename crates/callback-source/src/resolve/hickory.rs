@@ -44,9 +44,11 @@ use crate::observe::TARGET;
 ///   denies (NXDOMAIN, no data) is an answer, and is final.
 /// - A question is asked over UDP, with EDNS, and its letters are in random case, which an answer must
 ///   repeat (0x20). What a server does not take is left out within its 2 s: EDNS after FORMERR, NOTIMP or
-///   BADVERS; UDP where the answer was truncated and after 600 ms of silence; all three, EDNS, UDP and
-///   letter case, after any other failure and before a denial is believed. (A denial is believed without that
-///   if the host's other family is answered.) The form that a server needs is the first for five minutes.
+///   BADVERS and after 200 ms of silence; UDP where the answer was truncated and after 400 ms of silence; all
+///   three, EDNS, UDP and letter case, after any other failure and before a denial is believed. (A denial is
+///   believed without that if the host's other family is answered.) The form that a server answered is the
+///   first until two hours after it last worked, and has 500 ms. If it is another, one question in five minutes
+///   is asked in the first form beside it.
 /// - Over UDP, lower case is used only where TCP does not work, and twice: what both answers hold is taken.
 /// - CNAMEs are followed, at most eight; the TTL is the least along the chain, and one with the top bit
 ///   set counts as zero (RFC 2181 section 8). Records off the chain are ignored.

@@ -59,12 +59,14 @@ impl Server {
     }
 
     /// Asks in one form after the other, each at most once. The next one is tried as well after some
-    /// silence, and at once when nothing else is under way.
+    /// silence, and at once after a failure, unless a form that is likely to work is under way.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
+        let mut likely = self.learned().first();
         let mut waiting = self.forms();
         let mut asked = FuturesUnordered::new();
+        let mut under_way = Vec::new();
         let mut past = Past::default();
         let mut failure = NetError::Timeout;
         while !(waiting.is_empty() && asked.is_empty()) {
@@ -74,13 +76,25 @@ impl Server {
                 () = sleep_until(next_at), if !waiting.is_empty() => {
                     if let Some(form) = waiting.pop_front() {
                         asked.push(form.ask(self.address, &query));
+                        under_way.push(form);
                         past.tcp |= form == Form::Tcp;
-                        next_at = Instant::now() + form.patience();
+                        next_at = Instant::now()
+                            + match likely == Some(form) {
+                                true => PATIENCE_LIKELY,
+                                // Tried again, beside the form that is known to work.
+                                false if form == Form::Full && waiting.front() == likely.as_ref() => {
+                                    Duration::ZERO
+                                }
+                                false => PATIENCE,
+                            };
                     }
                     continue;
                 }
                 () = sleep_until(give_up_at) => break,
             };
+            under_way.retain(|other| *other != form);
+            let plain_under_way = under_way.iter().any(|form| form.is_plain());
+            let unreachable = matches!(outcome, Err(NetError::Io(_)));
             match outcome {
                 Ok(message) if message.truncation => {
                     if !form.is_plain() {
@@ -95,7 +109,11 @@ impl Server {
                     return Ok(message);
                 }
                 Err(error) if is_denial(&error) => {
-                    if form.is_plain() || self.was_answered(query.name()).await {
+                    let believed = match form.is_plain() || plain_under_way {
+                        true => form.is_plain() || self.learned().spelled(query.name()),
+                        false => self.was_answered(query.name()).await,
+                    };
+                    if believed {
                         self.learn(query.name(), form, past, false);
                         return Err(error);
                     }
@@ -103,14 +121,17 @@ impl Server {
                     waiting.retain(|form| form.is_plain());
                 }
                 Err(error) => {
+                    let bare = waiting.iter().position(|form| *form == Form::Bare);
+                    if let Some(bare) = bare.filter(|_| form == Form::Full) {
+                        waiting.remove(bare);
+                        if refuses_edns(&error) {
+                            waiting.push_front(Form::Bare);
+                        }
+                    }
                     match &error {
-                        // RFC 6891, sections 6.2.2 and 7. hickory reads 16, BADVERS, as BADSIG.
-                        NetError::Dns(DnsError::ResponseCode(
-                            ResponseCode::FormErr
-                            | ResponseCode::NotImp
-                            | ResponseCode::BADVERS
-                            | ResponseCode::BADSIG,
-                        )) if form == Form::Full => waiting.push_front(Form::Bare),
+                        _ if form == Form::Full && refuses_edns(&error) => {
+                            likely = Some(Form::Bare);
+                        }
                         NetError::Dns(_) if form.is_plain() => {
                             waiting.retain(|form| !form.is_plain());
                         }
@@ -128,7 +149,8 @@ impl Server {
                     }
                 }
             }
-            if asked.is_empty() {
+            let may_work = |form: &Form| form.is_plain() || Some(*form) == likely;
+            if unreachable || form == Form::Tcp || !under_way.iter().any(may_work) {
                 next_at = Instant::now();
             }
         }
@@ -138,19 +160,33 @@ impl Server {
 
     /// The forms to ask in, in this order.
     fn forms(&self) -> VecDeque<Form> {
-        let learned = self.learned();
-        let default = match self.tcp_first {
+        let mut learned = self.learned();
+        let usual = self.usual();
+        let first = learned.first();
+        let mut forms = VecDeque::from(match first.unwrap_or(usual) {
+            Form::Full if learned.tcp_is_last() => [Form::Full, Form::Bare, Form::Pair, Form::Tcp],
+            // EDNS is not what it is silent to.
+            Form::Full if first.is_some() => [Form::Full, Form::Tcp, Form::Pair, Form::Bare],
+            Form::Full => [Form::Full, Form::Bare, Form::Tcp, Form::Pair],
+            Form::Bare => [Form::Bare, Form::Full, Form::Tcp, Form::Pair],
+            Form::Tcp => [Form::Tcp, Form::Full, Form::Bare, Form::Pair],
+            Form::Pair => [Form::Pair, Form::Full, Form::Bare, Form::Tcp],
+        });
+        let now = Instant::now();
+        if first.is_some_and(|first| first != usual) && learned.usual_again_at <= Some(now) {
+            learned.usual_again_at = Some(now + BEFORE_ANOTHER_TRY);
+            forms.retain(|form| *form != usual);
+            forms.push_front(usual);
+        }
+        forms
+    }
+
+    /// The form to begin with where no other is needed.
+    fn usual(&self) -> Form {
+        match self.tcp_first {
             true => Form::Tcp,
             false => Form::Full,
-        };
-        match learned.first().unwrap_or(default) {
-            Form::Full if learned.tcp_is_last() => [Form::Full, Form::Pair, Form::Tcp],
-            Form::Full => [Form::Full, Form::Tcp, Form::Pair],
-            Form::Bare => [Form::Bare, Form::Tcp, Form::Pair],
-            Form::Tcp => [Form::Tcp, Form::Full, Form::Pair],
-            Form::Pair => [Form::Pair, Form::Full, Form::Tcp],
         }
-        .into()
     }
 
     /// Whether the server has answered for this name in a spelling of any letters, so that a denial is
@@ -181,7 +217,7 @@ impl Server {
         let mut learned = self.learned();
         match form {
             Form::Tcp => learned.tcp_last_until = None,
-            Form::Pair if past.tcp => learned.tcp_last_until = Some(now + REMEMBERED),
+            Form::Pair if past.tcp => learned.tcp_last_until = Some(now + BEFORE_ANOTHER_TRY),
             _ => {}
         }
         let needed = match past.first {
@@ -189,11 +225,11 @@ impl Server {
             Some(Trouble::Denied) => answered,
             Some(Trouble::Respelled | Trouble::Failed) | None => true,
         };
-        if form == Form::Full {
-            learned.first_until = None;
-        } else if needed && learned.first() != Some(form) && !(self.tcp_first && form == Form::Tcp)
-        {
+        if form == self.usual() || learned.first() == Some(form) {
             learned.first_until = Some((form, now + REMEMBERED));
+        } else if needed {
+            learned.first_until = Some((form, now + REMEMBERED));
+            learned.usual_again_at = Some(now + BEFORE_ANOTHER_TRY);
             if learned.told != Some(form) {
                 learned.told = Some(form);
                 info!(
@@ -274,21 +310,14 @@ impl Form {
     fn is_plain(self) -> bool {
         matches!(self, Self::Tcp | Self::Pair)
     }
-
-    /// Silence after which the next form is tried as well.
-    fn patience(self) -> Duration {
-        match self {
-            // After two that were lost: the third is on its way.
-            Self::Full | Self::Bare | Self::Pair => Duration::from_millis(600),
-            Self::Tcp => Duration::from_millis(500),
-        }
-    }
 }
 
 #[derive(Default)]
 struct Learned {
     /// The form to begin with, and until when.
     first_until: Option<(Form, Instant)>,
+    /// When the usual form is tried again, where the first is another.
+    usual_again_at: Option<Instant>,
     /// The form that the log told of.
     told: Option<Form>,
     /// Until when TCP is tried last.
@@ -366,6 +395,17 @@ pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
         NetError::NoConnections | NetError::Timeout => after,
         before => before,
     }
+}
+
+/// RFC 6891, sections 6.2.2 and 7. hickory reads 16, BADVERS, as BADSIG.
+fn refuses_edns(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::ResponseCode(code)) = error else {
+        return false;
+    };
+    matches!(
+        code,
+        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS | ResponseCode::BADSIG
+    )
 }
 
 /// Tests for NXDOMAIN and "no such record".
@@ -460,13 +500,23 @@ fn agreed(
 /// In all forms together.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
+/// Silence after which the next form is tried as well: all four are under way after 600 ms, so that one
+/// of them answers before an on-demand refresh ends. An error without its question looks like silence,
+/// because hickory takes it for a forgery.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// The same for a form that worked before: after two packets that were lost.
+const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
+
 /// Packets of one question in full form.
 const MOST_SENT_FULL: u8 = 3;
 /// Packets of one question in other forms.
 const MOST_SENT: u8 = 2;
 
-/// Time for which the form that a server needs is tried first.
-const REMEMBERED: Duration = Duration::from_secs(300);
+/// Time for which a form is tried first after it worked. Longer than a TTL: a form that is forgotten
+/// between two questions costs each of them the time to find it.
+const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
+/// Time after which a form that did not work is tried again.
+const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
 /// Time for which an answer shows that a server knows a name in any spelling.
 const SPELLED: Duration = Duration::from_secs(3600);
@@ -485,7 +535,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_form_that_a_server_needs_is_the_first_for_five_minutes() {
+    async fn the_form_that_a_server_needs_is_the_first_for_two_hours_after_it_worked() {
         let server = Server::new(([192, 0, 2, 1], 53).into(), false);
         let failed = Past {
             first: Some(Trouble::Failed),
@@ -493,12 +543,33 @@ mod tests {
         };
         for form in [Form::Bare, Form::Tcp, Form::Pair] {
             server.learn(&Name::root(), form, failed, true);
-            assert_eq!(server.forms()[0], form);
-            tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
-            // That it is used again does not prolong the time.
+            for _ in 0..2 {
+                tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
+                assert_eq!(server.learned().first(), Some(form));
+                server.learn(&Name::root(), form, Past::default(), true);
+            }
+            tokio::time::advance(REMEMBERED).await;
+            assert_eq!(
+                server.forms(),
+                [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
+            );
+            server.learned().tcp_last_until = None;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_in_five_minutes_tries_the_usual_form_again() {
+        let server = Server::new(([192, 0, 2, 1], 53).into(), false);
+        for form in [Form::Bare, Form::Tcp, Form::Pair] {
             server.learn(&Name::root(), form, Past::default(), true);
-            assert_eq!(server.forms()[0], form);
-            tokio::time::advance(Duration::from_millis(1)).await;
+            for _ in 0..3 {
+                assert_eq!(server.forms()[0], form);
+                tokio::time::advance(BEFORE_ANOTHER_TRY).await;
+                let forms = server.forms();
+                assert_eq!([forms[0], forms[1]], [Form::Full, form]);
+                assert_eq!(forms.len(), 4);
+            }
+            server.learn(&Name::root(), Form::Full, Past::default(), true);
             assert_eq!(server.forms()[0], Form::Full);
         }
     }
@@ -524,9 +595,15 @@ mod tests {
             tcp: true,
         };
         server.learn(&Name::root(), Form::Pair, denied, false);
-        assert_eq!(server.forms(), [Form::Full, Form::Pair, Form::Tcp]);
-        tokio::time::advance(REMEMBERED).await;
-        assert_eq!(server.forms(), [Form::Full, Form::Tcp, Form::Pair]);
+        assert_eq!(
+            server.forms(),
+            [Form::Full, Form::Bare, Form::Pair, Form::Tcp]
+        );
+        tokio::time::advance(BEFORE_ANOTHER_TRY).await;
+        assert_eq!(
+            server.forms(),
+            [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
+        );
     }
 
     #[test]
