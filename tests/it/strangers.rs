@@ -156,7 +156,8 @@ async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before(
     let start = Instant::now();
     let verdict = within(list.settled_verdict(STRANGER)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
-    assert!(start.elapsed() <= Duration::from_millis(102));
+    // Until both questions can be asked again; AAAA went out up to the jitter later than A.
+    assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;
     let start = Instant::now();
