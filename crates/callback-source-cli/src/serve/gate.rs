@@ -1,4 +1,4 @@
-//! A listener with its connections, each of which has one of its [`places`](super::places).
+//! A listener with its connections. Each connection has one of its [`places`](super::places).
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
