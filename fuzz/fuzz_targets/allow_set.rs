@@ -11,7 +11,7 @@ use std::{
 use arbitrary::Arbitrary;
 use callback_source::{
     AllowSet, Answer, Family, HostName, Question, ResolveError, ResolveErrorKind,
-    allow_set::{Notice, Rules},
+    set::{Notice, Rules},
     fuzzing,
 };
 use libfuzzer_sys::fuzz_target;

@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use callback_source::{
-    AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, allow_set,
+    AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, set,
 };
 use tokio::time::Instant;
 
@@ -214,8 +214,8 @@ fn callers() -> impl Iterator<Item = u8> {
     pool.chain([unlisted, unlisted + 1])
 }
 
-fn set_rules(rules: Rules) -> allow_set::Rules {
-    let mut of_set = allow_set::Rules::default();
+fn set_rules(rules: Rules) -> set::Rules {
+    let mut of_set = set::Rules::default();
     of_set.min_ttl = duration(rules.min_ttl);
     of_set.max_ttl = duration(rules.max_ttl);
     of_set.linger = duration(rules.linger);

@@ -10,7 +10,7 @@ use std::{
 use callback_source::{
     AllowList, Answer, Family, Freshness, Question, RejectionKind, Resolve, ResolveError,
     ResolveErrorKind,
-    allow_set::{FamilyHealth, State},
+    set::{FamilyHealth, State},
 };
 use integration_tests::{
     dns::{DnsServer, Fault, Name, Record, RecordType, ResponseCode},

@@ -9,7 +9,7 @@ use std::{
 
 use callback_source::{
     AllowList, Family, Freshness, Question, RejectionKind, Resolve, ResolveError, ResolveErrorKind,
-    allow_set::State,
+    set::State,
     verify::{SocketPeer, VerifySourceLayer},
 };
 use futures_util::FutureExt;

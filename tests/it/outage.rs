@@ -9,7 +9,7 @@ use std::{
 use axum::{Router, routing::post};
 use callback_source::{
     AllowList, Family, Freshness, RejectionKind, ResolveErrorKind,
-    allow_set::State,
+    set::State,
     verify::{ConnectInfoPeer, VerifySourceLayer},
     vipps::Environment,
 };

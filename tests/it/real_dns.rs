@@ -8,7 +8,7 @@ use std::{
 
 use callback_source::{
     AllowList, AllowListBuilder, Family, Freshness, HickoryResolver, ResolveErrorKind,
-    allow_set::{FamilyHealth, State},
+    set::{FamilyHealth, State},
     vipps::Environment,
 };
 use integration_tests::{

@@ -56,7 +56,7 @@ impl Config {
             list = list.nets(all(&args.allow))?;
         }
         if args.min_ttl.is_some() || args.max_ttl.is_some() {
-            let rules = callback_source::allow_set::Rules::default();
+            let rules = callback_source::set::Rules::default();
             let least = args.min_ttl.unwrap_or(rules.min_ttl);
             list = list.ttl_bounds(least, args.max_ttl.unwrap_or(rules.max_ttl))?;
         }

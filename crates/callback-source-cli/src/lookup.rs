@@ -4,7 +4,7 @@ use std::{fmt::Write, net::IpAddr};
 
 use callback_source::{
     Family,
-    allow_set::{HostHealth, State},
+    set::{HostHealth, State},
 };
 use ipnet::IpNet;
 use serde::Serialize;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use callback_source::{
     AllowList, HostName, ResolveErrorKind,
-    allow_set::{FamilyHealth, HostHealth, State},
+    set::{FamilyHealth, HostHealth, State},
 };
 use serde::Serialize;
 use tokio::time::Instant;

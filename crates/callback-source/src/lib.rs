@@ -35,7 +35,7 @@
 //! # Reading order
 //!
 //! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its
-//! [module](allow_set) states the rules) → [`AllowList`]. Requests meet it in [`verify`].
+//! [module](set) states the rules) → [`AllowList`]. Requests meet it in [`verify`].
 //!
 //! # Features
 //!
@@ -48,30 +48,19 @@
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
-mod host_name;
-mod resolve;
-
-mod answer_cache;
-mod sorted;
-mod special;
-
-mod networks;
+mod dns;
 mod verdict;
+pub mod vipps;
 
-pub mod allow_set;
-mod index;
+pub mod set;
 
-mod allow_list;
 mod observe;
-mod on_demand;
-mod refresh;
-mod state_file;
-mod suspend;
 
+mod list;
+
+pub mod verify;
 #[cfg(feature = "signature")]
 pub mod signature;
-pub mod verify;
-pub mod vipps;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -82,16 +71,15 @@ pub mod fuzzing;
 pub mod simulation;
 
 #[cfg(feature = "hickory")]
-pub use resolve::{
+pub use dns::{
     hickory::{HickoryResolver, NoDnsServer},
     server_address::{DnsServerError, parse_dns_server},
 };
 pub use {
-    allow_list::{AllowList, AllowListBuilder, Changes, TtlBoundsError},
-    allow_set::AllowSet,
-    host_name::{HostName, HostNameError},
-    networks::TooWide,
-    refresh::Refresher,
-    resolve::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind},
+    dns::{
+        Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
+    },
+    list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError},
+    set::{AllowSet, TooWide},
     verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
 };

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     AllowSet, Allowed, Family, Question, Rejection, RejectionKind, ResolveError,
-    allow_set::{Notice, Standing},
+    set::{Notice, Standing},
 };
 
 /// Refused peers, so that each is logged once a minute and a flood cannot fill a disk.

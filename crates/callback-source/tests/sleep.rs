@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use callback_source::{
     AllowSet, Answer, Family, Freshness, HostName, Question, RejectionKind, ResolveError,
     ResolveErrorKind,
-    allow_set::{Rules, State},
+    set::{Rules, State},
 };
 use tokio::time::Instant;
 

@@ -20,7 +20,7 @@ use axum::{Router, extract::ConnectInfo, routing::post};
 use callback_source::{
     AllowList, AllowListBuilder, AllowSet, Answer, Family, HostName, Question, Resolve,
     ResolveError,
-    allow_set::Rules,
+    set::Rules,
     verify::{
         ConnectInfoPeer, ForwardedPeer, SocketPeer, TrustedProxies, VerifySource, VerifySourceLayer,
     },

@@ -37,7 +37,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::{PeerIp, UnixPeer};
-use crate::{Rejection, RejectionKind, TooWide, networks::Networks};
+use crate::{Rejection, RejectionKind, TooWide, set::networks::Networks};
 
 /// Proxies whose forwarding headers are trusted.
 ///

@@ -1,5 +1,13 @@
 //! The list that a service asks: a handle to a set that is kept up to date.
 
+mod answer_cache;
+mod on_demand;
+mod refresher;
+mod sleep_clock;
+pub(crate) mod state_file;
+
+pub use refresher::Refresher;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -21,14 +29,14 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    AllowSet, Family, HostName, Refresher, Resolve, TooWide, Verdict,
-    allow_set::{HostHealth, Notice, Rules, SetChange},
-    answer_cache::AnswerCache,
-    networks::Cover,
+    AllowSet, Family, HostName, Resolve, TooWide, Verdict,
+    set::{HostHealth, Notice, Rules, SetChange},
+    list::answer_cache::AnswerCache,
+    set::networks::Cover,
     observe::{NoticeLog, RefusalLog, TARGET},
-    on_demand::{OnDemand, Recheck},
-    state_file::StateFile,
-    suspend::SleepClock,
+    list::on_demand::{OnDemand, Recheck},
+    list::state_file::StateFile,
+    list::sleep_clock::SleepClock,
     vipps,
 };
 

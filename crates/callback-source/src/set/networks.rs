@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::sorted::{Key, Sorted};
+use crate::set::address_table::{Key, Sorted};
 
 /// Networks in canonical form, merged where they overlap or touch, by their first addresses and with
 /// their last.

@@ -16,7 +16,7 @@ use moka::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, allow_set::before};
+use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, set::before};
 
 /// Outcomes by question, failures included.
 ///

@@ -16,12 +16,12 @@ use tracing::{error, info};
 
 use crate::{
     Question,
-    allow_list::Shared,
-    allow_set::{LAST_SECOND, MOST_JITTER, after, before},
-    answer_cache::{AnswerCache, Asked},
+    list::Shared,
+    set::{LAST_SECOND, MOST_JITTER, after, before},
+    list::answer_cache::{AnswerCache, Asked},
     observe::TARGET,
-    state_file::StateFile,
-    suspend::SleepClock,
+    list::state_file::StateFile,
+    list::sleep_clock::SleepClock,
 };
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.

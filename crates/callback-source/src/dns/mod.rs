@@ -20,18 +20,19 @@
 
 use std::{error::Error, fmt, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
-use crate::HostName;
-
 #[cfg(feature = "hickory")]
 pub(crate) mod chain;
 #[cfg(feature = "hickory")]
 pub(crate) mod hickory;
+mod host_name;
 #[cfg(feature = "hickory")]
 mod server;
 #[cfg(feature = "hickory")]
 pub(crate) mod server_address;
 #[cfg(feature = "hickory")]
 mod system_conf;
+
+pub use host_name::{HostName, HostNameError};
 
 /// Answers one question about one host.
 ///

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     Family, Freshness, HostName,
-    sorted::{Key, Sorted},
+    set::address_table::{Key, Sorted},
 };
 
 /// Sorted addresses, and the spans of time in which every host is known, by family.

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use self::{disk::Reader, unasked::Unasked};
 use crate::{
     AllowSet, Family, HostName,
-    allow_set::{Held, Notice, Saved, SavedLingering, SavedRecords},
+    set::{Held, Notice, Saved, SavedLingering, SavedRecords},
     observe::TARGET,
 };
 
@@ -822,7 +822,7 @@ mod tests {
         let clocks = Clocks::now();
         let mut unasked = Unasked::default();
         unasked.start(saved(clocks), &HashSet::new());
-        let rules = crate::allow_set::Rules::default();
+        let rules = crate::set::Rules::default();
         let window = Duration::from_secs(50) + rules.stale_for;
         unasked.slept(window - Duration::from_secs(1));
         unasked.expire(&rules, clocks.instant);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     AllowSet, Family, HostName, Question,
-    allow_set::{Rules, Saved, SavedRecords, after},
+    set::{Rules, Saved, SavedRecords, after},
 };
 
 /// State of hosts, or of one family of a host, that were configured before and are not now.

@@ -40,6 +40,18 @@
 //! 7. **Special-purpose addresses** in an answer are dropped; an answer of nothing else, and one of too
 //!    many addresses, is a failure. Addresses that a DNS64 made up count as no record.
 
+mod address_table;
+mod index;
+pub(crate) mod networks;
+mod special_purpose;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use networks::TooWide;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -51,10 +63,10 @@ use tokio::time::Instant;
 
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
-    ResolveErrorKind, TooWide, Verdict,
-    index::{Index, Row, Span},
-    networks::Networks,
-    special::{is_made_up_from_ipv4, is_special},
+    ResolveErrorKind, Verdict,
+    set::index::{Index, Row, Span},
+    set::networks::Networks,
+    set::special_purpose::{is_made_up_from_ipv4, is_special},
     verdict::Source,
 };
 
@@ -1327,8 +1339,3 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 /// As good as for ever, and safe to add.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-#[cfg(test)]
-mod model;
-
-#[cfg(test)]
-mod tests;
