@@ -10,9 +10,8 @@ use std::{
 
 use arbitrary::Arbitrary;
 use callback_source::{
-    AllowSet, Answer, Family, HostName, Question, ResolveError, ResolveErrorKind,
+    AllowSet, Answer, Family, HostName, Question, ResolveError, ResolveErrorKind, fuzzing,
     set::{Notice, Rules},
-    fuzzing,
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::time::Instant;

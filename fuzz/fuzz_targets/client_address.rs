@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use callback_source::verify::{ForwardedPeer, SocketPeer, TrustedProxies};
+use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
 
@@ -37,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
         Header::Forwarded => header::FORWARDED,
         Header::Single => HeaderName::from_static("x-real-ip"),
     };
-    let peer = ForwardedPeer::header(SocketPeer, proxies.clone(), name.clone());
+    let peer = ForwardedPeer::header(SocketAddrPeer, proxies.clone(), name.clone());
     let headers = |lines: &[HeaderValue]| {
         let mut headers = HeaderMap::new();
         for line in lines {

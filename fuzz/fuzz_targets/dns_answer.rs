@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use callback_source::{AllowSet, Family, HostName, Question, set::Rules, fuzzing};
+use callback_source::{AllowSet, Family, HostName, Question, fuzzing, set::Rules};
 use hickory_proto::{
     op::Message,
     rr::{DNSClass, Name, RData},

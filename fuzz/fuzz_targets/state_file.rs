@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use callback_source::{AllowSet, set::Rules, fuzzing, vipps::Environment};
+use callback_source::{AllowSet, fuzzing, set::Rules, vipps::Environment};
 use libfuzzer_sys::fuzz_target;
 use tokio::time::Instant;
 

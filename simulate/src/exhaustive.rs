@@ -7,9 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use callback_source::{
-    AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, set,
-};
+use callback_source::{AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, set};
 use tokio::time::Instant;
 
 use crate::{

@@ -20,7 +20,7 @@ fn holds(schedule: &Schedule) {
 
 #[test]
 fn a_quiet_day_holds_and_is_the_same_each_time() {
-    let schedule = Schedule::of_length(1, 24 * 60 * 60);
+    let schedule = Schedule::with_length(1, 24 * 60 * 60);
     holds(&schedule);
     let traces = [(); 2].map(|()| play(&schedule, None).expect("a runtime").tally.trace);
     assert_eq!(traces[0], traces[1]);

@@ -76,7 +76,7 @@ fn seeds(options: &Options) -> io::Result<bool> {
             if !options.seeds.contains(&seed) {
                 return Ok(());
             }
-            let schedule = Schedule::of_length(seed, options.seconds);
+            let schedule = Schedule::with_length(seed, options.seconds);
             let played = play(&schedule, options.fault)?;
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.add(seed, &played);
@@ -96,7 +96,10 @@ fn seeds(options: &Options) -> io::Result<bool> {
     println!("{}", sum.report(started.elapsed()));
     let mut wrong = sum.wrong.iter().filter(|(_, of)| !of.is_bound());
     if let Some((seed, _)) = wrong.next() {
-        explain(&Schedule::of_length(*seed, options.seconds), options.fault)?;
+        explain(
+            &Schedule::with_length(*seed, options.seconds),
+            options.fault,
+        )?;
     }
     Ok(sum.wrong.is_empty())
 }

@@ -154,7 +154,7 @@ impl Rules {
     pub(crate) fn backoff(&self, times: u32) -> Ms {
         let least = self.min_ttl.max(1_000);
         let doubled = least << times.saturating_sub(1).min(16);
-        doubled.min(LONGEST_BACKOFF.max(least))
+        doubled.min(MAX_BACKOFF.max(least))
     }
 }
 
@@ -915,7 +915,7 @@ fn same_zone(one: u8, other: u8) -> bool {
 /// How long a refresh can take after the TTL's end: a second, the jitter, the time limit of a question.
 pub(crate) const REFRESH_TIME: Ms = 6_500;
 
-const LONGEST_BACKOFF: Ms = 60_000;
+const MAX_BACKOFF: Ms = 60_000;
 
 /// How long times that changed may stay unsaved.
 const BETWEEN_SAVES: Ms = 60_000;

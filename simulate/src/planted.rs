@@ -20,7 +20,7 @@ pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::
         seeds.sort_unstable();
         seeds.dedup();
         for seed in seeds {
-            let played = play(&Schedule::of_length(seed, SEARCHED), None)?;
+            let played = play(&Schedule::with_length(seed, SEARCHED), None)?;
             if let Some(violation) = played.violation {
                 println!("no fault: {:?} by seed {seed}", violation.class);
                 all_found = false;
@@ -41,7 +41,7 @@ pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::
         };
         let mut found = None;
         for seed in seeds {
-            let played = play(&Schedule::of_length(seed, SEARCHED), Some(*fault))?;
+            let played = play(&Schedule::with_length(seed, SEARCHED), Some(*fault))?;
             if let Some(violation) = played.violation {
                 found = Some((seed, violation));
                 break;

@@ -7,9 +7,9 @@ use std::{
 
 use callback_source::{
     AllowList, RejectionKind, Verdict,
-    signature::{Policy, RequireProofLayer, Secrets, Token, VerifyTokenLayer},
+    signature::{Policy, RequireVerifiedLayer, Secrets, Token, VerifyTokenLayer},
     simulation,
-    verify::{SocketPeer, VerifySourceLayer},
+    verify::{SocketAddrPeer, VerifySourceLayer},
 };
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use tempfile::TempDir;
@@ -497,19 +497,19 @@ impl Process {
     fn new(list: AllowList, refresher: JoinHandle<()>) -> Self {
         let merchant =
             service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
-        let source = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(merchant);
+        let source = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(merchant);
         let token = || Secrets::from(Token::new(TOKEN).expect("a token"));
         let joined = |policy| {
-            let service = RequireProofLayer::new(policy).layer(merchant);
+            let service = RequireVerifiedLayer::new(policy).layer(merchant);
             let service = VerifyTokenLayer::tagging(token()).layer(service);
             BoxCloneService::new(
-                VerifySourceLayer::tagging(list.clone(), SocketPeer).layer(service),
+                VerifySourceLayer::tagging(list.clone(), SocketAddrPeer).layer(service),
             )
         };
         Self {
             source: BoxCloneService::new(source),
             both: joined(Policy::Both),
-            warns: joined(Policy::SignatureWarnOnSource),
+            warns: joined(Policy::MessageWarnOnSource),
             refresher,
             list,
         }

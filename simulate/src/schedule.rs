@@ -104,7 +104,7 @@ pub(crate) enum Stack {
     Source,
     /// Source and token by `Policy::Both`, with the right or a wrong token.
     Both { token: bool },
-    /// By `Policy::SignatureWarnOnSource`.
+    /// By `Policy::MessageWarnOnSource`.
     Warns { token: bool },
 }
 
@@ -123,7 +123,7 @@ pub(crate) enum Ending {
 
 impl Schedule {
     /// So many seconds.
-    pub(crate) fn of_length(seed: u64, seconds: u64) -> Self {
+    pub(crate) fn with_length(seed: u64, seconds: u64) -> Self {
         let mut draw = Draw {
             rng: Rng::with_seed(seed),
             setting: Setting {
@@ -172,8 +172,8 @@ impl Draw {
         }
         self.callers();
         // A year has the more of the others the cheaper they are.
-        for _ in 0..MOST_EPISODES {
-            if MOST_QUESTIONS < self.questions {
+        for _ in 0..MAX_EPISODES {
+            if MAX_QUESTIONS < self.questions {
                 break;
             }
             let at = self.rng.u64(0..self.end);
@@ -718,7 +718,7 @@ impl Draw {
 
     /// A TTL for so many seconds, longer the longer it is in use, and its cost.
     fn ttl(&mut self, seconds: u64) -> u32 {
-        let least = seconds / MOST_REFRESHES;
+        let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);
         self.cost(seconds, ttl + 1);
         u32::try_from(ttl).unwrap_or(u32::MAX)
@@ -820,8 +820,8 @@ const HOUR: u64 = 60 * MINUTE;
 const CALM_TTL: u64 = 24 * HOUR;
 
 /// Where the drawing of further episodes stops. The bound is 100,000.
-const MOST_QUESTIONS: u64 = 70_000;
-const MOST_EPISODES: u32 = 120;
+const MAX_QUESTIONS: u64 = 70_000;
+const MAX_EPISODES: u32 = 120;
 
 /// How often a question is asked at most while its TTL is short.
-const MOST_REFRESHES: u64 = 600;
+const MAX_REFRESHES: u64 = 600;

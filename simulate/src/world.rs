@@ -167,7 +167,7 @@ impl State {
             let mut at = 0;
             move |(since, _)| {
                 at += 1;
-                at > newest || now - LONGEST_LAG <= *since
+                at > newest || now - MAX_LAG <= *since
             }
         });
         history.push((now, Zone { addresses, ttl }));
@@ -276,7 +276,7 @@ impl State {
         log.in_flight = false;
         log.finished = Some((now, outcome));
         log.earliest = now + least;
-        log.latest = is_configured.then_some(now + most + MOST_JITTER + SLACK);
+        log.latest = is_configured.then_some(now + most + MAX_JITTER + SLACK);
     }
 
     /// Every question is asked in time.
@@ -607,10 +607,10 @@ const RECHECK: Ms = 5_000;
 /// How long an unlisted caller waits at most.
 pub(crate) const RECHECK_WAIT: Ms = 1_000;
 const LAST_SECOND: Ms = 1_000;
-const MOST_JITTER: Ms = 500;
+const MAX_JITTER: Ms = 500;
 /// Timers count in milliseconds.
 pub(crate) const SLACK: Ms = 3;
 const NEGATIVE_TTL: Duration = Duration::from_secs(300);
 const SILENCE: u64 = 400;
 const SERVER_LIMIT: u64 = 2_000;
-const LONGEST_LAG: Ms = 4_000_000;
+const MAX_LAG: Ms = 4_000_000;

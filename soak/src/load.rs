@@ -14,7 +14,7 @@ use integration_tests::http::Connection;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    oracle::{MOST_REPORTED, Must, Oracle},
+    oracle::{MAX_REPORTED, Must, Oracle},
     weather,
 };
 
@@ -148,7 +148,7 @@ impl Tally {
 
     fn report(&self, detail: String) {
         let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
-        if details.len() < MOST_REPORTED {
+        if details.len() < MAX_REPORTED {
             details.push(detail);
         }
     }

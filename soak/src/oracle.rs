@@ -17,7 +17,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::windows::{
-    CALM_AFTER, LINGER, MAX_ADDRESSES, MAX_TTL, MIN_TTL, MOST_LINGER, QUESTION_LIMIT, REFRESH,
+    CALM_AFTER, LINGER, MAX_ADDRESSES, MAX_LINGER, MAX_TTL, MIN_TTL, QUESTION_LIMIT, REFRESH,
     SLACK, STALE,
 };
 
@@ -357,7 +357,7 @@ impl State {
                 .filter(|address| Family::of(**address) == question.family);
             version.until.is_none_or(|until| asked_at <= until) && of_family.eq(&got)
         });
-        if !explained && self.wrong_answers.len() < MOST_REPORTED {
+        if !explained && self.wrong_answers.len() < MAX_REPORTED {
             self.wrong_answers.push(format!("{question}: {got:?}"));
         }
     }
@@ -378,7 +378,7 @@ impl State {
             }
             if now <= listed.perhaps_until {
                 // A denial before it may have been believed, with a longer TTL.
-                listed.perhaps_until = now + SLACK + MOST_LINGER;
+                listed.perhaps_until = now + SLACK + MAX_LINGER;
             }
             listed.held = Some(false);
         }
@@ -413,7 +413,7 @@ impl State {
                 let lingers = LINGER.max(MIN_TTL + REFRESH);
                 listed.surely_until = listed.surely_until.min(now + lingers);
                 // It may be believed as late as at the end of the stale window.
-                listed.perhaps_until += MOST_LINGER;
+                listed.perhaps_until += MAX_LINGER;
                 listed.held = None;
             }
         }
@@ -455,14 +455,14 @@ impl State {
             Some(InZone::Since(_)) => return false,
             Some(InZone::Left(left)) => *left,
         };
-        if left + QUESTION_LIMIT + SLACK + MAX_TTL + STALE + MOST_LINGER < sent {
+        if left + QUESTION_LIMIT + SLACK + MAX_TTL + STALE + MAX_LINGER < sent {
             return true;
         }
         let answering = self.hosts[host].answering_since[Family::of(peer) as usize];
         let (Some(calm), Some(answering)) = (self.calm_since, answering) else {
             return false;
         };
-        left.max(calm).max(answering) + CALM_AFTER + MOST_LINGER < sent
+        left.max(calm).max(answering) + CALM_AFTER + MAX_LINGER < sent
     }
 
     fn known_until(&self, now: Instant) -> Option<Instant> {
@@ -480,4 +480,4 @@ impl State {
     }
 }
 
-pub(crate) const MOST_REPORTED: usize = 20;
+pub(crate) const MAX_REPORTED: usize = 20;

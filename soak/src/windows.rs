@@ -15,7 +15,7 @@ pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 
 /// The longest that an address lingers: until an answer with the greatest TTL has been refreshed, which
 /// is longer than [`LINGER`].
-pub(crate) const MOST_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
+pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
 /// How late the list may hear of what the oracle has heard of, on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(1);

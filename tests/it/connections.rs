@@ -17,7 +17,7 @@ use axum::{
 };
 use callback_source::{
     AllowList,
-    verify::{ConnectInfoPeer, SocketPeer, VerifySourceLayer},
+    verify::{ConnectInfoPeer, SocketAddrPeer, VerifySourceLayer},
 };
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
@@ -127,7 +127,7 @@ async fn the_body_of_a_callback_arrives_untouched() -> io::Result<()> {
 /// The handler answers with the first piece of a body whose second piece is never sent.
 #[tokio::test]
 async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
         service_fn(async |request: Request<Body>| {
             let mut pieces = request.into_body().into_data_stream();
             let first = pieces.next().await.expect("there is one piece")?;
@@ -148,7 +148,7 @@ async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_read() {
     let read = Arc::new(AtomicBool::new(false));
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
         service_fn(async |_: Request<Body>| Ok::<_, io::Error>(Response::new(Body::empty()))),
     );
     let watched = Arc::clone(&read);

@@ -10,7 +10,7 @@ use std::{
 use callback_source::{
     AllowList, Answer, Family, Freshness, Question, RejectionKind, Resolve, ResolveError,
     ResolveErrorKind,
-    set::{FamilyHealth, State},
+    set::{FamilyHealth, QuestionStatus},
 };
 use integration_tests::{
     dns::{DnsServer, Fault, Name, Record, RecordType, ResponseCode},
@@ -336,10 +336,10 @@ async fn an_answer_of_special_addresses_only_is_a_failure() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &SPECIAL.map(IpAddr::from));
     let list = strict(&dns);
-    within(list.tried()).await;
+    within(list.attempted()).await;
 
     let family = list.health().remove(0).families[0].clone();
-    assert_eq!(family.state, State::Failing);
+    assert_eq!(family.state, QuestionStatus::Failing);
     assert_eq!(
         kind_of(&family),
         Some(ResolveErrorKind::OnlySpecialAddresses)
@@ -369,8 +369,8 @@ async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<(
         within(list.ready()).await;
 
         let health = list.health();
-        assert_eq!(health[0].families[0].state, State::Answered);
-        assert_eq!(health[0].families[1].state, State::Denied);
+        assert_eq!(health[0].families[0].state, QuestionStatus::Answered);
+        assert_eq!(health[0].families[1].state, QuestionStatus::Denied);
         assert!(health[0].families[1].dropped.is_empty());
         assert!(list.verdict(public).is_allowed());
         refused(&list, made_up, RejectionKind::NotListed);
@@ -382,7 +382,7 @@ async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<(
         let list = strict(&dns);
         within(list.ready()).await;
         let health = list.health();
-        assert_eq!(health[0].families[1].state, State::Answered);
+        assert_eq!(health[0].families[1].state, QuestionStatus::Answered);
         assert!(health[0].families[1].dropped.is_empty());
         assert!(list.verdict(native).is_allowed());
         refused(&list, made_up, RejectionKind::NotListed);
@@ -403,7 +403,7 @@ async fn made_up_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Re
     dns.set(HOST, 60, &[made_up]);
     dns.set_fault((HOST, RecordType::A), Fault::Rcode(ResponseCode::ServFail));
     let list = strict(&dns);
-    within(list.tried()).await;
+    within(list.attempted()).await;
     refused(&list, V6, RejectionKind::Unresolved);
     refused(&list, made_up, RejectionKind::Unresolved);
     assert!(!list.is_ready());
@@ -416,7 +416,7 @@ async fn a_mapped_private_address_in_an_aaaa_record_is_dropped() -> io::Result<(
     let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
     dns.set(HOST, 60, &[IpAddr::from([51, 105, 122, 55]), mapped.into()]);
     let list = strict(&dns);
-    within(list.tried()).await;
+    within(list.attempted()).await;
 
     assert!(!list.verdict(mapped.into()).is_allowed());
     assert!(!list.verdict([10, 0, 0, 1].into()).is_allowed());
@@ -431,7 +431,7 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         dns.set(HOST, 1, &[KNOWN]);
         dns.set_fault((HOST, RecordType::AAAA), Fault::Rcode(code));
         let list = tiny_list(&[HOST]).spawn(resolver(&dns));
-        within(list.tried()).await;
+        within(list.attempted()).await;
         assert!(list.is_ready());
         // Over a refresh, too.
         within(dns.asked_at_least(HOST, RecordType::A, 2)).await;
@@ -442,8 +442,8 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         refused(&list, STRANGER, RejectionKind::NotListed);
         refused(&list, V6, RejectionKind::Unresolved);
         let health = list.health();
-        assert_eq!(health[0].families[0].state, State::Answered);
-        assert_eq!(health[0].families[1].state, State::Failing);
+        assert_eq!(health[0].families[0].state, QuestionStatus::Answered);
+        assert_eq!(health[0].families[1].state, QuestionStatus::Failing);
     }
     Ok(())
 }
@@ -480,7 +480,7 @@ async fn a_fault_that_ends_leaves_no_trace() -> io::Result<()> {
     failing(&list).await;
 
     dns.clear_faults();
-    until(|| list.health()[0].families[0].state == State::Answered).await;
+    until(|| list.health()[0].families[0].state == QuestionStatus::Answered).await;
 
     let family = list.health().remove(0).families[0].clone();
     assert!(family.last_error.is_none() && family.failing_since.is_none());
@@ -508,7 +508,7 @@ async fn is_a_failure_of(
         dns.set_fault((HOST, RecordType::A), fault);
         let family = failing(&list).await;
 
-        assert_eq!(family.state, State::Failing);
+        assert_eq!(family.state, QuestionStatus::Failing);
         assert!(kind_of(&family).is_some_and(&expected), "{family:?}");
         assert_eq!(family.addresses, [KNOWN]);
         still_known(&list);
@@ -521,10 +521,10 @@ async fn is_a_failure_of(
         dns.set(HOST, 1, &[PLANTED]);
         dns.set_fault((HOST, RecordType::A), fault);
         let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
-        within(list.tried()).await;
+        within(list.attempted()).await;
 
         let family = list.health().remove(0).families[0].clone();
-        assert_eq!(family.state, State::Failing);
+        assert_eq!(family.state, QuestionStatus::Failing);
         assert!(kind_of(&family).is_some_and(&expected), "{family:?}");
         for peer in [KNOWN, PLANTED, STRANGER] {
             refused(&list, peer, RejectionKind::Unresolved);
@@ -555,7 +555,7 @@ async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()>
         let list = known(&dns).await;
         dns.set(HOST, 1, &[PLANTED]);
         dns.set_fault((HOST, RecordType::A), fault);
-        until(|| list.health()[0].families[0].state == State::Denied).await;
+        until(|| list.health()[0].families[0].state == QuestionStatus::Denied).await;
 
         let verdict = list.verdict(KNOWN);
         let freshness = verdict.allowed().map(|allowed| allowed.freshness());
@@ -594,7 +594,7 @@ async fn is_an_answer(fault: Fault) -> io::Result<()> {
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
     within(list.ready()).await;
     assert!(list.verdict(KNOWN).is_allowed());
-    assert_eq!(list.health()[0].families[0].state, State::Answered);
+    assert_eq!(list.health()[0].families[0].state, QuestionStatus::Answered);
     Ok(())
 }
 

@@ -71,7 +71,7 @@ async fn a_list_whose_old_server_denies_everything_follows_the_configuration() -
     let (old, new, file) = (DnsServer::start().await?, server(ONE).await?, File::new()?);
     file.name(&[&old])?;
     let list = tiny_list(&[HOST]).spawn(HickoryResolver::from_resolv_conf(&file.path));
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert!(!list.is_ready());
 
     file.name(&[&new])?;
@@ -164,7 +164,7 @@ async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::
     );
 
     let list = tiny_list(&[HOST]).spawn(resolver);
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert!(!list.is_ready());
     fs::remove_dir(&file.path)?;
     file.name(&[&dns])?;

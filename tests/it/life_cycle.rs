@@ -9,8 +9,8 @@ use std::{
 
 use callback_source::{
     AllowList, Family, Freshness, Question, RejectionKind, Resolve, ResolveError, ResolveErrorKind,
-    set::State,
-    verify::{SocketPeer, VerifySourceLayer},
+    set::QuestionStatus,
+    verify::{SocketAddrPeer, VerifySourceLayer},
 };
 use futures_util::FutureExt;
 use integration_tests::{
@@ -32,7 +32,7 @@ async fn when_all_handles_are_gone_the_refresher_ends_and_lets_go_of_the_resolve
     let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
     within(list.ready()).await;
     let (clone, changes) = (list.clone(), list.changes());
-    let layer = VerifySourceLayer::rejecting(list.clone(), SocketPeer);
+    let layer = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer);
     assert!(script.holders() > 1);
 
     drop(list);
@@ -85,14 +85,14 @@ async fn a_list_whose_refresher_died_ends_in_unresolved() {
     refused(&list, ONE, RejectionKind::Unresolved);
     assert!(!list.is_ready());
     // Nobody waits for a round that never comes.
-    assert!(list.settled_verdict(ONE).now_or_never().is_some());
+    assert!(list.verdict_after_refresh(ONE).now_or_never().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_whose_refresher_never_ran_admits_nobody() {
     let (list, _refresher) = tiny_list(&[HOST]).pair(two_hosts());
     let start = Instant::now();
-    let verdict = within(list.settled_verdict(ONE)).await;
+    let verdict = within(list.verdict_after_refresh(ONE)).await;
     assert!(!verdict.is_allowed());
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     refused(&list, ONE, RejectionKind::Unresolved);
@@ -104,12 +104,12 @@ async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
         let script = two_hosts();
         script.line(HOST, Family::V4, panic);
         let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
-        within(list.tried()).await;
+        within(list.attempted()).await;
 
         assert!(list.verdict(TWO).is_allowed());
         refused(&list, ONE, RejectionKind::Unresolved);
         let family = list.health().remove(0).families[0].clone();
-        assert_eq!(family.state, State::Failing);
+        assert_eq!(family.state, QuestionStatus::Failing);
         let error = family.last_error.expect("it failed");
         assert_eq!(error.kind(), ResolveErrorKind::Panicked);
         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -143,7 +143,7 @@ async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other()
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(list.verdict(TWO).is_allowed());
 
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     let error = list.health()[0].families[0].last_error.clone();
     assert_eq!(
@@ -310,7 +310,7 @@ async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
     };
     let list = list.spawn(resolver);
     within(list.ready()).await;
-    assert_eq!(list.health()[0].families[0].state, State::Denied);
+    assert_eq!(list.health()[0].families[0].state, QuestionStatus::Denied);
     sleep(Duration::from_secs(600)).await;
 
     let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -352,11 +352,11 @@ async fn unlisted_peers_that_have_nothing_asked_do_not_move_the_next_refresh() {
     let list = tiny_list(&[HOST]).spawn(script.clone());
     within(list.ready()).await;
     for _ in 0..100 {
-        assert!(!list.settled_verdict(TWO).await.is_allowed());
+        assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
         // It has come to an end, and nothing is asked again within 5 s.
         let last = script.asked(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
-        assert!(!list.settled_verdict(TWO).await.is_allowed());
+        assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
         assert_eq!(script.asked(HOST, Family::V4).len(), last.len());
         sleep(Duration::from_millis(70_000)).await;
         let asked = script.asked(HOST, Family::V4);
@@ -519,7 +519,7 @@ async fn a_list_without_an_answer_is_tried_and_not_ready() {
         script.line(HOST, family, Line::Fails(ResolveErrorKind::ServFail));
     }
     let list = tiny_list(&[HOST]).spawn(script.clone());
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert!(!list.is_ready());
     let mut ready = Box::pin(list.ready());
     assert!(ready.as_mut().now_or_never().is_none());

@@ -9,7 +9,7 @@ use std::{
 use axum::{Router, routing::post};
 use callback_source::{
     AllowList, Family, Freshness, RejectionKind, ResolveErrorKind,
-    set::State,
+    set::QuestionStatus,
     verify::{ConnectInfoPeer, VerifySourceLayer},
     vipps::Environment,
 };
@@ -110,8 +110,8 @@ async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()>
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
     assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
     let health = list.health();
-    assert_eq!(health[0].families[0].state, State::Denied);
-    assert_eq!(health[1].families[0].state, State::Answered);
+    assert_eq!(health[0].families[0].state, QuestionStatus::Denied);
+    assert_eq!(health[1].families[0].state, QuestionStatus::Answered);
     Ok(())
 }
 
@@ -121,7 +121,7 @@ async fn while_one_host_fails_the_others_call_and_strangers_may_try_again() -> i
     dns.set(HOST, 60, &[ONE]);
     dns.set_fault(OTHER, Fault::Rcode(ResponseCode::ServFail));
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
-    within(list.tried()).await;
+    within(list.attempted()).await;
     let merchant = Merchant::start(list).await?;
 
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
@@ -145,7 +145,7 @@ async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
         assert_eq!(reply.status, 503, "{peer}");
         assert_eq!(reply.header("retry-after"), Some("5"));
     }
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert!(!list.is_ready());
     assert_eq!(merchant.handled(), 0);
 
@@ -172,13 +172,13 @@ async fn an_outage_refuses_no_server_that_was_known() -> io::Result<()> {
     assert_eq!(reply.header("x-freshness"), Some("stale"));
     assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
     let family = &list.health()[0].families[0];
-    assert_eq!(family.state, State::Failing);
+    assert_eq!(family.state, QuestionStatus::Failing);
     let kind = family.last_error.as_ref().map(|error| error.kind());
     assert_eq!(kind, Some(ResolveErrorKind::Timeout));
     assert!(list.is_ready());
 
     dns.resume().await?;
-    until(|| list.health()[0].families[0].state == State::Answered).await;
+    until(|| list.health()[0].families[0].state == QuestionStatus::Answered).await;
     let reply = merchant.post(ONE, &[], b"").await?;
     assert_eq!(reply.header("x-freshness"), Some("fresh"));
     Ok(())
@@ -308,10 +308,12 @@ async fn a_list_of_one_family_is_ready_without_the_other() {
 
     assert_eq!(script.asked(HOST, Family::V6), []);
     assert!(list.verdict(ONE).is_allowed());
-    let verdict = list.settled_verdict("2001:db8::1".parse().unwrap()).await;
+    let verdict = list
+        .verdict_after_refresh("2001:db8::1".parse().unwrap())
+        .await;
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));
-    assert_eq!(list.health()[0].families[1].state, State::NotAsked);
+    assert_eq!(list.health()[0].families[1].state, QuestionStatus::NotAsked);
     assert_eq!(script.asked(HOST, Family::V6), []);
 }
 
@@ -379,10 +381,10 @@ async fn an_unknown_peer_is_not_a_reason_to_ask_its_own_name() -> io::Result<()>
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST])
-        .recheck_interval(Duration::from_millis(1))
+        .on_demand_interval(Duration::from_millis(1))
         .spawn(resolver(&dns));
     within(list.ready()).await;
-    let verdict = within(list.settled_verdict(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
 
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));

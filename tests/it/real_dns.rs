@@ -8,7 +8,7 @@ use std::{
 
 use callback_source::{
     AllowList, AllowListBuilder, Family, Freshness, HickoryResolver, ResolveErrorKind,
-    set::{FamilyHealth, State},
+    set::{FamilyHealth, QuestionStatus},
     vipps::Environment,
 };
 use integration_tests::{
@@ -95,7 +95,7 @@ async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
     let merchant = Merchant::start(list.clone()).await?;
 
     knot.stop();
-    until(|| all_are(&list, State::Failing)).await;
+    until(|| all_are(&list, QuestionStatus::Failing)).await;
     for number in 1..=8 {
         assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
         let verdict = list.verdict(own(number));
@@ -108,7 +108,7 @@ async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
     let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
     knot.update(&change).await?;
     until(|| list.verdict(new(1)).is_allowed()).await;
-    until(|| all_are(&list, State::Answered)).await;
+    until(|| all_are(&list, QuestionStatus::Answered)).await;
     assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn a_resolver_that_is_down_costs_no_callback() -> io::Result<()> {
     let merchant = Merchant::start(list.clone()).await?;
 
     unbound.stop();
-    until(|| all_are(&list, State::Failing)).await;
+    until(|| all_are(&list, QuestionStatus::Failing)).await;
     for number in 1..=8 {
         assert_eq!(merchant.post(own(number), &[], b"").await?.status, 200);
     }
@@ -132,7 +132,7 @@ async fn a_resolver_that_is_down_costs_no_callback() -> io::Result<()> {
 
     unbound.restart().await?;
     until(|| list.verdict(new(1)).is_allowed()).await;
-    until(|| all_are(&list, State::Answered)).await;
+    until(|| all_are(&list, QuestionStatus::Answered)).await;
     assert_eq!(merchant.post(new(1), &[], b"").await?.status, 200);
     Ok(())
 }
@@ -151,7 +151,7 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
     let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
     knot.update(&change).await?;
     until(|| list.verdict(new(1)).is_allowed()).await;
-    assert!(all_are(&list, State::Answered));
+    assert!(all_are(&list, QuestionStatus::Answered));
 
     drop(silent);
     let Some(failing) = Unbound::start_failing(bad, knot.addr()).await? else {
@@ -165,7 +165,7 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
     until(|| list.verdict(new(2)).is_allowed()).await;
     let took = updated.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(all_are(&list, State::Answered));
+    assert!(all_are(&list, QuestionStatus::Answered));
     Ok(())
 }
 
@@ -182,7 +182,7 @@ async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
 
     knot.update(&format!("update delete callback-4.{ZONE}. A"))
         .await?;
-    until(|| state(&list, "callback-4.vipps.no") == Some(State::Denied)).await;
+    until(|| state(&list, "callback-4.vipps.no") == Some(QuestionStatus::Denied)).await;
     until(|| !list.verdict(own(4)).is_allowed()).await;
     assert_eq!(merchant.post(own(4), &[], b"").await?.status, 403);
     assert_eq!(merchant.post(own(3), &[], b"").await?.status, 200);
@@ -210,7 +210,7 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
         let mut questions = health.iter().map(|host| &host.families[0]);
         questions.all(|of| {
             let error = of.last_error.as_ref().map(|error| error.kind());
-            of.state == State::Failing && error == Some(ResolveErrorKind::NxDomain)
+            of.state == QuestionStatus::Failing && error == Some(ResolveErrorKind::NxDomain)
         })
     })
     .await;
@@ -240,7 +240,7 @@ async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()>
     knot.restart_without_zone().await?;
     let refused = dig(knot.addr(), &["callback-1.vipps.no", "A"]).await?;
     assert!(refused.contains("status: REFUSED"), "{refused}");
-    until(|| all_are(&list, State::Failing)).await;
+    until(|| all_are(&list, QuestionStatus::Failing)).await;
     let kinds: Vec<_> = list
         .health()
         .iter()
@@ -254,7 +254,7 @@ async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()>
     assert!((1..=8).all(|number| list.verdict(own(number)).is_allowed()));
 
     knot.restart().await?;
-    until(|| all_are(&list, State::Answered)).await;
+    until(|| all_are(&list, QuestionStatus::Answered)).await;
     Ok(())
 }
 
@@ -298,7 +298,7 @@ async fn a_resolver_without_udp_is_asked_over_tcp() -> io::Result<()> {
     let change = format!("update add callback-1.{ZONE}. 1 A {}", new(1));
     knot.update(&change).await?;
     until(|| list.verdict(new(1)).is_allowed()).await;
-    assert!(all_are(&list, State::Answered));
+    assert!(all_are(&list, QuestionStatus::Answered));
     Ok(())
 }
 
@@ -388,14 +388,14 @@ fn new(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 2, number).into()
 }
 
-fn all_are(list: &AllowList, state: State) -> bool {
+fn all_are(list: &AllowList, state: QuestionStatus) -> bool {
     let health = list.health();
     health
         .iter()
         .all(|host| host.families[Family::V4 as usize].state == state)
 }
 
-fn state(list: &AllowList, name: &str) -> Option<State> {
+fn state(list: &AllowList, name: &str) -> Option<QuestionStatus> {
     of(list, name).map(|of| of.state)
 }
 

@@ -17,10 +17,10 @@ use bytes::Bytes;
 use callback_source::{
     AllowList, Allowed, Rejection, RejectionKind,
     signature::{
-        Policy, ReplayGuard, RequireProofLayer, Secret, Secrets, Token, VerifySignatureLayer,
+        Policy, ReplayGuard, RequireVerifiedLayer, Secret, Secrets, Token, VerifySignatureLayer,
         VerifyTokenLayer, webhook,
     },
-    verify::{ForwardedPeer, SocketPeer, TrustedProxies, VerifySourceLayer},
+    verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySourceLayer},
 };
 use futures_util::FutureExt;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, StatusCode};
@@ -48,7 +48,7 @@ async fn a_service_that_is_not_ready_is_not_called() {
         ready: false,
     };
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(gate);
+        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(gate);
 
     assert!(service.ready().now_or_never().is_none());
     open.store(true, Ordering::SeqCst);
@@ -63,13 +63,13 @@ async fn a_service_that_is_not_ready_is_not_called() {
 #[tokio::test]
 async fn an_error_of_readiness_passes_through() {
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(Broken);
+        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(Broken);
     assert_eq!(service.ready().await.err(), Some("not ready, ever"));
 }
 
 #[tokio::test]
 async fn an_error_of_the_service_passes_through() {
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
         service_fn(async |_: Request<()>| Err::<Response<String>, _>("broken")),
     );
     assert_eq!(service.oneshot(from(LISTED)).await.err(), Some("broken"));
@@ -79,7 +79,7 @@ async fn an_error_of_the_service_passes_through() {
 async fn the_service_that_was_found_ready_is_the_one_that_is_called() {
     let gate = Gate::open();
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(gate);
+        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(gate);
     for _ in 0..3 {
         let service = within(service.ready()).await.expect("it is open");
         let response = within(service.call(from(LISTED))).await;
@@ -100,7 +100,7 @@ async fn it_is_also_the_one_that_is_called_after_a_wait() {
         Line::After(Duration::from_millis(300), Box::new(then)),
     );
     let list = tiny_list(&[HOST]).spawn(script);
-    let mut service = VerifySourceLayer::rejecting(list, SocketPeer).layer(Gate::open());
+    let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(Gate::open());
 
     // Two at a time, so that the second finds what the first left behind.
     let first = within(service.ready())
@@ -131,10 +131,9 @@ async fn an_error_after_a_wait_passes_through() {
         Line::After(Duration::from_millis(300), Box::new(then)),
     );
     let list = tiny_list(&[HOST]).spawn(script);
-    let service =
-        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(async |_: Request<()>| {
-            Err::<Response<String>, _>("broken")
-        }));
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
+        async |_: Request<()>| Err::<Response<String>, _>("broken"),
+    ));
     assert_eq!(
         within(service.oneshot(from(LISTED))).await.err(),
         Some("broken")
@@ -144,7 +143,7 @@ async fn an_error_after_a_wait_passes_through() {
 #[tokio::test]
 async fn a_plain_service_takes_the_peer_from_the_extensions() {
     let service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer).layer(whoever());
+        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(whoever());
 
     let response = service.clone().oneshot(from(LISTED)).await;
     assert_eq!(
@@ -204,7 +203,7 @@ async fn a_closure_can_make_the_refusal() {
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         response
     };
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer)
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer)
         .with_response(refusal)
         .layer(whoever());
 
@@ -221,7 +220,7 @@ async fn the_refusal_after_a_wait_is_made_the_same_way() {
     let script = Script::default();
     script.line(HOST, callback_source::Family::V4, Line::Never);
     let list = tiny_list(&[HOST]).spawn(script);
-    let service = VerifySourceLayer::rejecting(list, SocketPeer)
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer)
         .with_response(|rejection: &Rejection| Response::new(rejection.kind().as_str().to_owned()))
         .layer(whoever());
 
@@ -250,7 +249,8 @@ async fn an_empty_list_admits_nobody() {
         AllowList::builder().spawn(Script::default()),
     ] {
         for peer in [LISTED, STRANGER, "::1".parse().expect("it is one")] {
-            let service = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(whoever());
+            let service =
+                VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(whoever());
             let response = within(service.oneshot(from(peer)))
                 .await
                 .unwrap_or_default();
@@ -267,11 +267,12 @@ async fn a_response_future_that_is_dropped_calls_nothing() {
         .host(HOST.parse().expect("it is a host"))
         .spawn(async |_| pending().await);
     let count = Arc::clone(&called);
-    let mut service =
-        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(move |_: Request<()>| {
+    let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
+        move |_: Request<()>| {
             count.fetch_add(1, Ordering::SeqCst);
             ready(Ok::<_, Infallible>(Response::new(String::new())))
-        }));
+        },
+    ));
     let mut waiting = Box::pin(service.call(from(LISTED)));
     assert!(waiting.as_mut().now_or_never().is_none());
     drop(waiting);
@@ -283,7 +284,7 @@ async fn strangers_that_wait_take_no_place_from_listed_peers() {
     let script = Script::default();
     script.set(HOST, 3600, &["127.0.1.1"]);
     let list = tiny_list(&[HOST, "callback-2.example"])
-        .recheck_interval(Duration::from_secs(60))
+        .on_demand_interval(Duration::from_secs(60))
         .spawn(script.clone());
     script.line(
         "callback-2.example",
@@ -294,7 +295,7 @@ async fn strangers_that_wait_take_no_place_from_listed_peers() {
     within(changes.next()).await;
     let inner = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new("done"))));
     let limited = ConcurrencyLimit::new(inner, 2);
-    let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited);
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited);
 
     let mut waiting = Vec::new();
     for _ in 0..5 {
@@ -377,7 +378,7 @@ async fn a_refusal_by_source_keeps_no_place() {
     let limited = limited();
     let list = || AllowList::fixed([LISTED]);
     let refused = async |list, request, status| {
-        let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited.clone());
+        let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited.clone());
         leaves_the_place_free(&limited, service, request, status).await;
     };
     refused(list(), delivery("a", STRANGER), 403).await;
@@ -394,7 +395,7 @@ async fn a_refusal_by_source_keeps_no_place() {
     ] {
         let proxies = TrustedProxies::new([PROXY.into()]).expect("it is one address");
         let header = HeaderName::from_static(name);
-        let peer = ForwardedPeer::header(SocketPeer, proxies, header);
+        let peer = ForwardedPeer::header(SocketAddrPeer, proxies, header);
         let service = VerifySourceLayer::rejecting(list(), peer).layer(limited.clone());
         leaves_the_place_free(&limited, service, with_header(name, values), 400).await;
     }
@@ -406,7 +407,7 @@ async fn a_refusal_after_an_on_demand_refresh_keeps_no_place() {
     script.line(HOST, callback_source::Family::V4, Line::Never);
     let list = tiny_list(&[HOST]).spawn(script);
     let limited = limited();
-    let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(limited.clone());
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited.clone());
     leaves_the_place_free(&limited, service, delivery("a", STRANGER), 503).await;
 }
 
@@ -451,10 +452,10 @@ async fn a_refusal_by_message_keeps_no_place() {
 async fn a_refusal_by_policy_keeps_no_place() {
     let limited = limited();
     let secret = || Secret::new("a").expect("it is not empty");
-    let joined = || RequireProofLayer::new(Policy::Both).layer(limited.clone());
+    let joined = || RequireVerifiedLayer::new(Policy::Both).layer(limited.clone());
     let all = |list| {
         let signed = VerifySignatureLayer::tagging(secret()).layer(joined());
-        VerifySourceLayer::tagging(list, SocketPeer).layer(signed)
+        VerifySourceLayer::tagging(list, SocketAddrPeer).layer(signed)
     };
     let known = || AllowList::fixed([LISTED]);
     for (list, key, peer, status) in [
@@ -466,8 +467,8 @@ async fn a_refusal_by_policy_keeps_no_place() {
     }
     leaves_the_place_free(&limited, joined(), delivery("a", LISTED), 500).await;
     // The policy alone: nothing between the server and it drops what was found ready.
-    let service = VerifySourceLayer::tagging(known(), SocketPeer);
-    let policy = RequireProofLayer::new(Policy::SourceOnly).layer(limited.clone());
+    let service = VerifySourceLayer::tagging(known(), SocketAddrPeer);
+    let policy = RequireVerifiedLayer::new(Policy::SourceOnly).layer(limited.clone());
     leaves_the_place_free(
         &limited,
         service.layer(policy),
@@ -485,7 +486,7 @@ async fn a_refusal_by_policy_keeps_no_place() {
 #[tokio::test]
 async fn refused_peers_do_not_have_a_listed_one_shed_or_queued() {
     let limited = limited();
-    let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketPeer);
+    let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer);
 
     // Ten connections whose last request was refused, before a limit of one.
     let shedding = LoadShed::new(layer.layer(limited.clone()));

@@ -1,4 +1,4 @@
-//! Signed webhooks through the proxies that merchants run. The provider signs the URL that was
+//! VerifiedMessage webhooks through the proxies that merchants run. The provider signs the URL that was
 //! registered, so what counts is what a proxy makes of host, path and body.
 
 use std::{
@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use callback_source::signature::{
-    Secret, SignatureRejection, SignatureVerdict, VerifySignatureLayer, webhook,
+    MessageRejection, MessageVerdict, Secret, VerifySignatureLayer, webhook,
 };
 use hyper::{
     StatusCode, Uri,
@@ -60,7 +60,7 @@ async fn a_proxy_that_keeps_host_and_path_keeps_the_signature() -> TestResult {
                 let url = format!("https://{host}{path}");
                 let judged = Webhook::to(&url).send(&proxy).await?;
                 assert_eq!(judged.arrived, format!("{host}{path}"), "{config}");
-                assert_eq!((judged.status, judged.misfit.as_str()), (200, "none"));
+                assert_eq!((judged.status, judged.mismatch.as_str()), (200, "none"));
             }
         }
     }
@@ -86,7 +86,7 @@ async fn a_path_that_is_not_ascii_is_not_kept_by_every_proxy() -> TestResult {
             None => (400, ""),
         };
         assert_eq!(
-            (judged.status, judged.misfit.as_str()),
+            (judged.status, judged.mismatch.as_str()),
             expected,
             "{config}"
         );
@@ -175,7 +175,7 @@ async fn a_host_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
         };
         let judged = Webhook::to(url).send(&proxy).await?;
         assert_eq!(
-            (judged.status, judged.misfit.as_str()),
+            (judged.status, judged.mismatch.as_str()),
             (200, "Host"),
             "{config}"
         );
@@ -221,7 +221,7 @@ async fn a_path_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
         };
         let judged = Webhook::to(&url).send(&proxy).await?;
         assert_eq!(
-            (judged.status, judged.misfit.as_str()),
+            (judged.status, judged.mismatch.as_str()),
             (200, "Path"),
             "{config}"
         );
@@ -259,7 +259,7 @@ async fn host_and_path_can_both_be_pinned() -> TestResult {
         let judged = Webhook::to(url).send(&proxy).await?;
         assert_eq!(judged.arrived, "internal/internal/hooks?tenant=7");
         assert_eq!(
-            (judged.status, judged.misfit.as_str()),
+            (judged.status, judged.mismatch.as_str()),
             (expected, "Target")
         );
     }
@@ -311,7 +311,7 @@ async fn a_proxy_may_take_authorization_but_not_its_copy_too() -> TestResult {
             .await?;
         match refused {
             None => assert_eq!(
-                (judged.status, judged.misfit.as_str()),
+                (judged.status, judged.mismatch.as_str()),
                 (200, "none"),
                 "{config}"
             ),
@@ -360,7 +360,7 @@ impl<'a> Webhook<'a> {
         let told = |name| reply.header(name).unwrap_or_default().to_owned();
         Ok(Judged {
             status: reply.status,
-            misfit: told(MISFIT),
+            mismatch: told(MISFIT),
             arrived: told(ARRIVED),
             body: reply.body,
         })
@@ -371,8 +371,8 @@ impl<'a> Webhook<'a> {
 #[derive(Debug)]
 struct Judged {
     status: u16,
-    /// The part that did not fit the registered URL, as `webhook::examine` says.
-    misfit: String,
+    /// The part that did not fit the registered URL, as `webhook::diagnose` says.
+    mismatch: String,
     /// Host, path and query, as they came to the receiver.
     arrived: String,
     /// The body that the handler got, or the reason of the layer.
@@ -381,9 +381,9 @@ struct Judged {
 
 impl Judged {
     #[track_caller]
-    fn is_refused(&self, reason: &str, misfit: &str) {
-        let expected = ((401, reason), misfit);
-        assert_eq!((self.said(), self.misfit.as_str()), expected, "{self:?}");
+    fn is_refused(&self, reason: &str, mismatch: &str) {
+        let expected = ((401, reason), mismatch);
+        assert_eq!((self.said(), self.mismatch.as_str()), expected, "{self:?}");
     }
 
     fn said(&self) -> (u16, &str) {
@@ -404,32 +404,32 @@ async fn behind(
     };
     let layer = pinned(VerifySignatureLayer::rejecting(secret()));
     let app = Router::new()
-        .fallback(async |_: SignatureVerdict, body: Bytes| body)
+        .fallback(async |_: MessageVerdict, body: Bytes| body)
         .layer(DefaultBodyLimit::disable())
         .layer(layer.with_response(reason))
-        .layer(middleware::from_fn(examine));
+        .layer(middleware::from_fn(diagnose));
     let receiver = Merchant::serve(app, SocketAddr::new(LOCALHOST, 0)).await?;
     let proxy = kind.start(&program, config, receiver.addr()).await?;
     Ok(Some((proxy, receiver)))
 }
 
-fn reason(rejection: &SignatureRejection) -> Response {
+fn reason(rejection: &MessageRejection) -> Response {
     let mut response = Response::new(Body::from(rejection.to_string()));
     *response.status_mut() = rejection.status();
     response
 }
 
 /// Says what came, and what a person who examines it is told.
-async fn examine(request: Request, next: Next) -> Response {
+async fn diagnose(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let url = parts.headers.get(REGISTERED).map(HeaderValue::as_bytes);
     let url = url.and_then(|url| Uri::try_from(url).ok());
     let secrets = secret().into();
     let now = SystemTime::now();
-    let found = webhook::examine(&parts, b"", &secrets, url.as_ref(), now, WINDOW);
-    let misfit = match found.map(|found| found.signature) {
+    let found = webhook::diagnose(&parts, b"", &secrets, url.as_ref(), now, WINDOW);
+    let mismatch = match found.map(|found| found.signature) {
         Ok(Ok(())) => "none".to_owned(),
-        Ok(Err(misfit)) => format!("{misfit:?}"),
+        Ok(Err(mismatch)) => format!("{mismatch:?}"),
         Err(unread) => unread.to_string(),
     };
     let header = parts.headers.get(HOST).map(HeaderValue::as_bytes);
@@ -439,9 +439,9 @@ async fn examine(request: Request, next: Next) -> Response {
     let arrived = HeaderValue::from_bytes(&[host, path.as_bytes()].concat());
 
     let mut response = next.run(Request::from_parts(parts, body)).await;
-    match (HeaderValue::try_from(misfit), arrived) {
-        (Ok(misfit), Ok(arrived)) => {
-            response.headers_mut().insert(MISFIT, misfit);
+    match (HeaderValue::try_from(mismatch), arrived) {
+        (Ok(mismatch), Ok(arrived)) => {
+            response.headers_mut().insert(MISFIT, mismatch);
             response.headers_mut().insert(ARRIVED, arrived);
         }
         _ => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
@@ -474,7 +474,7 @@ const APACHE: &str = include_str!("../proxies/apache-signature.conf");
 
 /// Headers of these tests: the registered URL, and what came of it.
 const REGISTERED: &str = "x-registered";
-const MISFIT: &str = "x-misfit";
+const MISFIT: &str = "x-mismatch";
 const ARRIVED: &str = "x-arrived";
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -45,7 +45,7 @@ async fn a_restart_during_an_outage_of_dns_refuses_no_known_server() -> io::Resu
     // From the first moment on.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
-    within(list.tried()).await;
+    within(list.attempted()).await;
     let reply = merchant.post(ONE, &[], b"").await?;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-freshness"), Some("restored"));
@@ -388,7 +388,7 @@ async fn a_crash_loop_moves_no_time() -> io::Result<()> {
 
     for _ in 0..20 {
         let list = down(tiny_list(&[HOST]), &folder);
-        within(list.tried()).await;
+        within(list.attempted()).await;
         assert_eq!(freshness(&list, TWO), Some(Freshness::Restored));
         assert_eq!(freshness(&list, ONE), Some(Freshness::Lingering));
         fs::remove_file(path(&folder)).or_else(|error| match error.kind() {
@@ -442,7 +442,7 @@ async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
     })?;
 
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
-    within(list.tried()).await;
+    within(list.attempted()).await;
     let saved = list.health().remove(0);
     // An hour at most, in place of a year.
     let ends = list.snapshot().next_change_at(tokio::time::Instant::now());
@@ -551,7 +551,7 @@ async fn a_host_of_the_file_that_is_added_while_the_list_runs_is_restored() -> i
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
     let list = down(tiny_list(&[OTHER]), &folder);
-    within(list.tried()).await;
+    within(list.attempted()).await;
     assert_eq!(freshness(&list, ONE), None);
     list.replace_hosts([HOST, OTHER].map(host_name));
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));

@@ -8,7 +8,7 @@ use std::{
 
 use callback_source::{
     AllowList, Family, RejectionKind, ResolveErrorKind, Verdict,
-    verify::{SocketPeer, VerifySourceLayer},
+    verify::{SocketAddrPeer, VerifySourceLayer},
     vipps::Environment,
 };
 use futures_util::{FutureExt, future::join_all};
@@ -33,7 +33,7 @@ async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
     script.set(HOST, 3600, &["127.0.1.2"]);
     assert!(!list.verdict(TWO).is_allowed());
 
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
 
     assert!(list.verdict(ONE).is_allowed(), "the old one lingers");
     assert_eq!(script.asked(HOST, Family::V4).len(), 2);
@@ -42,10 +42,9 @@ async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
 #[tokio::test(start_paused = true)]
 async fn it_is_admitted_through_the_layer_too() {
     let (script, list) = known_for_an_hour().await;
-    let service =
-        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(async |_: Request<()>| {
-            Ok::<_, Infallible>(Response::new("handled".to_owned()))
-        }));
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new("handled".to_owned())),
+    ));
     script.line(HOST, Family::V4, late(600, TWO, 3600));
 
     let response = within(service.clone().oneshot(from(TWO)))
@@ -64,7 +63,7 @@ async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
     script.set(HOST, 3600, &["127.0.1.2"]);
     script.line(HOST, Family::V6, Line::Never);
     let start = Instant::now();
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
@@ -73,11 +72,15 @@ async fn a_stranger_is_refused_when_the_round_is_done() {
     let (script, list) = known_for_an_hour().await;
     script.line(HOST, Family::V4, late(700, ONE, 3600));
     let start = Instant::now();
-    let verdict = within(list.settled_verdict(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_millis(700));
     // The next one, a moment later, does not wait and asks nothing.
-    assert!(list.settled_verdict(STRANGER).now_or_never().is_some());
+    assert!(
+        list.verdict_after_refresh(STRANGER)
+            .now_or_never()
+            .is_some()
+    );
     assert_eq!(script.asked(HOST, Family::V4).len(), 2);
 }
 
@@ -91,7 +94,7 @@ async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
     let flood = (0..5000).map(|at| {
         let (list, peer) = (&list, other_peer(at));
         async move {
-            let verdict = list.settled_verdict(peer).await;
+            let verdict = list.verdict_after_refresh(peer).await;
             (kind(&verdict), start.elapsed())
         }
     });
@@ -120,12 +123,12 @@ async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
         let (script, list) = known_for_an_hour().await;
         script.line(HOST, Family::V4, late(200, TWO, 3600));
         let mut waiting: Vec<_> = (0..5_000)
-            .map(|at| Box::pin(list.settled_verdict(flood(at))))
+            .map(|at| Box::pin(list.verdict_after_refresh(flood(at))))
             .collect();
         for request in &mut waiting {
             assert!(request.as_mut().now_or_never().is_none(), "it waits");
         }
-        assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+        assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     }
 }
 
@@ -133,13 +136,13 @@ async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
 async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
     let script = Script::default();
     script.line(HOST, Family::V4, late(900, ONE, 3600));
-    let list = tiny_list(&[HOST]).recheck_waiters(1).spawn(script);
-    let mut first = Box::pin(list.settled_verdict(TWO));
-    let mut second = Box::pin(list.settled_verdict(TWO));
+    let list = tiny_list(&[HOST]).max_waiting(1).spawn(script);
+    let mut first = Box::pin(list.verdict_after_refresh(TWO));
+    let mut second = Box::pin(list.verdict_after_refresh(TWO));
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
     drop(first);
-    let at_once = |peer| list.settled_verdict(peer).now_or_never().is_some();
+    let at_once = |peer| list.verdict_after_refresh(peer).now_or_never().is_some();
     assert!(at_once(ONE), "the place is taken");
     drop(second);
     assert!(!at_once(ONE));
@@ -154,14 +157,14 @@ async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before(
     script.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_400)).await;
     let start = Instant::now();
-    let verdict = within(list.settled_verdict(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     // Until both questions can be asked again; AAAA went out up to the jitter later than A.
     assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;
     let start = Instant::now();
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
@@ -172,7 +175,7 @@ async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
         script.set(HOST, 60, &["127.0.1.2"]);
         sleep(Duration::from_millis(called_at)).await;
         let start = Instant::now();
-        let verdict = within(list.settled_verdict(TWO)).await;
+        let verdict = within(list.verdict_after_refresh(TWO)).await;
         assert_eq!(verdict.is_allowed(), waits.is_some(), "{called_at}");
         let waits = Duration::from_millis(waits.unwrap_or_default());
         let tick = Duration::from_millis(2);
@@ -191,7 +194,7 @@ async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
     let (script, list) = asked_at_zero().await;
     script.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_500)).await;
-    let mut waiter = Box::pin(list.settled_verdict(STRANGER));
+    let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
     assert!(waiter.as_mut().now_or_never().is_none());
     drop(waiter);
     sleep(Duration::from_millis(502)).await;
@@ -216,7 +219,7 @@ async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
     // HOST can be asked 0.6 s from now, which OTHER's server sits through, and OTHER 0.9 s from now.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     let took = start.elapsed();
     let expected = Duration::from_millis(900)..=Duration::from_millis(903);
     assert!(expected.contains(&took), "{took:?}");
@@ -228,7 +231,7 @@ async fn a_peer_of_a_host_that_was_just_added_waits_for_its_answer() {
     script.line(OTHER, Family::V4, late(300, TWO, 60));
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([HOST, OTHER].map(host_name));
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +242,7 @@ async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([host_name(HOST)]);
     sleep(Duration::from_millis(1)).await;
-    assert!(list.settled_verdict(TWO).now_or_never().is_some());
+    assert!(list.verdict_after_refresh(TWO).now_or_never().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,13 +251,13 @@ async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
     script.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
         .host(host_name(HOST))
-        .recheck_wait(Duration::ZERO)
+        .on_demand_wait(Duration::ZERO)
         .insecure_allow_special_addresses()
         .spawn(script.clone());
     within(list.ready()).await;
     script.set(HOST, 3600, &["127.0.1.2"]);
     sleep(Duration::from_secs(6)).await;
-    let verdict = list.settled_verdict(TWO).now_or_never();
+    let verdict = list.verdict_after_refresh(TWO).now_or_never();
     assert!(verdict.is_some_and(|verdict| !verdict.is_allowed()));
     sleep(Duration::from_millis(1)).await;
     assert!(list.verdict(TWO).is_allowed());
@@ -266,7 +269,11 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(100)).await;
-        assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+        assert!(
+            !within(list.verdict_after_refresh(STRANGER))
+                .await
+                .is_allowed()
+        );
     }
     let asked = script.asked(HOST, Family::V4);
     for pair in asked.windows(2) {
@@ -284,10 +291,9 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
 #[tokio::test(start_paused = true)]
 async fn strangers_through_the_layer_cause_no_more_rounds_than_others() {
     let (script, list) = known_for_an_hour().await;
-    let service =
-        VerifySourceLayer::rejecting(list, SocketPeer).layer(service_fn(async |_: Request<()>| {
-            Ok::<_, Infallible>(Response::new(String::new()))
-        }));
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
+    ));
     let before = script.total();
     script.line(HOST, Family::V4, late(500, ONE, 3600));
     let flood = (0..2000).map(|_| service.clone().oneshot(from(STRANGER)));
@@ -303,7 +309,7 @@ async fn a_waiter_that_leaves_cancels_nothing() {
     let (script, list) = known_for_an_hour().await;
     script.line(HOST, Family::V4, late(500, TWO, 3600));
 
-    let mut waiter = Box::pin(list.settled_verdict(STRANGER));
+    let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
     assert!(waiter.as_mut().now_or_never().is_none());
     drop(waiter);
     sleep(Duration::from_millis(501)).await;
@@ -317,10 +323,10 @@ async fn waiters_that_leave_give_their_places_back() {
     let (script, list) = known_for_an_hour().await;
     script.line(HOST, Family::V4, late(900, TWO, 3600));
     for at in 0..5000 {
-        let waiter = list.settled_verdict(other_peer(at)).now_or_never();
+        let waiter = list.verdict_after_refresh(other_peer(at)).now_or_never();
         assert!(waiter.is_none());
     }
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,7 +343,7 @@ async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
     script.line(HOST, Family::V4, late(9000, TWO, 3600));
 
     let start = Instant::now();
-    let verdict = within(list.settled_verdict(TWO)).await;
+    let verdict = within(list.verdict_after_refresh(TWO)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_secs(1));
 
@@ -349,12 +355,12 @@ async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
 async fn a_listed_peer_never_waits() {
     let (script, list) = known_for_an_hour().await;
     script.line(HOST, Family::V4, Line::Never);
-    let waiting = (0..2000).map(|_| Box::pin(list.settled_verdict(STRANGER)));
+    let waiting = (0..2000).map(|_| Box::pin(list.verdict_after_refresh(STRANGER)));
     let mut waiting: Vec<_> = waiting.collect();
     for stranger in &mut waiting {
         let _ = stranger.as_mut().now_or_never();
     }
-    let verdict = list.settled_verdict(ONE).now_or_never();
+    let verdict = list.verdict_after_refresh(ONE).now_or_never();
     assert!(verdict.is_some_and(|verdict| verdict.is_allowed()));
 }
 
@@ -370,7 +376,7 @@ async fn a_thousand_first_requests_cause_one_question_each() {
         .insecure_allow_special_addresses()
         .spawn(script.clone());
 
-    let first = (0..1000).map(|at| list.settled_verdict(peer(at % 8)));
+    let first = (0..1000).map(|at| list.verdict_after_refresh(peer(at % 8)));
     let verdicts = within(join_all(first)).await;
 
     assert!(verdicts.iter().all(Verdict::is_allowed));
@@ -386,7 +392,7 @@ async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_ag
     let script = Script::default();
     script.line(HOST, Family::V4, late(3000, ONE, 3600));
     let list = tiny_list(&[HOST]).spawn(script);
-    let service = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(service_fn(
+    let service = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
     ));
 
@@ -410,7 +416,7 @@ async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
     script.line(HOST, Family::V4, late(800, ONE, 3600));
     let list = tiny_list(&[HOST]).spawn(script);
     let start = Instant::now();
-    assert!(within(list.settled_verdict(ONE)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(ONE)).await.is_allowed());
     assert_eq!(start.elapsed(), Duration::from_millis(800));
 }
 
@@ -423,13 +429,13 @@ async fn a_round_does_not_wait_for_the_back_off_of_a_failing_question() {
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
         .spawn(script.clone());
-    within(list.tried()).await;
+    within(list.attempted()).await;
     // Failed at 0, 5, 15, 35 s; not due again before 75 s.
     sleep(Duration::from_secs(45)).await;
     let before = script.asked(OTHER, Family::V4).len();
     script.set(OTHER, 3600, &["127.0.1.2"]);
 
-    assert!(within(list.settled_verdict(TWO)).await.is_allowed());
+    assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     assert_eq!(script.asked(OTHER, Family::V4).len(), before + 1);
 }
 
@@ -446,7 +452,11 @@ async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
     // OTHER was asked again between 7 s and 7.5 s.
     sleep(Duration::from_secs(9)).await;
 
-    assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+    assert!(
+        !within(list.verdict_after_refresh(STRANGER))
+            .await
+            .is_allowed()
+    );
 
     assert_eq!(script.asked(HOST, Family::V4).len(), 2);
     assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
@@ -462,7 +472,11 @@ async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_th
     // OTHER was asked again between 8 s and 8.5 s.
     sleep(Duration::from_secs(11)).await;
 
-    assert!(!within(list.settled_verdict(STRANGER)).await.is_allowed());
+    assert!(
+        !within(list.verdict_after_refresh(STRANGER))
+            .await
+            .is_allowed()
+    );
 
     assert_eq!(script.asked(HOST, Family::V4).len(), 2);
     assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
@@ -473,17 +487,17 @@ async fn the_waiting_can_be_switched_off_and_bounded() {
     let script = Script::default();
     script.line(HOST, Family::V4, late(500, ONE, 3600));
     let list = tiny_list(&[HOST])
-        .recheck_wait(Duration::ZERO)
+        .on_demand_wait(Duration::ZERO)
         .spawn(script.clone());
-    let verdict = list.settled_verdict(ONE).now_or_never();
+    let verdict = list.verdict_after_refresh(ONE).now_or_never();
     assert_eq!(
         verdict.as_ref().and_then(kind),
         Some(RejectionKind::Unresolved)
     );
 
-    let list = tiny_list(&[HOST]).recheck_waiters(2).spawn(script);
+    let list = tiny_list(&[HOST]).max_waiting(2).spawn(script);
     let mut waiters: Vec<_> = (0..3)
-        .map(|at| Box::pin(list.settled_verdict(peer(at))))
+        .map(|at| Box::pin(list.verdict_after_refresh(peer(at))))
         .collect();
     let at_once = waiters
         .iter_mut()
@@ -495,7 +509,7 @@ async fn the_waiting_can_be_switched_off_and_bounded() {
 async fn a_stranger_of_the_other_family_is_judged_by_that_family() {
     let (_, list) = known_for_an_hour().await;
     let stranger = "2001:db8::66".parse().expect("it is an address");
-    let verdict = within(list.settled_verdict(stranger)).await;
+    let verdict = within(list.verdict_after_refresh(stranger)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
 }
 

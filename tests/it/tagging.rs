@@ -9,8 +9,8 @@ use std::{
 use axum::{Router, http::HeaderMap, routing::any};
 use callback_source::{
     AllowList, Allowed, RejectionKind, Verdict,
-    signature::{Policy, Proof, RequireProofLayer},
-    verify::{ConnectInfoPeer, SocketPeer, VerifySourceLayer},
+    signature::{Policy, RequireVerifiedLayer, VerifiedCallback},
+    verify::{ConnectInfoPeer, SocketAddrPeer, VerifySourceLayer},
 };
 use http::{Request, Response};
 use integration_tests::{
@@ -61,7 +61,7 @@ async fn the_extractor_asks_to_try_again_while_nothing_is_known() -> io::Result<
     let dns = DnsServer::start().await?;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     let list = tiny_list(&[HOST]).spawn(resolver(&dns));
-    within(list.tried()).await;
+    within(list.attempted()).await;
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
 
     let client = Client::from(LISTED);
@@ -88,7 +88,7 @@ async fn a_route_without_the_layer_has_no_verdict_to_extract() -> io::Result<()>
 #[tokio::test]
 async fn a_request_without_a_peer_is_tagged_too() {
     let log = Log::capture();
-    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer)
+    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
     let response = service.oneshot(Request::new(())).await.unwrap_or_default();
@@ -96,14 +96,14 @@ async fn a_request_without_a_peer_is_tagged_too() {
     assert!(!seen.allowed);
     assert_eq!(seen.verdict, Some(Err(RejectionKind::NoPeer)));
     assert_eq!(seen.header("x-callback-reason"), ["no-peer"]);
-    assert_eq!(log.lines("ERROR", &["SocketPeer"]).len(), 1);
+    assert_eq!(log.lines("ERROR", &["SocketAddrPeer"]).len(), 1);
 }
 
 #[tokio::test]
 async fn tags_that_a_client_sends_are_removed_in_every_spelling() {
     let list = AllowList::fixed([LISTED]);
-    let rejecting = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(seen());
-    let tagging = VerifySourceLayer::tagging(list, SocketPeer).layer(seen());
+    let rejecting = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(seen());
+    let tagging = VerifySourceLayer::tagging(list, SocketAddrPeer).layer(seen());
 
     for peer in [LISTED, STRANGER] {
         let response = tagging
@@ -122,7 +122,7 @@ async fn tags_that_a_client_sends_are_removed_in_every_spelling() {
 
 #[tokio::test]
 async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
-    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer)
+    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
 
@@ -150,7 +150,7 @@ async fn tag_headers_name_the_callback_server() -> io::Result<()> {
     dns.set(HOST, 60, &[LISTED]);
     let list = tiny_list(&[HOST]).spawn(resolver(&dns));
     within(list.ready()).await;
-    let service = VerifySourceLayer::tagging(list, SocketPeer)
+    let service = VerifySourceLayer::tagging(list, SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
     let response = service.oneshot(forged(LISTED)).await.unwrap_or_default();
@@ -164,9 +164,9 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
     let b = AllowList::fixed([OTHER]);
 
     // Tagged by A, refused or admitted by B.
-    let service = VerifySourceLayer::tagging(a.clone(), SocketPeer)
+    let service = VerifySourceLayer::tagging(a.clone(), SocketAddrPeer)
         .with_tag_headers()
-        .layer(VerifySourceLayer::rejecting(b.clone(), SocketPeer).layer(seen()));
+        .layer(VerifySourceLayer::rejecting(b.clone(), SocketAddrPeer).layer(seen()));
     let response = service
         .clone()
         .oneshot(from(LISTED))
@@ -180,18 +180,18 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
     assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
 
     // Admitted by A, tagged by B.
-    let service = VerifySourceLayer::rejecting(a.clone(), SocketPeer)
-        .layer(VerifySourceLayer::tagging(b.clone(), SocketPeer).layer(seen()));
+    let service = VerifySourceLayer::rejecting(a.clone(), SocketAddrPeer)
+        .layer(VerifySourceLayer::tagging(b.clone(), SocketAddrPeer).layer(seen()));
     let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(!seen_inside.allowed);
     assert_eq!(seen_inside.verdict, Some(Err(RejectionKind::NotListed)));
 
     // Tagged by both.
-    let service = VerifySourceLayer::tagging(a, SocketPeer)
+    let service = VerifySourceLayer::tagging(a, SocketAddrPeer)
         .with_tag_headers()
         .layer(
-            VerifySourceLayer::tagging(b, SocketPeer)
+            VerifySourceLayer::tagging(b, SocketAddrPeer)
                 .with_tag_headers()
                 .layer(seen()),
         );
@@ -214,30 +214,30 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
 async fn an_inner_layer_leaves_nothing_of_an_outer_proof() {
     let proof = || {
         service_fn(async |request: Request<()>| {
-            let proof = request.extensions().get::<Proof>().is_some();
+            let proof = request.extensions().get::<VerifiedCallback>().is_some();
             Ok::<_, Infallible>(Response::new(proof.to_string()))
         })
     };
-    let joined = || RequireProofLayer::new(Policy::SourceOnly);
-    let outer = || VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketPeer);
+    let joined = || RequireVerifiedLayer::new(Policy::SourceOnly);
+    let outer = || VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer);
     let both = || AllowList::fixed([LISTED, OTHER]);
 
     let service = outer().layer(joined().layer(proof()));
     let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
     assert_eq!(response.body(), "true");
 
-    let tagging = VerifySourceLayer::tagging(AllowList::fixed([OTHER]), SocketPeer);
+    let tagging = VerifySourceLayer::tagging(AllowList::fixed([OTHER]), SocketAddrPeer);
     let service = outer().layer(joined().layer(tagging.layer(proof())));
     let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
-    let rejecting = VerifySourceLayer::rejecting(both(), SocketPeer);
+    let rejecting = VerifySourceLayer::rejecting(both(), SocketAddrPeer);
     let service = outer().layer(joined().layer(rejecting.layer(proof())));
     let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
     // One inside joins what the inner layer says.
-    let tagging = VerifySourceLayer::tagging(both(), SocketPeer);
+    let tagging = VerifySourceLayer::tagging(both(), SocketAddrPeer);
     let service = outer().layer(joined().layer(tagging.layer(joined().layer(proof()))));
     let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
     assert_eq!(response.body(), "true");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use callback_source::{
     AllowList, AllowListBuilder, Family, HickoryResolver, HostName, Rejection,
-    verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies, UnixPeer},
+    verify::{ForwardedPeer, PeerIp, SocketAddrPeer, TrustedProxies, UnixPeer},
     vipps,
 };
 use http::{Extensions, HeaderMap};
@@ -91,7 +91,7 @@ pub(crate) enum Client {
     /// The peer of the connection, or who a trusted proxy's PROXY header named as that.
     Peer,
     /// Whom a trusted proxy names in a header.
-    Forwarded(ForwardedPeer<SocketPeer>),
+    Forwarded(ForwardedPeer<SocketAddrPeer>),
     /// Whom the proxy at a Unix socket names in a header.
     BehindSocket(ForwardedPeer<UnixPeer>),
 }
@@ -99,7 +99,7 @@ pub(crate) enum Client {
 impl PeerIp for Client {
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         match self {
-            Self::Peer => SocketPeer.peer_ip(headers, extensions),
+            Self::Peer => SocketAddrPeer.peer_ip(headers, extensions),
             Self::Forwarded(peer) => peer.peer_ip(headers, extensions),
             Self::BehindSocket(peer) => peer.peer_ip(headers, extensions),
         }
@@ -116,7 +116,7 @@ pub(crate) struct Proxies {
 }
 
 impl Proxies {
-    pub(crate) fn of_server(args: &ServeArgs) -> Result<Self, Error> {
+    pub(crate) fn from_serve_args(args: &ServeArgs) -> Result<Self, Error> {
         let proxy = &args.proxy;
         let trusted = trusted(&proxy.trusted_proxy)?;
         let any = has_network(&proxy.trusted_proxy);
@@ -133,9 +133,11 @@ impl Proxies {
             (Listen::Tcp(_), Some(_)) if !any => {
                 return Err(Error::NoTrustedProxy("`--client-ip-header`"));
             }
-            (Listen::Tcp(_), Some(header)) => {
-                Client::Forwarded(ForwardedPeer::header(SocketPeer, trusted.clone(), header))
-            }
+            (Listen::Tcp(_), Some(header)) => Client::Forwarded(ForwardedPeer::header(
+                SocketAddrPeer,
+                trusted.clone(),
+                header,
+            )),
             (Listen::Tcp(_), None) if args.proxy_protocol && !any => {
                 return Err(Error::NoTrustedProxy("`--proxy-protocol`"));
             }
@@ -153,7 +155,7 @@ impl Proxies {
 }
 
 /// How the headers of a request are read, if they are.
-pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketPeer>>, Error> {
+pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketAddrPeer>>, Error> {
     let proxy = &args.proxy;
     match (&proxy.client_ip_header, has_network(&proxy.trusted_proxy)) {
         (None, _) if proxy.trusted_proxy.is_empty() => Ok(None),
@@ -162,7 +164,7 @@ pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketP
         (Some(header), true) => {
             let trusted = trusted(&proxy.trusted_proxy)?;
             Ok(Some(ForwardedPeer::header(
-                SocketPeer,
+                SocketAddrPeer,
                 trusted,
                 header.clone(),
             )))

@@ -3,8 +3,8 @@
 use std::{io, path::PathBuf};
 
 use callback_source::{
-    NoDnsServer, TooWide, TtlBoundsError,
-    signature::{UnusableSecret, webhook::NotSignable},
+    NetworkError, SystemConfError, TtlBoundsError,
+    signature::{SecretError, webhook::SignError},
 };
 use tracing_subscriber::filter::ParseError;
 
@@ -18,13 +18,13 @@ pub(crate) enum Error {
     TtlBounds(#[from] TtlBoundsError),
 
     #[error(transparent)]
-    TooWide(#[from] TooWide),
+    NetworkError(#[from] NetworkError),
 
     #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
     NoFamily,
 
     #[error("cannot find a DNS server in the system's configuration")]
-    NoDnsServer(#[from] NoDnsServer),
+    SystemConfError(#[from] SystemConfError),
 
     #[error("invalid log filter `{}`", .filter.escape_default())]
     LogFilter {
@@ -71,7 +71,7 @@ pub(crate) enum Error {
     NoSecret,
 
     #[error("the secret cannot be used")]
-    Secret(#[from] UnusableSecret),
+    Secret(#[from] SecretError),
 
     #[error("{0} is not text")]
     SecretNotText(&'static str),
@@ -91,7 +91,7 @@ pub(crate) enum Error {
     BodyFileName,
 
     #[error(transparent)]
-    NotSignable(#[from] NotSignable),
+    SignError(#[from] SignError),
 
     #[error("`{}` does not contain an HTTP request: {why}", .path.display())]
     NoRequest { path: PathBuf, why: String },
@@ -108,9 +108,9 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
-            Self::TooWide(_) => None,
+            Self::NetworkError(_) => None,
             Self::NoFamily => Some("leave out both to look up both families"),
-            Self::NoDnsServer(_) => Some("name one with `--dns-server IP`"),
+            Self::SystemConfError(_) => Some("name one with `--dns-server IP`"),
             Self::LogFilter { .. } => {
                 Some("give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between")
             }
@@ -154,7 +154,7 @@ impl Error {
             Self::NoRequest { .. } => {
                 Some("save the request as it arrived: request line, headers, an empty line, body")
             }
-            Self::Read { .. } | Self::NotSignable(_) | Self::Stdout(_) | Self::Start(_) => None,
+            Self::Read { .. } | Self::SignError(_) | Self::Stdout(_) | Self::Start(_) => None,
         }
     }
 }

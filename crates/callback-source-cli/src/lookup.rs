@@ -4,7 +4,7 @@ use std::{fmt::Write, net::IpAddr};
 
 use callback_source::{
     Family,
-    set::{HostHealth, State},
+    set::{HostHealth, QuestionStatus},
 };
 use ipnet::IpNet;
 use serde::Serialize;
@@ -126,7 +126,7 @@ fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
             for address in lingering {
                 rows.push(row(None, "lingering", &address.to_string()));
             }
-            if family.addresses.is_empty() && (none || family.state != State::Denied) {
+            if family.addresses.is_empty() && (none || family.state != QuestionStatus::Denied) {
                 rows.push(row(None, state, "-"));
             }
         }

@@ -14,7 +14,7 @@ mod error;
 mod log;
 mod output;
 mod report;
-mod saved;
+mod request_file;
 mod secret;
 
 mod check;

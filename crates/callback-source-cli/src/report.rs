@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use callback_source::{
     AllowList, HostName, ResolveErrorKind,
-    set::{FamilyHealth, HostHealth, State},
+    set::{FamilyHealth, HostHealth, QuestionStatus},
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -19,21 +19,21 @@ pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
         .map_err(Error::Start)?;
     Ok(runtime.block_on(async {
         let list = config.list.spawn(config.resolver);
-        list.tried().await;
+        list.attempted().await;
         list
     }))
 }
 
 /// Whether a question is asked at all: with `--ipv4-only` the one for AAAA is not.
 pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
-    family.state != State::NotAsked
+    family.state != QuestionStatus::NotAsked
 }
 
 /// Whether a question could not be asked, as opposed to having been answered with "none".
 pub(crate) fn is_open(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
-        State::Answered | State::Denied | State::NotAsked
+        QuestionStatus::Answered | QuestionStatus::Denied | QuestionStatus::NotAsked
     )
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn say_denied(hosts: &[HostHealth]) {
             .families
             .iter()
             .filter(|family| is_asked(family))
-            .all(|family| family.state == State::Denied)
+            .all(|family| family.state == QuestionStatus::Denied)
         {
             output::say("note", format_args!("`{}` has no addresses", host.host));
         }

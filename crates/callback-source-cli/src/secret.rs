@@ -7,14 +7,14 @@ use std::{
     path::Path,
 };
 
-use callback_source::signature::{Secret, UnusableSecret};
+use callback_source::signature::{Secret, SecretError};
 
 use crate::{Error, args::SecretArgs};
 
 /// A secret as it was given, and what it would be without what is often copied with it.
 #[derive(Debug)]
 pub(crate) struct Given {
-    pub(crate) secret: Result<Secret, UnusableSecret>,
+    pub(crate) secret: Result<Secret, SecretError>,
     /// Each with what it is without.
     pub(crate) bare: Vec<(Secret, &'static str)>,
 }
@@ -27,8 +27,8 @@ pub(crate) fn read(args: &SecretArgs) -> Result<Secret, Error> {
 /// Reads the secret, and what is in it.
 pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
     let text = match &args.secret_file {
-        Some(path) => of_file(path)?,
-        None => of_environment()?,
+        Some(path) => from_file(path)?,
+        None => from_environment()?,
     };
     // A byte order mark is what some editors begin a file with.
     let trimmed = text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
@@ -50,7 +50,7 @@ pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
     })
 }
 
-fn of_environment() -> Result<String, Error> {
+fn from_environment() -> Result<String, Error> {
     match env::var(VARIABLE) {
         Ok(text) if text.trim().is_empty() => Err(Error::NoSecret),
         Ok(text) => Ok(text),
@@ -59,7 +59,7 @@ fn of_environment() -> Result<String, Error> {
     }
 }
 
-fn of_file(path: &Path) -> Result<String, Error> {
+fn from_file(path: &Path) -> Result<String, Error> {
     // A path such as `/dev/zero` does not end. The text is not copied, so that nothing of it stays
     // behind when it is wiped.
     let mut text = String::with_capacity(LONGEST);

@@ -38,7 +38,7 @@ use crate::{
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
     log::lasting(&args.common)?;
     let config = Config::lasting(&args.common)?;
-    let proxies = Proxies::of_server(&args)?;
+    let proxies = Proxies::from_serve_args(&args)?;
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()

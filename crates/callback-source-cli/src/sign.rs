@@ -49,7 +49,7 @@ enum Word {
 impl Body {
     fn read(path: Option<&Path>) -> Result<Self, Error> {
         let Some(path) = path else {
-            return Ok(Self::of_text(String::new()));
+            return Ok(Self::from_text(String::new()));
         };
         let failed = |cause| Error::Read {
             what: "the body",
@@ -60,14 +60,14 @@ impl Body {
             let mut bytes = Vec::new();
             let stdin = std::io::stdin().lock();
             stdin
-                .take(LONGEST_ARGUMENT + 1)
+                .take(MAX_ARGUMENT + 1)
                 .read_to_end(&mut bytes)
                 .map_err(failed)?;
-            if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST_ARGUMENT) {
+            if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_ARGUMENT) {
                 return Err(Error::Inline("it is too long"));
             }
             return match String::from_utf8(bytes) {
-                Ok(text) if !text.contains('\0') => Ok(Self::of_text(text)),
+                Ok(text) if !text.contains('\0') => Ok(Self::from_text(text)),
                 _ => Err(Error::Inline("it is not text")),
             };
         }
@@ -78,7 +78,7 @@ impl Body {
         })
     }
 
-    fn of_text(text: String) -> Self {
+    fn from_text(text: String) -> Self {
         Self {
             bytes: text.clone().into_bytes(),
             word: Word::Text(text),
@@ -96,7 +96,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
 }
 
 /// Linux takes arguments of 128 KiB, quotes included.
-const LONGEST_ARGUMENT: u64 = 96 * 1024;
+const MAX_ARGUMENT: u64 = 96 * 1024;
 
 #[cfg(test)]
 mod tests {

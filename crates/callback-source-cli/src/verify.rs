@@ -6,8 +6,8 @@ use std::{
 };
 
 use callback_source::signature::{
-    Secret, SignatureRejection, SignatureRejectionKind,
-    webhook::{self, Claim, Examination, Misfit, Target},
+    MessageRejection, MessageRejectionKind, Secret,
+    webhook::{self, Claim, Diagnosis, Mismatch, Target},
 };
 use http::{Uri, request::Parts};
 use serde::Serialize;
@@ -15,31 +15,31 @@ use serde::Serialize;
 use crate::{
     Error, Outcome,
     args::VerifyArgs,
-    output, saved,
+    output, request_file,
     secret::{self, Given},
 };
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     let Given { secret, bare } = secret::given(&args.secret)?;
-    let (parts, body) = saved::read(&args.request)?;
+    let (parts, body) = request_file::read(&args.request)?;
     let at = args.at.unwrap_or_else(SystemTime::now);
     let url = args.url.as_ref();
-    let examine = |secret: &Secret| {
+    let diagnose = |secret: &Secret| {
         let secrets = secret.clone().into();
-        webhook::examine(&parts, &body, &secrets, url, at, WINDOW)
+        webhook::diagnose(&parts, &body, &secrets, url, at, WINDOW)
     };
     // A secret that the layer does not take may fit without what is around it.
     let examined = match (&secret, bare.first()) {
-        (Ok(secret), _) | (Err(_), Some((secret, _))) => examine(secret),
+        (Ok(secret), _) | (Err(_), Some((secret, _))) => diagnose(secret),
         (Err(error), None) => return Err((*error).into()),
     };
     let mut report = match &examined {
-        Ok(examination) => Report::of(examination, &parts, url, at),
+        Ok(diagnosis) => Report::of(diagnosis, &parts, url, at),
         Err(unread) => Report::unread(unread),
     };
     let fits_as_given = secret.is_ok() && report.signature.fits == Some(true);
     if examined.is_ok() && !fits_as_given {
-        let fits = |secret: &Secret| examine(secret).is_ok_and(|found| found.signature.is_ok());
+        let fits = |secret: &Secret| diagnose(secret).is_ok_and(|found| found.signature.is_ok());
         if let Some((_, what)) = bare.iter().find(|(secret, _)| fits(secret)) {
             let text = format!("key differs: the secret fits without the {what} around it");
             report = Report::new(report.date, report.content_hash, Part::differs("key", text));
@@ -84,45 +84,45 @@ struct Part {
 }
 
 impl Report {
-    fn of(examination: &Examination, parts: &Parts, url: Option<&Uri>, at: SystemTime) -> Self {
-        let date = match &examination.date {
+    fn of(diagnosis: &Diagnosis, parts: &Parts, url: Option<&Uri>, at: SystemTime) -> Self {
+        let date = match &diagnosis.date {
             Ok(()) => Part::fits(),
             Err(rejection) => Part::differs(rejection.kind().as_str(), off_by(parts, at)),
         };
-        let content_hash = match &examination.content {
+        let content_hash = match &diagnosis.content {
             Ok(()) => Part::fits(),
             Err(rejection) => Part::differs(
                 rejection.kind().as_str(),
                 "the body is not the one whose hash is in `x-ms-content-sha256`",
             ),
         };
-        let signature = match examination.signature {
+        let signature = match diagnosis.signature {
             Ok(()) => Part::fits(),
-            Err(misfit) => signature(misfit, parts, url),
+            Err(mismatch) => signature(mismatch, parts, url),
         };
         Self::new(date, content_hash, signature)
     }
 
     /// Of a request whose headers cannot be read; the first that is wrong is known.
-    fn unread(rejection: &SignatureRejection) -> Self {
+    fn unread(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
-            (SignatureRejectionKind::MissingHeader, Some(name)) => {
+            (MessageRejectionKind::MissingHeader, Some(name)) => {
                 format!("the header `{name}` is missing")
             }
-            (SignatureRejectionKind::DuplicateHeader, Some("host")) => {
+            (MessageRejectionKind::DuplicateHeader, Some("host")) => {
                 "the host is said twice".to_owned()
             }
-            (SignatureRejectionKind::DuplicateHeader, Some("x-vipps-authorization")) => {
+            (MessageRejectionKind::DuplicateHeader, Some("x-vipps-authorization")) => {
                 "`x-vipps-authorization` is there twice, or not the same as `authorization`"
                     .to_owned()
             }
-            (SignatureRejectionKind::DuplicateHeader, Some(name)) => {
+            (MessageRejectionKind::DuplicateHeader, Some(name)) => {
                 format!("the header `{name}` is there twice")
             }
-            (SignatureRejectionKind::Algorithm, _) => {
+            (MessageRejectionKind::Algorithm, _) => {
                 "`authorization` is of another scheme than `HMAC-SHA256`".to_owned()
             }
-            (SignatureRejectionKind::SignedHeaders, _) => {
+            (MessageRejectionKind::SignedHeaders, _) => {
                 "the signature is over other headers than `x-ms-date;host;x-ms-content-sha256`"
                     .to_owned()
             }
@@ -150,7 +150,7 @@ impl Report {
     }
 
     fn say_hint(&self, args: &VerifyArgs) {
-        let old = self.date.reason == Some(SignatureRejectionKind::DateStale.as_str());
+        let old = self.date.reason == Some(MessageRejectionKind::DateStale.as_str());
         if old && args.at.is_none() {
             output::say("hint", "say when the request arrived with `--at TIME`");
         }
@@ -201,7 +201,7 @@ impl Part {
 }
 
 fn off_by(parts: &Parts, at: SystemTime) -> String {
-    let Ok(claim) = Claim::of(&parts.headers) else {
+    let Ok(claim) = Claim::from_headers(&parts.headers) else {
         return "cannot be read".to_owned();
     };
     let (off, which) = match at.duration_since(claim.date()) {
@@ -213,9 +213,9 @@ fn off_by(parts: &Parts, at: SystemTime) -> String {
     format!("{off} {which}, at most {most} count")
 }
 
-fn signature(misfit: Misfit, parts: &Parts, url: Option<&Uri>) -> Part {
-    let arrived = Target::of_request(parts).ok();
-    let registered = url.and_then(|url| Target::of_url(url).ok());
+fn signature(mismatch: Mismatch, parts: &Parts, url: Option<&Uri>) -> Part {
+    let arrived = Target::from_request(parts).ok();
+    let registered = url.and_then(|url| Target::from_url(url).ok());
     let (Some(arrived), Some(registered)) = (arrived, registered) else {
         return Part::differs(KEY_OR_TARGET, "key, host or path differ");
     };
@@ -227,14 +227,14 @@ fn signature(misfit: Misfit, parts: &Parts, url: Option<&Uri>) -> Part {
         );
         Part::differs(part, text)
     };
-    match misfit {
-        Misfit::Host => differs("host", arrived.host(), registered.host()),
-        Misfit::Path => differs(
+    match mismatch {
+        Mismatch::Host => differs("host", arrived.host(), registered.host()),
+        Mismatch::Path => differs(
             "path",
             arrived.path_and_query(),
             registered.path_and_query(),
         ),
-        Misfit::Target => Part::differs(
+        Mismatch::Target => Part::differs(
             "target",
             "host and path differ, or the method: it was signed for the registered URL",
         ),

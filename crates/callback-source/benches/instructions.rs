@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use axum::Router;
 use callback_source::{
     AllowSet, Family, Verdict,
-    verify::{ForwardedPeer, SocketPeer},
+    verify::{ForwardedPeer, SocketAddrPeer},
 };
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::{HeaderMap, Request, Response};
@@ -190,7 +190,7 @@ fn axum_around(
 library_benchmark_group!(name = in_axum, benchmarks = [axum_router, axum_around]);
 
 type Forwarded = (
-    &'static ForwardedPeer<SocketPeer>,
+    &'static ForwardedPeer<SocketAddrPeer>,
     IpAddr,
     &'static HeaderMap,
 );

@@ -23,7 +23,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use callback_source::signature::{
-    self, Secret, SignatureRejection, SignatureRejectionKind, Token, VerifySignatureLayer,
+    self, MessageRejection, MessageRejectionKind, Secret, Token, VerifySignatureLayer,
     webhook::{Claim, Target},
 };
 use futures_util::stream;
@@ -70,8 +70,8 @@ fn compare() -> Result<bool, BoxError> {
         let (layer, inside) = (count("layer", length)?, count("inside", length)?);
         let (check, bare) = (layer.saturating_sub(inside), count("bare", length)?);
         println!("{length} bytes: {check} instructions for the check, {bare} bare");
-        if check * 100 > bare * (100 + MOST_ADDED) {
-            println!("FAILED: that is more than {MOST_ADDED} % over");
+        if check * 100 > bare * (100 + MAX_ADDED) {
+            println!("FAILED: that is more than {MAX_ADDED} % over");
             is_right = false;
         }
     }
@@ -115,7 +115,7 @@ fn measure(what: &str, number: &str) -> Result<bool, BoxError> {
     let number: usize = number.parse()?;
     let secret = Secret::new(SECRET)?;
     let hash = Sha256::digest(BODY).into();
-    let is_refused = |outcome: Result<(), SignatureRejection>, expected| {
+    let is_refused = |outcome: Result<(), MessageRejection>, expected| {
         outcome.is_err_and(|rejection| rejection.kind() == expected)
     };
     Ok(match what {
@@ -123,25 +123,28 @@ fn measure(what: &str, number: &str) -> Result<bool, BoxError> {
             let mut wrong = mac(&hash);
             wrong[number] ^= 1;
             let (parts, _) = delivery(BODY, &hash, &wrong).into_parts();
-            let (claim, target) = (Claim::of(&parts.headers)?, Target::of_request(&parts)?);
+            let (claim, target) = (
+                Claim::from_headers(&parts.headers)?,
+                Target::from_request(&parts)?,
+            );
             let secrets = secret.into();
             let outcome = counted(|| claim.check_signature(&target, &secrets));
-            is_refused(outcome, SignatureRejectionKind::Signature)
+            is_refused(outcome, MessageRejectionKind::Signature)
         }
         "content-hash" => {
             let mut wrong: [u8; 32] = hash;
             wrong[number] ^= 1;
             let (parts, _) = delivery(BODY, &wrong, &mac(&wrong)).into_parts();
-            let claim = Claim::of(&parts.headers)?;
+            let claim = Claim::from_headers(&parts.headers)?;
             let outcome = counted(|| claim.check_body(BODY));
-            is_refused(outcome, SignatureRejectionKind::ContentHash)
+            is_refused(outcome, MessageRejectionKind::ContentHash)
         }
         "token" => {
             let mut wrong = TOKEN.as_bytes().to_vec();
             wrong[number] ^= 1;
             let expected = Token::new(TOKEN)?.into();
             let outcome = counted(|| signature::check_token(&wrong, &expected));
-            is_refused(outcome, SignatureRejectionKind::Token)
+            is_refused(outcome, MessageRejectionKind::Token)
         }
         "layer" => {
             let date = httpdate::parse_http_date(DATE)?;
@@ -253,7 +256,7 @@ const MEASURE: &str = "measure";
 const PLACES: [(&str, &str); 3] = [("first", "00"), ("middle", "16"), ("last", "31")];
 
 /// In per cent.
-const MOST_ADDED: u64 = 15;
+const MAX_ADDED: u64 = 15;
 
 const SECRET: &str =
     "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6FhGKhiHTBsG2wo/xU6FY/A==";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{AllowSet, state_file};
+use crate::{AllowSet, list::state_file};
 #[cfg(feature = "hickory")]
 use crate::{Answer, Question, ResolveError, dns::chain};
 

@@ -58,9 +58,9 @@ mod observe;
 
 mod list;
 
-pub mod verify;
 #[cfg(feature = "signature")]
 pub mod signature;
+pub mod verify;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -72,7 +72,7 @@ pub mod simulation;
 
 #[cfg(feature = "hickory")]
 pub use dns::{
-    hickory::{HickoryResolver, NoDnsServer},
+    hickory::{HickoryResolver, SystemConfError},
     server_address::{DnsServerError, parse_dns_server},
 };
 pub use {
@@ -80,6 +80,6 @@ pub use {
         Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
     },
     list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError},
-    set::{AllowSet, TooWide},
+    set::{AllowSet, NetworkError},
     verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
 };

@@ -116,7 +116,7 @@ pub(crate) fn refused(
             left_out,
             "a request carries no peer address, so every callback is refused; with axum serve \
              `app.into_make_service_with_connect_info::<SocketAddr>()` and use `ConnectInfoPeer`, \
-             otherwise put the `SocketAddr` into the request's extensions and use `SocketPeer`"
+             otherwise put the `SocketAddr` into the request's extensions and use `SocketAddrPeer`"
         );
         return;
     }
@@ -136,15 +136,15 @@ pub(crate) fn refused(
 }
 
 #[cfg(feature = "signature")]
-pub(crate) fn proven(signed: &crate::signature::Signed) {
-    debug!(target: TARGET, proof = ?signed.proof(), "callback proven");
+pub(crate) fn proven(signed: &crate::signature::VerifiedMessage) {
+    debug!(target: TARGET, proof = ?signed.auth(), "callback proven");
     #[cfg(feature = "metrics")]
     metrics::counter!("callback_source_proofs_total", "verdict" => "valid").increment(1);
 }
 
 #[cfg(feature = "signature")]
 pub(crate) fn unproven(
-    rejection: &crate::signature::SignatureRejection,
+    rejection: &crate::signature::MessageRejection,
     peer: Option<IpAddr>,
     tagged: bool,
     log: &RefusalLog,
@@ -176,7 +176,7 @@ pub(crate) fn no_layer() {
         error!(
             target: TARGET,
             "a policy asks for a verdict that no layer gave, so every callback is refused; put \
-             `RequireProofLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
+             `RequireVerifiedLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
              `VerifyTokenLayer`"
         );
     });
@@ -275,7 +275,7 @@ impl NoticeLog {
                         );
                     }
                 }
-                Notice::Crowded { host, dropped } => {
+                Notice::LingerLimitReached { host, dropped } => {
                     warn!(
                         target: TARGET,
                         %host,

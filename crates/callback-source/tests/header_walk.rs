@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, net::SocketAddr};
 
-use callback_source::verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies};
+use callback_source::verify::{ForwardedPeer, PeerIp, SocketAddrPeer, TrustedProxies};
 use http::{Extensions, HeaderMap, HeaderName};
 
 #[test]
@@ -23,12 +23,12 @@ fn a_list_of_32_hops_is_walked_without_an_allocation() {
     .concat();
     for (source, name, list) in [
         (
-            ForwardedPeer::x_forwarded_for(SocketPeer, proxies.clone()),
+            ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies.clone()),
             "x-forwarded-for",
             plain,
         ),
         (
-            ForwardedPeer::forwarded(SocketPeer, proxies),
+            ForwardedPeer::forwarded(SocketAddrPeer, proxies),
             "forwarded",
             elements,
         ),

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use callback_source::{
     AllowList, Answer, Family, Question, ResolveError, ResolveErrorKind,
-    verify::{ForwardedPeer, SocketPeer, TrustedProxies, VerifySourceLayer},
+    verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySourceLayer},
 };
 use http::{Request, Response};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -26,14 +26,14 @@ async fn verdicts_lookups_and_the_set_are_counted() {
     };
     let hosts = ["a.test", "b.test"].map(|host| host.parse().unwrap());
     let list = AllowList::builder().hosts(hosts).spawn(resolver);
-    list.tried().await;
+    list.attempted().await;
 
     let merchant = |_: Request<()>| async { Ok::<_, Infallible>(Response::new("")) };
     let merchant = service_fn(merchant);
     let proxies = TrustedProxies::new(["10.0.0.7/32".parse().unwrap()]).unwrap();
-    let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+    let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies);
     let proxied = VerifySourceLayer::rejecting(list.clone(), peer).layer(merchant);
-    let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(merchant);
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(merchant);
     for peer in ["20.0.0.1:1", "20.0.0.1:2", "20.0.9.9:1", ""] {
         let mut request = Request::new(());
         if let Ok(peer) = peer.parse::<SocketAddr>() {

@@ -1,4 +1,4 @@
-//! Signed deliveries over real sockets, as axum serves them.
+//! VerifiedMessage deliveries over real sockets, as axum serves them.
 
 use std::{
     net::SocketAddr,
@@ -12,7 +12,7 @@ use std::{
 use axum::{Router, extract::DefaultBodyLimit, routing::post};
 use callback_source::{
     AllowList,
-    signature::{Proof, Secret, VerifySignatureLayer, webhook},
+    signature::{Secret, VerifiedCallback, VerifySignatureLayer, webhook},
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 use http::HeaderMap;
@@ -29,8 +29,8 @@ fn secret() -> Secret {
 async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
-    let handler = async move |proof: Proof, body: bytes::Bytes| {
-        assert!(proof.allowed().is_some() && proof.signed().is_some());
+    let handler = async move |proof: VerifiedCallback, body: bytes::Bytes| {
+        assert!(proof.allowed().is_some() && proof.message().is_some());
         counter.fetch_add(1, Ordering::Relaxed);
         body
     };

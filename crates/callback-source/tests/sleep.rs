@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use callback_source::{
     AllowSet, Answer, Family, Freshness, HostName, Question, RejectionKind, ResolveError,
     ResolveErrorKind,
-    set::{Rules, State},
+    set::{QuestionStatus, Rules},
 };
 use tokio::time::Instant;
 
@@ -133,14 +133,14 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
     let now = start + 70 * SECOND;
     set.slept(25 * HOUR, now);
     let family = set.health(now).swap_remove(0).families[0].clone();
-    assert_eq!(family.state, State::Failing, "not given up");
+    assert_eq!(family.state, QuestionStatus::Failing, "not given up");
     let failing_since = (start + 60 * SECOND).checked_sub(25 * HOUR);
     assert_eq!(family.failing_since, failing_since);
     // Nor after it, when the question fails again and the other host answers.
     set.apply(&question("a.test"), failure(), now);
     set.apply(&question("b.test"), answer(2, HOUR), now);
     let family = set.health(now).swap_remove(0).families[0].clone();
-    assert_eq!(family.state, State::Failing, "not given up");
+    assert_eq!(family.state, QuestionStatus::Failing, "not given up");
     let verdict = set.verdict(address(9), now);
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::Unresolved));

@@ -89,7 +89,7 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
             Step::Strangers(count) => {
                 let asking = (0..count).map(|_| {
                     let list = list.clone();
-                    tokio::spawn(async move { list.settled_verdict(stranger).await })
+                    tokio::spawn(async move { list.verdict_after_refresh(stranger).await })
                 });
                 let asking: Vec<_> = asking.collect();
                 for task in asking {
@@ -176,7 +176,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
             loop {
                 let list = list.clone();
                 let peer = [20, 0, 9, peer].into();
-                tokio::spawn(async move { list.settled_verdict(peer).await });
+                tokio::spawn(async move { list.verdict_after_refresh(peer).await });
                 sleep(flood.pause).await;
             }
         });
@@ -190,7 +190,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
         sleep(until_call).await;
         let asked_before = *asked.lock().unwrap().last().unwrap();
         let at = Instant::now();
-        let verdict = list.settled_verdict(server(newest)).await;
+        let verdict = list.verdict_after_refresh(server(newest)).await;
         calls.push(Call {
             rotated_at,
             at,

@@ -11,7 +11,9 @@ use axum::{
 };
 use callback_source::{
     AllowList,
-    signature::{Policy, RequireProofLayer, Secret, Token, VerifySignatureLayer, VerifyTokenLayer},
+    signature::{
+        Policy, RequireVerifiedLayer, Secret, Token, VerifySignatureLayer, VerifyTokenLayer,
+    },
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 
@@ -69,7 +71,7 @@ fn signed(mode: Mode, secret: Option<Secret>) -> Router<Arc<Log>> {
     match (mode, secret) {
         (_, None) => routes,
         (Mode::Reject, Some(secret)) => routes
-            .route_layer(RequireProofLayer::new(Policy::Both))
+            .route_layer(RequireVerifiedLayer::new(Policy::Both))
             .route_layer(VerifySignatureLayer::rejecting(secret)),
         (Mode::Tag, Some(secret)) => routes.route_layer(VerifySignatureLayer::tagging(secret)),
     }
@@ -83,7 +85,7 @@ fn with_token(mode: Mode, token: Option<Token>) -> Router<Arc<Log>> {
     match (mode, token) {
         (_, None) => routes,
         (Mode::Reject, Some(token)) => routes
-            .route_layer(RequireProofLayer::new(Policy::Both))
+            .route_layer(RequireVerifiedLayer::new(Policy::Both))
             .route_layer(VerifyTokenLayer::rejecting(token)),
         (Mode::Tag, Some(token)) => routes.route_layer(VerifyTokenLayer::tagging(token)),
     }
@@ -105,7 +107,7 @@ async fn shipping(
     Path(order_id): Path<String>,
     Body(body): Body<ShippingAddress>,
 ) -> Json<ShippingMethods> {
-    let methods = ShippingMethods::of_the_shop(body.address_id, order_id.clone());
+    let methods = ShippingMethods::from_shop(body.address_id, order_id.clone());
     log.add(Event::EcomShipping { order_id, body }, &caller);
     Json(methods)
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use callback_source::{
-    signature::{Token, UnusableSecret},
+    signature::{SecretError, Token},
     vipps::Environment,
 };
 use clap::Parser;
@@ -79,7 +79,7 @@ impl Args {
 ///
 /// That is not left to the parser of arguments, whose message would show the token.
 #[derive(Clone, Debug)]
-pub struct GivenToken(pub Result<Token, UnusableSecret>);
+pub struct GivenToken(pub Result<Token, SecretError>);
 
 impl GivenToken {
     #[expect(clippy::unnecessary_wraps, reason = "parsers of arguments can fail")]

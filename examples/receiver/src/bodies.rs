@@ -151,7 +151,7 @@ pub(crate) struct ShippingMethod {
 
 impl ShippingMethods {
     /// What a shop with two ways to ship answers, wherever the goods go.
-    pub(crate) fn of_the_shop(address_id: i64, order_id: String) -> Self {
+    pub(crate) fn from_shop(address_id: i64, order_id: String) -> Self {
         Self {
             address_id,
             order_id,

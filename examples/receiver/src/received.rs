@@ -9,7 +9,9 @@ use std::{
 use axum::{extract::FromRequestParts, http::request::Parts};
 use callback_source::{
     Allowed, Verdict,
-    signature::{Policy, Proof, ProofKind, ProofRejection, SignatureVerdict, Signed},
+    signature::{
+        CallbackRejection, MessageAuth, MessageVerdict, Policy, VerifiedCallback, VerifiedMessage,
+    },
     verify::NotVerified,
 };
 use serde::Serialize;
@@ -63,7 +65,7 @@ impl Log {
 pub(crate) struct Caller {
     source: Verdict,
     /// Source and message together, where the route asks for a proof.
-    proof: Option<Result<Proof, ProofRejection>>,
+    proof: Option<Result<VerifiedCallback, CallbackRejection>>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -72,10 +74,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
         let source = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         let extensions = &parts.extensions;
-        let proof = extensions.get::<SignatureVerdict>().map(|_| {
-            // Where nothing is refused there is no `RequireProof` that left it.
-            let left = extensions.get::<Proof>().cloned();
-            left.map_or_else(|| Proof::of(extensions, Policy::Both), Ok)
+        let proof = extensions.get::<MessageVerdict>().map(|_| {
+            // Where nothing is refused there is no `RequireVerified` that left it.
+            let left = extensions.get::<VerifiedCallback>().cloned();
+            left.map_or_else(|| VerifiedCallback::of(extensions, Policy::Both), Ok)
         });
         Ok(Self { source, proof })
     }
@@ -234,11 +236,11 @@ enum Joined {
 }
 
 impl Joined {
-    fn new(proof: &Result<Proof, ProofRejection>) -> Self {
+    fn new(proof: &Result<VerifiedCallback, CallbackRejection>) -> Self {
         match proof {
-            Ok(proof) => Self::Proven(match proof.signed().map(Signed::proof) {
-                Some(ProofKind::Signature) => "signature",
-                Some(ProofKind::Token) => "token",
+            Ok(proof) => Self::Proven(match proof.message().map(VerifiedMessage::auth) {
+                Some(MessageAuth::Signature) => "signature",
+                Some(MessageAuth::Token) => "token",
                 _ => "other",
             }),
             // The text names reasons and headers, and has nothing of the request.

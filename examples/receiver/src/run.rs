@@ -13,8 +13,8 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, HickoryResolver, NoDnsServer,
-    signature::{Secret, Token, UnusableSecret},
+    AllowList, HickoryResolver, SystemConfError,
+    signature::{Secret, SecretError, Token},
 };
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tracing::{info, warn};
@@ -52,7 +52,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
         None if args.dns_server.is_empty() => HickoryResolver::from_system_conf(),
         None => HickoryResolver::from_servers(args.dns_server.iter().copied()),
     };
-    let resolver = resolver.map_err(Failure::NoDnsServer)?;
+    let resolver = resolver.map_err(Failure::SystemConfError)?;
     if embedded_dns.is_some() {
         let server = reachable(addr).ok_or(Failure::Unreachable(addr))?;
         out += &samples(args, server);
@@ -101,7 +101,7 @@ pub enum Failure {
     Listen(SocketAddr, #[source] io::Error),
     /// There is no DNS server to ask.
     #[error("cannot find a DNS server in the system's configuration")]
-    NoDnsServer(#[source] NoDnsServer),
+    SystemConfError(#[source] SystemConfError),
     /// The embedded DNS server gives IPv4 addresses, and the service listens elsewhere.
     #[error("callback servers with IPv4 addresses, as `--embedded-dns` has, do not reach `{0}`")]
     Unreachable(SocketAddr),
@@ -110,10 +110,10 @@ pub enum Failure {
     SecretFile(PathBuf, #[source] io::Error),
     /// The secret of the webhook is none.
     #[error("the webhook secret cannot be used")]
-    Secret(#[source] UnusableSecret),
+    Secret(#[source] SecretError),
     /// The token is none.
     #[error("the token cannot be used")]
-    Token(#[source] UnusableSecret),
+    Token(#[source] SecretError),
     /// The system refused something else that is needed.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -128,7 +128,7 @@ impl Failure {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Listen(..) => Some("choose another address with `--listen ADDR:PORT`"),
-            Self::NoDnsServer(_) => Some("name one with `--dns-server IP:PORT`"),
+            Self::SystemConfError(_) => Some("name one with `--dns-server IP:PORT`"),
             Self::Unreachable(_) => Some("listen on IPv4: `--listen 127.0.0.1:8080`"),
             Self::Secret(_) => Some("take the `secret` that registering the webhook gave"),
             Self::Token(_) => {
@@ -143,10 +143,10 @@ impl Failure {
 fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
     let text = match &args.webhook_secret_file {
         Some(path) => {
-            let mut text = String::with_capacity(LONGEST_SECRET);
+            let mut text = String::with_capacity(MAX_SECRET);
             let file = File::open(path);
             let read = file.and_then(|file| {
-                let mut file = file.take(LONGEST_SECRET as u64);
+                let mut file = file.take(MAX_SECRET as u64);
                 file.read_to_string(&mut text)
             });
             read.map_err(|error| Failure::SecretFile(path.clone(), error))?;
@@ -219,7 +219,7 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
-const LONGEST_SECRET: usize = 8 * 1024;
+const MAX_SECRET: usize = 8 * 1024;
 
 /// The longest that the provider waits for an answer is as long.
 const GRACE: Duration = Duration::from_secs(10);

@@ -22,7 +22,8 @@ use callback_source::{
     ResolveError,
     set::Rules,
     verify::{
-        ConnectInfoPeer, ForwardedPeer, SocketPeer, TrustedProxies, VerifySource, VerifySourceLayer,
+        ConnectInfoPeer, ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySource,
+        VerifySourceLayer,
     },
 };
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig};
@@ -198,7 +199,7 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .max_addresses(usize::MAX)
         .insecure_allow_special_addresses()
         // However long the setup takes, nobody waits for a round.
-        .recheck_interval(Duration::from_secs(24 * 60 * 60))
+        .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
 /// Uses up the room that the log has in one second, as a flood does, and not at its end.
@@ -316,10 +317,10 @@ where
     }
 }
 
-pub fn behind_proxies() -> ForwardedPeer<SocketPeer> {
+pub fn behind_proxies() -> ForwardedPeer<SocketAddrPeer> {
     let networks = ["10.0.0.0/8", "2001:db8::/32"].map(|net| net.parse().expect("a network"));
     let proxies = TrustedProxies::new(networks).expect("not a whole family");
-    ForwardedPeer::x_forwarded_for(SocketPeer, proxies)
+    ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies)
 }
 
 pub fn header(name: &'static str, value: &str) -> HeaderMap {

@@ -64,7 +64,7 @@ impl Chain {
         }
         while let Some((target, ttl)) = cname_of(&self.name, message) {
             self.hops += 1;
-            if self.hops > MOST_HOPS {
+            if self.hops > MAX_HOPS {
                 return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
             }
             self.ttl = self.ttl.min(sane(ttl));
@@ -203,7 +203,7 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
     }
 }
 
-pub(super) const MOST_HOPS: usize = 8;
+pub(super) const MAX_HOPS: usize = 8;
 
 /// As [`ResolveError::with_negative_ttl`] says of a denial without a TTL.
 const NEGATIVE_TTL: u32 = 60;

@@ -71,7 +71,7 @@ impl HickoryResolver {
     ///
     /// On Apple's systems, Android and Windows: a configuration that cannot be read, or that names no
     /// server. On other systems: none, even if the file is missing.
-    pub fn from_system_conf() -> Result<Self, NoDnsServer> {
+    pub fn from_system_conf() -> Result<Self, SystemConfError> {
         system::resolver()
     }
 
@@ -109,10 +109,10 @@ impl HickoryResolver {
     /// No server at all.
     pub fn from_servers(
         servers: impl IntoIterator<Item = SocketAddr>,
-    ) -> Result<Self, NoDnsServer> {
+    ) -> Result<Self, SystemConfError> {
         let servers: Vec<_> = servers.into_iter().map(reachable).collect();
         if servers.is_empty() {
-            return Err(NoDnsServer(NetError::NoConnections));
+            return Err(SystemConfError(NetError::NoConnections));
         }
         Ok(Self {
             servers: Arc::new(ArcSwap::from_pointee(Servers::new(&servers, false))),
@@ -157,7 +157,7 @@ impl fmt::Debug for HickoryResolver {
 /// list of servers is empty.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("there is no DNS server to ask")]
-pub struct NoDnsServer(#[source] NetError);
+pub struct SystemConfError(#[source] NetError);
 
 /// The system's configuration, read again when it may have changed.
 struct System {
@@ -214,7 +214,7 @@ impl System {
             }
         };
         // Too late or not, the servers are those that are known then.
-        let _ = timeout(LONGEST_LOOK, look).await;
+        let _ = timeout(MAX_LOOK, look).await;
     }
 
     fn take(&self, read: io::Result<SystemConf>, servers: &ArcSwap<Servers>) {
@@ -381,10 +381,10 @@ impl fmt::Display for Source {
 
 #[cfg(all(unix, not(any(target_vendor = "apple", target_os = "android"))))]
 mod system {
-    use super::{HickoryResolver, NoDnsServer};
+    use super::{HickoryResolver, SystemConfError};
 
     #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
-    pub(super) fn resolver() -> Result<HickoryResolver, NoDnsServer> {
+    pub(super) fn resolver() -> Result<HickoryResolver, SystemConfError> {
         Ok(HickoryResolver::from_resolv_conf("/etc/resolv.conf"))
     }
 }
@@ -395,10 +395,10 @@ mod system {
 
     use hickory_resolver::{net::NetError, system_conf::read_system_conf};
 
-    use super::{HickoryResolver, NoDnsServer, Source, SystemConf, reachable};
+    use super::{HickoryResolver, Source, SystemConf, SystemConfError, reachable};
 
-    pub(super) fn resolver() -> Result<HickoryResolver, NoDnsServer> {
-        read_system_conf().map_err(NoDnsServer)?;
+    pub(super) fn resolver() -> Result<HickoryResolver, SystemConfError> {
+        read_system_conf().map_err(SystemConfError)?;
         Ok(HickoryResolver::from_source(Source::System))
     }
 
@@ -424,7 +424,7 @@ fn read_file(path: &Path) -> io::Result<SystemConf> {
     let mut text = Vec::new();
     match open(path) {
         Ok(file) => {
-            file.take(MOST_TEXT).read_to_end(&mut text)?;
+            file.take(MAX_TEXT).read_to_end(&mut text)?;
         }
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
@@ -454,7 +454,7 @@ const SILENCE: Duration = Duration::from_millis(400);
 
 /// The least floor of a list: no question is asked more often.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(200);
+const MAX_LOOK: Duration = Duration::from_millis(200);
 
 /// Of the file. Real ones have a few hundred bytes.
-const MOST_TEXT: u64 = 1 << 20;
+const MAX_TEXT: u64 = 1 << 20;

@@ -292,12 +292,12 @@ impl Form {
         }
         let request = || DnsRequest::from_query(query.clone(), options);
         let response = match self {
-            Self::Full => over_udp(server, request(), asked, MOST_SENT_FULL).boxed(),
-            Self::Bare => over_udp(server, request(), asked, MOST_SENT).boxed(),
+            Self::Full => over_udp(server, request(), asked, MAX_SENT_FULL).boxed(),
+            Self::Bare => over_udp(server, request(), asked, MAX_SENT).boxed(),
             Self::Tcp => over_tcp(server, request(), asked).boxed(),
             Self::Pair => {
-                let one = over_udp(server, request(), asked.clone(), MOST_SENT);
-                let other = over_udp(server, request(), asked, MOST_SENT);
+                let one = over_udp(server, request(), asked.clone(), MAX_SENT);
+                let other = over_udp(server, request(), asked, MAX_SENT);
                 join(one, other)
                     .map(|(one, other)| agreed(one, other))
                     .boxed()
@@ -345,11 +345,11 @@ impl Learned {
     }
 
     fn spell(&mut self, name: &Name, now: Instant) {
-        if self.spelled_until.len() >= MOST_SPELLED {
+        if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.retain(|_, until| now < *until);
         }
         // Targets of aliases are the servers' choice, so that there may be any number of them.
-        if self.spelled_until.len() >= MOST_SPELLED {
+        if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.clear();
         }
         self.spelled_until.insert(name.clone(), now + SPELLED);
@@ -508,9 +508,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
 /// Packets of one question in full form.
-const MOST_SENT_FULL: u8 = 3;
+const MAX_SENT_FULL: u8 = 3;
 /// Packets of one question in other forms.
-const MOST_SENT: u8 = 2;
+const MAX_SENT: u8 = 2;
 
 /// Time for which a form is tried first after it worked. Longer than a TTL: a form that is forgotten
 /// between two questions costs each of them the time to find it.
@@ -520,7 +520,7 @@ const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
 /// Time for which an answer shows that a server knows a name in any spelling.
 const SPELLED: Duration = Duration::from_secs(3600);
-const MOST_SPELLED: usize = 256;
+const MAX_SPELLED: usize = 256;
 
 /// Time for which a denial waits for the answer of the host's other family.
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
@@ -610,11 +610,11 @@ mod tests {
     fn names_that_were_answered_take_bounded_memory() {
         let mut learned = Learned::default();
         let now = Instant::now();
-        for number in 0..10 * MOST_SPELLED {
+        for number in 0..10 * MAX_SPELLED {
             let name = Name::from_ascii(format!("x{number}.example.")).unwrap();
             learned.spell(&name, now);
             assert!(learned.spelled(&name));
-            assert!(learned.spelled_until.len() <= MOST_SPELLED);
+            assert!(learned.spelled_until.len() <= MAX_SPELLED);
         }
     }
 

@@ -65,15 +65,15 @@ impl SystemConf {
             });
         match server {
             Ok(server) if self.servers.contains(&server) => {}
-            Ok(server) if self.servers.len() < MOST_SERVERS => self.servers.push(server),
-            Ok(server) => self.void(format!("{server}: only {MOST_SERVERS} servers are asked")),
+            Ok(server) if self.servers.len() < MAX_SERVERS => self.servers.push(server),
+            Ok(server) => self.void(format!("{server}: only {MAX_SERVERS} servers are asked")),
             Err(error) => self.void(format!("{}: {error}", value.escape_ascii())),
         }
     }
 
     fn void(&mut self, line: String) {
-        if self.void.len() < MOST_VOID {
-            self.void.push(line.chars().take(LONGEST_VOID).collect());
+        if self.void.len() < MAX_VOID {
+            self.void.push(line.chars().take(MAX_VOID_LENGTH).collect());
         }
     }
 }
@@ -114,10 +114,10 @@ fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Each has its turn within the time limit of a question.
-const MOST_SERVERS: usize = 8;
+const MAX_SERVERS: usize = 8;
 
-const MOST_VOID: usize = 4;
-const LONGEST_VOID: usize = 200;
+const MAX_VOID: usize = 4;
+const MAX_VOID_LENGTH: usize = 200;
 
 #[cfg(test)]
 mod tests;

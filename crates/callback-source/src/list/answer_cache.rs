@@ -83,7 +83,7 @@ impl AnswerCache {
                 answered_at: Instant::now(),
                 slept,
                 // moka's expiry never shortens the floor.
-                keep: ttl.clamp(LEAST_KEPT, LONGEST_KEPT).max(self.floor),
+                keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(self.floor),
                 result,
             })
         };
@@ -215,10 +215,10 @@ impl std::fmt::Debug for AnswerCache {
 }
 
 /// As long as a host may be away and still be known at once when it is put back.
-const LEAST_KEPT: Duration = Duration::from_secs(60);
+const MIN_KEPT: Duration = Duration::from_secs(60);
 
 /// An outcome is of no use after this, since the list clamps TTLs itself.
-const LONGEST_KEPT: Duration = Duration::from_secs(60 * 60);
+const MAX_KEPT: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {

@@ -29,14 +29,14 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    AllowSet, Family, HostName, Resolve, TooWide, Verdict,
-    set::{HostHealth, Notice, Rules, SetChange},
+    AllowSet, Family, HostName, NetworkError, Resolve, Verdict,
     list::answer_cache::AnswerCache,
-    set::networks::Cover,
-    observe::{NoticeLog, RefusalLog, TARGET},
-    list::on_demand::{OnDemand, Recheck},
-    list::state_file::StateFile,
+    list::on_demand::{OnDemand, OnDemandLimits},
     list::sleep_clock::SleepClock,
+    list::state_file::StateFile,
+    observe::{NoticeLog, RefusalLog, TARGET},
+    set::networks::Cover,
+    set::{HostHealth, Notice, Rules, SetChange},
     vipps,
 };
 
@@ -85,7 +85,7 @@ impl AllowList {
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
         let set = AllowSet::new(Rules::default(), [], &networks, now)
             .expect("it would take 2^32 single addresses to make up a whole family");
-        let shared = Shared::new(set, Recheck::default(), now);
+        let shared = Shared::new(set, OnDemandLimits::default(), now);
         shared.on_demand.end();
         Self {
             handle: Arc::new(Handle {
@@ -114,20 +114,20 @@ impl AllowList {
     ///
     /// A caching resolver between here and the provider can still hide a new address until its TTL
     /// ends.
-    pub async fn settled_verdict(&self, peer: IpAddr) -> Verdict {
+    pub async fn verdict_after_refresh(&self, peer: IpAddr) -> Verdict {
         let now = Instant::now();
         let verdict = self.verdict_at(peer, now);
         if verdict.is_allowed() {
             return verdict;
         }
-        match self.recheck(peer, now) {
-            Some(recheck) => recheck.await,
+        match self.refresh_on_demand(peer, now) {
+            Some(on_demand) => on_demand.await,
             None => verdict,
         }
     }
 
     /// The settled verdict of an unlisted peer, unless it is to be judged at once.
-    pub(crate) fn recheck(
+    pub(crate) fn refresh_on_demand(
         &self,
         peer: IpAddr,
         now: Instant,
@@ -146,11 +146,11 @@ impl AllowList {
         Some(async move {
             if place.is_some() {
                 let shared = list.shared();
-                let mut news = shared.news.subscribe();
+                let mut published_changed = shared.published_changed.subscribe();
                 let settled = async {
                     while !shared.on_demand.is_quiet(deadline)
                         && !list.verdict(peer).is_allowed()
-                        && news.changed().await.is_ok()
+                        && published_changed.changed().await.is_ok()
                     {}
                 };
                 // Too late or not, the verdict is by what is known then.
@@ -165,15 +165,15 @@ impl AllowList {
     /// A service need not wait for it: requests that come before are answered as well as they can
     /// be. Never ends while no host answers.
     pub async fn ready(&self) {
-        let mut news = self.shared().news.subscribe();
-        while !self.is_ready() && news.changed().await.is_ok() {}
+        let mut published_changed = self.shared().published_changed.subscribe();
+        while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
     /// Waits until every question was tried once to an end, answered or not, which takes no longer
     /// than the time limit of one question.
-    pub async fn tried(&self) {
-        let mut news = self.shared().news.subscribe();
-        while !self.snapshot().is_tried() && news.changed().await.is_ok() {}
+    pub async fn attempted(&self) {
+        let mut published_changed = self.shared().published_changed.subscribe();
+        while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
     /// Whether every question was tried once to an end, and an address or a static network is in
@@ -198,11 +198,11 @@ impl AllowList {
     /// Follows the changes of the set from this moment on.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        let news = self.shared().news.subscribe();
+        let published_changed = self.shared().published_changed.subscribe();
         Changes {
             seen: self.by_host(),
             list: self.clone(),
-            news,
+            published_changed,
         }
     }
 
@@ -242,7 +242,7 @@ impl AllowList {
 #[derive(Debug)]
 pub struct Changes {
     list: AllowList,
-    news: watch::Receiver<()>,
+    published_changed: watch::Receiver<()>,
     seen: BTreeMap<HostName, BTreeSet<IpAddr>>,
 }
 
@@ -252,7 +252,7 @@ impl Changes {
     /// Never ends when nothing changes any more. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<SetChange> {
         loop {
-            self.news.mark_unchanged();
+            self.published_changed.mark_unchanged();
             let current = self.list.by_host();
             let changes = self.differences(&current);
             if !changes.is_empty() {
@@ -260,7 +260,7 @@ impl Changes {
                 return changes;
             }
             // The list that is held keeps the sender alive.
-            let _ = self.news.changed().await;
+            let _ = self.published_changed.changed().await;
         }
     }
 
@@ -311,7 +311,7 @@ pub struct AllowListBuilder {
     cover: Cover,
     state_file: Option<PathBuf>,
     restore_only: bool,
-    recheck: Recheck,
+    on_demand: OnDemandLimits,
 }
 
 impl AllowListBuilder {
@@ -337,7 +337,7 @@ impl AllowListBuilder {
     /// # Errors
     ///
     /// A network that is, or with those added before makes up, a whole address family.
-    pub fn net(self, network: IpNet) -> Result<Self, TooWide> {
+    pub fn net(self, network: IpNet) -> Result<Self, NetworkError> {
         self.nets([network])
     }
 
@@ -346,7 +346,7 @@ impl AllowListBuilder {
     /// # Errors
     ///
     /// Networks that make up, alone or with those added before, a whole address family.
-    pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
+    pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         for network in networks {
             self.cover.add(network)?;
             self.networks.push(network);
@@ -362,7 +362,7 @@ impl AllowListBuilder {
     ///
     /// A least TTL below 1 s, or above the greatest.
     pub fn ttl_bounds(mut self, least: Duration, most: Duration) -> Result<Self, TtlBoundsError> {
-        if least < LEAST_FLOOR || most < least {
+        if least < MIN_FLOOR || most < least {
             return Err(TtlBoundsError { least, most });
         }
         self.rules.min_ttl = least;
@@ -426,15 +426,15 @@ impl AllowListBuilder {
 
     /// Sets the least time between two lookups of one question for unlisted peers. Default 5 s.
     ///
-    /// The [floor](Self::ttl_bounds) or [`recheck_wait`](Self::recheck_wait), if longer, counts instead.
-    pub fn recheck_interval(mut self, interval: Duration) -> Self {
-        self.recheck.interval = interval;
+    /// The [floor](Self::ttl_bounds) or [`on_demand_wait`](Self::on_demand_wait), if longer, counts instead.
+    pub fn on_demand_interval(mut self, interval: Duration) -> Self {
+        self.on_demand.interval = interval;
         self
     }
 
     /// Sets how long the request of an unlisted peer waits for lookups. Default 1 s; zero judges at once.
-    pub fn recheck_wait(mut self, wait: Duration) -> Self {
-        self.recheck.wait = wait;
+    pub fn on_demand_wait(mut self, wait: Duration) -> Self {
+        self.on_demand.wait = wait;
         self
     }
 
@@ -442,8 +442,8 @@ impl AllowListBuilder {
     ///
     /// All requests of one peer wait in one place, so that many of them take it from no other peer. The
     /// IPv6 addresses of one /64 are one peer.
-    pub fn recheck_waiters(mut self, waiters: usize) -> Self {
-        self.recheck.waiters = waiters;
+    pub fn max_waiting(mut self, waiters: usize) -> Self {
+        self.on_demand.waiters = waiters;
         self
     }
 
@@ -522,9 +522,9 @@ impl AllowListBuilder {
         if let Some(file) = &state_file {
             file.restore(&mut set, now);
         }
-        let sleep_clock = SleepClock::of_system();
+        let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
-        let mut shared = Shared::new(set, self.recheck, now);
+        let mut shared = Shared::new(set, self.on_demand, now);
         shared.state_file = state_file.clone();
         let shared = Arc::new(shared);
         let cache = AnswerCache::new(resolver, floor, time_limit);
@@ -565,15 +565,15 @@ pub(crate) struct Shared {
     /// What requests read.
     pub(crate) published: ArcSwap<AllowSet>,
     /// What writers change, and publish a copy of. Never locked on the path of a request.
-    master: Mutex<Master>,
+    writer: Mutex<Writer>,
     /// Told after each publication.
-    pub(crate) news: watch::Sender<()>,
+    pub(crate) published_changed: watch::Sender<()>,
     /// Tells the refresher to look around.
     pub(crate) wake: Notify,
     /// Whether the last handle is gone.
-    pub(crate) abandoned: AtomicBool,
+    pub(crate) handles_dropped: AtomicBool,
     /// Whether addresses changed since the refresher last looked.
-    pub(crate) unsaved: AtomicBool,
+    pub(crate) dirty: AtomicBool,
     pub(crate) on_demand: OnDemand,
     pub(crate) refusals: RefusalLog,
     /// The file that the refresher writes.
@@ -581,18 +581,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(set: AllowSet, recheck: Recheck, now: Instant) -> Self {
+    fn new(set: AllowSet, on_demand: OnDemandLimits, now: Instant) -> Self {
         Self {
-            on_demand: OnDemand::new(recheck, set.rules().min_ttl, now),
+            on_demand: OnDemand::new(on_demand, set.rules().min_ttl, now),
             published: ArcSwap::from_pointee(set.clone()),
-            master: Mutex::new(Master {
+            writer: Mutex::new(Writer {
                 set,
                 log: NoticeLog::default(),
             }),
-            unsaved: AtomicBool::new(false),
-            news: watch::Sender::new(()),
+            dirty: AtomicBool::new(false),
+            published_changed: watch::Sender::new(()),
             wake: Notify::new(),
-            abandoned: AtomicBool::new(false),
+            handles_dropped: AtomicBool::new(false),
             refusals: RefusalLog::new(now),
             state_file: None,
         }
@@ -603,11 +603,11 @@ impl Shared {
         let now = Instant::now();
         // A panic of another writer leaves a set that is whole enough: each change ends by building
         // the index anew.
-        let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(callback_source_simulation)]
-        let before = master.set.clone();
-        let notices = change(&mut master.set, now);
-        self.published.store(Arc::new(master.set.clone()));
+        let before = writer.set.clone();
+        let notices = change(&mut writer.set, now);
+        self.published.store(Arc::new(writer.set.clone()));
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::PublishedBeforeApplied) {
             self.published.store(Arc::new(before));
@@ -616,16 +616,16 @@ impl Shared {
             .iter()
             .any(|notice| matches!(notice, Notice::Changed(_)))
         {
-            self.unsaved.store(true, Ordering::Release);
+            self.dirty.store(true, Ordering::Release);
         }
-        let Master { set, log } = &mut *master;
+        let Writer { set, log } = &mut *writer;
         log.report(&notices, set, now);
-        drop(master);
-        self.news.send_replace(());
+        drop(writer);
+        self.published_changed.send_replace(());
     }
 }
 
-struct Master {
+struct Writer {
     set: AllowSet,
     log: NoticeLog,
 }
@@ -645,7 +645,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.abandoned.store(true, Ordering::Release);
+        self.shared.handles_dropped.store(true, Ordering::Release);
         self.shared.wake.notify_one();
     }
 }
@@ -672,7 +672,7 @@ impl Drop for Place {
 }
 
 /// Below this a TTL of zero would have DNS asked without pause.
-const LEAST_FLOOR: Duration = Duration::from_secs(1);
+const MIN_FLOOR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -705,7 +705,7 @@ mod tests {
                 move || {
                     let peer = [20, 0, 9, peer as u8].into();
                     barrier.wait();
-                    list.recheck(peer, now).is_some()
+                    list.refresh_on_demand(peer, now).is_some()
                 }
             };
             let waiting = std::thread::scope(|scope| {
@@ -716,7 +716,7 @@ mod tests {
             assert_eq!(waiting, THREADS);
             // The refresh ends.
             let peer = [20, 0, 9, 9].into();
-            assert!(!list.settled_verdict(peer).await.is_allowed());
+            assert!(!list.verdict_after_refresh(peer).await.is_allowed());
         }
     }
 
@@ -739,9 +739,9 @@ mod tests {
         assert!(!list.verdict_at(new, now).is_allowed());
         // Another peer's call has the question asked, and all is over.
         *addresses.lock().unwrap() = [new];
-        let _ = list.settled_verdict([20, 0, 9, 9].into()).await;
+        let _ = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let settled = list.recheck(new, now).expect("it is not refused");
+        let settled = list.refresh_on_demand(new, now).expect("it is not refused");
         assert!(settled.await.is_allowed());
     }
 }

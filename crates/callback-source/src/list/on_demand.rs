@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
-pub(crate) struct Recheck {
+pub(crate) struct OnDemandLimits {
     /// The least time between two lookups of one question for unlisted peers.
     pub(crate) interval: Duration,
     /// How long a request of an unlisted peer waits at most.
@@ -23,7 +23,7 @@ pub(crate) struct Recheck {
     pub(crate) waiters: usize,
 }
 
-impl Default for Recheck {
+impl Default for OnDemandLimits {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(5),
@@ -44,13 +44,13 @@ impl Default for Recheck {
 ///   published before the turn that calls its question answered.
 /// - A **request** reads `quiet_until` without the lock. If nothing happens before its deadline it
 ///   is judged at once, by a set that it reads *after* that word. Otherwise it raises `until` under
-///   the lock and waits for news.
+///   the lock and waits for published_changed.
 ///
 /// No wake-up is lost: as both sides write under the lock, a request either comes before a turn,
 /// which then sees its deadline, or after it, and finds `next_idle` of that turn. If the question
 /// with that time was not wanted before and is now, the request wakes the refresher. If it was, the
 /// refresher wakes by itself at `next_idle`, which is before any other question can be asked. Each
-/// turn that makes `quiet_until` later sends news, for which requests subscribe before they read it.
+/// turn that makes `quiet_until` later sends published_changed, for which requests subscribe before they read it.
 pub(crate) struct OnDemand {
     /// No question is being asked, and none can be asked on demand, before this time. Zero while one
     /// is being asked and before the first turn, the end of time when there is no refresher. Written
@@ -60,7 +60,7 @@ pub(crate) struct OnDemand {
     /// The times here and in [`Demand`] are nanoseconds since this one. Rounded ones would let a
     /// question look askable before it is, or after.
     epoch: Instant,
-    limits: Recheck,
+    limits: OnDemandLimits,
 }
 
 struct Demand {
@@ -72,12 +72,12 @@ struct Demand {
     /// The peers that wait, and with how many requests each.
     waiting: HashMap<IpAddr, usize>,
     /// Whether there is a refresher.
-    driven: bool,
+    has_refresher: bool,
 }
 
 impl OnDemand {
     /// `floor` is the least time between two lookups of a question for whatever reason.
-    pub(crate) fn new(limits: Recheck, floor: Duration, now: Instant) -> Self {
+    pub(crate) fn new(limits: OnDemandLimits, floor: Duration, now: Instant) -> Self {
         // Within one wait a question is asked once: a request that has seen its answer is done.
         let interval = limits.interval.max(limits.wait).max(floor);
         Self {
@@ -86,10 +86,10 @@ impl OnDemand {
                 until: 0,
                 next_idle: u64::MAX,
                 waiting: HashMap::new(),
-                driven: true,
+                has_refresher: true,
             }),
             epoch: now,
-            limits: Recheck { interval, ..limits },
+            limits: OnDemandLimits { interval, ..limits },
         }
     }
 
@@ -170,7 +170,7 @@ impl OnDemand {
     /// Makes requests wait until the refresher has looked at the new hosts.
     pub(crate) fn hosts_replaced(&self) {
         let demand = self.lock();
-        if demand.driven {
+        if demand.has_refresher {
             self.quiet_until.store(0, Ordering::Release);
         }
     }
@@ -178,7 +178,7 @@ impl OnDemand {
     /// Makes requests wait for nothing from now on: there is no refresher.
     pub(crate) fn end(&self) {
         let mut demand = self.lock();
-        demand.driven = false;
+        demand.has_refresher = false;
         self.quiet_until.store(u64::MAX, Ordering::Release);
     }
 

@@ -17,18 +17,18 @@ use tracing::{error, info};
 use crate::{
     Question,
     list::Shared,
-    set::{LAST_SECOND, MOST_JITTER, after, before},
     list::answer_cache::{AnswerCache, Asked},
-    observe::TARGET,
-    list::state_file::StateFile,
     list::sleep_clock::SleepClock,
+    list::state_file::StateFile,
+    observe::TARGET,
+    set::{LAST_SECOND, MAX_JITTER, after, before},
 };
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.
 ///
 /// Asks each question a second after its answer's TTL ended, a failing one after a pause that doubles
 /// up to the longest, and, while an unlisted peer waits, each that was not asked for the
-/// [`recheck_interval`](crate::AllowListBuilder::recheck_interval). The second is for resolvers that count
+/// [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval). The second is for resolvers that count
 /// in whole ones: they still hand out the old records, with a TTL of zero, until it is over. A tenth
 /// of the wait, at most 0.5 s, is added by chance, so that replicas do not ask in step. A question that
 /// hangs or panics holds up no other.
@@ -41,7 +41,7 @@ use crate::{
 pub struct Refresher {
     shared: Arc<Shared>,
     cache: Arc<AnswerCache>,
-    tried: HashMap<Question, Tried>,
+    attempted: HashMap<Question, Tried>,
     /// The next time at which a window ends.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
@@ -72,7 +72,7 @@ impl Refresher {
         Self {
             shared,
             cache: Arc::new(cache),
-            tried: HashMap::new(),
+            attempted: HashMap::new(),
             change_at: None,
             sleep_clock,
             state,
@@ -108,7 +108,7 @@ impl Refresher {
 
     async fn drive(&mut self) {
         let mut lookups = Lookups::default();
-        while !self.shared.abandoned.load(Ordering::Acquire) {
+        while !self.shared.handles_dropped.load(Ordering::Acquire) {
             self.notice_sleep();
             let now = Instant::now();
             // Here and not where the timer is waited for: if another event came first, the timer for
@@ -150,7 +150,7 @@ impl Refresher {
                 continue;
             }
             // A host that was taken out and put back is not put off: the cache may know it.
-            let tried = self.tried.get(&question);
+            let tried = self.attempted.get(&question);
             let tried = tried.filter(|_| !set.is_unasked(&question));
             let due_at = tried.map_or(due_at, |tried| {
                 after(due_at, tried.delay).max(after(tried.at, floor))
@@ -171,16 +171,16 @@ impl Refresher {
             }
         }
         if turn.end(is_asking, next_idle) {
-            self.shared.news.send_replace(());
+            self.shared.published_changed.send_replace(());
         }
         next
     }
 
     fn finish(&mut self, question: Question, asked: Asked) {
         let set = self.shared.published.load_full();
-        self.tried
+        self.attempted
             .retain(|tried, _| set.hosts().any(|host| *host == tried.host));
-        let tried = self.tried.entry(question.clone()).or_insert(Tried {
+        let tried = self.attempted.entry(question.clone()).or_insert(Tried {
             at: asked.at,
             delay: Duration::ZERO,
         });
@@ -209,7 +209,7 @@ impl Refresher {
         }
         if let Some(due_at) = set.due_at(&question) {
             let wait = due_at.saturating_duration_since(Instant::now());
-            let jitter = MOST_JITTER.min(wait / 10).mul_f64(fastrand::f64());
+            let jitter = MAX_JITTER.min(wait / 10).mul_f64(fastrand::f64());
             tried.delay = last_second + jitter;
             #[cfg(callback_source_simulation)]
             if crate::simulation::planted(crate::simulation::Fault::JitterNegative) {
@@ -225,7 +225,7 @@ impl Refresher {
         };
         info!(target: TARGET, ?slept, "the machine slept; windows end earlier by that time");
         self.cache.slept(slept);
-        for tried in self.tried.values_mut() {
+        for tried in self.attempted.values_mut() {
             tried.at = before(tried.at, slept);
         }
         let file = self.state.as_ref().map(|state| &state.file);
@@ -244,7 +244,7 @@ impl Refresher {
         if state.writing.is_some() {
             return None;
         }
-        let due_at = match self.shared.unsaved.load(Ordering::Acquire) {
+        let due_at = match self.shared.dirty.load(Ordering::Acquire) {
             true => now,
             false => state.written_at + BETWEEN_SAVES,
         };
@@ -257,7 +257,7 @@ impl Refresher {
         if now < due_at {
             return Some(due_at);
         }
-        self.shared.unsaved.store(false, Ordering::Release);
+        self.shared.dirty.store(false, Ordering::Release);
         state.written_at = now;
         let file = Arc::clone(&state.file);
         let snapshot = file.snapshot(&self.shared.published.load());
@@ -270,7 +270,7 @@ impl Drop for Refresher {
     fn drop(&mut self) {
         self.notice_sleep();
         self.shared.on_demand.end();
-        self.shared.news.send_replace(());
+        self.shared.published_changed.send_replace(());
         // The runtime ends, and a task to wait in with it.
         if let Some(State { file, .. }) = self.state.take() {
             let snapshot = file.snapshot(&self.shared.published.load());
@@ -448,7 +448,7 @@ mod tests {
         world.sleep(2 * HOUR);
         let two = "20.0.0.2".parse().unwrap();
         *world.answer.lock().unwrap() = Ok(Answer::new([two], HOUR));
-        assert!(list.settled_verdict(two).await.is_allowed());
+        assert!(list.verdict_after_refresh(two).await.is_allowed());
         // It left the answer after the sleep, not before.
         assert_eq!(freshness(&list, one()), Some(Freshness::Lingering));
     }

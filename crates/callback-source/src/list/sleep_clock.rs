@@ -13,7 +13,7 @@ pub(crate) struct SleepClock {
 impl SleepClock {
     /// The clocks of this system, where it has one that counts sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(crate) fn of_system() -> Option<Self> {
+    pub(crate) fn from_system() -> Option<Self> {
         // A simulated year would be looked at every few seconds.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
@@ -35,7 +35,7 @@ impl SleepClock {
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(crate) fn of_system() -> Option<Self> {
+    pub(crate) fn from_system() -> Option<Self> {
         None
     }
 
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn a_machine_that_is_awake_does_not_sleep() {
-        let mut clock = SleepClock::of_system().unwrap();
+        let mut clock = SleepClock::from_system().unwrap();
         for _ in 0..10_000 {
             assert_eq!(clock.slept(), None);
         }

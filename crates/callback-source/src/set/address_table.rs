@@ -2,7 +2,7 @@
 
 /// Entries sorted by a number, with a table of equal steps that tells in which few of them to search.
 #[derive(Clone, Debug)]
-pub(crate) struct Sorted<K, V> {
+pub(crate) struct AddressTable<K, V> {
     entries: Box<[(K, V)]>,
     start: K,
     shift: u32,
@@ -19,7 +19,7 @@ pub(crate) trait Key: Copy + Default + Ord {
     fn bits_after(self, start: Self) -> u32;
 }
 
-impl<K: Key, V> Sorted<K, V> {
+impl<K: Key, V> AddressTable<K, V> {
     /// The entries must be sorted. A key can be there several times.
     pub(crate) fn new(entries: impl Into<Box<[(K, V)]>>) -> Self {
         let entries = entries.into();
@@ -73,7 +73,7 @@ impl<K: Key, V> Sorted<K, V> {
     }
 }
 
-impl<K: Key, V> Default for Sorted<K, V> {
+impl<K: Key, V> Default for AddressTable<K, V> {
     fn default() -> Self {
         Self {
             entries: Box::default(),
@@ -114,7 +114,7 @@ mod tests {
 
     fn check<K: Key + std::fmt::Debug>(mut keys: Vec<K>, asked: &[K]) {
         keys.sort_unstable();
-        let sorted = Sorted::new(keys.iter().map(|key| (*key, ())).collect::<Vec<_>>());
+        let sorted = AddressTable::new(keys.iter().map(|key| (*key, ())).collect::<Vec<_>>());
         for key in asked.iter().chain(&keys) {
             let up_to = keys.iter().filter(|listed| *listed <= key).count();
             assert_eq!(sorted.up_to(*key).len(), up_to, "{key:?} in {keys:?}");
@@ -157,7 +157,7 @@ mod tests {
         for keys in [1_u32, 2, 3, 16, 17, 1_000, 100_000] {
             for stride in [1, 3, 40_000] {
                 let entries: Vec<_> = (0..keys).map(|at| (at * stride, ())).collect();
-                let sorted = Sorted::new(entries);
+                let sorted = AddressTable::new(entries);
                 assert!(
                     sorted.steps.len() <= 2 * keys as usize,
                     "{keys} by {stride}"

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::{
     Family, Freshness, HostName,
-    set::address_table::{Key, Sorted},
+    set::address_table::{AddressTable, Key},
 };
 
-/// Sorted addresses, and the spans of time in which every host is known, by family.
+/// AddressTable addresses, and the spans of time in which every host is known, by family.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    v4: Sorted<u32, Row>,
-    v6: Sorted<u128, Row>,
+    v4: AddressTable<u32, Admission>,
+    v6: AddressTable<u128, Admission>,
     known: [Known; 2],
 }
 
@@ -21,13 +21,13 @@ pub(crate) struct Index {
 /// up, so the first is in place: reading it follows no pointer.
 #[derive(Clone, Debug)]
 struct Known {
-    first: Span,
-    later: Box<[Span]>,
+    first: Validity,
+    later: Box<[Validity]>,
 }
 
 /// One reason to admit one address. An address can have several, the best first.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub(crate) struct Admission {
     pub(crate) address: IpAddr,
     pub(crate) freshness: Freshness,
     pub(crate) host: HostName,
@@ -37,14 +37,14 @@ pub(crate) struct Row {
 
 /// A half-open span of time; `None` is unbounded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
+pub(crate) struct Validity {
     pub(crate) from: Option<Instant>,
     pub(crate) until: Option<Instant>,
 }
 
 impl Index {
     /// `known` gives the spans in which every host is known, by family.
-    pub(crate) fn new(rows: Vec<Row>, known: [Vec<Span>; 2], now: Instant) -> Self {
+    pub(crate) fn new(rows: Vec<Admission>, known: [Vec<Validity>; 2], now: Instant) -> Self {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for row in rows {
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// The best reason to admit a peer, whose address must be in canonical form.
-    pub(crate) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Row> {
+    pub(crate) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Admission> {
         match peer {
             IpAddr::V4(peer) => find(&self.v4, peer.to_bits(), now),
             IpAddr::V6(peer) => find(&self.v6, peer.to_bits(), now),
@@ -85,20 +85,20 @@ impl Index {
     }
 
     /// Every row, those whose time is over included.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Admission> {
         self.v4.iter().chain(self.v6.iter())
     }
 }
 
 /// Sorts by address, and the best reason of an address to the end.
-fn sort<K: Key>(mut rows: Vec<(K, Row)>) -> Sorted<K, Row> {
+fn sort<K: Key>(mut rows: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
     // Of two hosts that are as good a reason, the first is named.
     rows.reverse();
     rows.sort_by_key(|(key, row)| (*key, Reverse(row.freshness)));
-    Sorted::new(rows)
+    AddressTable::new(rows)
 }
 
-fn find<K: Key>(rows: &Sorted<K, Row>, peer: K, now: Instant) -> Option<&Row> {
+fn find<K: Key>(rows: &AddressTable<K, Admission>, peer: K, now: Instant) -> Option<&Admission> {
     let listed = rows.up_to(peer).iter().rev();
     #[cfg(callback_source_simulation)]
     if crate::simulation::planted(crate::simulation::Fault::WindowEndIncluded) {
@@ -112,8 +112,8 @@ fn find<K: Key>(rows: &Sorted<K, Row>, peer: K, now: Instant) -> Option<&Row> {
 }
 
 impl Known {
-    fn new(spans: Vec<Span>, now: Instant) -> Self {
-        let never = Span {
+    fn new(spans: Vec<Validity>, now: Instant) -> Self {
+        let never = Validity {
             from: Some(now),
             until: Some(now),
         };
@@ -125,7 +125,7 @@ impl Known {
     }
 }
 
-impl Span {
+impl Validity {
     pub(crate) const ALWAYS: Self = Self {
         from: None,
         until: None,

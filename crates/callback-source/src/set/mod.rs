@@ -50,7 +50,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use networks::TooWide;
+pub use networks::NetworkError;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,7 +64,7 @@ use tokio::time::Instant;
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
     ResolveErrorKind, Verdict,
-    set::index::{Index, Row, Span},
+    set::index::{Admission, Index, Validity},
     set::networks::Networks,
     set::special_purpose::{is_made_up_from_ipv4, is_special},
     verdict::Source,
@@ -124,7 +124,7 @@ impl Rules {
 
     /// How long a refresh can take after the TTL has ended.
     fn refresh_time(&self) -> Duration {
-        let begins = LAST_SECOND + MOST_JITTER;
+        let begins = LAST_SECOND + MAX_JITTER;
         begins.saturating_add(self.question_time_limit)
     }
 
@@ -184,7 +184,7 @@ impl AllowSet {
         hosts: impl IntoIterator<Item = HostName>,
         networks: &[IpNet],
         now: Instant,
-    ) -> Result<Self, TooWide> {
+    ) -> Result<Self, NetworkError> {
         let mut set = Self {
             rules,
             hosts: Vec::new(),
@@ -226,7 +226,7 @@ impl AllowSet {
             }
             Err(error) => self.failed(at, question, error, now, &mut notices),
         }
-        self.hosts[at].records[question.family as usize].tried = true;
+        self.hosts[at].records[question.family as usize].attempted = true;
         self.settle(now, &mut notices);
         notices
     }
@@ -254,7 +254,7 @@ impl AllowSet {
                 back(&mut lingering.until);
             }
             for records in &mut host.records {
-                back(&mut records.window_from);
+                back(&mut records.stale_from);
                 back(&mut records.due_at);
                 if let Some(held) = &mut records.held {
                     back(&mut held.answered_at);
@@ -340,7 +340,7 @@ impl AllowSet {
 
     /// Whether every question was tried once to an end, answered or not.
     #[must_use]
-    pub fn is_tried(&self) -> bool {
+    pub fn is_attempted(&self) -> bool {
         self.all_tried
     }
 
@@ -404,17 +404,17 @@ impl AllowSet {
     }
 
     /// What a restart should know.
-    pub(crate) fn save(&self) -> Vec<Saved> {
+    pub(crate) fn save(&self) -> Vec<PersistedHost> {
         let saved = |host: &Host, family: Family| {
             let records = &host.records[family as usize];
-            SavedRecords {
+            PersistedQuestion {
                 family,
-                window_from: records.window_from,
+                stale_from: records.stale_from,
                 denied: records.denied,
                 answer: records.held.clone(),
             }
         };
-        let hosts = self.hosts.iter().map(|host| Saved {
+        let hosts = self.hosts.iter().map(|host| PersistedHost {
             host: host.name.clone(),
             records: Family::ALL.map(|family| saved(host, family)).into(),
             lingering: host.saved_lingering(),
@@ -424,7 +424,7 @@ impl AllowSet {
 
     /// Takes in what was saved before a restart, with its original times: no window is stretched.
     /// What does not hold by the rules of today is left out, and so is what is no longer a host.
-    pub(crate) fn restore(&mut self, saved: Vec<Saved>, now: Instant) -> Vec<Notice> {
+    pub(crate) fn restore(&mut self, saved: Vec<PersistedHost>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         let rules = &self.rules;
         let most_ttl = rules.clamp(Duration::MAX);
@@ -444,7 +444,7 @@ impl AllowSet {
                     continue;
                 }
                 let records = &mut host.records[of.family as usize];
-                records.window_from = of.window_from.min(now);
+                records.stale_from = of.stale_from.min(now);
                 if let Some(mut held) = of.answer {
                     held.restored = true;
                     held.answered_at = held.answered_at.min(now);
@@ -455,7 +455,7 @@ impl AllowSet {
                             (now, after(now, rules.clamp(held.ttl)));
                     }
                     held.addresses = held.addresses.into_iter().filter(admissible).collect();
-                    records.window_from = held.ttl_ends;
+                    records.stale_from = held.ttl_ends;
                     records.answered = true;
                     let holds = 1..=rules.max_addresses;
                     records.held = Some(held).filter(|held| holds.contains(&held.addresses.len()));
@@ -463,7 +463,7 @@ impl AllowSet {
                     records.denied = of.denied;
                 }
             }
-            let restored = |(address, saved): (IpAddr, SavedLingering)| {
+            let restored = |(address, saved): (IpAddr, PersistedLingering)| {
                 let lingering = Lingering {
                     left_at: saved.left_at,
                     until: saved.until(rules),
@@ -485,14 +485,15 @@ impl AllowSet {
     }
 
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
-        self.records(question).is_some_and(|records| !records.tried)
+        self.records(question)
+            .is_some_and(|records| !records.attempted)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    fn records(&self, question: &Question) -> Option<&Records> {
+    fn records(&self, question: &Question) -> Option<&QuestionState> {
         let at = self.position(&question.host)?;
         if !self.rules.asks(question.family) {
             return None;
@@ -562,7 +563,7 @@ impl AllowSet {
         let host = &self.hosts[at];
         let takes_addresses = host.records[family as usize].answered;
         let bears_out = |other: &Host| {
-            let current = |of: &&Records| of.is_current(now);
+            let current = |of: &&QuestionState| of.is_current(now);
             let mut answers = other
                 .records
                 .iter()
@@ -579,7 +580,7 @@ impl AllowSet {
         };
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::DenialBelievedEarly) {
-            let answers = |of: &Records| of.is_current(now);
+            let answers = |of: &QuestionState| of.is_current(now);
             let mut all = self.hosts.iter().flat_map(|host| &host.records);
             return all.any(answers);
         }
@@ -607,7 +608,7 @@ impl AllowSet {
         let host = &mut self.hosts[at];
         let records = &mut host.records[family as usize];
         let ttl_ends = after(now, self.rules.clamp(answer.ttl()));
-        let held = Held {
+        let held = LastAnswer {
             addresses: answer.addresses().into(),
             ttl: answer.ttl(),
             answered_at: now,
@@ -617,10 +618,10 @@ impl AllowSet {
         let before = records.held.replace(held);
         records.answered = true;
         records.denied = false;
-        records.window_from = ttl_ends;
+        records.stale_from = ttl_ends;
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::StaleFromAnswer) {
-            records.window_from = now;
+            records.stale_from = now;
         }
         records.due_at = ttl_ends;
         if let Some(failing) = records.failing.take() {
@@ -676,7 +677,7 @@ impl AllowSet {
         let records = &mut host.records[family as usize];
         records.answered = false;
         records.denied = true;
-        records.window_from = ttl_ends;
+        records.stale_from = ttl_ends;
         records.failing = None;
         records.due_at = ttl_ends;
     }
@@ -700,7 +701,7 @@ impl AllowSet {
             }
             None => (now, now, 1),
         };
-        let first = self.rules.min_ttl.max(LEAST_BACKOFF);
+        let first = self.rules.min_ttl.max(MIN_BACKOFF);
         let backoff = first
             .saturating_mul(1 << (times - 1).min(16))
             .min(self.rules.max_backoff);
@@ -731,7 +732,7 @@ impl AllowSet {
         for host in &mut self.hosts {
             host.lingering.retain(|_, lingering| now < lingering.until);
             for records in &mut host.records {
-                if records.window_ends(&self.rules) <= now {
+                if records.stale_until(&self.rules) <= now {
                     records.held = None;
                     records.denied = false;
                 }
@@ -744,7 +745,7 @@ impl AllowSet {
         self.believe_late(now, notices);
         let asked = |host: &Host| {
             let mut families = self.rules.families();
-            families.all(|family| host.records[family as usize].tried)
+            families.all(|family| host.records[family as usize].attempted)
         };
         self.all_tried |= self.hosts.iter().all(asked);
         for host in &mut self.hosts {
@@ -760,14 +761,14 @@ impl AllowSet {
         // An empty list must answer `Unresolved`, not `NotListed`.
         let start = match self.hosts.is_empty() && self.networks.is_empty() {
             true => Vec::new(),
-            false => vec![Span::ALWAYS],
+            false => vec![Validity::ALWAYS],
         };
         let known = Family::ALL.map(|family| {
             let asked = self.rules.asks(family);
             (0..self.hosts.len())
                 .filter(|_| asked)
                 .map(|at| self.known(at, family))
-                .fold(start.clone(), |all, host| Span::in_both(&all, &host))
+                .fold(start.clone(), |all, host| Validity::in_both(&all, &host))
         });
         self.index = Index::new(rows, known, now);
     }
@@ -793,34 +794,34 @@ impl AllowSet {
 
     /// The spans in which a host is known for a family: it answered, or was denied, or is given up.
     /// There can be a gap between the two.
-    fn known(&self, at: usize, family: Family) -> Vec<Span> {
+    fn known(&self, at: usize, family: Family) -> Vec<Validity> {
         let records = &self.hosts[at].records[family as usize];
         let heard = records.held.is_some() || records.denied;
-        let heard = heard.then(|| Span::until(records.window_ends(&self.rules)));
+        let heard = heard.then(|| Validity::until(records.stale_until(&self.rules)));
         heard.into_iter().chain(self.given_up(at, family)).collect()
     }
 
     /// Rule 6: the span in which a question is given up.
-    fn given_up(&self, at: usize, family: Family) -> Option<Span> {
+    fn given_up(&self, at: usize, family: Family) -> Option<Validity> {
         let records = &self.hosts[at].records[family as usize];
         let failing = records.failing.as_ref()?;
-        let window_from = records.window_from.max(failing.run_since);
+        let stale_from = records.stale_from.max(failing.run_since);
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::GivenUpByTimeUnasked) {
             return self
                 .others_answer_until(at, failing.since)
-                .map(|until| Span {
-                    from: Some(after(records.window_from, self.rules.stale_for)),
+                .map(|until| Validity {
+                    from: Some(after(records.stale_from, self.rules.stale_for)),
                     until: Some(until),
                 });
         }
-        let from = after(window_from, self.rules.stale_for);
+        let from = after(stale_from, self.rules.stale_for);
         // Nothing was asked shortly before: it may have recovered long ago.
         if failing.next_by < from {
             return None;
         }
         let until = self.others_answer_until(at, from)?;
-        Some(Span {
+        Some(Validity {
             from: Some(from),
             until: Some(until),
         })
@@ -833,12 +834,12 @@ impl AllowSet {
         let same_zone = |other: &&Host| other.name.is_of_same_zone(name);
         // A host that is alone in its zone would otherwise never be given up.
         let any_zone = !others().any(|other| same_zone(&other));
-        let confirms = |records: &Records| {
+        let confirms = |records: &QuestionState| {
             let held = records.held.as_ref().filter(|held| !held.restored)?;
             let current = records.failing.is_none();
             let current = current.then(|| records.current_until(held, &self.rules));
             let later = from <= held.answered_at;
-            current.max(later.then(|| records.window_ends(&self.rules)))
+            current.max(later.then(|| records.stale_until(&self.rules)))
         };
         others()
             .filter(|other| any_zone || same_zone(other))
@@ -850,10 +851,10 @@ impl AllowSet {
     pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
         let at = self.position(&question.host)?;
         let records = &self.hosts[at].records[question.family as usize];
-        let until = records.window_ends(&self.rules);
+        let until = records.stale_until(&self.rules);
         let is_known = records.held.is_some() || records.denied;
         Some(match self.family_health(at, question.family, now).state {
-            State::Failed => Standing::GivenUp,
+            QuestionStatus::GivenUp => Standing::GivenUp,
             _ if until <= now => Standing::Over,
             _ if !is_known => Standing::Unknown,
             _ => Standing::InUse {
@@ -865,7 +866,7 @@ impl AllowSet {
 
     fn family_health(&self, at: usize, family: Family, now: Instant) -> FamilyHealth {
         let records = &self.hosts[at].records[family as usize];
-        let counts = now < records.window_ends(&self.rules);
+        let counts = now < records.stale_until(&self.rules);
         let held = records.held.as_ref().filter(|_| counts);
         let given_up = || {
             self.given_up(at, family)
@@ -874,13 +875,13 @@ impl AllowSet {
         FamilyHealth {
             family,
             state: match &records.failing {
-                _ if !self.rules.asks(family) => State::NotAsked,
-                Some(_) if given_up() => State::Failed,
-                Some(_) => State::Failing,
-                None if held.is_some() => State::Answered,
-                None if records.denied && counts => State::Denied,
-                None if records.tried => State::Expired,
-                None => State::Unasked,
+                _ if !self.rules.asks(family) => QuestionStatus::NotAsked,
+                Some(_) if given_up() => QuestionStatus::GivenUp,
+                Some(_) => QuestionStatus::Failing,
+                None if held.is_some() => QuestionStatus::Answered,
+                None if records.denied && counts => QuestionStatus::Denied,
+                None if records.attempted => QuestionStatus::Expired,
+                None => QuestionStatus::Unasked,
             },
             addresses: held.map_or_else(Vec::new, |held| held.addresses.to_vec()),
             ttl: held.map(|held| held.ttl),
@@ -925,7 +926,7 @@ pub enum Notice {
         addresses: Vec<IpAddr>,
     },
     /// More addresses of a host linger than may; the oldest were let go before their time.
-    Crowded {
+    LingerLimitReached {
         /// The host.
         host: HostName,
         /// How many were let go.
@@ -968,7 +969,7 @@ pub struct FamilyHealth {
     /// The family that is asked for.
     pub family: Family,
     /// How the question stands.
-    pub state: State,
+    pub state: QuestionStatus,
     /// The addresses of the last valid answer, sorted, while it counts.
     pub addresses: Vec<IpAddr>,
     /// The TTL of the last valid answer as the servers gave it, while it counts.
@@ -986,7 +987,7 @@ pub struct FamilyHealth {
 /// How a question stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum State {
+pub enum QuestionStatus {
     /// Nothing has come of it yet.
     Unasked,
     /// The last outcome is an answer.
@@ -996,14 +997,14 @@ pub enum State {
     /// The last outcome is a failure; an earlier answer may still count.
     Failing,
     /// It has failed for the whole stale window while other hosts answer, and is given up.
-    Failed,
+    GivenUp,
     /// The last answer is past its window, and nothing has come since.
     Expired,
     /// The list looks up the other family only.
     NotAsked,
 }
 
-impl State {
+impl QuestionStatus {
     /// The name in lower case, for JSON and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -1012,7 +1013,7 @@ impl State {
             Self::Answered => "answered",
             Self::Denied => "denied",
             Self::Failing => "failing",
-            Self::Failed => "failed",
+            Self::GivenUp => "failed",
             Self::Expired => "expired",
             Self::NotAsked => "not-asked",
         }
@@ -1022,7 +1023,7 @@ impl State {
 #[derive(Clone, Debug)]
 struct Host {
     name: HostName,
-    records: [Records; 2],
+    records: [QuestionState; 2],
     lingering: BTreeMap<IpAddr, Lingering>,
     /// What was last reported as admitted.
     announced: BTreeSet<IpAddr>,
@@ -1037,9 +1038,9 @@ struct Lingering {
 
 /// What is known of one question.
 #[derive(Clone, Debug)]
-struct Records {
+struct QuestionState {
     /// The last valid answer, while it counts.
-    held: Option<Held>,
+    held: Option<LastAnswer>,
     /// The last valid outcome was an answer, even if its window is over.
     answered: bool,
     /// The last valid answer was a believed denial.
@@ -1049,14 +1050,14 @@ struct Records {
     /// Special-purpose addresses that were dropped from the last outcome.
     dropped: Vec<IpAddr>,
     /// Where the stale window starts: the end of the last valid answer's TTL, or the start.
-    window_from: Instant,
-    tried: bool,
+    stale_from: Instant,
+    attempted: bool,
     due_at: Instant,
 }
 
 /// A valid answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct LastAnswer {
     pub(crate) addresses: Box<[IpAddr]>,
     /// As the servers gave it.
     pub(crate) ttl: Duration,
@@ -1081,18 +1082,18 @@ pub(crate) enum Standing {
 
 /// What is saved of a host across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Saved {
+pub(crate) struct PersistedHost {
     pub(crate) host: HostName,
-    pub(crate) records: Vec<SavedRecords>,
-    pub(crate) lingering: BTreeMap<IpAddr, SavedLingering>,
+    pub(crate) records: Vec<PersistedQuestion>,
+    pub(crate) lingering: BTreeMap<IpAddr, PersistedLingering>,
 }
 
-impl Saved {
+impl PersistedHost {
     /// Moves all times into the past, as [`AllowSet::slept`] does.
     pub(crate) fn slept(&mut self, slept: Duration) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         for records in &mut self.records {
-            back(&mut records.window_from);
+            back(&mut records.stale_from);
             if let Some(held) = &mut records.answer {
                 back(&mut held.answered_at);
                 back(&mut held.ttl_ends);
@@ -1107,13 +1108,13 @@ impl Saved {
 
 /// What is saved of an address that left the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SavedLingering {
+pub(crate) struct PersistedLingering {
     pub(crate) left_at: Instant,
     /// `None` in files of older versions: the linger window after it left.
     pub(crate) until: Option<Instant>,
 }
 
-impl SavedLingering {
+impl PersistedLingering {
     /// The end by the rules of today, which may be stricter than those that it was saved by.
     pub(crate) fn until(self, rules: &Rules) -> Instant {
         if rules.linger.is_zero() {
@@ -1130,11 +1131,11 @@ impl SavedLingering {
 
 /// What is saved of a question across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SavedRecords {
+pub(crate) struct PersistedQuestion {
     pub(crate) family: Family,
-    pub(crate) window_from: Instant,
+    pub(crate) stale_from: Instant,
     pub(crate) denied: bool,
-    pub(crate) answer: Option<Held>,
+    pub(crate) answer: Option<LastAnswer>,
 }
 
 #[derive(Clone, Debug)]
@@ -1154,14 +1155,14 @@ struct Failing {
 
 impl Host {
     fn new(name: HostName, now: Instant) -> Self {
-        let unasked = Records {
+        let unasked = QuestionState {
             held: None,
             answered: false,
             denied: false,
             failing: None,
             dropped: Vec::new(),
-            window_from: now,
-            tried: false,
+            stale_from: now,
+            attempted: false,
             due_at: now,
         };
         Self {
@@ -1210,17 +1211,17 @@ impl Host {
         for (_, address) in &oldest[..crowd] {
             self.lingering.remove(address);
         }
-        notices.push(Notice::Crowded {
+        notices.push(Notice::LingerLimitReached {
             host: self.name.clone(),
             dropped: crowd,
         });
     }
 
-    fn rows(&self, rules: &Rules) -> Vec<Row> {
+    fn rows(&self, rules: &Rules) -> Vec<Admission> {
         let mut rows = Vec::new();
         let mut push = |address, freshness, since, until| {
             let host = self.name.clone();
-            rows.push(Row {
+            rows.push(Admission {
                 address,
                 freshness,
                 host,
@@ -1230,7 +1231,7 @@ impl Host {
         };
         for records in &self.records {
             let Some(held) = &records.held else { continue };
-            let stale_until = records.window_ends(rules);
+            let stale_until = records.stale_until(rules);
             for address in held.addresses.iter().copied() {
                 if held.restored {
                     push(address, Freshness::Restored, held.answered_at, stale_until);
@@ -1256,8 +1257,8 @@ impl Host {
         rows
     }
 
-    fn saved_lingering(&self) -> BTreeMap<IpAddr, SavedLingering> {
-        let saved = |lingering: &Lingering| SavedLingering {
+    fn saved_lingering(&self) -> BTreeMap<IpAddr, PersistedLingering> {
+        let saved = |lingering: &Lingering| PersistedLingering {
             left_at: lingering.left_at,
             until: Some(lingering.until),
         };
@@ -1286,7 +1287,7 @@ impl Host {
     }
 }
 
-impl Records {
+impl QuestionState {
     /// Whether a valid answer of DNS itself is current: its TTL has not ended. An answer whose refresh
     /// is under way does not tell whether DNS still answers at all.
     fn is_current(&self, now: Instant) -> bool {
@@ -1294,7 +1295,7 @@ impl Records {
         held.is_some_and(|held| now < held.ttl_ends)
     }
 
-    fn current_until(&self, held: &Held, rules: &Rules) -> Instant {
+    fn current_until(&self, held: &LastAnswer, rules: &Rules) -> Instant {
         match self.failing {
             Some(_) => held.ttl_ends,
             None => after(held.ttl_ends, rules.refresh_time()),
@@ -1302,10 +1303,10 @@ impl Records {
     }
 
     /// When the last valid answer stops to count.
-    fn window_ends(&self, rules: &Rules) -> Instant {
-        let stale_until = after(self.window_from, rules.stale_for);
+    fn stale_until(&self, rules: &Rules) -> Instant {
+        let stale_until = after(self.stale_from, rules.stale_for);
         match (&self.held, &self.failing) {
-            (_, None) => stale_until.max(after(self.window_from, rules.refresh_time())),
+            (_, None) => stale_until.max(after(self.stale_from, rules.refresh_time())),
             _ => stale_until,
         }
     }
@@ -1329,13 +1330,12 @@ pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
 pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// The most that is added to the wait for a refresh by chance.
-pub(crate) const MOST_JITTER: Duration = Duration::from_millis(500);
+pub(crate) const MAX_JITTER: Duration = Duration::from_millis(500);
 
-const LEAST_BACKOFF: Duration = Duration::from_secs(1);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
 
 /// For a denial without an SOA record.
 const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// As good as for ever, and safe to add.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-

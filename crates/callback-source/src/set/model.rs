@@ -21,7 +21,7 @@ use proptest::{
 };
 use tokio::time::Instant;
 
-use super::{AllowSet, Notice, Rules, State};
+use super::{AllowSet, Notice, QuestionStatus, Rules};
 use crate::{
     Answer, Family, Freshness, HostName, Question, RejectionKind, ResolveError, ResolveErrorKind,
     Verdict,
@@ -160,7 +160,7 @@ fn health_tells_what_is_over_without_a_change_of_the_set() {
     let _ = set.apply(&asks(0, Family::V4), answer("8.8.4.1", 60), now);
     let health = set.health(now + DAY + Duration::from_secs(60));
     let [family, _] = &health[0].families;
-    assert_eq!(family.state, State::Expired);
+    assert_eq!(family.state, QuestionStatus::Expired);
     assert!(family.addresses.is_empty() && family.ttl.is_none() && family.answered_at.is_none());
 }
 
@@ -507,7 +507,7 @@ impl Trial {
                     assert_eq!(dropped, question);
                     report.special = addresses.clone();
                 }
-                Notice::Crowded { host, dropped } => {
+                Notice::LingerLimitReached { host, dropped } => {
                     *report.crowded.entry(host.clone()).or_default() += dropped;
                 }
             }
@@ -697,7 +697,7 @@ struct Asking {
     named: bool,
     /// The failures since the last valid outcome.
     run: Option<Run>,
-    tried: bool,
+    attempted: bool,
     due: Instant,
     window_start: Instant,
 }
@@ -783,7 +783,7 @@ impl Model {
             return report;
         };
         let family = question.family;
-        self.hosts[host].question_mut(family).tried = true;
+        self.hosts[host].question_mut(family).attempted = true;
         match self.classify(outcome, now, &mut report.special) {
             Meaning::Answer(addresses, ttl_end) => {
                 if let Some(run) = &self.hosts[host].question(family).run {
@@ -1095,7 +1095,7 @@ impl Model {
         self.all_tried |= self
             .hosts
             .iter()
-            .all(|host| asked.iter().all(|family| host.question(*family).tried));
+            .all(|host| asked.iter().all(|family| host.question(*family).attempted));
     }
 
     // Questions of time.
@@ -1259,23 +1259,23 @@ impl Model {
     }
 
     /// How a question may be said to stand.
-    fn states(&self, host: &Host, family: Family, now: Instant) -> Vec<State> {
+    fn states(&self, host: &Host, family: Family, now: Instant) -> Vec<QuestionStatus> {
         let question = host.question(family);
         if !self.asks(family) {
-            return vec![State::NotAsked];
+            return vec![QuestionStatus::NotAsked];
         }
         if question.run.is_some() {
             return if self.is_given_up(host, family, now) {
-                vec![State::Failed]
+                vec![QuestionStatus::GivenUp]
             } else {
-                vec![State::Failing]
+                vec![QuestionStatus::Failing]
             };
         }
         match question.word {
-            Word::Answer { .. } if self.in_window(question, now) => vec![State::Answered],
-            Word::Denial { .. } if self.in_window(question, now) => vec![State::Denied],
-            _ if question.tried => vec![State::Expired],
-            _ => vec![State::Expired, State::Unasked],
+            Word::Answer { .. } if self.in_window(question, now) => vec![QuestionStatus::Answered],
+            Word::Denial { .. } if self.in_window(question, now) => vec![QuestionStatus::Denied],
+            _ if question.attempted => vec![QuestionStatus::Expired],
+            _ => vec![QuestionStatus::Expired, QuestionStatus::Unasked],
         }
     }
 
@@ -1309,7 +1309,7 @@ impl Host {
             word: Word::Nothing,
             named: false,
             run: None,
-            tried: false,
+            attempted: false,
             due: now,
             window_start: now,
         };

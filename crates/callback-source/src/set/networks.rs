@@ -7,21 +7,21 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::set::address_table::{Key, Sorted};
+use crate::set::address_table::{AddressTable, Key};
 
 /// Networks in canonical form, merged where they overlap or touch, by their first addresses and with
 /// their last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
-    v4: Sorted<u32, (u32, IpNet)>,
-    v6: Sorted<u128, (u128, IpNet)>,
+    v4: AddressTable<u32, (u32, IpNet)>,
+    v6: AddressTable<u128, (u128, IpNet)>,
 }
 
 impl Networks {
     /// # Errors
     ///
     /// A network that is, or together with the others makes up, a whole address family.
-    pub(crate) fn new(networks: &[IpNet]) -> Result<Self, TooWide> {
+    pub(crate) fn new(networks: &[IpNet]) -> Result<Self, NetworkError> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for network in networks {
@@ -39,11 +39,11 @@ impl Networks {
             (net.network().to_bits(), (last, IpNet::V6(net)))
         });
         let merged = Self {
-            v4: Sorted::new(v4.collect::<Vec<_>>()),
-            v6: Sorted::new(v6.collect::<Vec<_>>()),
+            v4: AddressTable::new(v4.collect::<Vec<_>>()),
+            v6: AddressTable::new(v6.collect::<Vec<_>>()),
         };
         let whole = merged.iter().find(|network| network.prefix_len() == 0);
-        whole.map_or(Ok(merged), |network| Err(TooWide { network }))
+        whole.map_or(Ok(merged), |network| Err(NetworkError { network }))
     }
 
     /// The network that holds an address, which must be in canonical form.
@@ -77,7 +77,7 @@ impl Cover {
     /// # Errors
     ///
     /// A network that is, or together with those before makes up, a whole address family.
-    pub(crate) fn add(&mut self, network: IpNet) -> Result<(), TooWide> {
+    pub(crate) fn add(&mut self, network: IpNet) -> Result<(), NetworkError> {
         let (is_whole, whole) = match canonical(network) {
             IpNet::V4(network) => {
                 let first = network.network().to_bits().into();
@@ -95,7 +95,7 @@ impl Cover {
             }
         };
         match is_whole {
-            true => Err(TooWide { network: whole }),
+            true => Err(NetworkError { network: whole }),
             false => Ok(()),
         }
     }
@@ -118,7 +118,7 @@ fn add(stretches: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) ->
     (first, last)
 }
 
-fn find<K: Key>(networks: &Sorted<K, (K, IpNet)>, address: K) -> Option<IpNet> {
+fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<IpNet> {
     // They do not overlap.
     let (_, (last, network)) = networks.up_to(address).last()?;
     (address <= *last).then_some(*network)
@@ -127,7 +127,7 @@ fn find<K: Key>(networks: &Sorted<K, (K, IpNet)>, address: K) -> Option<IpNet> {
 /// Networks that hold every address of a family: nobody would be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{network}` holds every address there is; name the networks that are meant")]
-pub struct TooWide {
+pub struct NetworkError {
     network: IpNet,
 }
 
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn networks(texts: &[&str]) -> Result<Networks, TooWide> {
+    fn networks(texts: &[&str]) -> Result<Networks, NetworkError> {
         Networks::new(
             &texts
                 .iter()
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    fn added(texts: &[&str]) -> Result<(), TooWide> {
+    fn added(texts: &[&str]) -> Result<(), NetworkError> {
         let mut cover = Cover::default();
         let mut texts = texts.iter();
         texts.try_for_each(|text| cover.add(text.parse().unwrap()))

@@ -82,7 +82,7 @@ impl World {
         due_at - self.now
     }
 
-    fn state(&self, number: usize, family: Family) -> State {
+    fn state(&self, number: usize, family: Family) -> QuestionStatus {
         self.set.health(self.now)[number].families[family as usize].state
     }
 }
@@ -335,17 +335,17 @@ mod one_family {
             assert!(notices.is_empty());
             world.fail(1, other, ResolveErrorKind::ServFail);
             assert_eq!(world.says(foreign), "not-listed");
-            assert!(!world.set.is_tried());
+            assert!(!world.set.is_attempted());
 
             world.answer(0, asked, 60, &[own]);
             world.fail(1, asked, ResolveErrorKind::NxDomain);
-            assert!(world.set.is_tried() && world.set.is_ready(world.now));
+            assert!(world.set.is_attempted() && world.set.is_ready(world.now));
             assert_eq!(world.says(own), "fresh");
             assert_eq!(world.says(unlisted), "not-listed");
             let health = world.set.health(world.now);
             for host in &health {
                 let family = &host.families[other as usize];
-                assert_eq!(family.state, State::NotAsked);
+                assert_eq!(family.state, QuestionStatus::NotAsked);
                 assert!(family.last_error.is_none() && family.failing_since.is_none());
             }
         }
@@ -480,7 +480,7 @@ mod linger {
             world.at(60 * SECOND);
             world.answer(1, Family::V4, 3600, &["20.0.1.1"]);
             world.apply(0, Family::V4, denied());
-            assert_eq!(world.state(0, Family::V4), State::Denied);
+            assert_eq!(world.state(0, Family::V4), QuestionStatus::Denied);
             assert_eq!(world.due_in(0, Family::V4), due_in * SECOND, "{linger:?}");
             let asked_again = 60 * SECOND + due_in * SECOND + REFRESH_TIME;
             world.at(asked_again - MS);
@@ -530,7 +530,7 @@ mod linger {
             let notices = world.at(round * 60 * SECOND).apply(0, Family::V4, outcome);
             let crowded = notices
                 .iter()
-                .any(|notice| matches!(notice, Notice::Crowded { .. }));
+                .any(|notice| matches!(notice, Notice::LingerLimitReached { .. }));
             assert_eq!(crowded, round == 3);
         }
         let says: Vec<_> = (0..4).map(|n| world.says(&format!("20.0.0.{n}"))).collect();
@@ -639,12 +639,12 @@ mod denials {
             let mut world = World::new(2);
             world.sunny(60);
             world.at(60 * SECOND).fail(0, Family::V4, kind);
-            assert_eq!(world.state(0, Family::V4), State::Failing);
+            assert_eq!(world.state(0, Family::V4), QuestionStatus::Failing);
             assert_eq!(world.says("20.0.0.1"), "stale");
             world
                 .at(61 * SECOND)
                 .answer(1, Family::V4, 60, &["20.0.1.1"]);
-            assert_eq!(world.state(0, Family::V4), State::Denied);
+            assert_eq!(world.state(0, Family::V4), QuestionStatus::Denied);
             assert_eq!(world.says("20.0.0.1"), "lingering");
             world.at(61 * SECOND + HOUR - MS);
             assert_eq!(world.says("20.0.0.1"), "lingering");
@@ -689,7 +689,7 @@ mod denials {
                 world.fail(number, Family::V6, kind);
             }
             for number in 0..2 {
-                assert_eq!(world.state(number, Family::V4), State::Failing);
+                assert_eq!(world.state(number, Family::V4), QuestionStatus::Failing);
                 assert_eq!(world.says(&own_address(number)), "stale");
             }
             world.at(60 * SECOND + 24 * HOUR);
@@ -717,10 +717,10 @@ mod denials {
         world.fail(0, Family::V6, ResolveErrorKind::NoData);
         world.fail(1, Family::V4, ResolveErrorKind::NxDomain);
         world.fail(1, Family::V6, ResolveErrorKind::NxDomain);
-        assert_eq!(world.state(0, Family::V6), State::Failing);
+        assert_eq!(world.state(0, Family::V6), QuestionStatus::Failing);
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
-        assert_eq!(world.state(0, Family::V6), State::Denied);
-        assert_eq!(world.state(1, Family::V4), State::Denied);
+        assert_eq!(world.state(0, Family::V6), QuestionStatus::Denied);
+        assert_eq!(world.state(1, Family::V4), QuestionStatus::Denied);
         assert_eq!(world.says("20.0.9.9"), "not-listed");
         assert_eq!(world.says("2a01::1"), "not-listed");
         assert_eq!(world.due_in(0, Family::V6), 60 * SECOND);
@@ -783,14 +783,14 @@ mod denials {
             world.at(5 * SECOND);
             world.fail(long, Family::V4, ResolveErrorKind::NxDomain);
             world.fail(short, Family::V4, ResolveErrorKind::NxDomain);
-            assert_eq!(world.state(long, Family::V4), State::Failing);
-            assert_eq!(world.state(short, Family::V4), State::Failing);
+            assert_eq!(world.state(long, Family::V4), QuestionStatus::Failing);
+            assert_eq!(world.state(short, Family::V4), QuestionStatus::Failing);
 
             // It confirms the denial of what the other host holds, and not the one about the same host.
             world.at(20 * SECOND);
             world.answer(short, Family::V6, 60, &["2a01:111::1"]);
-            assert_eq!(world.state(long, Family::V4), State::Denied);
-            assert_eq!(world.state(short, Family::V4), State::Failing);
+            assert_eq!(world.state(long, Family::V4), QuestionStatus::Denied);
+            assert_eq!(world.state(short, Family::V4), QuestionStatus::Failing);
         }
     }
 
@@ -855,17 +855,26 @@ mod denials {
     #[test]
     fn hosts_with_only_a_public_suffix_in_common_are_of_different_zones() {
         for (names, state) in [
-            (["a.psp.example", "b.psp.example"], State::Denied),
-            (["a.eu.psp.example", "b.eu.psp.example"], State::Denied),
-            (["a.psp.co.uk", "b.psp.co.uk"], State::Denied),
-            (["a.co.example", "b.co.example"], State::Denied),
-            (["psp.example", "other.example"], State::Failing),
-            (["psp.co.uk", "other.co.uk"], State::Failing),
-            (["psp.com.au", "other.com.au"], State::Failing),
-            (["psp.or.jp", "other.or.jp"], State::Failing),
-            (["psp.com.br", "other.com.br"], State::Failing),
-            (["a.psp.example", "a.other.example"], State::Failing),
-            (["a.eu.psp.example", "a.us.psp.example"], State::Failing),
+            (["a.psp.example", "b.psp.example"], QuestionStatus::Denied),
+            (
+                ["a.eu.psp.example", "b.eu.psp.example"],
+                QuestionStatus::Denied,
+            ),
+            (["a.psp.co.uk", "b.psp.co.uk"], QuestionStatus::Denied),
+            (["a.co.example", "b.co.example"], QuestionStatus::Denied),
+            (["psp.example", "other.example"], QuestionStatus::Failing),
+            (["psp.co.uk", "other.co.uk"], QuestionStatus::Failing),
+            (["psp.com.au", "other.com.au"], QuestionStatus::Failing),
+            (["psp.or.jp", "other.or.jp"], QuestionStatus::Failing),
+            (["psp.com.br", "other.com.br"], QuestionStatus::Failing),
+            (
+                ["a.psp.example", "a.other.example"],
+                QuestionStatus::Failing,
+            ),
+            (
+                ["a.eu.psp.example", "a.us.psp.example"],
+                QuestionStatus::Failing,
+            ),
         ] {
             let mut world = two_hosts(names);
             world.at(60 * SECOND);
@@ -885,7 +894,11 @@ mod denials {
                 ask(&mut world, 0, Err(ResolveError::new(kind)));
                 ask(&mut world, 1, Ok(answer(3600, &["20.0.1.1"])));
             }
-            assert_eq!(world.state(0, Family::V4), State::Failing, "{kind:?}");
+            assert_eq!(
+                world.state(0, Family::V4),
+                QuestionStatus::Failing,
+                "{kind:?}"
+            );
             assert_eq!(world.says("20.0.0.1"), "unresolved", "{kind:?}");
         }
     }
@@ -921,7 +934,7 @@ mod denials {
         let mut world = World::new(2);
         world.sunny(60);
         world.answer(0, Family::V4, 30, &[]);
-        assert_eq!(world.state(0, Family::V4), State::Denied);
+        assert_eq!(world.state(0, Family::V4), QuestionStatus::Denied);
         assert_eq!(world.due_in(0, Family::V4), 30 * SECOND);
     }
 }
@@ -979,7 +992,7 @@ mod given_up {
         assert_eq!(world.says("20.0.9.9"), "unresolved");
         world.at(24 * HOUR);
         assert_eq!(world.says("20.0.9.9"), "not-listed");
-        assert_eq!(world.state(1, Family::V4), State::Failed);
+        assert_eq!(world.state(1, Family::V4), QuestionStatus::GivenUp);
         assert_eq!(world.says("20.0.0.1"), "fresh");
     }
 
@@ -1007,7 +1020,7 @@ mod given_up {
         assert_eq!(world.due_in(1, Family::V4), 60 * SECOND);
         world.answer(1, Family::V4, 60, &["20.0.1.1"]);
         assert_eq!(world.says("20.0.1.1"), "fresh");
-        assert_eq!(world.state(1, Family::V4), State::Answered);
+        assert_eq!(world.state(1, Family::V4), QuestionStatus::Answered);
     }
 
     #[test]
@@ -1111,7 +1124,7 @@ mod given_up {
         assert_eq!(world.says("20.0.9.9"), "not-listed");
         world.fail(1, Family::V4, ResolveErrorKind::Timeout);
         assert_eq!(world.says("20.0.9.9"), "unresolved");
-        assert_eq!(world.state(0, Family::V4), State::Failing);
+        assert_eq!(world.state(0, Family::V4), QuestionStatus::Failing);
     }
 
     #[test]
@@ -1164,7 +1177,7 @@ mod given_up {
             assert_eq!(world.says("20.0.9.9"), says, "{at:?}");
             let given_up = at >= 73 * SECOND && says == "not-listed";
             let state = world.state(0, Family::V4);
-            assert_eq!(state == State::Failed, given_up, "{at:?}");
+            assert_eq!(state == QuestionStatus::GivenUp, given_up, "{at:?}");
         }
     }
 
@@ -1373,9 +1386,9 @@ mod readiness {
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
         world.fail(0, Family::V6, ResolveErrorKind::NoData);
         world.fail(1, Family::V4, ResolveErrorKind::Timeout);
-        assert!(!world.set.is_tried() && !world.set.is_ready(world.now));
+        assert!(!world.set.is_attempted() && !world.set.is_ready(world.now));
         world.fail(1, Family::V6, ResolveErrorKind::Timeout);
-        assert!(world.set.is_tried() && world.set.is_ready(world.now));
+        assert!(world.set.is_attempted() && world.set.is_ready(world.now));
     }
 
     #[test]
@@ -1383,7 +1396,7 @@ mod readiness {
         let mut world = World::new(1);
         world.fail(0, Family::V4, ResolveErrorKind::Timeout);
         world.fail(0, Family::V6, ResolveErrorKind::Timeout);
-        assert!(world.set.is_tried() && !world.set.is_ready(world.now));
+        assert!(world.set.is_attempted() && !world.set.is_ready(world.now));
         world.answer(0, Family::V4, 60, &["20.0.0.1"]);
         assert!(world.set.is_ready(world.now));
         world.fail(0, Family::V4, ResolveErrorKind::Timeout);
@@ -1571,7 +1584,7 @@ mod restoring {
         again.at(48 * HOUR + 5 * MS);
         again.answer(1, Family::V4, 60, &["20.0.1.1"]);
         assert_eq!(again.says("20.0.0.1"), "unresolved");
-        assert_eq!(again.state(0, Family::V4), State::Failing);
+        assert_eq!(again.state(0, Family::V4), QuestionStatus::Failing);
     }
 
     #[test]
@@ -1649,16 +1662,16 @@ mod restoring {
     #[test]
     fn times_that_the_rules_of_today_do_not_allow_are_cut_when_they_are_restored() {
         let now = Instant::now() + 100 * HOUR;
-        let restored = |rules: Rules, answer: Option<Held>, denied, window_from| {
+        let restored = |rules: Rules, answer: Option<LastAnswer>, denied, stale_from| {
             let mut set = AllowSet::new(rules, [host(0)], &[], now).unwrap();
-            let records = vec![SavedRecords {
+            let records = vec![PersistedQuestion {
                 family: Family::V4,
-                window_from,
+                stale_from,
                 denied,
                 answer,
             }];
             set.restore(
-                vec![Saved {
+                vec![PersistedHost {
                     host: host(0),
                     records,
                     lingering: BTreeMap::new(),
@@ -1671,7 +1684,7 @@ mod restoring {
                 now,
             }
         };
-        let held = |answered_at, ttl_ends| Held {
+        let held = |answered_at, ttl_ends| LastAnswer {
             addresses: ["20.0.0.1".parse().unwrap()].into(),
             ttl: HOUR,
             answered_at,

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use tokio::{task::consume_budget, time::timeout};
 
-use super::SignatureRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
+use super::MessageRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
 
 /// What a body may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(super) async fn collect<B: Body>(
     body: B,
     headers: &HeaderMap,
     limits: Limits,
-) -> Result<(Bytes, [u8; 32]), SignatureRejectionKind> {
+) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
     // The body itself knows nothing of its length if a layer outside of this one has wrapped it.
     let announced = headers.get(header::CONTENT_LENGTH);
@@ -45,7 +45,7 @@ async fn collect_frames<B: Body>(
     body: B,
     limit: usize,
     expected: usize,
-) -> Result<(Bytes, [u8; 32]), SignatureRejectionKind> {
+) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let mut body = pin!(body);
     let mut hash = Sha256::new();
     let mut only = Bytes::new();
@@ -71,7 +71,7 @@ async fn collect_frames<B: Body>(
         }
         if several.is_empty() {
             // The length is what the sender announces: not worth more than this much room.
-            several.reserve(expected.min(MOST_RESERVED).max(only.len() + data.len()));
+            several.reserve(expected.min(MAX_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }
         several.extend_from_slice(&data);
@@ -84,4 +84,4 @@ async fn collect_frames<B: Body>(
     Ok((whole, hash.finalize().into()))
 }
 
-const MOST_RESERVED: usize = 256 * 1024;
+const MAX_RESERVED: usize = 256 * 1024;

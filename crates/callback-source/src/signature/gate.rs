@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, request::Parts};
 use tokio::time::{Instant, timeout};
 
-use super::{SecretSource, SecretUnavailable, Secrets, SignatureRejection, SignatureVerdict};
+use super::{MessageRejection, MessageVerdict, SecretSource, SecretUnavailable, Secrets};
 use crate::{
     Allowed, Verdict,
     observe::{self, RefusalLog},
@@ -54,7 +54,7 @@ impl<K> Gate<K> {
     }
 
     /// The secrets, or tokens, for a request.
-    pub(super) async fn secrets<T>(&self, parts: &Parts) -> Result<Secrets<T>, SignatureRejection>
+    pub(super) async fn secrets<T>(&self, parts: &Parts) -> Result<Secrets<T>, MessageRejection>
     where
         K: SecretSource<T>,
     {
@@ -63,27 +63,27 @@ impl<K> Gate<K> {
         let late = |_| Err(SecretUnavailable::new("the look-up took too long"));
         looked_up
             .unwrap_or_else(late)
-            .map_err(SignatureRejection::unavailable)
+            .map_err(MessageRejection::unavailable)
     }
 
     /// Reports a verdict, and marks the request with it or gives the reason to refuse it.
     pub(super) fn act(
         &self,
-        verdict: SignatureVerdict,
+        verdict: MessageVerdict,
         extensions: &mut Extensions,
-    ) -> Result<(), SignatureRejection> {
+    ) -> Result<(), MessageRejection> {
         match &verdict {
-            SignatureVerdict::Valid(signed) => observe::proven(signed),
-            SignatureVerdict::Invalid(rejection) => self.report(rejection, extensions),
+            MessageVerdict::Allow(signed) => observe::proven(signed),
+            MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
         // Joined by an outer layer, before this verdict was there.
-        extensions.remove::<super::Proof>();
+        extensions.remove::<super::VerifiedCallback>();
         // What a message layer outside of this one found wrong does not become right by this one.
         let refuted = extensions
-            .get::<SignatureVerdict>()
-            .is_some_and(|outer| !outer.is_valid());
+            .get::<MessageVerdict>()
+            .is_some_and(|outer| !outer.is_allowed());
         match verdict {
-            SignatureVerdict::Invalid(rejection) if !self.tagging => return Err(rejection),
+            MessageVerdict::Reject(rejection) if !self.tagging => return Err(rejection),
             _ if refuted => {}
             verdict => {
                 extensions.insert(verdict);
@@ -92,7 +92,7 @@ impl<K> Gate<K> {
         Ok(())
     }
 
-    pub(super) fn report(&self, rejection: &SignatureRejection, extensions: &Extensions) {
+    pub(super) fn report(&self, rejection: &MessageRejection, extensions: &Extensions) {
         let allowed = extensions.get::<Allowed>().map(Allowed::peer);
         let refused = || extensions.get::<Verdict>()?.rejection()?.peer();
         let peer = allowed.or_else(refused);

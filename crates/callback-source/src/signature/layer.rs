@@ -50,7 +50,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, false)
     }
 
-    /// Lets everything through, with the [`SignatureVerdict`](super::SignatureVerdict) in the request's
+    /// Lets everything through, with the [`MessageVerdict`](super::MessageVerdict) in the request's
     /// extensions: to try the check out, or to judge in the handler.
     ///
     /// Only a body that is too large, too slow or broken off is still refused: it cannot be handed on.
@@ -250,7 +250,7 @@ impl<ReqBody, B: From<Bytes>> HandOn<ReqBody> for IntoBody<B> {
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;
-    (values.next().is_none() && id.len() <= LONGEST_ID).then(|| id.to_owned())
+    (values.next().is_none() && id.len() <= MAX_ID).then(|| id.to_owned())
 }
 
 const WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -259,4 +259,4 @@ const BODY_LIMIT: usize = 256 * 1024;
 /// Half of the ten seconds that the Webhooks API waits for the answer.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-const LONGEST_ID: usize = 128;
+const MAX_ID: usize = 128;

@@ -23,7 +23,7 @@
 //!    accepted when the inner service is called; it does not if that fails, or a layer or extractor of this
 //!    crate further inside refuses it.
 //!
-//! Right: [`SignatureVerdict::Valid`] is put into the request's extensions, and the inner service is
+//! Right: [`MessageVerdict::Allow`] is put into the request's extensions, and the inner service is
 //! called. Otherwise [`RejectionResponse`](crate::verify::RejectionResponse) makes the response: 401, 409,
 //! 413, 408, 400, or 503 with `Retry-After` where the secrets cannot be had; never 2xx, and never with
 //! anything of the request in it. When tagging, the inner service is called in both cases; only a body
@@ -35,8 +35,8 @@
 //!
 //! # Both locks
 //!
-//! Two rejecting layers ask for both. [`RequireProofLayer`] joins the verdicts of two tagging layers by
-//! a [`Policy`], whose default is [`Both`](Policy::Both); [`Proof`] tells the handler. One message layer
+//! Two rejecting layers ask for both. [`RequireVerifiedLayer`] joins the verdicts of two tagging layers by
+//! a [`Policy`], whose default is [`Both`](Policy::Both); [`VerifiedCallback`] tells the handler. One message layer
 //! counts for a route: where two are stacked, both must be right.
 //!
 //! # Deployment caveat
@@ -59,9 +59,9 @@
 //! use std::{convert::Infallible, net::{IpAddr, SocketAddr}, time::SystemTime};
 //! use bytes::Bytes;
 //! use callback_source::{AllowList, signature::{
-//!     Policy, Proof, RequireProofLayer, Secret, VerifySignatureLayer, webhook,
+//!     Policy, VerifiedCallback, RequireVerifiedLayer, Secret, VerifySignatureLayer, webhook,
 //! }};
-//! use callback_source::verify::{SocketPeer, VerifySourceLayer};
+//! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 //! use http::{Request, Response, StatusCode, Uri};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -69,15 +69,15 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let merchant = service_fn(async |request: Request<Full<Bytes>>| {
-//!     let proof = request.extensions().get::<Proof>().expect("only what is proven comes here");
-//!     assert!(proof.allowed().is_some() && proof.signed().is_some());
+//!     let proof = request.extensions().get::<VerifiedCallback>().expect("only what is proven comes here");
+//!     assert!(proof.allowed().is_some() && proof.message().is_some());
 //!     Ok::<_, Infallible>(Response::new(request.into_body()))
 //! });
 //! let secret = Secret::new("the secret of the registration")?;
 //! let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>()?]);
-//! let service = RequireProofLayer::new(Policy::Both).layer(merchant);
+//! let service = RequireVerifiedLayer::new(Policy::Both).layer(merchant);
 //! let service = VerifySignatureLayer::tagging(secret.clone()).layer(service);
-//! let service = VerifySourceLayer::tagging(list, SocketPeer).layer(service);
+//! let service = VerifySourceLayer::tagging(list, SocketAddrPeer).layer(service);
 //!
 //! let url = Uri::from_static("https://shop.example/webhooks");
 //! let delivery = |peer: &str, body: &'static str| -> Result<_, Box<dyn std::error::Error>> {
@@ -115,15 +115,18 @@ mod proof;
 pub use {
     future::ResponseFuture,
     layer::{HandOn, IntoBody, SameBody, VerifySignatureLayer},
-    proof::{Policy, Proof, ProofRejection, RequireProof, RequireProofLayer, UnknownPolicy},
+    proof::{
+        CallbackRejection, Policy, PolicyError, RequireVerified, RequireVerifiedLayer,
+        VerifiedCallback,
+    },
     replay::ReplayGuard,
-    secret::{Secret, Secrets, Token, UnusableSecret},
+    secret::{Secret, SecretError, Secrets, Token},
     service::VerifySignature,
     source::{CachedSecrets, SecretSource},
     token::{VerifyToken, VerifyTokenLayer},
     verdict::{
-        ProofKind, SecretUnavailable, SignatureRejection, SignatureRejectionKind, SignatureVerdict,
-        Signed,
+        MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, SecretUnavailable,
+        VerifiedMessage,
     },
 };
 

@@ -11,7 +11,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ResponseFuture, SignatureRejection, SignatureVerdict, Signed, replay};
+use super::{MessageRejection, MessageVerdict, ResponseFuture, VerifiedMessage, replay};
 use crate::{
     Allowed, Rejection, RejectionKind, Verdict,
     verify::{
@@ -24,11 +24,11 @@ use crate::{
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
 /// [`VerifySignature`](super::VerifySignature) or [`VerifyToken`](super::VerifyToken). `✓` admits, `✓!`
-/// admits with a [warning](Proof::warning), a number is the status of the refusal; “cannot decide” is
+/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “cannot decide” is
 /// [`Unresolved`](RejectionKind::Unresolved) of the source and
-/// [`SecretUnavailable`](super::SignatureRejectionKind::SecretUnavailable) of the message.
+/// [`SecretUnavailable`](super::MessageRejectionKind::SecretUnavailable) of the message.
 ///
-/// | source | message | `Both` | `SignatureWarnOnSource` | `SourceOnly` | `SignatureOnly` |
+/// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|
 /// | allowed | valid | ✓ | ✓ | ✓ | ✓ |
 /// | allowed | invalid | 401 | 401 | ✓ | 401 |
@@ -54,7 +54,7 @@ use crate::{
 /// So a right source never makes up for a wrong message, a final “no” wins over “try again”, and a lock
 /// that the policy asks for and nobody installed refuses everything. A request without any peer
 /// address counts as malformed forwarding, with 500. The other reasons of an invalid message have their own
-/// [status](super::SignatureRejectionKind::status).
+/// [status](super::MessageRejectionKind::status).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
@@ -63,23 +63,23 @@ pub enum Policy {
     Both,
     /// The message must be proven; what is wrong with the source only warns. For those who cannot
     /// afford to lose a callback from a server that DNS does not name yet.
-    SignatureWarnOnSource,
+    MessageWarnOnSource,
     /// The source must be listed; the message is not looked at. Others can send from listed addresses.
     SourceOnly,
     /// The message must be proven; the source is not looked at.
-    SignatureOnly,
+    MessageOnly,
 }
 
 impl Policy {
-    /// The name in lower case, as it is read from a configuration: `both`, `signature-warn-on-source`,
-    /// `source-only` or `signature-only`.
+    /// The name in lower case, as it is read from a configuration: `both`, `message-warn-on-source`,
+    /// `source-only` or `message-only`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Both => "both",
-            Self::SignatureWarnOnSource => "signature-warn-on-source",
+            Self::MessageWarnOnSource => "message-warn-on-source",
             Self::SourceOnly => "source-only",
-            Self::SignatureOnly => "signature-only",
+            Self::MessageOnly => "message-only",
         }
     }
 
@@ -91,45 +91,45 @@ impl Policy {
     pub fn judge(
         self,
         source: Option<&Verdict>,
-        message: Option<&SignatureVerdict>,
-    ) -> Result<Proof, ProofRejection> {
-        let needs_source = self != Self::SignatureOnly;
+        message: Option<&MessageVerdict>,
+    ) -> Result<VerifiedCallback, CallbackRejection> {
+        let needs_source = self != Self::MessageOnly;
         let needs_message = self != Self::SourceOnly;
         if (needs_source && source.is_none()) || (needs_message && message.is_none()) {
-            return Err(ProofRejection::NoLayer);
+            return Err(CallbackRejection::NoLayer);
         }
         let rejected = source.filter(|_| needs_source).and_then(Verdict::rejection);
         let refuted = message
             .filter(|_| needs_message)
-            .and_then(SignatureVerdict::rejection);
-        let warns = self == Self::SignatureWarnOnSource;
+            .and_then(MessageVerdict::rejection);
+        let warns = self == Self::MessageWarnOnSource;
         let final_source = rejected
             .filter(|rejection| !warns && rejection.kind() != RejectionKind::Unresolved)
-            .map(|rejection| ProofRejection::Source(rejection.clone()));
+            .map(|rejection| CallbackRejection::Source(rejection.clone()));
         let final_message = refuted
             .filter(|rejection| !rejection.kind().is_undecided())
-            .map(|rejection| ProofRejection::Signature(rejection.clone()));
+            .map(|rejection| CallbackRejection::Message(rejection.clone()));
         let source_undecided = rejected
             .filter(|_| !warns)
-            .map(|rejection| ProofRejection::Source(rejection.clone()));
+            .map(|rejection| CallbackRejection::Source(rejection.clone()));
         let message_undecided =
-            refuted.map(|rejection| ProofRejection::Signature(rejection.clone()));
+            refuted.map(|rejection| CallbackRejection::Message(rejection.clone()));
         let refusal = final_source
             .or(final_message)
             .or(source_undecided)
             .or(message_undecided);
         match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok(Proof {
+            None => Ok(VerifiedCallback {
                 policy: self,
                 allowed: source
                     .filter(|_| needs_source)
                     .and_then(Verdict::allowed)
                     .cloned(),
                 warning: rejected.cloned(),
-                signed: message
+                message: message
                     .filter(|_| needs_message)
-                    .and_then(SignatureVerdict::signed)
+                    .and_then(MessageVerdict::allowed)
                     .cloned(),
             }),
         }
@@ -143,54 +143,54 @@ impl fmt::Display for Policy {
 }
 
 impl FromStr for Policy {
-    type Err = UnknownPolicy;
+    type Err = PolicyError;
 
     /// Reads the [name](Self::as_str).
     ///
     /// # Errors
     ///
     /// Any other text, an empty one too: no policy is taken for granted.
-    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
         [
             Self::Both,
-            Self::SignatureWarnOnSource,
+            Self::MessageWarnOnSource,
             Self::SourceOnly,
-            Self::SignatureOnly,
+            Self::MessageOnly,
         ]
         .into_iter()
         .find(|policy| policy.as_str() == text)
-        .ok_or_else(|| UnknownPolicy(text.to_owned()))
+        .ok_or_else(|| PolicyError(text.to_owned()))
     }
 }
 
 /// A text that names no [`Policy`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{}` is no policy; there are `both`, `signature-warn-on-source`, `source-only` and \
-     `signature-only`",
+    "`{}` is no policy; there are `both`, `message-warn-on-source`, `source-only` and \
+     `message-only`",
     .0.escape_default()
 )]
-pub struct UnknownPolicy(String);
+pub struct PolicyError(String);
 
 /// What is known of a callback that its [`Policy`] admits.
 ///
-/// [`RequireProof`] leaves it in the request's extensions. With the feature `axum` it is an extractor,
+/// [`RequireVerified`] leaves it in the request's extensions. With the feature `axum` it is an extractor,
 /// which judges by [`Policy::Both`] where that layer is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct VerifiedCallback {
     policy: Policy,
     allowed: Option<Allowed>,
     warning: Option<Rejection>,
-    signed: Option<Signed>,
+    message: Option<VerifiedMessage>,
 }
 
-impl Proof {
+impl VerifiedCallback {
     /// Judges a request by what the layers left in its extensions.
     ///
     /// # Errors
     ///
     /// Why the request is refused.
-    pub fn of(extensions: &Extensions, policy: Policy) -> Result<Self, ProofRejection> {
+    pub fn of(extensions: &Extensions, policy: Policy) -> Result<Self, CallbackRejection> {
         // A rejecting layer leaves no `Verdict`, a tagging one leaves an `Allowed` too.
         let source = extensions.get::<Verdict>().cloned();
         let source = source.or_else(|| extensions.get().cloned().map(Verdict::Allow));
@@ -211,12 +211,12 @@ impl Proof {
 
     /// The message's own proof, unless the policy does not look at it.
     #[must_use]
-    pub fn signed(&self) -> Option<&Signed> {
-        self.signed.as_ref()
+    pub fn message(&self) -> Option<&VerifiedMessage> {
+        self.message.as_ref()
     }
 
     /// What is wrong with the source of a callback that
-    /// [`SignatureWarnOnSource`](Policy::SignatureWarnOnSource) admits nevertheless. The source layer
+    /// [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits nevertheless. The source layer
     /// has it in the log.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
@@ -227,22 +227,22 @@ impl Proof {
 /// Why a [`Policy`] refuses a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum ProofRejection {
+pub enum CallbackRejection {
     /// The source is not listed, or cannot be judged.
     Source(Rejection),
     /// The message is not proven, or cannot be judged.
-    Signature(SignatureRejection),
+    Message(MessageRejection),
     /// A layer whose verdict the policy asks for is missing: the service is set up wrongly.
     NoLayer,
 }
 
-impl ProofRejection {
+impl CallbackRejection {
     /// The status of the response: that of the reason, or 500.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Source(rejection) => rejection.status(),
-            Self::Signature(rejection) => rejection.status(),
+            Self::Message(rejection) => rejection.status(),
             Self::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -252,47 +252,47 @@ impl ProofRejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Source(rejection) => rejection.retry_after(),
-            Self::Signature(rejection) => rejection.retry_after(),
+            Self::Message(rejection) => rejection.retry_after(),
             Self::NoLayer => None,
         }
     }
 }
 
-impl fmt::Display for ProofRejection {
+impl fmt::Display for CallbackRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(rejection) => f.write_str(rejection.kind().as_str()),
-            Self::Signature(rejection) => rejection.fmt(f),
+            Self::Message(rejection) => rejection.fmt(f),
             Self::NoLayer => f.write_str("no-layer"),
         }
     }
 }
 
-impl std::error::Error for ProofRejection {}
+impl std::error::Error for CallbackRejection {}
 
-impl<B> RejectionResponse<B, ProofRejection> for PlainText
+impl<B> RejectionResponse<B, CallbackRejection> for PlainText
 where
     B: From<&'static str>,
 {
-    fn response(&self, rejection: &ProofRejection) -> Response<B> {
+    fn response(&self, rejection: &CallbackRejection) -> Response<B> {
         match rejection {
-            ProofRejection::Source(rejection) => self.response(rejection),
-            ProofRejection::Signature(rejection) => self.response(rejection),
-            ProofRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
+            CallbackRejection::Source(rejection) => self.response(rejection),
+            CallbackRejection::Message(rejection) => self.response(rejection),
+            CallbackRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
         }
     }
 }
 
-/// Wraps services in [`RequireProof`]. It stands inside of the two layers whose verdicts it joins;
+/// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
 /// these tag, unless the policy is [`Both`](Policy::Both). See the [module docs](super) for an example.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
-pub struct RequireProofLayer<R = PlainText> {
+pub struct RequireVerifiedLayer<R = PlainText> {
     policy: Policy,
     response: R,
 }
 
-impl RequireProofLayer {
+impl RequireVerifiedLayer {
     /// Refuses what the policy does not admit.
     pub fn new(policy: Policy) -> Self {
         Self {
@@ -302,21 +302,21 @@ impl RequireProofLayer {
     }
 }
 
-impl<R> RequireProofLayer<R> {
+impl<R> RequireVerifiedLayer<R> {
     /// Makes the responses to refused requests in another way.
-    pub fn with_response<T>(self, response: T) -> RequireProofLayer<T> {
-        RequireProofLayer {
+    pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
+        RequireVerifiedLayer {
             policy: self.policy,
             response,
         }
     }
 }
 
-impl<S, R: Clone> Layer<S> for RequireProofLayer<R> {
-    type Service = RequireProof<S, R>;
+impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
+    type Service = RequireVerified<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireProof {
+        RequireVerified {
             inner,
             policy: self.policy,
             response: self.response.clone(),
@@ -329,18 +329,18 @@ impl<S, R: Clone> Layer<S> for RequireProofLayer<R> {
 ///
 /// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
 #[derive(Clone, Debug)]
-pub struct RequireProof<S, R = PlainText> {
+pub struct RequireVerified<S, R = PlainText> {
     inner: S,
     policy: Policy,
     response: R,
 }
 
-impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireProof<S, R>
+impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireVerified<S, R>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    R: RejectionResponse<ResBody, ProofRejection>,
+    R: RejectionResponse<ResBody, CallbackRejection>,
     ResBody: Send + 'static,
 {
     type Response = S::Response;
@@ -352,14 +352,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match Proof::of(request.extensions(), self.policy) {
+        match VerifiedCallback::of(request.extensions(), self.policy) {
             Ok(proof) => {
                 replay::let_through(request.extensions());
                 request.extensions_mut().insert(proof);
                 ResponseFuture::new(self.inner.call(request))
             }
             Err(rejection) => {
-                if matches!(rejection, ProofRejection::NoLayer) {
+                if matches!(rejection, CallbackRejection::NoLayer) {
                     crate::observe::no_layer();
                 }
                 // The one that was found ready may hold one of the inner service's places.
@@ -381,18 +381,18 @@ mod extract {
     };
     use http::request::Parts;
 
-    use super::{Policy, Proof, ProofRejection};
+    use super::{CallbackRejection, Policy, VerifiedCallback};
     use crate::{
-        signature::{SignatureVerdict, replay},
+        signature::{MessageVerdict, replay},
         verify::{PlainText, RejectionResponse},
     };
 
-    /// What [`RequireProof`](super::RequireProof) left; where there is none, it is judged by
+    /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
     /// [`Policy::Both`].
-    impl<S: Sync> FromRequestParts<S> for Proof {
-        type Rejection = ProofRejection;
+    impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
+        type Rejection = CallbackRejection;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
             let judged = match parts.extensions.get::<Self>() {
                 Some(proof) => Ok(proof.clone()),
                 None => Self::of(&parts.extensions, Policy::Both),
@@ -405,17 +405,17 @@ mod extract {
         }
     }
 
-    impl<S: Sync> FromRequestParts<S> for SignatureVerdict {
-        type Rejection = ProofRejection;
+    impl<S: Sync> FromRequestParts<S> for MessageVerdict {
+        type Rejection = CallbackRejection;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProofRejection> {
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
             replay::let_through(&parts.extensions);
             let verdict = parts.extensions.get::<Self>();
-            verdict.cloned().ok_or(ProofRejection::NoLayer)
+            verdict.cloned().ok_or(CallbackRejection::NoLayer)
         }
     }
 
-    impl IntoResponse for ProofRejection {
+    impl IntoResponse for CallbackRejection {
         fn into_response(self) -> Response {
             PlainText.response(&self)
         }
@@ -425,7 +425,7 @@ mod extract {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::{ProofKind, SignatureRejectionKind};
+    use crate::signature::{MessageAuth, MessageRejectionKind};
 
     fn source(said: &str) -> Option<Verdict> {
         let kind = match said {
@@ -443,20 +443,20 @@ mod tests {
         Some(Verdict::Reject(Rejection::new(kind, None)))
     }
 
-    fn message(said: &str) -> Option<SignatureVerdict> {
+    fn message(said: &str) -> Option<MessageVerdict> {
         let kind = match said {
             "valid" => {
-                return Some(SignatureVerdict::Valid(Signed {
-                    proof: ProofKind::Signature,
+                return Some(MessageVerdict::Allow(VerifiedMessage {
+                    auth: MessageAuth::Signature,
                     date: None,
                 }));
             }
-            "invalid" => SignatureRejectionKind::Signature,
-            "cannot decide" => SignatureRejectionKind::SecretUnavailable,
+            "invalid" => MessageRejectionKind::Signature,
+            "cannot decide" => MessageRejectionKind::SecretUnavailable,
             "no layer" => return None,
             other => panic!("{other}"),
         };
-        Some(SignatureVerdict::Invalid(SignatureRejection::new(kind)))
+        Some(MessageVerdict::Reject(MessageRejection::new(kind)))
     }
 
     #[test]
@@ -471,9 +471,9 @@ mod tests {
             let cells: Vec<_> = row.trim_end_matches(" |").split(" | ").collect();
             let policies = [
                 Policy::Both,
-                Policy::SignatureWarnOnSource,
+                Policy::MessageWarnOnSource,
                 Policy::SourceOnly,
-                Policy::SignatureOnly,
+                Policy::MessageOnly,
             ];
             for (policy, expected) in policies.into_iter().zip(&cells[2..]) {
                 let judged = policy.judge(source(cells[0]).as_ref(), message(cells[1]).as_ref());
@@ -492,9 +492,9 @@ mod tests {
     fn a_policy_is_read_by_the_name_that_it_prints_and_by_no_other() {
         for (name, policy) in [
             ("both", Policy::Both),
-            ("signature-warn-on-source", Policy::SignatureWarnOnSource),
+            ("message-warn-on-source", Policy::MessageWarnOnSource),
             ("source-only", Policy::SourceOnly),
-            ("signature-only", Policy::SignatureOnly),
+            ("message-only", Policy::MessageOnly),
         ] {
             assert_eq!(name.parse(), Ok(policy));
             assert_eq!(policy.to_string(), name);
@@ -526,9 +526,9 @@ mod tests {
             RejectionKind::Unresolved,
             RejectionKind::NoPeer,
             RejectionKind::ForwardedMissing,
-            RejectionKind::AllTrusted,
-            RejectionKind::TooManyHops,
-            RejectionKind::Duplicate,
+            RejectionKind::ForwardedAllTrusted,
+            RejectionKind::ForwardedTooManyHops,
+            RejectionKind::ForwardedDuplicate,
         ] {
             let source = Verdict::Reject(Rejection::new(kind, None));
             let judged = Policy::Both.judge(Some(&source), message("valid").as_ref());
@@ -538,8 +538,8 @@ mod tests {
 
     #[test]
     fn a_replay_is_final_whatever_the_source() {
-        let replay = SignatureRejection::new(SignatureRejectionKind::Replay);
-        let replay = SignatureVerdict::Invalid(replay);
+        let replay = MessageRejection::new(MessageRejectionKind::Replay);
+        let replay = MessageVerdict::Reject(replay);
         let judged = Policy::Both.judge(source("cannot decide").as_ref(), Some(&replay));
         assert_eq!(judged.unwrap_err().status(), StatusCode::CONFLICT);
     }

@@ -26,10 +26,10 @@ use tokio::time::Instant;
 /// all, or got no response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
-///   [`RequireProof`](super::RequireProof) by its [`Policy`](super::Policy);
+///   [`RequireVerified`](super::RequireVerified) by its [`Policy`](super::Policy);
 /// - the inner service failed with an error, or panicked;
-/// - behind a tagging layer, the sender left before [`RequireProof`](super::RequireProof) or an
-///   extractor ([`Proof`](super::Proof), [`SignatureVerdict`](super::SignatureVerdict)) let it through.
+/// - behind a tagging layer, the sender left before [`RequireVerified`](super::RequireVerified) or an
+///   extractor ([`VerifiedCallback`](super::VerifiedCallback), [`MessageVerdict`](super::MessageVerdict)) let it through.
 ///
 /// Otherwise a sender that leaves after the mark does not take it back: the handler may have done its
 /// work. Within axum's `Router` every service says that it is ready and waits later, so put layers that

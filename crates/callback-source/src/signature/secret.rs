@@ -28,13 +28,13 @@ impl Secret {
     ///
     /// A secret that is empty or blank, which anybody could sign with. One that cannot be what the provider
     /// gave, since it begins or ends with white space or has a line break in it: no webhook would fit.
-    pub fn new(secret: impl Into<String>) -> Result<Self, UnusableSecret> {
+    pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
         let secret = Zeroizing::new(secret.into());
         if secret.chars().all(is_blank) {
-            return Err(UnusableSecret::Empty);
+            return Err(SecretError::Empty);
         }
         if !is_bare(&secret) || secret.chars().any(char::is_control) {
-            return Err(UnusableSecret::NotBare);
+            return Err(SecretError::NotBare);
         }
         Ok(Self::keyed(secret.as_bytes()))
     }
@@ -82,13 +82,13 @@ impl Token {
     ///
     /// A value that is empty or that no `Authorization` header can have: with control characters, or
     /// white space around it.
-    pub fn new(value: impl Into<String>) -> Result<Self, UnusableSecret> {
+    pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
         if value.chars().all(is_blank) {
-            return Err(UnusableSecret::Empty);
+            return Err(SecretError::Empty);
         }
         if !is_bare(&value) || HeaderValue::from_str(&value).is_err() {
-            return Err(UnusableSecret::NotAHeader);
+            return Err(SecretError::NotAHeader);
         }
         Ok(Self::hashed(value.as_bytes()))
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for Token {
 /// Why a text cannot be a [`Secret`] or a [`Token`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum UnusableSecret {
+pub enum SecretError {
     /// It is empty, or nothing but white space.
     #[error("an empty secret proves nothing")]
     Empty,
@@ -214,8 +214,8 @@ mod tests {
             "\u{feff}\r\n",
             "\u{a0}\u{3000}",
         ] {
-            assert_eq!(Secret::new(text).unwrap_err(), UnusableSecret::Empty);
-            assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::Empty);
+            assert_eq!(Secret::new(text).unwrap_err(), SecretError::Empty);
+            assert_eq!(Token::new(text).unwrap_err(), SecretError::Empty);
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
             "\u{feff}a",
             "a\u{a0}",
         ] {
-            assert_eq!(Token::new(text).unwrap_err(), UnusableSecret::NotAHeader);
+            assert_eq!(Token::new(text).unwrap_err(), SecretError::NotAHeader);
         }
         assert!(Token::new("Bearer æøå").is_ok());
     }
@@ -247,10 +247,7 @@ mod tests {
                 format!("{around}{SECRET}"),
                 format!("{around}{SECRET}{around}"),
             ] {
-                assert_eq!(
-                    Secret::new(text.clone()).unwrap_err(),
-                    UnusableSecret::NotBare
-                );
+                assert_eq!(Secret::new(text.clone()).unwrap_err(), SecretError::NotBare);
                 let bare = text.trim_matches(is_blank);
                 assert!(Secret::new(bare).is_ok(), "{around:?}");
             }
@@ -258,10 +255,10 @@ mod tests {
         // Wrapped, as `base64` prints it.
         for between in ["\n", "\r\n", "\0"] {
             let text = format!("{}{between}{}", &SECRET[..40], &SECRET[40..]);
-            assert_eq!(Secret::new(text).unwrap_err(), UnusableSecret::NotBare);
+            assert_eq!(Secret::new(text).unwrap_err(), SecretError::NotBare);
         }
         assert!(Secret::new("of the registration, æøå").is_ok());
-        let message = UnusableSecret::NotBare.to_string();
+        let message = SecretError::NotBare.to_string();
         assert!(
             message.contains("line break") && message.contains("trim()"),
             "{message}"

@@ -14,8 +14,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    HandOn, ProofKind, ResponseFuture, SameBody, SecretSource, SignatureRejection,
-    SignatureRejectionKind, SignatureVerdict, Signed, body,
+    HandOn, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, ResponseFuture,
+    SameBody, SecretSource, VerifiedMessage, body,
     layer::Settings,
     replay::{HandedOn, Mark, Undelivered},
     webhook::{self, Claim, Target},
@@ -39,7 +39,7 @@ where
     S: Service<Request<H::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
     K: SecretSource,
-    R: RejectionResponse<ResBody, SignatureRejection> + Clone + Send + 'static,
+    R: RejectionResponse<ResBody, MessageRejection> + Clone + Send + 'static,
     H: HandOn<ReqBody>,
     ReqBody: Body + Send + 'static,
     ReqBody::Data: Send,
@@ -95,7 +95,7 @@ impl<K: SecretSource> Settings<K> {
         &self,
         parts: &mut Parts,
         body: B,
-    ) -> Result<(Bytes, Option<Claimed>), SignatureRejection> {
+    ) -> Result<(Bytes, Option<Claimed>), MessageRejection> {
         // The signature covers the hash of the body, not the body: nobody can have a body buffered
         // without one.
         let claimed = self.check_headers(parts).await;
@@ -108,7 +108,7 @@ impl<K: SecretSource> Settings<K> {
         let (bytes, hash) = match body::collect(body, &parts.headers, self.limits).await {
             Ok(collected) => collected,
             Err(kind) => {
-                let rejection = SignatureRejection::new(kind);
+                let rejection = MessageRejection::new(kind);
                 self.gate.report(&rejection, &parts.extensions);
                 return Err(rejection);
             }
@@ -116,7 +116,7 @@ impl<K: SecretSource> Settings<K> {
         match claimed.and_then(|claimed| self.check_body(claimed, &hash)) {
             Ok(claimed) => Ok((bytes, Some(claimed))),
             Err(rejection) => {
-                let verdict = SignatureVerdict::Invalid(rejection);
+                let verdict = MessageVerdict::Reject(rejection);
                 self.gate.act(verdict, &mut parts.extensions)?;
                 Ok((bytes, None))
             }
@@ -128,7 +128,7 @@ impl<K: SecretSource> Settings<K> {
         &self,
         claimed: Option<Claimed>,
         parts: &mut Parts,
-    ) -> Result<Option<Mark>, SignatureRejection> {
+    ) -> Result<Option<Mark>, MessageRejection> {
         let Some(Claimed {
             signature, signed, ..
         }) = claimed
@@ -140,14 +140,14 @@ impl<K: SecretSource> Settings<K> {
                 Some(mark) => Some(mark),
                 // Another copy was faster, while this one waited for the inner service.
                 None => {
-                    let verdict = SignatureVerdict::Invalid(replay());
+                    let verdict = MessageVerdict::Reject(replay());
                     self.gate.act(verdict, &mut parts.extensions)?;
                     return Ok(None);
                 }
             },
             None => None,
         };
-        let verdict = SignatureVerdict::Valid(signed);
+        let verdict = MessageVerdict::Allow(signed);
         self.gate.act(verdict, &mut parts.extensions)?;
         if let Some(mark) = &mark {
             mark.send_along(&mut parts.extensions);
@@ -155,12 +155,12 @@ impl<K: SecretSource> Settings<K> {
         Ok(mark)
     }
 
-    async fn check_headers(&self, parts: &Parts) -> Result<Claimed, SignatureRejection> {
-        let claim = Claim::of(&parts.headers)?;
+    async fn check_headers(&self, parts: &Parts) -> Result<Claimed, MessageRejection> {
+        let claim = Claim::from_headers(&parts.headers)?;
         claim.check_date((self.clock)(), self.window)?;
         let mut target = match &self.host {
-            Some(host) => Target::of_request_at(parts, host),
-            None => Target::of_request(parts)?,
+            Some(host) => Target::from_request_at(parts, host),
+            None => Target::from_request(parts)?,
         };
         if let Some(path) = &self.path {
             target = target.with_path_and_query(path);
@@ -170,14 +170,14 @@ impl<K: SecretSource> Settings<K> {
         Ok(Claimed {
             hash: claim.hash(),
             signature: claim.signature(),
-            signed: Signed {
-                proof: ProofKind::Signature,
+            signed: VerifiedMessage {
+                auth: MessageAuth::Signature,
                 date: Some(claim.date()),
             },
         })
     }
 
-    fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, SignatureRejection> {
+    fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, MessageRejection> {
         webhook::check_hash(&claimed.hash, hash)?;
         // At once: a replay does not have to wait for the inner service.
         match &self.replay {
@@ -187,15 +187,15 @@ impl<K: SecretSource> Settings<K> {
     }
 }
 
-fn replay() -> SignatureRejection {
-    SignatureRejection::new(SignatureRejectionKind::Replay)
+fn replay() -> MessageRejection {
+    MessageRejection::new(MessageRejectionKind::Replay)
 }
 
 /// What is still to be checked of a request whose headers are signed.
 struct Claimed {
     hash: [u8; 32],
     signature: [u8; 32],
-    signed: Signed,
+    signed: VerifiedMessage,
 }
 
 impl<S: Clone, K, R: Clone, H> Clone for VerifySignature<S, K, R, H> {

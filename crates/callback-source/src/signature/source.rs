@@ -137,14 +137,14 @@ where
         Self {
             source,
             known: Cache::builder()
-                .max_capacity(MOST_KNOWN)
+                .max_capacity(MAX_KNOWN)
                 .weigher(|id: &String, loaded: &Loaded<T>| {
                     weight(id).saturating_add(weight_of_secrets(loaded.secrets.len()))
                 })
                 .time_to_live(ttl)
                 .build(),
             unknown: Cache::builder()
-                .max_capacity(MOST_UNKNOWN)
+                .max_capacity(MAX_UNKNOWN)
                 .weigher(|id: &String, _: &Instant| weight(id))
                 .time_to_live(ttl.min(UNKNOWN_REMEMBERED))
                 .build(),
@@ -165,7 +165,7 @@ where
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
         // The layers never ask for an empty id.
         let key = id.unwrap_or_default();
-        if LONGEST_ID < key.len() {
+        if MAX_ID < key.len() {
             return Ok(Secrets::default());
         }
         if let Some(loaded) = self.known.get(key).await {
@@ -235,11 +235,11 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
 }
 
 /// In bytes.
-const MOST_KNOWN: u64 = 16 * 1024 * 1024;
-const MOST_UNKNOWN: u64 = 1024 * 1024;
+const MAX_KNOWN: u64 = 16 * 1024 * 1024;
+const MAX_UNKNOWN: u64 = 1024 * 1024;
 
 /// In bytes; a path, say, with an order in it.
-const LONGEST_ID: usize = 1024;
+const MAX_ID: usize = 1024;
 
 /// In bytes, moka's own part included.
 const OF_AN_ENTRY: u32 = 512;
@@ -346,10 +346,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_id_of_more_than_1024_bytes_is_unknown_without_a_look_up() {
         let (cached, calls) = counted(|_| Ok(secrets()));
-        let longest = "x".repeat(LONGEST_ID);
+        let longest = "x".repeat(MAX_ID);
         assert_eq!(cached.secrets(Some(&longest)).await.unwrap().len(), 1);
         assert_eq!(calls.load(Ordering::Relaxed), 1);
-        for length in [LONGEST_ID + 1, 60_000] {
+        for length in [MAX_ID + 1, 60_000] {
             let id = "x".repeat(length);
             assert!(cached.secrets(Some(&id)).await.unwrap().is_empty());
         }
@@ -369,9 +369,9 @@ mod tests {
                 assert_eq!(cached.secrets(Some(&id)).await.unwrap().len(), 1);
             }
         }
-        let filler = "x".repeat(LONGEST_ID);
+        let filler = "x".repeat(MAX_ID);
         for number in 0..4_000 {
-            let id = &format!("{number} {filler}")[..LONGEST_ID];
+            let id = &format!("{number} {filler}")[..MAX_ID];
             assert!(cached.secrets(Some(id)).await.unwrap().is_empty());
             let id = format!("failing {number} {}", &filler[..900]);
             cached.secrets(Some(&id)).await.unwrap_err();
@@ -379,7 +379,7 @@ mod tests {
         cached.known.run_pending_tasks().await;
         cached.unknown.run_pending_tasks().await;
         assert_eq!(cached.known.entry_count(), 100);
-        assert!(cached.unknown.weighted_size() <= MOST_UNKNOWN);
+        assert!(cached.unknown.weighted_size() <= MAX_UNKNOWN);
         assert!(cached.unknown.entry_count() <= 700);
     }
 
@@ -395,8 +395,8 @@ mod tests {
             cached.secrets(Some(&id)).await.unwrap();
         }
         cached.known.run_pending_tasks().await;
-        assert!(cached.known.weighted_size() <= MOST_KNOWN);
-        assert!(cached.known.entry_count() <= MOST_KNOWN / (900 + 3 * 512));
+        assert!(cached.known.weighted_size() <= MAX_KNOWN);
+        assert!(cached.known.entry_count() <= MAX_KNOWN / (900 + 3 * 512));
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use tower::{
 };
 
 use super::{
-    SignatureRejectionKind::{
+    MessageRejectionKind::{
         BodyAborted, BodyTimeout, BodyTooLarge, ContentHash, DateAhead, DateStale, DuplicateHeader,
         MissingHeader, Replay, SecretUnavailable as Unavailable, Signature, Token as NotTheToken,
         UnknownKey,
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     AllowList,
-    verify::{SocketPeer, VerifySourceLayer},
+    verify::{SocketAddrPeer, VerifySourceLayer},
 };
 
 const PATH: &str = "/hooks?tenant=7";
@@ -64,7 +64,7 @@ where
 {
     let (parts, body) = request.into_parts();
     let mut response = Response::new(Full::new(body.collect().await.unwrap().to_bytes()));
-    if let Some(verdict) = parts.extensions.get::<SignatureVerdict>() {
+    if let Some(verdict) = parts.extensions.get::<MessageVerdict>() {
         response.extensions_mut().insert(verdict.clone());
     }
     Ok(response)
@@ -84,11 +84,11 @@ fn delivery(secret_text: &str, body: &str) -> Request<Full<Bytes>> {
 async fn outcome<K: SecretSource, B>(
     layer: VerifySignatureLayer<K>,
     request: Request<B>,
-) -> Result<Bytes, SignatureRejectionKind>
+) -> Result<Bytes, MessageRejectionKind>
 where
     B: Body<Data = Bytes, Error: std::fmt::Debug> + From<Bytes> + Send + 'static,
 {
-    let layer = layer.with_response(|rejection: &SignatureRejection| {
+    let layer = layer.with_response(|rejection: &MessageRejection| {
         let mut response = Response::new(Full::from("no"));
         *response.status_mut() = rejection.status();
         response.extensions_mut().insert(rejection.clone());
@@ -96,7 +96,7 @@ where
     });
     let service = layer.layer(service_fn(echo::<B>));
     let response = service.oneshot(request).await.unwrap();
-    match response.extensions().get::<SignatureRejection>() {
+    match response.extensions().get::<MessageRejection>() {
         Some(rejection) => {
             assert_eq!(response.status(), rejection.status());
             Err(rejection.kind())
@@ -359,15 +359,15 @@ async fn tagging_hands_everything_on_with_its_verdict() {
         ),
     ] {
         let response = service.clone().oneshot(request).await.unwrap();
-        let verdict = response.extensions().get::<SignatureVerdict>().unwrap();
-        let kind = verdict.rejection().map(SignatureRejection::kind);
+        let verdict = response.extensions().get::<MessageVerdict>().unwrap();
+        let kind = verdict.rejection().map(MessageRejection::kind);
         assert_eq!(kind, expected);
         let signed = verdict
-            .signed()
-            .map(|signed| (signed.proof(), signed.date()));
+            .allowed()
+            .map(|signed| (signed.auth(), signed.date()));
         assert_eq!(signed.is_some(), expected.is_none());
         if let Some(signed) = signed {
-            assert_eq!(signed, (ProofKind::Signature, Some(date())));
+            assert_eq!(signed, (MessageAuth::Signature, Some(date())));
         }
         assert_eq!(
             response.into_body().collect().await.unwrap().to_bytes(),
@@ -486,7 +486,7 @@ where
     S::Error: Send,
 {
     let tagging = VerifySignatureLayer::tagging(secret("a")).clock(date);
-    let joined = RequireProofLayer::new(Policy::SignatureOnly).layer(inner.clone());
+    let joined = RequireVerifiedLayer::new(Policy::MessageOnly).layer(inner.clone());
     [
         BoxCloneService::new(
             rejecting(secret("a"))
@@ -535,7 +535,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
         .net("192.0.2.1/32".parse().unwrap())
         .unwrap()
         .spawn(|_| std::future::pending::<Result<crate::Answer, crate::ResolveError>>());
-    let source = VerifySourceLayer::rejecting(list, SocketPeer);
+    let source = VerifySourceLayer::rejecting(list, SocketAddrPeer);
     let layer = VerifySignatureLayer::rejecting(secret("a")).clock(date);
     let layer = layer.replay_guard(ReplayGuard::default());
     let mut service = layer.layer(source.layer(service_fn(echo::<Full<Bytes>>)));
@@ -620,7 +620,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_
         tokio::task::yield_now().await;
         Ok(Response::new(Full::default()))
     });
-    let joined = RequireProofLayer::new(Policy::SignatureOnly).layer(working);
+    let joined = RequireVerifiedLayer::new(Policy::MessageOnly).layer(working);
     let limited = ConcurrencyLimit::new(joined, 1);
     let layer = VerifySignatureLayer::tagging(secret("a")).clock(date);
     let layer = layer.replay_guard(ReplayGuard::default());
@@ -687,8 +687,8 @@ async fn a_copy_that_waited_too_long_is_tagged_as_a_replay() {
         (second.await.unwrap(), None),
         (first.await.unwrap(), Some(Replay)),
     ] {
-        let verdict = response.extensions().get::<SignatureVerdict>().unwrap();
-        let kind = verdict.rejection().map(SignatureRejection::kind);
+        let verdict = response.extensions().get::<MessageVerdict>().unwrap();
+        let kind = verdict.rejection().map(MessageRejection::kind);
         assert_eq!(kind, expected);
     }
 }
@@ -798,8 +798,8 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
     };
     let signed = |guard: &ReplayGuard| rejecting(secret("a")).replay_guard(guard.clone());
     let joined = |guard: &ReplayGuard, policy, list: &AllowList| -> [Boxed; 2] {
-        let source = VerifySourceLayer::tagging(list.clone(), SocketPeer);
-        let inner = RequireProofLayer::new(policy).layer(handler());
+        let source = VerifySourceLayer::tagging(list.clone(), SocketAddrPeer);
+        let inner = RequireVerifiedLayer::new(policy).layer(handler());
         [
             Boxed::new(source.layer(tagging(guard).layer(inner.clone()))),
             Boxed::new(source.layer(signed(guard).layer(inner))),
@@ -826,7 +826,7 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
         }
         // A policy whose layer is missing.
         let guard = guard();
-        let inner = RequireProofLayer::new(Policy::Both).layer(handler());
+        let inner = RequireVerifiedLayer::new(Policy::Both).layer(handler());
         let refusing = [
             Boxed::new(tagging(&guard).layer(inner.clone())),
             Boxed::new(signed(&guard).layer(inner)),
@@ -842,11 +842,11 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
         // The other way round: the source layer stands inside.
         let guard = ReplayGuard::default();
         let [refusing, admitting] = [&unknown, &known].map(|list| {
-            let inner = VerifySourceLayer::rejecting(list.clone(), SocketPeer).layer(handler());
+            let inner = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(handler());
             match mode {
                 0 => {
-                    let joined = RequireProofLayer::new(Policy::Both).layer(handler());
-                    let inner = VerifySourceLayer::rejecting(list.clone(), SocketPeer);
+                    let joined = RequireVerifiedLayer::new(Policy::Both).layer(handler());
+                    let inner = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer);
                     Boxed::new(tagging(&guard).layer(inner.layer(joined)))
                 }
                 _ => Boxed::new(signed(&guard).layer(inner)),
@@ -1139,15 +1139,15 @@ fn with_tokens(tokens: &[&'static str]) -> Request<()> {
 async fn token_outcome<K>(
     layer: VerifyTokenLayer<K>,
     request: Request<()>,
-) -> Option<SignatureRejectionKind>
+) -> Option<MessageRejectionKind>
 where
     K: SecretSource<Token>,
 {
     let layer =
-        layer.with_response(|rejection: &SignatureRejection| Response::new(Err(rejection.kind())));
+        layer.with_response(|rejection: &MessageRejection| Response::new(Err(rejection.kind())));
     let inner = service_fn(async |request: Request<()>| {
-        let verdict = request.extensions().get::<SignatureVerdict>().unwrap();
-        assert_eq!(verdict.signed().unwrap().proof(), ProofKind::Token);
+        let verdict = request.extensions().get::<MessageVerdict>().unwrap();
+        assert_eq!(verdict.allowed().unwrap().auth(), MessageAuth::Token);
         Ok::<_, Infallible>(Response::new(Ok(())))
     });
     let response: Response<Result<(), _>> = layer.layer(inner).oneshot(request).await.unwrap();
@@ -1231,8 +1231,8 @@ async fn a_handler_that_prints_the_headers_does_not_print_the_token() {
 #[tokio::test]
 async fn of_two_message_layers_both_must_be_right() {
     let inner = service_fn(async |request: Request<Full<Bytes>>| {
-        let verdict = request.extensions().get::<SignatureVerdict>().unwrap();
-        Ok::<_, Infallible>(Response::new(format!("{}", verdict.is_valid())))
+        let verdict = request.extensions().get::<MessageVerdict>().unwrap();
+        Ok::<_, Infallible>(Response::new(format!("{}", verdict.is_allowed())))
     });
     for (outer, inside, expected) in [("a", "a", "true"), ("b", "a", "false"), ("a", "b", "false")]
     {
@@ -1244,26 +1244,34 @@ async fn of_two_message_layers_both_must_be_right() {
 }
 
 /// A delivery from a peer through all three layers.
-async fn joined(policy: Policy, peer: Option<&str>, key: &str) -> Result<Proof, StatusCode> {
+async fn joined(
+    policy: Policy,
+    peer: Option<&str>,
+    key: &str,
+) -> Result<VerifiedCallback, StatusCode> {
     let inner = service_fn(async |request: Request<Full<Bytes>>| {
-        let proof = request.extensions().get::<Proof>().unwrap().clone();
+        let proof = request
+            .extensions()
+            .get::<VerifiedCallback>()
+            .unwrap()
+            .clone();
         let mut response = Response::new(Full::<Bytes>::default());
         response.extensions_mut().insert(proof);
         Ok::<_, Infallible>(response)
     });
     let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
-    let service = RequireProofLayer::new(policy).layer(inner);
+    let service = RequireVerifiedLayer::new(policy).layer(inner);
     let service = VerifySignatureLayer::tagging(secret("a"))
         .clock(date)
         .layer(service);
-    let service = VerifySourceLayer::tagging(list, SocketPeer).layer(service);
+    let service = VerifySourceLayer::tagging(list, SocketAddrPeer).layer(service);
     let mut request = delivery(key, "{}");
     if let Some(peer) = peer {
         let peer = SocketAddr::new(peer.parse().unwrap(), 4711);
         request.extensions_mut().insert(peer);
     }
     let response = service.oneshot(request).await.unwrap();
-    let proof = response.extensions().get::<Proof>();
+    let proof = response.extensions().get::<VerifiedCallback>();
     proof.cloned().ok_or_else(|| response.status())
 }
 
@@ -1274,8 +1282,8 @@ const STRANGER: Option<&str> = Some("192.0.2.2");
 async fn a_bad_signature_is_refused_though_the_address_is_right() {
     for policy in [
         Policy::default(),
-        Policy::SignatureWarnOnSource,
-        Policy::SignatureOnly,
+        Policy::MessageWarnOnSource,
+        Policy::MessageOnly,
     ] {
         let refused = joined(policy, LISTED, "b").await;
         assert_eq!(refused, Err(StatusCode::UNAUTHORIZED), "{policy:?}");
@@ -1285,34 +1293,34 @@ async fn a_bad_signature_is_refused_though_the_address_is_right() {
 #[tokio::test]
 async fn each_policy_joins_the_verdicts_as_it_says() {
     let both = joined(Policy::Both, LISTED, "a").await.unwrap();
-    assert!(both.allowed().is_some() && both.signed().is_some() && both.warning().is_none());
+    assert!(both.allowed().is_some() && both.message().is_some() && both.warning().is_none());
     let refused = joined(Policy::Both, STRANGER, "a").await;
     assert_eq!(refused, Err(StatusCode::FORBIDDEN));
     let refused = joined(Policy::Both, None, "a").await;
     assert_eq!(refused, Err(StatusCode::INTERNAL_SERVER_ERROR));
 
-    let warned = joined(Policy::SignatureWarnOnSource, STRANGER, "a")
+    let warned = joined(Policy::MessageWarnOnSource, STRANGER, "a")
         .await
         .unwrap();
     let warning = warned.warning().unwrap();
     assert_eq!(warning.kind(), crate::RejectionKind::NotListed);
-    assert!(warned.allowed().is_none() && warned.signed().is_some());
+    assert!(warned.allowed().is_none() && warned.message().is_some());
 
     let source_only = joined(Policy::SourceOnly, LISTED, "b").await.unwrap();
-    assert!(source_only.allowed().is_some() && source_only.signed().is_none());
-    let signature_only = joined(Policy::SignatureOnly, STRANGER, "a").await.unwrap();
-    assert!(signature_only.allowed().is_none() && signature_only.signed().is_some());
+    assert!(source_only.allowed().is_some() && source_only.message().is_none());
+    let signature_only = joined(Policy::MessageOnly, STRANGER, "a").await.unwrap();
+    assert!(signature_only.allowed().is_none() && signature_only.message().is_some());
 }
 
 #[tokio::test]
 async fn a_policy_without_its_layers_refuses_everything() {
     for policy in [
         Policy::Both,
-        Policy::SignatureWarnOnSource,
+        Policy::MessageWarnOnSource,
         Policy::SourceOnly,
-        Policy::SignatureOnly,
+        Policy::MessageOnly,
     ] {
-        let service = RequireProofLayer::new(policy).layer(service_fn(echo));
+        let service = RequireVerifiedLayer::new(policy).layer(service_fn(echo));
         let response = service.oneshot(delivery("a", "{}")).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
@@ -1324,8 +1332,8 @@ mod with_axum {
 
     use super::*;
 
-    async fn handler(proof: Proof, body: Bytes) -> String {
-        assert!(proof.signed().is_some());
+    async fn handler(proof: VerifiedCallback, body: Bytes) -> String {
+        assert!(proof.message().is_some());
         String::from_utf8(body.to_vec()).unwrap()
     }
 
@@ -1336,9 +1344,9 @@ mod with_axum {
         request
     }
 
-    fn source() -> VerifySourceLayer<SocketPeer> {
+    fn source() -> VerifySourceLayer<SocketAddrPeer> {
         let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
-        VerifySourceLayer::rejecting(list, SocketPeer)
+        VerifySourceLayer::rejecting(list, SocketAddrPeer)
     }
 
     #[tokio::test]
@@ -1361,7 +1369,7 @@ mod with_axum {
 
     #[tokio::test]
     async fn what_an_extractor_refuses_may_come_again() {
-        let unknown = || VerifySourceLayer::tagging(AllowList::fixed([]), SocketPeer);
+        let unknown = || VerifySourceLayer::tagging(AllowList::fixed([]), SocketAddrPeer);
         let by_allowed = async |_: crate::Allowed| "shipped";
         for (refusing, admitting) in [
             (post(handler), post(handler)),
@@ -1398,7 +1406,7 @@ mod with_axum {
             ),
             (
                 hooks()
-                    .layer(RequireProofLayer::new(Policy::SignatureOnly))
+                    .layer(RequireVerifiedLayer::new(Policy::MessageOnly))
                     .layer(rejecting(secret("a"))),
                 200,
             ),
@@ -1406,7 +1414,7 @@ mod with_axum {
             (
                 hooks()
                     .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))
-                    .layer(RequireProofLayer::new(Policy::SourceOnly))
+                    .layer(RequireVerifiedLayer::new(Policy::SourceOnly))
                     .layer(source()),
                 401,
             ),

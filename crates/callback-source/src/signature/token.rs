@@ -14,9 +14,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    ProofKind, ResponseFuture, SecretSource, Secrets, SignatureRejection,
-    SignatureRejectionKind::{Token as NotTheToken, UnknownKey},
-    SignatureVerdict, Signed, Token,
+    MessageAuth, MessageRejection,
+    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
+    MessageVerdict, ResponseFuture, SecretSource, Secrets, Token, VerifiedMessage,
     gate::Gate,
     replay::Undelivered,
     webhook::{one, request_uri},
@@ -77,7 +77,7 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
         Self::new(tokens, false)
     }
 
-    /// Lets everything through, with the [`SignatureVerdict`] in the request's extensions.
+    /// Lets everything through, with the [`MessageVerdict`] in the request's extensions.
     pub fn tagging(tokens: K) -> Self {
         Self::new(tokens, true)
     }
@@ -158,7 +158,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
     K: SecretSource<Token>,
-    R: RejectionResponse<ResBody, SignatureRejection> + Clone + Send + 'static,
+    R: RejectionResponse<ResBody, MessageRejection> + Clone + Send + 'static,
     ReqBody: Send + 'static,
 {
     type Response = S::Response;
@@ -186,11 +186,11 @@ where
                 }
             }
             let verdict = match check(&gate, &parts).await {
-                Ok(()) => SignatureVerdict::Valid(Signed {
-                    proof: ProofKind::Token,
+                Ok(()) => MessageVerdict::Allow(VerifiedMessage {
+                    auth: MessageAuth::Token,
                     date: None,
                 }),
-                Err(rejection) => SignatureVerdict::Invalid(rejection),
+                Err(rejection) => MessageVerdict::Reject(rejection),
             };
             match gate.act(verdict, &mut parts.extensions) {
                 Ok(()) => {
@@ -204,7 +204,7 @@ where
     }
 }
 
-async fn check<K>(gate: &Gate<K>, parts: &Parts) -> Result<(), SignatureRejection>
+async fn check<K>(gate: &Gate<K>, parts: &Parts) -> Result<(), MessageRejection>
 where
     K: SecretSource<Token>,
 {
@@ -216,11 +216,11 @@ where
 /// Compares with every token, and none of the comparisons ends early. Digests are compared, so that
 /// the time says nothing of a token's length. For the benchmark that guards this.
 #[doc(hidden)]
-pub fn check_token(value: &[u8], expected: &Secrets<Token>) -> Result<(), SignatureRejection> {
+pub fn check_token(value: &[u8], expected: &Secrets<Token>) -> Result<(), MessageRejection> {
     let token = Token::hashed(value);
     if expected.is_empty() {
         let _ = std::hint::black_box(token.ct_eq(&Token::hashed(b"")));
-        return Err(SignatureRejection::new(UnknownKey));
+        return Err(MessageRejection::new(UnknownKey));
     }
     let mut equal = Choice::from(0);
     for expected in expected.iter() {
@@ -229,7 +229,7 @@ pub fn check_token(value: &[u8], expected: &Secrets<Token>) -> Result<(), Signat
     if bool::from(equal) {
         Ok(())
     } else {
-        Err(SignatureRejection::new(NotTheToken))
+        Err(MessageRejection::new(NotTheToken))
     }
 }
 

@@ -17,60 +17,60 @@ use crate::{
 ///
 /// | verdict | when | response |
 /// |---|---|---|
-/// | [`Valid`](Self::Valid) | the signature or the token is right | the inner service's |
-/// | [`Invalid`](Self::Invalid) | it is missing or not right | 401 with `WWW-Authenticate` |
-/// | … [`Replay`](SignatureRejectionKind::Replay) | the very same request was accepted before | 409 |
-/// | … [`BodyTooLarge`](SignatureRejectionKind::BodyTooLarge) | more bytes than the limit | 413 |
-/// | … [`BodyTimeout`](SignatureRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
-/// | … [`BodyAborted`](SignatureRejectionKind::BodyAborted) | the body broke off | 400 |
-/// | … [`SecretUnavailable`](SignatureRejectionKind::SecretUnavailable) | the secrets cannot be had: cannot decide | 503 with `Retry-After` |
+/// | [`Allow`](Self::Allow) | the signature or the token is right | the inner service's |
+/// | [`Reject`](Self::Reject) | it is missing or not right | 401 with `WWW-Authenticate` |
+/// | … [`Replay`](MessageRejectionKind::Replay) | the very same request was accepted before | 409 |
+/// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | more bytes than the limit | 413 |
+/// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
+/// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body broke off | 400 |
+/// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets cannot be had: cannot decide | 503 with `Retry-After` |
 #[derive(Clone, Debug)]
 #[must_use]
-pub enum SignatureVerdict {
+pub enum MessageVerdict {
     /// The callback's own proof is right.
-    Valid(Signed),
+    Allow(VerifiedMessage),
     /// It is missing, not right, or cannot be checked.
-    Invalid(SignatureRejection),
+    Reject(MessageRejection),
 }
 
-impl SignatureVerdict {
+impl MessageVerdict {
     /// Whether the proof is right.
     #[must_use]
-    pub fn is_valid(&self) -> bool {
-        matches!(self, Self::Valid(_))
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
     }
 
     /// What is known of a right proof.
     #[must_use]
-    pub fn signed(&self) -> Option<&Signed> {
+    pub fn allowed(&self) -> Option<&VerifiedMessage> {
         match self {
-            Self::Valid(signed) => Some(signed),
-            Self::Invalid(_) => None,
+            Self::Allow(signed) => Some(signed),
+            Self::Reject(_) => None,
         }
     }
 
     /// Why the proof does not count.
     #[must_use]
-    pub fn rejection(&self) -> Option<&SignatureRejection> {
+    pub fn rejection(&self) -> Option<&MessageRejection> {
         match self {
-            Self::Valid(_) => None,
-            Self::Invalid(rejection) => Some(rejection),
+            Self::Allow(_) => None,
+            Self::Reject(rejection) => Some(rejection),
         }
     }
 }
 
 /// A proof that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    pub(super) proof: ProofKind,
+pub struct VerifiedMessage {
+    pub(super) auth: MessageAuth,
     pub(super) date: Option<SystemTime>,
 }
 
-impl Signed {
+impl VerifiedMessage {
     /// What the callback proved itself with.
     #[must_use]
-    pub fn proof(&self) -> ProofKind {
-        self.proof
+    pub fn auth(&self) -> MessageAuth {
+        self.auth
     }
 
     /// When the sender signed it; `None` for a token, which says nothing of time.
@@ -83,7 +83,7 @@ impl Signed {
 /// The two ways in which a callback proves itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ProofKind {
+pub enum MessageAuth {
     /// An HMAC over method, path, date, host and body.
     Signature,
     /// The merchant's own `Authorization` value. It covers nothing of the request.
@@ -92,16 +92,16 @@ pub enum ProofKind {
 
 /// Why a callback's own proof does not count.
 #[derive(Clone, Debug)]
-pub struct SignatureRejection {
-    kind: SignatureRejectionKind,
+pub struct MessageRejection {
+    kind: MessageRejectionKind,
     header: Option<&'static str>,
     cause: Option<SecretUnavailable>,
 }
 
-impl SignatureRejection {
+impl MessageRejection {
     /// A rejection for this reason.
     #[must_use]
-    pub fn new(kind: SignatureRejectionKind) -> Self {
+    pub fn new(kind: MessageRejectionKind) -> Self {
         Self {
             kind,
             header: None,
@@ -109,7 +109,7 @@ impl SignatureRejection {
         }
     }
 
-    pub(super) fn of_header(kind: SignatureRejectionKind, header: &'static str) -> Self {
+    pub(super) fn for_header(kind: MessageRejectionKind, header: &'static str) -> Self {
         Self {
             header: Some(header),
             ..Self::new(kind)
@@ -119,13 +119,13 @@ impl SignatureRejection {
     pub(super) fn unavailable(cause: SecretUnavailable) -> Self {
         Self {
             cause: Some(cause),
-            ..Self::new(SignatureRejectionKind::SecretUnavailable)
+            ..Self::new(MessageRejectionKind::SecretUnavailable)
         }
     }
 
     /// The reason.
     #[must_use]
-    pub fn kind(&self) -> SignatureRejectionKind {
+    pub fn kind(&self) -> MessageRejectionKind {
         self.kind
     }
 
@@ -148,7 +148,7 @@ impl SignatureRejection {
     }
 }
 
-impl fmt::Display for SignatureRejection {
+impl fmt::Display for MessageRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.as_str())?;
         match self.header {
@@ -158,16 +158,16 @@ impl fmt::Display for SignatureRejection {
     }
 }
 
-impl Error for SignatureRejection {
+impl Error for MessageRejection {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_ref().and_then(Error::source)
     }
 }
 
-/// The reasons of a [`SignatureRejection`].
+/// The reasons of a [`MessageRejection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum SignatureRejectionKind {
+pub enum MessageRejectionKind {
     /// A header of the proof is not there.
     MissingHeader,
     /// A header of the proof is there twice, or two that must agree do not.
@@ -203,7 +203,7 @@ pub enum SignatureRejectionKind {
     SecretUnavailable,
 }
 
-impl SignatureRejectionKind {
+impl MessageRejectionKind {
     /// The name in lower case, for logs and metrics: `missing-header`, `signature`, …
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -280,11 +280,11 @@ impl SignatureRejectionKind {
     }
 }
 
-impl<B> RejectionResponse<B, SignatureRejection> for PlainText
+impl<B> RejectionResponse<B, MessageRejection> for PlainText
 where
     B: From<&'static str>,
 {
-    fn response(&self, rejection: &SignatureRejection) -> Response<B> {
+    fn response(&self, rejection: &MessageRejection) -> Response<B> {
         let text = rejection.kind.description();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {

@@ -1,6 +1,6 @@
 //! The signature of the Webhooks API, without I/O and without a clock.
 //!
-//! [`sign`] makes the headers of a delivery, [`Claim`] checks them, and [`examine`] says which part of
+//! [`sign`] makes the headers of a delivery, [`Claim`] checks them, and [`diagnose`] says which part of
 //! a delivery does not fit.
 //!
 //! ```
@@ -13,9 +13,9 @@
 //! let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
 //! let headers = webhook::sign(&secret, &url, b"{}", now)?;
 //!
-//! let claim = webhook::Claim::of(&headers)?;
+//! let claim = webhook::Claim::from_headers(&headers)?;
 //! claim.check_date(now, Duration::from_secs(300))?;
-//! claim.check_signature(&webhook::Target::of_url(&url)?, &secret.into())?;
+//! claim.check_signature(&webhook::Target::from_url(&url)?, &secret.into())?;
 //! claim.check_body(b"{}")?;
 //! assert!(claim.check_body(b"{ }").is_err());
 //! # Ok::<_, Box<dyn std::error::Error>>(())
@@ -37,11 +37,12 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{
-    Secret, Secrets, SignatureRejection,
-    SignatureRejectionKind::{
+    MessageRejection,
+    MessageRejectionKind::{
         self, Algorithm, ContentHash, DateAhead, DateStale, DuplicateHeader, MalformedHeader,
         MissingHeader, Signature, SignedHeaders, UnknownKey,
     },
+    Secret, Secrets,
     secret::equal_and_wiped,
 };
 
@@ -58,11 +59,11 @@ pub fn sign(
     url: &Uri,
     body: &[u8],
     date: SystemTime,
-) -> Result<HeaderMap, NotSignable> {
-    let target = Target::of_url(url)?;
+) -> Result<HeaderMap, SignError> {
+    let target = Target::from_url(url)?;
     let since_1970 = date.duration_since(SystemTime::UNIX_EPOCH);
     if !since_1970.is_ok_and(|age| age.as_secs() < YEAR_10_000) {
-        return Err(NotSignable::Date);
+        return Err(SignError::Date);
     }
     let date = fmt_http_date(date);
     let hash = STANDARD.encode(Sha256::digest(body));
@@ -79,7 +80,7 @@ pub fn sign(
         (X_VIPPS_AUTHORIZATION, authorization.as_str()),
     ];
     let headers = headers.into_iter().map(|(name, value)| {
-        let value = HeaderValue::from_str(value).map_err(|_| NotSignable::NoHost)?;
+        let value = HeaderValue::from_str(value).map_err(|_| SignError::NoHost)?;
         Ok((name, value))
     });
     headers.collect()
@@ -88,7 +89,7 @@ pub fn sign(
 /// Why a delivery cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotSignable {
+pub enum SignError {
     /// The URL has no host.
     #[error("the URL has no host: say it in full, as it was registered")]
     NoHost,
@@ -114,7 +115,7 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// A host that is missing, there twice, not in its form, or said in two ways that differ.
-    pub fn of_request(parts: &'a Parts) -> Result<Self, SignatureRejection> {
+    pub fn from_request(parts: &'a Parts) -> Result<Self, MessageRejection> {
         let uri = request_uri(parts);
         let header = match one(&parts.headers, &header::HOST, "host") {
             Err(missing) if missing.kind() == MissingHeader => None,
@@ -125,18 +126,18 @@ impl<'a> Target<'a> {
             (Some(authority), None) => authority,
             (Some(authority), Some(host)) if host.as_bytes() == authority.as_bytes() => authority,
             (Some(_), Some(_)) => {
-                return Err(SignatureRejection::of_header(DuplicateHeader, "host"));
+                return Err(MessageRejection::for_header(DuplicateHeader, "host"));
             }
             (None, Some(host)) => host
                 .to_str()
-                .map_err(|_| SignatureRejection::of_header(MalformedHeader, "host"))?,
-            (None, None) => return Err(SignatureRejection::of_header(MissingHeader, "host")),
+                .map_err(|_| MessageRejection::for_header(MalformedHeader, "host"))?,
+            (None, None) => return Err(MessageRejection::for_header(MissingHeader, "host")),
         };
-        Ok(Self::of_request_at(parts, host))
+        Ok(Self::from_request_at(parts, host))
     }
 
     /// Of a request whose host is known otherwise.
-    pub(super) fn of_request_at(parts: &'a Parts, host: &'a str) -> Self {
+    pub(super) fn from_request_at(parts: &'a Parts, host: &'a str) -> Self {
         Self {
             method: parts.method.as_str(),
             host: Cow::Borrowed(host),
@@ -150,9 +151,9 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// A URL without a host.
-    pub fn of_url(url: &'a Uri) -> Result<Self, NotSignable> {
+    pub fn from_url(url: &'a Uri) -> Result<Self, SignError> {
         let authority = url.authority().filter(|named| !named.host().is_empty());
-        let authority = authority.ok_or(NotSignable::NoHost)?;
+        let authority = authority.ok_or(SignError::NoHost)?;
         let default_port = match url.scheme_str() {
             Some("http") => 80,
             _ => HTTPS_PORT,
@@ -229,15 +230,15 @@ impl<'a> Claim<'a> {
     /// # Errors
     ///
     /// Which header is missing, duplicated or malformed; another algorithm, other signed headers.
-    pub fn of(headers: &'a HeaderMap) -> Result<Self, SignatureRejection> {
+    pub fn from_headers(headers: &'a HeaderMap) -> Result<Self, MessageRejection> {
         let signature = parse_authorization(authorization(headers)?.as_bytes())
-            .map_err(|kind| SignatureRejection::of_header(kind, "authorization"))?;
+            .map_err(|kind| MessageRejection::for_header(kind, "authorization"))?;
         let date_text = one(headers, &X_MS_DATE, "x-ms-date")?.as_bytes();
         let date = parse_date(date_text)
-            .ok_or_else(|| SignatureRejection::of_header(MalformedHeader, "x-ms-date"))?;
+            .ok_or_else(|| MessageRejection::for_header(MalformedHeader, "x-ms-date"))?;
         let hash_text = one(headers, &X_MS_CONTENT_SHA256, "x-ms-content-sha256")?.as_bytes();
         let hash = parse_digest(hash_text)
-            .ok_or_else(|| SignatureRejection::of_header(MalformedHeader, "x-ms-content-sha256"))?;
+            .ok_or_else(|| MessageRejection::for_header(MalformedHeader, "x-ms-content-sha256"))?;
         Ok(Self {
             date_text,
             date,
@@ -266,10 +267,10 @@ impl<'a> Claim<'a> {
     /// # Errors
     ///
     /// It is not: [`DateStale`] or [`DateAhead`].
-    pub fn check_date(&self, now: SystemTime, window: Duration) -> Result<(), SignatureRejection> {
+    pub fn check_date(&self, now: SystemTime, window: Duration) -> Result<(), MessageRejection> {
         match now.duration_since(self.date) {
-            Ok(age) if window < age => Err(SignatureRejection::new(DateStale)),
-            Err(ahead) if window < ahead.duration() => Err(SignatureRejection::new(DateAhead)),
+            Ok(age) if window < age => Err(MessageRejection::new(DateStale)),
+            Err(ahead) if window < ahead.duration() => Err(MessageRejection::new(DateAhead)),
             _ => Ok(()),
         }
     }
@@ -285,10 +286,10 @@ impl<'a> Claim<'a> {
         &self,
         target: &Target<'_>,
         secrets: &Secrets,
-    ) -> Result<(), SignatureRejection> {
+    ) -> Result<(), MessageRejection> {
         if secrets.is_empty() {
             let _ = std::hint::black_box(self.is_signed_by(target, Secret::dummy()));
-            return Err(SignatureRejection::new(UnknownKey));
+            return Err(MessageRejection::new(UnknownKey));
         }
         let mut signed = Choice::from(0);
         for secret in secrets.iter() {
@@ -297,7 +298,7 @@ impl<'a> Claim<'a> {
         if bool::from(signed) {
             Ok(())
         } else {
-            Err(SignatureRejection::new(Signature))
+            Err(MessageRejection::new(Signature))
         }
     }
 
@@ -314,16 +315,16 @@ impl<'a> Claim<'a> {
     /// # Errors
     ///
     /// It is not: [`ContentHash`].
-    pub fn check_body(&self, body: &[u8]) -> Result<(), SignatureRejection> {
+    pub fn check_body(&self, body: &[u8]) -> Result<(), MessageRejection> {
         check_hash(&self.hash, &Sha256::digest(body).into())
     }
 }
 
-pub(super) fn check_hash(claimed: &[u8; 32], hash: &[u8; 32]) -> Result<(), SignatureRejection> {
+pub(super) fn check_hash(claimed: &[u8; 32], hash: &[u8; 32]) -> Result<(), MessageRejection> {
     if bool::from(claimed.ct_eq(hash)) {
         Ok(())
     } else {
-        Err(SignatureRejection::new(ContentHash))
+        Err(MessageRejection::new(ContentHash))
     }
 }
 
@@ -346,67 +347,67 @@ pub(super) fn check_hash(claimed: &[u8; 32], hash: &[u8; 32]) -> Result<(), Sign
 ///
 /// let (parts, ()) = request.into_parts();
 /// let window = Duration::from_secs(300);
-/// let examination = webhook::examine(&parts, b"{}", &secret.into(), Some(&url), now, window)?;
-/// assert_eq!(examination.signature, Err(webhook::Misfit::Host));
-/// assert!(examination.date.is_ok() && examination.content.is_ok());
+/// let diagnosis = webhook::diagnose(&parts, b"{}", &secret.into(), Some(&url), now, window)?;
+/// assert_eq!(diagnosis.signature, Err(webhook::Mismatch::Host));
+/// assert!(diagnosis.date.is_ok() && diagnosis.content.is_ok());
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 ///
 /// Headers that cannot be read at all.
-pub fn examine(
+pub fn diagnose(
     parts: &Parts,
     body: &[u8],
     secrets: &Secrets,
     url: Option<&Uri>,
     now: SystemTime,
     window: Duration,
-) -> Result<Examination, SignatureRejection> {
-    let claim = Claim::of(&parts.headers)?;
-    let sent = Target::of_request(parts)?;
+) -> Result<Diagnosis, MessageRejection> {
+    let claim = Claim::from_headers(&parts.headers)?;
+    let sent = Target::from_request(parts)?;
     let fits = |target: &Target<'_>| claim.check_signature(target, secrets).is_ok();
-    let misfit = || {
-        let Some(registered) = url.and_then(|url| Target::of_url(url).ok()) else {
-            return Misfit::Key;
+    let mismatch = || {
+        let Some(registered) = url.and_then(|url| Target::from_url(url).ok()) else {
+            return Mismatch::Key;
         };
         if fits(&sent.clone().with_host(registered.host())) {
-            Misfit::Host
+            Mismatch::Host
         } else if fits(
             &sent
                 .clone()
                 .with_path_and_query(registered.path_and_query()),
         ) {
-            Misfit::Path
+            Mismatch::Path
         } else if fits(&registered) {
-            Misfit::Target
+            Mismatch::Target
         } else {
-            Misfit::Key
+            Mismatch::Key
         }
     };
-    Ok(Examination {
+    Ok(Diagnosis {
         date: claim.check_date(now, window),
         content: claim.check_body(body),
-        signature: if fits(&sent) { Ok(()) } else { Err(misfit()) },
+        signature: if fits(&sent) { Ok(()) } else { Err(mismatch()) },
     })
 }
 
-/// What [`examine`] found.
+/// What [`diagnose`] found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Examination {
+pub struct Diagnosis {
     /// Whether the date is within the window.
-    pub date: Result<(), SignatureRejection>,
+    pub date: Result<(), MessageRejection>,
     /// Whether the body is the one whose hash is claimed.
-    pub content: Result<(), SignatureRejection>,
+    pub content: Result<(), MessageRejection>,
     /// Whether the signature covers what was sent.
-    pub signature: Result<(), Misfit>,
+    pub signature: Result<(), Mismatch>,
 }
 
 /// The part that a signature does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Misfit {
+pub enum Mismatch {
     /// It was signed for the host of the registered URL, and arrived at another.
     #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
     Host,
@@ -427,7 +428,7 @@ pub enum Misfit {
 ///
 /// Why there is none.
 #[doc(hidden)]
-pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], SignatureRejectionKind> {
+pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], MessageRejectionKind> {
     let parameters = strip_scheme(value).ok_or(Algorithm)?;
     let mut parameters = parameters.split(|byte| *byte == b'&');
     let (signed, signature) = (parameters.next(), parameters.next());
@@ -449,10 +450,10 @@ fn strip_scheme(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(SCHEME.as_bytes())?.strip_prefix(b" ")
 }
 
-fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, SignatureRejection> {
+fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> {
     let original = one(headers, &header::AUTHORIZATION, "authorization");
     let copy = one(headers, &X_VIPPS_AUTHORIZATION, "x-vipps-authorization");
-    let is_missing = |error: &SignatureRejection| error.kind() == MissingHeader;
+    let is_missing = |error: &MessageRejection| error.kind() == MissingHeader;
     match (original, copy) {
         (Err(error), _) if !is_missing(&error) => Err(error),
         (_, Err(error)) if !is_missing(&error) => Err(error),
@@ -461,7 +462,7 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, SignatureRejection
         // A proxy's own credentials are in the place of the signature.
         (Ok(original), Ok(copy)) if strip_scheme(original.as_bytes()).is_none() => Ok(copy),
         (Ok(original), Ok(copy)) if original == copy => Ok(original),
-        (Ok(_), Ok(_)) => Err(SignatureRejection::of_header(
+        (Ok(_), Ok(_)) => Err(MessageRejection::for_header(
             DuplicateHeader,
             "x-vipps-authorization",
         )),
@@ -473,13 +474,13 @@ pub(super) fn one<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
     said: &'static str,
-) -> Result<&'a HeaderValue, SignatureRejection> {
+) -> Result<&'a HeaderValue, MessageRejection> {
     let mut values = headers.get_all(name).into_iter();
     let value = values.next();
     if values.next().is_some() {
-        return Err(SignatureRejection::of_header(DuplicateHeader, said));
+        return Err(MessageRejection::for_header(DuplicateHeader, said));
     }
-    value.ok_or_else(|| SignatureRejection::of_header(MissingHeader, said))
+    value.ok_or_else(|| MessageRejection::for_header(MissingHeader, said))
 }
 
 /// IMF-fixdate only (RFC 9110 section 5.6.7). httpdate also takes the two obsolete forms, which

@@ -209,11 +209,11 @@ pub enum RejectionKind {
     /// there is no address.
     ForwardedMalformed,
     /// The connection comes from a trusted proxy, and every hop in the header is one too.
-    AllTrusted,
+    ForwardedAllTrusted,
     /// The connection comes from a trusted proxy, and so do more hops than are walked.
-    TooManyHops,
+    ForwardedTooManyHops,
     /// The connection comes from a trusted proxy, and a header with one value appears twice.
-    Duplicate,
+    ForwardedDuplicate,
 }
 
 impl RejectionKind {
@@ -226,9 +226,9 @@ impl RejectionKind {
             Self::NoPeer => "no-peer",
             Self::ForwardedMissing => "forwarded-missing",
             Self::ForwardedMalformed => "forwarded-malformed",
-            Self::AllTrusted => "all-trusted",
-            Self::TooManyHops => "too-many-hops",
-            Self::Duplicate => "duplicate",
+            Self::ForwardedAllTrusted => "all-trusted",
+            Self::ForwardedTooManyHops => "too-many-hops",
+            Self::ForwardedDuplicate => "duplicate",
         }
     }
 
@@ -242,9 +242,9 @@ impl RejectionKind {
             Self::NoPeer => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ForwardedMissing
             | Self::ForwardedMalformed
-            | Self::AllTrusted
-            | Self::TooManyHops
-            | Self::Duplicate => StatusCode::BAD_REQUEST,
+            | Self::ForwardedAllTrusted
+            | Self::ForwardedTooManyHops
+            | Self::ForwardedDuplicate => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -255,9 +255,9 @@ impl RejectionKind {
             Self::NoPeer => "the caller's address is unknown: the service is not set up properly",
             Self::ForwardedMissing => "the proxy does not say who the caller is",
             Self::ForwardedMalformed => "the proxy names no address as the caller's",
-            Self::AllTrusted => "the proxy names proxies only",
-            Self::TooManyHops => "the proxy names too many proxies",
-            Self::Duplicate => "the proxy names several callers",
+            Self::ForwardedAllTrusted => "the proxy names proxies only",
+            Self::ForwardedTooManyHops => "the proxy names too many proxies",
+            Self::ForwardedDuplicate => "the proxy names several callers",
         }
     }
 }

@@ -12,9 +12,9 @@
 //! 3. A single-value header such as `X-Real-IP` names the client.
 //! 4. The request is refused (400) when the header is
 //!    [missing](RejectionKind::ForwardedMissing), an entry on the walk is
-//!    [no address](RejectionKind::ForwardedMalformed), [every hop is trusted](RejectionKind::AllTrusted),
-//!    the walk is [longer than 32 hops](RejectionKind::TooManyHops), or a single-value header
-//!    [appears twice](RejectionKind::Duplicate). It is never the leftmost entry, and never the proxy.
+//!    [no address](RejectionKind::ForwardedMalformed), [every hop is trusted](RejectionKind::ForwardedAllTrusted),
+//!    the walk is [longer than 32 hops](RejectionKind::ForwardedTooManyHops), or a single-value header
+//!    [appears twice](RejectionKind::ForwardedDuplicate). It is never the leftmost entry, and never the proxy.
 //!
 //! An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
 //! `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`).
@@ -37,7 +37,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::{PeerIp, UnixPeer};
-use crate::{Rejection, RejectionKind, TooWide, set::networks::Networks};
+use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
 
 /// Proxies whose forwarding headers are trusted.
 ///
@@ -55,7 +55,7 @@ impl TrustedProxies {
     ///
     /// Networks that make up a whole address family, such as `0.0.0.0/0`: anybody could then name
     /// themselves.
-    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, TooWide> {
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         let networks: Vec<_> = networks.into_iter().collect();
         Networks::new(&networks).map(|networks| Self {
             networks: Arc::new(networks),
@@ -83,13 +83,13 @@ impl TrustedProxies {
     /// that only the outer proxy's user can enter.
     ///
     /// ```
-    /// use callback_source::verify::{ForwardedPeer, SocketPeer, TrustedProxies};
+    /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
     /// use http::HeaderMap;
     /// use std::net::IpAddr;
     ///
     /// let nginx: IpAddr = "10.0.0.7".parse()?;
     /// let proxies = TrustedProxies::new([nginx.into()])?.with_unix_sockets();
-    /// let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+    /// let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies);
     ///
     /// let mut headers = HeaderMap::new();
     /// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1, unix:".parse()?);
@@ -117,12 +117,12 @@ impl TrustedProxies {
 /// [module docs](self) for the rules.
 ///
 /// ```
-/// use callback_source::verify::{ForwardedPeer, PeerIp, SocketPeer, TrustedProxies};
+/// use callback_source::verify::{ForwardedPeer, PeerIp, SocketAddrPeer, TrustedProxies};
 /// use http::{Extensions, HeaderMap};
 /// use std::net::{IpAddr, SocketAddr};
 ///
 /// let proxies = TrustedProxies::new(["10.0.0.0/24".parse()?])?;
-/// let peer = ForwardedPeer::x_forwarded_for(SocketPeer, proxies);
+/// let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies);
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1".parse()?);
@@ -300,8 +300,8 @@ fn walk_list<'a>(
     for line in lines.into_iter().rev() {
         let mut rest = Some(line.as_bytes());
         while let Some(line) = rest {
-            if walked == MOST_HOPS {
-                return Err(RejectionKind::TooManyHops);
+            if walked == MAX_HOPS {
+                return Err(RejectionKind::ForwardedTooManyHops);
             }
             walked += 1;
             let (before, address) = entries.last(line);
@@ -320,7 +320,7 @@ fn walk_list<'a>(
     }
     match walked {
         0 => Err(RejectionKind::ForwardedMissing),
-        _ => Err(RejectionKind::AllTrusted),
+        _ => Err(RejectionKind::ForwardedAllTrusted),
     }
 }
 
@@ -331,11 +331,11 @@ fn single<'a>(
     let mut lines = lines.into_iter();
     let line = lines.next().ok_or(RejectionKind::ForwardedMissing)?;
     if lines.next().is_some() {
-        return Err(RejectionKind::Duplicate);
+        return Err(RejectionKind::ForwardedDuplicate);
     }
     let address = address(trim(line.as_bytes())).ok_or(RejectionKind::ForwardedMalformed)?;
     if is_trusted(address) {
-        return Err(RejectionKind::AllTrusted);
+        return Err(RejectionKind::ForwardedAllTrusted);
     }
     Ok(address)
 }
@@ -465,7 +465,7 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     // No address has this byte in it, and the name of an obfuscated node begins with it.
     let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
         let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
-        let is_longer = MOST_PORT_DIGITS < digits.count();
+        let is_longer = MAX_PORT_DIGITS < digits.count();
         return address(text).filter(|_| !is_longer);
     };
     let (name, port) = text.split_at(underscore);
@@ -480,14 +480,14 @@ fn node(text: &[u8]) -> Option<IpAddr> {
 /// An address, with or without a port.
 fn address(text: &[u8]) -> Option<IpAddr> {
     // No entry is longer; this also bounds the work.
-    if text.len() > LONGEST_ENTRY {
+    if text.len() > MAX_ENTRY {
         return None;
     }
     // Most entries; the standard library takes the same, and three times as long.
-    if text.len() <= LONGEST_QUAD
+    if text.len() <= MAX_QUAD
         && let Some(address) = quad(text)
     {
-        return of_client(IpAddr::V4(address));
+        return usable_client(IpAddr::V4(address));
     }
     let text = str::from_utf8(text).ok()?;
     let address = match text.strip_prefix('[') {
@@ -509,7 +509,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
             Some(_) => IpAddr::V6(text.parse().ok()?),
         },
     };
-    of_client(address)
+    usable_client(address)
 }
 
 /// Four numbers without leading zeros, and nothing else.
@@ -532,7 +532,7 @@ fn quad(text: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// The canonical form of an address that a client can have.
-pub(super) fn of_client(address: IpAddr) -> Option<IpAddr> {
+pub(super) fn usable_client(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     let is_client = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;
@@ -558,16 +558,16 @@ const UNIX_SOCKET: &[u8] = b"unix:";
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Entries that are present do not count, entries that are walked over do.
-const MOST_HOPS: usize = 32;
+const MAX_HOPS: usize = 32;
 
 /// RFC 7239 section 6.
-const MOST_PORT_DIGITS: usize = 5;
+const MAX_PORT_DIGITS: usize = 5;
 
 /// `255.255.255.255`
-const LONGEST_QUAD: usize = 15;
+const MAX_QUAD: usize = 15;
 
 /// `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some.
-const LONGEST_ENTRY: usize = 64;
+const MAX_ENTRY: usize = 64;
 
 #[cfg(test)]
 mod tests;

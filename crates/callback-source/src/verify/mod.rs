@@ -12,7 +12,7 @@
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
-//!    ([`settled_verdict`](crate::AllowList::settled_verdict)).
+//!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
 //!    called. Rejected: the inner service is not called, and [`RejectionResponse`] makes the response:
 //!    403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with anything of the request in it. When
@@ -35,7 +35,7 @@
 //! ```
 //! use std::{convert::Infallible, net::{IpAddr, SocketAddr}};
 //! use callback_source::{AllowList, Allowed};
-//! use callback_source::verify::{SocketPeer, VerifySourceLayer};
+//! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 //! use http::{Request, Response, StatusCode};
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
@@ -46,7 +46,7 @@
 //!     Ok::<_, Infallible>(Response::new(format!("hello, {}", allowed.peer())))
 //! });
 //! let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
-//! let service = VerifySourceLayer::rejecting(list, SocketPeer).layer(merchant);
+//! let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(merchant);
 //!
 //! let callback = |peer: &str| {
 //!     let mut request = Request::new(());
@@ -82,7 +82,7 @@ pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
     future::ResponseFuture,
     layer::VerifySourceLayer,
-    peer::{PeerIp, SocketPeer},
+    peer::{PeerIp, SocketAddrPeer},
     response::{PlainText, RejectionResponse},
     service::VerifySource,
     unix::{UnixConnection, UnixPeer},

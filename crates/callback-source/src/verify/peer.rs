@@ -69,9 +69,9 @@ impl PeerIp for ConnectInfoPeer {
 /// The peer of the connection as a plain [`SocketAddr`] in the request's extensions, where a server
 /// without axum puts it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SocketPeer;
+pub struct SocketAddrPeer;
 
-impl PeerIp for SocketPeer {
+impl PeerIp for SocketAddrPeer {
     fn peer_ip(&self, _: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         extensions
             .get::<SocketAddr>()

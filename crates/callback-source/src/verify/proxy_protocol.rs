@@ -91,7 +91,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{TrustedProxies, forwarded::of_client};
+use super::{TrustedProxies, forwarded::usable_client};
 use crate::observe::{self, RefusalLog};
 
 /// A listener whose connections come from the client that a trusted proxy names. See the
@@ -145,7 +145,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
     }
 
     fn read_header(&mut self, mut io: L::Io, peer: SocketAddr) {
-        if self.pending.len() >= MOST_PENDING {
+        if self.pending.len() >= MAX_PENDING {
             self.close_oldest();
         }
         let (limit, required, log) = (self.header_timeout, self.required, self.log.clone());
@@ -166,7 +166,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             Some((ProxiedStream::new(io, ahead), client))
         });
         // A handle keeps the memory of its task.
-        if self.arrived.len() >= 2 * MOST_PENDING {
+        if self.arrived.len() >= 2 * MAX_PENDING {
             self.arrived.retain(|reading| !reading.is_finished());
         }
         self.arrived.push_back(reading);
@@ -395,7 +395,7 @@ impl Header {
 }
 
 fn client(address: impl Into<IpAddr>, port: u16) -> Result<SocketAddr, HeaderError> {
-    let address = of_client(address.into()).ok_or(HeaderError::NoAddress)?;
+    let address = usable_client(address.into()).ok_or(HeaderError::NoAddress)?;
     Ok(SocketAddr::new(address, port))
 }
 
@@ -515,7 +515,7 @@ const V2_LONGEST: usize = 4096;
 /// One segment holds all but the oddest headers.
 const USUAL_LENGTH: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const MOST_PENDING: usize = 1024;
+const MAX_PENDING: usize = 1024;
 
 #[cfg(test)]
 mod tests;

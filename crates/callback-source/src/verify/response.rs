@@ -12,10 +12,10 @@ use crate::Rejection;
 ///
 /// ```
 /// use callback_source::{AllowList, Rejection};
-/// use callback_source::verify::{SocketPeer, VerifySourceLayer};
+/// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 /// use http::Response;
 ///
-/// let layer = VerifySourceLayer::rejecting(AllowList::fixed([]), SocketPeer).with_response(
+/// let layer = VerifySourceLayer::rejecting(AllowList::fixed([]), SocketAddrPeer).with_response(
 ///     |rejection: &Rejection| {
 ///         let mut response = Response::new(format!(r#"{{"error":"{}"}}"#, rejection.kind().as_str()));
 ///         *response.status_mut() = rejection.status();

@@ -47,7 +47,7 @@ where
             Ok(peer) => {
                 let verdict = self.allow.verdict_at(peer, now);
                 if !verdict.is_allowed()
-                    && let Some(settled) = self.allow.recheck(peer, now)
+                    && let Some(settled) = self.allow.refresh_on_demand(peer, now)
                 {
                     // Not the one that was found ready: it may hold one of the inner service's
                     // places, which a listed peer must not wait for.
@@ -106,7 +106,7 @@ pub(super) fn act<B>(
     // An outer layer, for another list, may have left its own, and one that joined it with a proof.
     let extensions = request.extensions_mut();
     #[cfg(feature = "signature")]
-    extensions.remove::<crate::signature::Proof>();
+    extensions.remove::<crate::signature::VerifiedCallback>();
     match mode {
         Mode::Rejecting => {
             extensions.remove::<Verdict>();

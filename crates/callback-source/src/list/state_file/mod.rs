@@ -21,8 +21,8 @@ use tracing::{info, warn};
 use self::{disk::Reader, unasked::Unasked};
 use crate::{
     AllowSet, Family, HostName,
-    set::{Held, Notice, Saved, SavedLingering, SavedRecords},
     observe::TARGET,
+    set::{LastAnswer, Notice, PersistedHost, PersistedLingering, PersistedQuestion},
 };
 
 mod disk;
@@ -34,7 +34,7 @@ pub(crate) struct StateFile {
     path: PathBuf,
     reader: Reader,
     snapshots: AtomicU64,
-    /// Held while the disk is written.
+    /// LastAnswer while the disk is written.
     written: Mutex<Written>,
     /// Whether there is a file that was ignored. It may be of use once a clock is set right.
     spared: AtomicBool,
@@ -121,7 +121,7 @@ impl StateFile {
     }
 
     /// What the file holds, if it can be trusted; otherwise a warning says why not.
-    fn read(&self) -> Option<Vec<Saved>> {
+    fn read(&self) -> Option<Vec<PersistedHost>> {
         let path = self.path.display();
         let ignored = |error: &dyn std::error::Error| {
             warn!(target: TARGET, %path, %error, "state file ignored");
@@ -158,7 +158,7 @@ impl StateFile {
             unasked.expire(set.rules(), clocks.instant);
             unasked.add_to(set.save(), &unasked::asked(set))
         };
-        let is_heard = |of: &SavedRecords| of.denied || of.answer.is_some();
+        let is_heard = |of: &PersistedQuestion| of.denied || of.answer.is_some();
         let is_empty = saved
             .iter()
             .all(|saved| saved.lingering.is_empty() && !saved.records.iter().any(is_heard));
@@ -291,7 +291,7 @@ struct SavedHost {
 
 #[derive(Serialize, Deserialize)]
 struct SavedQuestion {
-    window_from: u64,
+    stale_from: u64,
     denied: bool,
     answer: Option<SavedAnswer>,
 }
@@ -328,13 +328,13 @@ struct Cut {
     hosts: usize,
 }
 
-fn encode(saved: Vec<Saved>, clocks: Clocks) -> (Vec<u8>, Cut) {
-    let question = |records: &[SavedRecords], family| {
+fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut) {
+    let question = |records: &[PersistedQuestion], family| {
         let records = records.iter().find(|records| records.family == family);
         SavedQuestion {
-            window_from: records.map_or_else(
+            stale_from: records.map_or_else(
                 || millis(clocks.utc),
-                |records| clocks.utc_of(records.window_from),
+                |records| clocks.utc_of(records.stale_from),
             ),
             denied: records.is_some_and(|records| records.denied),
             answer: records
@@ -347,8 +347,8 @@ fn encode(saved: Vec<Saved>, clocks: Clocks) -> (Vec<u8>, Cut) {
                 }),
         }
     };
-    let times = |of: &BTreeMap<IpAddr, SavedLingering>,
-                 time: fn(&SavedLingering) -> Option<Instant>| {
+    let times = |of: &BTreeMap<IpAddr, PersistedLingering>,
+                 time: fn(&PersistedLingering) -> Option<Instant>| {
         of.iter()
             .filter_map(|(address, saved)| Some((*address, clocks.utc_of(time(saved)?))))
             .collect()
@@ -431,7 +431,7 @@ impl Document {
     }
 }
 
-fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
+fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, Unusable> {
     let Version { version } = serde_json::from_slice(text).map_err(Unusable::Malformed)?;
     if version != VERSION {
         return Err(Unusable::Version(version));
@@ -443,7 +443,7 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         return Err(Unusable::Future(Duration::from_millis(written_at - now)));
     }
     let latest = written_at.saturating_add(CLOCK_STEP);
-    let mut hosts: Vec<Saved> = Vec::new();
+    let mut hosts: Vec<PersistedHost> = Vec::new();
     let mut names = HashSet::new();
     for saved in document.hosts {
         let host: HostName = saved
@@ -462,7 +462,7 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
         if happened.any(|at| latest < at) {
             return Err(Unusable::Order);
         }
-        hosts.push(Saved {
+        hosts.push(PersistedHost {
             host,
             records: records
                 .into_iter()
@@ -473,7 +473,7 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
                 .into_iter()
                 .filter_map(|(address, left_at)| {
                     let until = saved.lingering_until.get(&address);
-                    let lingering = SavedLingering {
+                    let lingering = PersistedLingering {
                         left_at: clocks.instant_of(left_at)?,
                         until: until.and_then(|until| clocks.instant_of(*until)),
                     };
@@ -486,7 +486,7 @@ fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<Saved>, Unusable> {
 }
 
 impl SavedQuestion {
-    fn decode(self, family: Family, clocks: Clocks) -> Option<SavedRecords> {
+    fn decode(self, family: Family, clocks: Clocks) -> Option<PersistedQuestion> {
         let answer = match self.answer {
             None => None,
             Some(answer) => {
@@ -495,7 +495,7 @@ impl SavedQuestion {
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
-                Some(Held {
+                Some(LastAnswer {
                     addresses: addresses.into_iter().collect(),
                     ttl: Duration::from_millis(answer.ttl),
                     answered_at: clocks.instant_of(answer.answered_at)?,
@@ -504,10 +504,10 @@ impl SavedQuestion {
                 })
             }
         };
-        let window_from = clocks.instant_of(self.window_from)?;
-        Some(SavedRecords {
+        let stale_from = clocks.instant_of(self.stale_from)?;
+        Some(PersistedQuestion {
             family,
-            window_from,
+            stale_from,
             denied: self.denied,
             answer,
         })
@@ -569,7 +569,7 @@ mod tests {
 
     use super::*;
 
-    fn encode(saved: Vec<Saved>, clocks: Clocks) -> Vec<u8> {
+    fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> Vec<u8> {
         let (text, cut) = super::encode(saved, clocks);
         assert_eq!(cut, Cut::default());
         text
@@ -583,17 +583,17 @@ mod tests {
         }
     }
 
-    fn lingering_since(left_at: Instant) -> SavedLingering {
-        SavedLingering {
+    fn lingering_since(left_at: Instant) -> PersistedLingering {
+        PersistedLingering {
             left_at,
             until: Some(left_at + Duration::from_secs(3600)),
         }
     }
 
-    fn saved(clocks: Clocks) -> Vec<Saved> {
+    fn saved(clocks: Clocks) -> Vec<PersistedHost> {
         let ago = |seconds| clocks.instant - Duration::from_secs(seconds);
         let ahead = |seconds| clocks.instant + Duration::from_secs(seconds);
-        let held = Held {
+        let held = LastAnswer {
             addresses: ["20.0.0.1".parse().unwrap(), "20.0.0.2".parse().unwrap()].into(),
             ttl: Duration::from_secs(60),
             answered_at: ago(10),
@@ -601,19 +601,19 @@ mod tests {
             restored: true,
         };
         let lingering = lingering_since(ago(1800));
-        let v4 = SavedRecords {
+        let v4 = PersistedQuestion {
             family: Family::V4,
-            window_from: ahead(50),
+            stale_from: ahead(50),
             denied: false,
             answer: Some(held),
         };
-        let v6 = SavedRecords {
+        let v6 = PersistedQuestion {
             family: Family::V6,
-            window_from: ago(300),
+            stale_from: ago(300),
             denied: true,
             answer: None,
         };
-        vec![Saved {
+        vec![PersistedHost {
             host: "h.test".parse().unwrap(),
             records: vec![v4, v6],
             lingering: [("20.0.0.3".parse().unwrap(), lingering)].into(),
@@ -666,8 +666,8 @@ mod tests {
             state = decode(&text, now).unwrap();
         }
         for (records, first) in state[0].records.iter().zip(&first[0].records) {
-            assert!(records.window_from <= first.window_from);
-            assert!(first.window_from - records.window_from < Duration::from_millis(2));
+            assert!(records.stale_from <= first.stale_from);
+            assert!(first.stale_from - records.stale_from < Duration::from_millis(2));
         }
         for (address, lingering) in &state[0].lingering {
             let before = first[0].lingering[address];

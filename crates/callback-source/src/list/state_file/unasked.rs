@@ -1,4 +1,4 @@
-//! Saved state of questions that are not asked now.
+//! PersistedHost state of questions that are not asked now.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     AllowSet, Family, HostName, Question,
-    set::{Rules, Saved, SavedRecords, after},
+    set::{PersistedHost, PersistedQuestion, Rules, after},
 };
 
 /// State of hosts, or of one family of a host, that were configured before and are not now.
@@ -20,14 +20,18 @@ use crate::{
 pub(super) struct Unasked {
     /// Of a host that was not configured at the start. It stays in the file: after a start with other
     /// hosts by mistake, a restart while DNS is down would otherwise refuse the callbacks of the first ones.
-    before: Vec<Saved>,
+    before: Vec<PersistedHost>,
     /// Of a host that was taken out while the list runs. That is done on purpose, so the file forgets it.
-    removed: Vec<Saved>,
+    removed: Vec<PersistedHost>,
 }
 
 impl Unasked {
     /// Splits off what is asked now of what a file holds, and keeps the rest.
-    pub(super) fn start(&mut self, saved: Vec<Saved>, asked: &HashSet<Question>) -> Vec<Saved> {
+    pub(super) fn start(
+        &mut self,
+        saved: Vec<PersistedHost>,
+        asked: &HashSet<Question>,
+    ) -> Vec<PersistedHost> {
         let (now, rest) = divide(saved, asked);
         self.before = rest;
         now
@@ -37,11 +41,11 @@ impl Unasked {
     /// are asked anew.
     pub(super) fn replace(
         &mut self,
-        known: Vec<Saved>,
+        known: Vec<PersistedHost>,
         asked_before: &HashSet<Question>,
         asked: &HashSet<Question>,
-    ) -> Vec<Saved> {
-        let take = |from: &mut Vec<Saved>| {
+    ) -> Vec<PersistedHost> {
+        let take = |from: &mut Vec<PersistedHost>| {
             let (now, rest) = divide(std::mem::take(from), asked);
             *from = rest;
             now
@@ -63,18 +67,22 @@ impl Unasked {
 
     /// Drops what is over, and what is more than the bound.
     pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
-        let current = |saved: &mut Vec<Saved>| current(std::mem::take(saved), rules, now);
+        let current = |saved: &mut Vec<PersistedHost>| current(std::mem::take(saved), rules, now);
         let before = current(&mut self.before);
         let mut removed = current(&mut self.removed);
         removed.sort_by_key(|(ends, _)| std::cmp::Reverse(*ends));
-        removed.truncate(MOST_REMOVED);
+        removed.truncate(MAX_REMOVED);
         let alone = |(_, saved)| saved;
         self.before = before.into_iter().map(alone).collect();
         self.removed = removed.into_iter().map(alone).collect();
     }
 
     /// Adds to what a set saves that asks these questions. Each host is there once.
-    pub(super) fn add_to(&self, saved: Vec<Saved>, asked: &HashSet<Question>) -> Vec<Saved> {
+    pub(super) fn add_to(
+        &self,
+        saved: Vec<PersistedHost>,
+        asked: &HashSet<Question>,
+    ) -> Vec<PersistedHost> {
         let (mut all, _) = divide(saved, asked);
         // A host that was configured again a moment ago is in both; the set knows more of it.
         let (_, rest) = divide(self.before.clone(), asked);
@@ -89,7 +97,7 @@ pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
 }
 
 /// Adds what is not there yet.
-fn merge(all: &mut Vec<Saved>, more: Vec<Saved>) {
+fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
     let mut places: HashMap<HostName, usize> = hosts
         .map(|(place, saved)| (saved.host.clone(), place))
@@ -113,7 +121,10 @@ fn merge(all: &mut Vec<Saved>, more: Vec<Saved>) {
 }
 
 /// What belongs to these questions, and what does not.
-fn divide(saved: Vec<Saved>, asked: &HashSet<Question>) -> (Vec<Saved>, Vec<Saved>) {
+fn divide(
+    saved: Vec<PersistedHost>,
+    asked: &HashSet<Question>,
+) -> (Vec<PersistedHost>, Vec<PersistedHost>) {
     let mut inside = Vec::new();
     let mut outside = Vec::new();
     for saved in saved {
@@ -138,7 +149,7 @@ fn divide(saved: Vec<Saved>, asked: &HashSet<Question>) -> (Vec<Saved>, Vec<Save
         ] {
             if !records.is_empty() || !lingering.is_empty() {
                 let host = saved.host.clone();
-                part.push(Saved {
+                part.push(PersistedHost {
                     host,
                     records,
                     lingering,
@@ -150,17 +161,21 @@ fn divide(saved: Vec<Saved>, asked: &HashSet<Question>) -> (Vec<Saved>, Vec<Save
 }
 
 /// What is not over yet, and when it will be.
-fn current(saved: Vec<Saved>, rules: &Rules, now: Instant) -> Vec<(Instant, Saved)> {
-    let ends = |mut saved: Saved| Some((ends(&mut saved, rules, now)?, saved));
+fn current(
+    saved: Vec<PersistedHost>,
+    rules: &Rules,
+    now: Instant,
+) -> Vec<(Instant, PersistedHost)> {
+    let ends = |mut saved: PersistedHost| Some((ends(&mut saved, rules, now)?, saved));
     saved.into_iter().filter_map(ends).collect()
 }
 
 /// Takes out what is over, and says when the rest will be. What a set restores counts for no longer.
-fn ends(saved: &mut Saved, rules: &Rules, now: Instant) -> Option<Instant> {
+fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.records.retain_mut(|records| {
-        let window_ends = records_end(records, rules, now);
+        let stale_until = records_end(records, rules, now);
         let is_known = records.answer.is_some() || records.denied;
-        is_known && now < window_ends
+        is_known && now < stale_until
     });
     saved
         .lingering
@@ -171,16 +186,16 @@ fn ends(saved: &mut Saved, rules: &Rules, now: Instant) -> Option<Instant> {
     records.chain(lingering).max()
 }
 
-fn records_end(records: &mut SavedRecords, rules: &Rules, now: Instant) -> Instant {
+fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> Instant {
     let longest = after(now, rules.max_ttl);
-    records.window_from = match &records.answer {
+    records.stale_from = match &records.answer {
         Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
-        None => records.window_from,
+        None => records.stale_from,
     };
     // A time that no answer of ours can have had must not keep it forever.
-    records.window_from = records.window_from.min(longest);
-    after(records.window_from, rules.stale_for)
+    records.stale_from = records.stale_from.min(longest);
+    after(records.stale_from, rules.stale_for)
 }
 
 /// So that hosts which are replaced again and again do not fill the memory.
-const MOST_REMOVED: usize = 256;
+const MAX_REMOVED: usize = 256;

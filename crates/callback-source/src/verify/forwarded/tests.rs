@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::verify::{SocketPeer, UnixConnection};
+use crate::verify::{SocketAddrPeer, UnixConnection};
 
 /// A genuine callback server, a stranger, and two trusted proxies.
 const A: &str = "192.0.2.1";
@@ -10,8 +10,8 @@ const P: &str = "10.0.0.7";
 const P6: &str = "2001:db8:aaaa::7";
 
 use RejectionKind::{
-    AllTrusted, Duplicate, ForwardedMalformed as Malformed, ForwardedMissing as Missing,
-    TooManyHops,
+    ForwardedAllTrusted, ForwardedDuplicate, ForwardedMalformed as Malformed,
+    ForwardedMissing as Missing, ForwardedTooManyHops,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -23,17 +23,17 @@ fn proxies() -> TrustedProxies {
     TrustedProxies::new(networks.map(|network| network.parse().unwrap())).unwrap()
 }
 
-fn xff() -> ForwardedPeer<SocketPeer> {
-    ForwardedPeer::x_forwarded_for(SocketPeer, proxies())
+fn xff() -> ForwardedPeer<SocketAddrPeer> {
+    ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies())
 }
 
-fn forwarded() -> ForwardedPeer<SocketPeer> {
-    ForwardedPeer::forwarded(SocketPeer, proxies())
+fn forwarded() -> ForwardedPeer<SocketAddrPeer> {
+    ForwardedPeer::forwarded(SocketAddrPeer, proxies())
 }
 
-fn real_ip() -> ForwardedPeer<SocketPeer> {
+fn real_ip() -> ForwardedPeer<SocketAddrPeer> {
     let name = HeaderName::from_static("x-real-ip");
-    ForwardedPeer::header(SocketPeer, proxies(), name)
+    ForwardedPeer::header(SocketAddrPeer, proxies(), name)
 }
 
 fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> HeaderMap {
@@ -46,7 +46,10 @@ fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> HeaderMa
 }
 
 /// The client of a connection from `P` with lines of one header.
-fn from_p(source: &ForwardedPeer<SocketPeer>, lines: &[&[u8]]) -> Result<IpAddr, RejectionKind> {
+fn from_p(
+    source: &ForwardedPeer<SocketAddrPeer>,
+    lines: &[&[u8]],
+) -> Result<IpAddr, RejectionKind> {
     let name = match &source.source {
         ForwardedSource::XForwardedFor => "x-forwarded-for",
         ForwardedSource::Forwarded => "forwarded",
@@ -58,7 +61,7 @@ fn from_p(source: &ForwardedPeer<SocketPeer>, lines: &[&[u8]]) -> Result<IpAddr,
 }
 
 #[track_caller]
-fn check(source: &ForwardedPeer<SocketPeer>, rows: &[Row<'_>]) {
+fn check(source: &ForwardedPeer<SocketAddrPeer>, rows: &[Row<'_>]) {
     for (case, lines, expected) in rows {
         let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
         let shown: Vec<_> = lines
@@ -134,11 +137,15 @@ fn x_forwarded_for_is_walked_from_the_right() {
             ("null", &["192.0.2.1, (null)"], Err(Malformed)),
             ("dash", &["192.0.2.1, -"], Err(Malformed)),
             ("hidden", &["192.0.2.1, _hidden"], Err(Malformed)),
-            ("all trusted", &["10.0.0.7, 10.0.0.8"], Err(AllTrusted)),
+            (
+                "all trusted",
+                &["10.0.0.7, 10.0.0.8"],
+                Err(ForwardedAllTrusted),
+            ),
             (
                 "all trusted in lines",
                 &["10.0.0.7", "10.0.0.8"],
-                Err(AllTrusted),
+                Err(ForwardedAllTrusted),
             ),
             ("no header", &[], Err(Missing)),
             ("empty", &[""], Err(Malformed)),
@@ -330,7 +337,7 @@ fn forwarded_is_walked_from_the_right() {
             (
                 "all trusted",
                 &["for=10.0.0.7, for=10.0.0.8"],
-                Err(AllTrusted),
+                Err(ForwardedAllTrusted),
             ),
             ("no header", &[], Err(Missing)),
             (
@@ -583,7 +590,7 @@ fn an_obfuscated_port_is_a_port() {
 #[test]
 fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
     let trusting = || proxies().with_unix_sockets();
-    let plain = ForwardedPeer::x_forwarded_for(SocketPeer, trusting());
+    let plain = ForwardedPeer::x_forwarded_for(SocketAddrPeer, trusting());
     check(
         &plain,
         &[
@@ -605,11 +612,11 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
                 &["192.0.2.1, unix:, 198.51.100.66"],
                 Ok(X),
             ),
-            ("never the client", &["unix:"], Err(AllTrusted)),
+            ("never the client", &["unix:"], Err(ForwardedAllTrusted)),
             (
                 "nor in front of hops",
                 &["unix:, 10.0.0.8"],
-                Err(AllTrusted),
+                Err(ForwardedAllTrusted),
             ),
             ("with a path", &["192.0.2.1, unix:/run/a"], Err(Malformed)),
             ("without its colon", &["192.0.2.1, unix"], Err(Malformed)),
@@ -631,13 +638,13 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
             (
                 "32 entries",
                 &[&many["192.0.2.1, ".len()..]],
-                Err(AllTrusted),
+                Err(ForwardedAllTrusted),
             ),
-            ("33 entries", &[&many], Err(TooManyHops)),
+            ("33 entries", &[&many], Err(ForwardedTooManyHops)),
         ],
     );
     check(
-        &ForwardedPeer::forwarded(SocketPeer, trusting()),
+        &ForwardedPeer::forwarded(SocketAddrPeer, trusting()),
         &[
             ("the last hop", &["for=192.0.2.1, for=\"unix:\""], Ok(A)),
             (
@@ -666,12 +673,16 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
                 &["for=192.0.2.1, by=\"unix:\""],
                 Err(Malformed),
             ),
-            ("never the client", &["for=\"unix:\""], Err(AllTrusted)),
+            (
+                "never the client",
+                &["for=\"unix:\""],
+                Err(ForwardedAllTrusted),
+            ),
         ],
     );
     let name = HeaderName::from_static("x-real-ip");
     check(
-        &ForwardedPeer::header(SocketPeer, trusting(), name),
+        &ForwardedPeer::header(SocketAddrPeer, trusting(), name),
         &[("a header with one address", &["unix:"], Err(Malformed))],
     );
     for source in [xff(), forwarded(), real_ip()] {
@@ -689,7 +700,7 @@ fn trusting_unix_sockets_trusts_no_peer_and_no_address() {
         assert!(!trusting.contains(ip(peer)), "{peer}");
     }
     let list = headers([("x-forwarded-for", b"192.0.2.1, unix:".as_slice())]);
-    let plain = ForwardedPeer::x_forwarded_for(SocketPeer, trusting.clone());
+    let plain = ForwardedPeer::x_forwarded_for(SocketAddrPeer, trusting.clone());
     assert_eq!(plain.client(ip(P), &list), Ok(ip(P)));
 
     let behind = ForwardedPeer::x_forwarded_for(UnixPeer, trusting);
@@ -708,20 +719,24 @@ fn a_single_value_header_names_the_client() {
             ("with a port", &["192.0.2.1:443"], Ok(A)),
             ("mapped", &["::ffff:192.0.2.1"], Ok(A)),
             ("no header", &[], Err(Missing)),
-            ("twice", &["192.0.2.1", "198.51.100.66"], Err(Duplicate)),
+            (
+                "twice",
+                &["192.0.2.1", "198.51.100.66"],
+                Err(ForwardedDuplicate),
+            ),
             (
                 "twice the same",
                 &["192.0.2.1", "192.0.2.1"],
-                Err(Duplicate),
+                Err(ForwardedDuplicate),
             ),
             (
                 "twice, and the first is none",
                 &["garbage", "192.0.2.1"],
-                Err(Duplicate),
+                Err(ForwardedDuplicate),
             ),
             ("a list", &["192.0.2.1, 198.51.100.66"], Err(Malformed)),
             ("empty", &[""], Err(Malformed)),
-            ("a proxy", &["10.0.0.8"], Err(AllTrusted)),
+            ("a proxy", &["10.0.0.8"], Err(ForwardedAllTrusted)),
             ("a name", &["callback-1.vipps.no"], Err(Malformed)),
             ("unspecified", &["0.0.0.0"], Err(Malformed)),
         ],
@@ -732,7 +747,7 @@ fn a_single_value_header_names_the_client() {
 fn the_names_of_the_lists_mean_the_lists() {
     for (name, last) in [("x-forwarded-for", X), ("forwarded", "for=198.51.100.66")] {
         let name = HeaderName::from_static(name);
-        let peer = ForwardedPeer::header(SocketPeer, proxies(), name);
+        let peer = ForwardedPeer::header(SocketAddrPeer, proxies(), name);
         let lines = [b"garbage".as_slice(), last.as_bytes()];
         assert_eq!(from_p(&peer, &lines), Ok(ip(X)));
     }
@@ -757,7 +772,7 @@ fn a_peer_that_is_not_trusted_is_the_client_whatever_it_sends() {
             assert_eq!(source.client(ip(peer), &forged), Ok(ip(peer)));
         }
     }
-    let nobody = ForwardedPeer::x_forwarded_for(SocketPeer, TrustedProxies::none());
+    let nobody = ForwardedPeer::x_forwarded_for(SocketAddrPeer, TrustedProxies::none());
     assert_eq!(nobody.client(ip(P), &forged), Ok(ip(P)));
 }
 
@@ -773,7 +788,7 @@ fn a_peer_counts_in_its_canonical_form() {
 #[test]
 fn proxies_may_be_written_as_mapped_networks() {
     let mapped = TrustedProxies::new(["::ffff:10.0.0.0/120".parse().unwrap()]).unwrap();
-    let source = ForwardedPeer::x_forwarded_for(SocketPeer, mapped);
+    let source = ForwardedPeer::x_forwarded_for(SocketAddrPeer, mapped);
     assert_eq!(from_p(&source, &[b"192.0.2.1, 10.0.0.8"]), Ok(ip(A)));
 }
 
@@ -839,13 +854,19 @@ fn a_request_without_a_peer_is_refused() {
 fn at_most_32_entries_are_walked() {
     let list = |hops: usize| [vec![A], vec!["10.0.0.8"; hops]].concat().join(", ");
     assert_eq!(from_p(&xff(), &[list(31).as_bytes()]), Ok(ip(A)));
-    assert_eq!(from_p(&xff(), &[list(32).as_bytes()]), Err(TooManyHops));
+    assert_eq!(
+        from_p(&xff(), &[list(32).as_bytes()]),
+        Err(ForwardedTooManyHops)
+    );
     let trusted = vec!["10.0.0.8"; 32].join(",");
-    assert_eq!(from_p(&xff(), &[trusted.as_bytes()]), Err(AllTrusted));
+    assert_eq!(
+        from_p(&xff(), &[trusted.as_bytes()]),
+        Err(ForwardedAllTrusted)
+    );
 
     let lines = |hops: usize| [vec![A.as_bytes()], vec![b"10.0.0.8".as_slice(); hops]].concat();
     assert_eq!(from_p(&xff(), &lines(31)), Ok(ip(A)));
-    assert_eq!(from_p(&xff(), &lines(32)), Err(TooManyHops));
+    assert_eq!(from_p(&xff(), &lines(32)), Err(ForwardedTooManyHops));
 }
 
 #[test]
@@ -1008,9 +1029,9 @@ fn reference(lines: &[Vec<Entry>]) -> Result<IpAddr, RejectionKind> {
         }
     }
     Err(if entries.len() > 32 {
-        TooManyHops
+        ForwardedTooManyHops
     } else {
-        AllTrusted
+        ForwardedAllTrusted
     })
 }
 
@@ -1022,7 +1043,10 @@ fn written(lines: &[Vec<Entry>], separator: &str) -> Vec<String> {
     lines.iter().map(line).collect()
 }
 
-fn client(source: &ForwardedPeer<SocketPeer>, lines: &[String]) -> Result<IpAddr, RejectionKind> {
+fn client(
+    source: &ForwardedPeer<SocketAddrPeer>,
+    lines: &[String],
+) -> Result<IpAddr, RejectionKind> {
     let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
     from_p(source, &lines)
 }

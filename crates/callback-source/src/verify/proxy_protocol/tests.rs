@@ -554,7 +554,7 @@ async fn the_oldest_silent_connection_is_closed_for_a_new_one() {
     let mut world = World::new();
     let start = Instant::now();
     let mut silent = Vec::new();
-    for _ in 0..MOST_PENDING {
+    for _ in 0..MAX_PENDING {
         silent.push(world.connect(PROXY, b"").await);
     }
     let _proxied = world.connect(PROXY, &[V1, b"GET /"].concat()).await;
@@ -569,12 +569,12 @@ async fn the_oldest_silent_connection_is_closed_for_a_new_one() {
 async fn many_connections_leave_nothing_behind() {
     let mut world = World::new();
     let _silent = world.connect(PROXY, b"").await;
-    for _ in 0..3 * MOST_PENDING {
+    for _ in 0..3 * MAX_PENDING {
         let _far = world.connect(PROXY, &[V1, b"GET /"].concat()).await;
         assert_eq!(world.accept(5).await.0, addr(CLIENT));
     }
     assert_eq!(world.listener.pending.len(), 1);
-    assert!(world.listener.arrived.len() <= 2 * MOST_PENDING);
+    assert!(world.listener.arrived.len() <= 2 * MAX_PENDING);
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
 
 fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
     let bytes = &*as_http1(bytes)?;
-    let mut lines = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut lines);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -159,7 +159,7 @@ fn cut(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     goes_on.then(|| format!("what stands behind the {announced} bytes of the body does not count"))
 }
 
-const MOST_HEADERS: usize = 256;
+const MAX_HEADERS: usize = 256;
 
 #[cfg(test)]
 mod tests {
