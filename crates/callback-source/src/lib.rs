@@ -48,13 +48,13 @@
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
+mod rate_limit;
+
 mod dns;
 mod verdict;
 pub mod vipps;
 
 pub mod set;
-
-mod observe;
 
 mod list;
 
@@ -83,3 +83,6 @@ pub use {
     set::{AllowSet, NetworkError},
     verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
 };
+
+/// The target of all log events, so that one filter finds them.
+const LOG_TARGET: &str = "callback_source";

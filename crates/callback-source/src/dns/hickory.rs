@@ -33,7 +33,7 @@ use super::{
     server_address::{reachable, zone_index},
     system_conf::SystemConf,
 };
-use crate::observe::TARGET;
+use crate::LOG_TARGET;
 
 /// Asks DNS servers.
 ///
@@ -227,11 +227,11 @@ impl System {
             Ok(conf) if matches!(&*found, Some(Ok(before)) if *before == conf) => {}
             Ok(conf) => {
                 for line in &conf.void {
-                    warn!(target: TARGET, %source, "a DNS server is ignored: {line}");
+                    warn!(target: LOG_TARGET, %source, "a DNS server is ignored: {line}");
                 }
                 if conf.is_default {
                     info!(
-                        target: TARGET,
+                        target: LOG_TARGET,
                         %source,
                         "no DNS server is configured, so the one on this machine is asked",
                     );
@@ -241,7 +241,7 @@ impl System {
                 if !before.is_like(&new) {
                     if found.is_some() {
                         let servers = &conf.servers;
-                        info!(target: TARGET, ?servers, "the system's DNS servers changed");
+                        info!(target: LOG_TARGET, ?servers, "the system's DNS servers changed");
                     }
                     servers.store(Arc::new(new));
                 }
@@ -250,7 +250,7 @@ impl System {
             Err(error) => {
                 if !matches!(&*found, Some(Err(before)) if *before == error.kind()) {
                     warn!(
-                        target: TARGET,
+                        target: LOG_TARGET,
                         %source,
                         %error,
                         "the DNS configuration cannot be read; it is tried again",

@@ -33,7 +33,7 @@ use tokio::{
 use tracing::info;
 
 use super::chain::kind_of;
-use crate::{ResolveErrorKind, observe::TARGET};
+use crate::{LOG_TARGET, ResolveErrorKind};
 
 /// A DNS server, with what was learned about the questions that it answers.
 pub(super) struct Server {
@@ -233,7 +233,7 @@ impl Server {
             if learned.told != Some(form) {
                 learned.told = Some(form);
                 info!(
-                    target: TARGET,
+                    target: LOG_TARGET,
                     server = %self.address,
                     "{}",
                     past.explain(form),

@@ -1,6 +1,7 @@
 //! The list that a service asks: a handle to a set that is kept up to date.
 
 mod answer_cache;
+mod log;
 mod on_demand;
 mod refresher;
 mod sleep_clock;
@@ -29,12 +30,12 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    AllowSet, Family, HostName, NetworkError, Resolve, Verdict,
+    AllowSet, Family, HostName, LOG_TARGET, NetworkError, Resolve, Verdict,
     list::answer_cache::AnswerCache,
     list::on_demand::{OnDemand, OnDemandLimits},
     list::sleep_clock::SleepClock,
     list::state_file::StateFile,
-    observe::{NoticeLog, RefusalLog, TARGET},
+    rate_limit::PeerRateLimit,
     set::networks::Cover,
     set::{HostHealth, Notice, Rules, SetChange},
     vipps,
@@ -508,7 +509,7 @@ impl AllowListBuilder {
     pub fn pair(self, resolver: impl Resolve) -> (AllowList, Refresher) {
         warn_of_gaps(&self.hosts);
         if self.hosts.is_empty() && self.networks.is_empty() {
-            warn!(target: TARGET, "the list has no host and no network: every callback is refused");
+            warn!(target: LOG_TARGET, "the list has no host and no network: every callback is refused");
         }
         let now = Instant::now();
         let floor = self.rules.min_ttl;
@@ -541,7 +542,7 @@ impl AllowListBuilder {
 fn warn_of_gaps(hosts: &[HostName]) {
     if vipps::lacks_disaster_recovery(hosts) {
         warn!(
-            target: TARGET,
+            target: LOG_TARGET,
             "the hosts contain callback servers of production, but not all of those for disaster \
              recovery: an outage at the provider will be one here; name the environment `production` \
              as a whole"
@@ -575,7 +576,7 @@ pub(crate) struct Shared {
     /// Whether addresses changed since the refresher last looked.
     pub(crate) dirty: AtomicBool,
     pub(crate) on_demand: OnDemand,
-    pub(crate) refusals: RefusalLog,
+    pub(crate) refusals: PeerRateLimit,
     /// The file that the refresher writes.
     state_file: Option<Arc<StateFile>>,
 }
@@ -587,13 +588,13 @@ impl Shared {
             published: ArcSwap::from_pointee(set.clone()),
             writer: Mutex::new(Writer {
                 set,
-                log: NoticeLog::default(),
+                log: log::NoticeLog::default(),
             }),
             dirty: AtomicBool::new(false),
             published_changed: watch::Sender::new(()),
             wake: Notify::new(),
             handles_dropped: AtomicBool::new(false),
-            refusals: RefusalLog::new(now),
+            refusals: PeerRateLimit::new(now),
             state_file: None,
         }
     }
@@ -627,7 +628,7 @@ impl Shared {
 
 struct Writer {
     set: AllowSet,
-    log: NoticeLog,
+    log: log::NoticeLog,
 }
 
 impl std::fmt::Debug for Shared {

@@ -15,12 +15,11 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    Question,
+    LOG_TARGET, Question,
     list::Shared,
     list::answer_cache::{AnswerCache, Asked},
     list::sleep_clock::SleepClock,
     list::state_file::StateFile,
-    observe::TARGET,
     set::{LAST_SECOND, MAX_JITTER, after, before},
 };
 
@@ -85,7 +84,7 @@ impl Refresher {
     /// Needs a tokio runtime with time enabled, and the drivers that the resolver needs.
     pub async fn run(mut self) {
         while AssertUnwindSafe(self.drive()).catch_unwind().await.is_err() {
-            error!(target: TARGET, "the refresher panicked, which is a defect; it goes on");
+            error!(target: LOG_TARGET, "the refresher panicked, which is a defect; it goes on");
             sleep(AFTER_PANIC).await;
         }
         self.save_last().await;
@@ -205,7 +204,7 @@ impl Refresher {
         let set = self.shared.published.load();
         #[cfg(feature = "metrics")]
         if let Some(outcome) = counted {
-            crate::observe::looked_up(outcome.as_ref().map(|_| ()), &set, Instant::now());
+            super::log::looked_up(outcome.as_ref().map(|_| ()), &set, Instant::now());
         }
         if let Some(due_at) = set.due_at(&question) {
             let wait = due_at.saturating_duration_since(Instant::now());
@@ -223,7 +222,7 @@ impl Refresher {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;
         };
-        info!(target: TARGET, ?slept, "the machine slept; windows end earlier by that time");
+        info!(target: LOG_TARGET, ?slept, "the machine slept; windows end earlier by that time");
         self.cache.slept(slept);
         for tried in self.attempted.values_mut() {
             tried.at = before(tried.at, slept);

@@ -5,11 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, request::Parts};
 use tokio::time::{Instant, timeout};
 
-use super::{MessageRejection, MessageVerdict, SecretSource, SecretUnavailable, Secrets};
-use crate::{
-    Allowed, Verdict,
-    observe::{self, RefusalLog},
-};
+use super::{MessageRejection, MessageVerdict, SecretSource, SecretUnavailable, Secrets, log};
+use crate::{Allowed, Verdict, rate_limit::PeerRateLimit};
 
 /// The options that both layers have.
 pub(super) struct Gate<K> {
@@ -17,7 +14,7 @@ pub(super) struct Gate<K> {
     select: Arc<Select>,
     lookup_limit: Duration,
     tagging: bool,
-    refusals: Arc<RefusalLog>,
+    refusals: Arc<PeerRateLimit>,
 }
 
 /// What the source of secrets is asked for.
@@ -34,7 +31,7 @@ impl<K> Gate<K> {
             select: Arc::new(select),
             lookup_limit: LOOKUP_LIMIT,
             tagging,
-            refusals: Arc::new(RefusalLog::new(Instant::now())),
+            refusals: Arc::new(PeerRateLimit::new(Instant::now())),
         }
     }
 
@@ -73,7 +70,7 @@ impl<K> Gate<K> {
         extensions: &mut Extensions,
     ) -> Result<(), MessageRejection> {
         match &verdict {
-            MessageVerdict::Allow(signed) => observe::proven(signed),
+            MessageVerdict::Allow(signed) => log::proven(signed),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
         // Joined by an outer layer, before this verdict was there.
@@ -96,7 +93,7 @@ impl<K> Gate<K> {
         let allowed = extensions.get::<Allowed>().map(Allowed::peer);
         let refused = || extensions.get::<Verdict>()?.rejection()?.peer();
         let peer = allowed.or_else(refused);
-        observe::unproven(
+        log::unproven(
             rejection,
             peer,
             self.tagging,

@@ -106,6 +106,7 @@ mod body;
 mod future;
 mod gate;
 mod layer;
+mod log;
 mod replay;
 mod service;
 mod token;

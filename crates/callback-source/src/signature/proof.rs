@@ -360,7 +360,7 @@ where
             }
             Err(rejection) => {
                 if matches!(rejection, CallbackRejection::NoLayer) {
-                    crate::observe::no_layer();
+                    super::log::no_layer();
                 }
                 // The one that was found ready may hold one of the inner service's places.
                 self.inner = self.inner.clone();

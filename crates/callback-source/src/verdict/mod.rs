@@ -2,5 +2,7 @@
 
 mod source;
 
+#[cfg(feature = "signature")]
+pub(crate) use source::RETRY_AFTER;
+pub(crate) use source::Source;
 pub use source::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
-pub(crate) use source::{RETRY_AFTER, Source};

@@ -66,6 +66,7 @@ mod extract;
 pub mod forwarded;
 mod future;
 mod layer;
+mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;

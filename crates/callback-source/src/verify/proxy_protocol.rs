@@ -92,7 +92,7 @@ use tokio::{
 };
 
 use super::{TrustedProxies, forwarded::usable_client};
-use crate::observe::{self, RefusalLog};
+use crate::rate_limit::PeerRateLimit;
 
 /// A listener whose connections come from the client that a trusted proxy names. See the
 /// [module docs](self) for the rules and an example.
@@ -101,7 +101,7 @@ pub struct ProxyProtocolListener<L: Listener> {
     proxies: TrustedProxies,
     header_timeout: Duration,
     required: bool,
-    log: Arc<RefusalLog>,
+    log: Arc<PeerRateLimit>,
     /// Connections whose header is being read, and the same ones in the order of their arrival.
     pending: JoinSet<Option<Connection<L::Io>>>,
     arrived: VecDeque<AbortHandle>,
@@ -120,7 +120,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             proxies,
             header_timeout: HEADER_TIMEOUT,
             required: true,
-            log: Arc::new(RefusalLog::new(Instant::now())),
+            log: Arc::new(PeerRateLimit::new(Instant::now())),
             pending: JoinSet::new(),
             arrived: VecDeque::new(),
         }
@@ -160,7 +160,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
                 Err(unread) => Err(unread.as_str()),
             };
             let proxy = peer.ip().to_canonical();
-            observe::proxy_header(outcome, proxy, &log, Instant::now());
+            super::log::proxy_header(outcome, proxy, &log, Instant::now());
             let (header, ahead) = read.ok()?;
             let client = header.and_then(|header| header.client()).unwrap_or(peer);
             Some((ProxiedStream::new(io, ahead), client))

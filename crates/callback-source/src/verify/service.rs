@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, response::refuse, tag,
+    PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, log, response::refuse, tag,
 };
-use crate::{AllowList, Allowed, HostName, Rejection, Verdict, observe};
+use crate::{AllowList, Allowed, HostName, Rejection, Verdict};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
@@ -91,7 +91,7 @@ pub(super) fn act<B>(
     now: Instant,
 ) -> Result<(), Rejection> {
     match &verdict {
-        Verdict::Allow(allowed) => observe::allowed(allowed),
+        Verdict::Allow(allowed) => log::allowed(allowed),
         Verdict::Reject(rejection) => {
             let shared = allow.shared();
             let tagged = mode != Mode::Rejecting;
@@ -100,7 +100,7 @@ pub(super) fn act<B>(
                 let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
                 hosts.join(",")
             };
-            observe::refused(rejection, tagged, &shared.refusals, hosts, now);
+            log::refused(rejection, tagged, &shared.refusals, hosts, now);
         }
     }
     // An outer layer, for another list, may have left its own, and one that joined it with a proof.

@@ -20,8 +20,7 @@ use tracing::{info, warn};
 
 use self::{disk::Reader, unasked::Unasked};
 use crate::{
-    AllowSet, Family, HostName,
-    observe::TARGET,
+    AllowSet, Family, HostName, LOG_TARGET,
     set::{LastAnswer, Notice, PersistedHost, PersistedLingering, PersistedQuestion},
 };
 
@@ -99,7 +98,7 @@ impl StateFile {
         let saved = self.unasked().start(saved, &unasked::asked(set));
         let notices = set.restore(saved, now);
         let addresses = set.addresses(now).len();
-        info!(target: TARGET, addresses, "addresses restored from the state file");
+        info!(target: LOG_TARGET, addresses, "addresses restored from the state file");
         notices
     }
 
@@ -124,15 +123,15 @@ impl StateFile {
     fn read(&self) -> Option<Vec<PersistedHost>> {
         let path = self.path.display();
         let ignored = |error: &dyn std::error::Error| {
-            warn!(target: TARGET, %path, %error, "state file ignored");
+            warn!(target: LOG_TARGET, %path, %error, "state file ignored");
             self.spared.store(true, Ordering::Relaxed);
         };
         let text = match disk::read(&self.path, self.reader) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 match self.reader {
-                    Reader::Keeper => info!(target: TARGET, %path, "no state file yet"),
-                    Reader::Look => warn!(target: TARGET, %path, "there is no state file"),
+                    Reader::Keeper => info!(target: LOG_TARGET, %path, "no state file yet"),
+                    Reader::Look => warn!(target: LOG_TARGET, %path, "there is no state file"),
                 }
                 return None;
             }
@@ -185,12 +184,12 @@ impl StateFile {
         written.number = snapshot.number;
         // The time of the failure stays: what flaps is not logged at each turn.
         if std::mem::take(&mut written.is_failing) {
-            info!(target: TARGET, path = %self.path.display(), "state file is written again");
+            info!(target: LOG_TARGET, path = %self.path.display(), "state file is written again");
         }
         let Cut { lingering, hosts } = snapshot.cut;
         if lingering + hosts > 0 && is_time(&mut written.cut_at) {
             warn!(
-                target: TARGET,
+                target: LOG_TARGET,
                 path = %self.path.display(),
                 lingering,
                 hosts,
@@ -206,7 +205,7 @@ impl StateFile {
         }
         written.is_failing = true;
         warn!(
-            target: TARGET,
+            target: LOG_TARGET,
             path = %self.path.display(),
             %error,
             "state file not written; a restart while DNS is down would refuse callbacks; {}",

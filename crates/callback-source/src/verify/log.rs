@@ -1,0 +1,85 @@
+//! Log events and counts of source verdicts.
+
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, rate_limit::PeerRateLimit};
+
+pub(crate) fn allowed(allowed: &Allowed) {
+    debug!(
+        target: LOG_TARGET,
+        peer = %allowed.peer(),
+        host = allowed.host().map(tracing::field::display),
+        network = allowed.network().map(tracing::field::display),
+        freshness = allowed.freshness().as_str(),
+        "callback admitted"
+    );
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_verdicts_total", "verdict" => "allow").increment(1);
+}
+
+/// `hosts` is called only if there is something to log.
+pub(crate) fn refused(
+    rejection: &Rejection,
+    tagged: bool,
+    log: &PeerRateLimit,
+    hosts: impl FnOnce() -> String,
+    now: Instant,
+) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("callback_source_verdicts_total", "verdict" => rejection.kind().as_str())
+        .increment(1);
+    let Some(left_out) = log.admits(rejection.peer(), now) else {
+        return;
+    };
+    if rejection.kind() == RejectionKind::NoPeer {
+        error!(
+            target: LOG_TARGET,
+            left_out,
+            "a request carries no peer address, so every callback is refused; with axum serve \
+             `app.into_make_service_with_connect_info::<SocketAddr>()` and use `ConnectInfoPeer`, \
+             otherwise put the `SocketAddr` into the request's extensions and use `SocketAddrPeer`"
+        );
+        return;
+    }
+    let what = if tagged {
+        "let through with a tag"
+    } else {
+        "refused"
+    };
+    warn!(
+        target: LOG_TARGET,
+        peer = rejection.peer().map(tracing::field::display),
+        reason = rejection.kind().as_str(),
+        hosts = hosts(),
+        left_out,
+        "callback {what}"
+    );
+}
+
+/// Reports how the header of a PROXY protocol connection was read, or why not.
+#[cfg(feature = "proxy-protocol")]
+pub(crate) fn proxy_header(
+    outcome: Result<&'static str, &'static str>,
+    peer: std::net::IpAddr,
+    log: &PeerRateLimit,
+    now: Instant,
+) {
+    #[cfg(feature = "metrics")]
+    {
+        let outcome = outcome.unwrap_or_else(|reason| reason);
+        metrics::counter!("callback_source_proxy_headers_total", "outcome" => outcome).increment(1);
+    }
+    let Err(reason) = outcome else {
+        return;
+    };
+    if let Some(left_out) = log.admits(Some(peer), now) {
+        warn!(
+            target: LOG_TARGET,
+            %peer,
+            reason,
+            left_out,
+            "connection of a trusted proxy closed: no header of the PROXY protocol"
+        );
+    }
+}
