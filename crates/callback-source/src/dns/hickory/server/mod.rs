@@ -1,29 +1,22 @@
 //! One DNS server, and the forms in which a question is put to it.
 
+mod exchange;
+mod form;
+mod learned;
+
+use std::collections::VecDeque;
 use std::{
-    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, join},
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hickory_resolver::{
-    net::{
-        DnsError, NetError,
-        runtime::TokioRuntimeProvider,
-        tcp::TcpClientStream,
-        udp::UdpClientStream,
-        xfer::{DnsMultiplexer, DnsRequestSender},
-    },
+    net::{DnsError, NetError},
     proto::{
-        ProtoError,
-        op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
-        rr::{DNSClass, Name, Record},
+        op::{Message, Query, ResponseCode},
+        rr::Name,
     },
 };
 use tokio::{
@@ -34,6 +27,8 @@ use tracing::info;
 
 use super::chain::kind_of;
 use crate::{LOG_TARGET, ResolveErrorKind};
+use form::Form;
+use learned::{Learned, Past, Trouble};
 
 /// A DNS server, with what was learned about the questions that it answers.
 pub(super) struct Server {
@@ -260,135 +255,6 @@ impl Server {
     }
 }
 
-/// The optional parts of a question.
-///
-/// Random letter case makes an answer hard to forge. Over UDP, lower case is used only where two answers
-/// to two questions agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// Over UDP, with EDNS, in random case.
-    Full,
-    /// Over UDP, without EDNS, in random case.
-    Bare,
-    /// Over TCP, without EDNS, in lower case.
-    Tcp,
-    /// Over UDP, without EDNS, in lower case, twice: what both answers hold.
-    Pair,
-}
-
-impl Form {
-    fn ask(
-        self,
-        server: SocketAddr,
-        query: &Query,
-    ) -> BoxFuture<'static, (Self, Result<Message, NetError>)> {
-        let asked = query.clone();
-        let mut options = DnsRequestOptions::default();
-        options.use_edns = self == Self::Full;
-        options.case_randomization = !self.is_plain();
-        let mut query = query.clone();
-        if self.is_plain() {
-            query.name = query.name.to_lowercase();
-        }
-        let request = || DnsRequest::from_query(query.clone(), options);
-        let response = match self {
-            Self::Full => over_udp(server, request(), asked, MAX_SENT_FULL).boxed(),
-            Self::Bare => over_udp(server, request(), asked, MAX_SENT).boxed(),
-            Self::Tcp => over_tcp(server, request(), asked).boxed(),
-            Self::Pair => {
-                let one = over_udp(server, request(), asked.clone(), MAX_SENT);
-                let other = over_udp(server, request(), asked, MAX_SENT);
-                join(one, other)
-                    .map(|(one, other)| agreed(one, other))
-                    .boxed()
-            }
-        };
-        response.map(move |outcome| (self, outcome)).boxed()
-    }
-
-    /// Whether it is in lower case, which every server understands.
-    fn is_plain(self) -> bool {
-        matches!(self, Self::Tcp | Self::Pair)
-    }
-}
-
-#[derive(Default)]
-struct Learned {
-    /// The form to begin with, and until when.
-    first_until: Option<(Form, Instant)>,
-    /// When the usual form is tried again, where the first is another.
-    usual_again_at: Option<Instant>,
-    /// The form that the log told of.
-    told: Option<Form>,
-    /// Until when TCP is tried last.
-    tcp_last_until: Option<Instant>,
-    /// Names that were answered in random case, and until when that is believed.
-    spelled_until: HashMap<Name, Instant>,
-}
-
-impl Learned {
-    fn first(&self) -> Option<Form> {
-        self.first_until
-            .filter(|(_, until)| Instant::now() < *until)
-            .map(|(form, _)| form)
-    }
-
-    fn tcp_is_last(&self) -> bool {
-        self.tcp_last_until
-            .is_some_and(|until| Instant::now() < until)
-    }
-
-    fn spelled(&self, name: &Name) -> bool {
-        self.spelled_until
-            .get(name)
-            .is_some_and(|until| Instant::now() < *until)
-    }
-
-    fn spell(&mut self, name: &Name, now: Instant) {
-        if self.spelled_until.len() >= MAX_SPELLED {
-            self.spelled_until.retain(|_, until| now < *until);
-        }
-        // Targets of aliases are the servers' choice, so that there may be any number of them.
-        if self.spelled_until.len() >= MAX_SPELLED {
-            self.spelled_until.clear();
-        }
-        self.spelled_until.insert(name.clone(), now + SPELLED);
-    }
-}
-
-/// Outcome of the forms that were tried before.
-#[derive(Clone, Copy, Default)]
-struct Past {
-    /// Trouble over UDP in random case; `None` stands for silence.
-    first: Option<Trouble>,
-    /// Whether TCP was tried.
-    tcp: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    Truncated,
-    Denied,
-    Respelled,
-    Failed,
-}
-
-impl Past {
-    fn explain(self, form: Form) -> &'static str {
-        match (self.first, form) {
-            (_, Form::Full | Form::Bare) => "the DNS server answers only without EDNS",
-            (Some(Trouble::Denied), _) => {
-                "the DNS server knows names in lower case only, and denies any other spelling"
-            }
-            (Some(Trouble::Respelled), _) => {
-                "the DNS server changes the case of letters in a question, so it is asked over TCP"
-            }
-            (None, Form::Tcp) => "the DNS server is silent over UDP, and answers over TCP",
-            _ => "the DNS server fails with EDNS and letters in random case, and answers without",
-        }
-    }
-}
-
 /// Of several failures, one that a server sent says more than silence.
 pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     match before {
@@ -414,89 +280,6 @@ pub(super) fn is_denial(error: &NetError) -> bool {
     kind == ResolveErrorKind::NxDomain || kind == ResolveErrorKind::NoData
 }
 
-async fn over_udp(
-    server: SocketAddr,
-    request: DnsRequest,
-    asked: Query,
-    most_sent: u8,
-) -> Result<Message, NetError> {
-    let mut socket = UdpClientStream::builder(server, TokioRuntimeProvider::default())
-        .with_timeout(Some(TIME_LIMIT))
-        .with_max_retries(most_sent)
-        .build();
-    let response = socket.send_message(request).next().await;
-    checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
-}
-
-/// Opens a connection for each question: one that is kept can die unnoticed, and then costs a question
-/// its time limit.
-async fn over_tcp(
-    server: SocketAddr,
-    request: DnsRequest,
-    asked: Query,
-) -> Result<Message, NetError> {
-    let provider = TokioRuntimeProvider::default();
-    let (connecting, sender) = TcpClientStream::new(server, None, Some(TIME_LIMIT), provider);
-    let mut connection = DnsMultiplexer::new(connecting.await?, sender).with_timeout(TIME_LIMIT);
-    let mut response = connection.send_message(request);
-    let response = loop {
-        tokio::select! {
-            biased;
-            response = response.next() => break response,
-            driven = connection.next() => if !matches!(driven, Some(Ok(()))) {
-                break response.next().await;
-            }
-        }
-    };
-    checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
-}
-
-/// Checks what hickory leaves to its pool, and the question, which it ignores over TCP.
-fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
-    let code = response.response_code;
-    let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
-    if is_error && response.queries.is_empty() {
-        return Err(DnsError::ResponseCode(code).into());
-    }
-    if response.queries.as_slice() != std::slice::from_ref(asked) {
-        return Err(ProtoError::from("the response is to another question").into());
-    }
-    let foreign = |record: &&Record| record.dns_class != DNSClass::IN;
-    if let Some(record) = response.all_sections().find(foreign) {
-        return Err(NetError::ForeignClassRecord {
-            record_name: record.name.clone(),
-            record_class: record.dns_class,
-            record_type: record.record_type(),
-        });
-    }
-    let message = DnsError::from_response(response)?.into_message();
-    match is_error {
-        true => Err(DnsError::ResponseCode(code).into()),
-        false => Ok(message),
-    }
-}
-
-/// Joins two answers to a question in lower case: a forger has to guess both.
-fn agreed(
-    one: Result<Message, NetError>,
-    other: Result<Message, NetError>,
-) -> Result<Message, NetError> {
-    match (one, other) {
-        (Ok(mut one), Ok(other)) if one.response_code == other.response_code => {
-            let same = |record: &Record, other: &Record| {
-                record.name == other.name && record.data == other.data
-            };
-            one.answers
-                .retain(|record| other.answers.iter().any(|other| same(record, other)));
-            one.metadata.truncation |= other.truncation;
-            Ok(one)
-        }
-        (Err(one), Err(other)) if kind_of(&one) == kind_of(&other) => Err(one),
-        (Err(error), _) | (_, Err(error)) if !is_denial(&error) => Err(error),
-        _ => Err(ProtoError::from("two answers to the same question differ").into()),
-    }
-}
-
 /// In all forms together.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
@@ -507,31 +290,46 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// The same for a form that worked before: after two packets that were lost.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
-/// Packets of one question in full form.
-const MAX_SENT_FULL: u8 = 3;
-/// Packets of one question in other forms.
-const MAX_SENT: u8 = 2;
-
 /// Time for which a form is tried first after it worked. Longer than a TTL: a form that is forgotten
 /// between two questions costs each of them the time to find it.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 /// Time after which a form that did not work is tried again.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
-/// Time for which an answer shows that a server knows a name in any spelling.
-const SPELLED: Duration = Duration::from_secs(3600);
-const MAX_SPELLED: usize = 256;
-
 /// Time for which a denial waits for the answer of the host's other family.
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use hickory_resolver::proto::{
-        op::{Message, OpCode},
-        rr::{Name, RData, Record, RecordType, rdata::A},
+mod test_messages {
+    use hickory_resolver::{
+        net::{NetError, NoRecords},
+        proto::{
+            op::{Message, OpCode, Query, ResponseCode},
+            rr::{Name, RData, Record, RecordType, rdata::A},
+        },
     };
 
+    pub(super) fn query() -> Query {
+        Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::A)
+    }
+
+    pub(super) fn message(last: &[u8]) -> Message {
+        let mut message = Message::response(1, OpCode::Query);
+        message.queries.push(query());
+        for last in last {
+            let data = RData::A(A::new(192, 0, 2, *last));
+            message.add_answer(Record::from_rdata(query().name, 60, data));
+        }
+        message
+    }
+
+    pub(super) fn denial(code: ResponseCode) -> NetError {
+        NoRecords::new(Box::new(query()), code).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -604,80 +402,5 @@ mod tests {
             server.forms(),
             [Form::Full, Form::Bare, Form::Tcp, Form::Pair]
         );
-    }
-
-    #[test]
-    fn names_that_were_answered_take_bounded_memory() {
-        let mut learned = Learned::default();
-        let now = Instant::now();
-        for number in 0..10 * MAX_SPELLED {
-            let name = Name::from_ascii(format!("x{number}.example.")).unwrap();
-            learned.spell(&name, now);
-            assert!(learned.spelled(&name));
-            assert!(learned.spelled_until.len() <= MAX_SPELLED);
-        }
-    }
-
-    #[test]
-    fn two_answers_in_lower_case_count_as_far_as_they_agree() {
-        let both = agreed(Ok(message(&[1, 2])), Ok(message(&[3, 2]))).unwrap();
-        assert_eq!(both.answers, message(&[2]).answers);
-        let neither = agreed(Ok(message(&[1])), Ok(message(&[2]))).unwrap();
-        assert!(neither.answers.is_empty());
-
-        let denied = || Err(denial(ResponseCode::NXDomain));
-        assert!(is_denial(&agreed(denied(), denied()).unwrap_err()));
-        for (one, other) in [
-            (denied(), Ok(message(&[1]))),
-            (Ok(message(&[1])), denied()),
-            (denied(), Err(denial(ResponseCode::NoError))),
-            (denied(), Err(NetError::Timeout)),
-            (Err(NetError::Timeout), Ok(message(&[1]))),
-            (Ok(message(&[1])), Err(NetError::Timeout)),
-        ] {
-            assert!(!is_denial(&agreed(one, other).unwrap_err()));
-        }
-    }
-
-    #[test]
-    fn a_response_to_another_question_is_not_taken() {
-        let asked = query();
-        let response = |queries: Vec<Query>, code| {
-            let mut message = message(&[1]);
-            message.queries = queries;
-            message.metadata.response_code = code;
-            checked(DnsResponse::from_message(message).unwrap(), &asked)
-        };
-        let other = Query::query(Name::root(), RecordType::A);
-        assert!(response(vec![query()], ResponseCode::NoError).is_ok());
-        for queries in [vec![], vec![other.clone()], vec![query(), other]] {
-            for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
-                let error = response(queries.clone(), code).unwrap_err();
-                assert_eq!(kind_of(&error), ResolveErrorKind::Malformed);
-            }
-        }
-        // An error may be as short as twelve bytes.
-        let error = response(vec![], ResponseCode::FormErr).unwrap_err();
-        assert_eq!(kind_of(&error), ResolveErrorKind::ErrorCode);
-        let unheard_of = response(vec![query()], ResponseCode::Unknown(12)).unwrap_err();
-        assert_eq!(kind_of(&unheard_of), ResolveErrorKind::ErrorCode);
-    }
-
-    fn query() -> Query {
-        Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::A)
-    }
-
-    fn message(last: &[u8]) -> Message {
-        let mut message = Message::response(1, OpCode::Query);
-        message.queries.push(query());
-        for last in last {
-            let data = RData::A(A::new(192, 0, 2, *last));
-            message.add_answer(Record::from_rdata(query().name, 60, data));
-        }
-        message
-    }
-
-    fn denial(code: ResponseCode) -> NetError {
-        hickory_resolver::net::NoRecords::new(Box::new(query()), code).into()
     }
 }
