@@ -2,7 +2,16 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-/// Why a question has no addresses for an answer.
+/// Denial or failure of a lookup.
+///
+/// ```
+/// use std::time::Duration;
+/// use callback_source::{ResolveError, ResolveErrorKind};
+///
+/// let error = ResolveError::new(ResolveErrorKind::NxDomain).with_negative_ttl(Duration::from_secs(30));
+/// assert!(error.is_denial());
+/// assert_eq!(error.to_string(), "the name does not exist (NXDOMAIN)");
+/// ```
 #[derive(Clone, Debug)]
 pub struct ResolveError {
     kind: ResolveErrorKind,
@@ -11,7 +20,7 @@ pub struct ResolveError {
 }
 
 impl ResolveError {
-    /// An error of this kind.
+    /// Creates an error of this kind.
     #[must_use]
     pub fn new(kind: ResolveErrorKind) -> Self {
         Self {
@@ -21,34 +30,35 @@ impl ResolveError {
         }
     }
 
-    /// For how long a denial holds (RFC 2308: the lesser of the SOA record's TTL and its MINIMUM).
-    /// Without it, 60 seconds. Does nothing to errors that are no denial.
+    /// Sets how long a denial is cached. Default: 60 seconds.
+    ///
+    /// RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field. Only denials use it.
     #[must_use]
     pub fn with_negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
         self
     }
 
-    /// What lies below the error, its [`source`](Error::source).
+    /// Sets the cause, which is returned by [`source`](Error::source).
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(Arc::from(cause.into()));
         self
     }
 
-    /// The kind of the error.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> ResolveErrorKind {
         self.kind
     }
 
-    /// For how long a denial holds, if the servers said so.
+    /// Returns how long a denial is cached, if the servers sent a negative TTL.
     #[must_use]
     pub fn negative_ttl(&self) -> Option<Duration> {
         self.negative_ttl
     }
 
-    /// Whether DNS said that there is nothing, as opposed to not answering properly.
+    /// Returns true if the name or the record does not exist, and false if the lookup failed.
     #[must_use]
     pub fn is_denial(&self) -> bool {
         matches!(
@@ -70,7 +80,7 @@ impl Error for ResolveError {
     }
 }
 
-/// The kinds of [`ResolveError`].
+/// Kinds of [`ResolveError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveErrorKind {
@@ -88,17 +98,17 @@ pub enum ResolveErrorKind {
     Timeout,
     /// The server could not be reached.
     Network,
-    /// What the server sent could not be understood, or was no answer to the question.
+    /// The response could not be parsed, or answered another question.
     Malformed,
-    /// The answer did not fit into UDP, and TCP did not bring it.
+    /// The answer was too large for UDP, and TCP failed.
     Truncated,
-    /// The answer's signature is wrong or missing where one is required (RFC 4033).
+    /// The answer failed DNSSEC validation (RFC 4033).
     Bogus,
-    /// The CNAME chain is too long, loops, or ends in nothing.
+    /// The CNAME chain is too long, loops, or ends without an address.
     BrokenChain,
-    /// The answer holds more addresses than the list takes from one answer.
+    /// The answer contains more addresses than the list accepts in one answer.
     TooManyAddresses,
-    /// The answer holds nothing but special-purpose addresses.
+    /// The answer contains only special-purpose addresses.
     OnlySpecialAddresses,
     /// The resolver panicked.
     Panicked,
@@ -107,7 +117,7 @@ pub enum ResolveErrorKind {
 }
 
 impl ResolveErrorKind {
-    /// A short name for logs, metrics and JSON, such as `nxdomain` or `servfail`.
+    /// Returns a short name for logs, metrics and JSON, such as `nxdomain` or `servfail`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -138,14 +148,14 @@ impl ResolveErrorKind {
             Self::ErrorCode => "the DNS server answered with an error code",
             Self::Timeout => "no DNS server answered in time",
             Self::Network => "no DNS server could be reached",
-            Self::Malformed => "the DNS server's answer makes no sense",
-            Self::Truncated => "the answer is too large for UDP, and TCP did not bring it",
-            Self::Bogus => "the answer's DNSSEC signature is wrong or missing",
-            Self::BrokenChain => "the CNAME chain loops, is too long or ends in nothing",
-            Self::TooManyAddresses => "the answer holds too many addresses",
-            Self::OnlySpecialAddresses => "the answer holds special-purpose addresses only",
+            Self::Malformed => "the DNS server sent a malformed answer",
+            Self::Truncated => "the answer is too large for UDP, and TCP failed",
+            Self::Bogus => "the answer failed DNSSEC validation",
+            Self::BrokenChain => "the CNAME chain loops, is too long, or ends without an address",
+            Self::TooManyAddresses => "the answer contains too many addresses",
+            Self::OnlySpecialAddresses => "the answer contains only special-purpose addresses",
             Self::Panicked => "the resolver panicked",
-            Self::Other => "the question failed",
+            Self::Other => "the lookup failed",
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What is asked of DNS, and what comes back.
+//! DNS questions and their outcomes.
 //!
-//! A [`Question`] is one host name and one [`Family`]; a resolver gives an [`Answer`] or a
-//! [`ResolveError`]. Anything that implements [`Resolve`] can supply an
-//! [`AllowList`](crate::AllowList); [`HickoryResolver`](crate::HickoryResolver) is the one for
-//! production, a closure the one for tests:
+//! A [`Question`] is one host name and one [`Family`]. A resolver returns an [`Answer`] or a
+//! [`ResolveError`]. Any [`Resolve`] can supply an [`AllowList`](crate::AllowList): use
+//! [`HickoryResolver`](crate::HickoryResolver) in production and a closure in tests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -33,17 +32,30 @@ pub use hickory::{
 };
 pub use host_name::{HostName, HostNameError};
 
-/// Answers one question about one host.
+/// Resolver of a single question.
 ///
-/// Each question is asked on its own: A and AAAA can succeed and fail apart. A call is bounded by
-/// the list's own time limit, and a panic in it counts as a failure.
+/// A and AAAA are separate questions and can fail separately. The list limits the time of each call and
+/// treats a panic as a failed lookup.
+///
+/// Closures implement this trait:
+///
+/// ```
+/// use std::time::Duration;
+/// use callback_source::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind};
+///
+/// fn resolver() -> impl Resolve {
+///     async |question: Question| match question.family {
+///         Family::V4 => Ok(Answer::new(["8.8.4.4".parse().unwrap()], Duration::from_secs(60))),
+///         Family::V6 => Err(ResolveError::new(ResolveErrorKind::NoData)),
+///     }
+/// }
+/// ```
 pub trait Resolve: Send + Sync + 'static {
-    /// Asks for the addresses of one family of one host.
+    /// Looks up the addresses of one family of one host.
     ///
     /// # Errors
     ///
-    /// Everything that is no address: that the host or the family does not exist
-    /// ([`ResolveErrorKind::NxDomain`], [`ResolveErrorKind::NoData`]) as well as any failure.
+    /// Denials ([`ResolveErrorKind::NxDomain`], [`ResolveErrorKind::NoData`]) and failed lookups.
     fn resolve(
         &self,
         question: Question,
@@ -63,12 +75,12 @@ where
     }
 }
 
-/// One host name and one address family.
+/// One host name and one record type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Question {
-    /// The name that is asked for.
+    /// Host name to look up.
     pub host: HostName,
-    /// The record type that is asked for.
+    /// Record type to look up.
     pub family: Family,
 }
 
@@ -78,7 +90,7 @@ impl fmt::Display for Question {
     }
 }
 
-/// An address family, and so a record type: A or AAAA.
+/// Address family, and its record type: A or AAAA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4, A records.
@@ -91,7 +103,7 @@ impl Family {
     /// Both families, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address. `::ffff:a.b.c.d` is IPv4.
+    /// Returns the family of an address. `::ffff:a.b.c.d` is IPv4.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -110,7 +122,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// The addresses of one host in one family, and for how long they hold.
+/// Addresses of one host in one family, with their TTL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     addresses: Vec<IpAddr>,
@@ -118,10 +130,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer with these addresses, in canonical form, sorted and each once.
+    /// Creates an answer. Addresses are made canonical, sorted and deduplicated.
     ///
-    /// `ttl` is what the servers said, the least along the chain of CNAMEs; the list clamps it. An
-    /// answer without an address counts as [`ResolveErrorKind::NoData`].
+    /// `ttl` is the TTL that the servers sent: the lowest along the CNAME chain. The list clamps it. An
+    /// answer without addresses is treated as [`ResolveErrorKind::NoData`].
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>, ttl: Duration) -> Self {
         let mut addresses: Vec<_> = addresses
@@ -133,13 +145,13 @@ impl Answer {
         Self { addresses, ttl }
     }
 
-    /// The addresses, sorted, each once.
+    /// Returns the addresses, sorted and deduplicated.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// For how long the addresses hold, as the servers said.
+    /// Returns the TTL that the servers sent.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl

@@ -1,4 +1,4 @@
-//! [`Resolve`] by hickory: one name server at a time, fail-over and CNAME chains by our own rules.
+//! [`HickoryResolver`]: hickory's protocol code below our own fail-over and CNAME rules.
 
 pub(crate) mod chain;
 mod server;
@@ -19,25 +19,36 @@ use self::{
 };
 use super::{Answer, Question, Resolve, ResolveError};
 
-/// Asks DNS servers.
+/// Resolver that queries DNS servers.
 ///
-/// - Names are absolute: no search list is tried, and the hosts file is not read.
-/// - Nothing is cached here; the list does that.
-/// - Servers are asked in the order given, each for at most 2 s. The next one is asked as well after
-///   400 ms of silence, and at once after a failure (SERVFAIL, REFUSED, nonsense). What a server
-///   denies (NXDOMAIN, no data) is an answer, and is final.
-/// - A question is asked over UDP, with EDNS, and its letters are in random case, which an answer must
-///   repeat (0x20). What a server does not take is left out within its 2 s: EDNS after FORMERR, NOTIMP or
-///   BADVERS and after 200 ms of silence; UDP where the answer was truncated and after 400 ms of silence; all
-///   three, EDNS, UDP and letter case, after any other failure and before a denial is believed. (A denial is
-///   believed without that if the host's other family is answered.) The form that a server answered is the
-///   first until two hours after it last worked, and has 500 ms. If it is another, one question in five minutes
-///   is asked in the first form beside it.
-/// - Over UDP, lower case is used only where TCP does not work, and twice: what both answers hold is taken.
-/// - CNAMEs are followed, at most eight; the TTL is the least along the chain, and one with the top bit
-///   set counts as zero (RFC 2181 section 8). Records off the chain are ignored.
+/// - **Names** are absolute. Search lists and the hosts file are not used.
+/// - **Caching** is left to the list.
+/// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried
+///   after 400 ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A
+///   denial (NXDOMAIN, no data) is an answer, and is final.
+/// - **Forgery.** The first query goes over UDP with EDNS and random letter case, which the answer must
+///   repeat (0x20).
+/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR,
+///   NOTIMP, BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and
+///   random case after any other failure. A denial is confirmed without all three, unless the host's other
+///   family was answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only
+///   records in both answers are accepted.
+/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success.
+///   Once in five minutes the usual form is tried beside it.
+/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
+///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
-/// For each name on the chain a server gets at most nine packets over UDP and one question over TCP.
+/// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
+///
+/// ```no_run
+/// use callback_source::{AllowList, HickoryResolver, vipps::Environment};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let resolver = HickoryResolver::from_servers(["192.0.2.53:53".parse()?])?;
+/// let list = AllowList::builder().environment(Environment::Test).spawn(resolver);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct HickoryResolver {
     servers: Arc<ArcSwap<Servers>>,
@@ -45,32 +56,32 @@ pub struct HickoryResolver {
 }
 
 impl HickoryResolver {
-    /// Asks the servers that the system is configured to ask.
+    /// Queries the DNS servers of the system's configuration.
     ///
-    /// On Apple's systems, Android and Windows they come from the interface of the system. On other systems
-    /// they are those of `/etc/resolv.conf`; see [`from_resolv_conf`](Self::from_resolv_conf). Both are
-    /// read again as described there.
+    /// Apple's systems, Android and Windows provide them through a system interface. Other systems list
+    /// them in `/etc/resolv.conf`. Both are read again as described at
+    /// [`from_resolv_conf`](Self::from_resolv_conf).
     ///
     /// # Errors
     ///
-    /// On Apple's systems, Android and Windows: a configuration that cannot be read, or that names no
-    /// server. On other systems: none, even if the file is missing.
+    /// Apple's systems, Android and Windows: returns an error if the configuration cannot be read or names
+    /// no server. Other systems: never fails, even if the file is missing.
     pub fn from_system_conf() -> Result<Self, SystemConfError> {
         Source::of_this_system().map(Self::from_source)
     }
 
-    /// Asks the servers that a file in the form of resolv.conf(5) names.
+    /// Queries the DNS servers of a file in resolv.conf(5) format.
     ///
-    /// - Of the file, the lines `nameserver` and the option `use-vc` (TCP first) are used. What else is in
-    ///   it does not matter. A `nameserver` line that cannot be used is ignored with a warning, and so are
-    ///   those after the first eight servers.
-    /// - A file without a server, an empty one and a missing one stand for the server on this machine
-    ///   (127.0.0.1).
-    /// - A file that cannot be read makes questions fail.
-    /// - After each outcome that is not an answer the file is read again, at most once a second. If the
-    ///   servers changed, the question is asked again of the new ones.
+    /// - `nameserver` lines and the option `use-vc` (TCP first) are used. Other lines are ignored. An
+    ///   invalid `nameserver` line is skipped with a warning, as is every server after the eighth.
+    /// - If the file is missing, empty, or names no server, the server on this machine (127.0.0.1) is
+    ///   queried.
+    /// - If the file cannot be read, lookups fail.
+    /// - After a denial or a failed lookup the file is read again, at most once a second. If the servers
+    ///   changed, the question is sent to the new servers.
     ///
-    /// It is read once here, which blocks the thread, and later on a thread for blocking work.
+    /// The first read happens in this call and blocks the thread. Later reads run on tokio's blocking
+    /// threads.
     #[must_use]
     pub fn from_resolv_conf(path: impl Into<PathBuf>) -> Self {
         Self::from_source(Source::File(path.into()))
@@ -86,11 +97,11 @@ impl HickoryResolver {
         }
     }
 
-    /// Asks these servers, in this order.
+    /// Queries these DNS servers, in this order.
     ///
     /// # Errors
     ///
-    /// No server at all.
+    /// Returns an error if `servers` is empty.
     pub fn from_servers(
         servers: impl IntoIterator<Item = SocketAddr>,
     ) -> Result<Self, SystemConfError> {
@@ -137,8 +148,8 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// There is no DNS server to ask: the system's configuration names none or cannot be read, or the
-/// list of servers is empty.
+/// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
+/// empty.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("there is no DNS server to ask")]
+#[error("no DNS server is configured")]
 pub struct SystemConfError(#[source] NetError);

@@ -1,4 +1,4 @@
-//! Fail-over: several servers, one after the other.
+//! Fail-over between DNS servers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ impl Servers {
         }
     }
 
-    /// No server, so that each question fails with this cause.
+    /// Returns a list without servers. Each lookup fails with this cause.
     pub(super) fn none(cause: &str) -> Self {
         Self {
             why_none: Some(cause.into()),
@@ -66,7 +66,7 @@ impl Servers {
         }
     }
 
-    /// Asks one server after the other; the first answer or denial counts.
+    /// Queries the servers in order and returns the first answer or denial.
     pub(super) async fn ask(&self, query: Query) -> Result<Message, NetError> {
         let mut asked = FuturesUnordered::new();
         let mut failure = NetError::NoConnections;

@@ -1,4 +1,4 @@
-//! The system's DNS configuration, read again when it may have changed.
+//! The system's DNS configuration and its reloads.
 
 use std::{
     fmt,
@@ -27,20 +27,20 @@ use super::{
 };
 use crate::LOG_TARGET;
 
-/// The system's configuration, read again when it may have changed.
+/// DNS configuration of the system. It is read again after a denial or a failed lookup.
 pub(super) struct System {
     pub(super) source: Source,
-    /// A question came to no answer since the last look.
+    /// A lookup ended without an answer since the last read.
     suspect: AtomicBool,
     look: Mutex<Look>,
-    /// Result of the last look.
+    /// Result of the last read.
     found: std::sync::Mutex<Option<Result<SystemConf, io::ErrorKind>>>,
 }
 
 #[derive(Default)]
 struct Look {
     begun_at: Option<Instant>,
-    /// Kept until it is over: a disk that hangs holds one thread, not one more with each question.
+    /// Kept until it ends, so that a disk that hangs blocks one thread and not one more with each lookup.
     reading: Option<JoinHandle<io::Result<SystemConf>>>,
 }
 
@@ -58,7 +58,7 @@ impl System {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// Reads the configuration, unless it was read a moment ago, and waits for it for a moment.
+    /// Reads the configuration, at most once a second, and waits up to 200 ms for it.
     pub(super) async fn look_again(&self, servers: &ArcSwap<Servers>) {
         let look = async {
             let mut look = self.look.lock().await;
@@ -81,7 +81,7 @@ impl System {
                 self.take(read, servers);
             }
         };
-        // Too late or not, the servers are those that are known then.
+        // After a timeout the lookup goes on with the servers that are known.
         let _ = timeout(MAX_LOOK, look).await;
     }
 
@@ -95,13 +95,13 @@ impl System {
             Ok(conf) if matches!(&*found, Some(Ok(before)) if *before == conf) => {}
             Ok(conf) => {
                 for line in &conf.void {
-                    warn!(target: LOG_TARGET, %source, "a DNS server is ignored: {line}");
+                    warn!(target: LOG_TARGET, %source, "ignored a DNS server: {line}");
                 }
                 if conf.is_default {
                     info!(
                         target: LOG_TARGET,
                         %source,
-                        "no DNS server is configured, so the one on this machine is asked",
+                        "no DNS server is configured; using the server on this machine",
                     );
                 }
                 let new = Servers::new(&conf.servers, conf.tcp_first);
@@ -121,11 +121,11 @@ impl System {
                         target: LOG_TARGET,
                         %source,
                         %error,
-                        "the DNS configuration cannot be read; it is tried again",
+                        "cannot read the DNS configuration; it is read again after the next lookup without an answer",
                     );
                 }
                 *found = Some(Err(error.kind()));
-                // Those that were known before are still the best guess.
+                // Otherwise the servers of the last successful read stay in use.
                 if servers.load().is_empty() {
                     let why = format!("cannot read {source}: {error}");
                     servers.store(Arc::new(Servers::none(&why)));
@@ -135,7 +135,7 @@ impl System {
     }
 }
 
-/// Leaves a suspicion behind, also where the list's time limit drops the question.
+/// Marks the configuration as suspect on drop, so that a lookup dropped at its time limit marks it too.
 pub(super) struct Suspicion<'a>(pub(super) &'a System);
 
 impl Suspicion<'_> {
@@ -152,15 +152,15 @@ impl Drop for Suspicion<'_> {
 
 #[derive(Clone)]
 pub(super) enum Source {
-    /// In the form of resolv.conf(5).
+    /// A file in resolv.conf(5) format.
     File(PathBuf),
-    /// The system's own interface, in place of a file.
+    /// The system's own interface.
     #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
     System,
 }
 
 impl Source {
-    /// The system's own configuration.
+    /// Returns the system's own configuration.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ mod platform {
     }
 }
 
-/// A file that is not there says as much as an empty one: glibc and musl read it so.
+/// Treats a missing file as empty, as glibc and musl do.
 fn read_file(path: &Path) -> io::Result<SystemConf> {
     let mut text = Vec::new();
     match open(path) {
@@ -243,7 +243,7 @@ fn read_file(path: &Path) -> io::Result<SystemConf> {
     Ok(SystemConf::parse(&text, zone_index))
 }
 
-/// A named pipe without a writer would block.
+/// Opens without blocking: a named pipe without a writer would block forever.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -259,9 +259,9 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// The least floor of a list: no question is asked more often.
+/// The lowest refresh interval floor of a list.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_millis(200);
 
-/// Of the file. Real ones have a few hundred bytes.
+/// Maximum size of the file. Real files have a few hundred bytes.
 const MAX_TEXT: u64 = 1 << 20;

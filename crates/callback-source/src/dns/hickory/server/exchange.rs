@@ -34,8 +34,8 @@ pub(super) async fn over_udp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Opens a connection for each question: one that is kept can die unnoticed, and then costs a question
-/// its time limit.
+/// Opens a connection for each query. A kept connection can die unnoticed, and the next query would then
+/// wait for its time limit.
 pub(super) async fn over_tcp(
     server: SocketAddr,
     request: DnsRequest,
@@ -57,7 +57,7 @@ pub(super) async fn over_tcp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Checks what hickory leaves to its pool, and the question, which it ignores over TCP.
+/// Checks a response. hickory leaves these checks to its pool, and does not compare the question over TCP.
 fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
     let code = response.response_code;
     let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
@@ -93,7 +93,7 @@ mod tests {
     use crate::{ResolveErrorKind, dns::hickory::chain::kind_of};
 
     #[test]
-    fn a_response_to_another_question_is_not_taken() {
+    fn a_response_to_another_question_is_refused() {
         let asked = query();
         let response = |queries: Vec<Query>, code| {
             let mut message = message(&[1]);
@@ -109,7 +109,7 @@ mod tests {
                 assert_eq!(kind_of(&error), ResolveErrorKind::Malformed);
             }
         }
-        // An error may be as short as twelve bytes.
+        // An error response may consist of the header alone (twelve bytes).
         let error = response(vec![], ResponseCode::FormErr).unwrap_err();
         assert_eq!(kind_of(&error), ResolveErrorKind::ErrorCode);
         let unheard_of = response(vec![query()], ResponseCode::Unknown(12)).unwrap_err();

@@ -1,4 +1,4 @@
-//! Forms of a question: with or without EDNS, random case and UDP.
+//! Forms of a query: with or without EDNS, random case and UDP.
 
 use std::net::SocketAddr;
 
@@ -21,19 +21,19 @@ use super::{
 };
 use crate::dns::hickory::chain::kind_of;
 
-/// The optional parts of a question.
+/// Form of a query.
 ///
-/// Random letter case makes an answer hard to forge. Over UDP, lower case is used only where two answers
-/// to two questions agree.
+/// Random letter case makes answers hard to forge. Over UDP, lower case is therefore sent twice, and only
+/// the records in both answers are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Over UDP, with EDNS, in random case.
+    /// UDP, EDNS, random case.
     Full,
-    /// Over UDP, without EDNS, in random case.
+    /// UDP, no EDNS, random case.
     Bare,
-    /// Over TCP, without EDNS, in lower case.
+    /// TCP, no EDNS, lower case.
     Tcp,
-    /// Over UDP, without EDNS, in lower case, twice: what both answers hold.
+    /// UDP, no EDNS, lower case, two queries.
     Pair,
 }
 
@@ -67,13 +67,13 @@ impl Form {
         response.map(move |outcome| (self, outcome)).boxed()
     }
 
-    /// Whether it is in lower case, which every server understands.
+    /// Returns true for lower case, which every server understands.
     pub(super) fn is_plain(self) -> bool {
         matches!(self, Self::Tcp | Self::Pair)
     }
 }
 
-/// Joins two answers to a question in lower case: a forger has to guess both.
+/// Intersects two answers to a query in lower case. A forger has to guess both.
 fn agreed(
     one: Result<Message, NetError>,
     other: Result<Message, NetError>,
@@ -90,13 +90,13 @@ fn agreed(
         }
         (Err(one), Err(other)) if kind_of(&one) == kind_of(&other) => Err(one),
         (Err(error), _) | (_, Err(error)) if !is_denial(&error) => Err(error),
-        _ => Err(ProtoError::from("two answers to the same question differ").into()),
+        _ => Err(ProtoError::from("two answers to the same query differ").into()),
     }
 }
 
-/// Packets of one question in full form.
+/// Packets of one query in the full form.
 const MAX_SENT_FULL: u8 = 3;
-/// Packets of one question in other forms.
+/// Packets of one query in any other form.
 const MAX_SENT: u8 = 2;
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
     };
 
     #[test]
-    fn two_answers_in_lower_case_count_as_far_as_they_agree() {
+    fn of_two_answers_in_lower_case_the_common_records_are_used() {
         let both = agreed(Ok(message(&[1, 2])), Ok(message(&[3, 2]))).unwrap();
         assert_eq!(both.answers, message(&[2]).answers);
         let neither = agreed(Ok(message(&[1])), Ok(message(&[2]))).unwrap();

@@ -1,4 +1,4 @@
-//! What a server's earlier answers say about the form of the next question.
+//! Memory of a server: the forms of a query that it answers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,15 +9,15 @@ use super::form::Form;
 
 #[derive(Default)]
 pub(super) struct Learned {
-    /// The form to begin with, and until when.
+    /// The form to try first, and the end of its validity.
     pub(super) first_until: Option<(Form, Instant)>,
-    /// When the usual form is tried again, where the first is another.
+    /// Time of the next try of the usual form, if another form is first.
     pub(super) usual_again_at: Option<Instant>,
-    /// The form that the log told of.
-    pub(super) told: Option<Form>,
-    /// Until when TCP is tried last.
+    /// The last form that was logged.
+    pub(super) logged: Option<Form>,
+    /// Time until which TCP is tried last.
     pub(super) tcp_last_until: Option<Instant>,
-    /// Names that were answered in random case, and until when that is believed.
+    /// Names that were answered in random case, each with the end of its validity.
     pub(super) spelled_until: HashMap<Name, Instant>,
 }
 
@@ -43,7 +43,7 @@ impl Learned {
         if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.retain(|_, until| now < *until);
         }
-        // Targets of aliases are the servers' choice, so that there may be any number of them.
+        // Servers choose the targets of aliases, so their number is unbounded.
         if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.clear();
         }
@@ -51,12 +51,12 @@ impl Learned {
     }
 }
 
-/// Outcome of the forms that were tried before.
+/// Outcomes of the forms that were tried before.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Past {
-    /// Trouble over UDP in random case; `None` stands for silence.
+    /// First problem over UDP in random case. `None` is silence.
     pub(super) first: Option<Trouble>,
-    /// Whether TCP was tried.
+    /// True if TCP was tried.
     pub(super) tcp: bool,
 }
 
@@ -73,18 +73,18 @@ impl Past {
         match (self.first, form) {
             (_, Form::Full | Form::Bare) => "the DNS server answers only without EDNS",
             (Some(Trouble::Denied), _) => {
-                "the DNS server knows names in lower case only, and denies any other spelling"
+                "the DNS server denies names that are not in lower case, so it is queried over TCP"
             }
             (Some(Trouble::Respelled), _) => {
-                "the DNS server changes the case of letters in a question, so it is asked over TCP"
+                "the DNS server changes the case of letters in a query, so it is queried over TCP"
             }
-            (None, Form::Tcp) => "the DNS server is silent over UDP, and answers over TCP",
-            _ => "the DNS server fails with EDNS and letters in random case, and answers without",
+            (None, Form::Tcp) => "the DNS server answers over TCP but not over UDP",
+            _ => "the DNS server answers only without EDNS and random letter case",
         }
     }
 }
 
-/// Time for which an answer shows that a server knows a name in any spelling.
+/// Time for which an answer proves that a server accepts any letter case of a name.
 const SPELLED: Duration = Duration::from_secs(3600);
 const MAX_SPELLED: usize = 256;
 

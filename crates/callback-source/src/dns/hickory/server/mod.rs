@@ -1,4 +1,4 @@
-//! One DNS server, and the forms in which a question is put to it.
+//! A single DNS server: the order of query forms and what it learns from the answers.
 
 mod exchange;
 mod form;
@@ -30,12 +30,12 @@ use crate::{LOG_TARGET, ResolveErrorKind};
 use form::Form;
 use learned::{Learned, Past, Trouble};
 
-/// A DNS server, with what was learned about the questions that it answers.
+/// A DNS server, with the query forms that it is known to answer.
 pub(super) struct Server {
     address: SocketAddr,
     tcp_first: bool,
     learned: Mutex<Learned>,
-    /// A name was answered in the spelling that it was asked in.
+    /// Notified when a name is answered in the letter case of its query.
     answered: Notify,
 }
 
@@ -53,8 +53,10 @@ impl Server {
         self.address
     }
 
-    /// Asks in one form after the other, each at most once. The next one is tried as well after some
-    /// silence, and at once after a failure, unless a form that is likely to work is under way.
+    /// Sends the query in one form after the other, each at most once.
+    ///
+    /// The next form follows after some silence, or immediately after a failure unless a form that is likely
+    /// to work is in flight.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
@@ -76,7 +78,7 @@ impl Server {
                         next_at = Instant::now()
                             + match likely == Some(form) {
                                 true => PATIENCE_LIKELY,
-                                // Tried again, beside the form that is known to work.
+                                // A retry beside the form that is known to work.
                                 false if form == Form::Full && waiting.front() == likely.as_ref() => {
                                     Duration::ZERO
                                 }
@@ -138,7 +140,7 @@ impl Server {
                         _ => Trouble::Failed,
                     });
                     self.forget(form);
-                    // Of a server that is silent over UDP it says nothing that there is no TCP.
+                    // A missing TCP port does not explain why a server is silent over UDP.
                     if form != Form::Tcp || matches!(error, NetError::Dns(_) | NetError::Proto(_)) {
                         failure = more_telling(failure, error);
                     }
@@ -153,14 +155,14 @@ impl Server {
         Err(failure)
     }
 
-    /// The forms to ask in, in this order.
+    /// Returns the forms to try, in order.
     fn forms(&self) -> VecDeque<Form> {
         let mut learned = self.learned();
         let usual = self.usual();
         let first = learned.first();
         let mut forms = VecDeque::from(match first.unwrap_or(usual) {
             Form::Full if learned.tcp_is_last() => [Form::Full, Form::Bare, Form::Pair, Form::Tcp],
-            // EDNS is not what it is silent to.
+            // The server has answered with EDNS before, so silence has another cause.
             Form::Full if first.is_some() => [Form::Full, Form::Tcp, Form::Pair, Form::Bare],
             Form::Full => [Form::Full, Form::Bare, Form::Tcp, Form::Pair],
             Form::Bare => [Form::Bare, Form::Full, Form::Tcp, Form::Pair],
@@ -176,7 +178,7 @@ impl Server {
         forms
     }
 
-    /// The form to begin with where no other is needed.
+    /// Returns the form to try first if no other is known to be needed.
     fn usual(&self) -> Form {
         match self.tcp_first {
             true => Form::Tcp,
@@ -184,15 +186,15 @@ impl Server {
         }
     }
 
-    /// Whether the server has answered for this name in a spelling of any letters, so that a denial is
-    /// not about the spelling.
+    /// Returns true if the server has answered for this name in random case, so that random case does not
+    /// explain a denial.
     ///
-    /// The two families of a host are asked at the same time, and most hosts lack one: the other's
-    /// answer is waited for a moment, which saves a question for each of these denials.
+    /// Both families of a host are queried at the same time, and most hosts have only one. Waiting 100 ms for
+    /// the other answer saves one query for each such denial.
     async fn was_answered(&self, name: &Name) -> bool {
         let answered = async {
             loop {
-                // Made before the look, so that an answer in between is not missed.
+                // Created before the check, so that an answer in between is not missed.
                 let answered = self.answered.notified();
                 if self.learned().spelled(name) {
                     return;
@@ -203,7 +205,7 @@ impl Server {
         timeout(OTHER_FAMILY, answered).await.is_ok()
     }
 
-    /// `answered`: with records, and not with a denial.
+    /// Records the form that worked. `answered` is false for a denial.
     fn learn(&self, name: &Name, form: Form, past: Past, answered: bool) {
         let now = Instant::now();
         if answered && !form.is_plain() {
@@ -225,8 +227,8 @@ impl Server {
         } else if needed {
             learned.first_until = Some((form, now + REMEMBERED));
             learned.usual_again_at = Some(now + BEFORE_ANOTHER_TRY);
-            if learned.told != Some(form) {
-                learned.told = Some(form);
+            if learned.logged != Some(form) {
+                learned.logged = Some(form);
                 info!(
                     target: LOG_TARGET,
                     server = %self.address,
@@ -250,12 +252,12 @@ impl Server {
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
-        // Each change is one assignment, so a panic leaves nothing half done.
+        // Each change is one assignment, so a panic leaves the state consistent.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Of several failures, one that a server sent says more than silence.
+/// Returns the more specific of two failures: a server's response rather than silence.
 pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     match before {
         NetError::NoConnections | NetError::Timeout => after,
@@ -263,7 +265,8 @@ pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     }
 }
 
-/// RFC 6891, sections 6.2.2 and 7. hickory reads 16, BADVERS, as BADSIG.
+/// Returns true for the response codes of RFC 6891, sections 6.2.2 and 7. hickory reads code 16 (BADVERS) as
+/// BADSIG.
 fn refuses_edns(error: &NetError) -> bool {
     let NetError::Dns(DnsError::ResponseCode(code)) = error else {
         return false;
@@ -274,29 +277,29 @@ fn refuses_edns(error: &NetError) -> bool {
     )
 }
 
-/// Tests for NXDOMAIN and "no such record".
+/// Returns true for NXDOMAIN and "no such record".
 pub(super) fn is_denial(error: &NetError) -> bool {
     let kind = kind_of(error);
     kind == ResolveErrorKind::NxDomain || kind == ResolveErrorKind::NoData
 }
 
-/// In all forms together.
+/// Time limit of one server, all forms included.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Silence after which the next form is tried as well: all four are under way after 600 ms, so that one
-/// of them answers before an on-demand refresh ends. An error without its question looks like silence,
-/// because hickory takes it for a forgery.
+/// Silence before the next form is tried. All four are in flight after 600 ms, so one of them answers before
+/// an on-demand refresh ends. An error response without its question looks like silence, because hickory
+/// treats it as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The same for a form that worked before: after two packets that were lost.
+/// The same for a form that worked before: long enough for two lost packets.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
-/// Time for which a form is tried first after it worked. Longer than a TTL: a form that is forgotten
-/// between two questions costs each of them the time to find it.
+/// Time for which a form stays first after it worked. It is longer than a TTL, since each lookup would
+/// otherwise have to find the form again.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
-/// Time after which a form that did not work is tried again.
+/// Time before a form that failed is tried again.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
-/// Time for which a denial waits for the answer of the host's other family.
+/// Time that a denial waits for the answer of the host's other family.
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -333,7 +336,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_form_that_a_server_needs_is_the_first_for_two_hours_after_it_worked() {
+    async fn a_form_stays_first_for_two_hours_after_it_worked() {
         let server = Server::new(([192, 0, 2, 1], 53).into(), false);
         let failed = Past {
             first: Some(Trouble::Failed),
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_and_a_truncated_answer_that_tcp_repeats_need_no_other_form() {
+    fn a_denial_or_truncated_answer_repeated_over_tcp_needs_no_other_form() {
         let server = Server::new(([192, 0, 2, 1], 53).into(), false);
         let past = |trouble| Past {
             first: Some(trouble),
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tcp_that_does_not_work_is_tried_last_for_five_minutes() {
+    async fn failed_tcp_is_tried_last_for_five_minutes() {
         let server = Server::new(([192, 0, 2, 1], 53).into(), false);
         let denied = Past {
             first: Some(Trouble::Denied),
