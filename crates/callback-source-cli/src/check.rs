@@ -32,7 +32,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     }
     let list = report::asked_once(config)?;
 
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let verdicts: Vec<_> = args
         .peers
