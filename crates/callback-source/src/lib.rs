@@ -71,10 +71,7 @@ pub mod fuzzing;
 pub mod simulation;
 
 #[cfg(feature = "hickory")]
-pub use dns::{
-    hickory::{HickoryResolver, SystemConfError},
-    server_address::{DnsServerError, parse_dns_server},
-};
+pub use dns::{DnsServerError, HickoryResolver, SystemConfError, parse_dns_server};
 pub use {
     dns::{
         Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
