@@ -21,11 +21,9 @@ use clap_complete::Shell;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
 
-use crate::lookup::plain;
-
 mod value;
 
-pub(crate) use self::value::{List, all};
+pub(crate) use self::value::{List, all, plain};
 use self::value::{list, trimmed};
 
 /// The name of the command.

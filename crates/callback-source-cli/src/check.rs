@@ -8,10 +8,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Outcome,
     args::CheckArgs,
     config::{self, Config, Subject},
-    log, output, report,
+    error::Error,
+    log,
+    outcome::Outcome,
+    output, report,
 };
 
 pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {

@@ -10,8 +10,8 @@ use callback_source::{
 use http::{Extensions, HeaderMap};
 
 use crate::{
-    Error,
     args::{CheckArgs, CommonArgs, Environment, List, Listen, ServeArgs, TrustedProxy, all},
+    error::Error,
 };
 
 /// Whose addresses are asked for.

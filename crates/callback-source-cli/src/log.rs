@@ -32,8 +32,8 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    Error,
     args::{CommonArgs, LogFormat},
+    error::Error,
 };
 
 /// Sets up the log of a command that asks once. It reports the outcome of each question itself, so

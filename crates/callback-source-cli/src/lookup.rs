@@ -11,10 +11,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Outcome,
-    args::LookupArgs,
+    args::{LookupArgs, plain},
     config::{Config, Subject},
-    log, output,
+    error::Error,
+    log,
+    outcome::Outcome,
+    output,
     report::{self, HostReport, is_asked},
 };
 
@@ -85,14 +87,6 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
     all.into_iter()
         .map(|network| plain(network) + "\n")
         .collect()
-}
-
-/// A single address as what it is.
-pub(crate) fn plain(network: IpNet) -> String {
-    match network.prefix_len() == network.max_prefix_len() {
-        true => network.addr().to_string(),
-        false => network.to_string(),
-    }
 }
 
 /// One address a line. A question that gave none has a line of its own, unless it is a denial and

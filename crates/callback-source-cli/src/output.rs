@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::{Error, log};
+use crate::{error::Error, log};
 
 /// Writes what was asked for. A reader that has seen enough, as in `… | head`, is no error.
 pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use callback_source::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{Error, config::Config, output};
+use crate::{config::Config, error::Error, output};
 
 /// Asks everything once.
 pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {

@@ -9,7 +9,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Request, header, request::Parts};
 
-use crate::{Error, output};
+use crate::{error::Error, output};
 
 /// Reads the head and the body of a saved request.
 pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {

@@ -9,7 +9,7 @@ use std::{
 
 use callback_source::signature::{Secret, SecretError};
 
-use crate::{Error, args::SecretArgs};
+use crate::{args::SecretArgs, error::Error};
 
 /// A secret as it was given, and what it would be without what is often copied with it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
 use callback_source::signature::webhook;
 
-use crate::{Error, Outcome, args::SignArgs, output, secret};
+use crate::{args::SignArgs, error::Error, outcome::Outcome, output, secret};
 
 pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     let secret = secret::read(&args.secret)?;

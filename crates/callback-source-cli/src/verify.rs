@@ -13,8 +13,9 @@ use http::{Uri, request::Parts};
 use serde::Serialize;
 
 use crate::{
-    Error, Outcome,
     args::VerifyArgs,
+    error::Error,
+    outcome::Outcome,
     output, request_file,
     secret::{self, Given},
 };

@@ -7,6 +7,7 @@ use clap::{
     builder::{PossibleValue, Resettable, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use ipnet::IpNet;
 
 /// Takes away the variables of flags that hold nothing: in a Compose file or a chart, that is how a value
 /// is left out.
@@ -110,6 +111,14 @@ where
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         self.0.possible_values()
+    }
+}
+
+/// A single address as what it is.
+pub(crate) fn plain(network: IpNet) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => network.addr().to_string(),
+        false => network.to_string(),
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    listener::{Peer, Stream},
-    places::Owner,
+    owner::Owner,
+    peer::{Peer, Stream},
 };
 
 /// Who has to send the header.

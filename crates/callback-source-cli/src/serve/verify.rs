@@ -16,8 +16,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    answer::{Body, empty, plain},
-    listener::Peer,
+    peer::Peer,
+    response::{Body, empty, plain},
     status::Counts,
 };
 use crate::config::Client;

@@ -14,19 +14,13 @@
 //! holds one connection already, so it displaces no connection that is its address's only one.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{
-    connection::{Displaced, Waiting},
-    listener::{Arrived, Peer},
-};
+use super::{idle::Waiting, owner::Owner, shares::Held};
 
 /// Places of a listener.
 #[derive(Debug)]
@@ -34,34 +28,6 @@ pub(super) struct Places {
     most: usize,
     held: Mutex<Held>,
     freed: Notify,
-}
-
-/// Owner of a connection, as far as places are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Owner {
-    /// A trusted proxy, or the proxy at a Unix socket.
-    Trusted,
-    /// Whoever the PROXY header will name.
-    Unknown,
-    /// Any other address; IPv6 by /64, since a single host usually has that many.
-    Address(IpAddr),
-}
-
-impl Owner {
-    pub(super) fn of(arrived: &Arrived) -> Self {
-        match arrived.peer {
-            _ if arrived.proxy.is_some() => Self::Unknown,
-            Peer::Socket | Peer::Address { proxied: true, .. } => Self::Trusted,
-            Peer::Address { client, .. } => Self::address(client.ip()),
-        }
-    }
-
-    pub(super) fn address(ip: IpAddr) -> Self {
-        Self::Address(match ip.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_64).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
 }
 
 impl Places {
@@ -100,9 +66,7 @@ impl Places {
     }
 
     fn place(self: &Arc<Self>, held: &mut Held, owner: Owner, waiting: Arc<Waiting>) -> Place {
-        let id = held.next;
-        held.next += 1;
-        held.insert(owner, id, Arc::clone(&waiting));
+        let id = held.add(owner, Arc::clone(&waiting));
         Place {
             places: Arc::clone(self),
             owner,
@@ -166,123 +130,7 @@ impl Drop for Place {
     }
 }
 
-#[derive(Debug, Default)]
-struct Held {
-    next: u64,
-    /// Connections of trusted proxies, and those whose PROXY header is still to come.
-    trusted: Share,
-    shares: HashMap<IpAddr, Share>,
-    /// The shares of addresses by size, and of equal ones that with the oldest connection last.
-    by_size: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
-    untrusted: usize,
-}
-
-/// Connections of an owner, the oldest first.
-type Share = BTreeMap<u64, Arc<Waiting>>;
-
-impl Held {
-    fn count(&self) -> usize {
-        self.trusted.len() + self.untrusted
-    }
-
-    fn insert(&mut self, owner: Owner, id: u64, waiting: Arc<Waiting>) {
-        match owner {
-            Owner::Trusted | Owner::Unknown => {
-                self.trusted.insert(id, waiting);
-            }
-            Owner::Address(ip) => {
-                let share = self.shares.entry(ip).or_default();
-                if let Some(rank) = rank(share, ip) {
-                    self.by_size.remove(&rank);
-                }
-                share.insert(id, waiting);
-                self.by_size.extend(rank(share, ip));
-                self.untrusted += 1;
-            }
-        }
-    }
-
-    fn remove(&mut self, owner: Owner, id: u64) {
-        match owner {
-            Owner::Trusted | Owner::Unknown => {
-                self.trusted.remove(&id);
-            }
-            Owner::Address(ip) => {
-                let Some(share) = self.shares.get_mut(&ip) else {
-                    return;
-                };
-                if let Some(rank) = rank(share, ip) {
-                    self.by_size.remove(&rank);
-                }
-                if share.remove(&id).is_some() {
-                    self.untrusted -= 1;
-                }
-                match rank(share, ip) {
-                    Some(rank) => {
-                        self.by_size.insert(rank);
-                    }
-                    None => {
-                        self.shares.remove(&ip);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends a connection that waits for its client in favour of one of this owner. If there is none, returns
-    /// one that has a request.
-    fn displace(&self, newcomer: Owner) -> Option<&Waiting> {
-        let Some(&(largest, ..)) = self.by_size.last() else {
-            return displace_from([&self.trusted], GRACE);
-        };
-        let (own, own_size, grace) = match newcomer {
-            Owner::Trusted => (None, 0, Duration::ZERO),
-            Owner::Unknown => (None, 1, GRACE),
-            Owner::Address(ip) => {
-                let size = self.shares.get(&ip).map_or(0, BTreeMap::len);
-                (Some(ip), size, GRACE)
-            }
-        };
-        let largest = self
-            .by_size
-            .iter()
-            .rev()
-            .take_while(|(size, ..)| *size == largest);
-        let allowed = largest.filter(|(size, _, ip)| *size > own_size || Some(*ip) == own);
-        displace_from(allowed.filter_map(|(.., ip)| self.shares.get(ip)), grace)
-    }
-}
-
-fn rank(share: &Share, ip: IpAddr) -> Option<(usize, Reverse<u64>, IpAddr)> {
-    let (oldest, _) = share.first_key_value()?;
-    Some((share.len(), Reverse(*oldest), ip))
-}
-
-fn displace_from<'a>(
-    shares: impl IntoIterator<Item = &'a Share>,
-    grace: Duration,
-) -> Option<&'a Waiting> {
-    let mut answering = None;
-    let connections = shares.into_iter().flat_map(BTreeMap::values);
-    for waiting in connections.take(SEARCHED) {
-        match waiting.displace_if_idle(grace) {
-            Displaced::Now => return None,
-            Displaced::NotWhileAnswering => answering = answering.or(Some(&**waiting)),
-            Displaced::Before | Displaced::NotYet => {}
-        }
-    }
-    answering
-}
-
-const NETWORK_64: u128 = !0 << 64;
-
 const LARGEST_RESERVE: usize = 64;
-
-/// How many connections are looked at to find one that is idle.
-const SEARCHED: usize = 1_000;
-
-/// For the first request of a connection, and for the next one, to arrive.
-const GRACE: Duration = Duration::from_millis(20);
 
 const DISPLACE_AGAIN: Duration = Duration::from_millis(10);
 
@@ -291,7 +139,7 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
-    use crate::serve::connection::Answering;
+    use crate::serve::{idle::Answering, shares::GRACE};
 
     fn at(text: &str) -> Owner {
         Owner::address(text.parse().unwrap())
@@ -308,14 +156,6 @@ mod tests {
     fn held(places: &Arc<Places>, owner: Owner) -> Place {
         assert!(!places.are_full());
         places.force(owner, waiting())
-    }
-
-    #[test]
-    fn an_owner_is_an_address_or_a_network_of_ipv6() {
-        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
-        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
-        assert_eq!(at("2001:db8:1:2::7"), at("2001:db8:1:2:ffff::1"));
-        assert_ne!(at("2001:db8:1:2::7"), at("2001:db8:1:3::7"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -444,11 +284,7 @@ mod tests {
         places.held().displace(Owner::Trusted);
         assert!(is_displaced(&place) && !is_displaced(&trusted));
         drop((place, trusted));
-        let held = places.held();
-        assert_eq!(
-            (held.count(), held.shares.len(), held.by_size.len()),
-            (0, 0, 0)
-        );
+        assert!(places.held().is_empty());
     }
 
     #[test]

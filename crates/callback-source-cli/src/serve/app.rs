@@ -6,21 +6,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use bytes::Bytes;
 use callback_source::AllowList;
-use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts,
-};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
-    listener::Peer,
+    endpoint::{Door, Route},
+    peer::Peer,
+    request_body::Discarded,
+    response::{Body, empty, plain},
     status::{self, Counts},
     verify::Verify,
 };
@@ -28,25 +25,6 @@ use crate::{
     args::ServeArgs,
     config::{Client, Proxies},
 };
-
-pub(super) type Body = Full<Bytes>;
-
-/// What is behind a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    Everything,
-    VerifyOnly,
-    AdminOnly,
-}
-
-impl Door {
-    pub(super) fn note(self) -> &'static str {
-        match self {
-            Self::Everything | Self::VerifyOnly => "",
-            Self::AdminOnly => " (admin)",
-        }
-    }
-}
 
 /// The answers of a server.
 #[derive(Debug)]
@@ -163,33 +141,6 @@ impl App {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Verify,
-    Health,
-    Ready,
-    Status,
-    Nothing,
-}
-
-impl Route {
-    fn of(door: Door, path: &str) -> Self {
-        let route = match path {
-            "/verify" => Self::Verify,
-            below if below.starts_with("/verify/") => Self::Verify,
-            "/healthz" => Self::Health,
-            "/readyz" => Self::Ready,
-            "/status.json" => Self::Status,
-            _ => Self::Nothing,
-        };
-        match (door, route) {
-            (Door::VerifyOnly, Self::Verify) => route,
-            (Door::AdminOnly, Self::Verify) | (Door::VerifyOnly, _) => Self::Nothing,
-            (Door::Everything | Door::AdminOnly, _) => route,
-        }
-    }
-}
-
 /// Whether a request was made on this machine, and not by a proxy on it for somebody else.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
@@ -206,80 +157,6 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     }
 }
 
-/// The body of a request, thrown away as it comes.
-struct Discarded {
-    body: Incoming,
-    left: usize,
-    patience: Duration,
-    /// Whether the client waits for `100 Continue`, which reading the body would send.
-    unasked: bool,
-}
-
-impl Discarded {
-    fn new(head: &Parts, body: Incoming) -> Self {
-        let is_http2 = head.version == Version::HTTP_2;
-        Self {
-            unasked: !is_http2 && head.headers.contains_key(header::EXPECT),
-            // Some servers announce a body and never send it. With HTTP/2 the end of a body may arrive in a
-            // frame of its own, and the first one is handed over later than the head.
-            patience: if is_http2 {
-                END_FRAME_TIME
-            } else {
-                Duration::ZERO
-            },
-            left: DISCARD_LIMIT,
-            body,
-        }
-    }
-
-    /// Waits for the end, and tells whether it came.
-    async fn end(&mut self) -> bool {
-        loop {
-            if self.body.is_end_stream() {
-                return true;
-            }
-            if self.unasked {
-                return false;
-            }
-            match self.body.frame().await {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => {
-                    self.patience = BODY_TIME;
-                    let length = frame.data_ref().map_or(0, Bytes::len);
-                    // Empty frames could go on forever without ever having to be waited for.
-                    match self.left.checked_sub(length + FRAME_COST) {
-                        Some(left) => self.left = left,
-                        None => return false,
-                    }
-                }
-            }
-        }
-    }
-
-    /// The same, for as long as the answer may be held back.
-    async fn end_in_time(mut self) -> bool {
-        if self.patience.is_zero() {
-            return false;
-        }
-        timeout(self.patience, self.end()).await.unwrap_or(false)
-    }
-}
-
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = status;
-    response
-}
-
-pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(text.into()));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
-}
-
 /// Beside those with `forwarded` in their name.
 const FORWARDING: [&str; 8] = [
     "cf-connecting-ip",
@@ -292,58 +169,11 @@ const FORWARDING: [&str; 8] = [
     "x-real-ip",
 ];
 
-const DISCARD_LIMIT: usize = 1024 * 1024;
-const FRAME_COST: usize = 32;
-
-/// How long an answer is held back for the rest of a body that has begun to come, so that the connection can be
-/// used again.
-const BODY_TIME: Duration = Duration::from_millis(500);
-const END_FRAME_TIME: Duration = Duration::from_millis(20);
-
 #[cfg(test)]
 mod tests {
     use http::HeaderName;
 
     use super::*;
-
-    #[test]
-    fn a_path_leads_to_one_answer() {
-        for (path, route) in [
-            ("/verify", Route::Verify),
-            ("/verify/", Route::Verify),
-            ("/verify/vipps/callbacks/v2/payments/1", Route::Verify),
-            ("/verify/../status.json", Route::Verify),
-            ("/verifyX", Route::Nothing),
-            ("/Verify", Route::Nothing),
-            ("//verify", Route::Nothing),
-            ("/%76erify", Route::Nothing),
-            ("/x/verify", Route::Nothing),
-            ("/healthz", Route::Health),
-            ("/healthz/", Route::Nothing),
-            ("/readyz", Route::Ready),
-            ("/status.json", Route::Status),
-            ("/status", Route::Nothing),
-            ("/", Route::Nothing),
-            ("", Route::Nothing),
-            ("*", Route::Nothing),
-        ] {
-            assert_eq!(Route::of(Door::Everything, path), route, "{path}");
-        }
-    }
-
-    #[test]
-    fn an_admin_door_takes_all_but_verify_from_the_other() {
-        for (path, route) in [
-            ("/healthz", Route::Health),
-            ("/readyz", Route::Ready),
-            ("/status.json", Route::Status),
-        ] {
-            assert_eq!(Route::of(Door::AdminOnly, path), route);
-            assert_eq!(Route::of(Door::VerifyOnly, path), Route::Nothing);
-        }
-        assert_eq!(Route::of(Door::AdminOnly, "/verify"), Route::Nothing);
-        assert_eq!(Route::of(Door::VerifyOnly, "/verify"), Route::Verify);
-    }
 
     #[test]
     fn only_a_request_made_on_this_machine_is_local() {

@@ -1,4 +1,4 @@
-//! A listener with its connections. Each connection has one of its [`places`](super::places).
+//! A listener with its connections. Each connection has one of its [`permits`](super::permits).
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
@@ -10,9 +10,11 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    connection::{self, Signal, Terms, Waiting},
+    connection::{self, Terms},
+    idle::{Signal, Waiting},
     listener::{Arrived, Listener},
-    places::{Owner, Place, Places},
+    owner::Owner,
+    permits::{Place, Places},
 };
 
 /// An open listener.
@@ -83,7 +85,7 @@ impl Acceptor {
         loop {
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok(arrived) => {
-                    let owner = Owner::of(&arrived);
+                    let owner = arrived.owner();
                     self.newcomer = Some(arrived);
                     let place = self.place(owner).await;
                     if let Some(arrived) = self.newcomer.take() {
@@ -113,7 +115,7 @@ impl Acceptor {
 
     fn serve_beyond(&mut self, arrived: Arrived) {
         let waiting = Arc::new(Waiting::new(Instant::now()));
-        let place = self.places.force(Owner::of(&arrived), waiting);
+        let place = self.places.force(arrived.owner(), waiting);
         self.serve(arrived, place);
     }
 
