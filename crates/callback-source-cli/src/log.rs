@@ -38,16 +38,16 @@ use crate::{
 
 /// Sets up the log of a command that asks once. It reports the outcome of each question itself, so
 /// the events about questions are left out, unless a filter was given.
-pub(crate) fn once(args: &CommonArgs) -> Result<(), Error> {
+pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
     // Like any command, it may wait for the reader of its output: signals still end it.
-    start(args, ONCE, None, |metadata| {
+    init(args, ONE_SHOT_FILTER, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
 }
 
 /// Sets up the log of a command that keeps running.
-pub(crate) fn lasting(args: &CommonArgs) -> Result<(), Error> {
-    start(args, LASTING, Some(END_LIMIT), |_| true)?;
+pub(crate) fn init_for_server(args: &CommonArgs) -> Result<(), Error> {
+    init(args, SERVER_FILTER, Some(END_LIMIT), |_| true)?;
     // The hook of the standard library waits for stderr, on a thread of the runtime.
     panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -59,7 +59,7 @@ pub(crate) fn dropped() -> u64 {
 }
 
 /// Writes a line to stderr, through the log's queue if there is one.
-pub(crate) fn say(line: String) {
+pub(crate) fn write_line(line: String) {
     match LOG.get() {
         Some(log) => log.lines.push(line.into_bytes()),
         // `eprintln!` would panic where nothing reads.
@@ -74,21 +74,21 @@ pub(crate) fn finish() {
     }
 }
 
-fn start(
+fn init(
     args: &CommonArgs,
     default: &str,
     end_limit: Option<Duration>,
     by_default: fn(&Metadata<'_>) -> bool,
 ) -> Result<(), Error> {
     let filter = args.log.as_deref().unwrap_or(default);
-    let wanted = EnvFilter::builder()
+    let by_level = EnvFilter::builder()
         .parse(filter)
         .map_err(|cause| Error::LogFilter {
             filter: filter.to_owned(),
             cause,
         })?;
     let given = args.log.is_some();
-    let worded = filter_fn(move |metadata| given || by_default(metadata));
+    let by_field = filter_fn(move |metadata| given || by_default(metadata));
 
     let lines = Lines::default();
     let written = lines.clone();
@@ -111,8 +111,8 @@ fn start(
         }
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(worded))
-        .with(wanted)
+        .with(layer.with_filter(by_field))
+        .with(by_level)
         .init();
     // A command starts one log only.
     LOG.get_or_init(|| Log { lines, end_limit });
@@ -129,7 +129,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let text = panic.to_string().replace('\n', " ");
     if !tracing::enabled!(Level::ERROR) {
         // A filter must not hide a defect.
-        say(format!("{text}\n"));
+        write_line(format!("{text}\n"));
     }
     error!(thread = thread.name(), backtrace, "{text}");
 }
@@ -177,14 +177,14 @@ impl Lines {
     fn write_to(&self, mut out: impl Write) {
         let mut reported = 0;
         loop {
-            let (line, roomy) = self.next();
-            let written = write_line(&mut out, &line);
+            let (line, half_empty) = self.next();
+            let written = write_to_end(&mut out, &line);
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
             // Not while the queue is full: this line would be dropped as well, and under a lasting
             // flood there would be one for each line that gets through.
-            if written.is_ok() && roomy && reported < dropped() {
+            if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(
                     log_lines_dropped = reported,
@@ -241,7 +241,7 @@ fn size(line: &[u8]) -> usize {
     line.len() + size_of::<Vec<u8>>()
 }
 
-fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+fn write_to_end(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match out.write(line) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -270,7 +270,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let has_list = LISTS
+        let has_list = LIST_FIELDS
             .iter()
             .any(|list| metadata.fields().field(list).is_some());
         if !has_list || !metadata.target().starts_with("callback_source") {
@@ -282,7 +282,7 @@ where
         let Ok(mut line) = serde_json::from_str::<serde_json::Map<_, _>>(&text) else {
             return writer.write_str(&text);
         };
-        for list in LISTS {
+        for list in LIST_FIELDS {
             if let Some(value) = line.get_mut(list)
                 && let Some(text) = value.as_str()
             {
@@ -308,11 +308,11 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Other crates log without a limit what a peer sends. At WARN hickory logs each packet from a wrong
 /// address, and h2 each PING acknowledgement that it did not ask for.
-const LASTING: &str = "error,callback_source=info";
-const ONCE: &str = "error,callback_source=warn";
+const SERVER_FILTER: &str = "error,callback_source=info";
+const ONE_SHOT_FILTER: &str = "error,callback_source=warn";
 
 /// Fields of the library's events that hold lists.
-const LISTS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
+const LIST_FIELDS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
 
 /// Room for some minutes of ten lines a second.
 const QUEUE_SIZE: usize = 1024 * 1024;
@@ -341,13 +341,13 @@ mod tests {
 
         lines.push(vec![b'x'; QUEUE_SIZE]);
         assert_eq!(lines.lock().lines.len(), kept);
-        let (_, roomy) = lines.next();
-        assert!(!roomy);
+        let (_, half_empty) = lines.next();
+        assert!(!half_empty);
         while lines.lock().lines.len() > 1 {
             lines.next();
         }
-        let (_, roomy) = lines.next();
-        assert!(roomy);
+        let (_, half_empty) = lines.next();
+        assert!(half_empty);
         assert_eq!(lines.lock().size, 0);
     }
 

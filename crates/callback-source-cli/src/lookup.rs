@@ -21,19 +21,19 @@ use crate::{
 };
 
 pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
-    log::once(&args.common)?;
+    log::init_for_one_shot(&args.common)?;
     let subject = match args.api {
         true => Subject::Api,
         false => Subject::Callers,
     };
-    let config = Config::once(&args.common, subject)?;
+    let config = Config::for_one_shot(&args.common, subject)?;
     if args.api && !(args.common.host.is_empty() && args.common.allow.is_empty()) {
-        output::say(
+        output::message(
             "note",
             "`--host` and `--allow` say who may call, and do not count with `--api`",
         );
     }
-    let list = report::asked_once(config)?;
+    let list = report::look_up_once(config)?;
 
     let now = Instant::now();
     let set = list.snapshot();
@@ -43,7 +43,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
     let complete = !hosts
         .iter()
         .flat_map(|host| &host.families)
-        .any(report::is_open);
+        .any(report::is_unanswered);
 
     if args.json {
         output::json(&Found {
@@ -61,9 +61,9 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
         output::data(lines(&addresses, &networks).as_bytes())?;
     }
 
-    report::say_dropped(&hosts);
-    report::say_denied(&hosts);
-    report::say_open("error", &hosts);
+    report::print_left_out(&hosts);
+    report::print_denied(&hosts);
+    report::print_unanswered("error", &hosts);
     Ok(match complete {
         true => Outcome::Yes,
         false => Outcome::Incomplete,

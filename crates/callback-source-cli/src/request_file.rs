@@ -30,7 +30,7 @@ pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
         why,
     })?;
     if let Some(note) = cut(&parts, &mut body) {
-        output::say("note", note);
+        output::message("note", note);
     }
     Ok((parts, body))
 }

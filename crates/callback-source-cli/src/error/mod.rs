@@ -12,7 +12,7 @@ use tracing_subscriber::filter::ParseError;
 mod unix_socket;
 
 #[cfg(unix)]
-pub(crate) use self::unix_socket::SocketFault;
+pub(crate) use self::unix_socket::UnixSocketError;
 
 /// Why a command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub(crate) enum Error {
     ListenUnix {
         path: PathBuf,
         #[source]
-        fault: SocketFault,
+        fault: UnixSocketError,
     },
 
     #[error("no webhook secret was given")]

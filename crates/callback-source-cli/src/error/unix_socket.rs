@@ -7,7 +7,7 @@ use std::{
 
 /// Reason why a path cannot be listened to.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SocketFault {
+pub(crate) enum UnixSocketError {
     #[error("this path is {0}, not a socket")]
     NoSocket(&'static str),
 
@@ -33,8 +33,8 @@ pub(crate) enum SocketFault {
     Io(#[from] io::Error),
 }
 
-impl SocketFault {
-    pub(crate) fn of(error: io::Error, path: &Path) -> Self {
+impl UnixSocketError {
+    pub(crate) fn from_io(error: io::Error, path: &Path) -> Self {
         let folder = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             Some(parent) => parent,

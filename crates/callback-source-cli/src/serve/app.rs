@@ -14,11 +14,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
-    endpoint::{Door, Route},
+    endpoint::{Endpoint, Route},
     peer::Peer,
-    request_body::Discarded,
+    request_body::DiscardedBody,
     response::{Body, empty, plain},
-    status::{self, Counts},
+    status::{self, VerdictCounts},
     verify::Verify,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct App {
     list: AllowList,
     verify: Verify,
-    counts: Arc<Counts>,
+    counts: Arc<VerdictCounts>,
     report_only: bool,
     /// Whether trusted proxies name the client in a header.
     reads_headers: bool,
@@ -41,7 +41,7 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(list: AllowList, args: &ServeArgs, proxies: &Proxies) -> Self {
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<VerdictCounts>::default();
         let client = proxies.client.clone();
         let verify = match args.report_only {
             true => Verify::report_only(list.clone(), client, Arc::clone(&counts)),
@@ -72,13 +72,13 @@ impl App {
     /// request and the next one of the connection.
     pub(super) async fn respond(
         &self,
-        door: Door,
+        endpoint: Endpoint,
         peer: Peer,
         request: Request<Incoming>,
     ) -> (Response<Body>, bool) {
         let (head, body) = request.into_parts();
-        let mut body = Discarded::new(&head, body);
-        let mut answer = pin!(self.answer(door, peer, head));
+        let mut body = DiscardedBody::new(&head, body);
+        let mut answer = pin!(self.answer(endpoint, peer, head));
         let mut whole = None;
         let response = loop {
             tokio::select! {
@@ -93,16 +93,20 @@ impl App {
         }
     }
 
-    async fn answer(&self, door: Door, peer: Peer, head: Parts) -> Response<Body> {
-        let mut response = match Route::of(door, head.uri.path()) {
-            Route::Verify => self.verify.respond(peer, self.question(peer, head)).await,
+    async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
+        let mut response = match Route::new(endpoint, head.uri.path()) {
+            Route::Verify => {
+                self.verify
+                    .respond(peer, self.relevant_part(peer, head))
+                    .await
+            }
             Route::Health => plain(StatusCode::OK, "ok\n"),
             Route::Ready if self.stopping.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             }
             Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
             Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Route::Status if door == Door::AdminOnly || is_local(peer, &head.headers) => {
+            Route::Status if endpoint == Endpoint::AdminOnly || is_local(peer, &head.headers) => {
                 self.status()
             }
             Route::Status | Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
@@ -114,11 +118,11 @@ impl App {
 
     /// The part of a request that its verdict depends on. Any number of callers at a time may have the server
     /// keep it for the second of an on-demand refresh, and each could have sent 16 KiB.
-    fn question(&self, peer: Peer, head: Parts) -> Request<()> {
+    fn relevant_part(&self, peer: Peer, head: Parts) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = head.method;
         *request.version_mut() = head.version;
-        let is_proxy = matches!(peer, Peer::Socket | Peer::Address { proxied: true, .. });
+        let is_proxy = matches!(peer, Peer::Unix | Peer::Tcp { proxied: true, .. });
         if is_proxy && self.reads_headers {
             *request.headers_mut() = head.headers;
             // The layer would take them for a body that is never read.
@@ -149,8 +153,8 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
     match peer {
-        Peer::Socket | Peer::Address { proxied: true, .. } => false,
-        Peer::Address { client, .. } => {
+        Peer::Unix | Peer::Tcp { proxied: true, .. } => false,
+        Peer::Tcp { client, .. } => {
             client.ip().to_canonical().is_loopback()
                 && !headers.keys().any(|name| forwarded(name.as_str()))
         }
@@ -182,9 +186,9 @@ mod tests {
             let name: HeaderName = header.parse().unwrap();
             headers.insert(name, HeaderValue::from_static("127.0.0.1"));
             let client = peer.parse().unwrap();
-            let peer = |proxied| Peer::Address { client, proxied };
+            let peer = |proxied| Peer::Tcp { client, proxied };
             assert!(!is_local(peer(true), &headers));
-            assert!(!is_local(Peer::Socket, &headers));
+            assert!(!is_local(Peer::Unix, &headers));
             is_local(peer(false), &headers)
         };
         for peer in [

@@ -19,80 +19,82 @@ use tracing::debug;
 
 use super::{
     app::App,
-    endpoint::Door,
-    idle::{Answering, Limits, Signal},
-    listener::Arrived,
-    patience::{Patience, patiently},
+    deadline::{Deadline, until_deadline},
+    endpoint::Endpoint,
+    idle::{InFlight, Limits, ListenerState},
+    listener::Accepted,
     peer::Stream,
-    permits::Place,
+    permits::Permit,
     protocol::{Protocol, protocol},
-    replay_stream::Watched,
+    replay_stream::ReplayStream,
 };
 
 /// Settings that the connections of a listener share.
 #[derive(Clone, Debug)]
-pub(super) struct Terms {
+pub(super) struct Settings {
     pub(super) app: Arc<App>,
-    pub(super) door: Door,
+    pub(super) endpoint: Endpoint,
     /// How long a connection may be idle.
     pub(super) idle_timeout: Duration,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
-    arrived: Arrived,
-    mut place: Place,
-    terms: Terms,
-    signal: watch::Receiver<Signal>,
+    accepted: Accepted,
+    mut permit: Permit,
+    settings: Settings,
+    listener: watch::Receiver<ListenerState>,
 ) {
-    let Arrived {
+    let Accepted {
         mut stream,
         mut peer,
         proxy,
-    } = arrived;
-    let waiting = Arc::clone(place.waiting());
-    let mut patience = Patience {
-        waiting: Arc::clone(&waiting),
-        signal,
-        idle_timeout: terms.idle_timeout,
-        spared: place.is_spared(),
-        told: None,
+    } = accepted;
+    let timer = Arc::clone(permit.timer());
+    let mut deadline = Deadline {
+        timer: Arc::clone(&timer),
+        listener,
+        idle_timeout: settings.idle_timeout,
+        spared: permit.is_spared(),
+        last_request_since: None,
     };
     let ahead = match proxy {
         Some(proxy) => {
-            let header = patiently(pin!(proxy.header(&mut stream)), &mut patience, |_| {}).await;
+            let header =
+                until_deadline(pin!(proxy.read_header(&mut stream)), &mut deadline, |_| {}).await;
             let Some(Ok((client, ahead))) = header else {
                 return;
             };
             peer = client;
-            place.belongs_to(proxy.owner(client));
+            permit.set_owner(proxy.owner(client));
             // The client has less patience than its proxy had.
-            patience.spared = place.is_spared();
+            deadline.spared = permit.is_spared();
             ahead
         }
         None => Vec::new(),
     };
-    let opening = patiently(pin!(protocol(&mut stream, ahead)), &mut patience, |_| {}).await;
+    let opening = until_deadline(pin!(protocol(&mut stream, ahead)), &mut deadline, |_| {}).await;
     let Some(Ok((protocol, read))) = opening else {
         return;
     };
-    let spared = patience.spared;
-    let mut watched = Watched {
+    let spared = deadline.spared;
+    let mut replayed = ReplayStream {
         stream,
         read,
-        waiting: (protocol == Protocol::Http1).then(|| Arc::clone(&waiting)),
+        timer: (protocol == Protocol::Http1).then(|| Arc::clone(&timer)),
     };
 
-    let told = patience.signal.clone();
+    let listener = deadline.listener.clone();
     let service = service_fn(|request: Request<Incoming>| {
-        let Terms { app, door, .. } = terms.clone();
-        let answering = Answering::start(&waiting, request.body().size_hint().exact());
-        let (told, waiting) = (told.clone(), Arc::clone(&waiting));
+        let Settings { app, endpoint, .. } = settings.clone();
+        let in_flight = InFlight::start(&timer, request.body().size_hint().exact());
+        let (listener, timer) = (listener.clone(), Arc::clone(&timer));
         async move {
             let version = request.version();
-            let (mut response, body_is_whole) = app.respond(door, peer, request).await;
-            let leaves = waiting.is_displaced() || Limits::leaves(*told.borrow(), spared);
-            if version < Version::HTTP_2 && (leaves || !body_is_whole) {
+            let (mut response, body_is_whole) = app.respond(endpoint, peer, request).await;
+            let is_last =
+                timer.is_displaced() || Limits::closes_after_response(*listener.borrow(), spared);
+            if version < Version::HTTP_2 && (is_last || !body_is_whole) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 if version == Version::HTTP_10 {
@@ -100,7 +102,7 @@ pub(super) async fn serve(
                     *response.version_mut() = Version::HTTP_10;
                 }
             }
-            drop(answering);
+            drop(in_flight);
             Ok::<_, Infallible>(response)
         }
     });
@@ -113,16 +115,16 @@ pub(super) async fn serve(
                     .max_buf_size(BUFFER)
                     .max_header_size(HEAD_SIZE)
                     .max_headers(HEAD_LINES)
-                    .serve_connection(TokioIo::new(&mut watched), service);
+                    .serve_connection(TokioIo::new(&mut replayed), service);
                 // An idle connection is not closed when the server stops: the next request may be on its
                 // way. It is the last one.
-                patiently(pin!(connection), &mut patience, |_| {}).await
+                until_deadline(pin!(connection), &mut deadline, |_| {}).await
             };
             if let Some(end) = ended {
-                tell(end);
-                waiting.lingers();
-                let linger = timeout(LINGER_TIME, linger(&mut watched.stream));
-                patiently(pin!(linger), &mut patience, |_| {}).await;
+                log_end(end);
+                timer.start_linger();
+                let linger = timeout(LINGER_TIME, linger(&mut replayed.stream));
+                until_deadline(pin!(linger), &mut deadline, |_| {}).await;
             }
         }
         Protocol::Http2 => {
@@ -138,26 +140,26 @@ pub(super) async fn serve(
                 // must leave room for the provider's servers, and no number of requests that are cancelled or
                 // malformed may end the connection.
                 builder
-                    .max_concurrent_streams(STREAMS_OF_TRUSTED)
-                    .max_pending_accept_reset_streams(STREAMS_OF_TRUSTED as usize)
+                    .max_concurrent_streams(TRUSTED_STREAMS)
+                    .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
                     .max_local_error_reset_streams(None);
             }
-            let connection = builder.serve_connection(TokioIo::new(watched), service);
+            let connection = builder.serve_connection(TokioIo::new(replayed), service);
             let mut connection = pin!(connection);
-            let ended = patiently(connection.as_mut(), &mut patience, |connection| {
+            let ended = until_deadline(connection.as_mut(), &mut deadline, |connection| {
                 connection.graceful_shutdown();
             });
             match ended.await {
-                Some(end) => tell(end),
+                Some(end) => log_end(end),
                 None => {
                     connection.as_mut().graceful_shutdown();
                     // Its place is waited for: the frames are written, and not acknowledged.
-                    let farewell = match waiting.is_displaced() {
+                    let limit = match timer.is_displaced() {
                         true => Duration::ZERO,
-                        false => FAREWELL,
+                        false => LAST_FRAMES_TIME,
                     };
-                    if let Ok(end) = timeout(farewell, connection).await {
-                        tell(end);
+                    if let Ok(end) = timeout(limit, connection).await {
+                        log_end(end);
                     }
                 }
             }
@@ -165,7 +167,7 @@ pub(super) async fn serve(
     }
 }
 
-fn tell(end: hyper::Result<()>) {
+fn log_end(end: hyper::Result<()>) {
     if let Err(error) = end {
         debug!(%error, "connection ended");
     }
@@ -192,13 +194,13 @@ const BUFFER: usize = 32 * 1024;
 /// connections.
 const STREAMS: u32 = 16;
 
-const STREAMS_OF_TRUSTED: u32 = 200;
+const TRUSTED_STREAMS: u32 = 200;
 
 /// The least that HTTP/2 allows for a connection. Bodies are thrown away as they come.
 const WINDOW: u32 = 65_535;
 
 /// For the last frames of a connection that is closed.
-const FAREWELL: Duration = Duration::from_millis(500);
+const LAST_FRAMES_TIME: Duration = Duration::from_millis(500);
 
 /// For a client to read its answer and close.
 const LINGER_TIME: Duration = Duration::from_secs(2);

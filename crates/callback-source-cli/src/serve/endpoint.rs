@@ -2,14 +2,14 @@
 
 /// What is behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Endpoint {
     Everything,
     VerifyOnly,
     AdminOnly,
 }
 
-impl Door {
-    pub(super) fn note(self) -> &'static str {
+impl Endpoint {
+    pub(super) fn log_suffix(self) -> &'static str {
         match self {
             Self::Everything | Self::VerifyOnly => "",
             Self::AdminOnly => " (admin)",
@@ -27,7 +27,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn of(door: Door, path: &str) -> Self {
+    pub(super) fn new(endpoint: Endpoint, path: &str) -> Self {
         let route = match path {
             "/verify" => Self::Verify,
             below if below.starts_with("/verify/") => Self::Verify,
@@ -36,10 +36,10 @@ impl Route {
             "/status.json" => Self::Status,
             _ => Self::Nothing,
         };
-        match (door, route) {
-            (Door::VerifyOnly, Self::Verify) => route,
-            (Door::AdminOnly, Self::Verify) | (Door::VerifyOnly, _) => Self::Nothing,
-            (Door::Everything | Door::AdminOnly, _) => route,
+        match (endpoint, route) {
+            (Endpoint::VerifyOnly, Self::Verify) => route,
+            (Endpoint::AdminOnly, Self::Verify) | (Endpoint::VerifyOnly, _) => Self::Nothing,
+            (Endpoint::Everything | Endpoint::AdminOnly, _) => route,
         }
     }
 }
@@ -69,21 +69,21 @@ mod tests {
             ("", Route::Nothing),
             ("*", Route::Nothing),
         ] {
-            assert_eq!(Route::of(Door::Everything, path), route, "{path}");
+            assert_eq!(Route::new(Endpoint::Everything, path), route, "{path}");
         }
     }
 
     #[test]
-    fn an_admin_door_takes_all_but_verify_from_the_other() {
+    fn an_admin_endpoint_takes_all_but_verify_from_the_other() {
         for (path, route) in [
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
         ] {
-            assert_eq!(Route::of(Door::AdminOnly, path), route);
-            assert_eq!(Route::of(Door::VerifyOnly, path), Route::Nothing);
+            assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
+            assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);
         }
-        assert_eq!(Route::of(Door::AdminOnly, "/verify"), Route::Nothing);
-        assert_eq!(Route::of(Door::VerifyOnly, "/verify"), Route::Verify);
+        assert_eq!(Route::new(Endpoint::AdminOnly, "/verify"), Route::Nothing);
+        assert_eq!(Route::new(Endpoint::VerifyOnly, "/verify"), Route::Verify);
     }
 }

@@ -12,11 +12,11 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::framing::Coming;
+use super::framing::RequestPart;
 
 /// What all connections are told.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Signal {
+pub(super) struct ListenerState {
     /// There are too many.
     pub(super) crowded: bool,
     /// The server stops, since then.
@@ -31,14 +31,14 @@ pub(super) struct Limits {
     /// Idleness counts from here at the earliest.
     idle_from: Option<Instant>,
     /// Whether the connection ends with the answer to its request.
-    pub(super) leaves: bool,
+    pub(super) closes_after_response: bool,
     /// When even a request that is being answered is cut, such as of a client that ignores GOAWAY.
-    pub(super) last_answer: Option<Instant>,
+    pub(super) cut_at: Option<Instant>,
 }
 
 impl Limits {
-    pub(super) fn of(signal: Signal, spared: bool, idle_timeout: Duration) -> Self {
-        let (head, idle) = match (signal.stopping, signal.crowded && !spared) {
+    pub(super) fn new(listener: ListenerState, spared: bool, idle_timeout: Duration) -> Self {
+        let (head, idle) = match (listener.stopping, listener.crowded && !spared) {
             (Some(_), _) => (HEAD_TIME, STOPPING_IDLE_TIME),
             (None, true) => (CROWDED_TIME, CROWDED_TIME),
             (None, false) => (HEAD_TIME, idle_timeout),
@@ -46,21 +46,21 @@ impl Limits {
         Self {
             head,
             idle,
-            idle_from: signal.stopping,
-            leaves: Self::leaves(signal, spared),
-            last_answer: None,
+            idle_from: listener.stopping,
+            closes_after_response: Self::closes_after_response(listener, spared),
+            cut_at: None,
         }
     }
 
-    pub(super) fn leaves(signal: Signal, spared: bool) -> bool {
-        signal.stopping.is_some() || (signal.crowded && !spared)
+    pub(super) fn closes_after_response(listener: ListenerState, spared: bool) -> bool {
+        listener.stopping.is_some() || (listener.crowded && !spared)
     }
 }
 
 /// What a connection waits for.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    stage: Mutex<Stage>,
+pub(super) struct IdleTimer {
+    state: Mutex<State>,
     displaced: Notify,
 }
 
@@ -68,38 +68,38 @@ pub(super) struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Displaced {
     Now,
-    Before,
+    Already,
     NotYet,
-    NotWhileAnswering,
+    RequestInFlight,
 }
 
 #[derive(Debug)]
-struct Stage {
+struct State {
     /// How many requests are being answered.
-    answering: usize,
+    in_flight: usize,
     /// Since when none is.
     idle_since: Instant,
     /// When the head of the next request began.
     head_since: Option<Instant>,
     /// Which part of a request the next byte belongs to.
-    coming: Coming,
+    next_part: RequestPart,
     /// Time at which the place was given to another connection.
     displaced: Option<Instant>,
     /// Whether only the client's end of the connection is due.
-    lingers: bool,
+    is_lingering: bool,
 }
 
-impl Waiting {
+impl IdleTimer {
     /// The first head is due from the start.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            stage: Mutex::new(Stage {
-                answering: 0,
+            state: Mutex::new(State {
+                in_flight: 0,
                 idle_since: now,
                 head_since: Some(now),
-                coming: Coming::default(),
+                next_part: RequestPart::default(),
                 displaced: None,
-                lingers: false,
+                is_lingering: false,
             }),
             displaced: Notify::new(),
         }
@@ -107,97 +107,97 @@ impl Waiting {
 
     /// Returns how many of these bytes belong to the request that is being read.
     pub(super) fn received(&self, bytes: &[u8]) -> usize {
-        let mut stage = self.stage();
-        if stage.answering == 0 && stage.coming.is_head() && stage.head_since.is_none() {
-            stage.head_since = Some(Instant::now());
+        let mut state = self.state();
+        if state.in_flight == 0 && state.next_part.is_head() && state.head_since.is_none() {
+            state.head_since = Some(Instant::now());
         }
-        stage.coming.take(bytes)
+        state.next_part.advance(bytes)
     }
 
     /// When the client will have kept the connection waiting for too long.
     pub(super) fn ends(&self, limits: &Limits) -> Option<Instant> {
-        let stage = self.stage();
-        if stage.answering > 0 {
-            return limits.last_answer;
+        let state = self.state();
+        if state.in_flight > 0 {
+            return limits.cut_at;
         }
-        let ends = match stage.head_since {
+        let ends = match state.head_since {
             Some(since) => since + limits.head,
             None => {
                 limits
                     .idle_from
-                    .map_or(stage.idle_since, |from| from.max(stage.idle_since))
+                    .map_or(state.idle_since, |from| from.max(state.idle_since))
                     + limits.idle
             }
         };
-        Some(stage.displaced.map_or(ends, |since| since.min(ends)))
+        Some(state.displaced.map_or(ends, |since| since.min(ends)))
     }
 
     /// Ends the connection: at once, or with the answer to its request.
     pub(super) fn displace(&self) {
-        self.stage().displaced.get_or_insert_with(Instant::now);
+        self.state().displaced.get_or_insert_with(Instant::now);
         self.displaced.notify_one();
     }
 
     /// Ends the connection if it has waited for its client for this long.
     pub(super) fn displace_if_idle(&self, for_at_least: Duration) -> Displaced {
-        let stage = self.stage();
-        if stage.displaced.is_some() {
-            return Displaced::Before;
+        let state = self.state();
+        if state.displaced.is_some() {
+            return Displaced::Already;
         }
-        if stage.answering > 0 {
-            return Displaced::NotWhileAnswering;
+        if state.in_flight > 0 {
+            return Displaced::RequestInFlight;
         }
-        let since = stage.head_since.unwrap_or(stage.idle_since);
-        if since.elapsed() < for_at_least && !stage.lingers {
+        let since = state.head_since.unwrap_or(state.idle_since);
+        if since.elapsed() < for_at_least && !state.is_lingering {
             return Displaced::NotYet;
         }
-        drop(stage);
+        drop(state);
         self.displace();
         Displaced::Now
     }
 
     /// The last answer was sent.
-    pub(super) fn lingers(&self) {
-        self.stage().lingers = true;
+    pub(super) fn start_linger(&self) {
+        self.state().is_lingering = true;
     }
 
     pub(super) fn is_displaced(&self) -> bool {
-        self.stage().displaced.is_some()
+        self.state().displaced.is_some()
     }
 
     #[cfg(test)]
     pub(super) fn head_has_begun(&self) -> bool {
-        self.stage().head_since.is_some()
+        self.state().head_since.is_some()
     }
 
     pub(super) async fn displaced(&self) {
         self.displaced.notified().await;
     }
 
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that is being answered.
-pub(super) struct Answering(Arc<Waiting>);
+pub(super) struct InFlight(Arc<IdleTimer>);
 
-impl Answering {
+impl InFlight {
     /// With the length of the body, unless it comes in chunks.
-    pub(super) fn start(waiting: &Arc<Waiting>, body: Option<u64>) -> Self {
-        let mut stage = waiting.stage();
-        stage.answering += 1;
-        stage.head_since = None;
-        stage.coming = Coming::body(body);
-        Self(Arc::clone(waiting))
+    pub(super) fn start(timer: &Arc<IdleTimer>, body: Option<u64>) -> Self {
+        let mut state = timer.state();
+        state.in_flight += 1;
+        state.head_since = None;
+        state.next_part = RequestPart::body(body);
+        Self(Arc::clone(timer))
     }
 }
 
-impl Drop for Answering {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut stage = self.0.stage();
-        stage.answering -= 1;
-        stage.idle_since = Instant::now();
+        let mut state = self.0.state();
+        state.in_flight -= 1;
+        state.idle_since = Instant::now();
     }
 }
 
@@ -209,7 +209,7 @@ const CROWDED_TIME: Duration = Duration::from_secs(1);
 const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
 /// For the last request of a connection: an on-demand refresh takes one second.
-pub(super) const LEAVING_TIME: Duration = Duration::from_secs(5);
+pub(super) const LAST_RESPONSE_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -217,136 +217,139 @@ mod tests {
 
     use super::*;
 
-    const NORMAL: Signal = Signal {
+    const NORMAL: ListenerState = ListenerState {
         crowded: false,
         stopping: None,
     };
 
-    const CROWDED: Signal = Signal {
+    const CROWDED: ListenerState = ListenerState {
         crowded: true,
         stopping: None,
     };
 
     const IDLE_TIME: Duration = Duration::from_secs(3_900);
 
-    fn waiting() -> Arc<Waiting> {
-        Arc::new(Waiting::new(Instant::now()))
+    fn timer() -> Arc<IdleTimer> {
+        Arc::new(IdleTimer::new(Instant::now()))
     }
 
-    fn answer(waiting: &Arc<Waiting>) {
-        drop(Answering::start(waiting, Some(0)));
+    fn answer(timer: &Arc<IdleTimer>) {
+        drop(InFlight::start(timer, Some(0)));
     }
 
     /// For how long the client may still keep the connection waiting.
-    fn left(waiting: &Waiting, signal: Signal) -> Option<Duration> {
-        let ends = waiting.ends(&Limits::of(signal, false, IDLE_TIME))?;
+    fn left(timer: &IdleTimer, listener: ListenerState) -> Option<Duration> {
+        let ends = timer.ends(&Limits::new(listener, false, IDLE_TIME))?;
         Some(ends.saturating_duration_since(Instant::now()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_head_is_due_from_the_start() {
-        let waiting = waiting();
-        assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
+        let timer = timer();
+        assert_eq!(left(&timer, NORMAL), Some(HEAD_TIME));
         advance(Duration::from_secs(4)).await;
-        waiting.received(b"G");
-        assert_eq!(left(&waiting, NORMAL), Some(Duration::from_secs(6)));
+        timer.received(b"G");
+        assert_eq!(left(&timer, NORMAL), Some(Duration::from_secs(6)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_later_head_is_due_from_its_first_byte() {
-        let waiting = waiting();
-        let answering = Answering::start(&waiting, Some(0));
-        assert_eq!(left(&waiting, NORMAL), None);
+        let timer = timer();
+        let in_flight = InFlight::start(&timer, Some(0));
+        assert_eq!(left(&timer, NORMAL), None);
         advance(Duration::from_secs(60)).await;
-        drop(answering);
-        assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
+        drop(in_flight);
+        assert_eq!(left(&timer, NORMAL), Some(IDLE_TIME));
 
         advance(IDLE_TIME - Duration::from_secs(1)).await;
-        waiting.received(b"G");
-        assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
+        timer.received(b"G");
+        assert_eq!(left(&timer, NORMAL), Some(HEAD_TIME));
         advance(Duration::from_secs(3)).await;
-        waiting.received(b"ET ");
-        assert_eq!(left(&waiting, NORMAL), Some(Duration::from_secs(7)));
+        timer.received(b"ET ");
+        assert_eq!(left(&timer, NORMAL), Some(Duration::from_secs(7)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_not_the_start_of_a_head() {
         for (body, bytes) in [(Some(4), "{}{}"), (None, "2\r\n{}\r\n0\r\n\r\n")] {
-            let waiting = waiting();
-            let answering = Answering::start(&waiting, body);
-            assert_eq!(waiting.received(bytes.as_bytes()), bytes.len());
-            drop(answering);
-            assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
-            waiting.received(b"G");
-            assert_eq!(left(&waiting, NORMAL), Some(HEAD_TIME));
+            let timer = timer();
+            let in_flight = InFlight::start(&timer, body);
+            assert_eq!(timer.received(bytes.as_bytes()), bytes.len());
+            drop(in_flight);
+            assert_eq!(left(&timer, NORMAL), Some(IDLE_TIME));
+            timer.received(b"G");
+            assert_eq!(left(&timer, NORMAL), Some(HEAD_TIME));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_due_while_any_request_is_answered() {
-        let waiting = waiting();
-        let first = Answering::start(&waiting, Some(0));
-        let second = Answering::start(&waiting, Some(0));
+        let timer = timer();
+        let first = InFlight::start(&timer, Some(0));
+        let second = InFlight::start(&timer, Some(0));
         drop(first);
-        assert_eq!(left(&waiting, NORMAL), None);
+        assert_eq!(left(&timer, NORMAL), None);
         drop(second);
-        assert_eq!(left(&waiting, NORMAL), Some(IDLE_TIME));
+        assert_eq!(left(&timer, NORMAL), Some(IDLE_TIME));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_kept_a_crowded_server_waiting_for_a_second_goes() {
-        let waiting = waiting();
-        assert_eq!(left(&waiting, CROWDED), Some(CROWDED_TIME));
-        answer(&waiting);
+    async fn a_crowded_server_closes_a_connection_that_waited_for_a_second() {
+        let timer = timer();
+        assert_eq!(left(&timer, CROWDED), Some(CROWDED_TIME));
+        answer(&timer);
         advance(Duration::from_secs(20)).await;
-        assert_eq!(left(&waiting, CROWDED), Some(Duration::ZERO));
+        assert_eq!(left(&timer, CROWDED), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_byte_now_and_then_does_not_prolong_a_head() {
-        let waiting = waiting();
-        answer(&waiting);
-        waiting.received(b"G");
+        let timer = timer();
+        answer(&timer);
+        timer.received(b"G");
         advance(Duration::from_millis(900)).await;
-        waiting.received(b"E");
+        timer.received(b"E");
         assert_eq!(
-            left(&waiting, CROWDED),
+            left(&timer, CROWDED),
             Some(CROWDED_TIME - Duration::from_millis(900))
         );
     }
 
     #[test]
     fn a_trusted_proxy_is_spared_by_a_crowd_and_not_by_the_end() {
-        assert!(Limits::leaves(CROWDED, false) && !Limits::leaves(CROWDED, true));
-        assert!(!Limits::leaves(NORMAL, false));
-        let crowded = Limits::of(CROWDED, true, IDLE_TIME);
+        assert!(
+            Limits::closes_after_response(CROWDED, false)
+                && !Limits::closes_after_response(CROWDED, true)
+        );
+        assert!(!Limits::closes_after_response(NORMAL, false));
+        let crowded = Limits::new(CROWDED, true, IDLE_TIME);
         assert_eq!((crowded.idle, crowded.head), (IDLE_TIME, HEAD_TIME));
-        let stopping = Signal {
+        let stopping = ListenerState {
             stopping: Some(Instant::now()),
             ..NORMAL
         };
-        assert!(Limits::leaves(stopping, true));
+        assert!(Limits::closes_after_response(stopping, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_displaced_connection_ends_at_once_unless_it_has_a_request() {
-        let waiting = waiting();
-        let answering = Answering::start(&waiting, Some(0));
-        waiting.displace();
-        assert_eq!(left(&waiting, NORMAL), None);
-        drop(answering);
-        assert_eq!(left(&waiting, NORMAL), Some(Duration::ZERO));
+        let timer = timer();
+        let in_flight = InFlight::start(&timer, Some(0));
+        timer.displace();
+        assert_eq!(left(&timer, NORMAL), None);
+        drop(in_flight);
+        assert_eq!(left(&timer, NORMAL), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_has_a_moment_left_when_the_server_stops() {
-        let waiting = waiting();
-        answer(&waiting);
+        let timer = timer();
+        answer(&timer);
         advance(Duration::from_secs(20)).await;
-        let stopping = Signal {
+        let stopping = ListenerState {
             crowded: true,
             stopping: Some(Instant::now()),
         };
-        assert_eq!(left(&waiting, stopping), Some(STOPPING_IDLE_TIME));
+        assert_eq!(left(&timer, stopping), Some(STOPPING_IDLE_TIME));
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 
 /// A connection that was accepted.
 #[derive(Debug)]
-pub(super) struct Arrived {
+pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
     /// Who still has to say whose connection it is.
@@ -103,7 +103,7 @@ impl Listener {
         }
     }
 
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         Poll::Ready(Ok(match self {
             Self::Tcp {
                 listener,
@@ -112,16 +112,16 @@ impl Listener {
                 ..
             } => {
                 let (stream, client) = ready!(listener.poll_accept(cx))?;
-                Arrived::tcp(stream, client, trusted, headers.as_ref())
+                Accepted::tcp(stream, client, trusted, headers.as_ref())
             }
             #[cfg(unix)]
-            Self::Unix(file) => Arrived::unix(ready!(file.poll_accept(cx))?),
+            Self::Unix(file) => Accepted::unix(ready!(file.poll_accept(cx))?),
         }))
     }
 
     /// A connection that the system has accepted already; `WouldBlock` if there is none. Polling cannot tell:
     /// it does not ask the system before tokio was told of a connection, or once a task has used up its turn.
-    pub(super) fn accept_queued(&self) -> io::Result<Arrived> {
+    pub(super) fn accept_queued(&self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp {
                 queue,
@@ -131,7 +131,7 @@ impl Listener {
             } => {
                 let (stream, client) = queue.accept()?;
                 stream.set_nonblocking(true)?;
-                Arrived::tcp(
+                Accepted::tcp(
                     TcpStream::from_std(stream)?,
                     client,
                     trusted,
@@ -139,7 +139,7 @@ impl Listener {
                 )
             }
             #[cfg(unix)]
-            Self::Unix(file) => Arrived::unix(file.accept_queued()?),
+            Self::Unix(file) => Accepted::unix(file.accept_queued()?),
         })
     }
 }
@@ -164,7 +164,7 @@ fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-impl Arrived {
+impl Accepted {
     fn tcp(
         stream: TcpStream,
         client: SocketAddr,
@@ -175,19 +175,19 @@ impl Arrived {
         let _ = stream.set_nodelay(true);
         Self {
             stream: Box::new(stream),
-            peer: Peer::Address {
+            peer: Peer::Tcp {
                 client,
                 proxied: trusted.contains(client.ip()),
             },
-            proxy: headers.and_then(|headers| headers.of(client)),
+            proxy: headers.and_then(|headers| headers.expected_from(client)),
         }
     }
 
     pub(super) fn owner(&self) -> Owner {
         match self.peer {
             _ if self.proxy.is_some() => Owner::Unknown,
-            Peer::Socket | Peer::Address { proxied: true, .. } => Owner::Trusted,
-            Peer::Address { client, .. } => Owner::address(client.ip()),
+            Peer::Unix | Peer::Tcp { proxied: true, .. } => Owner::Trusted,
+            Peer::Tcp { client, .. } => Owner::address(client.ip()),
         }
     }
 
@@ -195,7 +195,7 @@ impl Arrived {
     fn unix(stream: tokio::net::UnixStream) -> Self {
         Self {
             stream: Box::new(stream),
-            peer: Peer::Socket,
+            peer: Peer::Unix,
             proxy: None,
         }
     }

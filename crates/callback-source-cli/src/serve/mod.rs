@@ -38,7 +38,7 @@ mod request_body;
 
 mod app;
 
-mod patience;
+mod deadline;
 mod protocol;
 mod replay_stream;
 
@@ -46,7 +46,8 @@ mod connection;
 mod server;
 
 use self::{
-    app::App, connection::Terms, endpoint::Door, listener::Listener, server::Gate, signals::Signals,
+    app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
+    signals::Signals,
 };
 use crate::{
     args::ServeArgs,
@@ -57,8 +58,8 @@ use crate::{
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
-    log::lasting(&args.common)?;
-    let config = Config::lasting(&args.common)?;
+    log::init_for_server(&args.common)?;
+    let config = Config::for_server(&args.common)?;
     let proxies = Proxies::from_serve_args(&args)?;
     let runtime = Builder::new_multi_thread()
         .enable_all()
@@ -113,7 +114,7 @@ async fn serve(
     proxies: Proxies,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
-    let most = file_limit::room_for(args.max_connections);
+    let max_connections = file_limit::room_for(args.max_connections);
     let app_proxies = proxies.clone();
     let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
@@ -123,24 +124,28 @@ async fn serve(
     let list = config.list.spawn(config.resolver);
 
     let app = Arc::new(App::new(list.clone(), args, &app_proxies));
-    let mut gates = Vec::new();
-    let doors = match admin {
-        None => vec![(listener, Door::Everything, most)],
+    let mut servers = Vec::new();
+    let endpoints = match admin {
+        None => vec![(listener, Endpoint::Everything, max_connections)],
         Some(admin) => vec![
-            (listener, Door::VerifyOnly, most),
-            (admin, Door::AdminOnly, ADMIN_CONNECTIONS),
+            (listener, Endpoint::VerifyOnly, max_connections),
+            (admin, Endpoint::AdminOnly, ADMIN_CONNECTIONS),
         ],
     };
-    for (listener, door, most) in doors {
-        info!("listening on {}{}", listener.address(), door.note());
-        let terms = Terms {
+    for (listener, endpoint, max_connections) in endpoints {
+        info!(
+            "listening on {}{}",
+            listener.address(),
+            endpoint.log_suffix()
+        );
+        let settings = Settings {
             app: Arc::clone(&app),
-            door,
+            endpoint,
             idle_timeout: args.idle_timeout,
         };
-        gates.push(Gate::open(listener, terms, most));
+        servers.push(Server::start(listener, settings, max_connections));
     }
-    tokio::spawn(say_when_ready(list));
+    tokio::spawn(log_ready(list));
 
     signals.next().await;
     app.stop();
@@ -159,11 +164,11 @@ async fn serve(
     }
     info!("stopping: requests in flight are finished first; another signal ends it at once");
     let closed = async {
-        for gate in &gates {
-            gate.stop();
+        for server in &servers {
+            server.stop();
         }
-        for gate in gates {
-            gate.closed().await;
+        for server in servers {
+            server.closed().await;
         }
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
@@ -177,7 +182,7 @@ async fn serve(
     Ok(Outcome::Yes)
 }
 
-async fn say_when_ready(list: AllowList) {
+async fn log_ready(list: AllowList) {
     let start = Instant::now();
     list.ready().await;
     let addresses = list.snapshot().addresses(Instant::now()).len();

@@ -7,13 +7,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    Address {
+    Tcp {
         client: SocketAddr,
         /// Whether there is a trusted proxy in between.
         proxied: bool,
     },
     /// The proxy at a Unix socket.
-    Socket,
+    Unix,
 }
 
 /// A connection, whatever it runs over.

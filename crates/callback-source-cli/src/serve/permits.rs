@@ -1,11 +1,11 @@
-//! Places of a listener, their owners, and the order in which connections end when all are taken.
+//! Permits of a listener, their owners, and the order in which connections end when all are taken.
 //!
 //! A bound on how slow a client may be does not bound how long it may hold a place: a client that sends a
 //! request every second is never slow. So three rules apply on top of the time limits:
 //!
-//! 1. A listener is *crowded* while fewer than a quarter of its places (64 at most) are free. A crowded
+//! 1. A listener is *crowded* while fewer than a quarter of its places (64 at max) are free. A crowded
 //!    listener ends each connection with the answer to its request, except those of trusted proxies.
-//! 2. When all places are taken, a new connection displaces one of the address that holds the most, which
+//! 2. When all places are taken, a new connection displaces one of the address that holds the max, which
 //!    may be its own address. Those of smaller shares are never displaced: while the largest share has only
 //!    requests that are being answered, one of these becomes its connection's last.
 //! 3. Connections of trusted proxies are displaced only when they hold every place.
@@ -20,39 +20,39 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{idle::Waiting, owner::Owner, shares::Held};
+use super::{idle::IdleTimer, owner::Owner, shares::Shares};
 
-/// Places of a listener.
+/// Permits of a listener.
 #[derive(Debug)]
-pub(super) struct Places {
-    most: usize,
-    held: Mutex<Held>,
+pub(super) struct Permits {
+    max: usize,
+    shares: Mutex<Shares>,
     freed: Notify,
 }
 
-impl Places {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+impl Permits {
+    pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
-            held: Mutex::default(),
+            max,
+            shares: Mutex::default(),
             freed: Notify::new(),
         })
     }
 
     /// Waits for a place. While there is none, connections are displaced one by one.
-    pub(super) async fn enter(self: &Arc<Self>, owner: Owner, waiting: Arc<Waiting>) -> Place {
-        let mut enough = false;
+    pub(super) async fn acquire(self: &Arc<Self>, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
+        let mut displaced_one = false;
         loop {
             {
-                let mut held = self.held();
-                if held.count() < self.most {
-                    return self.place(&mut held, owner, waiting);
+                let mut shares = self.shares();
+                if shares.len() < self.max {
+                    return self.issue(&mut shares, owner, timer);
                 }
-                if let Some(answering) = held.displace(owner)
-                    && !enough
+                if let Some(in_flight) = shares.displace(owner)
+                    && !displaced_one
                 {
-                    answering.displace();
-                    enough = true;
+                    in_flight.displace();
+                    displaced_one = true;
                 }
             }
             // Not until one is free: the client of an HTTP/2 connection may delay its end.
@@ -61,49 +61,53 @@ impl Places {
     }
 
     /// Takes a place, or one beyond the last.
-    pub(super) fn force(self: &Arc<Self>, owner: Owner, waiting: Arc<Waiting>) -> Place {
-        self.place(&mut self.held(), owner, waiting)
+    pub(super) fn acquire_beyond_limit(
+        self: &Arc<Self>,
+        owner: Owner,
+        timer: Arc<IdleTimer>,
+    ) -> Permit {
+        self.issue(&mut self.shares(), owner, timer)
     }
 
-    fn place(self: &Arc<Self>, held: &mut Held, owner: Owner, waiting: Arc<Waiting>) -> Place {
-        let id = held.add(owner, Arc::clone(&waiting));
-        Place {
-            places: Arc::clone(self),
+    fn issue(self: &Arc<Self>, shares: &mut Shares, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
+        let id = shares.add(owner, Arc::clone(&timer));
+        Permit {
+            permits: Arc::clone(self),
             owner,
             id,
-            waiting,
+            timer,
         }
     }
 
-    pub(super) fn are_full(&self) -> bool {
-        self.held().count() >= self.most
+    pub(super) fn none_left(&self) -> bool {
+        self.shares().len() >= self.max
     }
 
     /// Whether the listener is crowded, given whether it was. It stays so until twice the reserve is free,
     /// so that a single connection that comes and goes does not wake all others each time.
     pub(super) fn are_crowded(&self, were: bool) -> bool {
-        let reserve = (self.most / 4).min(LARGEST_RESERVE);
+        let reserve = (self.max / 4).min(LARGEST_RESERVE);
         let reserve = if were { 2 * reserve } else { reserve };
-        self.held().count() > self.most - reserve
+        self.shares().len() > self.max - reserve
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place, freed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Permit {
+    permits: Arc<Permits>,
     owner: Owner,
     id: u64,
-    waiting: Arc<Waiting>,
+    timer: Arc<IdleTimer>,
 }
 
-impl Place {
-    pub(super) fn waiting(&self) -> &Arc<Waiting> {
-        &self.waiting
+impl Permit {
+    pub(super) fn timer(&self) -> &Arc<IdleTimer> {
+        &self.timer
     }
 
     /// Whether the connection is spared when the listener is crowded. The PROXY header comes from a trusted
@@ -113,20 +117,20 @@ impl Place {
     }
 
     /// Changes the owner: behind a PROXY header it is known only after the connection has its place.
-    pub(super) fn belongs_to(&mut self, owner: Owner) {
+    pub(super) fn set_owner(&mut self, owner: Owner) {
         if owner != self.owner {
-            let mut held = self.places.held();
-            held.remove(self.owner, self.id);
-            held.insert(owner, self.id, Arc::clone(&self.waiting));
+            let mut shares = self.permits.shares();
+            shares.remove(self.owner, self.id);
+            shares.insert(owner, self.id, Arc::clone(&self.timer));
             self.owner = owner;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.held().remove(self.owner, self.id);
-        self.places.freed.notify_one();
+        self.permits.shares().remove(self.owner, self.id);
+        self.permits.freed.notify_one();
     }
 }
 
@@ -139,173 +143,179 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
-    use crate::serve::{idle::Answering, shares::GRACE};
+    use crate::serve::{idle::InFlight, shares::GRACE};
 
     fn at(text: &str) -> Owner {
         Owner::address(text.parse().unwrap())
     }
 
-    fn waiting() -> Arc<Waiting> {
-        Arc::new(Waiting::new(Instant::now()))
+    fn timer() -> Arc<IdleTimer> {
+        Arc::new(IdleTimer::new(Instant::now()))
     }
 
-    fn is_displaced(place: &Place) -> bool {
-        place.waiting.is_displaced()
+    fn is_displaced(permit: &Permit) -> bool {
+        permit.timer.is_displaced()
     }
 
-    fn held(places: &Arc<Places>, owner: Owner) -> Place {
-        assert!(!places.are_full());
-        places.force(owner, waiting())
+    fn held(permits: &Arc<Permits>, owner: Owner) -> Permit {
+        assert!(!permits.none_left());
+        permits.acquire_beyond_limit(owner, timer())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_displaces_a_connection_of_the_address_that_holds_the_most() {
-        let places = Places::new(4);
-        let other = held(&places, at("192.0.2.9"));
+        let permits = Permits::new(4);
+        let other = held(&permits, at("192.0.2.9"));
         let mut many = Vec::new();
         for _ in 0..3 {
-            many.push(held(&places, at("192.0.2.1")));
+            many.push(held(&permits, at("192.0.2.1")));
         }
-        let enter = places.enter(at("192.0.2.7"), waiting());
+        let newcomer = permits.acquire(at("192.0.2.7"), timer());
         let leave = async {
-            many[0].waiting.displaced().await;
+            many[0].timer.displaced().await;
             drop(many.remove(0));
         };
-        let (place, ()) = tokio::join!(enter, leave);
-        assert!(!is_displaced(&place) && !is_displaced(&other));
+        let (permit, ()) = tokio::join!(newcomer, leave);
+        assert!(!is_displaced(&permit) && !is_displaced(&other));
         assert!(!many.iter().any(is_displaced));
-        assert!(places.are_full());
+        assert!(permits.none_left());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_displaced_before_one_that_has_a_request() {
-        let places = Places::new(2);
-        let busy = held(&places, at("192.0.2.1"));
-        let _answering = Answering::start(&busy.waiting, Some(0));
-        let idle = held(&places, at("192.0.2.1"));
+        let permits = Permits::new(2);
+        let busy = held(&permits, at("192.0.2.1"));
+        let _in_flight = InFlight::start(&busy.timer, Some(0));
+        let idle = held(&permits, at("192.0.2.1"));
         advance(GRACE).await;
-        assert!(places.held().displace(at("192.0.2.2")).is_none());
+        assert!(permits.shares().displace(at("192.0.2.2")).is_none());
         assert!(is_displaced(&idle) && !is_displaced(&busy));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_a_moment_for_its_request() {
-        let places = Places::new(1);
-        let new = held(&places, at("192.0.2.1"));
+        let permits = Permits::new(1);
+        let new = held(&permits, at("192.0.2.1"));
         advance(GRACE - Duration::from_millis(1)).await;
-        places.held().displace(at("192.0.2.2"));
+        permits.shares().displace(at("192.0.2.2"));
         assert!(!is_displaced(&new));
         advance(Duration::from_millis(1)).await;
-        places.held().displace(at("192.0.2.2"));
+        permits.shares().displace(at("192.0.2.2"));
         assert!(is_displaced(&new));
     }
 
     #[tokio::test(start_paused = true)]
     async fn smaller_shares_are_spared_while_the_largest_is_all_requests() {
         for newcomer in [Owner::Unknown, Owner::Trusted, at("192.0.2.2")] {
-            let places = Places::new(3);
+            let permits = Permits::new(3);
             let many = [
-                held(&places, at("192.0.2.1")),
-                held(&places, at("192.0.2.1")),
+                held(&permits, at("192.0.2.1")),
+                held(&permits, at("192.0.2.1")),
             ];
-            let answering = many
+            let in_flight = many
                 .each_ref()
-                .map(|place| Answering::start(&place.waiting, Some(0)));
-            let other = held(&places, at("192.0.2.9"));
+                .map(|permit| InFlight::start(&permit.timer, Some(0)));
+            let other = held(&permits, at("192.0.2.9"));
             advance(GRACE).await;
-            places.held().displace(newcomer).unwrap().displace();
+            permits.shares().displace(newcomer).unwrap().displace();
             assert!(is_displaced(&many[0]) && !is_displaced(&other));
-            drop(answering);
+            drop(in_flight);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_of_unknown_owner_displaces_no_only_connection() {
-        let places = Places::new(3);
-        let only = held(&places, at("192.0.2.9"));
-        let many = held(&places, at("192.0.2.1"));
+        let permits = Permits::new(3);
+        let only = held(&permits, at("192.0.2.9"));
+        let many = held(&permits, at("192.0.2.1"));
         advance(GRACE).await;
-        assert!(places.held().displace(Owner::Unknown).is_none());
+        assert!(permits.shares().displace(Owner::Unknown).is_none());
         assert!(!is_displaced(&only) && !is_displaced(&many));
-        let second = held(&places, at("192.0.2.1"));
-        places.held().displace(Owner::Unknown);
+        let second = held(&permits, at("192.0.2.1"));
+        permits.shares().displace(Owner::Unknown);
         assert!(is_displaced(&many) && !is_displaced(&only) && !is_displaced(&second));
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_one_request_is_the_last_for_a_newcomer() {
-        let places = Places::new(2);
-        let held = [held(&places, Owner::Trusted), held(&places, Owner::Trusted)];
-        let _answering = held
+        let permits = Permits::new(2);
+        let held = [
+            held(&permits, Owner::Trusted),
+            held(&permits, Owner::Trusted),
+        ];
+        let _in_flight = held
             .each_ref()
-            .map(|place| Answering::start(&place.waiting, Some(0)));
-        let enter = places.enter(at("192.0.2.1"), waiting());
-        assert!(timeout(Duration::from_secs(4), enter).await.is_err());
+            .map(|permit| InFlight::start(&permit.timer, Some(0)));
+        let newcomer = permits.acquire(at("192.0.2.1"), timer());
+        assert!(timeout(Duration::from_secs(4), newcomer).await.is_err());
         assert!(is_displaced(&held[0]) && !is_displaced(&held[1]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_displaces_no_connection_of_one_that_does_not_hold_more() {
-        let places = Places::new(3);
-        let other = held(&places, at("192.0.2.9"));
+        let permits = Permits::new(3);
+        let other = held(&permits, at("192.0.2.9"));
         let many = [
-            held(&places, at("192.0.2.1")),
-            held(&places, at("192.0.2.1")),
+            held(&permits, at("192.0.2.1")),
+            held(&permits, at("192.0.2.1")),
         ];
         advance(GRACE).await;
         for _ in 0..3 {
-            places.held().displace(at("192.0.2.1"));
+            permits.shares().displace(at("192.0.2.1"));
         }
         assert!(many.iter().all(is_displaced) && !is_displaced(&other));
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_of_trusted_proxies_are_displaced_last() {
-        let places = Places::new(3);
-        let trusted = [held(&places, Owner::Trusted), held(&places, Owner::Trusted)];
-        let other = held(&places, at("192.0.2.1"));
+        let permits = Permits::new(3);
+        let trusted = [
+            held(&permits, Owner::Trusted),
+            held(&permits, Owner::Trusted),
+        ];
+        let other = held(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         for _ in 0..3 {
-            places.held().displace(at("192.0.2.2"));
+            permits.shares().displace(at("192.0.2.2"));
         }
         assert!(is_displaced(&other) && !trusted.iter().any(is_displaced));
         drop(other);
-        let _third = held(&places, Owner::Trusted);
-        places.held().displace(at("192.0.2.2"));
+        let _third = held(&permits, Owner::Trusted);
+        permits.shares().displace(at("192.0.2.2"));
         assert!(is_displaced(&trusted[0]) && !is_displaced(&trusted[1]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_changes_hands_when_its_client_is_known() {
-        let places = Places::new(2);
-        let mut place = held(&places, Owner::Trusted);
-        let trusted = held(&places, Owner::Trusted);
-        place.belongs_to(at("192.0.2.1"));
-        places.held().displace(Owner::Trusted);
-        assert!(is_displaced(&place) && !is_displaced(&trusted));
-        drop((place, trusted));
-        assert!(places.held().is_empty());
+    async fn a_permit_changes_hands_when_its_client_is_known() {
+        let permits = Permits::new(2);
+        let mut permit = held(&permits, Owner::Trusted);
+        let trusted = held(&permits, Owner::Trusted);
+        permit.set_owner(at("192.0.2.1"));
+        permits.shares().displace(Owner::Trusted);
+        assert!(is_displaced(&permit) && !is_displaced(&trusted));
+        drop((permit, trusted));
+        assert!(permits.shares().is_empty());
     }
 
     #[test]
     fn a_listener_is_crowded_before_it_is_full() {
-        for (most, crowded_from, until) in [(20, 16, 10), (64, 49, 32), (10_000, 9_937, 9_872)] {
-            let places = Places::new(most);
-            let mut held_places = Vec::new();
+        for (max, crowded_from, until) in [(20, 16, 10), (64, 49, 32), (10_000, 9_937, 9_872)] {
+            let permits = Permits::new(max);
+            let mut held_permits = Vec::new();
             let mut fill = |count| {
-                while held_places.len() < count {
-                    held_places.push(places.force(at("192.0.2.1"), waiting()));
+                while held_permits.len() < count {
+                    held_permits.push(permits.acquire_beyond_limit(at("192.0.2.1"), timer()));
                 }
-                held_places.truncate(count);
+                held_permits.truncate(count);
             };
             fill(crowded_from - 1);
-            assert!(!places.are_crowded(false), "{most}");
+            assert!(!permits.are_crowded(false), "{max}");
             fill(crowded_from);
-            assert!(places.are_crowded(false), "{most}");
+            assert!(permits.are_crowded(false), "{max}");
             fill(until + 1);
-            assert!(places.are_crowded(true), "{most}");
+            assert!(permits.are_crowded(true), "{max}");
             fill(until);
-            assert!(!places.are_crowded(true), "{most}");
+            assert!(!permits.are_crowded(true), "{max}");
         }
     }
 }

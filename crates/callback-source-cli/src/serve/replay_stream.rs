@@ -13,18 +13,18 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{idle::Waiting, peer::Stream};
+use super::{idle::IdleTimer, peer::Stream};
 
 /// A stream that first gives back what was read of it, and ends a read with the request that is being read.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ReplayStream {
     pub(super) stream: Stream,
     pub(super) read: Bytes,
     /// None for HTTP/2, where what comes may be anything, such as a ping.
-    pub(super) waiting: Option<Arc<Waiting>>,
+    pub(super) timer: Option<Arc<IdleTimer>>,
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for ReplayStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,14 +38,14 @@ impl AsyncRead for Watched {
             buffer.put_slice(&self.read[..length]);
             self.read.advance(length);
         }
-        let Some(waiting) = &self.waiting else {
+        let Some(timer) = &self.timer else {
             return Poll::Ready(Ok(()));
         };
         let came = &buffer.filled()[before..];
         if came.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let taken = waiting.received(came);
+        let taken = timer.received(came);
         if let rest @ [_, ..] = &came[taken..] {
             self.read = [rest, &self.read].concat().into();
             buffer.set_filled(before + taken);
@@ -54,7 +54,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for ReplayStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -92,22 +92,22 @@ mod tests {
     };
 
     use super::*;
-    use crate::serve::idle::Answering;
+    use crate::serve::idle::InFlight;
 
-    fn watched(read: &'static str) -> (Watched, DuplexStream, Arc<Waiting>) {
+    fn replayed(read: &'static str) -> (ReplayStream, DuplexStream, Arc<IdleTimer>) {
         let (client, server) = duplex(1024);
-        let waiting = Arc::new(Waiting::new(Instant::now()));
-        let watched = Watched {
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let replayed = ReplayStream {
             stream: Box::new(server),
             read: Bytes::from_static(read.as_bytes()),
-            waiting: Some(Arc::clone(&waiting)),
+            timer: Some(Arc::clone(&timer)),
         };
-        (watched, client, waiting)
+        (replayed, client, timer)
     }
 
-    async fn read(watched: &mut Watched) -> String {
+    async fn read(replayed: &mut ReplayStream) -> String {
         let mut bytes = [0; 1024];
-        let length = watched.read(&mut bytes).await.unwrap();
+        let length = replayed.read(&mut bytes).await.unwrap();
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
@@ -116,25 +116,25 @@ mod tests {
         const HEAD: &str = "GET / HTTP/1.1\r\n\r\n";
         for ahead in [0, 5, HEAD.len(), 2 * HEAD.len() + 6] {
             let all = "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n{}GET /";
-            let (mut watched, mut client, waiting) = watched(&all[..ahead]);
+            let (mut replayed, mut client, timer) = replayed(&all[..ahead]);
             client.write_all(&all.as_bytes()[ahead..]).await.unwrap();
             let mut head = String::new();
             while head.len() < HEAD.len() {
-                head += &read(&mut watched).await;
+                head += &read(&mut replayed).await;
             }
             assert_eq!(head, HEAD);
-            drop(Answering::start(&waiting, Some(0)));
+            drop(InFlight::start(&timer, Some(0)));
             let mut head = String::new();
             while head.len() < HEAD.len() {
-                head += &read(&mut watched).await;
+                head += &read(&mut replayed).await;
             }
             assert_eq!(head, HEAD);
-            let answering = Answering::start(&waiting, Some(2));
-            assert_eq!(read(&mut watched).await, "{}");
-            drop(answering);
-            assert!(!waiting.head_has_begun());
-            assert!("GET /".starts_with(&read(&mut watched).await), "{ahead}");
-            assert!(waiting.head_has_begun());
+            let in_flight = InFlight::start(&timer, Some(2));
+            assert_eq!(read(&mut replayed).await, "{}");
+            drop(in_flight);
+            assert!(!timer.head_has_begun());
+            assert!("GET /".starts_with(&read(&mut replayed).await), "{ahead}");
+            assert!(timer.head_has_begun());
         }
     }
 }

@@ -10,22 +10,22 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 /// The body of a request, thrown away as it comes.
-pub(super) struct Discarded {
+pub(super) struct DiscardedBody {
     body: Incoming,
     left: usize,
-    patience: Duration,
+    time_limit: Duration,
     /// Whether the client waits for `100 Continue`, which reading the body would send.
-    unasked: bool,
+    awaits_continue: bool,
 }
 
-impl Discarded {
+impl DiscardedBody {
     pub(super) fn new(head: &Parts, body: Incoming) -> Self {
         let is_http2 = head.version == Version::HTTP_2;
         Self {
-            unasked: !is_http2 && head.headers.contains_key(header::EXPECT),
+            awaits_continue: !is_http2 && head.headers.contains_key(header::EXPECT),
             // Some servers announce a body and never send it. With HTTP/2 the end of a body may arrive in a
             // frame of its own, and the first one is handed over later than the head.
-            patience: if is_http2 {
+            time_limit: if is_http2 {
                 END_FRAME_TIME
             } else {
                 Duration::ZERO
@@ -41,14 +41,14 @@ impl Discarded {
             if self.body.is_end_stream() {
                 return true;
             }
-            if self.unasked {
+            if self.awaits_continue {
                 return false;
             }
             match self.body.frame().await {
                 None => return true,
                 Some(Err(_)) => return false,
                 Some(Ok(frame)) => {
-                    self.patience = BODY_TIME;
+                    self.time_limit = BODY_TIME;
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     // Empty frames could go on forever without ever having to be waited for.
                     match self.left.checked_sub(length + FRAME_COST) {
@@ -62,10 +62,10 @@ impl Discarded {
 
     /// The same, for as long as the answer may be held back.
     pub(super) async fn end_in_time(mut self) -> bool {
-        if self.patience.is_zero() {
+        if self.time_limit.is_zero() {
             return false;
         }
-        timeout(self.patience, self.end()).await.unwrap_or(false)
+        timeout(self.time_limit, self.end()).await.unwrap_or(false)
     }
 }
 

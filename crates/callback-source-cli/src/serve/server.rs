@@ -10,41 +10,41 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    connection::{self, Terms},
-    idle::{Signal, Waiting},
-    listener::{Arrived, Listener},
+    connection::{self, Settings},
+    idle::{IdleTimer, ListenerState},
+    listener::{Accepted, Listener},
     owner::Owner,
-    permits::{Place, Places},
+    permits::{Permit, Permits},
 };
 
 /// An open listener.
 #[derive(Debug)]
-pub(super) struct Gate {
-    signal: Arc<watch::Sender<Signal>>,
+pub(super) struct Server {
+    state: Arc<watch::Sender<ListenerState>>,
     accepting: JoinHandle<()>,
 }
 
-impl Gate {
-    pub(super) fn open(listener: Listener, terms: Terms, most: usize) -> Self {
-        let signal = Arc::new(watch::Sender::new(Signal::default()));
+impl Server {
+    pub(super) fn start(listener: Listener, settings: Settings, max_connections: usize) -> Self {
+        let state = Arc::new(watch::Sender::new(ListenerState::default()));
         let acceptor = Acceptor {
-            terms,
-            places: Places::new(most),
+            settings,
+            permits: Permits::new(max_connections),
             newcomer: None,
-            signal: Arc::clone(&signal),
+            state: Arc::clone(&state),
             connections: JoinSet::new(),
-            told_at: None,
+            warned_at: None,
         };
         Self {
             accepting: tokio::spawn(acceptor.run(listener)),
-            signal,
+            state,
         }
     }
 
     /// Stops accepting, and has each connection end after the request it is at.
     pub(super) fn stop(&self) {
-        self.signal
-            .send_modify(|signal| signal.stopping = Some(Instant::now()));
+        self.state
+            .send_modify(|state| state.stopping = Some(Instant::now()));
     }
 
     /// Waits until all connections have ended.
@@ -55,22 +55,22 @@ impl Gate {
 }
 
 struct Acceptor {
-    terms: Terms,
-    places: Arc<Places>,
+    settings: Settings,
+    permits: Arc<Permits>,
     /// A connection that has no place yet. Whose it is decides who makes room for it, so it is accepted first.
-    newcomer: Option<Arrived>,
-    signal: Arc<watch::Sender<Signal>>,
+    newcomer: Option<Accepted>,
+    state: Arc<watch::Sender<ListenerState>>,
     connections: JoinSet<()>,
     /// When it was last said that connections cannot be accepted.
-    told_at: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
 impl Acceptor {
     async fn run(mut self, listener: Listener) {
-        let mut signal = self.signal.subscribe();
+        let mut state = self.state.subscribe();
         let stopping = async move {
             // The sender is held below.
-            let _ = signal.wait_for(|signal| signal.stopping.is_some()).await;
+            let _ = state.wait_for(|state| state.stopping.is_some()).await;
         };
         tokio::select! {
             () = self.accept(&listener) => {}
@@ -84,15 +84,15 @@ impl Acceptor {
     async fn accept(&mut self, listener: &Listener) {
         loop {
             match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok(arrived) => {
-                    let owner = arrived.owner();
-                    self.newcomer = Some(arrived);
-                    let place = self.place(owner).await;
-                    if let Some(arrived) = self.newcomer.take() {
-                        self.serve(arrived, place);
+                Ok(accepted) => {
+                    let owner = accepted.owner();
+                    self.newcomer = Some(accepted);
+                    let permit = self.acquire_permit(owner).await;
+                    if let Some(accepted) = self.newcomer.take() {
+                        self.serve(accepted, permit);
                     }
                 }
-                Err(error) if is_the_clients(&error) => {}
+                Err(error) if is_of_client(&error) => {}
                 Err(error) => self.pause(&error).await,
             }
             while self.connections.try_join_next().is_some() {}
@@ -101,71 +101,74 @@ impl Acceptor {
 
     /// What the system has accepted already is not to be reset.
     fn accept_queued(&mut self, listener: &Listener) {
-        if let Some(arrived) = self.newcomer.take() {
-            self.serve_beyond(arrived);
+        if let Some(accepted) = self.newcomer.take() {
+            self.serve_beyond_limit(accepted);
         }
-        while !self.places.are_full() {
+        while !self.permits.none_left() {
             match listener.accept_queued() {
-                Ok(arrived) => self.serve_beyond(arrived),
-                Err(error) if is_the_clients(&error) => {}
+                Ok(accepted) => self.serve_beyond_limit(accepted),
+                Err(error) if is_of_client(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn serve_beyond(&mut self, arrived: Arrived) {
-        let waiting = Arc::new(Waiting::new(Instant::now()));
-        let place = self.places.force(arrived.owner(), waiting);
-        self.serve(arrived, place);
+    fn serve_beyond_limit(&mut self, accepted: Accepted) {
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let permit = self.permits.acquire_beyond_limit(accepted.owner(), timer);
+        self.serve(accepted, permit);
     }
 
-    fn serve(&mut self, arrived: Arrived, place: Place) {
-        let (terms, signal) = (self.terms.clone(), self.signal.subscribe());
+    fn serve(&mut self, accepted: Accepted, permit: Permit) {
+        let (settings, state) = (self.settings.clone(), self.state.subscribe());
         self.connections
-            .spawn(connection::serve(arrived, place, terms, signal));
+            .spawn(connection::serve(accepted, permit, settings, state));
     }
 
-    async fn place(&mut self, owner: Owner) -> Place {
-        if self.places.are_full() {
-            self.crowded(true);
-            self.tell(
+    async fn acquire_permit(&mut self, owner: Owner) -> Permit {
+        if self.permits.none_left() {
+            self.set_crowded(true);
+            self.warn_limited(
                 "all connections are in use: each ends with its answer, and those that wait for their \
                  client are closed",
             );
         }
-        let waiting = Arc::new(Waiting::new(Instant::now()));
-        let place = self.places.enter(owner, waiting).await;
-        let were = self.signal.borrow().crowded;
-        self.crowded(self.places.are_crowded(were));
-        place
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let permit = self.permits.acquire(owner, timer).await;
+        let was_crowded = self.state.borrow().crowded;
+        self.set_crowded(self.permits.are_crowded(was_crowded));
+        permit
     }
 
     /// After an error that is the system's, such as too many open files, the next try would fail, too.
     async fn pause(&mut self, error: &io::Error) {
-        self.crowded(true);
-        self.tell(&format!("connections cannot be accepted: {error}"));
-        sleep(AFTER_ERROR).await;
+        self.set_crowded(true);
+        self.warn_limited(&format!("connections cannot be accepted: {error}"));
+        sleep(ACCEPT_PAUSE).await;
     }
 
-    fn crowded(&self, crowded: bool) {
-        self.signal.send_if_modified(|signal| {
-            let changes = signal.crowded != crowded;
-            signal.crowded = crowded;
+    fn set_crowded(&self, crowded: bool) {
+        self.state.send_if_modified(|state| {
+            let changes = state.crowded != crowded;
+            state.crowded = crowded;
             changes
         });
     }
 
-    fn tell(&mut self, problem: &str) {
+    fn warn_limited(&mut self, problem: &str) {
         let now = Instant::now();
-        if self.told_at.is_none_or(|told| told + ONCE_A_MINUTE <= now) {
-            self.told_at = Some(now);
+        if self
+            .warned_at
+            .is_none_or(|warned| warned + ONCE_A_MINUTE <= now)
+        {
+            self.warned_at = Some(now);
             warn!("{problem}");
         }
     }
 }
 
 /// Whether accepting failed because the client was gone.
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -174,5 +177,5 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-const AFTER_ERROR: Duration = Duration::from_millis(200);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);

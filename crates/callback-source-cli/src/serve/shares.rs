@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{
-    idle::{Displaced, Waiting},
+    idle::{Displaced, IdleTimer},
     owner::Owner,
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Shares {
     next: u64,
     /// Connections of trusted proxies, and those whose PROXY header is still to come.
     trusted: Share,
@@ -25,32 +25,32 @@ pub(super) struct Held {
 }
 
 /// Connections of an owner, the oldest first.
-type Share = BTreeMap<u64, Arc<Waiting>>;
+type Share = BTreeMap<u64, Arc<IdleTimer>>;
 
-impl Held {
-    pub(super) fn count(&self) -> usize {
+impl Shares {
+    pub(super) fn len(&self) -> usize {
         self.trusted.len() + self.untrusted
     }
 
     /// Adds a connection, and returns its number.
-    pub(super) fn add(&mut self, owner: Owner, waiting: Arc<Waiting>) -> u64 {
+    pub(super) fn add(&mut self, owner: Owner, timer: Arc<IdleTimer>) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.insert(owner, id, waiting);
+        self.insert(owner, id, timer);
         id
     }
 
-    pub(super) fn insert(&mut self, owner: Owner, id: u64, waiting: Arc<Waiting>) {
+    pub(super) fn insert(&mut self, owner: Owner, id: u64, timer: Arc<IdleTimer>) {
         match owner {
             Owner::Trusted | Owner::Unknown => {
-                self.trusted.insert(id, waiting);
+                self.trusted.insert(id, timer);
             }
             Owner::Address(ip) => {
                 let share = self.shares.entry(ip).or_default();
                 if let Some(rank) = rank(share, ip) {
                     self.by_size.remove(&rank);
                 }
-                share.insert(id, waiting);
+                share.insert(id, timer);
                 self.by_size.extend(rank(share, ip));
                 self.untrusted += 1;
             }
@@ -86,12 +86,12 @@ impl Held {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.count() == 0 && self.shares.is_empty() && self.by_size.is_empty()
+        self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
     /// Ends a connection that waits for its client in favour of one of this owner. If there is none, returns
     /// one that has a request.
-    pub(super) fn displace(&self, newcomer: Owner) -> Option<&Waiting> {
+    pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
         };
@@ -121,21 +121,21 @@ fn rank(share: &Share, ip: IpAddr) -> Option<(usize, Reverse<u64>, IpAddr)> {
 fn displace_from<'a>(
     shares: impl IntoIterator<Item = &'a Share>,
     grace: Duration,
-) -> Option<&'a Waiting> {
-    let mut answering = None;
+) -> Option<&'a IdleTimer> {
+    let mut in_flight = None;
     let connections = shares.into_iter().flat_map(BTreeMap::values);
-    for waiting in connections.take(SEARCHED) {
-        match waiting.displace_if_idle(grace) {
+    for timer in connections.take(MAX_SEARCHED) {
+        match timer.displace_if_idle(grace) {
             Displaced::Now => return None,
-            Displaced::NotWhileAnswering => answering = answering.or(Some(&**waiting)),
-            Displaced::Before | Displaced::NotYet => {}
+            Displaced::RequestInFlight => in_flight = in_flight.or(Some(&**timer)),
+            Displaced::Already | Displaced::NotYet => {}
         }
     }
-    answering
+    in_flight
 }
 
 /// How many connections are looked at to find one that is idle.
-const SEARCHED: usize = 1_000;
+const MAX_SEARCHED: usize = 1_000;
 
 /// For the first request of a connection, and for the next one, to arrive.
 pub(super) const GRACE: Duration = Duration::from_millis(20);

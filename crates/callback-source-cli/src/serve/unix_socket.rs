@@ -14,7 +14,7 @@ use std::{
 use rustix::{fs::Mode, process::umask};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::error::SocketFault;
+use crate::error::UnixSocketError;
 
 /// A socket in the file system, which is removed when it is dropped.
 #[derive(Debug)]
@@ -27,19 +27,19 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    pub(super) fn bind(path: &Path) -> Result<Self, SocketFault> {
+    pub(super) fn bind(path: &Path) -> Result<Self, UnixSocketError> {
         let listener = match bind_with_mode(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match what_is_there(path) {
-                There::LeftOver => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match occupant(path) {
+                Occupant::LeftOver => {
                     fs::remove_file(path)?;
-                    bind_with_mode(path).map_err(|error| SocketFault::of(error, path))
+                    bind_with_mode(path).map_err(|error| UnixSocketError::from_io(error, path))
                 }
-                There::Socket => Err(SocketFault::InUse),
-                There::Foreign => Err(SocketFault::Foreign),
-                There::Other(what) => Err(SocketFault::NoSocket(what)),
-                There::Nothing => Err(SocketFault::Io(error)),
+                Occupant::Socket => Err(UnixSocketError::InUse),
+                Occupant::Foreign => Err(UnixSocketError::Foreign),
+                Occupant::Other(what) => Err(UnixSocketError::NoSocket(what)),
+                Occupant::Nothing => Err(UnixSocketError::Io(error)),
             },
-            bound => bound.map_err(|error| SocketFault::of(error, path)),
+            bound => bound.map_err(|error| UnixSocketError::from_io(error, path)),
         }?;
         listener.set_nonblocking(true)?;
         Ok(Self {
@@ -84,7 +84,7 @@ fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
 }
 
 /// Things that a path can lead to.
-enum There {
+enum Occupant {
     Nothing,
     /// A socket to which no process listens.
     LeftOver,
@@ -94,18 +94,18 @@ enum There {
     Other(&'static str),
 }
 
-fn what_is_there(path: &Path) -> There {
+fn occupant(path: &Path) -> Occupant {
     let Ok(found) = fs::symlink_metadata(path) else {
-        return There::Nothing;
+        return Occupant::Nothing;
     };
     let found = found.file_type();
     if !found.is_socket() {
-        return There::Other(name(found));
+        return Occupant::Other(name(found));
     }
     match StdStream::connect(path).map_err(|error| error.kind()) {
-        Err(io::ErrorKind::ConnectionRefused) => There::LeftOver,
-        Err(io::ErrorKind::PermissionDenied) => There::Foreign,
-        _ => There::Socket,
+        Err(io::ErrorKind::ConnectionRefused) => Occupant::LeftOver,
+        Err(io::ErrorKind::PermissionDenied) => Occupant::Foreign,
+        _ => Occupant::Socket,
     }
 }
 

@@ -12,61 +12,61 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::idle::{LEAVING_TIME, Limits, Signal, Waiting};
+use super::idle::{IdleTimer, LAST_RESPONSE_TIME, Limits, ListenerState};
 
 /// Limits on how long a client may keep its connection waiting, and the signals that shorten them.
 #[derive(Debug)]
-pub(super) struct Patience {
-    pub(super) waiting: Arc<Waiting>,
-    pub(super) signal: watch::Receiver<Signal>,
+pub(super) struct Deadline {
+    pub(super) timer: Arc<IdleTimer>,
+    pub(super) listener: watch::Receiver<ListenerState>,
     pub(super) idle_timeout: Duration,
     /// Whether it stays when the listener is crowded.
     pub(super) spared: bool,
     /// Time at which the connection was told that its request is the last.
-    pub(super) told: Option<Instant>,
+    pub(super) last_request_since: Option<Instant>,
 }
 
-impl Patience {
+impl Deadline {
     fn limits(&mut self) -> Limits {
-        let signal = *self.signal.borrow_and_update();
-        let mut limits = Limits::of(signal, self.spared, self.idle_timeout);
-        if limits.leaves || self.waiting.is_displaced() {
-            let told = *self.told.get_or_insert_with(Instant::now);
-            limits.last_answer = Some(told + LEAVING_TIME);
+        let listener = *self.listener.borrow_and_update();
+        let mut limits = Limits::new(listener, self.spared, self.idle_timeout);
+        if limits.closes_after_response || self.timer.is_displaced() {
+            let since = *self.last_request_since.get_or_insert_with(Instant::now);
+            limits.cut_at = Some(since + LAST_RESPONSE_TIME);
         }
         limits
     }
 }
 
 /// Runs a future to its end, or until the client has kept it waiting for too long.
-pub(super) async fn patiently<F: Future>(
+pub(super) async fn until_deadline<F: Future>(
     mut future: Pin<&mut F>,
-    patience: &mut Patience,
-    on_leaving: fn(Pin<&mut F>),
+    deadline: &mut Deadline,
+    on_last_request: fn(Pin<&mut F>),
 ) -> Option<F::Output> {
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut told = false;
+    let mut announced = false;
     loop {
-        let limits = patience.limits();
-        if limits.last_answer.is_some() && !told {
-            told = true;
-            on_leaving(future.as_mut());
+        let limits = deadline.limits();
+        if limits.cut_at.is_some() && !announced {
+            announced = true;
+            on_last_request(future.as_mut());
         }
-        let waiting = &patience.waiting;
+        let timer = &deadline.timer;
         let end = std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
             // By now the future has taken in whatever the client sent.
-            match waiting.ends(&limits) {
+            match timer.ends(&limits) {
                 Some(end) => poll_at(alarm.as_mut(), end, cx).map(|()| None),
                 None => Poll::Pending,
             }
         });
         tokio::select! {
             end = end => return end,
-            () = waiting.displaced() => {}
-            changed = patience.signal.changed() => {
+            () = timer.displaced() => {}
+            changed = deadline.listener.changed() => {
                 if changed.is_err() {
                     return None;
                 }
@@ -87,29 +87,29 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::serve::idle::{Answering, LEAVING_TIME};
+    use crate::serve::idle::{InFlight, LAST_RESPONSE_TIME};
 
-    const NORMAL: Signal = Signal {
+    const NORMAL: ListenerState = ListenerState {
         crowded: false,
         stopping: None,
     };
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_told_to_leave_is_cut_in_the_end() {
-        let crowded = Signal {
+        let crowded = ListenerState {
             crowded: true,
             ..NORMAL
         };
-        let (sender, signal) = watch::channel(NORMAL);
-        let waiting = Arc::new(Waiting::new(Instant::now()));
-        let mut patience = Patience {
-            waiting: Arc::clone(&waiting),
-            signal,
+        let (sender, listener) = watch::channel(NORMAL);
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let mut deadline = Deadline {
+            timer: Arc::clone(&timer),
+            listener,
             idle_timeout: Duration::from_secs(3_900),
             spared: false,
-            told: None,
+            last_request_since: None,
         };
-        let _endless = Answering::start(&waiting, Some(0));
+        let _endless = InFlight::start(&timer, Some(0));
         let start = Instant::now();
         let crowd = async {
             advance(Duration::from_secs(100)).await;
@@ -118,9 +118,12 @@ mod tests {
         };
         let endless = pin!(std::future::pending::<()>());
         tokio::select! {
-            ended = patiently(endless, &mut patience, |_| {}) => assert_eq!(ended, None),
+            ended = until_deadline(endless, &mut deadline, |_| {}) => assert_eq!(ended, None),
             () = crowd => {}
         }
-        assert_eq!(start.elapsed(), Duration::from_secs(100) + LEAVING_TIME);
+        assert_eq!(
+            start.elapsed(),
+            Duration::from_secs(100) + LAST_RESPONSE_TIME
+        );
     }
 }
