@@ -19,6 +19,6 @@ pub(super) enum Peer {
 /// A connection, whatever it runs over.
 pub(super) type Stream = Box<dyn Io>;
 
-pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin> Io for T {}

@@ -3,12 +3,7 @@
 //! The library's listener is one for axum, and accepts without limits of its own; the connections here
 //! have places and a time for the first head, which this header is part of.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
 use tokio::time::Instant;
@@ -18,19 +13,20 @@ use super::{
     owner::Owner,
     peer::{Peer, Stream},
 };
+use crate::log::OncePerMinute;
 
 /// Who has to send the header.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyHeaders {
     proxies: TrustedProxies,
-    warned_at: Arc<Mutex<Option<Instant>>>,
+    warnings: Arc<OncePerMinute>,
 }
 
 impl ProxyHeaders {
     pub(super) fn new(proxies: TrustedProxies) -> Self {
         Self {
             proxies,
-            warned_at: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 
@@ -38,7 +34,7 @@ impl ProxyHeaders {
     pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
         self.proxies.contains(peer.ip()).then(|| Proxy {
             peer,
-            warned_at: Arc::clone(&self.warned_at),
+            warnings: Arc::clone(&self.warnings),
         })
     }
 }
@@ -47,7 +43,7 @@ impl ProxyHeaders {
 #[derive(Debug)]
 pub(super) struct Proxy {
     peer: SocketAddr,
-    warned_at: Arc<Mutex<Option<Instant>>>,
+    warnings: Arc<OncePerMinute>,
 }
 
 impl Proxy {
@@ -87,19 +83,11 @@ impl Proxy {
     }
 
     fn warn_limited(&self, problem: &str) {
-        let now = Instant::now();
-        let mut warned = self
-            .warned_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let proxy = self.peer.ip().to_canonical();
-        if warned.is_none_or(|warned| warned + ONCE_A_MINUTE <= now) {
-            *warned = Some(now);
+        if self.warnings.admits(Instant::now()) {
             warn!(%proxy, "connection of a trusted proxy closed: {problem}");
         } else {
             debug!(%proxy, "connection of a trusted proxy closed: {problem}");
         }
     }
 }
-
-const ONCE_A_MINUTE: Duration = Duration::from_secs(60);

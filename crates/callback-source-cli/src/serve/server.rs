@@ -16,6 +16,7 @@ use super::{
     owner::Owner,
     permits::{Permit, Permits},
 };
+use crate::log::OncePerMinute;
 
 /// An open listener.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Server {
             newcomer: None,
             state: Arc::clone(&state),
             connections: JoinSet::new(),
-            warned_at: None,
+            warnings: OncePerMinute::default(),
         };
         Self {
             accepting: tokio::spawn(acceptor.run(listener)),
@@ -61,8 +62,7 @@ struct Acceptor {
     newcomer: Option<Accepted>,
     state: Arc<watch::Sender<ListenerState>>,
     connections: JoinSet<()>,
-    /// When it was last said that connections cannot be accepted.
-    warned_at: Option<Instant>,
+    warnings: OncePerMinute,
 }
 
 impl Acceptor {
@@ -125,7 +125,7 @@ impl Acceptor {
             .spawn(connection::serve(accepted, permit, settings, state));
     }
 
-    async fn acquire_permit(&mut self, owner: Owner) -> Permit {
+    async fn acquire_permit(&self, owner: Owner) -> Permit {
         if self.permits.none_left() {
             self.set_crowded(true);
             self.warn_limited(
@@ -141,7 +141,7 @@ impl Acceptor {
     }
 
     /// After an error that is the system's, such as too many open files, the next try would fail, too.
-    async fn pause(&mut self, error: &io::Error) {
+    async fn pause(&self, error: &io::Error) {
         self.set_crowded(true);
         self.warn_limited(&format!("connections cannot be accepted: {error}"));
         sleep(ACCEPT_PAUSE).await;
@@ -155,13 +155,8 @@ impl Acceptor {
         });
     }
 
-    fn warn_limited(&mut self, problem: &str) {
-        let now = Instant::now();
-        if self
-            .warned_at
-            .is_none_or(|warned| warned + ONCE_A_MINUTE <= now)
-        {
-            self.warned_at = Some(now);
+    fn warn_limited(&self, problem: &str) {
+        if self.warnings.admits(Instant::now()) {
             warn!("{problem}");
         }
     }
@@ -178,4 +173,3 @@ fn is_of_client(error: &io::Error) -> bool {
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
