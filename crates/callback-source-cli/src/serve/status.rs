@@ -15,9 +15,9 @@ use crate::{log, report::HostReport};
 
 /// How many verdicts there were, by kind.
 #[derive(Debug)]
-pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct VerdictCounts(Mutex<BTreeMap<&'static str, u64>>);
 
-impl Counts {
+impl VerdictCounts {
     pub(super) fn count(&self, verdict: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(verdict).or_default() += 1;
@@ -31,7 +31,7 @@ impl Counts {
     }
 }
 
-impl Default for Counts {
+impl Default for VerdictCounts {
     /// The kinds that every server has start at zero, so that a monitor finds them.
     fn default() -> Self {
         let kinds = [
@@ -46,7 +46,7 @@ impl Default for Counts {
 /// Everything that is known, as JSON.
 pub(super) fn json(
     list: &AllowList,
-    counts: &Counts,
+    counts: &VerdictCounts,
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {
