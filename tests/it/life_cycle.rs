@@ -12,11 +12,11 @@ use callback_source::{
     set::QuestionStatus,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };
+use callback_source_testkit::{Line, Script};
 use futures_util::FutureExt;
 use integration_tests::{
     dns::DnsServer,
     merchant::{host_name, resolver, tiny_list},
-    script::{Line, Script},
     until, within,
 };
 use tokio::time::{Instant, sleep};

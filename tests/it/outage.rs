@@ -13,12 +13,12 @@ use callback_source::{
     verify::{ConnectInfoPeer, VerifySourceLayer},
     vipps::Environment,
 };
+use callback_source_testkit::{Line, Script};
 use http::{Request, StatusCode};
 use integration_tests::{
     dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
     log::Log,
     merchant::{Merchant, host_name, resolver, tiny_list},
-    script::{Line, Script},
     until, within,
 };
 use tokio::time::sleep;

@@ -22,14 +22,11 @@ use callback_source::{
     },
     verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySourceLayer},
 };
+use callback_source_testkit::{Line, Script};
 use futures_util::FutureExt;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use integration_tests::{
-    merchant::tiny_list,
-    script::{Line, Script},
-    within,
-};
+use integration_tests::{merchant::tiny_list, within};
 use tower::{
     Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit, load_shed::LoadShed,
     service_fn, util::BoxCloneService,

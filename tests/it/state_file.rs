@@ -11,11 +11,11 @@ use std::{
 };
 
 use callback_source::{AllowList, AllowListBuilder, Freshness, RejectionKind, ResolveErrorKind};
+use callback_source_testkit::{Line, Script};
 use integration_tests::{
     dns::{DnsServer, Fault, FaultScope, ResponseCode},
     log::Log,
     merchant::{Merchant, host_name, resolver, tiny_list},
-    script::{Line, Script},
     until, within,
 };
 use serde_json::{Value, json};

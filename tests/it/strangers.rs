@@ -11,11 +11,11 @@ use callback_source::{
     verify::{SocketAddrPeer, VerifySourceLayer},
     vipps::Environment,
 };
+use callback_source_testkit::{Line, Script};
 use futures_util::{FutureExt, future::join_all};
 use http::{Request, Response, StatusCode};
 use integration_tests::{
     merchant::{host_name, tiny_list},
-    script::{Line, Script},
     until, within,
 };
 use tokio::time::{Instant, sleep};

@@ -20,7 +20,7 @@
 //! [`DnsServer::keep_log`]`(false)`.
 //!
 //! ```
-//! use integration_tests::dns::{DnsServer, Fault, RecordType};
+//! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
 //! use std::net::{IpAddr, Ipv4Addr};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
