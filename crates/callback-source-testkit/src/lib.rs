@@ -4,4 +4,4 @@
 pub mod dns;
 mod resolver;
 
-pub use resolver::{Line, Script};
+pub use resolver::{Outcome, ScriptedResolver};

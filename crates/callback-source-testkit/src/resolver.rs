@@ -1,8 +1,8 @@
-//! A resolver that follows a script, for tests with paused time.
+//! A resolver that follows a script.
 
 use std::{
     collections::HashMap,
-    future::pending,
+    future::{Future, pending},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,69 +11,109 @@ use std::{
 use callback_source::{Answer, Family, Question, Resolve, ResolveError, ResolveErrorKind};
 use tokio::time::{Instant, sleep};
 
-/// Answers as it was told last; what it was not told of has no data.
+/// A resolver whose outcomes the test sets; a question without an outcome gets "no data".
 ///
-/// A handle: clones follow the same script.
+/// It opens no socket, so that it works while tokio's time is paused. Clones share one script: give
+/// one to the list and keep one to change what it answers.
+///
+/// # Example
+///
+/// A lookup that takes 300 ms:
+///
+/// ```
+/// use std::{net::IpAddr, time::Duration};
+/// use callback_source::{AllowList, Family};
+/// use callback_source_testkit::{Outcome, ScriptedResolver};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let resolver = ScriptedResolver::default();
+/// let server: IpAddr = "20.100.0.1".parse()?;
+/// let answer = Outcome::Answer(vec![server], Duration::from_secs(60));
+/// let late = Outcome::After(Duration::from_millis(300), Box::new(answer));
+/// resolver.set_outcome("callback-1.example", Family::V4, late);
+///
+/// let list = AllowList::builder()
+///     .host("callback-1.example".parse()?)
+///     .spawn(resolver.clone());
+/// assert!(!list.verdict(server).is_allowed());
+/// list.ready().await;
+/// assert!(list.verdict(server).is_allowed());
+/// assert_eq!(resolver.asked_at("callback-1.example", Family::V4).len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Every method that takes a host panics if the text is not a valid host name.
 #[derive(Clone, Debug, Default)]
-pub struct Script(Arc<Mutex<State>>);
+pub struct ScriptedResolver(Arc<Mutex<State>>);
 
-/// What comes of a question.
+/// The outcome of a lookup.
 #[derive(Clone, Debug)]
-pub enum Line {
-    /// These addresses for this long.
-    Addresses(Vec<IpAddr>, Duration),
-    /// A failure or a denial.
-    Fails(ResolveErrorKind),
-    /// Nothing, ever.
-    Never,
-    /// A panic in the call.
-    Panics,
-    /// A panic in the future.
-    PanicsLater,
-    /// Another line, this much later.
+#[non_exhaustive]
+pub enum Outcome {
+    /// An answer with these addresses and this TTL.
+    Answer(Vec<IpAddr>, Duration),
+    /// A failed lookup, or a negative answer without a TTL.
+    Failure(ResolveErrorKind),
+    /// A lookup that never ends.
+    Pending,
+    /// A panic in the call of [`resolve`](Resolve::resolve) itself.
+    Panic,
+    /// A panic in the future that [`resolve`](Resolve::resolve) returns.
+    PanicInFuture,
+    /// Another outcome after a delay.
     After(Duration, Box<Self>),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    lines: HashMap<Question, Line>,
+    outcomes: HashMap<Question, Outcome>,
     asked: Vec<(Question, Instant)>,
 }
 
-impl Script {
-    /// Gives a host an address of each of these, at a TTL in seconds; IPv4 only.
+impl ScriptedResolver {
+    /// Answers the A question of a host with these addresses and a TTL in seconds.
+    ///
+    /// # Panics
+    ///
+    /// If a text is not a valid address.
     pub fn set(&self, host: &str, ttl: u64, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| {
             let address = address.parse();
-            address.expect("the test names an address")
+            address.expect("the test gives a valid address")
         });
-        let line = Line::Addresses(addresses.collect(), Duration::from_secs(ttl));
-        self.line(host, Family::V4, line);
+        let answer = Outcome::Answer(addresses.collect(), Duration::from_secs(ttl));
+        self.set_outcome(host, Family::V4, answer);
     }
 
-    /// Says what comes of a question from now on.
-    pub fn line(&self, host: &str, family: Family, line: Line) {
-        self.lock().lines.insert(question(host, family), line);
+    /// Sets the outcome of a question for all later lookups.
+    pub fn set_outcome(&self, host: &str, family: Family, outcome: Outcome) {
+        let question = question(host, family);
+        self.lock().outcomes.insert(question, outcome);
     }
 
-    /// When a question was asked.
+    /// The times at which a question was asked, oldest first.
     #[must_use]
-    pub fn asked(&self, host: &str, family: Family) -> Vec<Instant> {
+    pub fn asked_at(&self, host: &str, family: Family) -> Vec<Instant> {
         let question = question(host, family);
         let state = self.lock();
         let asked = state.asked.iter().filter(|(asked, _)| *asked == question);
         asked.map(|(_, at)| *at).collect()
     }
 
-    /// How many questions were asked.
+    /// The number of lookups so far, of all questions.
     #[must_use]
     pub fn total(&self) -> usize {
         self.lock().asked.len()
     }
 
-    /// How many holders the script has; a list that is gone holds it no more.
+    /// The number of clones that are still alive, this one included. A list that has ended its
+    /// refresher has dropped its clone.
     #[must_use]
-    pub fn holders(&self) -> usize {
+    pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 
@@ -82,27 +122,29 @@ impl Script {
     }
 }
 
-impl Resolve for Script {
+impl Resolve for ScriptedResolver {
     fn resolve(
         &self,
         question: Question,
     ) -> impl Future<Output = Result<Answer, ResolveError>> + Send {
-        let line = {
+        let outcome = {
             let mut state = self.lock();
             state.asked.push((question.clone(), Instant::now()));
-            state.lines.get(&question).cloned()
+            state.outcomes.get(&question).cloned()
         };
-        let line = line.unwrap_or(Line::Fails(ResolveErrorKind::NoData));
-        assert!(!matches!(line, Line::Panics), "as the script says");
+        let outcome = outcome.unwrap_or(Outcome::Failure(ResolveErrorKind::NoData));
+        assert!(!matches!(outcome, Outcome::Panic), "as the script says");
         async move {
-            let mut line = line;
+            let mut outcome = outcome;
             loop {
-                line = match line {
-                    Line::Addresses(addresses, ttl) => return Ok(Answer::new(addresses, ttl)),
-                    Line::Fails(kind) => return Err(ResolveError::new(kind)),
-                    Line::Never => pending().await,
-                    Line::Panics | Line::PanicsLater => panic!("as the script says, later"),
-                    Line::After(delay, then) => {
+                outcome = match outcome {
+                    Outcome::Answer(addresses, ttl) => return Ok(Answer::new(addresses, ttl)),
+                    Outcome::Failure(kind) => return Err(ResolveError::new(kind)),
+                    Outcome::Pending => pending().await,
+                    Outcome::Panic | Outcome::PanicInFuture => {
+                        panic!("as the script says, later")
+                    }
+                    Outcome::After(delay, then) => {
                         sleep(delay).await;
                         *then
                     }
@@ -114,7 +156,7 @@ impl Resolve for Script {
 
 fn question(host: &str, family: Family) -> Question {
     Question {
-        host: host.parse().expect("the test gives a host name"),
+        host: host.parse().expect("the test gives a valid host name"),
         family,
     }
 }
