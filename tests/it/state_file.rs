@@ -440,7 +440,7 @@ async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
     let year = 365 * 24 * 3600 * 1000_u64;
     edit(&path(&folder), |file| {
         file["hosts"][0]["a"]["answer"]["ttl_ends"] = json!(now_utc() + year);
-        file["hosts"][0]["a"]["window_from"] = json!(now_utc() + year);
+        *field(&mut file["hosts"][0]["a"], "stale_from") = json!(now_utc() + year);
     })?;
 
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
@@ -761,7 +761,7 @@ fn shift(host: &mut Value, by: u64) {
         }
     };
     for family in ["a", "aaaa"] {
-        earlier(&mut host[family]["window_from"]);
+        earlier(field(&mut host[family], "stale_from"));
         if host[family]["answer"].is_object() {
             earlier(&mut host[family]["answer"]["answered_at"]);
             earlier(&mut host[family]["answer"]["ttl_ends"]);
@@ -772,6 +772,11 @@ fn shift(host: &mut Value, by: u64) {
             earlier(at);
         }
     }
+}
+
+/// A field that the file must have: indexing would add a missing one.
+fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
+    value.get_mut(name).expect("the file has this field")
 }
 
 /// All numbers that stand for a time, in a fixed order.
