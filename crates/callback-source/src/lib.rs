@@ -58,9 +58,14 @@ pub mod set;
 
 mod list;
 
+mod response;
+pub mod verify;
+
 #[cfg(feature = "signature")]
 pub mod signature;
-pub mod verify;
+
+#[cfg(feature = "signature")]
+pub mod require;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -75,11 +80,17 @@ pub use dns::{
     hickory::{HickoryResolver, SystemConfError},
     server_address::{DnsServerError, parse_dns_server},
 };
+#[cfg(feature = "signature")]
+pub use verdict::{
+    CallbackRejection, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, Policy,
+    PolicyError, VerifiedCallback, VerifiedMessage,
+};
 pub use {
     dns::{
         Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
     },
     list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError},
+    response::{PlainText, RejectionResponse},
     set::{AllowSet, NetworkError},
     verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
 };

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::{MessageRejection, VerifiedMessage};
-use crate::{LOG_TARGET, rate_limit::PeerRateLimit};
+use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, rate_limit::PeerRateLimit};
 
 pub(crate) fn proven(signed: &VerifiedMessage) {
     debug!(target: LOG_TARGET, proof = ?signed.auth(), "callback proven");

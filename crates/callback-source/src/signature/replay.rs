@@ -26,10 +26,10 @@ use tokio::time::Instant;
 /// all, or got no response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
-///   [`RequireVerified`](super::RequireVerified) by its [`Policy`](super::Policy);
+///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
 /// - the inner service failed with an error, or panicked;
-/// - behind a tagging layer, the sender left before [`RequireVerified`](super::RequireVerified) or an
-///   extractor ([`VerifiedCallback`](super::VerifiedCallback), [`MessageVerdict`](super::MessageVerdict)) let it through.
+/// - behind a tagging layer, the sender left before [`RequireVerified`](crate::require::RequireVerified) or an
+///   extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) let it through.
 ///
 /// Otherwise a sender that leaves after the mark does not take it back: the handler may have done its
 /// work. Within axum's `Router` every service says that it is ready and waits later, so put layers that
@@ -203,7 +203,7 @@ pub(crate) fn refused(extensions: &Extensions) {
 }
 
 /// A request with these extensions gets to the handler.
-pub(super) fn let_through(extensions: &Extensions) {
+pub(crate) fn let_through(extensions: &Extensions) {
     let mut mark = extensions.get::<Mark>();
     while let Some(at) = mark {
         at.let_through.store(true, Ordering::Relaxed);

@@ -14,13 +14,15 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    HandOn, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, ResponseFuture,
-    SameBody, SecretSource, VerifiedMessage, body,
+    HandOn, ResponseFuture, SameBody, SecretSource, body,
     layer::Settings,
     replay::{HandedOn, Mark, Undelivered},
     webhook::{self, Claim, Target},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
+use crate::{
+    MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, PlainText,
+    RejectionResponse, VerifiedMessage, verify::refuse::refuse_parts,
+};
 
 /// Calls the inner service only for deliveries that are signed, or marks those that are not. See the
 /// [module docs](super) for an example.

@@ -14,14 +14,17 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    MessageAuth, MessageRejection,
-    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
-    MessageVerdict, ResponseFuture, SecretSource, Secrets, Token, VerifiedMessage,
+    ResponseFuture, SecretSource, Secrets, Token,
     gate::Gate,
     replay::Undelivered,
     webhook::{one, request_uri},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
+use crate::{
+    MessageAuth, MessageRejection,
+    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
+    MessageVerdict, PlainText, RejectionResponse, VerifiedMessage,
+    verify::refuse::refuse_parts,
+};
 
 /// Wraps services in [`VerifyToken`].
 ///

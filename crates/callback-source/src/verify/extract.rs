@@ -8,8 +8,7 @@ use axum::{
 };
 use http::request::Parts;
 
-use super::{PlainText, RejectionResponse};
-use crate::{Allowed, Rejection, Verdict};
+use crate::{Allowed, PlainText, Rejection, RejectionResponse, Verdict};
 
 /// Behind a rejecting layer always there. Behind a tagging one, a request that is not allowed is
 /// refused here.

@@ -12,11 +12,10 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    RejectionResponse,
-    response::refuse,
+    refuse::refuse,
     service::{Judge, act},
 };
-use crate::Verdict;
+use crate::{RejectionResponse, Verdict};
 
 pin_project! {
     /// The response of [`VerifySource`](super::VerifySource).
