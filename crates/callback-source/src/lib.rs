@@ -48,17 +48,44 @@
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
+#[cfg(callback_source_simulation)]
+#[doc(hidden)]
+pub mod simulation;
+
+mod metrics;
 mod rate_limit;
 
 mod dns;
+pub use dns::{
+    Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
+};
+#[cfg(feature = "hickory")]
+pub use dns::{
+    hickory::{HickoryResolver, SystemConfError},
+    server_address::{DnsServerError, parse_dns_server},
+};
+
 mod verdict;
+pub use verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
+#[cfg(feature = "signature")]
+pub use verdict::{
+    CallbackRejection, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, Policy,
+    PolicyError, VerifiedCallback, VerifiedMessage,
+};
+
 pub mod vipps;
 
 pub mod set;
+pub use set::{AllowSet, NetworkError};
 
 mod list;
+pub use list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError};
 
 mod response;
+pub use response::{PlainText, RejectionResponse};
+
+mod check;
+
 pub mod verify;
 
 #[cfg(feature = "signature")]
@@ -70,30 +97,6 @@ pub mod require;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-
-#[cfg(callback_source_simulation)]
-#[doc(hidden)]
-pub mod simulation;
-
-#[cfg(feature = "hickory")]
-pub use dns::{
-    hickory::{HickoryResolver, SystemConfError},
-    server_address::{DnsServerError, parse_dns_server},
-};
-#[cfg(feature = "signature")]
-pub use verdict::{
-    CallbackRejection, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, Policy,
-    PolicyError, VerifiedCallback, VerifiedMessage,
-};
-pub use {
-    dns::{
-        Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
-    },
-    list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError},
-    response::{PlainText, RejectionResponse},
-    set::{AllowSet, NetworkError},
-    verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
-};
 
 /// The target of all log events, so that one filter finds them.
 const LOG_TARGET: &str = "callback_source";

@@ -8,8 +8,8 @@ use tower_service::Service;
 
 use crate::{
     CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback,
-    signature::{ResponseFuture, log, replay},
-    verify::refuse::refuse,
+    check::{self, refuse},
+    signature::{ResponseFuture, log},
 };
 
 /// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
@@ -84,7 +84,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match VerifiedCallback::from_extensions(request.extensions(), self.policy) {
             Ok(proof) => {
-                replay::let_through(request.extensions());
+                check::admitted(request.extensions());
                 request.extensions_mut().insert(proof);
                 ResponseFuture::new(self.inner.call(request))
             }
@@ -110,7 +110,7 @@ mod extract {
     use http::request::Parts;
 
     use super::{CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback};
-    use crate::signature::replay;
+    use crate::check;
 
     /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
     /// [`Policy::Both`].
@@ -123,8 +123,8 @@ mod extract {
                 None => Self::from_extensions(&parts.extensions, Policy::Both),
             };
             match &judged {
-                Ok(_) => replay::let_through(&parts.extensions),
-                Err(_) => replay::refused(&parts.extensions),
+                Ok(_) => check::admitted(&parts.extensions),
+                Err(_) => check::refused(&parts.extensions),
             }
             judged
         }

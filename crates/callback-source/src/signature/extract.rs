@@ -3,14 +3,13 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use super::replay;
-use crate::{CallbackRejection, MessageVerdict};
+use crate::{CallbackRejection, MessageVerdict, check};
 
 impl<S: Sync> FromRequestParts<S> for MessageVerdict {
     type Rejection = CallbackRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
-        replay::let_through(&parts.extensions);
+        check::admitted(&parts.extensions);
         let verdict = parts.extensions.get::<Self>();
         verdict.cloned().ok_or(CallbackRejection::NoLayer)
     }

@@ -108,7 +108,7 @@ mod future;
 mod gate;
 mod layer;
 pub(crate) mod log;
-pub(crate) mod replay;
+mod replay;
 mod service;
 mod token;
 
@@ -121,8 +121,6 @@ pub use {
     source::{CachedSecrets, SecretSource, SecretUnavailable},
     token::{VerifyToken, VerifyTokenLayer},
 };
-
-pub(crate) use replay::refused;
 
 #[doc(hidden)]
 pub use token::check_token;

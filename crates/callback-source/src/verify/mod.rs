@@ -70,7 +70,6 @@ mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-pub(crate) mod refuse;
 mod service;
 mod tag;
 mod unix;

@@ -6,8 +6,10 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{PeerIp, ResponseFuture, layer::Mode, log, refuse::refuse, tag};
-use crate::{AllowList, Allowed, HostName, PlainText, Rejection, RejectionResponse, Verdict};
+use super::{PeerIp, ResponseFuture, layer::Mode, log, tag};
+use crate::{
+    AllowList, Allowed, HostName, PlainText, Rejection, RejectionResponse, Verdict, check::refuse,
+};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.

@@ -2,6 +2,7 @@
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Version, header};
 
+use super::acceptance;
 use crate::RejectionResponse;
 
 /// The response to a refused request.
@@ -40,10 +41,7 @@ fn refused<B>(
     version: Version,
 ) -> Response<B> {
     // A signature layer outside may have marked it as accepted.
-    #[cfg(feature = "signature")]
-    crate::signature::refused(extensions);
-    #[cfg(not(feature = "signature"))]
-    let _ = extensions;
+    acceptance::refused(extensions);
     // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
     // a genuine callback into it, and cannot send that again.
     if leaves_a_body(headers, version) {
