@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{AllowSet, list::state_file};
 #[cfg(feature = "hickory")]
-use crate::{Answer, Question, ResolveError, dns::chain};
+use crate::{Answer, Question, ResolveError, dns::hickory::chain};
 
 /// The text of the state file of a set, written when `now` is `utc` since the epoch.
 #[must_use]

@@ -60,10 +60,7 @@ pub use dns::{
     Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
 };
 #[cfg(feature = "hickory")]
-pub use dns::{
-    hickory::{HickoryResolver, SystemConfError},
-    server_address::{DnsServerError, parse_dns_server},
-};
+pub use dns::{DnsServerError, HickoryResolver, SystemConfError, parse_dns_server};
 
 mod verdict;
 pub use verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
