@@ -43,8 +43,7 @@ impl NoticeLog {
                         removed = ?change.removed,
                         "callback servers changed"
                     );
-                    #[cfg(feature = "metrics")]
-                    metrics::counter!("callback_source_changes_total").increment(1);
+                    crate::metrics::set_changed();
                 }
                 Notice::Failed {
                     question,
@@ -198,16 +197,14 @@ impl fmt::Display for Meanwhile {
 #[cfg(feature = "metrics")]
 pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
     let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");
-    metrics::counter!("callback_source_lookups_total", "outcome" => outcome).increment(1);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-    metrics::gauge!("callback_source_addresses").set(set.addresses(now).len() as f64);
+    crate::metrics::lookup(outcome);
     let health = set.health(now);
     let answers = health.iter().flat_map(|host| &host.families);
     let oldest = answers.filter_map(|family| family.answered_at).min();
     let age = oldest.map_or(Duration::ZERO, |oldest| {
         now.saturating_duration_since(oldest)
     });
-    metrics::gauge!("callback_source_oldest_answer_age_seconds").set(age.as_secs_f64());
+    crate::metrics::set(set.addresses(now).len(), age);
 }
 
 const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
