@@ -1,0 +1,12 @@
+//! What all checks share: refusals, and the mark of a message that is accepted only once.
+
+mod acceptance;
+mod refuse;
+
+pub(crate) use acceptance::{Undelivered, admitted, refused};
+pub(crate) use refuse::refuse;
+#[cfg(feature = "signature")]
+pub(crate) use {
+    acceptance::{Acceptance, Delivered},
+    refuse::refuse_parts,
+};
