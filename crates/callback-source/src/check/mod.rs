@@ -3,7 +3,9 @@
 mod acceptance;
 mod refuse;
 
-pub(crate) use acceptance::{Undelivered, admitted, refused};
+#[cfg(feature = "axum")]
+pub(crate) use acceptance::refused;
+pub(crate) use acceptance::{Undelivered, admitted};
 pub(crate) use refuse::refuse;
 #[cfg(feature = "signature")]
 pub(crate) use {
