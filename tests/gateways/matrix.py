@@ -256,8 +256,10 @@ def announce_without_body(port, source):
 class Gateway:
     """A server in front of the shop. `command` starts it in a folder with its configuration."""
 
-    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop):
+    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3):
         self.name, self.block, self.header, self.command, self.shop = name, block, header, command, shop
+        # Seconds until the caller gets a response if the endpoint hangs.
+        self.patience = patience
         # Statuses that the caller may get while the endpoint is down.
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
@@ -396,6 +398,17 @@ def down(run):
     return str(status) + (" + Retry-After" if "retry-after" in headers else "")
 
 
+def hangs(run):
+    run.begin()
+    run.endpoint.process.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    status, _, seen = run.call(seconds=40)
+    seconds = round(time.monotonic() - start)
+    expect(seen == 0 and status in run.gateway.down | {504}, f"{status} after {seconds} s, shop {seen}")
+    expect(seconds <= run.gateway.patience + 2, f"{status} after {seconds} s")
+    return f"{status} within {run.gateway.patience} s"
+
+
 def slow(run):
     run.begin()
     # A new server of the provider calls, and the lookup that finds it takes 0.8 s.
@@ -449,7 +462,7 @@ def http2(run):
 
 SCENARIOS = [
     ("listed", listed), ("unlisted", unlisted), ("forged headers", forged), ("undecided", undecided),
-    ("endpoint down", down), ("answer after 0.8 s", slow), ("`--report-only`, unlisted", report_only),
+    ("endpoint down", down), ("endpoint hangs", hangs), ("answer after 0.8 s", slow), ("`--report-only`, unlisted", report_only),
     ("body never comes", missing_body), ("other methods", methods), ("HTTP/2 in front", http2),
 ]
 
@@ -528,10 +541,10 @@ def gateways(venv):
         make("Caddy 2.6", "caddy", "x-forwarded-for", caddy_command, {502}, extra=caddy_options),
         make("Caddy 2.11", "caddy", "x-forwarded-for", caddy_command, {502}, extra=caddy_options),
         make("Traefik 3.7", "traefik", "x-forwarded-for",
-             lambda program: lambda folder, _: [program, f"--configfile={folder}/traefik.yml"], {500}),
+             lambda program: lambda folder, _: [program, f"--configfile={folder}/traefik.yml"], {500}, patience=30),
         make("HAProxy 2.6", "haproxy", "x-real-ip",
              lambda program: lambda folder, _: [program, "-db", "-f", f"{folder}/haproxy.cfg"], {503},
-             http2_port=True, extra=haproxy_http2),
+             http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
         make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address",
              lambda program: lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
