@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{SecretSource, SecretUnavailable, Secrets, log};
 use crate::{
-    Allowed, MessageRejection, MessageVerdict, Verdict, VerifiedCallback, rate_limit::PeerRateLimit,
+    MessageRejection, MessageVerdict, Verdict, VerifiedCallback, rate_limit::PeerRateLimit,
 };
 
 /// The options that both layers have.
@@ -92,9 +92,7 @@ impl<K> Gate<K> {
     }
 
     pub(super) fn report(&self, rejection: &MessageRejection, extensions: &Extensions) {
-        let allowed = extensions.get::<Allowed>().map(Allowed::peer);
-        let refused = || extensions.get::<Verdict>()?.rejection()?.peer();
-        let peer = allowed.or_else(refused);
+        let peer = extensions.get::<Verdict>().and_then(Verdict::peer);
         log::unproven(
             rejection,
             peer,

@@ -182,10 +182,7 @@ impl VerifiedCallback {
         extensions: &Extensions,
         policy: Policy,
     ) -> Result<Self, CallbackRejection> {
-        // A rejecting layer leaves no `Verdict`, a tagging one leaves an `Allowed` too.
-        let source = extensions.get::<Verdict>().cloned();
-        let source = source.or_else(|| extensions.get().cloned().map(Verdict::Allow));
-        policy.judge(source.as_ref(), extensions.get())
+        policy.judge(extensions.get(), extensions.get())
     }
 
     /// By which policy it was admitted.

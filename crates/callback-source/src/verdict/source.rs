@@ -42,6 +42,15 @@ impl Verdict {
         }
     }
 
+    /// The peer's address, where it is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Allow(allowed) => Some(allowed.peer()),
+            Self::Reject(rejection) => rejection.peer(),
+        }
+    }
+
     /// Why a peer may not call.
     #[must_use]
     pub fn rejection(&self) -> Option<&Rejection> {
@@ -54,8 +63,8 @@ impl Verdict {
 
 /// A peer that may call: who it is, and how that is known.
 ///
-/// Left in the request's extensions by [`VerifySource`](crate::verify::VerifySource); with the
-/// feature `axum` it is an extractor.
+/// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
+/// extensions; with the feature `axum` it is an extractor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     pub(crate) peer: IpAddr,

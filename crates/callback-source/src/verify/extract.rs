@@ -45,14 +45,8 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     type Rejection = NotVerified;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotVerified> {
-        if let Some(verdict) = parts.extensions.get::<Self>() {
-            return Ok(verdict.clone());
-        }
-        let allowed = parts.extensions.get::<Allowed>();
-        allowed
-            .cloned()
-            .map(Self::Allow)
-            .ok_or(NotVerified::NoLayer)
+        let verdict = parts.extensions.get::<Self>();
+        verdict.cloned().ok_or(NotVerified::NoLayer)
     }
 }
 

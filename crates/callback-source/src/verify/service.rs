@@ -7,9 +7,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{PeerIp, ResponseFuture, layer::Mode, log, tag};
-use crate::{
-    AllowList, Allowed, HostName, PlainText, Rejection, RejectionResponse, Verdict, check::refuse,
-};
+use crate::{AllowList, HostName, PlainText, Rejection, RejectionResponse, Verdict, check::refuse};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
@@ -103,28 +101,16 @@ pub(super) fn act<B>(
             log::refused(rejection, tagged, &shared.refusals, hosts, now);
         }
     }
-    // An outer layer, for another list, may have left its own, and one that joined it with a proof.
-    let extensions = request.extensions_mut();
+    // Joined by an outer layer, with the verdict of another list.
     #[cfg(feature = "signature")]
-    extensions.remove::<crate::VerifiedCallback>();
-    match mode {
-        Mode::Rejecting => {
-            extensions.remove::<Verdict>();
-            match verdict {
-                Verdict::Allow(allowed) => extensions.insert(allowed),
-                Verdict::Reject(rejection) => return Err(rejection),
-            };
-        }
-        Mode::Tagging { headers } => {
-            match &verdict {
-                Verdict::Allow(allowed) => extensions.insert(allowed.clone()),
-                Verdict::Reject(_) => extensions.remove::<Allowed>(),
-            };
-            if headers {
-                tag::set(request.headers_mut(), &verdict);
-            }
-            request.extensions_mut().insert(verdict);
-        }
+    request.extensions_mut().remove::<crate::VerifiedCallback>();
+    let verdict = match verdict {
+        Verdict::Reject(rejection) if mode == Mode::Rejecting => return Err(rejection),
+        verdict => verdict,
+    };
+    if mode == (Mode::Tagging { headers: true }) {
+        tag::set(request.headers_mut(), &verdict);
     }
+    request.extensions_mut().insert(verdict);
     Ok(())
 }
