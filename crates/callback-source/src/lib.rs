@@ -82,6 +82,7 @@ mod response;
 pub use response::{PlainText, RejectionResponse};
 
 mod check;
+pub use check::ResponseFuture;
 
 pub mod verify;
 

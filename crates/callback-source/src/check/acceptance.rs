@@ -97,15 +97,14 @@ impl Drop for Undelivered {
 }
 
 /// The mark of a request that the inner service works on.
-#[cfg(feature = "signature")]
 pub(crate) struct Delivered {
     mark: Acceptance,
     tagging: bool,
     answered: bool,
 }
 
-#[cfg(feature = "signature")]
 impl Delivered {
+    #[cfg(feature = "signature")]
     pub(crate) fn new(mark: Acceptance, tagging: bool) -> Self {
         Self {
             mark,
@@ -124,7 +123,6 @@ impl Delivered {
     }
 }
 
-#[cfg(feature = "signature")]
 impl Drop for Delivered {
     fn drop(&mut self) {
         if self.answered {

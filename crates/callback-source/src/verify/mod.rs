@@ -65,13 +65,11 @@
 #[cfg(feature = "axum")]
 mod extract;
 pub mod forwarded;
-mod future;
-mod layer;
 mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-mod service;
+mod source_check;
 mod tag;
 mod unix;
 
@@ -81,9 +79,7 @@ pub use proxy_protocol::ProxyProtocolListener;
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
-    future::ResponseFuture,
-    layer::VerifySourceLayer,
     peer::{PeerIp, SocketAddrPeer},
-    service::VerifySource,
+    source_check::{VerifySource, VerifySourceLayer},
     unix::{UnixConnection, UnixPeer},
 };
