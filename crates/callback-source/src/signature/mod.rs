@@ -104,6 +104,7 @@ pub mod webhook;
 mod body;
 #[cfg(feature = "axum")]
 mod extract;
+mod layer;
 pub(crate) mod log;
 mod message_check;
 mod replay;
@@ -111,9 +112,10 @@ mod signature_check;
 mod token_check;
 
 pub use {
+    layer::{IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
     replay::ReplayGuard,
     secret::{Secret, SecretError, Secrets, Token},
-    signature_check::{HandOn, IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
+    signature_check::HandOn,
     source::{CachedSecrets, SecretSource, SecretUnavailable},
     token_check::{VerifyToken, VerifyTokenLayer},
 };

@@ -64,7 +64,7 @@
 
 #[cfg(feature = "axum")]
 mod extract;
-pub mod forwarded;
+mod forwarded;
 mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
@@ -73,8 +73,6 @@ mod source_check;
 mod tag;
 mod unix;
 
-#[cfg(feature = "proxy-protocol")]
-pub use proxy_protocol::ProxyProtocolListener;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
