@@ -8,8 +8,8 @@ use std::{
 };
 
 use callback_source::{Family, HickoryResolver, Question, Resolve, ResolveErrorKind};
+use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
     log::Log,
     merchant::{host_name, tiny_list},
     until, within,

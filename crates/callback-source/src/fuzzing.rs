@@ -1,8 +1,6 @@
 //! Doors for the fuzz targets to what is not public.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{AllowSet, list::state_file};
 #[cfg(feature = "hickory")]

@@ -30,7 +30,7 @@ impl Log {
     /// Adds a callback, and forgets the oldest if there are too many.
     pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
-        let sender = Sender::new(&caller.source, at);
+        let sender = Sender::new(&caller.source);
         let proof = caller.proof.as_ref().map(Joined::new);
         // Without the event: it is about a person.
         info!(kind = event.kind(), ?sender, ?proof, "callback received");
@@ -201,13 +201,13 @@ enum ListedBy {
 }
 
 impl Sender {
-    fn new(verdict: &Verdict, now: Instant) -> Self {
+    fn new(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Allow(allowed) => Self::Listed {
                 peer: allowed.peer(),
                 by: ListedBy::new(allowed),
                 freshness: allowed.freshness().as_str(),
-                known_for_seconds: now.saturating_duration_since(allowed.since()).as_secs(),
+                known_for_seconds: allowed.age().as_secs(),
             },
             Verdict::Reject(rejection) => Self::Refused {
                 peer: rejection.peer(),

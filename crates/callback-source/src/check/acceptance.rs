@@ -66,6 +66,7 @@ pub(crate) fn refused(extensions: &Extensions) {
 }
 
 /// Keeps the mark of a request that reaches the handler, even if its sender leaves.
+#[cfg(feature = "signature")]
 pub(crate) fn admitted(extensions: &Extensions) {
     let mut mark = Acceptance::from_extensions(extensions);
     while let Some(at) = mark {

@@ -10,9 +10,11 @@ mod future;
 mod refuse;
 mod service;
 
+pub(crate) use acceptance::Delivered;
+#[cfg(feature = "axum")]
+pub(crate) use acceptance::refused;
 #[cfg(feature = "signature")]
-pub(crate) use acceptance::Acceptance;
-pub(crate) use acceptance::{Delivered, admitted, refused};
+pub(crate) use acceptance::{Acceptance, admitted};
 pub use future::ResponseFuture;
 pub(crate) use service::Checked;
 

@@ -3,10 +3,9 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -217,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_question_that_flaps_is_told_once_in_ten_minutes_and_hosts_that_left_are_forgotten() {
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let host: crate::HostName = "a.test".parse().unwrap();
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], start).unwrap();
         let mut log = NoticeLog::default();
@@ -244,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_logged_with_what_stays_in_use() {
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let host: crate::HostName = "a.test".parse().unwrap();
         let question = Question {
             host: host.clone(),

@@ -127,10 +127,6 @@ impl fmt::Debug for ReplayGuard {
 /// Lets moka forget a signature when its date has left the window.
 struct ByWindow;
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the type is part of moka's interface"
-)]
 impl Expiry<[u8; 32], Accepted> for ByWindow {
     fn expire_after_create(
         &self,

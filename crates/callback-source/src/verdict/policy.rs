@@ -275,7 +275,7 @@ mod tests {
                     peer,
                     source: Source::Network(peer.into()),
                     freshness: Freshness::Static,
-                    since: Instant::now(),
+                    since: Instant::now().into_std(),
                 }));
             }
             "not listed" => RejectionKind::NotListed,

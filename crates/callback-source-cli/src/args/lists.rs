@@ -1,33 +1,12 @@
-//! Values as people write them: with blanks around them, several in one text, or none.
+//! Values as people write them: with blanks around them, or several in one text.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use clap::{
-    Arg, ArgAction, Command,
-    builder::{PossibleValue, Resettable, TypedValueParser},
+    Arg, Command,
+    builder::{PossibleValue, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
-
-/// Takes away the variables of flags that hold nothing: in a Compose file or a chart, that is how a value
-/// is left out.
-pub(super) fn without_blank_variables(
-    command: Command,
-    variable: fn(&OsStr) -> Option<OsString>,
-) -> Command {
-    let is_blank = move |arg: &Arg| {
-        let text = arg.get_env().and_then(variable);
-        let text = text.as_deref().and_then(OsStr::to_str);
-        match arg.get_action() {
-            ArgAction::Append => text.is_some_and(|text| pieces(text).next().is_none()),
-            _ => text.is_some_and(|text| text.trim().is_empty()),
-        }
-    };
-    let unset = move |arg: Arg| match is_blank(&arg) {
-        true => arg.env(Resettable::Reset),
-        false => arg,
-    };
-    command.mut_subcommands(move |command| command.mut_args(unset))
-}
 
 /// Several values of a flag. They are separated by commas, blanks or line breaks; what is between two
 /// commas may be empty.
@@ -113,7 +92,7 @@ where
     }
 }
 
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| char == ',' || char.is_whitespace())
         .filter(|piece| !piece.is_empty())
 }

@@ -9,7 +9,10 @@ use callback_source::{
 use tracing_subscriber::filter::ParseError;
 
 #[cfg(unix)]
-use crate::serve::SocketFault;
+mod unix_socket;
+
+#[cfg(unix)]
+pub(crate) use self::unix_socket::UnixSocketError;
 
 /// Why a command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ pub(crate) enum Error {
     ListenUnix {
         path: PathBuf,
         #[source]
-        fault: SocketFault,
+        fault: UnixSocketError,
     },
 
     #[error("no webhook secret was given")]

@@ -1,6 +1,6 @@
 //! `serve`: a forward-auth endpoint.
 
-use std::{io, pin::pin, sync::Arc, thread, time::Duration};
+use std::{pin::pin, sync::Arc, thread, time::Duration};
 
 use callback_source::AllowList;
 use tokio::{
@@ -10,34 +10,56 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-mod answer;
-mod connection;
-mod framing;
-mod gate;
-mod listener;
-mod places;
+mod file_limit;
+mod signals;
+
+mod owner;
+mod peer;
+
 mod proxy_header;
+#[cfg(unix)]
+mod unix_socket;
+
+mod listener;
+
+mod framing;
+mod idle;
+
+mod shares;
+
+mod permits;
+
+mod response;
 mod status;
 mod verify;
 
-#[cfg(unix)]
-pub(crate) use self::listener::unix::SocketFault;
+mod endpoint;
+mod request_body;
+
+mod app;
+
+mod deadline;
+mod protocol;
+mod replay_stream;
+
+mod connection;
+mod server;
+
 use self::{
-    answer::{App, Door},
-    connection::Terms,
-    gate::Gate,
-    listener::Listener,
+    app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
+    signals::Signals,
 };
 use crate::{
-    Error, Outcome,
     args::ServeArgs,
     config::{Config, Proxies},
+    error::Error,
     log,
+    outcome::Outcome,
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
-    log::lasting(&args.common)?;
-    let config = Config::lasting(&args.common)?;
+    log::init_for_server(&args.common)?;
+    let config = Config::for_server(&args.common)?;
     let proxies = Proxies::from_serve_args(&args)?;
     let runtime = Builder::new_multi_thread()
         .enable_all()
@@ -92,7 +114,7 @@ async fn serve(
     proxies: Proxies,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
-    let most = files::room_for(args.max_connections);
+    let max_connections = file_limit::room_for(args.max_connections);
     let app_proxies = proxies.clone();
     let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
@@ -102,24 +124,28 @@ async fn serve(
     let list = config.list.spawn(config.resolver);
 
     let app = Arc::new(App::new(list.clone(), args, &app_proxies));
-    let mut gates = Vec::new();
-    let doors = match admin {
-        None => vec![(listener, Door::Everything, most)],
+    let mut servers = Vec::new();
+    let endpoints = match admin {
+        None => vec![(listener, Endpoint::Everything, max_connections)],
         Some(admin) => vec![
-            (listener, Door::VerifyOnly, most),
-            (admin, Door::AdminOnly, ADMIN_CONNECTIONS),
+            (listener, Endpoint::VerifyOnly, max_connections),
+            (admin, Endpoint::AdminOnly, ADMIN_CONNECTIONS),
         ],
     };
-    for (listener, door, most) in doors {
-        info!("listening on {}{}", listener.address(), door.note());
-        let terms = Terms {
+    for (listener, endpoint, max_connections) in endpoints {
+        info!(
+            "listening on {}{}",
+            listener.address(),
+            endpoint.log_suffix()
+        );
+        let settings = Settings {
             app: Arc::clone(&app),
-            door,
+            endpoint,
             idle_timeout: args.idle_timeout,
         };
-        gates.push(Gate::open(listener, terms, most));
+        servers.push(Server::start(listener, settings, max_connections));
     }
-    tokio::spawn(say_when_ready(list));
+    tokio::spawn(log_ready(list));
 
     signals.next().await;
     app.stop();
@@ -138,11 +164,11 @@ async fn serve(
     }
     info!("stopping: requests in flight are finished first; another signal ends it at once");
     let closed = async {
-        for gate in &gates {
-            gate.stop();
+        for server in &servers {
+            server.stop();
         }
-        for gate in gates {
-            gate.closed().await;
+        for server in servers {
+            server.closed().await;
         }
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
@@ -156,107 +182,11 @@ async fn serve(
     Ok(Outcome::Yes)
 }
 
-async fn say_when_ready(list: AllowList) {
+async fn log_ready(list: AllowList) {
     let start = Instant::now();
     list.ready().await;
-    let addresses = list.snapshot().addresses(Instant::now()).len();
+    let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
     info!(addresses, after = ?start.elapsed(), "ready");
-}
-
-/// The signals that end a server. The others that would end it by default are ignored: a log rotation or a
-/// closed terminal must not cost a callback.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        // Tokio never restores what a signal does by default, so these are ignored from now on.
-        for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-            drop(signal(ignored)?);
-        }
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.quit.recv() => return,
-                _ = self.hang_up.recv() => {
-                    info!("SIGHUP is ignored: there is nothing to reload");
-                }
-            }
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
-
-/// How many files may be open.
-#[cfg(unix)]
-mod files {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    use tracing::warn;
-
-    /// Raises the limit as far as it is needed and allowed, and gives the number of connections that
-    /// fit: DNS must not fail because callers took every file.
-    pub(super) fn room_for(connections: u32) -> usize {
-        let wanted = u64::from(connections) + FOR_THE_REST;
-        let mut limit = getrlimit(Resource::Nofile);
-        if limit.current.is_some_and(|current| current < wanted) {
-            let before = limit;
-            limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
-            if setrlimit(Resource::Nofile, limit).is_err() {
-                limit = before;
-            }
-        }
-        let room = limit.current.map_or(wanted, |current| current.min(wanted));
-        let room = usize::try_from(room.saturating_sub(FOR_THE_REST).max(1)).unwrap_or(usize::MAX);
-        if u64::try_from(room).is_ok_and(|room| room < u64::from(connections)) {
-            warn!(
-                "the limit on open files leaves room for {room} connections only; raise it with \
-                 `ulimit -n` or `LimitNOFILE=`, or lower `--max-connections`"
-            );
-        }
-        room
-    }
-
-    const FOR_THE_REST: u64 = 128;
-}
-
-#[cfg(not(unix))]
-mod files {
-    pub(super) fn room_for(connections: u32) -> usize {
-        usize::try_from(connections).unwrap_or(usize::MAX)
-    }
 }
 
 /// For how long requests in flight are waited for.
