@@ -48,6 +48,8 @@
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(callback_source_simulation)]
 #[doc(hidden)]
 pub mod simulation;

@@ -128,13 +128,10 @@ impl<B: Send> Check<B> for PolicyCheck {
 
 #[cfg(feature = "axum")]
 mod extract {
-    use axum::{
-        extract::FromRequestParts,
-        response::{IntoResponse, Response},
-    };
+    use axum::extract::FromRequestParts;
     use http::request::Parts;
 
-    use super::{CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback};
+    use super::{CallbackRejection, Policy, VerifiedCallback};
     use crate::check;
 
     /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
@@ -152,12 +149,6 @@ mod extract {
                 Err(_) => check::refused(&parts.extensions),
             }
             judged
-        }
-    }
-
-    impl IntoResponse for CallbackRejection {
-        fn into_response(self) -> Response {
-            PlainText.response(&self)
         }
     }
 }

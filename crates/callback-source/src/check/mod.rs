@@ -29,7 +29,7 @@ pub(crate) trait Check<B>: Clone {
     /// The body that is handed on.
     type Body;
     /// The reason for a refusal.
-    type Rejection;
+    type Rejection: Clone + Send + Sync + 'static;
     /// What a verdict that has to be waited for depends on, the body included.
     type Pending;
     /// What [`finish`](Self::finish) found and [`accept`](Self::accept) needs.

@@ -3,17 +3,17 @@
 use http::{HeaderValue, Response, Version, header, request::Parts};
 
 use super::acceptance;
-use crate::RejectionResponse;
+use crate::{RejectionResponse, response::with_reason};
 
 /// The response to a refused request.
-pub(super) fn refuse<B, E>(
+pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     response: &impl RejectionResponse<B, E>,
     rejection: &E,
     parts: &Parts,
 ) -> Response<B> {
     // A signature check outside may have marked it as accepted.
     acceptance::refused(&parts.extensions);
-    let mut response = response.response(rejection);
+    let mut response = with_reason(response.response(rejection), rejection.clone());
     if leaves_unread_body(parts) {
         // hyper ends a connection whose body nobody reads, without notice. A proxy that is not told may
         // send a genuine callback into it, and cannot send that again.

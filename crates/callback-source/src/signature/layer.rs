@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use super::{
     ReplayGuard, SecretSource,
-    signature_check::{HandOn, Settings, SignatureCheck},
+    signature_check::{HandOn, Settings, SignatureCheck, sealed::Sealed},
     webhook::{HTTPS_PORT, sent_host},
 };
 use crate::{
@@ -228,7 +228,9 @@ impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
 
 /// In the type in which it came, such as `axum::body::Body`.
 #[derive(Clone, Copy, Debug)]
-pub struct SameBody;
+pub struct SameBody(());
+
+impl Sealed for SameBody {}
 
 impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
@@ -237,6 +239,8 @@ impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
 /// As a `B`, whatever it came in.
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
+
+impl<B> Sealed for IntoBody<B> {}
 
 impl<ReqBody, B: From<Bytes> + Send> HandOn<ReqBody> for IntoBody<B> {
     type Body = B;

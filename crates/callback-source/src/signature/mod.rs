@@ -120,8 +120,5 @@ pub use {
     token_check::{VerifyToken, VerifyTokenLayer},
 };
 
-#[doc(hidden)]
-pub use token_check::check_token;
-
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// In which type a buffered body is handed on.
-pub trait HandOn<ReqBody> {
+pub trait HandOn<ReqBody>: sealed::Sealed {
     /// That type.
     type Body: From<Bytes> + Send;
 }
@@ -75,6 +75,11 @@ where
         let is_tagging = self.settings.message.is_tagging();
         Ok(mark.map(|mark| Delivered::new(mark, is_tagging)))
     }
+}
+
+pub(super) mod sealed {
+    #[expect(unnameable_types, reason = "it seals `HandOn`")]
+    pub trait Sealed {}
 }
 
 /// How deliveries are checked.

@@ -7,19 +7,17 @@ use std::{
 };
 
 use http::{Request, Response, header, request::Parts};
-use subtle::Choice;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    SecretSource, Secrets, Token,
+    SecretSource, Token,
     message_check::MessageCheck,
     webhook::{one, request_uri},
 };
 use crate::{
-    MessageAuth, MessageRejection,
-    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
-    MessageVerdict, PlainText, RejectionResponse, ResponseFuture, VerifiedMessage,
+    MessageAuth, MessageRejection, MessageVerdict, PlainText, RejectionResponse, ResponseFuture,
+    VerifiedMessage,
     check::{Begun, Check, Checked, Delivered, Mode},
 };
 
@@ -233,26 +231,6 @@ impl<K: SecretSource<Token>> TokenCheck<K> {
     async fn check(&self, parts: &Parts) -> Result<(), MessageRejection> {
         // Before the lookup, so that a request without a token costs none.
         let value = one(&parts.headers, &header::AUTHORIZATION, "authorization")?;
-        check_token(value.as_bytes(), &self.0.secrets(parts).await?)
-    }
-}
-
-/// Compares with every token, and none of the comparisons ends early. Digests are compared, so that
-/// the time says nothing of a token's length. For the benchmark that guards this.
-#[doc(hidden)]
-pub fn check_token(value: &[u8], expected: &Secrets<Token>) -> Result<(), MessageRejection> {
-    let token = Token::hashed(value);
-    if expected.is_empty() {
-        let _ = std::hint::black_box(token.ct_eq(&Token::hashed(b"")));
-        return Err(MessageRejection::new(UnknownKey));
-    }
-    let mut equal = Choice::from(0);
-    for expected in expected.iter() {
-        equal |= token.ct_eq(expected);
-    }
-    if bool::from(equal) {
-        Ok(())
-    } else {
-        Err(MessageRejection::new(NotTheToken))
+        self.0.secrets(parts).await?.check(value.as_bytes())
     }
 }

@@ -169,19 +169,12 @@ where
 
 impl<P> SourceCheck<P> {
     /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    // Inlined, so that the verdict of a listed peer is moved once, into its box.
+    #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {
             Verdict::Allow(allowed) => log::allowed(allowed),
-            Verdict::Reject(rejection) => {
-                let shared = self.allow.shared();
-                let tagged = self.mode != Mode::Rejecting;
-                let hosts = || {
-                    let set = shared.published.load();
-                    let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
-                    hosts.join(",")
-                };
-                log::refused(rejection, tagged, &shared.refusals, hosts, now);
-            }
+            Verdict::Reject(rejection) => self.report(rejection, now),
         }
         // Joined by an outer layer, with the verdict of another list.
         #[cfg(feature = "signature")]
@@ -195,5 +188,17 @@ impl<P> SourceCheck<P> {
         }
         parts.extensions.insert(verdict);
         Ok(())
+    }
+
+    #[inline(never)]
+    fn report(&self, rejection: &Rejection, now: Instant) {
+        let shared = self.allow.shared();
+        let tagged = self.mode != Mode::Rejecting;
+        let hosts = || {
+            let set = shared.published.load();
+            let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
+            hosts.join(",")
+        };
+        log::refused(rejection, tagged, &shared.refusals, hosts, now);
     }
 }
