@@ -26,7 +26,7 @@ pub(crate) fn message_verdict(verdict: &'static str) {
 }
 
 /// Counts a connection of a trusted proxy, by what its PROXY protocol header contains.
-#[cfg(feature = "proxy-protocol")]
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {
     counter!("callback_source_proxy_headers_total", "outcome" => outcome);
 }

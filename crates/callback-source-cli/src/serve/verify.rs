@@ -142,11 +142,10 @@ impl Service<Request<()>> for VerdictResponse {
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
         let extensions = request.extensions();
-        let verdict = (extensions.get::<Verdict>(), extensions.get::<Allowed>());
-        ready(Ok(match verdict {
-            (Some(Verdict::Reject(rejection)), _) => self.rejected(rejection),
-            (Some(Verdict::Allow(allowed)), _) | (None, Some(allowed)) => self.allowed(allowed),
-            (None, None) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        ready(Ok(match extensions.get::<Verdict>() {
+            Some(Verdict::Reject(rejection)) => self.rejected(rejection),
+            Some(Verdict::Allow(allowed)) => self.allowed(allowed),
+            None => empty(StatusCode::INTERNAL_SERVER_ERROR),
         }))
     }
 }

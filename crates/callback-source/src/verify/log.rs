@@ -55,7 +55,7 @@ pub(crate) fn refused(
 }
 
 /// Reports how the header of a PROXY protocol connection was read, or why not.
-#[cfg(feature = "proxy-protocol")]
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,
     peer: std::net::IpAddr,
