@@ -16,8 +16,8 @@ use tracing::{error, info};
 
 use crate::{
     LOG_TARGET, Question,
-    list::Shared,
     list::answer_cache::{AnswerCache, Asked},
+    list::shared::Shared,
     list::sleep_clock::SleepClock,
     list::state_file::StateFile,
     set::{LAST_SECOND, MAX_JITTER, after, before},
