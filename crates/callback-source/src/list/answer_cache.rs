@@ -1,4 +1,9 @@
-//! What was asked of DNS a moment ago, so that it is not asked again.
+//! The last result of each question, so that it is not asked again a moment later.
+//!
+//! The cache gives whoever asks two things: one flight per question, which moka's entry API brings, and
+//! results in bounded memory, for a host that is removed and put back. When a question is asked is not
+//! decided here: the [schedule](super::schedule) passes the floor with each question, and does not ask one
+//! that is in flight.
 
 use std::{
     future::Future,
@@ -18,15 +23,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, set::before};
 
-/// Outcomes by question, failures included.
+/// Results by question, failures included.
 ///
-/// Whatever asks, a question goes out at most once per floor, and one at a time: moka's entry API
-/// gives one flight per question. Age is checked on the value, by our clock; moka's own expiry
-/// only frees the memory of questions that nobody asks any more.
+/// Age is checked on the value, by tokio's clock. moka's own expiry only frees the memory of questions
+/// that are not asked any more.
 pub(crate) struct AnswerCache {
     outcomes: Cache<Question, Outcome>,
     resolver: Box<dyn DynResolve>,
-    floor: Duration,
     time_limit: Duration,
     /// How long the machine has slept in all, in nanoseconds: `Instant` does not count it.
     slept: AtomicU64,
@@ -43,27 +46,24 @@ pub(crate) struct Asked {
 }
 
 impl AnswerCache {
-    /// `floor` is the least time between two calls of the resolver for one question, `time_limit`
-    /// how long one may take.
-    pub(crate) fn new(resolver: impl Resolve, floor: Duration, time_limit: Duration) -> Self {
+    /// `time_limit` bounds each call of the resolver.
+    pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         // No capacity: the questions are those of the configured hosts, and moka would turn away
         // newcomers of a cache that is full.
         let outcomes = Cache::builder().expire_after(ByTtl).build();
         Self {
             outcomes,
             resolver: Box::new(resolver),
-            floor,
             time_limit,
             slept: AtomicU64::new(0),
         }
     }
 
-    /// Asks, unless the question was asked less than a floor ago.
-    pub(crate) async fn ask(&self, question: Question) -> Asked {
+    /// Asks, unless the question was asked less than a `floor` ago.
+    pub(crate) async fn ask(&self, question: Question, floor: Duration) -> Asked {
         let replace = async |entry: Option<moka::Entry<Question, Outcome>>| {
             let (asked_at, slept) = (Instant::now(), self.slept.load(Ordering::Relaxed));
-            let is_recent =
-                |last: &Outcome| asked_at - self.awake(last, last.asked_at) < self.floor;
+            let is_recent = |last: &Outcome| asked_at - self.awake(last, last.asked_at) < floor;
             if entry.is_some_and(|entry| is_recent(entry.value())) {
                 #[cfg(callback_source_simulation)]
                 let share = !crate::simulation::planted(crate::simulation::Fault::RefreshNotShared);
@@ -83,7 +83,7 @@ impl AnswerCache {
                 answered_at: Instant::now(),
                 slept,
                 // moka's expiry never shortens the floor.
-                keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(self.floor),
+                keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
                 result,
             })
         };
@@ -209,7 +209,7 @@ impl<R: Resolve> DynResolve for R {
 impl std::fmt::Debug for AnswerCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AnswerCache")
-            .field("floor", &self.floor)
+            .field("time_limit", &self.time_limit)
             .finish_non_exhaustive()
     }
 }
@@ -258,11 +258,11 @@ mod tests {
                 outcome
             }
         };
-        (Arc::new(AnswerCache::new(resolver, FLOOR, FLOOR)), calls)
+        (Arc::new(AnswerCache::new(resolver, FLOOR)), calls)
     }
 
     async fn is_asked(cache: &AnswerCache) -> bool {
-        cache.ask(question()).await.is_new
+        cache.ask(question(), FLOOR).await.is_new
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,9 +300,9 @@ mod tests {
     async fn an_outcome_from_before_tells_when_it_was_asked_and_the_rest_of_its_ttl() {
         let (cache, _) = counted(Ok(answer(60)));
         let start = Instant::now();
-        assert_eq!(cache.ask(question()).await.at, start);
+        assert_eq!(cache.ask(question(), FLOOR).await.at, start);
         advance(3 * SECOND).await;
-        let asked = cache.ask(question()).await;
+        let asked = cache.ask(question(), FLOOR).await;
         assert!(!asked.is_new);
         assert_eq!(asked.at, start);
         // It took a second to come.
@@ -315,7 +315,7 @@ mod tests {
         let start = Instant::now();
         assert!(is_asked(&cache).await);
         cache.slept(2 * SECOND);
-        let asked = cache.ask(question()).await;
+        let asked = cache.ask(question(), FLOOR).await;
         assert_eq!((asked.is_new, asked.at), (false, start - 2 * SECOND));
         assert_eq!(asked.outcome.unwrap().ttl(), 58 * SECOND);
         cache.slept(2 * SECOND);
@@ -355,10 +355,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_resolver_that_never_ends_is_given_up_after_the_time_limit() {
         let resolver = |_: Question| std::future::pending::<Result<Answer, ResolveError>>();
-        let cache = AnswerCache::new(resolver, FLOOR, 2 * SECOND);
+        let cache = AnswerCache::new(resolver, 2 * SECOND);
         let started = Instant::now();
         let error = cache
-            .ask(question())
+            .ask(question(), FLOOR)
             .await
             .outcome
             .expect_err("it never ends");
@@ -378,12 +378,12 @@ mod tests {
             Ok(answer(60))
         };
         let caches = [
-            (AnswerCache::new(in_call, FLOOR, FLOOR), "at once"),
-            (AnswerCache::new(later, FLOOR, FLOOR), "a bit later"),
+            (AnswerCache::new(in_call, FLOOR), "at once"),
+            (AnswerCache::new(later, FLOOR), "a bit later"),
         ];
         for (cache, text) in caches {
             let error = cache
-                .ask(question())
+                .ask(question(), FLOOR)
                 .await
                 .outcome
                 .expect_err("it is a failure");
@@ -401,7 +401,7 @@ mod tests {
                 family,
                 ..question()
             };
-            assert!(cache.ask(question).await.is_new);
+            assert!(cache.ask(question, FLOOR).await.is_new);
         }
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }

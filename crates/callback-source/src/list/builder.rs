@@ -9,8 +9,8 @@ use tracing::warn;
 use crate::{
     AllowSet, Family, HostName, LOG_TARGET, NetworkError, Resolve,
     list::{
-        AllowList, Refresher, answer_cache::AnswerCache, on_demand::OnDemandLimits, shared::Shared,
-        sleep_clock::SleepClock, state_file::StateFile,
+        AllowList, Refresher, answer_cache::AnswerCache, on_demand::OnDemandLimits,
+        schedule::Schedule, shared::Shared, sleep_clock::SleepClock, state_file::StateFile,
     },
     set::{Rules, networks::Cover},
     vipps,
@@ -256,11 +256,18 @@ impl AllowListBuilder {
         }
         let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
+        let schedule = Schedule::new(floor, &self.on_demand);
         let mut shared = Shared::new(set, self.on_demand, now);
         shared.state_file = state_file.clone();
         let shared = Arc::new(shared);
-        let cache = AnswerCache::new(resolver, floor, time_limit);
-        let refresher = Refresher::new(Arc::clone(&shared), cache, sleep_clock, state_file);
+        let cache = AnswerCache::new(resolver, time_limit);
+        let refresher = Refresher::new(
+            Arc::clone(&shared),
+            cache,
+            schedule,
+            sleep_clock,
+            state_file,
+        );
         (AllowList::new(shared), refresher)
     }
 }

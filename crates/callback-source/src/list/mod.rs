@@ -7,6 +7,7 @@ mod handle;
 mod log;
 mod on_demand;
 mod refresher;
+mod schedule;
 mod shared;
 mod sleep_clock;
 pub(crate) mod state_file;

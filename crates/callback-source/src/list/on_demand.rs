@@ -12,6 +12,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::set::after;
+
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
 pub(crate) struct OnDemandLimits {
@@ -76,10 +78,7 @@ struct Demand {
 }
 
 impl OnDemand {
-    /// `floor` is the least time between two lookups of a question for whatever reason.
-    pub(crate) fn new(limits: OnDemandLimits, floor: Duration, now: Instant) -> Self {
-        // Within one wait a question is asked once: a request that has seen its answer is done.
-        let interval = limits.interval.max(limits.wait).max(floor);
+    pub(crate) fn new(limits: OnDemandLimits, now: Instant) -> Self {
         Self {
             quiet_until: AtomicU64::new(0),
             demand: Mutex::new(Demand {
@@ -89,13 +88,8 @@ impl OnDemand {
                 has_refresher: true,
             }),
             epoch: now,
-            limits: OnDemandLimits { interval, ..limits },
+            limits,
         }
-    }
-
-    /// The least time between two lookups of one question for unlisted peers.
-    pub(crate) fn interval(&self) -> Duration {
-        self.limits.interval
     }
 
     pub(crate) fn wait(&self) -> Duration {
@@ -200,9 +194,10 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Whether a request waits for a question that can be asked at this time.
-    pub(crate) fn is_wanted(&self, askable_at: Instant) -> bool {
-        self.on_demand.nanos(askable_at) < self.demand.until
+    /// The latest deadline of a request, if there was one.
+    pub(crate) fn wanted_until(&self) -> Option<Instant> {
+        let until = Duration::from_nanos(self.demand.until);
+        (!until.is_zero()).then(|| after(self.on_demand.epoch, until))
     }
 
     /// Says whether a question is being asked, and when the next of the others can be asked on

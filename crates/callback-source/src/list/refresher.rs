@@ -1,7 +1,6 @@
 //! The one task that asks: due questions, on-demand refreshes, and the end of windows.
 
 use std::{
-    collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -17,10 +16,10 @@ use tracing::{error, info};
 use crate::{
     LOG_TARGET, Question,
     list::answer_cache::{AnswerCache, Asked},
+    list::schedule::Schedule,
     list::shared::Shared,
     list::sleep_clock::SleepClock,
     list::state_file::StateFile,
-    set::{LAST_SECOND, MAX_JITTER, after, before},
 };
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.
@@ -40,26 +39,18 @@ use crate::{
 pub struct Refresher {
     shared: Arc<Shared>,
     cache: Arc<AnswerCache>,
-    attempted: HashMap<Question, Tried>,
+    schedule: Schedule,
     /// The next time at which a window ends.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
     state: Option<State>,
 }
 
-/// The last lookup of a question.
-#[derive(Debug)]
-struct Tried {
-    /// When it was asked.
-    at: Instant,
-    /// How long it is put off beyond the time at which it is due.
-    delay: Duration,
-}
-
 impl Refresher {
     pub(crate) fn new(
         shared: Arc<Shared>,
         cache: AnswerCache,
+        schedule: Schedule,
         sleep_clock: Option<SleepClock>,
         state_file: Option<Arc<StateFile>>,
     ) -> Self {
@@ -71,7 +62,7 @@ impl Refresher {
         Self {
             shared,
             cache: Arc::new(cache),
-            attempted: HashMap::new(),
+            schedule,
             change_at: None,
             sleep_clock,
             state,
@@ -106,7 +97,9 @@ impl Refresher {
     }
 
     async fn drive(&mut self) {
-        let mut lookups = Lookups::default();
+        let mut lookups = FuturesUnordered::new();
+        // Those of a run that panicked are gone.
+        self.schedule.cancel();
         while !self.shared.handles_dropped.load(Ordering::Acquire) {
             self.notice_sleep();
             let now = Instant::now();
@@ -115,17 +108,14 @@ impl Refresher {
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
-            let ask_at = self.ask(&mut lookups, now);
+            let ask_at = self.ask(&lookups, now);
             let save_at = self.save(now);
             let look_at = self.sleep_clock.is_some().then(|| now + BETWEEN_LOOKS);
 
             let wake_at = [self.change_at, ask_at, save_at, look_at];
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
-                Some((question, asked)) = lookups.running.next() => {
-                    lookups.asking.remove(&question);
-                    self.finish(question, asked);
-                }
+                Some((question, asked)) = lookups.next() => self.finish(question, asked),
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
                 () = saved(self.state.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
@@ -133,57 +123,28 @@ impl Refresher {
         }
     }
 
-    /// Starts the questions whose time has come, and returns when the next one is to be asked.
-    fn ask(&mut self, lookups: &mut Lookups, now: Instant) -> Option<Instant> {
+    /// Asks the questions whose time has come, and returns when the next one is to be asked.
+    fn ask(&mut self, lookups: &Lookups, now: Instant) -> Option<Instant> {
         let turn = self.shared.on_demand.turn();
         let set = self.shared.published.load_full();
         self.change_at = set.next_change_at(now);
-        let floor = set.rules().min_ttl;
-        let mut next = None;
-        let mut next_idle = None;
-        // Not that of a host which is gone meanwhile.
-        let mut is_asking = false;
-        for (question, due_at) in set.questions() {
-            if lookups.asking.contains(&question) {
-                is_asking = true;
-                continue;
-            }
-            // A host that was taken out and put back is not put off: the cache may know it.
-            let tried = self.attempted.get(&question);
-            let tried = tried.filter(|_| !set.is_unasked(&question));
-            let due_at = tried.map_or(due_at, |tried| {
-                after(due_at, tried.delay).max(after(tried.at, floor))
-            });
-            let askable_at = tried.map_or(due_at, |tried| {
-                after(tried.at, self.shared.on_demand.interval())
-            });
-            let ask_at = match turn.is_wanted(askable_at) {
-                true => due_at.min(askable_at),
-                false => due_at,
-            };
-            if ask_at <= now {
-                lookups.start(&self.cache, question);
-                is_asking = true;
-            } else {
-                next = earlier(next, ask_at);
-                next_idle = earlier(next_idle, askable_at);
-            }
-        }
-        if turn.end(is_asking, next_idle) {
+        let plan = self.schedule.plan(&set, turn.wanted_until(), now);
+        if turn.end(plan.is_asking, plan.next_on_demand) {
             self.shared.published_changed.send_replace(());
         }
-        next
+        for question in plan.ask {
+            let (cache, floor) = (Arc::clone(&self.cache), self.schedule.floor());
+            lookups.push(Box::pin(async move {
+                let asked = cache.ask(question.clone(), floor).await;
+                (question, asked)
+            }));
+        }
+        plan.next_at
     }
 
     fn finish(&mut self, question: Question, asked: Asked) {
         let set = self.shared.published.load_full();
-        self.attempted
-            .retain(|tried, _| set.hosts().any(|host| *host == tried.host));
-        let tried = self.attempted.entry(question.clone()).or_insert(Tried {
-            at: asked.at,
-            delay: Duration::ZERO,
-        });
-        tried.at = asked.at;
+        self.schedule.ended(&question, asked.at, &set);
         if !asked.is_new && !set.is_unasked(&question) {
             return;
         }
@@ -195,10 +156,7 @@ impl Refresher {
         {
             return;
         }
-        let last_second = match &asked.outcome {
-            Err(error) if !error.is_denial() => Duration::ZERO,
-            _ => LAST_SECOND,
-        };
+        let has_failed = matches!(&asked.outcome, Err(error) if !error.is_denial());
         self.shared
             .update(|set, now| set.apply(&question, asked.outcome, now));
         let set = self.shared.published.load();
@@ -207,13 +165,9 @@ impl Refresher {
             super::log::looked_up(outcome.as_ref().map(|_| ()), &set, Instant::now());
         }
         if let Some(due_at) = set.due_at(&question) {
-            let wait = due_at.saturating_duration_since(Instant::now());
-            let jitter = MAX_JITTER.min(wait / 10).mul_f64(fastrand::f64());
-            tried.delay = last_second + jitter;
-            #[cfg(callback_source_simulation)]
-            if crate::simulation::planted(crate::simulation::Fault::JitterNegative) {
-                tried.delay = last_second.saturating_sub(jitter);
-            }
+            let (now, chance) = (Instant::now(), fastrand::f64());
+            self.schedule
+                .put_off(&question, has_failed, due_at, now, chance);
         }
     }
 
@@ -224,9 +178,7 @@ impl Refresher {
         };
         info!(target: LOG_TARGET, ?slept, "the machine slept; windows end earlier by that time");
         self.cache.slept(slept);
-        for tried in self.attempted.values_mut() {
-            tried.at = before(tried.at, slept);
-        }
+        self.schedule.slept(slept);
         let file = self.state.as_ref().map(|state| &state.file);
         self.shared.update(|set, now| {
             // Within the same change: hosts that are replaced in between would move twice or not at all.
@@ -310,26 +262,7 @@ async fn saved(state: Option<&mut State>) {
     }
 }
 
-#[derive(Default)]
-struct Lookups {
-    running: FuturesUnordered<BoxFuture<'static, (Question, Asked)>>,
-    asking: HashSet<Question>,
-}
-
-impl Lookups {
-    fn start(&mut self, cache: &Arc<AnswerCache>, question: Question) {
-        self.asking.insert(question.clone());
-        let cache = Arc::clone(cache);
-        self.running.push(Box::pin(async move {
-            let asked = cache.ask(question.clone()).await;
-            (question, asked)
-        }));
-    }
-}
-
-fn earlier(at: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(at.map_or(other, |at| at.min(other)))
-}
+type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Asked)>>;
 
 /// For how long the end of a runtime waits for the last write.
 const LAST_WRITE: Duration = Duration::from_secs(2);

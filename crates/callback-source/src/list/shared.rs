@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, now: Instant) -> Self {
         Self {
-            on_demand: OnDemand::new(on_demand, set.rules().min_ttl, now),
+            on_demand: OnDemand::new(on_demand, now),
             published: ArcSwap::from_pointee(set.clone()),
             writer: Mutex::new(Writer {
                 set,
