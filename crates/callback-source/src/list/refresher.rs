@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use crate::{
     LOG_TARGET, Question,
-    list::answer_cache::{AnswerCache, Asked},
+    list::answer_cache::{AnswerCache, Lookup, Outcome},
     list::schedule::Schedule,
     list::shared::Shared,
     list::sleep_clock::SleepClock,
@@ -115,7 +115,7 @@ impl Refresher {
             let wake_at = [self.change_at, ask_at, save_at, look_at];
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
-                Some((question, asked)) = lookups.next() => self.finish(question, asked),
+                Some((question, lookup)) = lookups.next() => self.finish(question, lookup),
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
                 () = saved(self.state.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
@@ -135,34 +135,39 @@ impl Refresher {
         for question in plan.ask {
             let (cache, floor) = (Arc::clone(&self.cache), self.schedule.floor());
             lookups.push(Box::pin(async move {
-                let asked = cache.ask(question.clone(), floor).await;
-                (question, asked)
+                let lookup = cache.ask(question.clone(), floor).await;
+                (question, lookup)
             }));
         }
         plan.next_at
     }
 
-    fn finish(&mut self, question: Question, asked: Asked) {
+    /// Applies the result of a lookup, and puts the next one off.
+    fn finish(&mut self, question: Question, lookup: Lookup) {
         let set = self.shared.published.load_full();
-        self.schedule.ended(&question, asked.at, &set);
-        if !asked.is_new && !set.is_unasked(&question) {
-            return;
-        }
+        self.schedule.ended(&question, lookup.asked_at, &set);
+        let (is_new, result) = match lookup.outcome {
+            Outcome::New(result) => (true, result),
+            Outcome::Cached(result) if set.is_unasked(&question) => (false, result),
+            Outcome::Cached(_) => return,
+        };
         #[cfg(feature = "metrics")]
-        let counted = asked.is_new.then(|| asked.outcome.clone());
+        let counted = is_new.then(|| result.clone());
+        #[cfg(not(feature = "metrics"))]
+        let _ = is_new;
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
             && set.due_at(&question).is_some_and(|at| Instant::now() < at)
         {
             return;
         }
-        let has_failed = matches!(&asked.outcome, Err(error) if !error.is_denial());
+        let has_failed = matches!(&result, Err(error) if !error.is_denial());
         self.shared
-            .update(|set, now| set.apply(&question, asked.outcome, now));
+            .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         #[cfg(feature = "metrics")]
-        if let Some(outcome) = counted {
-            super::log::looked_up(outcome.as_ref().map(|_| ()), &set, Instant::now());
+        if let Some(result) = counted {
+            super::log::looked_up(result.as_ref().map(|_| ()), &set, Instant::now());
         }
         if let Some(due_at) = set.due_at(&question) {
             let (now, chance) = (Instant::now(), fastrand::f64());
@@ -262,7 +267,7 @@ async fn saved(state: Option<&mut State>) {
     }
 }
 
-type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Asked)>>;
+type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
 
 /// For how long the end of a runtime waits for the last write.
 const LAST_WRITE: Duration = Duration::from_secs(2);
