@@ -259,16 +259,10 @@ impl AllowListBuilder {
         let schedule = Schedule::new(floor, &self.on_demand);
         let mut shared = Shared::new(set, self.on_demand, now);
         shared.state_file = state_file.clone();
-        let shared = Arc::new(shared);
+        let list = AllowList::new(Arc::new(shared));
         let cache = AnswerCache::new(resolver, time_limit);
-        let refresher = Refresher::new(
-            Arc::clone(&shared),
-            cache,
-            schedule,
-            sleep_clock,
-            state_file,
-        );
-        (AllowList::new(shared), refresher)
+        let refresher = Refresher::new(&list, cache, schedule, sleep_clock, state_file);
+        (list, refresher)
     }
 }
 

@@ -16,12 +16,12 @@ use crate::{HostName, list::AllowList, set::SetChange};
 #[derive(Debug)]
 pub struct Changes {
     list: AllowList,
-    published_changed: watch::Receiver<()>,
+    published_changed: watch::Receiver<u64>,
     seen: BTreeMap<HostName, BTreeSet<IpAddr>>,
 }
 
 impl Changes {
-    pub(super) fn new(list: AllowList, published_changed: watch::Receiver<()>) -> Self {
+    pub(super) fn new(list: AllowList, published_changed: watch::Receiver<u64>) -> Self {
         Self {
             seen: list.by_host(),
             list,

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak},
 };
 
 use ipnet::IpNet;
@@ -108,17 +108,17 @@ impl AllowList {
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let on_demand = &self.shared().on_demand;
         let deadline = on_demand.deadline(now);
-        let place = match on_demand.is_quiet(deadline) {
+        let permit = match on_demand.is_quiet(deadline) {
             true => None,
-            false => Place::take(self, peer, deadline),
+            false => Permit::new(self.shared(), peer, deadline),
         };
         // The answer that ended the last lookup may have come after the verdict that led here.
-        if place.is_none() && !self.verdict_at(peer, now).is_allowed() {
+        if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
             return None;
         }
         let list = self.clone();
         Some(async move {
-            if place.is_some() {
+            if permit.is_some() {
                 let shared = list.shared();
                 let mut published_changed = shared.published_changed.subscribe();
                 let settled = async {
@@ -203,6 +203,10 @@ impl AllowList {
         &self.handle.shared
     }
 
+    pub(super) fn downgrade(&self) -> Weak<Handle> {
+        Arc::downgrade(&self.handle)
+    }
+
     pub(super) fn by_host(&self) -> BTreeMap<HostName, BTreeSet<IpAddr>> {
         let health = self.health().into_iter();
         health
@@ -211,36 +215,35 @@ impl AllowList {
     }
 }
 
+/// One per list; its reference count is the number of handles.
 #[derive(Debug)]
-struct Handle {
+pub(crate) struct Handle {
     shared: Arc<Shared>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.handles_dropped.store(true, Ordering::Release);
         self.shared.wake.notify_one();
     }
 }
 
-/// The place of a request among those that wait.
-struct Place {
-    list: AllowList,
+/// Permit of a request to wait for an on-demand refresh.
+struct Permit {
+    shared: Arc<Shared>,
     peer: IpAddr,
 }
 
-impl Place {
-    fn take(list: &AllowList, peer: IpAddr, deadline: u64) -> Option<Self> {
-        let shared = list.shared();
+impl Permit {
+    fn new(shared: &Arc<Shared>, peer: IpAddr, deadline: u64) -> Option<Self> {
         let peer = shared.on_demand.join(peer, deadline, &shared.wake)?;
-        let list = list.clone();
-        Some(Self { list, peer })
+        let shared = Arc::clone(shared);
+        Some(Self { shared, peer })
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.list.shared().on_demand.leave(self.peer);
+        self.shared.on_demand.leave(self.peer);
     }
 }
 

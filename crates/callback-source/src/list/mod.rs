@@ -11,6 +11,7 @@ mod schedule;
 mod shared;
 mod sleep_clock;
 pub(crate) mod state_file;
+mod state_writer;
 
 pub use {
     builder::{AllowListBuilder, TtlBoundsError},

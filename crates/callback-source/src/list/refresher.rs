@@ -2,24 +2,23 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info};
 
 use crate::{
-    LOG_TARGET, Question,
+    AllowList, LOG_TARGET, Question,
     list::answer_cache::{AnswerCache, Lookup, Outcome},
+    list::handle::Handle,
     list::schedule::Schedule,
     list::shared::Shared,
     list::sleep_clock::SleepClock,
     list::state_file::StateFile,
+    list::state_writer::StateWriter,
 };
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.
@@ -38,34 +37,32 @@ use crate::{
 #[must_use = "nothing is looked up unless it runs"]
 pub struct Refresher {
     shared: Arc<Shared>,
+    /// Only counted: the list has been dropped when no handle is left.
+    handles: Weak<Handle>,
     cache: Arc<AnswerCache>,
     schedule: Schedule,
     /// The next time at which a window ends.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
-    state: Option<State>,
+    state_writer: Option<StateWriter>,
 }
 
 impl Refresher {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        list: &AllowList,
         cache: AnswerCache,
         schedule: Schedule,
         sleep_clock: Option<SleepClock>,
         state_file: Option<Arc<StateFile>>,
     ) -> Self {
-        let state = state_file.map(|file| State {
-            file,
-            writing: None,
-            written_at: Instant::now(),
-        });
         Self {
-            shared,
+            shared: Arc::clone(list.shared()),
+            handles: list.downgrade(),
             cache: Arc::new(cache),
             schedule,
             change_at: None,
             sleep_clock,
-            state,
+            state_writer: state_file.map(StateWriter::new),
         }
     }
 
@@ -78,29 +75,25 @@ impl Refresher {
             error!(target: LOG_TARGET, "the refresher panicked, which is a defect; it goes on");
             sleep(AFTER_PANIC).await;
         }
-        self.save_last().await;
+        self.write_last_state().await;
     }
 
     /// Saves what is known when the last handle of the list was dropped, without the disk being waited for
     /// on a thread of the runtime.
-    async fn save_last(&mut self) {
+    async fn write_last_state(&mut self) {
         self.notice_sleep();
-        let Some(State { file, .. }) = &self.state else {
-            return;
-        };
-        let file = Arc::clone(file);
-        let snapshot = file.snapshot(&self.shared.published.load());
-        // A panic of the writer is reported by tokio's own hook.
-        let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
+        if let Some(writer) = &self.state_writer {
+            writer.write_last(&self.shared).await;
+        }
         // Only now: if the runtime ends meanwhile, the write may not have begun.
-        self.state = None;
+        self.state_writer = None;
     }
 
     async fn drive(&mut self) {
         let mut lookups = FuturesUnordered::new();
         // Those of a run that panicked are gone.
         self.schedule.cancel();
-        while !self.shared.handles_dropped.load(Ordering::Acquire) {
+        while !self.handles_dropped() {
             self.notice_sleep();
             let now = Instant::now();
             // Here and not where the timer is waited for: if another event came first, the timer for
@@ -109,18 +102,27 @@ impl Refresher {
                 self.shared.update(|set, now| set.expire(now));
             }
             let ask_at = self.ask(&lookups, now);
-            let save_at = self.save(now);
+            let write_at = self.write_state(now);
             let look_at = self.sleep_clock.is_some().then(|| now + BETWEEN_LOOKS);
 
-            let wake_at = [self.change_at, ask_at, save_at, look_at];
+            let wake_at = [self.change_at, ask_at, write_at, look_at];
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
                 Some((question, lookup)) = lookups.next() => self.finish(question, lookup),
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
-                () = saved(self.state.as_mut()) => {}
+                () = write_finished(self.state_writer.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
             }
         }
+    }
+
+    fn handles_dropped(&self) -> bool {
+        self.handles.strong_count() == 0
+    }
+
+    fn write_state(&mut self, now: Instant) -> Option<Instant> {
+        let writer = self.state_writer.as_mut()?;
+        writer.write_if_due(&self.shared, now)
     }
 
     /// Asks the questions whose time has come, and returns when the next one is to be asked.
@@ -130,7 +132,7 @@ impl Refresher {
         self.change_at = set.next_change_at(now);
         let plan = self.schedule.plan(&set, turn.wanted_until(), now);
         if turn.end(plan.is_asking, plan.next_on_demand) {
-            self.shared.published_changed.send_replace(());
+            self.shared.wake_waiters();
         }
         for question in plan.ask {
             let (cache, floor) = (Arc::clone(&self.cache), self.schedule.floor());
@@ -184,7 +186,7 @@ impl Refresher {
         info!(target: LOG_TARGET, ?slept, "the machine slept; windows end earlier by that time");
         self.cache.slept(slept);
         self.schedule.slept(slept);
-        let file = self.state.as_ref().map(|state| &state.file);
+        let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
             // Within the same change: hosts that are replaced in between would move twice or not at all.
             if let Some(file) = file {
@@ -193,87 +195,27 @@ impl Refresher {
             set.slept(slept, now)
         });
     }
-
-    /// Writes the state if it is time, or says when it will be.
-    fn save(&mut self, now: Instant) -> Option<Instant> {
-        let state = self.state.as_mut()?;
-        if state.writing.is_some() {
-            return None;
-        }
-        let due_at = match self.shared.dirty.load(Ordering::Acquire) {
-            true => now,
-            false => state.written_at + BETWEEN_SAVES,
-        };
-        #[cfg(callback_source_simulation)]
-        if crate::simulation::planted(crate::simulation::Fault::ChangesSavedLate)
-            && now < state.written_at + BETWEEN_SAVES
-        {
-            return Some(state.written_at + BETWEEN_SAVES);
-        }
-        if now < due_at {
-            return Some(due_at);
-        }
-        self.shared.dirty.store(false, Ordering::Release);
-        state.written_at = now;
-        let file = Arc::clone(&state.file);
-        let snapshot = file.snapshot(&self.shared.published.load());
-        state.writing = Some(tokio::task::spawn_blocking(move || file.write(&snapshot)));
-        None
-    }
 }
 
 impl Drop for Refresher {
     fn drop(&mut self) {
         self.notice_sleep();
         self.shared.on_demand.end();
-        self.shared.published_changed.send_replace(());
-        // The runtime ends, and a task to wait in with it.
-        if let Some(State { file, .. }) = self.state.take() {
-            let snapshot = file.snapshot(&self.shared.published.load());
-            let (written, is_written) = std::sync::mpsc::channel();
-            let write = move || {
-                file.write(&snapshot);
-                let _ = written.send(());
-            };
-            // A disk that is stuck must not keep the process from ending.
-            if std::thread::Builder::new().spawn(write).is_ok() {
-                let _ = is_written.recv_timeout(LAST_WRITE);
-            }
+        self.shared.wake_waiters();
+        if let Some(writer) = self.state_writer.take() {
+            writer.write_at_exit(&self.shared);
         }
     }
 }
 
-#[derive(Debug)]
-struct State {
-    file: Arc<StateFile>,
-    writing: Option<JoinHandle<()>>,
-    /// Or the start: a file that was not understood is not overwritten with nothing at once.
-    written_at: Instant,
-}
-
-async fn saved(state: Option<&mut State>) {
-    match state {
-        Some(State {
-            writing: writing @ Some(_),
-            ..
-        }) => {
-            if let Some(writing) = writing {
-                // A panic of the writer is reported by tokio's own hook; the next save tries again.
-                let _ = writing.await;
-            }
-            *writing = None;
-        }
-        _ => std::future::pending().await,
+async fn write_finished(writer: Option<&mut StateWriter>) {
+    match writer {
+        Some(writer) => writer.write_finished().await,
+        None => std::future::pending().await,
     }
 }
 
 type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
-
-/// For how long the end of a runtime waits for the last write.
-const LAST_WRITE: Duration = Duration::from_secs(2);
-
-/// Times move on with each answer; addresses that change are saved at once.
-const BETWEEN_SAVES: Duration = Duration::from_secs(60);
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -286,17 +228,16 @@ mod tests {
         net::IpAddr,
         sync::{
             Mutex,
-            atomic::{AtomicI64, AtomicUsize},
+            atomic::{AtomicI64, AtomicUsize, Ordering},
         },
         time::SystemTime,
     };
 
-    use tokio::time::advance;
+    use tokio::{task::JoinHandle, time::advance};
 
     use super::*;
     use crate::{
-        AllowList, AllowListBuilder, Answer, Freshness, RejectionKind, ResolveError,
-        ResolveErrorKind,
+        AllowListBuilder, Answer, Freshness, RejectionKind, ResolveError, ResolveErrorKind,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -1,9 +1,6 @@
-//! What handles and refresher share.
+//! The state between the handles of a list and its refresher.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -22,21 +19,46 @@ use crate::{
     set::Notice,
 };
 
-/// What handles and refresher share.
+/// State that the handles of a list share with its refresher.
+///
+/// | field | written by | read by | wakes |
+/// |---|---|---|---|
+/// | `writer` | [`update`](Self::update), under its mutex | the same | |
+/// | `published` | `update`, while it has `writer` | each verdict, without waiting; the refresher | |
+/// | `published_changed` | `update`, after both; the refresher, when a wait may be over | the state writer, for the count | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
+/// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
+/// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
+///
+/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
+/// `replace_hosts`. No field is a flag that two sides write: whether the list was dropped is the reference
+/// count of its handle, and whether addresses changed since the last write of the state file is a count
+/// that only grows.
+///
+/// Four orders matter:
+///
+/// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published
+///    in between marks the subscription as changed.
+/// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
+///    sees the set, and a state file that includes a count includes its changes.
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the
+///    refresher took its turn between the first two the other way round, it would call the new hosts quiet
+///    by the old set, and their unlisted peers would be judged at once. Woken before the set is published,
+///    it would look at the old one and sleep.
+/// 4. The last handle is counted out **before** it wakes the refresher.
+///
+/// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
+/// reads everything again.
 pub(crate) struct Shared {
-    /// What requests read.
+    /// The set that verdicts are made from.
     pub(crate) published: ArcSwap<AllowSet>,
-    /// What writers change, and publish a copy of. Never locked on the path of a request.
+    /// The set that is changed, and then published as a copy. Never locked for a verdict.
     writer: Mutex<Writer>,
-    /// Told after each publication.
-    pub(crate) published_changed: watch::Sender<()>,
-    /// Tells the refresher to look around.
+    /// Sent after each publication, with the number of address changes so far.
+    pub(crate) published_changed: watch::Sender<u64>,
+    /// Wakes the refresher.
     pub(crate) wake: Notify,
-    /// Whether the last handle is gone.
-    pub(crate) handles_dropped: AtomicBool,
-    /// Whether addresses changed since the refresher last looked.
-    pub(crate) dirty: AtomicBool,
     pub(crate) on_demand: OnDemand,
+    /// Limits the log of refusals.
     pub(crate) refusals: PeerRateLimit,
     /// The file that the refresher writes.
     pub(super) state_file: Option<Arc<StateFile>>,
@@ -51,20 +73,17 @@ impl Shared {
                 set,
                 log: NoticeLog::default(),
             }),
-            dirty: AtomicBool::new(false),
-            published_changed: watch::Sender::new(()),
+            published_changed: watch::Sender::new(0),
             wake: Notify::new(),
-            handles_dropped: AtomicBool::new(false),
             refusals: PeerRateLimit::new(now),
             state_file: None,
         }
     }
 
-    /// Changes the set, publishes it and reports what happened.
+    /// Changes the set, publishes it and logs what happened.
     pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
         let now = Instant::now();
-        // A panic of another writer leaves a set that is whole enough: each change ends by building
-        // the index anew.
+        // A panic of another writer leaves a usable set: each change ends by building the index anew.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(callback_source_simulation)]
         let before = writer.set.clone();
@@ -74,16 +93,23 @@ impl Shared {
         if crate::simulation::planted(crate::simulation::Fault::PublishedBeforeApplied) {
             self.published.store(Arc::new(before));
         }
-        if notices
-            .iter()
-            .any(|notice| matches!(notice, Notice::Changed(_)))
-        {
-            self.dirty.store(true, Ordering::Release);
-        }
         let Writer { set, log } = &mut *writer;
         log.report(&notices, set, now);
         drop(writer);
-        self.published_changed.send_replace(());
+        let is_change = |notice: &Notice| matches!(notice, Notice::Changed(_));
+        let has_changed = notices.iter().any(is_change);
+        self.published_changed
+            .send_modify(|changes| *changes += u64::from(has_changed));
+    }
+
+    /// The number of updates so far that changed addresses.
+    pub(crate) fn address_changes(&self) -> u64 {
+        *self.published_changed.borrow()
+    }
+
+    /// Wakes those who wait, without a new set.
+    pub(crate) fn wake_waiters(&self) {
+        self.published_changed.send_modify(|_| ());
     }
 }
 
