@@ -10,7 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -19,9 +19,11 @@ use moka::{
     future::Cache,
     ops::compute::{CompResult, Op},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, set::before};
+use crate::{
+    Answer, Question, Resolve, ResolveError, ResolveErrorKind, list::clock::now, set::before,
+};
 
 /// Results by question, failures included.
 ///
@@ -68,7 +70,7 @@ impl AnswerCache {
     /// Asks, unless the question was asked less than a `floor` ago.
     pub(crate) async fn ask(&self, question: Question, floor: Duration) -> Lookup {
         let replace = async |last: Option<moka::Entry<Question, Entry>>| {
-            let (asked_at, slept) = (Instant::now(), self.slept.load(Ordering::Relaxed));
+            let (asked_at, slept) = (now(), self.slept.load(Ordering::Relaxed));
             let is_recent = |last: &Entry| asked_at - self.awake(last, last.asked_at) < floor;
             if last.is_some_and(|last| is_recent(last.value())) {
                 #[cfg(callback_source_simulation)]
@@ -86,7 +88,7 @@ impl AnswerCache {
             };
             Op::Put(Entry {
                 asked_at,
-                answered_at: Instant::now(),
+                answered_at: now(),
                 slept,
                 // moka's expiry never shortens the floor.
                 keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
@@ -108,7 +110,8 @@ impl AnswerCache {
             }
             CompResult::Unchanged(entry) | CompResult::Removed(entry) => {
                 let entry = entry.into_value();
-                let age = self.awake(&entry, entry.answered_at).elapsed();
+                let answered_at = self.awake(&entry, entry.answered_at);
+                let age = now().saturating_duration_since(answered_at);
                 let rest = |answer: Answer| {
                     let ttl = answer.ttl().saturating_sub(age);
                     Answer::new(answer.addresses().iter().copied(), ttl)
@@ -120,7 +123,7 @@ impl AnswerCache {
             }
             // Only an entry is left as it is.
             CompResult::StillNone(_) => Lookup {
-                asked_at: Instant::now(),
+                asked_at: now(),
                 outcome: Outcome::Cached(Err(ResolveError::new(ResolveErrorKind::Other))),
             },
         }
@@ -177,17 +180,8 @@ struct Entry {
 /// Expiry of an entry after its own time. moka's clock is not read here.
 struct ByTtl;
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the type is part of moka's interface"
-)]
 impl Expiry<Question, Entry> for ByTtl {
-    fn expire_after_create(
-        &self,
-        _: &Question,
-        entry: &Entry,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
+    fn expire_after_create(&self, _: &Question, entry: &Entry, _: Instant) -> Option<Duration> {
         Some(entry.keep)
     }
 
@@ -196,7 +190,7 @@ impl Expiry<Question, Entry> for ByTtl {
         &self,
         _: &Question,
         entry: &Entry,
-        _: std::time::Instant,
+        _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
         Some(entry.keep)
@@ -301,16 +295,15 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_types, reason = "moka's interface")]
     fn moka_drops_an_entry_after_its_own_time_not_after_that_of_its_predecessor() {
         let entry = Entry {
-            asked_at: Instant::now(),
-            answered_at: Instant::now(),
+            asked_at: now(),
+            answered_at: now(),
             slept: 0,
             keep: 70 * SECOND,
             result: Ok(answer(70)),
         };
-        let now = std::time::Instant::now();
+        let now = now();
         let created = ByTtl.expire_after_create(&question(), &entry, now);
         let updated = ByTtl.expire_after_update(&question(), &entry, now, Some(SECOND));
         assert_eq!([created, updated], [Some(entry.keep); 2]);
@@ -319,7 +312,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cached_result_has_the_time_of_its_lookup_and_the_rest_of_its_ttl() {
         let (cache, _) = counted(Ok(answer(60)));
-        let start = Instant::now();
+        let start = now();
         assert_eq!(cache.ask(question(), FLOOR).await.asked_at, start);
         advance(3 * SECOND).await;
         let lookup = cache.ask(question(), FLOOR).await;
@@ -331,7 +324,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sleep_of_the_machine_adds_to_the_age_of_an_entry() {
         let (cache, calls) = counted(Ok(answer(60)));
-        let start = Instant::now();
+        let start = now();
         assert!(is_asked(&cache).await);
         cache.slept(2 * SECOND);
         let lookup = cache.ask(question(), FLOOR).await;
@@ -375,10 +368,10 @@ mod tests {
     async fn a_resolver_that_never_ends_is_cancelled_at_the_time_limit() {
         let resolver = |_: Question| std::future::pending::<Result<Answer, ResolveError>>();
         let cache = AnswerCache::new(resolver, 2 * SECOND);
-        let started = Instant::now();
+        let started = now();
         let error = new(cache.ask(question(), FLOOR).await).expect_err("it never ends");
         assert_eq!(error.kind(), ResolveErrorKind::Timeout);
-        assert_eq!(started.elapsed(), 2 * SECOND);
+        assert_eq!(now() - started, 2 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,14 +3,18 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
     AllowSet, Family, HostName, LOG_TARGET, NetworkError, Resolve,
     list::{
-        AllowList, Refresher, answer_cache::AnswerCache, on_demand::OnDemandLimits,
-        schedule::Schedule, shared::Shared, sleep_clock::SleepClock, state_file::StateFile,
+        AllowList, Refresher,
+        answer_cache::AnswerCache,
+        clock::{SleepClock, now},
+        on_demand::OnDemandLimits,
+        schedule::Schedule,
+        shared::Shared,
+        state_file::StateFile,
     },
     set::{Rules, networks::Cover},
     vipps,
@@ -242,7 +246,7 @@ impl AllowListBuilder {
         if self.hosts.is_empty() && self.networks.is_empty() {
             warn!(target: LOG_TARGET, "the list has no host and no network: every callback is refused");
         }
-        let now = Instant::now();
+        let now = now();
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)

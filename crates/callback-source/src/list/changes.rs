@@ -5,9 +5,13 @@ use std::{
     net::IpAddr,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
-use crate::{HostName, list::AllowList, set::SetChange};
+use crate::{
+    HostName,
+    list::{AllowList, clock::now},
+    set::SetChange,
+};
 
 /// The changes of a list, see [`AllowList::changes`].
 ///
@@ -47,7 +51,7 @@ impl Changes {
     }
 
     fn differences(&self, current: &BTreeMap<HostName, BTreeSet<IpAddr>>) -> Vec<SetChange> {
-        let at = Instant::now();
+        let at = now();
         let none = BTreeSet::new();
         let hosts: BTreeSet<_> = self.seen.keys().chain(current.keys()).collect();
         let changes = hosts.into_iter().map(|host| {

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 use crate::{
     AllowSet, HostName, Verdict,
     list::{
-        AllowListBuilder, Changes, builder::warn_of_gaps, on_demand::OnDemandLimits, shared::Shared,
+        AllowListBuilder, Changes, builder::warn_of_gaps, clock::now, on_demand::OnDemandLimits,
+        shared::Shared,
     },
     set::{HostHealth, Rules},
 };
@@ -59,7 +60,7 @@ impl AllowList {
     /// ```
     #[must_use]
     pub fn fixed(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let now = Instant::now();
+        let now = now();
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
         let set = AllowSet::new(Rules::default(), [], &networks, now)
             .expect("it would take 2^32 single addresses to make up a whole family");
@@ -74,7 +75,7 @@ impl AllowList {
     }
 
     pub(crate) fn verdict_at(&self, peer: IpAddr, now: Instant) -> Verdict {
-        self.shared().published.load().verdict(peer, now)
+        self.shared().published.load().verdict(peer, now.into_std())
     }
 
     /// Returns the verdict on a peer like [`verdict`](Self::verdict), but for an unlisted peer first
@@ -107,7 +108,7 @@ impl AllowList {
         now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let on_demand = &self.shared().on_demand;
-        let deadline = on_demand.deadline(now);
+        let deadline = on_demand.deadline(now.into_std());
         let permit = match on_demand.is_quiet(deadline) {
             true => None,
             false => Permit::new(self.shared(), peer, deadline),
@@ -154,7 +155,7 @@ impl AllowList {
     /// force. A ready list is not ready again only when nothing is in force.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared().published.load().is_ready(Instant::now())
+        self.shared().published.load().is_ready(now())
     }
 
     /// The set at this moment.
@@ -166,7 +167,7 @@ impl AllowList {
     /// How each host is doing at this moment.
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
-        self.snapshot().health(Instant::now())
+        self.snapshot().health(now())
     }
 
     /// Follows the changes of the set from this moment on.

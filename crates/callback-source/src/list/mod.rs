@@ -3,13 +3,13 @@
 mod answer_cache;
 mod builder;
 mod changes;
+mod clock;
 mod handle;
 mod log;
 mod on_demand;
 mod refresher;
 mod schedule;
 mod shared;
-mod sleep_clock;
 pub(crate) mod state_file;
 mod state_writer;
 

@@ -3,20 +3,20 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 use tracing::{error, info};
 
 use crate::{
     AllowList, LOG_TARGET, Question,
     list::answer_cache::{AnswerCache, Lookup, Outcome},
+    list::clock::{SleepClock, now},
     list::handle::Handle,
     list::schedule::Schedule,
     list::shared::Shared,
-    list::sleep_clock::SleepClock,
     list::state_file::StateFile,
     list::state_writer::StateWriter,
 };
@@ -95,7 +95,7 @@ impl Refresher {
         self.schedule.cancel();
         while !self.handles_dropped() {
             self.notice_sleep();
-            let now = Instant::now();
+            let now = now();
             // Here and not where the timer is waited for: if another event came first, the timer for
             // this time is gone.
             if self.change_at.is_some_and(|at| at <= now) {
@@ -109,7 +109,7 @@ impl Refresher {
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
                 Some((question, lookup)) = lookups.next() => self.finish(question, lookup),
-                () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
+                () = sleep_until(wake_at.unwrap_or(now).into()), if wake_at.is_some() => {}
                 () = write_finished(self.state_writer.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
             }
@@ -159,7 +159,7 @@ impl Refresher {
         let _ = is_new;
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
-            && set.due_at(&question).is_some_and(|at| Instant::now() < at)
+            && set.due_at(&question).is_some_and(|at| now() < at)
         {
             return;
         }
@@ -169,10 +169,10 @@ impl Refresher {
         let set = self.shared.published.load();
         #[cfg(feature = "metrics")]
         if let Some(result) = counted {
-            super::log::looked_up(result.as_ref().map(|_| ()), &set, Instant::now());
+            super::log::looked_up(result.as_ref().map(|_| ()), &set, now());
         }
         if let Some(due_at) = set.due_at(&question) {
-            let (now, chance) = (Instant::now(), fastrand::f64());
+            let (now, chance) = (now(), fastrand::f64());
             self.schedule
                 .put_off(&question, has_failed, due_at, now, chance);
         }

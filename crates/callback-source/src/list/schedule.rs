@@ -15,10 +15,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use tokio::time::Instant;
 
 use crate::{
     AllowSet, Question,
@@ -175,7 +173,9 @@ fn earlier(at: Option<Instant>, other: Instant) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Answer, Family, HostName, ResolveError, ResolveErrorKind, set::Rules};
+    use crate::{
+        Answer, Family, HostName, ResolveError, ResolveErrorKind, list::clock::now, set::Rules,
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_nanos(1);
@@ -207,7 +207,7 @@ mod tests {
         }
 
         fn with(names: &[&str], limits: OnDemandLimits) -> Self {
-            let start = Instant::now();
+            let start = now();
             let rules = Rules {
                 min_ttl: SECOND,
                 only_family: Some(Family::V4),

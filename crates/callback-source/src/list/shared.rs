@@ -1,16 +1,17 @@
 //! The state between the handles of a list and its refresher.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use arc_swap::ArcSwap;
-use tokio::{
-    sync::{Notify, watch},
+use std::{
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     AllowSet,
     list::{
+        clock::now,
         log::NoticeLog,
         on_demand::{OnDemand, OnDemandLimits},
         state_file::StateFile,
@@ -75,14 +76,14 @@ impl Shared {
             }),
             published_changed: watch::Sender::new(0),
             wake: Notify::new(),
-            refusals: PeerRateLimit::new(now),
+            refusals: PeerRateLimit::new(now.into()),
             state_file: None,
         }
     }
 
     /// Changes the set, publishes it and logs what happened.
     pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
-        let now = Instant::now();
+        let now = now();
         // A panic of another writer leaves a usable set: each change ends by building the index anew.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(callback_source_simulation)]

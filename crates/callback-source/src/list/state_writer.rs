@@ -1,10 +1,14 @@
 //! Writes of the state file by the refresher.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{
+    future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::task::JoinHandle;
 
-use crate::list::{shared::Shared, state_file::StateFile};
+use crate::list::{clock::now, shared::Shared, state_file::StateFile};
 
 /// Decides when the state file is written. One write runs at a time, on a thread that may block.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ impl StateWriter {
         Self {
             file,
             writing: None,
-            written_at: Instant::now(),
+            written_at: now(),
             written_changes: 0,
         }
     }
