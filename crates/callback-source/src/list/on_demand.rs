@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::set::after;
+use crate::{rate_limit::subscriber, set::after};
 
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
@@ -130,22 +130,22 @@ impl OnDemand {
         if crate::simulation::planted(crate::simulation::Fault::JudgedAtOnce) {
             return None;
         }
-        let place = place(peer);
+        let subscriber = subscriber(peer);
         let is_full = self.limits.waiters <= demand.waiting.len();
-        match demand.waiting.entry(place) {
+        match demand.waiting.entry(subscriber) {
             Entry::Occupied(mut requests) => *requests.get_mut() += 1,
             Entry::Vacant(_) if is_full => return None,
             Entry::Vacant(vacant) => {
                 vacant.insert(1);
             }
         }
-        Some(place)
+        Some(subscriber)
     }
 
     /// Ends the wait of one request.
-    pub(crate) fn leave(&self, place: IpAddr) {
+    pub(crate) fn leave(&self, subscriber: IpAddr) {
         let mut demand = self.lock();
-        if let Entry::Occupied(mut requests) = demand.waiting.entry(place) {
+        if let Entry::Occupied(mut requests) = demand.waiting.entry(subscriber) {
             *requests.get_mut() -= 1;
             if *requests.get() == 0 {
                 requests.remove();
@@ -214,16 +214,6 @@ impl Turn<'_> {
     }
 }
 
-/// The peer, and of an IPv6 peer its /64: each subscriber has that many addresses at no cost.
-fn place(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(peer) => Ipv6Addr::from(peer.to_bits() & PREFIX_64).into(),
-        peer @ IpAddr::V4(_) => peer,
-    }
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-const PREFIX_64: u128 = !0 << 64;

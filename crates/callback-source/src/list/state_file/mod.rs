@@ -23,6 +23,7 @@ use self::{
 use crate::{
     AllowSet, HostName, LOG_TARGET,
     list::clock::now,
+    rate_limit::RateLimit,
     set::{Notice, PersistedHost, PersistedQuestion},
 };
 
@@ -45,10 +46,10 @@ pub(crate) struct StateFile {
 struct Written {
     /// The number of the last snapshot: an older one never replaces a newer one.
     number: u64,
-    failed_at: Option<Instant>,
+    failure_limit: RateLimit,
     /// Whether a failure was logged, and not yet its end.
     is_failing: bool,
-    cut_at: Option<Instant>,
+    cut_limit: RateLimit,
 }
 
 /// The text of a file, and its place in the order of snapshots.
@@ -186,7 +187,7 @@ impl StateFile {
             info!(target: LOG_TARGET, path = %self.path.display(), "state file is written again");
         }
         let Cut { lingering, hosts } = snapshot.cut;
-        if lingering + hosts > 0 && is_time(&mut written.cut_at) {
+        if lingering + hosts > 0 && written.cut_limit.admits(ONCE_AN_HOUR, now()) {
             warn!(
                 target: LOG_TARGET,
                 path = %self.path.display(),
@@ -199,7 +200,7 @@ impl StateFile {
     }
 
     fn failed(&self, written: &mut Written, error: &std::io::Error) {
-        if !is_time(&mut written.failed_at) {
+        if !written.failure_limit.admits(ONCE_AN_HOUR, now()) {
             return;
         }
         written.is_failing = true;
@@ -215,15 +216,6 @@ impl StateFile {
     fn unasked(&self) -> std::sync::MutexGuard<'_, Unasked> {
         self.unasked.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_time(logged_at: &mut Option<Instant>) -> bool {
-    let now = now();
-    let is_time = logged_at.is_none_or(|at| ONCE_AN_HOUR <= now.saturating_duration_since(at));
-    if is_time {
-        *logged_at = Some(now);
-    }
-    is_time
 }
 
 /// The text of a set's file, written when `now` is `utc` since the epoch.
