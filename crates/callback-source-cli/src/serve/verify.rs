@@ -9,9 +9,9 @@ use std::{
 
 use callback_source::{
     AllowList, Allowed, Rejection, RejectionKind, Verdict,
-    verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer},
+    verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -89,36 +89,30 @@ pub(super) struct VerdictResponse {
 }
 
 impl VerdictResponse {
-    fn allowed(&self, allowed: &Allowed) -> Response<Body> {
-        self.counts.count("allow");
-        let mut response = admitted();
-        let headers = response.headers_mut();
-        headers.insert(SOURCE, HeaderValue::from_static("allow"));
-        let host = allowed
-            .host()
-            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        if let Some(host) = host {
-            headers.insert(HOST, host);
-        }
+    fn response_to(&self, verdict: &Verdict) -> Response<Body> {
+        let mut response = match verdict {
+            Verdict::Allow(_) => {
+                self.counts.count("allow");
+                admitted()
+            }
+            Verdict::Reject(rejection) => {
+                self.counts.count(rejection.kind().as_str());
+                match self.report_only {
+                    true => admitted(),
+                    false => self.refusal(rejection),
+                }
+            }
+        };
+        response.headers_mut().extend(tag_headers(verdict));
         response
     }
 
-    fn rejected(&self, rejection: &Rejection) -> Response<Body> {
-        let reason = rejection.kind().as_str();
-        self.counts.count(reason);
-        let mut response = if self.report_only {
-            admitted()
-        } else {
-            let mut response = plain(self.status(rejection.kind()), rejection.to_string());
-            if let Some(pause) = rejection.retry_after() {
-                let pause = pause.as_secs().into();
-                response.headers_mut().insert(header::RETRY_AFTER, pause);
-            }
-            response
-        };
-        let headers = response.headers_mut();
-        headers.insert(SOURCE, HeaderValue::from_static("reject"));
-        headers.insert(REASON, HeaderValue::from_static(reason));
+    fn refusal(&self, rejection: &Rejection) -> Response<Body> {
+        let mut response = plain(self.status(rejection.kind()), rejection.to_string());
+        if let Some(pause) = rejection.retry_after() {
+            let pause = pause.as_secs().into();
+            response.headers_mut().insert(header::RETRY_AFTER, pause);
+        }
         response
     }
 
@@ -144,8 +138,8 @@ impl Service<Request<()>> for VerdictResponse {
         let extensions = request.extensions();
         let verdict = (extensions.get::<Verdict>(), extensions.get::<Allowed>());
         ready(Ok(match verdict {
-            (Some(Verdict::Reject(rejection)), _) => self.rejected(rejection),
-            (Some(Verdict::Allow(allowed)), _) | (None, Some(allowed)) => self.allowed(allowed),
+            (Some(verdict), _) => self.response_to(verdict),
+            (None, Some(allowed)) => self.response_to(&Verdict::Allow(allowed.clone())),
             (None, None) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         }))
     }
@@ -153,7 +147,7 @@ impl Service<Request<()>> for VerdictResponse {
 
 impl RejectionResponse<Body> for VerdictResponse {
     fn response(&self, rejection: &Rejection) -> Response<Body> {
-        self.rejected(rejection)
+        self.response_to(&Verdict::Reject(rejection.clone()))
     }
 }
 
@@ -167,7 +161,3 @@ fn admitted() -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_LENGTH, none);
     response
 }
-
-const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
-const HOST: HeaderName = HeaderName::from_static("x-callback-host");
-const REASON: HeaderName = HeaderName::from_static("x-callback-reason");

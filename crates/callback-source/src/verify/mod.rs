@@ -86,5 +86,6 @@ pub use {
     peer::{PeerIp, SocketAddrPeer},
     response::{PlainText, RejectionResponse},
     service::VerifySource,
+    tag::tag_headers,
     unix::{UnixConnection, UnixPeer},
 };
