@@ -34,7 +34,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     }
     let list = report::look_up_once(config)?;
 
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let verdicts: Vec<_> = args
         .peers

@@ -35,7 +35,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
     }
     let list = report::look_up_once(config)?;
 
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let addresses: Vec<_> = set.addresses(now).into_iter().collect();
     let networks: Vec<_> = set.networks().collect();

@@ -1,13 +1,12 @@
 //! What is known of hosts, for people and for programs.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use callback_source::{
     AllowList, HostName, ResolveErrorKind,
     set::{FamilyHealth, HostHealth, QuestionStatus},
 };
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::{config::Config, error::Error, output};
 

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use callback_source::signature::{
-    MessageRejection, MessageRejectionKind, Secret,
-    webhook::{self, Claim, Diagnosis, Mismatch, Target},
+use callback_source::{
+    MessageRejection, MessageRejectionKind,
+    signature::Secret,
+    signature::webhook::{self, Claim, Diagnosis, Mismatch, Target},
 };
 use http::{Uri, request::Parts};
 use serde::Serialize;

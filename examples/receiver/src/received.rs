@@ -8,11 +8,8 @@ use std::{
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use callback_source::{
-    Allowed, Verdict,
-    signature::{
-        CallbackRejection, MessageAuth, MessageVerdict, Policy, VerifiedCallback, VerifiedMessage,
-    },
-    verify::NotVerified,
+    Allowed, CallbackRejection, MessageAuth, MessageVerdict, Policy, Verdict, VerifiedCallback,
+    VerifiedMessage, verify::NotVerified,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -33,7 +30,7 @@ impl Log {
     /// Adds a callback, and forgets the oldest if there are too many.
     pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
-        let sender = Sender::new(&caller.source, at);
+        let sender = Sender::new(&caller.source);
         let proof = caller.proof.as_ref().map(Joined::new);
         // Without the event: it is about a person.
         info!(kind = event.kind(), ?sender, ?proof, "callback received");
@@ -77,7 +74,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let proof = extensions.get::<MessageVerdict>().map(|_| {
             // Where nothing is refused there is no `RequireVerified` that left it.
             let left = extensions.get::<VerifiedCallback>().cloned();
-            left.map_or_else(|| VerifiedCallback::of(extensions, Policy::Both), Ok)
+            left.map_or_else(
+                || VerifiedCallback::from_extensions(extensions, Policy::Both),
+                Ok,
+            )
         });
         Ok(Self { source, proof })
     }
@@ -201,13 +201,13 @@ enum ListedBy {
 }
 
 impl Sender {
-    fn new(verdict: &Verdict, now: Instant) -> Self {
+    fn new(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Allow(allowed) => Self::Listed {
                 peer: allowed.peer(),
                 by: ListedBy::new(allowed),
                 freshness: allowed.freshness().as_str(),
-                known_for_seconds: now.saturating_duration_since(allowed.since()).as_secs(),
+                known_for_seconds: allowed.age().as_secs(),
             },
             Verdict::Reject(rejection) => Self::Refused {
                 peer: rejection.peer(),

@@ -185,7 +185,7 @@ async fn serve(
 async fn log_ready(list: AllowList) {
     let start = Instant::now();
     list.ready().await;
-    let addresses = list.snapshot().addresses(Instant::now()).len();
+    let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
     info!(addresses, after = ?start.elapsed(), "ready");
 }
 

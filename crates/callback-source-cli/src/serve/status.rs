@@ -50,13 +50,13 @@ pub(super) fn json(
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let hosts = set.health(now);
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
-        uptime_seconds: now.saturating_duration_since(started).as_secs(),
+        uptime_seconds: now.saturating_duration_since(started.into_std()).as_secs(),
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
         addresses: set.addresses(now).into_iter().collect(),

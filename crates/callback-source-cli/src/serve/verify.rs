@@ -8,8 +8,8 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind, Verdict,
-    verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
+    AllowList, Allowed, Rejection, RejectionKind, RejectionResponse, Verdict,
+    verify::{UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_layer::Layer;

@@ -1,4 +1,4 @@
-//! The walk from the name of a question to its addresses, along CNAMEs.
+//! CNAME chains, from the name of a question to its addresses.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use hickory_resolver::{
 
 use crate::{Answer, Family, Question, ResolveError, ResolveErrorKind};
 
-/// The walk from the name that is asked for to its addresses.
+/// State of a lookup while it follows CNAMEs.
 pub(super) struct Chain {
     name: Name,
     family: Family,
@@ -33,7 +33,7 @@ impl Chain {
         })
     }
 
-    /// The question for the name that was reached.
+    /// Returns the next query: for the last name of the chain so far.
     pub(super) fn query(&self) -> Query {
         let record_type = match self.family {
             Family::V4 => RecordType::A,
@@ -42,8 +42,8 @@ impl Chain {
         Query::query(self.name.clone(), record_type)
     }
 
-    /// Goes on with what came of asking for `self.name`. `None`: it has to be asked again, for the
-    /// name that it is now.
+    /// Applies the outcome of a query for `self.name`. Returns `None` if `self.name` is now another name,
+    /// which must be queried.
     pub(super) fn take(
         &mut self,
         asked: Result<Message, NetError>,
@@ -54,12 +54,12 @@ impl Chain {
         }
     }
 
-    /// Follows the chain through one message. `None`: the message ends in a CNAME whose target,
-    /// now `self.name`, has to be asked for.
+    /// Follows the chain through one message. Returns `None` if the message ends in a CNAME. Its target,
+    /// now `self.name`, must be queried.
     fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
         let before = self.hops;
         if message.response_code == ResponseCode::NXDomain {
-            // With an alias in the answer: its target does not exist. With addresses: nonsense.
+            // With an alias in the answer, its target does not exist. With addresses, it is malformed.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         while let Some((target, ttl)) = cname_of(&self.name, message) {
@@ -90,7 +90,7 @@ impl Chain {
             )));
         }
         if self.hops == before {
-            // An answer to something else.
+            // The answer is to another question.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         match negative_ttl(message) {
@@ -104,7 +104,7 @@ impl Chain {
 
     fn fail(&self, error: NetError) -> ResolveError {
         let kind = match kind_of(&error) {
-            // The name is there, as an alias; what it stands for is not.
+            // The name exists as an alias; its target does not.
             ResolveErrorKind::NxDomain if self.hops > 0 => ResolveErrorKind::BrokenChain,
             kind => kind,
         };
@@ -115,7 +115,7 @@ impl Chain {
         let failed = ResolveError::new(kind);
         match negative {
             Some(ttl) => failed.with_negative_ttl(self.denied_for(ttl)),
-            // The alias can change sooner than a denial without a TTL is asked again.
+            // The alias can change before a denial without a TTL is refreshed.
             None if self.hops > 0 && failed.is_denial() => {
                 failed.with_negative_ttl(self.denied_for(NEGATIVE_TTL))
             }
@@ -123,14 +123,14 @@ impl Chain {
         }
     }
 
-    /// A denial of what the chain leads to holds no longer than the chain.
+    /// Limits the negative TTL of the chain's target to the TTL of the chain.
     fn denied_for(&self, ttl: u32) -> Duration {
         Duration::from_secs(self.ttl.min(sane(ttl)).into())
     }
 }
 
-/// Follows a chain through packets, each the answer to one question on it, as
-/// [`HickoryResolver`](crate::HickoryResolver) does. `None`: the packets end before the chain does.
+/// Follows a chain through packets, one response for each query, as
+/// [`HickoryResolver`](crate::HickoryResolver) does. Returns `None` if the packets end before the chain.
 #[cfg(fuzzing)]
 pub(crate) fn followed(
     question: &Question,
@@ -160,7 +160,7 @@ fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
         })
 }
 
-/// RFC 2308 section 5: the lesser of the SOA record's own TTL and its MINIMUM field.
+/// Returns the negative TTL. RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field.
 fn negative_ttl(message: &Message) -> Option<u32> {
     message
         .authorities
@@ -171,7 +171,7 @@ fn negative_ttl(message: &Message) -> Option<u32> {
         })
 }
 
-/// RFC 2181 section 8.
+/// Reads a TTL with its top bit set as zero (RFC 2181 section 8).
 fn sane(ttl: u32) -> u32 {
     if ttl.leading_zeros() == 0 { 0 } else { ttl }
 }
@@ -180,7 +180,7 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => ResolveErrorKind::NxDomain,
-            // A referral: this server does not answer for the zone (RFC 2308 section 2.2).
+            // A referral: this server is not responsible for the zone (RFC 2308 section 2.2).
             ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => {
                 ResolveErrorKind::Malformed
             }
@@ -205,5 +205,5 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
 
 pub(super) const MAX_HOPS: usize = 8;
 
-/// As [`ResolveError::with_negative_ttl`] says of a denial without a TTL.
+/// The default of [`ResolveError::with_negative_ttl`].
 const NEGATIVE_TTL: u32 = 60;

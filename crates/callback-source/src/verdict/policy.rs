@@ -1,32 +1,20 @@
-//! Both locks together: where a callback comes from, and what it proves itself with.
+//! Policies: how the verdicts on source and message are joined.
 
-use std::{
-    fmt,
-    str::FromStr,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, str::FromStr, time::Duration};
 
-use http::{Extensions, Request, Response, StatusCode};
-use tower_layer::Layer;
-use tower_service::Service;
+use http::{Extensions, StatusCode};
 
-use super::{MessageRejection, MessageVerdict, ResponseFuture, VerifiedMessage, replay};
-use crate::{
-    Allowed, Rejection, RejectionKind, Verdict,
-    verify::{
-        PlainText, RejectionResponse,
-        response::{plain_text, refuse},
-    },
+use super::{
+    Allowed, MessageRejection, MessageVerdict, Rejection, RejectionKind, Verdict, VerifiedMessage,
 };
 
 /// Which of the two locks must be open. A value, so that it can come from the configuration.
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
-/// [`VerifySignature`](super::VerifySignature) or [`VerifyToken`](super::VerifyToken). `✓` admits, `✓!`
+/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
 /// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “cannot decide” is
 /// [`Unresolved`](RejectionKind::Unresolved) of the source and
-/// [`SecretUnavailable`](super::MessageRejectionKind::SecretUnavailable) of the message.
+/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|
@@ -54,7 +42,7 @@ use crate::{
 /// So a right source never makes up for a wrong message, a final “no” wins over “try again”, and a lock
 /// that the policy asks for and nobody installed refuses everything. A request without any peer
 /// address counts as malformed forwarding, with 500. The other reasons of an invalid message have their own
-/// [status](super::MessageRejectionKind::status).
+/// [status](crate::MessageRejectionKind::status).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
@@ -174,7 +162,7 @@ pub struct PolicyError(String);
 
 /// What is known of a callback that its [`Policy`] admits.
 ///
-/// [`RequireVerified`] leaves it in the request's extensions. With the feature `axum` it is an extractor,
+/// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature `axum` it is an extractor,
 /// which judges by [`Policy::Both`] where that layer is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCallback {
@@ -190,7 +178,10 @@ impl VerifiedCallback {
     /// # Errors
     ///
     /// Why the request is refused.
-    pub fn of(extensions: &Extensions, policy: Policy) -> Result<Self, CallbackRejection> {
+    pub fn from_extensions(
+        extensions: &Extensions,
+        policy: Policy,
+    ) -> Result<Self, CallbackRejection> {
         // A rejecting layer leaves no `Verdict`, a tagging one leaves an `Allowed` too.
         let source = extensions.get::<Verdict>().cloned();
         let source = source.or_else(|| extensions.get().cloned().map(Verdict::Allow));
@@ -270,169 +261,25 @@ impl fmt::Display for CallbackRejection {
 
 impl std::error::Error for CallbackRejection {}
 
-impl<B> RejectionResponse<B, CallbackRejection> for PlainText
-where
-    B: From<&'static str>,
-{
-    fn response(&self, rejection: &CallbackRejection) -> Response<B> {
-        match rejection {
-            CallbackRejection::Source(rejection) => self.response(rejection),
-            CallbackRejection::Message(rejection) => self.response(rejection),
-            CallbackRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
-        }
-    }
-}
-
-/// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
-/// these tag, unless the policy is [`Both`](Policy::Both). See the [module docs](super) for an example.
-#[derive(Clone, Copy, Debug, Default)]
-#[must_use]
-pub struct RequireVerifiedLayer<R = PlainText> {
-    policy: Policy,
-    response: R,
-}
-
-impl RequireVerifiedLayer {
-    /// Refuses what the policy does not admit.
-    pub fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            response: PlainText,
-        }
-    }
-}
-
-impl<R> RequireVerifiedLayer<R> {
-    /// Makes the responses to refused requests in another way.
-    pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
-        RequireVerifiedLayer {
-            policy: self.policy,
-            response,
-        }
-    }
-}
-
-impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
-    type Service = RequireVerified<S, R>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RequireVerified {
-            inner,
-            policy: self.policy,
-            response: self.response.clone(),
-        }
-    }
-}
-
-/// Calls the inner service only for requests that a [`Policy`] admits. See the
-/// [module docs](super) for an example.
-///
-/// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
-#[derive(Clone, Debug)]
-pub struct RequireVerified<S, R = PlainText> {
-    inner: S,
-    policy: Policy,
-    response: R,
-}
-
-impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireVerified<S, R>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: RejectionResponse<ResBody, CallbackRejection>,
-    ResBody: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match VerifiedCallback::of(request.extensions(), self.policy) {
-            Ok(proof) => {
-                replay::let_through(request.extensions());
-                request.extensions_mut().insert(proof);
-                ResponseFuture::new(self.inner.call(request))
-            }
-            Err(rejection) => {
-                if matches!(rejection, CallbackRejection::NoLayer) {
-                    super::log::no_layer();
-                }
-                // The one that was found ready may hold one of the inner service's places.
-                self.inner = self.inner.clone();
-                let response = refuse(&self.response, &rejection, &request);
-                ResponseFuture::new(std::future::ready(Ok(response)))
-            }
-        }
-    }
-}
-
-const NO_LAYER: &str = "the route is not wrapped in the layers that its policy asks for\n";
-
-#[cfg(feature = "axum")]
-mod extract {
-    use axum::{
-        extract::FromRequestParts,
-        response::{IntoResponse, Response},
-    };
-    use http::request::Parts;
-
-    use super::{CallbackRejection, Policy, VerifiedCallback};
-    use crate::{
-        signature::{MessageVerdict, replay},
-        verify::{PlainText, RejectionResponse},
-    };
-
-    /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
-    /// [`Policy::Both`].
-    impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
-        type Rejection = CallbackRejection;
-
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
-            let judged = match parts.extensions.get::<Self>() {
-                Some(proof) => Ok(proof.clone()),
-                None => Self::of(&parts.extensions, Policy::Both),
-            };
-            match &judged {
-                Ok(_) => replay::let_through(&parts.extensions),
-                Err(_) => replay::refused(&parts.extensions),
-            }
-            judged
-        }
-    }
-
-    impl<S: Sync> FromRequestParts<S> for MessageVerdict {
-        type Rejection = CallbackRejection;
-
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
-            replay::let_through(&parts.extensions);
-            let verdict = parts.extensions.get::<Self>();
-            verdict.cloned().ok_or(CallbackRejection::NoLayer)
-        }
-    }
-
-    impl IntoResponse for CallbackRejection {
-        fn into_response(self) -> Response {
-            PlainText.response(&self)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::signature::{MessageAuth, MessageRejectionKind};
+    use crate::verdict::{Freshness, MessageAuth, MessageRejectionKind, Source};
 
     fn source(said: &str) -> Option<Verdict> {
         let kind = match said {
             "allowed" => {
-                let list =
-                    crate::AllowList::fixed(["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
-                return Some(list.verdict("192.0.2.1".parse().unwrap()));
+                let peer: IpAddr = "192.0.2.1".parse().unwrap();
+                return Some(Verdict::Allow(Allowed {
+                    peer,
+                    source: Source::Network(peer.into()),
+                    freshness: Freshness::Static,
+                    since: Instant::now().into_std(),
+                }));
             }
             "not listed" => RejectionKind::NotListed,
             "cannot decide" => RejectionKind::Unresolved,
@@ -461,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_pair_of_verdicts_gives_what_the_table_says() {
-        let table = include_str!("proof.rs")
+        let table = include_str!("policy.rs")
             .lines()
             .filter_map(|line| line.strip_prefix("/// | "))
             .filter(|row| !row.starts_with("source"));

@@ -3,15 +3,13 @@
 use std::{
     error::Error,
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 
-use crate::{
-    verdict::RETRY_AFTER,
-    verify::{PlainText, RejectionResponse, response::plain_text},
-};
+use super::source::RETRY_AFTER;
 
 /// What is said of a callback's own proof. Both message layers leave one in the request's extensions.
 ///
@@ -62,8 +60,8 @@ impl MessageVerdict {
 /// A proof that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
-    pub(super) auth: MessageAuth,
-    pub(super) date: Option<SystemTime>,
+    pub(crate) auth: MessageAuth,
+    pub(crate) date: Option<SystemTime>,
 }
 
 impl VerifiedMessage {
@@ -95,7 +93,7 @@ pub enum MessageAuth {
 pub struct MessageRejection {
     kind: MessageRejectionKind,
     header: Option<&'static str>,
-    cause: Option<SecretUnavailable>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl MessageRejection {
@@ -109,14 +107,14 @@ impl MessageRejection {
         }
     }
 
-    pub(super) fn for_header(kind: MessageRejectionKind, header: &'static str) -> Self {
+    pub(crate) fn for_header(kind: MessageRejectionKind, header: &'static str) -> Self {
         Self {
             header: Some(header),
             ..Self::new(kind)
         }
     }
 
-    pub(super) fn unavailable(cause: SecretUnavailable) -> Self {
+    pub(crate) fn unavailable(cause: Arc<dyn Error + Send + Sync>) -> Self {
         Self {
             cause: Some(cause),
             ..Self::new(MessageRejectionKind::SecretUnavailable)
@@ -160,7 +158,7 @@ impl fmt::Display for MessageRejection {
 
 impl Error for MessageRejection {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().and_then(Error::source)
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -252,13 +250,13 @@ impl MessageRejectionKind {
     }
 
     /// Whether it could not be decided: the same request may be right on another try.
-    pub(super) fn is_undecided(self) -> bool {
+    pub(crate) fn is_undecided(self) -> bool {
         self == Self::SecretUnavailable
     }
 
     // An unknown key and a wrong signature read the same: a stranger learns nothing about which
     // registrations there are.
-    fn description(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::MissingHeader => "the signature or token is missing\n",
             Self::DuplicateHeader => "a header of the signature is there twice\n",
@@ -277,48 +275,5 @@ impl MessageRejectionKind {
             Self::BodyAborted => "the body broke off\n",
             Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
         }
-    }
-}
-
-impl<B> RejectionResponse<B, MessageRejection> for PlainText
-where
-    B: From<&'static str>,
-{
-    fn response(&self, rejection: &MessageRejection) -> Response<B> {
-        let text = rejection.kind.description();
-        let mut response = plain_text(rejection.status(), text, rejection.retry_after());
-        if rejection.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2 asks for one. It is the same for tokens, which have no scheme.
-            let challenge = HeaderValue::from_static("HMAC-SHA256");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
-    }
-}
-
-/// The secrets cannot be had: the store that keeps them failed, or did not answer in time.
-///
-/// The cause is [`source`](Error::source); it goes into the log, so it should not tell secrets.
-#[derive(Clone, Debug)]
-pub struct SecretUnavailable(std::sync::Arc<dyn Error + Send + Sync>);
-
-impl SecretUnavailable {
-    /// With the cause.
-    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(cause.into().into())
-    }
-}
-
-impl fmt::Display for SecretUnavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the secrets cannot be had")
-    }
-}
-
-impl Error for SecretUnavailable {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.0)
     }
 }

@@ -1,3 +1,5 @@
+//! The DNS server, as a client sees it.
+
 use std::{
     future::poll_fn,
     io,
@@ -7,12 +9,12 @@ use std::{
     time::Duration,
 };
 
+use callback_source_testkit::dns::{
+    DnsServer, Fault, FaultScope, Name, RData, Record, RecordType, ResponseCode,
+};
 use hickory_proto::{
     op::{Edns, Message, OpCode, Query},
     rr::{DNSClass, rdata::CNAME},
-};
-use integration_tests::dns::{
-    DnsServer, Fault, FaultScope, Name, RData, Record, RecordType, ResponseCode,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,7 +1,7 @@
-//! The system's DNS configuration: text in, servers out.
+//! Parser of resolv.conf(5): text in, servers out.
 //!
-//! As glibc and musl read `/etc/resolv.conf`, and more forgiving where they differ: what is not used is
-//! not looked at, and a line that is broken makes only itself void.
+//! It reads the format as glibc and musl do, and follows the more tolerant one where they differ. Unused
+//! options are not parsed, and an invalid line affects only itself.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,25 +10,24 @@ use std::{
 
 use super::server_address;
 
-/// The part of a system's configuration that matters to a resolver of absolute names.
+/// Part of the configuration that a resolver of absolute names uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SystemConf {
-    /// In order, each once.
+    /// Servers in order, without duplicates.
     pub(super) servers: Vec<SocketAddr>,
-    /// `options use-vc`.
+    /// The option `use-vc`: TCP first.
     pub(super) tcp_first: bool,
-    /// Whether the servers are those of a text that names none.
+    /// True if the text names no server.
     pub(super) is_default: bool,
-    /// Lines that name a server and cannot be used, with the reason. Not all of them, where there are
-    /// many.
+    /// Ignored `nameserver` lines with the reason, at most four.
     pub(super) void: Vec<String>,
 }
 
 impl SystemConf {
-    /// Reads a text in the form of resolv.conf(5). A text without a server stands for the one on this
+    /// Parses a text in resolv.conf(5) format. Without a server in it, the result is the server on this
     /// machine.
     ///
-    /// `zone_index` gives the number of a network interface by its name.
+    /// `zone_index` returns the index of a network interface by its name.
     pub(super) fn parse(text: &[u8], zone_index: impl Fn(&str) -> Option<u32>) -> Self {
         let mut conf = Self::default();
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -82,8 +81,8 @@ fn is_comment(word: &[u8]) -> bool {
     matches!(word.first(), Some(b'#' | b';'))
 }
 
-/// IPv4 addresses as inet_aton(3) reads them: `127.1`, `010.0.0.1` (octal), `0x7f.1`. A number alone is
-/// rather a mistake than an address.
+/// Parses IPv4 addresses as inet_aton(3) does: `127.1`, `010.0.0.1` (octal), `0x7f.1`. A single number is
+/// refused, since it is more likely a mistake.
 fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
     let mut numbers = text.split('.').map(|number| {
         let (digits, radix) = match number.as_bytes() {
@@ -113,7 +112,7 @@ fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Each has its turn within the time limit of a question.
+/// Limit that lets every server be queried within the time limit of a question.
 const MAX_SERVERS: usize = 8;
 
 const MAX_VOID: usize = 4;

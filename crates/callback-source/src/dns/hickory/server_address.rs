@@ -1,13 +1,13 @@
-//! The address of a DNS server, as text.
+//! Parser of DNS server addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// Reads the address of a DNS server. Without a port, it is 53.
+/// Parses the address of a DNS server. The default port is 53.
 ///
-/// `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` and `[2001:db8::53]:5353`. A link-local address needs its
-/// zone, by name or number: `fe80::1%eth0`, `[fe80::1%2]:53`. Names of zones are known on Linux only.
+/// Accepted: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` and `[2001:db8::53]:5353`. A link-local address
+/// needs its zone, by name or index: `fe80::1%eth0`, `[fe80::1%2]:53`. Zone names work on Linux only.
 ///
-/// The unspecified address stands for the server on this machine.
+/// The unspecified address is replaced by the loopback address.
 ///
 /// ```
 /// use callback_source::parse_dns_server;
@@ -19,16 +19,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 ///
 /// # Errors
 ///
-/// Anything else, an unknown zone, and port 0.
+/// Returns an error for any other text, an unknown zone, or port 0.
 pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
     parse(text, zone_index)
 }
 
-/// Reason why a text is not the address of a DNS server.
+/// Invalid address of a DNS server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {
-    /// Not an address.
+    /// The text is not an address.
     #[error(
         "give an address such as `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53` or `fe80::1%eth0`"
     )]
@@ -36,15 +36,15 @@ pub enum DnsServerError {
     /// A link-local address without its zone.
     #[error("a link-local address needs its zone, such as `fe80::1%eth0` or `[fe80::1%2]:53`")]
     NoZone,
-    /// This machine has no such network interface, or names of interfaces are not known here.
-    #[error("unknown zone `{}`; give the number of a network interface, such as `fe80::1%2`", .0.escape_default())]
+    /// This machine has no such network interface, or its system does not list interface names.
+    #[error("unknown zone `{}`; give the index of a network interface, such as `fe80::1%2`", .0.escape_default())]
     UnknownZone(String),
     /// Port 0.
     #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
 
-/// `zone_index` gives the number of a network interface by its name.
+/// `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(
     text: &str,
     zone_index: impl Fn(&str) -> Option<u32>,
@@ -67,7 +67,7 @@ pub(super) fn parse(
     };
     let port = match port {
         None => DNS_PORT,
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
             port.parse().map_err(|_| DnsServerError::NotAnAddress)?
         }
@@ -100,26 +100,26 @@ pub(super) fn parse(
     }
 }
 
-/// The address that an answer comes from: packets to the unspecified address are answered by this
-/// machine's loopback address, and those to a mapped one by the IPv4 address.
+/// Returns the address that answers come from. The loopback address answers packets to the unspecified
+/// address, and the IPv4 address those to its IPv4-mapped form.
 pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
     match server.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, server.port()).into(),
         IpAddr::V4(ip) => (ip, server.port()).into(),
-        // With its zone.
+        // Keeps the zone.
         IpAddr::V6(_) => server,
     }
 }
 
-/// The number of a network interface by its name.
+/// Returns the index of a network interface by its name.
 pub(super) fn zone_index(name: &str) -> Option<u32> {
     let interfaces = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
     index_in(&interfaces, name)
 }
 
-/// `/proc/net/if_inet6` has a line for each address: address, index, length of the prefix, scope and
-/// flags, all in hexadecimal, and the name of the interface.
+/// Each line of `/proc/net/if_inet6` has an address, the interface index, the prefix length, scope and flags,
+/// all in hexadecimal, and the interface name.
 fn index_in(interfaces: &str, name: &str) -> Option<u32> {
     interfaces.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_address_and_says_why() {
+    fn refuses_other_texts_with_the_reason() {
         use DnsServerError::{NoZone, NotAnAddress, PortZero, UnknownZone};
         for (text, expected) in [
             ("", NotAnAddress),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_number_of_an_interface() {
+    fn finds_the_index_of_an_interface() {
         let interfaces = "00000000000000000000000000000001 01 80 10 80       lo\n\
                           fe80000000000000021a4afffe000001 1f 40 20 80     eth0\n\
                           20010db8000000000000000000000001 1f 40 00 80     eth0\n";

@@ -20,7 +20,7 @@
 //! [`DnsServer::keep_log`]`(false)`.
 //!
 //! ```
-//! use integration_tests::dns::{DnsServer, Fault, RecordType};
+//! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
 //! use std::net::{IpAddr, Ipv4Addr};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -41,6 +41,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use callback_source::HickoryResolver;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query},
     rr::rdata::CNAME,
@@ -132,6 +133,16 @@ impl DnsServer {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// A resolver that asks only this server.
+    ///
+    /// # Panics
+    ///
+    /// Never: the address of a running server is valid.
+    #[must_use]
+    pub fn resolver(&self) -> HickoryResolver {
+        HickoryResolver::from_servers([self.addr]).expect("one server is given")
     }
 
     /// Gives `name` these addresses, in place of the addresses or the CNAME it had; none makes it a
