@@ -1,4 +1,4 @@
-//! `/verify`: the library's check, and its verdict as a response.
+//! `/verify`: the library's source check, and its verdict as a response.
 
 use std::{
     convert::Infallible,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::config::Client;
 
-/// Answers whether a request may pass.
+/// Source check behind `/verify`.
 #[derive(Clone, Debug)]
 pub(super) enum Verify {
     Refusing(VerifySource<VerdictResponse, Client, VerdictResponse>),
@@ -55,8 +55,8 @@ impl Verify {
     }
 
     pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
-        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all when such an answer has
-        // a length.
+        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all if such a response has a
+        // length.
         if request.method() == Method::CONNECT {
             let text = "`CONNECT` asks for a tunnel and is not a callback";
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
@@ -80,7 +80,7 @@ impl Verify {
     }
 }
 
-/// The response to each verdict.
+/// Response to each verdict.
 #[derive(Clone, Debug)]
 pub(super) struct VerdictResponse {
     unsure_status: Option<StatusCode>,
@@ -124,7 +124,7 @@ impl VerdictResponse {
     }
 }
 
-/// Called for what may pass, and for everything in report-only mode.
+/// Called for admitted requests, and for all requests in report-only mode.
 impl Service<Request<()>> for VerdictResponse {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -151,10 +151,10 @@ impl RejectionResponse<Body> for VerdictResponse {
     }
 }
 
-/// 200, and not 204: Envoy takes nothing else for a yes, and hands a 204 to the caller as the answer
-/// to the callback, which the shop then never gets.
+/// Response that admits a request: 200, and not 204. Envoy admits with 200 only, and passes a 204 to the caller
+/// as the final response, so that the shop never receives the callback.
 ///
-/// The length is set here because hyper leaves it out of an answer without a body over HTTP/2.
+/// The length is set here because hyper omits it from a response without a body over HTTP/2.
 fn admitted() -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let none = HeaderValue::from_static("0");
