@@ -34,7 +34,7 @@ pub enum Mode {
 
 /// What callbacks prove themselves with, beside where they come from. What is not given is not asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Proofs {
+pub struct Credentials {
     /// The secret of the webhook's registration.
     pub webhook_secret: Option<Secret>,
     /// The `Authorization` value that was handed to eCom and Checkout.
@@ -44,7 +44,7 @@ pub struct Proofs {
 /// The routes of the callbacks, behind the layers, and those of the operator, outside of them.
 ///
 /// To be served with the peer's address (`into_make_service_with_connect_info::<SocketAddr>()`).
-pub fn router(list: AllowList, mode: Mode, proofs: Proofs) -> Router {
+pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
     let source = match mode {
         Mode::Reject => VerifySourceLayer::rejecting(list.clone(), ConnectInfoPeer),
         Mode::Tag => VerifySourceLayer::tagging(list.clone(), ConnectInfoPeer),
@@ -53,8 +53,8 @@ pub fn router(list: AllowList, mode: Mode, proofs: Proofs) -> Router {
     let callbacks = Router::new()
         // There is no proof of its own that it could carry.
         .route("/v2/consents/{user_id}", delete(consent_removal))
-        .merge(signed(mode, proofs.webhook_secret))
-        .merge(with_token(mode, proofs.token))
+        .merge(signed(mode, credentials.webhook_secret))
+        .merge(with_token(mode, credentials.token))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // Not `route_layer`: strangers shall not learn from a 404 or 405 which routes there are. It is
         // the outermost: strangers shall not cost a hash.

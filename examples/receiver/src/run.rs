@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
-    app::{self, Mode, Proofs},
+    app::{self, Credentials, Mode},
     args::Args,
     embedded_dns::EmbeddedDns,
     samples::{Sample, reachable},
@@ -33,7 +33,7 @@ use crate::{
 /// If it cannot start, or cannot accept connections any more.
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let ended = end_signal().map_err(Failure::Start)?;
-    let proofs = Proofs {
+    let credentials = Credentials {
         webhook_secret: webhook_secret(args)?,
         token: token(args)?,
     };
@@ -68,7 +68,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     if args.mode() == Mode::Tag {
         warn!("callbacks are received from anybody");
     }
-    let app = app::router(list.spawn(resolver), args.mode(), proofs);
+    let app = app::router(list.spawn(resolver), args.mode(), credentials);
     // Nobody has to read it.
     let _ = io::stdout().write_all(out.as_bytes());
 
