@@ -10,7 +10,7 @@ use std::{
 use integration_tests::{
     dns::{DnsServer, Fault, FaultScope},
     http::{Client, Connection},
-    servers::free_port,
+    servers::on_free_port,
     within,
 };
 use serde_json::Value;
@@ -155,25 +155,29 @@ async fn terminate(child: &Child) {
 async fn a_log_that_cannot_be_written_stops_nothing() {
     let dns = zone().await;
     for (to, drops) in [("2>/dev/full", true), ("2>&-", false)] {
-        let addr = free_port(Ipv4Addr::LOCALHOST.into());
-        let mut serve = tokio::process::Command::new("sh");
-        let line = format!(
-            "exec \"$0\" serve --listen {addr} --stop-delay 0s {} {to}",
-            hosts(&dns)
-        );
-        serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
-        let mut child = serve.env_clear().kill_on_drop(true).spawn().unwrap();
-        let client = Client::from(ip(LISTED));
-        let ready = async {
+        let start = async |addr: SocketAddr| {
+            let mut serve = tokio::process::Command::new("sh");
+            let line = format!(
+                "exec \"$0\" serve --listen {addr} --stop-delay 0s {} {to}",
+                hosts(&dns)
+            );
+            serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
+            let mut child = serve.env_clear().kill_on_drop(true).spawn()?;
+            let client = Client::from(ip(LISTED));
             loop {
+                if child.try_wait()?.is_some() {
+                    // Its log, which would tell the reason, cannot be written.
+                    return Err(std::io::ErrorKind::AddrInUse.into());
+                }
                 let reply = client.send(addr, "GET", "/readyz", &[], b"").await;
                 if reply.is_ok_and(|reply| reply.status == 200) {
-                    break;
+                    return Ok((addr, child));
                 }
                 tokio::task::yield_now().await;
             }
         };
-        within(ready).await;
+        let started = within(on_free_port(Ipv4Addr::LOCALHOST.into(), start)).await;
+        let (addr, mut child) = started.unwrap();
         for (peer, status) in [(LISTED, 200), (UNLISTED, 403)] {
             let client = Client::from(ip(peer));
             let reply = within(client.send(addr, "GET", "/verify", &[], b"")).await;
