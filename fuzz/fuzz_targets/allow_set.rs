@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arbitrary::Arbitrary;
@@ -14,7 +14,6 @@ use callback_source::{
     set::{Notice, Rules},
 };
 use libfuzzer_sys::fuzz_target;
-use tokio::time::Instant;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -79,7 +78,7 @@ struct Model {
 
 fuzz_target!(|input: Input| {
     let rules = input.rules();
-    let start = Instant::now();
+    let start = tokio::time::Instant::now().into_std();
     let mut now = start;
     let empty = |hosts: u8, now| {
         AllowSet::new(rules.clone(), hosts_of(hosts), &[], now).expect("no network is too wide")

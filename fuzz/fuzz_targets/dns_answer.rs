@@ -11,7 +11,6 @@ use hickory_proto::{
     rr::{DNSClass, Name, RData},
 };
 use libfuzzer_sys::fuzz_target;
-use tokio::time::Instant;
 
 fuzz_target!(|input: &[u8]| {
     let Some((family, mut rest)) = input.split_first() else {
@@ -29,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let question = Question { host, family };
     let followed = fuzzing::followed(&question, packets.clone());
 
-    let now = Instant::now();
+    let now = tokio::time::Instant::now().into_std();
     let mut set = AllowSet::new(Rules::default(), [question.host.clone()], &[], now)
         .expect("no network is too wide");
     let outcome = match followed {

@@ -7,13 +7,12 @@ use std::{net::IpAddr, time::Duration};
 
 use callback_source::{AllowSet, fuzzing, set::Rules, vipps::Environment};
 use libfuzzer_sys::fuzz_target;
-use tokio::time::Instant;
 
 fuzz_target!(|text: &[u8]| {
     let rules = Rules::default();
     let hosts: Vec<_> = Environment::Test.hosts().collect();
     // Some time after the start of the clock, so that times before can be told.
-    let now = Instant::now();
+    let now = tokio::time::Instant::now().into_std();
     let empty = AllowSet::new(rules.clone(), hosts.clone(), &[], now);
     let empty = empty.expect("no network is too wide");
 

@@ -39,7 +39,7 @@ pub(crate) fn exhaust(depth: u32) -> Result<Looked, String> {
                     rules,
                     no_data,
                     pause,
-                    base: Instant::now(),
+                    base: Instant::now().into_std(),
                     path: Vec::new(),
                     looked,
                 };
@@ -81,7 +81,7 @@ struct Search {
     no_data: bool,
     /// Between two events.
     pause: Ms,
-    base: Instant,
+    base: std::time::Instant,
     path: Vec<Step>,
     looked: Looked,
 }
@@ -197,7 +197,7 @@ impl Search {
         Ok(())
     }
 
-    fn instant(&self, at: Ms) -> Instant {
+    fn instant(&self, at: Ms) -> std::time::Instant {
         self.base + duration(at)
     }
 }

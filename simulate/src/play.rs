@@ -6,8 +6,9 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, RejectionKind, Verdict,
-    signature::{Policy, RequireVerifiedLayer, Secrets, Token, VerifyTokenLayer},
+    AllowList, Policy, RejectionKind, Verdict,
+    require::RequireVerifiedLayer,
+    signature::{Secrets, Token, VerifyTokenLayer},
     simulation,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };
@@ -357,7 +358,7 @@ impl<'a> Player<'a> {
         let mut state = self.shared.lock();
         let pictures = state.worlds.clone().picture(at);
         for who in everybody() {
-            let given = given(&set.verdict(address(who), self.shared.instant(at)));
+            let given = given(&set.verdict(address(who), self.shared.instant(at).into()));
             state.judge(who, given, Worlds::right(&pictures, who), at);
         }
     }
@@ -372,7 +373,7 @@ impl<'a> Player<'a> {
         let mut state = self.shared.lock();
         let mut pictures = state.worlds.picture(now);
         for who in everybody() {
-            let given = given(&set.verdict(address(who), instant));
+            let given = given(&set.verdict(address(who), instant.into()));
             state.judge(who, given, Worlds::right(&pictures, who), now);
             if state.violation.is_some() {
                 return;

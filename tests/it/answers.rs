@@ -234,8 +234,8 @@ fn hickory_txt(text: &str) -> hickory_proto::rr::rdata::TXT {
     hickory_proto::rr::rdata::TXT::new(vec![text.to_owned()])
 }
 
-fn now() -> tokio::time::Instant {
-    tokio::time::Instant::now()
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn secs(seconds: u64) -> Duration {

@@ -199,7 +199,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
     answers(&resolver).await?;
     let asked = dns.questions();
     assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
-    let told = log.lines("INFO", &["silent over UDP", &dns.addr().to_string()]);
+    let told = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
     assert_eq!(told.len(), 1);
     Ok(())
 }
@@ -251,7 +251,7 @@ async fn the_log_says_that_a_server_knows_names_in_lower_case_only() -> io::Resu
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
-    let told = log.lines("INFO", &["lower case only", &dns.addr().to_string()]);
+    let told = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
     assert_eq!(told.len(), 1);
     Ok(())
 }

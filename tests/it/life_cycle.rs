@@ -448,7 +448,7 @@ async fn a_slow_reader_of_changes_loses_nothing() {
         .spawn(resolver.clone());
     within(list.ready()).await;
     let mut changes = list.changes();
-    let mut seen = list.snapshot().addresses(Instant::now());
+    let mut seen = list.snapshot().addresses(Instant::now().into_std());
     for last in 10..40 {
         resolver.set(HOST, 60, &[&format!("127.0.1.{last}")]);
         sleep(Duration::from_secs(62)).await;
@@ -457,7 +457,7 @@ async fn a_slow_reader_of_changes_loses_nothing() {
                 seen.extend(change.added);
                 seen.retain(|peer| !change.removed.contains(peer));
             }
-            assert_eq!(seen, list.snapshot().addresses(Instant::now()));
+            assert_eq!(seen, list.snapshot().addresses(Instant::now().into_std()));
         }
     }
     for change in within(changes.next()).await {

@@ -60,7 +60,7 @@ async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration
     let age = Duration::from_millis(330) * u32::from(round);
     until(|| {
         let held = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
-        held.is_some_and(|at| age <= at.elapsed())
+        held.is_some_and(|at| age <= Instant::from_std(at).elapsed())
     })
     .await;
     let (seconds, new) = (TTL.as_secs(), new(round));
@@ -219,7 +219,8 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
     until(|| {
         let health = list.health();
         let mut since = health.iter().map(|host| host.families[0].failing_since);
-        since.all(|since| since.is_some_and(|since| 2 * SECOND < since.elapsed()))
+        since
+            .all(|since| since.is_some_and(|since| 2 * SECOND < Instant::from_std(since).elapsed()))
     })
     .await;
     for number in 1..=8 {
@@ -326,7 +327,7 @@ async fn the_list_is_what_dig_prints() -> io::Result<()> {
     let by_dig = dig_addresses(unbound.addr(), names.iter().map(|name| name.as_str())).await?;
     let listed: Vec<_> = list
         .snapshot()
-        .addresses(Instant::now())
+        .addresses(Instant::now().into_std())
         .into_iter()
         .collect();
     assert_eq!(listed, by_dig);

@@ -15,10 +15,10 @@ use std::{
 
 use bytes::Bytes;
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind,
+    AllowList, Allowed, Policy, Rejection, RejectionKind,
+    require::RequireVerifiedLayer,
     signature::{
-        Policy, ReplayGuard, RequireVerifiedLayer, Secret, Secrets, Token, VerifySignatureLayer,
-        VerifyTokenLayer, webhook,
+        ReplayGuard, Secret, Secrets, Token, VerifySignatureLayer, VerifyTokenLayer, webhook,
     },
     verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySourceLayer},
 };

@@ -447,8 +447,9 @@ async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
     within(list.attempted()).await;
     let saved = list.health().remove(0);
     // An hour at most, in place of a year.
-    let ends = list.snapshot().next_change_at(tokio::time::Instant::now());
-    let ends = ends.map(|ends| ends.saturating_duration_since(tokio::time::Instant::now()));
+    let now = tokio::time::Instant::now().into_std();
+    let ends = list.snapshot().next_change_at(now);
+    let ends = ends.map(|ends| ends.saturating_duration_since(now));
     assert!(
         ends <= Some(Duration::from_secs(3606)),
         "{ends:?} {saved:?}"

@@ -8,8 +8,8 @@ use std::{
 
 use axum::{Router, http::HeaderMap, routing::any};
 use callback_source::{
-    AllowList, Allowed, RejectionKind, Verdict,
-    signature::{Policy, RequireVerifiedLayer, VerifiedCallback},
+    AllowList, Allowed, Policy, RejectionKind, Verdict, VerifiedCallback,
+    require::RequireVerifiedLayer,
     verify::{ConnectInfoPeer, SocketAddrPeer, VerifySourceLayer},
 };
 use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, ResponseCode};

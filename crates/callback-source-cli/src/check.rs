@@ -8,15 +8,17 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Outcome,
     args::CheckArgs,
     config::{self, Config, Subject},
-    log, output, report,
+    error::Error,
+    log,
+    outcome::Outcome,
+    output, report,
 };
 
 pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
-    log::once(&args.common)?;
-    let config = Config::once(&args.common, Subject::Callers)?;
+    log::init_for_one_shot(&args.common)?;
+    let config = Config::for_one_shot(&args.common, Subject::Callers)?;
     let mut hops = Vec::new();
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
@@ -25,14 +27,14 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;
-                output::say("note", text);
+                output::message("note", text);
                 return Ok(Outcome::No);
             }
         }
     }
-    let list = report::asked_once(config)?;
+    let list = report::look_up_once(config)?;
 
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let verdicts: Vec<_> = args
         .peers
@@ -43,8 +45,8 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
 
     let outcome = outcome(verdicts.iter().map(|(_, verdict)| verdict));
     let hosts = set.health(now);
-    report::say_dropped(&hosts);
-    report::say_open(
+    report::print_left_out(&hosts);
+    report::print_unanswered(
         match outcome {
             Outcome::Incomplete => "error",
             Outcome::Yes | Outcome::No => "warning",

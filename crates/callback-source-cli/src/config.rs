@@ -10,8 +10,8 @@ use callback_source::{
 use http::{Extensions, HeaderMap};
 
 use crate::{
-    Error,
     args::{CheckArgs, CommonArgs, Environment, List, Listen, ServeArgs, TrustedProxy, all},
+    error::Error,
 };
 
 /// Whose addresses are asked for.
@@ -33,7 +33,7 @@ pub(crate) struct Config {
 impl Config {
     /// For a command that asks once: a state file is read, and never written, so that a look does
     /// not change what a server restores.
-    pub(crate) fn once(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
+    pub(crate) fn for_one_shot(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut config = Self::new(args, subject)?;
         if let Some(path) = &args.state_file {
             config.list = config.list.restore_from(path);
@@ -42,7 +42,7 @@ impl Config {
     }
 
     /// For a command that goes on.
-    pub(crate) fn lasting(args: &CommonArgs) -> Result<Self, Error> {
+    pub(crate) fn for_server(args: &CommonArgs) -> Result<Self, Error> {
         let mut config = Self::new(args, Subject::Callers)?;
         if let Some(path) = &args.state_file {
             config.list = config.list.state_file(path);
@@ -93,7 +93,7 @@ pub(crate) enum Client {
     /// Whom a trusted proxy names in a header.
     Forwarded(ForwardedPeer<SocketAddrPeer>),
     /// Whom the proxy at a Unix socket names in a header.
-    BehindSocket(ForwardedPeer<UnixPeer>),
+    BehindUnixSocket(ForwardedPeer<UnixPeer>),
 }
 
 impl PeerIp for Client {
@@ -101,7 +101,7 @@ impl PeerIp for Client {
         match self {
             Self::Peer => SocketAddrPeer.peer_ip(headers, extensions),
             Self::Forwarded(peer) => peer.peer_ip(headers, extensions),
-            Self::BehindSocket(peer) => peer.peer_ip(headers, extensions),
+            Self::BehindUnixSocket(peer) => peer.peer_ip(headers, extensions),
         }
     }
 }
@@ -127,7 +127,7 @@ impl Proxies {
             }
             (Listen::Unix(_), None) => return Err(Error::UnixPeer),
             (Listen::Unix(_), Some(header)) => {
-                Client::BehindSocket(ForwardedPeer::header(UnixPeer, trusted.clone(), header))
+                Client::BehindUnixSocket(ForwardedPeer::header(UnixPeer, trusted.clone(), header))
             }
             (Listen::Tcp(_), Some(_)) if args.proxy_protocol => return Err(Error::TwoSources),
             (Listen::Tcp(_), Some(_)) if !any => {

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::{Error, log};
+use crate::{error::Error, log};
 
 /// Writes what was asked for. A reader that has seen enough, as in `… | head`, is no error.
 pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
@@ -26,15 +26,15 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
 /// Says why a command failed, and what to do next.
 pub(crate) fn failure(error: &Error) {
     let causes = causes(error);
-    say("error", format_args!("{error}{causes}"));
+    message("error", format_args!("{error}{causes}"));
     if let Some(hint) = error.hint() {
-        say("hint", hint);
+        message("hint", hint);
     }
 }
 
 /// Says something of a kind: `error`, `warning`, `note` or `hint`.
-pub(crate) fn say(kind: &str, text: impl fmt::Display) {
-    log::say(format!("{kind}: {text}\n"));
+pub(crate) fn message(kind: &str, text: impl fmt::Display) {
+    log::write_line(format!("{kind}: {text}\n"));
 }
 
 /// What lies below an error, each after a colon.

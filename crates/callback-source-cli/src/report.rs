@@ -1,18 +1,17 @@
 //! What is known of hosts, for people and for programs.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use callback_source::{
     AllowList, HostName, ResolveErrorKind,
     set::{FamilyHealth, HostHealth, QuestionStatus},
 };
 use serde::Serialize;
-use tokio::time::Instant;
 
-use crate::{Error, config::Config, output};
+use crate::{config::Config, error::Error, output};
 
 /// Asks everything once.
-pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
+pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -30,7 +29,7 @@ pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
 }
 
 /// Whether a question could not be asked, as opposed to having been answered with "none".
-pub(crate) fn is_open(family: &FamilyHealth) -> bool {
+pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
         QuestionStatus::Answered | QuestionStatus::Denied | QuestionStatus::NotAsked
@@ -38,12 +37,12 @@ pub(crate) fn is_open(family: &FamilyHealth) -> bool {
 }
 
 /// Says on stderr which questions could not be asked, as a message of this kind.
-pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
+pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
     for host in hosts {
         let mut told: Vec<(String, String)> = Vec::new();
-        for family in host.families.iter().filter(|family| is_open(family)) {
+        for family in host.families.iter().filter(|family| is_unanswered(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
                     format!("{error}, which is not believed while no other host answers")
@@ -71,20 +70,20 @@ pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
             )
         });
         for (types, reason) in told {
-            output::say(
+            output::message(
                 kind,
                 format_args!("no answer for `{}` {types}: {reason}", host.host),
             );
         }
     }
     if unknown {
-        output::say(
+        output::message(
             "hint",
             "check the spelling of the host, and which DNS server is asked",
         );
     }
     if unreachable {
-        output::say(
+        output::message(
             "hint",
             "check that the DNS server can be reached, or name another one with `--dns-server IP`",
         );
@@ -92,7 +91,7 @@ pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
 }
 
 /// Says on stderr which special-purpose addresses were left out.
-pub(crate) fn say_dropped(hosts: &[HostHealth]) {
+pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     let mut any = false;
     for host in hosts {
         for family in host
@@ -102,7 +101,7 @@ pub(crate) fn say_dropped(hosts: &[HostHealth]) {
         {
             any = true;
             let addresses: Vec<_> = family.dropped.iter().map(IpAddr::to_string).collect();
-            output::say(
+            output::message(
                 "warning",
                 format_args!(
                     "special-purpose addresses of `{}` {} are left out: {}",
@@ -114,7 +113,7 @@ pub(crate) fn say_dropped(hosts: &[HostHealth]) {
         }
     }
     if any {
-        output::say(
+        output::message(
             "hint",
             "tests can take them with `--allow-special-addresses`",
         );
@@ -122,7 +121,7 @@ pub(crate) fn say_dropped(hosts: &[HostHealth]) {
 }
 
 /// Says on stderr which hosts do not exist (any more).
-pub(crate) fn say_denied(hosts: &[HostHealth]) {
+pub(crate) fn print_denied(hosts: &[HostHealth]) {
     for host in hosts {
         if host
             .families
@@ -130,7 +129,7 @@ pub(crate) fn say_denied(hosts: &[HostHealth]) {
             .filter(|family| is_asked(family))
             .all(|family| family.state == QuestionStatus::Denied)
         {
-            output::say("note", format_args!("`{}` has no addresses", host.host));
+            output::message("note", format_args!("`{}` has no addresses", host.host));
         }
     }
 }

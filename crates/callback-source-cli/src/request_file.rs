@@ -9,7 +9,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Request, header, request::Parts};
 
-use crate::{Error, output};
+use crate::{error::Error, output};
 
 /// Reads the head and the body of a saved request.
 pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
@@ -30,7 +30,7 @@ pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
         why,
     })?;
     if let Some(note) = cut(&parts, &mut body) {
-        output::say("note", note);
+        output::message("note", note);
     }
     Ok((parts, body))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use callback_source::signature::{Secret, SecretError};
 
-use crate::{Error, args::SecretArgs};
+use crate::{args::SecretArgs, error::Error};
 
 /// A secret as it was given, and what it would be without what is often copied with it.
 #[derive(Debug)]
@@ -62,11 +62,11 @@ fn from_environment() -> Result<String, Error> {
 fn from_file(path: &Path) -> Result<String, Error> {
     // A path such as `/dev/zero` does not end. The text is not copied, so that nothing of it stays
     // behind when it is wiped.
-    let mut text = String::with_capacity(LONGEST);
+    let mut text = String::with_capacity(MAX_LENGTH);
     let read = File::open(path)
-        .and_then(|file| file.take(LONGEST as u64).read_to_string(&mut text))
+        .and_then(|file| file.take(MAX_LENGTH as u64).read_to_string(&mut text))
         .and_then(|length| match length {
-            LONGEST => Err(io::Error::new(io::ErrorKind::InvalidData, "too long")),
+            MAX_LENGTH => Err(io::Error::new(io::ErrorKind::InvalidData, "too long")),
             _ => Ok(()),
         });
     read.map_err(|cause| Error::Read {
@@ -85,4 +85,4 @@ fn from_file(path: &Path) -> Result<String, Error> {
 }
 
 const VARIABLE: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
-const LONGEST: usize = 8 * 1024;
+const MAX_LENGTH: usize = 8 * 1024;

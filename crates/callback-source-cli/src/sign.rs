@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
 use callback_source::signature::webhook;
 
-use crate::{Error, Outcome, args::SignArgs, output, secret};
+use crate::{args::SignArgs, error::Error, outcome::Outcome, output, secret};
 
 pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     let secret = secret::read(&args.secret)?;
@@ -26,9 +26,9 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
         add("--header", &format!("{name}: {value}"));
     }
     add("--header", "content-type: application/json; charset=utf-8");
-    match &body.word {
-        Word::File(name) => add("--data-binary", &format!("@{name}")),
-        Word::Text(text) => add("--data-raw", text),
+    match &body.argument {
+        BodyArgument::File(name) => add("--data-binary", &format!("@{name}")),
+        BodyArgument::Text(text) => add("--data-raw", text),
     }
     command.push('\n');
     output::data(command.as_bytes())?;
@@ -38,10 +38,10 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
 /// The body, and how curl is told of it.
 struct Body {
     bytes: Vec<u8>,
-    word: Word,
+    argument: BodyArgument,
 }
 
-enum Word {
+enum BodyArgument {
     File(String),
     Text(String),
 }
@@ -74,14 +74,14 @@ impl Body {
         let name = path.to_str().ok_or(Error::BodyFileName)?;
         Ok(Self {
             bytes: fs::read(path).map_err(failed)?,
-            word: Word::File(name.to_owned()),
+            argument: BodyArgument::File(name.to_owned()),
         })
     }
 
     fn from_text(text: String) -> Self {
         Self {
             bytes: text.clone().into_bytes(),
-            word: Word::Text(text),
+            argument: BodyArgument::Text(text),
         }
     }
 }

@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use axum::Router;
 use callback_source::{
@@ -19,7 +19,6 @@ use callback_source::{
 };
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::{HeaderMap, Request, Response};
-use tokio::time::Instant;
 
 use support::{Body, Merchant, Verified, leak, limit};
 

@@ -22,9 +22,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use callback_source::signature::{
-    self, MessageRejection, MessageRejectionKind, Secret, Token, VerifySignatureLayer,
-    webhook::{Claim, Target},
+use callback_source::{
+    MessageRejection, MessageRejectionKind,
+    signature::webhook::{Claim, Target},
+    signature::{self, Secret, Token, VerifySignatureLayer},
 };
 use futures_util::stream;
 use hmac::{Hmac, KeyInit, Mac};

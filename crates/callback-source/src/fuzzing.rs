@@ -1,12 +1,10 @@
 //! Doors for the fuzz targets to what is not public.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{AllowSet, list::state_file};
 #[cfg(feature = "hickory")]
-use crate::{Answer, Question, ResolveError, dns::chain};
+use crate::{Answer, Question, ResolveError, dns::hickory::chain};
 
 /// The text of the state file of a set, written when `now` is `utc` since the epoch.
 #[must_use]

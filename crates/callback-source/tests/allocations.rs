@@ -148,7 +148,7 @@ fn bytes_of_a_list_of_ten_hosts() -> i64 {
         }));
     });
     let set = list.expect("it was made").snapshot();
-    assert!(set.is_ready(Instant::now()));
+    assert!(set.is_ready(Instant::now().into_std()));
     let mut published = None;
     let of_set = measure(|| published = Some(AllowSet::clone(&set)));
     assert!(of_set.bytes_current < 21 << 10, "{of_set:?}");

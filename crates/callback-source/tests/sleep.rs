@@ -1,18 +1,24 @@
 //! What a sleep of the machine does to a set: time goes on, and nothing fails meanwhile.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use callback_source::{
     AllowSet, Answer, Family, Freshness, HostName, Question, RejectionKind, ResolveError,
     ResolveErrorKind,
     set::{QuestionStatus, Rules},
 };
-use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// A resolver's last second, the jitter, and the time limit of a question.
 const REFRESH: Duration = Duration::from_millis(6_500);
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 fn host(name: &str) -> HostName {
     name.parse().unwrap()
@@ -50,7 +56,7 @@ fn due_at(set: &AllowSet, name: &str) -> Instant {
 
 #[test]
 fn a_question_is_due_earlier_by_the_sleep() {
-    let start = Instant::now();
+    let start = now();
     let mut set = set(&["a.test"], start);
     set.apply(&question("a.test"), answer(1, HOUR), start);
     let now = start + 10 * SECOND;
@@ -64,7 +70,7 @@ fn a_question_is_due_earlier_by_the_sleep() {
 
 #[test]
 fn each_window_ends_as_if_the_machine_had_been_awake() {
-    let start = Instant::now();
+    let start = now();
     let tick = Duration::from_millis(1);
     for slept in [SECOND, 30 * 60 * SECOND, 100 * HOUR] {
         // Stale: 24 hours from the end of the TTL.
@@ -97,7 +103,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
 
 #[test]
 fn what_ends_in_a_sleep_is_reported_and_does_not_come_back() {
-    let start = Instant::now();
+    let start = now();
     let mut set = set(&["a.test"], start);
     set.apply(&question("a.test"), answer(1, 60 * SECOND), start);
     let now = start + SECOND;
@@ -113,7 +119,7 @@ fn what_ends_in_a_sleep_is_reported_and_does_not_come_back() {
 
 #[test]
 fn a_question_does_not_fail_while_the_machine_sleeps() {
-    let start = Instant::now();
+    let start = now();
     let failure = || Err(ResolveError::new(ResolveErrorKind::ServFail));
     let mut set = set(&["a.test", "b.test"], start);
     for name in ["a.test", "b.test"] {
@@ -148,7 +154,7 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
 
 #[test]
 fn the_order_of_denials_and_answers_is_that_from_before_the_sleep() {
-    let start = Instant::now();
+    let start = now();
     let names = ["a.zone.test", "b.zone.test"];
     let mut set = set(&names, start);
     for (last, name) in (1..).zip(names) {

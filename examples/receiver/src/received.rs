@@ -8,11 +8,8 @@ use std::{
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use callback_source::{
-    Allowed, Verdict,
-    signature::{
-        CallbackRejection, MessageAuth, MessageVerdict, Policy, VerifiedCallback, VerifiedMessage,
-    },
-    verify::NotVerified,
+    Allowed, CallbackRejection, MessageAuth, MessageVerdict, Policy, Verdict, VerifiedCallback,
+    VerifiedMessage, verify::NotVerified,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -33,7 +30,7 @@ impl Log {
     /// Adds a callback and drops the oldest above the limit.
     pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
-        let sender = Sender::new(&caller.source, at);
+        let sender = Sender::new(&caller.source);
         let checks = caller.checks.as_ref().map(Checks::new);
         // The event is left out: it has personal data.
         info!(kind = event.kind(), ?sender, ?checks, "callback received");
@@ -77,7 +74,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let checks = extensions.get::<MessageVerdict>().map(|_| {
             // `RequireVerified` inserts it; in tagging mode that layer is absent.
             let verified = extensions.get::<VerifiedCallback>().cloned();
-            verified.map_or_else(|| VerifiedCallback::of(extensions, Policy::Both), Ok)
+            verified.map_or_else(
+                || VerifiedCallback::from_extensions(extensions, Policy::Both),
+                Ok,
+            )
         });
         Ok(Self { source, checks })
     }
@@ -201,13 +201,13 @@ enum ListedBy {
 }
 
 impl Sender {
-    fn new(verdict: &Verdict, now: Instant) -> Self {
+    fn new(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Allow(allowed) => Self::Listed {
                 peer: allowed.peer(),
                 by: ListedBy::new(allowed),
                 freshness: allowed.freshness().as_str(),
-                known_for_seconds: now.saturating_duration_since(allowed.since()).as_secs(),
+                known_for_seconds: allowed.age().as_secs(),
             },
             Verdict::Reject(rejection) => Self::Refused {
                 peer: rejection.peer(),

@@ -5,7 +5,7 @@
 
 /// Part of a request to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coming {
+pub(super) enum RequestPart {
     Head {
         /// Whether anything but line breaks came, which may precede a head.
         begun: bool,
@@ -32,7 +32,7 @@ pub(super) enum Chunk {
     Trailers(Line),
 }
 
-impl Default for Coming {
+impl Default for RequestPart {
     fn default() -> Self {
         Self::Head {
             begun: false,
@@ -41,7 +41,7 @@ impl Default for Coming {
     }
 }
 
-impl Coming {
+impl RequestPart {
     /// The part after a head, given the length of the body unless it comes in chunks.
     pub(super) fn body(length: Option<u64>) -> Self {
         match length {
@@ -57,7 +57,7 @@ impl Coming {
 
     /// Returns how many of these bytes belong to the part that is coming: all of them, or those up to the end
     /// of the head or of the body.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             let left = match self {
@@ -159,14 +159,14 @@ mod tests {
 
     /// Takes the bytes in pieces of each length, and gives what was taken until the part ended.
     #[track_caller]
-    fn ends(coming: Coming, bytes: &str, end: usize) {
+    fn ends(next_part: RequestPart, bytes: &str, end: usize) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {
-            let mut state = coming;
+            let mut state = next_part;
             let mut taken = 0;
             for bytes in bytes.as_bytes().chunks(piece) {
-                let length = state.take(bytes);
+                let length = state.advance(bytes);
                 taken += length;
-                if length < bytes.len() || (taken == end && state == Coming::default()) {
+                if length < bytes.len() || (taken == end && state == RequestPart::default()) {
                     break;
                 }
             }
@@ -183,18 +183,18 @@ mod tests {
             "\r\n\r\n\nGET / HTTP/1.0\r\n\r\n",
         ] {
             for rest in ["", "G", "\r\n", "GET / HTTP/1.1\r\n\r\n"] {
-                ends(Coming::default(), &format!("{head}{rest}"), head.len());
+                ends(RequestPart::default(), &format!("{head}{rest}"), head.len());
             }
         }
         let half = "GET / HTTP/1.1\r\nhost: x\r\n\r";
-        ends(Coming::default(), half, half.len());
+        ends(RequestPart::default(), half, half.len());
     }
 
     #[test]
     fn a_body_ends_after_its_length() {
-        ends(Coming::body(Some(4)), "\r\n\r\nGET", 4);
-        ends(Coming::body(Some(4)), "abc", 3);
-        assert_eq!(Coming::body(Some(0)), Coming::default());
+        ends(RequestPart::body(Some(4)), "\r\n\r\nGET", 4);
+        ends(RequestPart::body(Some(4)), "abc", 3);
+        assert_eq!(RequestPart::body(Some(0)), RequestPart::default());
     }
 
     #[test]
@@ -208,9 +208,13 @@ mod tests {
             "2\r\n{}\r\n0\r\nx: y\r\nz: 1\r\n\r\n",
         ] {
             for rest in ["", "G", "\r\n", "GET / HTTP/1.1\r\n\r\n"] {
-                ends(Coming::body(None), &format!("{body}{rest}"), body.len());
+                ends(
+                    RequestPart::body(None),
+                    &format!("{body}{rest}"),
+                    body.len(),
+                );
             }
         }
-        ends(Coming::body(None), "ffffffffffffffffffffffff\r\nx", 27);
+        ends(RequestPart::body(None), "ffffffffffffffffffffffff\r\nx", 27);
     }
 }

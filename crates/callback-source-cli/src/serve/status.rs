@@ -15,9 +15,9 @@ use crate::{log, report::HostReport};
 
 /// How many verdicts there were, by kind.
 #[derive(Debug)]
-pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct VerdictCounts(Mutex<BTreeMap<&'static str, u64>>);
 
-impl Counts {
+impl VerdictCounts {
     pub(super) fn count(&self, verdict: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(verdict).or_default() += 1;
@@ -31,7 +31,7 @@ impl Counts {
     }
 }
 
-impl Default for Counts {
+impl Default for VerdictCounts {
     /// The kinds that every server has start at zero, so that a monitor finds them.
     fn default() -> Self {
         let kinds = [
@@ -46,17 +46,17 @@ impl Default for Counts {
 /// Everything that is known, as JSON.
 pub(super) fn json(
     list: &AllowList,
-    counts: &Counts,
+    counts: &VerdictCounts,
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = list.snapshot();
     let hosts = set.health(now);
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
-        uptime_seconds: now.saturating_duration_since(started).as_secs(),
+        uptime_seconds: now.saturating_duration_since(started.into_std()).as_secs(),
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
         addresses: set.addresses(now).into_iter().collect(),

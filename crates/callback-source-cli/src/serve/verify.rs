@@ -8,25 +8,25 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind, Verdict,
-    verify::{RejectionResponse, UnixConnection, VerifySource, VerifySourceLayer},
+    AllowList, Allowed, Rejection, RejectionKind, RejectionResponse, Verdict,
+    verify::{UnixConnection, VerifySource, VerifySourceLayer},
 };
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    answer::{Body, empty, plain},
-    listener::Peer,
-    status::Counts,
+    peer::Peer,
+    response::{Body, empty, plain},
+    status::VerdictCounts,
 };
 use crate::config::Client;
 
 /// Answers whether a request may pass.
 #[derive(Clone, Debug)]
 pub(super) enum Verify {
-    Refusing(VerifySource<Respond, Client, Respond>),
-    ReportOnly(VerifySource<Respond, Client>),
+    Refusing(VerifySource<VerdictResponse, Client, VerdictResponse>),
+    ReportOnly(VerifySource<VerdictResponse, Client>),
 }
 
 impl Verify {
@@ -34,9 +34,9 @@ impl Verify {
         list: AllowList,
         client: Client,
         unsure_status: Option<StatusCode>,
-        counts: Arc<Counts>,
+        counts: Arc<VerdictCounts>,
     ) -> Self {
-        let respond = Respond {
+        let respond = VerdictResponse {
             unsure_status,
             report_only: false,
             counts,
@@ -45,8 +45,8 @@ impl Verify {
         Self::Refusing(layer.layer(respond))
     }
 
-    pub(super) fn report_only(list: AllowList, client: Client, counts: Arc<Counts>) -> Self {
-        let respond = Respond {
+    pub(super) fn report_only(list: AllowList, client: Client, counts: Arc<VerdictCounts>) -> Self {
+        let respond = VerdictResponse {
             unsure_status: None,
             report_only: true,
             counts,
@@ -65,10 +65,10 @@ impl Verify {
             return response;
         }
         match peer {
-            Peer::Address { client, .. } => {
+            Peer::Tcp { client, .. } => {
                 request.extensions_mut().insert(client);
             }
-            Peer::Socket => {
+            Peer::Unix => {
                 request.extensions_mut().insert(UnixConnection::new());
             }
         }
@@ -82,16 +82,16 @@ impl Verify {
 
 /// The response to each verdict.
 #[derive(Clone, Debug)]
-pub(super) struct Respond {
+pub(super) struct VerdictResponse {
     unsure_status: Option<StatusCode>,
     report_only: bool,
-    counts: Arc<Counts>,
+    counts: Arc<VerdictCounts>,
 }
 
-impl Respond {
+impl VerdictResponse {
     fn allowed(&self, allowed: &Allowed) -> Response<Body> {
         self.counts.count("allow");
-        let mut response = yes();
+        let mut response = admitted();
         let headers = response.headers_mut();
         headers.insert(SOURCE, HeaderValue::from_static("allow"));
         let host = allowed
@@ -107,7 +107,7 @@ impl Respond {
         let reason = rejection.kind().as_str();
         self.counts.count(reason);
         let mut response = if self.report_only {
-            yes()
+            admitted()
         } else {
             let mut response = plain(self.status(rejection.kind()), rejection.to_string());
             if let Some(pause) = rejection.retry_after() {
@@ -131,7 +131,7 @@ impl Respond {
 }
 
 /// Called for what may pass, and for everything in report-only mode.
-impl Service<Request<()>> for Respond {
+impl Service<Request<()>> for VerdictResponse {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -151,7 +151,7 @@ impl Service<Request<()>> for Respond {
     }
 }
 
-impl RejectionResponse<Body> for Respond {
+impl RejectionResponse<Body> for VerdictResponse {
     fn response(&self, rejection: &Rejection) -> Response<Body> {
         self.rejected(rejection)
     }
@@ -161,7 +161,7 @@ impl RejectionResponse<Body> for Respond {
 /// to the callback, which the shop then never gets.
 ///
 /// The length is set here because hyper leaves it out of an answer without a body over HTTP/2.
-fn yes() -> Response<Body> {
+fn admitted() -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let none = HeaderValue::from_static("0");
     response.headers_mut().insert(header::CONTENT_LENGTH, none);

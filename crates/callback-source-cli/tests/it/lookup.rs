@@ -396,7 +396,7 @@ async fn says_which_special_addresses_are_left_out() {
     -- stderr
     warning: special-purpose addresses of `one.example` A are left out: 10.0.0.1
     hint: tests can take them with `--allow-special-addresses`
-    error: no answer for `one.example` A: the answer holds special-purpose addresses only
+    error: no answer for `one.example` A: the answer contains only special-purpose addresses
     error: no answer for `one.example` AAAA: the name has no such record, which is not believed while no other host answers
     "#);
     assert_shown!(run(&format!("{line} --allow-special-addresses")).await, @r#"

@@ -14,6 +14,7 @@ mod connections;
 mod forward_auth;
 mod log;
 mod lookup;
+mod module_order;
 mod proxies;
 mod real_dns;
 mod serve;

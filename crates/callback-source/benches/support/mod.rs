@@ -87,8 +87,8 @@ pub fn rules() -> Rules {
 }
 
 /// A set of one host with so many addresses in each family.
-pub fn set_of(count: u32) -> (AllowSet, Instant) {
-    let now = Instant::now();
+pub fn set_of(count: u32) -> (AllowSet, std::time::Instant) {
+    let now = Instant::now().into_std();
     let mut set = AllowSet::new(rules(), [host(1)], &[], now).expect("no networks");
     for family in Family::ALL {
         let addresses = (0..count).map(|number| address(family, number));
@@ -103,12 +103,12 @@ pub fn set_of(count: u32) -> (AllowSet, Instant) {
 }
 
 /// A set of so many static networks in each family, which neither touch nor overlap.
-pub fn set_of_networks(count: u32) -> (AllowSet, Instant) {
+pub fn set_of_networks(count: u32) -> (AllowSet, std::time::Instant) {
     let networks: Vec<_> = Family::ALL
         .into_iter()
         .flat_map(|family| (0..count).map(move |number| IpNet::from(address(family, number))))
         .collect();
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = AllowSet::new(rules(), [], &networks, now).expect("not a whole family");
     (set, now)
 }
@@ -117,12 +117,12 @@ pub fn set_of_networks(count: u32) -> (AllowSet, Instant) {
 pub struct Round {
     set: AllowSet,
     answers: Vec<(Question, Answer)>,
-    now: Instant,
+    now: std::time::Instant,
     pub published: Option<Arc<AllowSet>>,
 }
 
 pub fn ten_hosts() -> Round {
-    let now = Instant::now();
+    let now = Instant::now().into_std();
     let set = AllowSet::new(rules(), (0..10).map(host), &[], now).expect("no networks");
     let answers = set.questions().zip(0..).map(|((question, _), number)| {
         let addresses = (0..3).map(|at| address(question.family, 10 * number + at));

@@ -129,7 +129,7 @@ impl AnswerCache {
     /// A time of an outcome, with what the machine has slept since then taken off.
     fn awake(&self, outcome: &Outcome, at: Instant) -> Instant {
         let slept = self.slept.load(Ordering::Relaxed) - outcome.slept;
-        before(at, Duration::from_nanos(slept))
+        before(at.into_std(), Duration::from_nanos(slept)).into()
     }
 
     /// One call of the resolver. It ends in time whatever the resolver does: a flight that never
@@ -163,10 +163,6 @@ struct Outcome {
 /// Lets moka forget an outcome after its own time. moka's clock is not read here.
 struct ByTtl;
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the type is part of moka's interface"
-)]
 impl Expiry<Question, Outcome> for ByTtl {
     fn expire_after_create(
         &self,
@@ -281,7 +277,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_types, reason = "moka's interface")]
     fn moka_forgets_an_outcome_after_its_own_time_and_not_that_of_the_one_before() {
         let outcome = Outcome {
             asked_at: Instant::now(),
@@ -290,7 +285,7 @@ mod tests {
             keep: 70 * SECOND,
             result: Ok(answer(70)),
         };
-        let now = std::time::Instant::now();
+        let now = Instant::now().into_std();
         let created = ByTtl.expire_after_create(&question(), &outcome, now);
         let updated = ByTtl.expire_after_update(&question(), &outcome, now, Some(SECOND));
         assert_eq!([created, updated], [Some(outcome.keep); 2]);

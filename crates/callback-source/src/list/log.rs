@@ -3,10 +3,9 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -44,8 +43,7 @@ impl NoticeLog {
                         removed = ?change.removed,
                         "callback servers changed"
                     );
-                    #[cfg(feature = "metrics")]
-                    metrics::counter!("callback_source_changes_total").increment(1);
+                    crate::metrics::set_changed();
                 }
                 Notice::Failed {
                     question,
@@ -199,16 +197,14 @@ impl fmt::Display for Meanwhile {
 #[cfg(feature = "metrics")]
 pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
     let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");
-    metrics::counter!("callback_source_lookups_total", "outcome" => outcome).increment(1);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-    metrics::gauge!("callback_source_addresses").set(set.addresses(now).len() as f64);
+    crate::metrics::lookup(outcome);
     let health = set.health(now);
     let answers = health.iter().flat_map(|host| &host.families);
     let oldest = answers.filter_map(|family| family.answered_at).min();
     let age = oldest.map_or(Duration::ZERO, |oldest| {
         now.saturating_duration_since(oldest)
     });
-    metrics::gauge!("callback_source_oldest_answer_age_seconds").set(age.as_secs_f64());
+    crate::metrics::set(set.addresses(now).len(), age);
 }
 
 const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
@@ -220,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_question_that_flaps_is_told_once_in_ten_minutes_and_hosts_that_left_are_forgotten() {
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let host: crate::HostName = "a.test".parse().unwrap();
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], start).unwrap();
         let mut log = NoticeLog::default();
@@ -247,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_logged_with_what_stays_in_use() {
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let host: crate::HostName = "a.test".parse().unwrap();
         let question = Question {
             host: host.clone(),

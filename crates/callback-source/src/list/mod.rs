@@ -84,7 +84,7 @@ impl AllowList {
     pub fn fixed(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let now = Instant::now();
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
-        let set = AllowSet::new(Rules::default(), [], &networks, now)
+        let set = AllowSet::new(Rules::default(), [], &networks, now.into_std())
             .expect("it would take 2^32 single addresses to make up a whole family");
         let shared = Shared::new(set, OnDemandLimits::default(), now);
         shared.on_demand.end();
@@ -101,7 +101,7 @@ impl AllowList {
     }
 
     pub(crate) fn verdict_at(&self, peer: IpAddr, now: Instant) -> Verdict {
-        self.shared().published.load().verdict(peer, now)
+        self.shared().published.load().verdict(peer, now.into_std())
     }
 
     /// Returns the verdict on a peer like [`verdict`](Self::verdict), but for an unlisted peer first
@@ -134,7 +134,7 @@ impl AllowList {
         now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let on_demand = &self.shared().on_demand;
-        let deadline = on_demand.deadline(now);
+        let deadline = on_demand.deadline(now.into_std());
         let place = match on_demand.is_quiet(deadline) {
             true => None,
             false => Place::take(self, peer, deadline),
@@ -181,7 +181,10 @@ impl AllowList {
     /// force. A ready list is not ready again only when nothing is in force.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared().published.load().is_ready(Instant::now())
+        self.shared()
+            .published
+            .load()
+            .is_ready(Instant::now().into_std())
     }
 
     /// The set at this moment.
@@ -193,7 +196,7 @@ impl AllowList {
     /// How each host is doing at this moment.
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
-        self.snapshot().health(Instant::now())
+        self.snapshot().health(Instant::now().into_std())
     }
 
     /// Follows the changes of the set from this moment on.
@@ -266,7 +269,7 @@ impl Changes {
     }
 
     fn differences(&self, current: &BTreeMap<HostName, BTreeSet<IpAddr>>) -> Vec<SetChange> {
-        let at = Instant::now();
+        let at = Instant::now().into_std();
         let none = BTreeSet::new();
         let hosts: BTreeSet<_> = self.seen.keys().chain(current.keys()).collect();
         let changes = hosts.into_iter().map(|host| {
@@ -514,14 +517,14 @@ impl AllowListBuilder {
         let now = Instant::now();
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
-        let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
+        let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now.into_std())
             .expect("`nets` has checked the networks");
         let state_file = self.state_file.map(|path| match self.restore_only {
             true => StateFile::looked_at(path),
             false => StateFile::kept(path),
         });
         if let Some(file) = &state_file {
-            file.restore(&mut set, now);
+            file.restore(&mut set, now.into_std());
         }
         let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
@@ -584,7 +587,7 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(set: AllowSet, on_demand: OnDemandLimits, now: Instant) -> Self {
         Self {
-            on_demand: OnDemand::new(on_demand, set.rules().min_ttl, now),
+            on_demand: OnDemand::new(on_demand, set.rules().min_ttl, now.into_std()),
             published: ArcSwap::from_pointee(set.clone()),
             writer: Mutex::new(Writer {
                 set,
@@ -600,8 +603,11 @@ impl Shared {
     }
 
     /// Changes the set, publishes it and reports what happened.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
-        let now = Instant::now();
+    pub(crate) fn update(
+        &self,
+        change: impl FnOnce(&mut AllowSet, std::time::Instant) -> Vec<Notice>,
+    ) {
+        let now = Instant::now().into_std();
         // A panic of another writer leaves a set that is whole enough: each change ends by building
         // the index anew.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,13 +4,13 @@ use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{sleep, sleep_until},
 };
 use tracing::{error, info};
 
@@ -66,7 +66,7 @@ impl Refresher {
         let state = state_file.map(|file| State {
             file,
             writing: None,
-            written_at: Instant::now(),
+            written_at: tokio::time::Instant::now().into_std(),
         });
         Self {
             shared,
@@ -109,7 +109,7 @@ impl Refresher {
         let mut lookups = Lookups::default();
         while !self.shared.handles_dropped.load(Ordering::Acquire) {
             self.notice_sleep();
-            let now = Instant::now();
+            let now = tokio::time::Instant::now().into_std();
             // Here and not where the timer is waited for: if another event came first, the timer for
             // this time is gone.
             if self.change_at.is_some_and(|at| at <= now) {
@@ -126,7 +126,7 @@ impl Refresher {
                     lookups.asking.remove(&question);
                     self.finish(question, asked);
                 }
-                () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
+                () = sleep_until(wake_at.unwrap_or(now).into()), if wake_at.is_some() => {}
                 () = saved(self.state.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
             }
@@ -179,11 +179,12 @@ impl Refresher {
         let set = self.shared.published.load_full();
         self.attempted
             .retain(|tried, _| set.hosts().any(|host| *host == tried.host));
+        let at = asked.at.into_std();
         let tried = self.attempted.entry(question.clone()).or_insert(Tried {
-            at: asked.at,
+            at,
             delay: Duration::ZERO,
         });
-        tried.at = asked.at;
+        tried.at = at;
         if !asked.is_new && !set.is_unasked(&question) {
             return;
         }
@@ -191,7 +192,9 @@ impl Refresher {
         let counted = asked.is_new.then(|| asked.outcome.clone());
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
-            && set.due_at(&question).is_some_and(|at| Instant::now() < at)
+            && set
+                .due_at(&question)
+                .is_some_and(|at| tokio::time::Instant::now().into_std() < at)
         {
             return;
         }
@@ -204,10 +207,14 @@ impl Refresher {
         let set = self.shared.published.load();
         #[cfg(feature = "metrics")]
         if let Some(outcome) = counted {
-            super::log::looked_up(outcome.as_ref().map(|_| ()), &set, Instant::now());
+            super::log::looked_up(
+                outcome.as_ref().map(|_| ()),
+                &set,
+                tokio::time::Instant::now().into_std(),
+            );
         }
         if let Some(due_at) = set.due_at(&question) {
-            let wait = due_at.saturating_duration_since(Instant::now());
+            let wait = due_at.saturating_duration_since(tokio::time::Instant::now().into_std());
             let jitter = MAX_JITTER.min(wait / 10).mul_f64(fastrand::f64());
             tried.delay = last_second + jitter;
             #[cfg(callback_source_simulation)]

@@ -1,8 +1,6 @@
 //! What a request reads: every admitted address with the time until which it is.
 
-use std::{cmp::Reverse, net::IpAddr};
-
-use tokio::time::Instant;
+use std::{cmp::Reverse, net::IpAddr, time::Instant};
 
 use crate::{
     Family, Freshness, HostName,

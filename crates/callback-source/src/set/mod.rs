@@ -55,11 +55,10 @@ pub use networks::NetworkError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
-use tokio::time::Instant;
 
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,

@@ -10,7 +10,7 @@ use std::{
     iter,
     net::IpAddr,
     sync::LazyLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -19,7 +19,6 @@ use proptest::{
     sample::{select, subsequence},
     test_runner::{Config, FileFailurePersistence, RngAlgorithm},
 };
-use tokio::time::Instant;
 
 use super::{AllowSet, Notice, QuestionStatus, Rules};
 use crate::{
@@ -195,7 +194,7 @@ fn nothing_is_crowded_out_where_nothing_lingers() {
 }
 
 fn set_of_two(rules: Rules) -> (AllowSet, Instant) {
-    let now = Instant::now() + DAY;
+    let now = tokio::time::Instant::now().into_std() + DAY;
     let set = AllowSet::new(rules, names(&[0, 1]), &[], now).expect("no networks");
     (set, now)
 }
@@ -237,7 +236,7 @@ struct Trial {
 
 impl Trial {
     fn new(rules: Rules, setting: &Setting) -> Self {
-        let now = Instant::now() + DAY;
+        let now = tokio::time::Instant::now().into_std() + DAY;
         let (hosts, networks) = (names(&setting.hosts), setting.networks());
         Self {
             set: AllowSet::new(rules.clone(), hosts.clone(), &networks, now)

@@ -17,7 +17,7 @@ impl World {
     }
 
     fn with(hosts: usize, rules: Rules) -> Self {
-        let now = Instant::now();
+        let now = now();
         let set = AllowSet::new(rules, (0..hosts).map(host), &[], now).unwrap();
         Self {
             set,
@@ -87,6 +87,10 @@ impl World {
     }
 }
 
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 fn host(number: usize) -> HostName {
     format!("h{number}.psp.test").parse().unwrap()
 }
@@ -154,7 +158,7 @@ mod verdicts {
 
     #[test]
     fn a_static_network_is_admitted_whatever_dns_says() {
-        let now = Instant::now();
+        let now = now();
         let networks = [
             "212.93.32.0/19".parse().unwrap(),
             "10.1.0.0/16".parse().unwrap(),
@@ -174,7 +178,7 @@ mod verdicts {
 
     #[test]
     fn networks_alone_decide_at_once_and_an_empty_list_never_says_no_for_sure() {
-        let now = Instant::now();
+        let now = now();
         let peer = "20.0.0.1".parse().unwrap();
         let kind = |set: &AllowSet| set.verdict(peer, now).rejection().unwrap().kind();
         let networks = ["212.93.32.0/19".parse().unwrap()];
@@ -353,7 +357,7 @@ mod one_family {
 
     #[test]
     fn a_static_network_of_the_other_family_is_admitted_and_an_empty_list_decides_nothing() {
-        let now = Instant::now();
+        let now = now();
         let networks = ["2a01:111::/32".parse().unwrap()];
         let set = AllowSet::new(only(Family::V4), [host(0)], &networks, now).unwrap();
         assert!(
@@ -796,7 +800,7 @@ mod denials {
 
     #[test]
     fn a_host_of_another_zone_bears_out_no_denial() {
-        let now = Instant::now();
+        let now = now();
         let hosts = ["a.vipps.test", "b.vipps.test", "out.adyen.test"];
         let hosts = hosts.map(|host| host.parse::<HostName>().unwrap());
         let set = AllowSet::new(Rules::default(), hosts.clone(), &[], now).unwrap();
@@ -829,7 +833,7 @@ mod denials {
 
     /// Hosts 0 and 1 as named, each with an address of its own and a TTL of 60 s.
     fn two_hosts(names: [&str; 2]) -> World {
-        let now = Instant::now();
+        let now = now();
         let hosts = names.map(|name| name.parse::<HostName>().unwrap());
         let set = AllowSet::new(Rules::default(), hosts, &[], now).unwrap();
         let mut world = World {
@@ -1184,7 +1188,7 @@ mod given_up {
     #[test]
     fn a_zone_that_is_silent_as_a_whole_is_not_given_up_for_the_answers_of_another() {
         let silent = |names: &[&str]| {
-            let now = Instant::now();
+            let now = now();
             let hosts = names.iter().map(|name| name.parse().unwrap());
             let set = AllowSet::new(Rules::default(), hosts, &[], now).unwrap();
             let mut world = World {
@@ -1661,7 +1665,7 @@ mod restoring {
 
     #[test]
     fn times_that_the_rules_of_today_do_not_allow_are_cut_when_they_are_restored() {
-        let now = Instant::now() + 100 * HOUR;
+        let now = now() + 100 * HOUR;
         let restored = |rules: Rules, answer: Option<LastAnswer>, denied, stale_from| {
             let mut set = AllowSet::new(rules, [host(0)], &[], now).unwrap();
             let records = vec![PersistedQuestion {

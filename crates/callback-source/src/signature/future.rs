@@ -14,7 +14,7 @@ use std::{
 pub struct ResponseFuture<T, E>(Pin<Box<dyn Future<Output = Result<T, E>> + Send>>);
 
 impl<T, E> ResponseFuture<T, E> {
-    pub(super) fn new(future: impl Future<Output = Result<T, E>> + Send + 'static) -> Self {
+    pub(crate) fn new(future: impl Future<Output = Result<T, E>> + Send + 'static) -> Self {
         Self(Box::pin(future))
     }
 }

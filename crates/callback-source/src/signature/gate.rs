@@ -5,8 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, request::Parts};
 use tokio::time::{Instant, timeout};
 
-use super::{MessageRejection, MessageVerdict, SecretSource, SecretUnavailable, Secrets, log};
-use crate::{Allowed, Verdict, rate_limit::PeerRateLimit};
+use super::{SecretSource, SecretUnavailable, Secrets, log};
+use crate::{
+    Allowed, MessageRejection, MessageVerdict, Verdict, VerifiedCallback, rate_limit::PeerRateLimit,
+};
 
 /// The options that both layers have.
 pub(super) struct Gate<K> {
@@ -60,7 +62,7 @@ impl<K> Gate<K> {
         let late = |_| Err(SecretUnavailable::new("the look-up took too long"));
         looked_up
             .unwrap_or_else(late)
-            .map_err(MessageRejection::unavailable)
+            .map_err(MessageRejection::from)
     }
 
     /// Reports a verdict, and marks the request with it or gives the reason to refuse it.
@@ -74,7 +76,7 @@ impl<K> Gate<K> {
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
         // Joined by an outer layer, before this verdict was there.
-        extensions.remove::<super::VerifiedCallback>();
+        extensions.remove::<VerifiedCallback>();
         // What a message layer outside of this one found wrong does not become right by this one.
         let refuted = extensions
             .get::<MessageVerdict>()

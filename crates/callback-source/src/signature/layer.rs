@@ -20,7 +20,7 @@ use super::{
     gate::Gate,
     webhook::{HTTPS_PORT, sent_host},
 };
-use crate::verify::PlainText;
+use crate::PlainText;
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
@@ -50,7 +50,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, false)
     }
 
-    /// Lets everything through, with the [`MessageVerdict`](super::MessageVerdict) in the request's
+    /// Lets everything through, with the [`MessageVerdict`](crate::MessageVerdict) in the request's
     /// extensions: to try the check out, or to judge in the handler.
     ///
     /// Only a body that is too large, too slow or broken off is still refused: it cannot be handed on.

@@ -14,13 +14,15 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    HandOn, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, ResponseFuture,
-    SameBody, SecretSource, VerifiedMessage, body,
+    HandOn, ResponseFuture, SameBody, SecretSource, body,
     layer::Settings,
-    replay::{HandedOn, Mark, Undelivered},
     webhook::{self, Claim, Target},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
+use crate::{
+    MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, PlainText,
+    RejectionResponse, VerifiedMessage,
+    check::{Acceptance, Delivered, Undelivered, refuse_parts},
+};
 
 /// Calls the inner service only for deliveries that are signed, or marks those that are not. See the
 /// [module docs](super) for an example.
@@ -62,7 +64,7 @@ where
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
             // Of a layer outside of this one.
-            let undelivered = Undelivered::of(&parts.extensions);
+            let undelivered = Undelivered::new(&parts.extensions);
             let (body, claimed) = match settings.check(&mut parts, body).await {
                 Ok(checked) => checked,
                 Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
@@ -74,13 +76,13 @@ where
                 Ok(mark) => mark,
                 Err(rejection) => return Ok(refuse_parts(&response, &rejection, &parts)),
             };
-            let handed_on = mark.map(|mark| HandedOn::new(mark, settings.gate.is_tagging()));
+            let delivered = mark.map(|mark| Delivered::new(mark, settings.gate.is_tagging()));
             undelivered.deliver();
             let called = inner.call(Request::from_parts(parts, body.into())).await;
-            if let Some(handed_on) = handed_on {
+            if let Some(delivered) = delivered {
                 match called {
-                    Ok(_) => handed_on.answered(),
-                    Err(_) => handed_on.failed(),
+                    Ok(_) => delivered.answered(),
+                    Err(_) => delivered.failed(),
                 }
             }
             called
@@ -128,7 +130,7 @@ impl<K: SecretSource> Settings<K> {
         &self,
         claimed: Option<Claimed>,
         parts: &mut Parts,
-    ) -> Result<Option<Mark>, MessageRejection> {
+    ) -> Result<Option<Acceptance>, MessageRejection> {
         let Some(Claimed {
             signature, signed, ..
         }) = claimed

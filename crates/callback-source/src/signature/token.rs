@@ -14,14 +14,16 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    MessageAuth, MessageRejection,
-    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
-    MessageVerdict, ResponseFuture, SecretSource, Secrets, Token, VerifiedMessage,
+    ResponseFuture, SecretSource, Secrets, Token,
     gate::Gate,
-    replay::Undelivered,
     webhook::{one, request_uri},
 };
-use crate::verify::{PlainText, RejectionResponse, response::refuse_parts};
+use crate::{
+    MessageAuth, MessageRejection,
+    MessageRejectionKind::{Token as NotTheToken, UnknownKey},
+    MessageVerdict, PlainText, RejectionResponse, VerifiedMessage,
+    check::{Undelivered, refuse_parts},
+};
 
 /// Wraps services in [`VerifyToken`].
 ///
@@ -178,7 +180,7 @@ where
         let response = self.response.clone();
         ResponseFuture::new(async move {
             let (mut parts, body) = request.into_parts();
-            let undelivered = Undelivered::of(&parts.extensions);
+            let undelivered = Undelivered::new(&parts.extensions);
             // A handler that prints the headers does not print the token.
             for (name, value) in &mut parts.headers {
                 if name == header::AUTHORIZATION {

@@ -36,14 +36,13 @@ use httpdate::{fmt_http_date, parse_http_date};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{
+use super::{Secret, Secrets, secret::equal_and_wiped};
+use crate::{
     MessageRejection,
     MessageRejectionKind::{
         self, Algorithm, ContentHash, DateAhead, DateStale, DuplicateHeader, MalformedHeader,
         MissingHeader, Signature, SignedHeaders, UnknownKey,
     },
-    Secret, Secrets,
-    secret::equal_and_wiped,
 };
 
 /// The headers of a `POST` delivery to a registered URL: `host`, `x-ms-date`, `x-ms-content-sha256`,

@@ -1,10 +1,13 @@
 //! Whether a peer may call, and why.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 use ipnet::IpNet;
-use tokio::time::Instant;
 
 use crate::HostName;
 
@@ -102,11 +105,33 @@ impl Allowed {
         self.freshness
     }
 
-    /// Since when it is known: the time of the answer that holds the address; for
-    /// [`Freshness::Lingering`] the time at which the address left the answer.
+    /// Time of the answer that names the address; for [`Freshness::Lingering`] the time at which the
+    /// address left the answer, for [`Freshness::Static`] the time at which the list was built.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Time that has passed since [`since`](Self::since).
+    ///
+    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a
+    /// callback with more care the older the answer is that admitted its peer:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Freshness};
+    ///
+    /// # let list = AllowList::fixed(["127.0.1.1".parse().unwrap()]);
+    /// let verdict = list.verdict("127.0.1.1".parse().unwrap());
+    /// let allowed = verdict.allowed().expect("the list names this address");
+    /// let is_old = allowed.freshness() == Freshness::Stale
+    ///     && allowed.age() > Duration::from_secs(60 * 60);
+    /// assert!(!is_old);
+    /// ```
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let now = tokio::time::Instant::now().into_std();
+        now.saturating_duration_since(self.since)
     }
 }
 
@@ -270,3 +295,21 @@ impl fmt::Display for RejectionKind {
 
 /// About one question with its time limit: long enough for a failing look-up to be asked again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_follows_a_paused_clock() {
+        let allowed = Allowed {
+            peer: IpAddr::from([20, 0, 0, 1]),
+            source: Source::Host("h.test".parse().unwrap()),
+            freshness: Freshness::Fresh,
+            since: tokio::time::Instant::now().into_std(),
+        };
+        assert_eq!(allowed.age(), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(90)).await;
+        assert_eq!(allowed.age(), Duration::from_secs(90));
+    }
+}

@@ -8,8 +8,7 @@ use axum::{
 };
 use http::request::Parts;
 
-use super::{PlainText, RejectionResponse};
-use crate::{Allowed, Rejection, Verdict};
+use crate::{Allowed, PlainText, Rejection, RejectionResponse, Verdict, check};
 
 /// Behind a rejecting layer always there. Behind a tagging one, a request that is not allowed is
 /// refused here.
@@ -24,8 +23,7 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
             Err(no_layer) => no_layer,
         };
         // The handler is not called, so a replay guard must not take the callback for accepted.
-        #[cfg(feature = "signature")]
-        crate::signature::refused(&parts.extensions);
+        check::refused(&parts.extensions);
         Err(refusal)
     }
 }

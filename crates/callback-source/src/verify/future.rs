@@ -11,12 +11,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{
-    RejectionResponse,
-    response::refuse,
-    service::{Judge, act},
+use super::service::{Judge, act};
+use crate::{
+    RejectionResponse, Verdict,
+    check::{Undelivered, refuse},
 };
-use crate::Verdict;
 
 pin_project! {
     /// The response of [`VerifySource`](super::VerifySource).
@@ -48,40 +47,17 @@ pin_project! {
 /// A request whose peer is not listed, while the list is asked again.
 struct Waiting<S, R, ReqBody> {
     settled: Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    request: Undelivered<ReqBody>,
+    request: Request<ReqBody>,
+    undelivered: Undelivered,
     inner: S,
     judge: Judge<R>,
 }
 
 /// A request that was let in after all, while the inner service gets ready for it.
 struct Admitted<S, ReqBody> {
-    request: Undelivered<ReqBody>,
+    request: Request<ReqBody>,
+    undelivered: Undelivered,
     inner: S,
-}
-
-/// A request that the inner service has not got yet.
-///
-/// If its sender leaves meanwhile, a signature layer outside must not take it for one that a handler has
-/// seen: the same request would get 409.
-struct Undelivered<B>(Option<Request<B>>);
-
-impl<B> Undelivered<B> {
-    fn get(&mut self) -> &mut Request<B> {
-        self.0.as_mut().expect("it is there until it is delivered")
-    }
-
-    fn deliver(mut self) -> Request<B> {
-        self.0.take().expect("it is there until it is delivered")
-    }
-}
-
-impl<B> Drop for Undelivered<B> {
-    fn drop(&mut self) {
-        #[cfg(feature = "signature")]
-        if let Some(request) = &self.0 {
-            crate::signature::refused(request.extensions());
-        }
-    }
 }
 
 impl<S, R, ReqBody, ResBody> ResponseFuture<S, R, ReqBody, ResBody>
@@ -111,7 +87,8 @@ where
         let settled = Box::pin(settled);
         let waiting = Some(Box::new(Waiting {
             settled,
-            request: Undelivered(Some(request)),
+            undelivered: Undelivered::new(request.extensions()),
+            request,
             inner,
             judge,
         }));
@@ -142,18 +119,23 @@ where
                     let place = waiting.take().expect("it was there a line above");
                     let Waiting {
                         mut request,
+                        undelivered,
                         inner,
                         judge,
                         ..
                     } = *place;
                     let now = Instant::now();
-                    let acted = act(&judge.allow, judge.mode, verdict, request.get(), now);
+                    let acted = act(&judge.allow, judge.mode, verdict, &mut request, now);
                     let next = match acted {
                         Ok(()) => State::Admitted {
-                            admitted: Some(Box::new(Admitted { request, inner })),
+                            admitted: Some(Box::new(Admitted {
+                                request,
+                                undelivered,
+                                inner,
+                            })),
                         },
                         Err(rejection) => State::Rejected {
-                            response: Some(refuse(&judge.response, &rejection, request.get())),
+                            response: Some(refuse(&judge.response, &rejection, &request)),
                         },
                     };
                     state.set(next);
@@ -162,9 +144,14 @@ where
                     let place = admitted.as_mut().expect("polled after it was done");
                     ready!(place.inner.poll_ready(cx))?;
                     let place = admitted.take().expect("it was there a line above");
-                    let Admitted { request, mut inner } = *place;
+                    let Admitted {
+                        request,
+                        undelivered,
+                        mut inner,
+                    } = *place;
+                    undelivered.deliver();
                     let next = State::Inner {
-                        future: inner.call(request.deliver()),
+                        future: inner.call(request),
                     };
                     state.set(next);
                 }

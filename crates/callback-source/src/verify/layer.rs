@@ -2,8 +2,8 @@
 
 use tower_layer::Layer;
 
-use super::{PlainText, VerifySource};
-use crate::AllowList;
+use super::VerifySource;
+use crate::{AllowList, PlainText};
 
 /// Wraps services in [`VerifySource`]. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@
 //!    for at most a second, for an on-demand refresh
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
-//!    called. Rejected: the inner service is not called, and [`RejectionResponse`] makes the response:
+//!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) makes the response:
 //!    403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with anything of the request in it. When
 //!    tagging, the inner service is called in both cases, and the
 //!    [`Verdict`](crate::Verdict) is in the extensions.
@@ -70,7 +70,6 @@ mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-pub(crate) mod response;
 mod service;
 mod tag;
 mod unix;
@@ -84,7 +83,6 @@ pub use {
     future::ResponseFuture,
     layer::VerifySourceLayer,
     peer::{PeerIp, SocketAddrPeer},
-    response::{PlainText, RejectionResponse},
     service::VerifySource,
     unix::{UnixConnection, UnixPeer},
 };

@@ -6,10 +6,10 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{
-    PeerIp, PlainText, RejectionResponse, ResponseFuture, layer::Mode, log, response::refuse, tag,
+use super::{PeerIp, ResponseFuture, layer::Mode, log, tag};
+use crate::{
+    AllowList, Allowed, HostName, PlainText, Rejection, RejectionResponse, Verdict, check::refuse,
 };
-use crate::{AllowList, Allowed, HostName, Rejection, Verdict};
 
 /// Calls the inner service only for callbacks from a callback server, or marks those that are not.
 /// See the [module docs](super) for an example.
@@ -106,7 +106,7 @@ pub(super) fn act<B>(
     // An outer layer, for another list, may have left its own, and one that joined it with a proof.
     let extensions = request.extensions_mut();
     #[cfg(feature = "signature")]
-    extensions.remove::<crate::signature::VerifiedCallback>();
+    extensions.remove::<crate::VerifiedCallback>();
     match mode {
         Mode::Rejecting => {
             extensions.remove::<Verdict>();

@@ -11,11 +11,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::{disk::Reader, unasked::Unasked};
@@ -219,7 +218,7 @@ impl StateFile {
 }
 
 fn is_time(logged_at: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
+    let now = tokio::time::Instant::now().into_std();
     let is_time = logged_at.is_none_or(|at| ONCE_AN_HOUR <= now.saturating_duration_since(at));
     if is_time {
         *logged_at = Some(now);
@@ -237,12 +236,12 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Self {
-        let instant = Instant::now();
+        let instant = tokio::time::Instant::now().into_std();
         let utc = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         #[cfg(callback_source_simulation)]
-        let utc = crate::simulation::utc(instant).unwrap_or(utc);
+        let utc = crate::simulation::utc(instant.into()).unwrap_or(utc);
         Self { instant, utc }
     }
 
@@ -577,7 +576,7 @@ mod tests {
     fn clocks(utc: u64) -> Clocks {
         let utc = Duration::from_millis(utc);
         Clocks {
-            instant: Instant::now(),
+            instant: tokio::time::Instant::now().into_std(),
             utc,
         }
     }
@@ -865,7 +864,7 @@ mod tests {
         fs::write(&path, r#"{"version": 2}"#).unwrap();
         let file = StateFile::kept(path.clone());
         assert!(file.read().is_none());
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         let host: HostName = "h.test".parse().unwrap();
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
         file.write(&file.snapshot(&set));
@@ -905,7 +904,7 @@ mod tests {
     fn an_older_snapshot_never_replaces_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::kept(folder.path().join("state.json"));
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         let set = |name: &str| {
             AllowSet::new(Default::default(), [name.parse().unwrap()], &[], now).unwrap()
         };

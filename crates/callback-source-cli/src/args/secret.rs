@@ -1,0 +1,20 @@
+//! Where the secret of a webhook comes from.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::values::path;
+
+/// Where the secret of a webhook comes from. Never an argument: the list of processes shows those.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SecretArgs {
+    /// The file with the secret as the provider gave it; a line break at its end does not count
+    /// [default: the secret is in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_parser = path()
+    )]
+    pub(crate) secret_file: Option<PathBuf>,
+}

@@ -1,0 +1,45 @@
+//! Environment variables of flags.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, ArgAction, Command, builder::Resettable};
+
+use super::lists::pieces;
+
+/// Gives each flag of each subcommand its variable: `--min-ttl` has `CALLBACK_SOURCE_MIN_TTL`.
+pub(super) fn with_variables(command: Command) -> Command {
+    let set = |arg: Arg| match arg.get_long() {
+        Some(name) if name != WITHOUT_VARIABLE => {
+            let variable = PREFIX.to_owned() + &name.replace('-', "_").to_uppercase();
+            arg.env(variable).hide_env_values(true)
+        }
+        _ => arg,
+    };
+    command.mut_subcommands(|command| command.mut_args(set))
+}
+
+/// Takes away the variables of flags that hold nothing: in a Compose file or a chart, that is how a value
+/// is left out.
+pub(super) fn without_blank_variables(
+    command: Command,
+    variable: fn(&OsStr) -> Option<OsString>,
+) -> Command {
+    let is_blank = move |arg: &Arg| {
+        let text = arg.get_env().and_then(variable);
+        let text = text.as_deref().and_then(OsStr::to_str);
+        match arg.get_action() {
+            ArgAction::Append => text.is_some_and(|text| pieces(text).next().is_none()),
+            _ => text.is_some_and(|text| text.trim().is_empty()),
+        }
+    };
+    let unset = move |arg: Arg| match is_blank(&arg) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    };
+    command.mut_subcommands(move |command| command.mut_args(unset))
+}
+
+const PREFIX: &str = "CALLBACK_SOURCE_";
+
+/// No separator of header lines is safe: their values may have commas and blanks.
+const WITHOUT_VARIABLE: &str = "header";

@@ -1,0 +1,78 @@
+//! The body of a request, which no verdict depends on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Version, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+/// The body of a request, thrown away as it comes.
+pub(super) struct DiscardedBody {
+    body: Incoming,
+    left: usize,
+    time_limit: Duration,
+    /// Whether the client waits for `100 Continue`, which reading the body would send.
+    awaits_continue: bool,
+}
+
+impl DiscardedBody {
+    pub(super) fn new(head: &Parts, body: Incoming) -> Self {
+        let is_http2 = head.version == Version::HTTP_2;
+        Self {
+            awaits_continue: !is_http2 && head.headers.contains_key(header::EXPECT),
+            // Some servers announce a body and never send it. With HTTP/2 the end of a body may arrive in a
+            // frame of its own, and the first one is handed over later than the head.
+            time_limit: if is_http2 {
+                END_FRAME_TIME
+            } else {
+                Duration::ZERO
+            },
+            left: DISCARD_LIMIT,
+            body,
+        }
+    }
+
+    /// Waits for the end, and tells whether it came.
+    pub(super) async fn end(&mut self) -> bool {
+        loop {
+            if self.body.is_end_stream() {
+                return true;
+            }
+            if self.awaits_continue {
+                return false;
+            }
+            match self.body.frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => {
+                    self.time_limit = BODY_TIME;
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    // Empty frames could go on forever without ever having to be waited for.
+                    match self.left.checked_sub(length + FRAME_COST) {
+                        Some(left) => self.left = left,
+                        None => return false,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same, for as long as the answer may be held back.
+    pub(super) async fn end_in_time(mut self) -> bool {
+        if self.time_limit.is_zero() {
+            return false;
+        }
+        timeout(self.time_limit, self.end()).await.unwrap_or(false)
+    }
+}
+
+const DISCARD_LIMIT: usize = 1024 * 1024;
+const FRAME_COST: usize = 32;
+
+/// How long an answer is held back for the rest of a body that has begun to come, so that the connection can be
+/// used again.
+const BODY_TIME: Duration = Duration::from_millis(500);
+const END_FRAME_TIME: Duration = Duration::from_millis(20);
