@@ -115,6 +115,13 @@ pub(crate) enum Class {
 }
 
 impl Violation {
+    /// In a single line.
+    pub(crate) fn of_seed(&self, seed: u64) -> String {
+        let Self { at, class, detail } = self;
+        let detail = detail.lines().next().unwrap_or_default();
+        format!("seed {seed}, at {at} ms: {class:?}, {detail}")
+    }
+
     /// Whether it shows only at the end, so that it cannot be shrunk.
     pub(crate) fn is_bound(&self) -> bool {
         self.class == Class::TooManyQuestions
