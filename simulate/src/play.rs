@@ -6,8 +6,9 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, RejectionKind, Verdict,
-    signature::{Policy, RequireVerifiedLayer, Secrets, Token, VerifyTokenLayer},
+    AllowList, Policy, RejectionKind, Verdict,
+    require::RequireVerifiedLayer,
+    signature::{Secrets, Token, VerifyTokenLayer},
     simulation,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };

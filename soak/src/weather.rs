@@ -11,10 +11,10 @@ use std::{
 };
 
 use callback_source::HostName;
-use fastrand::Rng;
-use integration_tests::dns::{
+use callback_source_testkit::dns::{
     DnsServer, Fault, FaultScope, Name, RData, Record, RecordType, ResponseCode,
 };
+use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
 use crate::oracle::Oracle;

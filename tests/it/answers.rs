@@ -7,9 +7,9 @@ use std::{
 };
 
 use callback_source::{AllowList, Family, Question, Resolve};
+use callback_source_testkit::dns::{DnsServer, Name, RData, Record, RecordType};
 use integration_tests::{
-    dns::{DnsServer, Name, RData, Record, RecordType},
-    merchant::{host_name, resolver, tiny_list},
+    merchant::{host_name, tiny_list},
     within,
 };
 
@@ -128,9 +128,9 @@ async fn eight_aliases_are_followed_and_not_nine() -> io::Result<()> {
     dns.set("n9.example", 60, &[ONE]);
     for follow in [true, false] {
         dns.follow_cnames(follow);
-        let eight = within(resolver(&dns).resolve(a("n1.example"))).await;
+        let eight = within(dns.resolver().resolve(a("n1.example"))).await;
         assert_eq!(eight.map_err(io::Error::other)?.addresses(), [ONE]);
-        let nine = within(resolver(&dns).resolve(a("n0.example"))).await;
+        let nine = within(dns.resolver().resolve(a("n0.example"))).await;
         assert!(nine.is_err_and(|error| error.kind().as_str() == "broken-chain"));
     }
     Ok(())
@@ -141,7 +141,7 @@ async fn the_case_of_names_does_not_matter() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set_cname("CALLBACK-1.Example", 60, "Target.EXAMPLE");
     dns.set("tARGET.example", 60, &[ONE]);
-    let list = tiny_list(&["Callback-1.eXAMPLE."]).spawn(resolver(&dns));
+    let list = tiny_list(&["Callback-1.eXAMPLE."]).spawn(dns.resolver());
     within(list.ready()).await;
 
     assert!(list.verdict(ONE).is_allowed());
@@ -207,13 +207,13 @@ async fn chain() -> io::Result<DnsServer> {
 }
 
 async fn known(dns: &DnsServer) -> AllowList {
-    let list = tiny_list(&[HOST]).spawn(resolver(dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     list
 }
 
 async fn ttl(dns: &DnsServer) -> Duration {
-    let answer = within(resolver(dns).resolve(a(HOST))).await;
+    let answer = within(dns.resolver().resolve(a(HOST))).await;
     answer.expect("the server answers").ttl()
 }
 

@@ -19,12 +19,12 @@ use callback_source::{
     AllowList,
     verify::{ConnectInfoPeer, SocketAddrPeer, VerifySourceLayer},
 };
+use callback_source_testkit::dns::DnsServer;
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
 use integration_tests::{
-    dns::DnsServer,
     http::{Client, Connection},
-    merchant::{Merchant, host_name, resolver, tiny_list},
+    merchant::{Merchant, host_name, tiny_list},
     within,
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -82,7 +82,7 @@ async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
         let dns = DnsServer::start().await?;
         dns.set(HOST, 60, &[LISTED]);
         dns.set("callback-2.example", 60, &[[127, 0, 1, 2].into()]);
-        let list = tiny_list(&[HOST, "callback-2.example"]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST, "callback-2.example"]).spawn(dns.resolver());
         within(list.ready()).await;
         let merchant = Merchant::start(list.clone()).await?;
         let mut connection = match http2 {
@@ -203,7 +203,7 @@ async fn a_request_for_a_switch_of_protocols_is_judged_too() -> io::Result<()> {
 async fn strangers_do_not_hold_up_a_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 

@@ -9,9 +9,9 @@ use std::{
 use callback_source::{
     Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
 };
+use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
-    merchant::{host_name, resolver, tiny_list},
+    merchant::{host_name, tiny_list},
     within,
 };
 use tokio::time::Instant;
@@ -186,7 +186,7 @@ async fn a_lost_packet_is_sent_again() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.set_fault(FaultScope::Everything, Fault::Drop);
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     let heal = async {
         dns.asked_at_least(HOST, RecordType::A, 1).await;
         dns.clear_faults();
@@ -200,7 +200,7 @@ async fn a_lost_packet_is_sent_again() -> io::Result<()> {
 async fn questions_are_spelled_in_random_case() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     for _ in 0..8 {
         let answer = within(resolver.resolve(a(HOST))).await;
         assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
@@ -229,7 +229,7 @@ async fn only_the_exact_name_is_ever_asked() -> io::Result<()> {
             if let Some(code) = fault {
                 dns.set_fault(host, Fault::Rcode(code));
             }
-            let answer = within(resolver(&dns).resolve(a(host))).await;
+            let answer = within(dns.resolver().resolve(a(host))).await;
             assert!(answer.is_err());
             assert!(dns.questions().iter().all(|asked| asked.name == host));
             assert!(dns.total() >= 1);
@@ -255,7 +255,7 @@ async fn the_hosts_file_is_not_read() -> io::Result<()> {
             host: host.clone(),
             family: Family::V4,
         };
-        let answer = within(resolver(&dns).resolve(question)).await;
+        let answer = within(dns.resolver().resolve(question)).await;
         assert_eq!(
             answer.map_err(io::Error::other)?.addresses(),
             [TWO],
@@ -269,7 +269,7 @@ async fn the_hosts_file_is_not_read() -> io::Result<()> {
 #[tokio::test]
 async fn nothing_is_cached_below_the_list() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     dns.set(HOST, 3600, &[ONE]);
     let answer = within(resolver.resolve(a(HOST))).await;
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
@@ -289,7 +289,7 @@ async fn nothing_is_cached_below_the_list() -> io::Result<()> {
 async fn a_name_is_asked_for_by_each_family_on_its_own() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.attempted()).await;
     assert!(dns.count(HOST, RecordType::A) == 1 && dns.count(HOST, RecordType::AAAA) == 1);
     Ok(())

@@ -12,10 +12,10 @@ use callback_source::{
     ResolveErrorKind,
     set::{FamilyHealth, QuestionStatus},
 };
+use callback_source_testkit::dns::{DnsServer, Fault, Name, Record, RecordType, ResponseCode};
 use integration_tests::{
-    dns::{DnsServer, Fault, Name, Record, RecordType, ResponseCode},
     log::Log,
-    merchant::{host_name, resolver, tiny_list},
+    merchant::{host_name, tiny_list},
     until, within,
 };
 
@@ -182,7 +182,7 @@ async fn a_denial_at_the_end_of_a_chain_holds_no_longer_than_the_chain() -> io::
                 host: host_name(HOST),
                 family: Family::V4,
             };
-            let denied = within(resolver(&dns).resolve(question)).await;
+            let denied = within(dns.resolver().resolve(question)).await;
             let denied = denied.map_err(|error| (error.kind(), error.negative_ttl()));
             let expected = expected.map(Duration::from_secs);
             assert_eq!(denied, Err((ResolveErrorKind::NoData, expected)));
@@ -259,7 +259,7 @@ async fn an_answer_of_256_addresses_is_taken_whole() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let crowd = crowd(256);
     dns.set(HOST, 60, &crowd);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(crowd.iter().all(|peer| list.verdict(*peer).is_allowed()));
     Ok(())
@@ -299,7 +299,7 @@ async fn the_greatest_ttl_there_is_does_not_outlast_the_bound() -> io::Result<()
     let list = tiny_list(&[HOST])
         .ttl_bounds(second, second)
         .map_err(io::Error::other)?
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
 
     within(dns.asked_at_least(HOST, RecordType::A, 2)).await;
@@ -388,7 +388,7 @@ async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<(
         refused(&list, made_up, RejectionKind::NotListed);
 
         // Where all special-purpose addresses are taken, it is none the more.
-        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
         refused(&list, made_up, RejectionKind::NotListed);
     }
@@ -430,7 +430,7 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         let dns = DnsServer::start().await?;
         dns.set(HOST, 1, &[KNOWN]);
         dns.set_fault((HOST, RecordType::AAAA), Fault::Rcode(code));
-        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.attempted()).await;
         assert!(list.is_ready());
         // Over a refresh, too.
@@ -452,7 +452,7 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
 async fn a_failing_a_does_not_hurt_ipv6_servers() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[KNOWN, V6]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
 
     dns.set_fault((HOST, RecordType::A), Fault::Rcode(ResponseCode::ServFail));
@@ -520,7 +520,7 @@ async fn is_a_failure_of(
         let dns = two_hosts().await?;
         dns.set(HOST, 1, &[PLANTED]);
         dns.set_fault((HOST, RecordType::A), fault);
-        let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST, OTHER]).spawn(dns.resolver());
         within(list.attempted()).await;
 
         let family = list.health().remove(0).families[0].clone();
@@ -568,7 +568,7 @@ async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()>
     let alone = async {
         let dns = DnsServer::start().await?;
         dns.set(HOST, 1, &[KNOWN]);
-        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
         dns.set_fault((HOST, RecordType::A), fault);
         let family = failing(&list).await;
@@ -591,7 +591,7 @@ async fn is_an_answer(fault: Fault) -> io::Result<()> {
     assert_eq!(answer.addresses(), [PLANTED]);
     let dns = two_hosts().await?;
     dns.set_fault((HOST, RecordType::A), fault);
-    let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST, OTHER]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(KNOWN).is_allowed());
     assert_eq!(list.health()[0].families[0].state, QuestionStatus::Answered);
@@ -601,7 +601,7 @@ async fn is_an_answer(fault: Fault) -> io::Result<()> {
 async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, ttl, &[KNOWN]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     within(dns.asked_at_least(HOST, RecordType::A, 3)).await;
 
@@ -627,7 +627,7 @@ async fn outcome(fault: Fault) -> io::Result<Result<Answer, ResolveError>> {
         host: host_name(HOST),
         family: Family::V4,
     };
-    Ok(within(resolver(&dns).resolve(question)).await)
+    Ok(within(dns.resolver().resolve(question)).await)
 }
 
 async fn two_hosts() -> io::Result<DnsServer> {
@@ -638,7 +638,7 @@ async fn two_hosts() -> io::Result<DnsServer> {
 }
 
 async fn known(dns: &DnsServer) -> AllowList {
-    let list = tiny_list(&[HOST, OTHER]).spawn(resolver(dns));
+    let list = tiny_list(&[HOST, OTHER]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(KNOWN).is_allowed() && list.verdict(NEIGHBOUR).is_allowed());
     list
@@ -648,7 +648,7 @@ async fn known(dns: &DnsServer) -> AllowList {
 fn strict(dns: &DnsServer) -> AllowList {
     AllowList::builder()
         .host(host_name(HOST))
-        .spawn(resolver(dns))
+        .spawn(dns.resolver())
 }
 
 /// Waits until the A records of the first host have failed.

@@ -10,14 +10,16 @@ use std::{
 use callback_source::{
     Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
 };
+use callback_source_testkit::dns::{
+    Asked, DnsServer, Fault, FaultScope, RecordType, ResponseCode, Transport,
+};
 use hickory_proto::{
     op::{Message, MessageType},
     rr::Record,
 };
 use integration_tests::{
-    dns::{Asked, DnsServer, Fault, FaultScope, RecordType, ResponseCode, Transport},
     log::Log,
-    merchant::{host_name, resolver, tiny_list},
+    merchant::{host_name, tiny_list},
     within,
 };
 use tokio::{net::UdpSocket, time::Instant};
@@ -35,7 +37,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
         for transport in [Transport::Both, Transport::UdpOnly] {
             let dns = server(Fault::RefuseEdns(code)).await?;
             dns.set_transport(transport);
-            let resolver = resolver(&dns);
+            let resolver = dns.resolver();
             answers(&resolver).await?;
 
             let asked = dns.questions();
@@ -69,7 +71,7 @@ async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without() -> io::Re
     ] {
         let dns = server(Fault::RefuseEdnsBriefly(ResponseCode::FormErr)).await?;
         dns.set_transport(transport);
-        let resolver = resolver(&dns);
+        let resolver = dns.resolver();
         let start = Instant::now();
         answers(&resolver).await?;
         assert!(
@@ -116,7 +118,7 @@ async fn the_form_that_a_server_needs_is_found_well_within_a_second() -> io::Res
             let dns = server(fault).await?;
             dns.set_transport(transport);
             let start = Instant::now();
-            answers(&resolver(&dns)).await?;
+            answers(&dns.resolver()).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(900), "{case}: {took:?}");
         }
@@ -170,7 +172,7 @@ async fn a_server_that_is_silent_to_a_part_of_a_question_is_asked_without_it() -
         ] {
             let dns = server(fault).await?;
             dns.set_transport(transport);
-            let resolver = resolver(&dns);
+            let resolver = dns.resolver();
             answers(&resolver).await?;
 
             dns.clear_log();
@@ -189,7 +191,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
     let log = Log::capture();
     let dns = server(Fault::Delay(Duration::ZERO)).await?;
     dns.set_transport(Transport::TcpOnly);
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     answers(&resolver).await?;
     assert!(dns.questions().iter().any(|asked| asked.tcp));
 
@@ -197,7 +199,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
     answers(&resolver).await?;
     let asked = dns.questions();
     assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
-    let told = log.lines("INFO", &["silent over UDP", &dns.addr().to_string()]);
+    let told = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
     assert_eq!(told.len(), 1);
     Ok(())
 }
@@ -219,7 +221,7 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
         ] {
             let dns = server(Fault::LowerCaseOnly(code)).await?;
             dns.set_transport(transport);
-            let resolver = resolver(&dns);
+            let resolver = dns.resolver();
             answers(&resolver).await?;
 
             dns.clear_log();
@@ -246,10 +248,10 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
 async fn the_log_says_that_a_server_knows_names_in_lower_case_only() -> io::Result<()> {
     let log = Log::capture();
     let dns = server(Fault::LowerCaseOnly(ResponseCode::NXDomain)).await?;
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
-    let told = log.lines("INFO", &["lower case only", &dns.addr().to_string()]);
+    let told = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
     assert_eq!(told.len(), 1);
     Ok(())
 }
@@ -264,7 +266,7 @@ async fn a_denial_is_believed_after_one_more_question() -> io::Result<()> {
         (Fault::NoData, ResolveErrorKind::NoData),
     ] {
         let dns = server(fault).await?;
-        let resolver = resolver(&dns);
+        let resolver = dns.resolver();
         for _ in 0..3 {
             dns.clear_log();
             let denied = within(resolver.resolve(a())).await;
@@ -286,7 +288,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Re
         let dns = DnsServer::start().await?;
         dns.set(HOST, 60, &[ONE]);
         dns.set_fault((HOST, RecordType::AAAA), fault);
-        let resolver = resolver(&dns);
+        let resolver = dns.resolver();
         let (one, other) = tokio::join!(resolver.resolve(aaaa()), resolver.resolve(a()));
         assert!(one.is_err_and(|error| error.is_denial()) && other.is_ok());
         assert_eq!(dns.total(), 2);
@@ -309,7 +311,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
         FaultScope::Everything,
         Fault::Delay(Duration::from_millis(50)),
     );
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a()), silent) }).await;
     assert_eq!(
         outcome.map_err(|error| error.kind()),
@@ -322,7 +324,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
 async fn a_form_that_stops_working_gives_way_to_the_full_one() -> io::Result<()> {
     let dns = server(Fault::Delay(Duration::ZERO)).await?;
     dns.set_transport(Transport::TcpOnly);
-    let resolver = resolver(&dns);
+    let resolver = dns.resolver();
     answers(&resolver).await?;
 
     for gone in [Transport::UdpOnly, Transport::UdpOnlyTcpSilent] {
@@ -356,7 +358,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
         let case = format!("{fault:?} {transport:?}");
         let dns = server(fault).await?;
         dns.set_transport(transport);
-        let resolver = resolver(&dns);
+        let resolver = dns.resolver();
         answers(&resolver).await?;
 
         for _ in 0..3 {
@@ -403,7 +405,7 @@ async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_questio
     for (fault, transport) in needed {
         let dns = server(fault).await?;
         dns.set_transport(transport);
-        let resolver = resolver(&dns);
+        let resolver = dns.resolver();
         answers(&resolver).await?;
 
         dns.set_fault(FaultScope::Everything, Fault::Drop);
@@ -459,7 +461,7 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
     for (fault, transport) in cases {
         let dns = server(fault).await?;
         dns.set_transport(transport);
-        servers.push((format!("{fault:?} {transport:?}"), resolver(&dns), dns));
+        servers.push((format!("{fault:?} {transport:?}"), dns.resolver(), dns));
     }
     for round in 1..=3 {
         if round == 3 {

@@ -12,11 +12,10 @@ use callback_source::{
     set::QuestionStatus,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };
+use callback_source_testkit::{Outcome, ScriptedResolver, dns::DnsServer};
 use futures_util::FutureExt;
 use integration_tests::{
-    dns::DnsServer,
-    merchant::{host_name, resolver, tiny_list},
-    script::{Line, Script},
+    merchant::{host_name, tiny_list},
     until, within,
 };
 use tokio::time::{Instant, sleep};
@@ -28,37 +27,37 @@ const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
 
 #[tokio::test(start_paused = true)]
 async fn when_all_handles_are_gone_the_refresher_ends_and_lets_go_of_the_resolver() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
     let (clone, changes) = (list.clone(), list.changes());
     let layer = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer);
-    assert!(script.holders() > 1);
+    assert!(resolver.handles() > 1);
 
     drop(list);
     drop(clone);
     drop(changes);
     sleep(Duration::from_secs(10)).await;
-    assert!(script.holders() > 1, "the layer still needs it");
+    assert!(resolver.handles() > 1, "the layer still needs it");
     drop(layer);
-    until(|| script.holders() == 1).await;
+    until(|| resolver.handles() == 1).await;
 
-    let asked = script.total();
+    let asked = resolver.total();
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(script.total(), asked);
+    assert_eq!(resolver.total(), asked);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_under_way_does_not_keep_the_refresher_alive() {
-    let script = two_hosts();
-    script.line(HOST, Family::V4, Line::Never);
+    let resolver = two_hosts();
+    resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .question_time_limit(Duration::from_secs(1_000_000))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     sleep(Duration::from_secs(1)).await;
     drop(list);
-    until(|| script.holders() == 1).await;
+    until(|| resolver.handles() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,10 +99,10 @@ async fn a_list_whose_refresher_never_ran_admits_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
-    for panic in [Line::Panics, Line::PanicsLater] {
-        let script = two_hosts();
-        script.line(HOST, Family::V4, panic);
-        let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    for panic in [Outcome::Panic, Outcome::PanicInFuture] {
+        let resolver = two_hosts();
+        resolver.set_outcome(HOST, Family::V4, panic);
+        let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
         within(list.attempted()).await;
 
         assert!(list.verdict(TWO).is_allowed());
@@ -115,7 +114,7 @@ async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         assert!(cause.is_some_and(|cause| cause.contains("as the script says")));
 
-        script.set(HOST, 60, &["127.0.1.1"]);
+        resolver.set(HOST, 60, &["127.0.1.1"]);
         within(list.changes().next()).await;
         assert!(list.verdict(ONE).is_allowed());
     }
@@ -123,10 +122,10 @@ async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_takes_no_known_address_away() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
-    script.line(HOST, Family::V4, Line::Panics);
+    resolver.set_outcome(HOST, Family::V4, Outcome::Panic);
     sleep(Duration::from_secs(62)).await;
     let verdict = list.verdict(ONE);
     let freshness = verdict.allowed().map(|allowed| allowed.freshness());
@@ -135,10 +134,10 @@ async fn a_panic_takes_no_known_address_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other() {
-    let script = two_hosts();
-    script.line(HOST, Family::V4, Line::Never);
+    let resolver = two_hosts();
+    resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     let start = Instant::now();
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.changes().next()).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(list.verdict(TWO).is_allowed());
@@ -153,16 +152,16 @@ async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other()
 
     // OTHER goes on being asked, at its own TTL.
     sleep(Duration::from_secs(600)).await;
-    assert!(script.asked(OTHER, Family::V4).len() >= 10);
+    assert!(resolver.asked_at(OTHER, Family::V4).len() >= 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_once() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
     // One that lingers goes as well.
-    script.set(HOST, 60, &["127.0.1.9"]);
+    resolver.set(HOST, 60, &["127.0.1.9"]);
     sleep(Duration::from_secs(62)).await;
     assert!(list.verdict(ONE).is_allowed());
 
@@ -181,34 +180,34 @@ async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_o
     assert_eq!(told.len(), 2);
     refused(&list, ONE, RejectionKind::NotListed);
 
-    let asked = script.asked(HOST, Family::V4).len();
+    let asked = resolver.asked_at(HOST, Family::V4).len();
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(script.asked(HOST, Family::V4).len(), asked);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), asked);
 }
 
 #[tokio::test(start_paused = true)]
 async fn hosts_that_stay_keep_their_addresses_without_being_asked() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
-    let asked = script.total();
+    let asked = resolver.total();
     list.replace_hosts([OTHER, HOST, HOST].map(host_name));
     sleep(Duration::from_secs(1)).await;
     assert!(list.verdict(ONE).is_allowed() && list.verdict(TWO).is_allowed());
-    assert_eq!(script.total(), asked);
+    assert_eq!(resolver.total(), asked);
     assert_eq!(list.health().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_a_host_that_was_taken_out_meanwhile_admits_nobody() {
-    let script = two_hosts();
-    let answer = Line::Addresses(vec![ONE], Duration::from_secs(60));
-    script.line(
+    let resolver = two_hosts();
+    let answer = Outcome::Answer(vec![ONE], Duration::from_secs(60));
+    resolver.set_outcome(
         HOST,
         Family::V4,
-        Line::After(Duration::from_secs(2), Box::new(answer)),
+        Outcome::After(Duration::from_secs(2), Box::new(answer)),
     );
-    let list = tiny_list(&[HOST, OTHER]).spawn(script);
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver);
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([host_name(OTHER)]);
     sleep(Duration::from_secs(2)).await;
@@ -217,11 +216,11 @@ async fn an_answer_to_a_host_that_was_taken_out_meanwhile_admits_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_is_put_back_within_the_floor_is_known_again_at_once() {
-    let script = two_hosts();
+    let resolver = two_hosts();
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
 
     let start = Instant::now();
@@ -237,18 +236,18 @@ async fn a_host_that_is_put_back_within_the_floor_is_known_again_at_once() {
         start.elapsed()
     );
     assert!(
-        script.asked(HOST, Family::V4).len() <= 1,
+        resolver.asked_at(HOST, Family::V4).len() <= 1,
         "what came of the question a moment ago still holds"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
-    let script = two_hosts();
+    let resolver = two_hosts();
     let list = AllowList::builder()
         .host(host_name(OTHER))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     for _ in 0..100 {
         // Longer than the jitter of a question, and much shorter than the floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
@@ -256,7 +255,7 @@ async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
         list.replace_hosts([host_name(OTHER)]);
         sleep(Duration::from_millis(50)).await;
     }
-    let asked = script.asked(HOST, Family::V4);
+    let asked = resolver.asked_at(HOST, Family::V4);
     for pair in asked.windows(2) {
         assert!(pair[1] - pair[0] >= Duration::from_secs(5), "{asked:?}");
     }
@@ -264,18 +263,18 @@ async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_refreshed_once_a_resolver_has_let_go_of_it_and_not_much_later() {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.set(OTHER, 5, &["127.0.1.2"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set(OTHER, 5, &["127.0.1.2"]);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     sleep(Duration::from_secs(60 * 60)).await;
 
     for (host, earliest, latest) in [(HOST, 61_000, 61_510), (OTHER, 6_000, 6_510)] {
-        let asked = script.asked(host, Family::V4);
+        let asked = resolver.asked_at(host, Family::V4);
         assert!(asked.len() > 50);
         for pair in asked.windows(2) {
             let pause = pair[1] - pair[0];
@@ -290,7 +289,7 @@ async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses();
-    let script = two_hosts();
+    let resolver = two_hosts();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
     let resolver = move |question: Question| {
@@ -299,12 +298,12 @@ async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push(Instant::now());
         }
-        let script = script.clone();
+        let resolver = resolver.clone();
         async move {
             match denied {
                 true => Err(ResolveError::new(ResolveErrorKind::NxDomain)
                     .with_negative_ttl(Duration::from_secs(30))),
-                false => script.resolve(question).await,
+                false => resolver.resolve(question).await,
             }
         }
     };
@@ -324,22 +323,22 @@ async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_is_put_back_is_asked_when_the_ttl_of_its_answer_ends() {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set(OTHER, 3600, &["127.0.1.2"]);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .ttl_bounds(Duration::from_secs(30), Duration::from_secs(3600))
         .expect("the bounds are possible")
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     list.replace_hosts([host_name(OTHER)]);
     sleep(Duration::from_secs(20)).await;
     list.replace_hosts([HOST, OTHER].map(host_name));
     sleep(Duration::from_secs(60)).await;
 
-    let asked = script.asked(HOST, Family::V4);
+    let asked = resolver.asked_at(HOST, Family::V4);
     assert_eq!(asked.len(), 2, "known from before, and refreshed");
     let pause = asked[1] - asked[0];
     let in_time = Duration::from_millis(61_000)..=Duration::from_millis(61_510);
@@ -348,18 +347,18 @@ async fn a_host_that_is_put_back_is_asked_when_the_ttl_of_its_answer_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn unlisted_peers_that_have_nothing_asked_do_not_move_the_next_refresh() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
     for _ in 0..100 {
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
         // It has come to an end, and nothing is asked again within 5 s.
-        let last = script.asked(HOST, Family::V4);
+        let last = resolver.asked_at(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
-        assert_eq!(script.asked(HOST, Family::V4).len(), last.len());
+        assert_eq!(resolver.asked_at(HOST, Family::V4).len(), last.len());
         sleep(Duration::from_millis(70_000)).await;
-        let asked = script.asked(HOST, Family::V4);
+        let asked = resolver.asked_at(HOST, Family::V4);
         let pause = asked[last.len()] - asked[last.len() - 1];
         let in_time = Duration::from_millis(61_000)..=Duration::from_millis(61_510);
         assert!(in_time.contains(&pause), "{pause:?}");
@@ -370,9 +369,9 @@ async fn unlisted_peers_that_have_nothing_asked_do_not_move_the_next_refresh() {
 async fn times_that_move_on_are_saved_once_a_minute() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("state.json");
-    let script = Script::default();
-    script.set(HOST, 20, &["127.0.1.1"]);
-    let list = tiny_list(&[HOST]).state_file(&path).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 20, &["127.0.1.1"]);
+    let list = tiny_list(&[HOST]).state_file(&path).spawn(resolver);
     within(list.ready()).await;
     until(|| path.exists()).await;
     for _ in 0..5 {
@@ -388,33 +387,33 @@ async fn times_that_move_on_are_saved_once_a_minute() -> io::Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_question_waits_for_no_resolver() {
-    let script = Script::default();
-    script.set(OTHER, 3600, &["127.0.1.2"]);
-    let fails = Line::Fails(ResolveErrorKind::ServFail);
-    script.line(HOST, Family::V4, fails);
+    let resolver = ScriptedResolver::default();
+    resolver.set(OTHER, 3600, &["127.0.1.2"]);
+    let fails = Outcome::Failure(ResolveErrorKind::ServFail);
+    resolver.set_outcome(HOST, Family::V4, fails);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     sleep(Duration::from_secs(60)).await;
 
-    let asked = script.asked(HOST, Family::V4);
+    let asked = resolver.asked_at(HOST, Family::V4);
     let first = asked[1] - asked[0];
     assert!(first <= Duration::from_millis(5_510), "{first:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_tell_the_host_and_what_came_and_went() {
-    let script = two_hosts();
+    let resolver = two_hosts();
     let list = tiny_list(&[HOST, OTHER])
         .linger(Duration::from_secs(10))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     let mut changes = list.changes();
 
-    script.set(HOST, 60, &["127.0.1.1", "127.0.1.9"]);
-    script.set(OTHER, 60, &["127.0.1.8"]);
+    resolver.set(HOST, 60, &["127.0.1.1", "127.0.1.9"]);
+    resolver.set(OTHER, 60, &["127.0.1.8"]);
     let mut added = Vec::new();
     let mut removed = Vec::new();
     while removed.is_empty() || added.len() < 2 {
@@ -443,15 +442,15 @@ async fn changes_tell_the_host_and_what_came_and_went() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_of_changes_loses_nothing() {
-    let script = two_hosts();
+    let resolver = two_hosts();
     let list = tiny_list(&[HOST])
         .linger(Duration::ZERO)
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     let mut changes = list.changes();
     let mut seen = list.snapshot().addresses(Instant::now().into_std());
     for last in 10..40 {
-        script.set(HOST, 60, &[&format!("127.0.1.{last}")]);
+        resolver.set(HOST, 60, &[&format!("127.0.1.{last}")]);
         sleep(Duration::from_secs(62)).await;
         if last % 7 == 0 {
             for change in within(changes.next()).await {
@@ -471,11 +470,11 @@ async fn a_slow_reader_of_changes_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_are_not_waited_out_lose_nothing() {
-    let script = two_hosts();
-    let list = tiny_list(&[HOST]).spawn(script.clone());
+    let resolver = two_hosts();
+    let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
     let mut changes = list.changes();
-    script.set(HOST, 60, &["127.0.1.9"]);
+    resolver.set(HOST, 60, &["127.0.1.9"]);
     for _ in 0..70 {
         // Dropped each time.
         let told = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
@@ -489,13 +488,17 @@ async fn changes_that_are_not_waited_out_lose_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
-    let script = two_hosts();
-    script.line(HOST, Family::V4, Line::Never);
-    script.line(HOST, Family::V6, Line::Fails(ResolveErrorKind::ServFail));
+    let resolver = two_hosts();
+    resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
+    resolver.set_outcome(
+        HOST,
+        Family::V6,
+        Outcome::Failure(ResolveErrorKind::ServFail),
+    );
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     let start = Instant::now();
     within(list.ready()).await;
     assert_eq!(
@@ -505,7 +508,11 @@ async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
     );
 
     // Nor does one that dies later.
-    script.line(OTHER, Family::V4, Line::Fails(ResolveErrorKind::ServFail));
+    resolver.set_outcome(
+        OTHER,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::ServFail),
+    );
     sleep(Duration::from_secs(3600)).await;
     assert!(list.is_ready());
     sleep(Duration::from_secs(25 * 3600)).await;
@@ -514,32 +521,32 @@ async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_without_an_answer_is_tried_and_not_ready() {
-    let script = Script::default();
+    let resolver = ScriptedResolver::default();
     for family in Family::ALL {
-        script.line(HOST, family, Line::Fails(ResolveErrorKind::ServFail));
+        resolver.set_outcome(HOST, family, Outcome::Failure(ResolveErrorKind::ServFail));
     }
-    let list = tiny_list(&[HOST]).spawn(script.clone());
+    let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.attempted()).await;
     assert!(!list.is_ready());
     let mut ready = Box::pin(list.ready());
     assert!(ready.as_mut().now_or_never().is_none());
 
-    script.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set(HOST, 60, &["127.0.1.1"]);
     within(ready).await;
     assert!(list.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_static_network_makes_a_list_ready_once_all_was_tried() {
-    let script = Script::default();
+    let resolver = ScriptedResolver::default();
     for family in Family::ALL {
-        script.line(HOST, family, Line::Fails(ResolveErrorKind::Refused));
+        resolver.set_outcome(HOST, family, Outcome::Failure(ResolveErrorKind::Refused));
     }
     let network = "192.0.2.0/24".parse().expect("it is a network");
     let list = tiny_list(&[HOST])
         .net(network)
         .expect("it is not too wide")
-        .spawn(script);
+        .spawn(resolver);
     assert!(!list.is_ready());
     assert!(
         list.verdict([192, 0, 2, 7].into()).is_allowed(),
@@ -556,7 +563,7 @@ async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
         .metrics()
         .num_alive_tasks();
     for _ in 0..100 {
-        let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+        let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
     }
     let alive = || {
@@ -568,11 +575,11 @@ async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
     Ok(())
 }
 
-fn two_hosts() -> Script {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.set(OTHER, 60, &["127.0.1.2"]);
-    script
+fn two_hosts() -> ScriptedResolver {
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set(OTHER, 60, &["127.0.1.2"]);
+    resolver
 }
 
 fn refused(list: &AllowList, peer: IpAddr, expected: RejectionKind) {

@@ -5,7 +5,6 @@ mod connections;
 mod dns_failover;
 mod dns_faults;
 mod dns_forms;
-mod dns_server;
 mod dns_system_conf;
 mod docs;
 mod http_client;

@@ -13,12 +13,14 @@ use callback_source::{
     verify::{ConnectInfoPeer, VerifySourceLayer},
     vipps::Environment,
 };
+use callback_source_testkit::{
+    Outcome, ScriptedResolver,
+    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
+};
 use http::{Request, StatusCode};
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode},
     log::Log,
-    merchant::{Merchant, host_name, resolver, tiny_list},
-    script::{Line, Script},
+    merchant::{Merchant, host_name, tiny_list},
     until, within,
 };
 use tokio::time::sleep;
@@ -34,7 +36,7 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 async fn a_rotation_admits_the_new_server_and_lets_the_old_one_linger() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
@@ -59,7 +61,7 @@ async fn a_server_that_was_withdrawn_is_refused_after_the_linger_window() -> io:
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST])
         .linger(Duration::from_secs(1))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
@@ -78,7 +80,7 @@ async fn a_server_that_was_withdrawn_is_refused_after_the_linger_window() -> io:
 async fn a_server_that_comes_back_while_it_lingers_is_never_refused() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let freshness = || {
         list.verdict(ONE)
@@ -103,7 +105,7 @@ async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()>
         HOST,
         "callback-mt-4.psp.example",
     ])
-    .spawn(resolver(&dns));
+    .spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
@@ -120,7 +122,7 @@ async fn while_one_host_fails_the_others_call_and_strangers_may_try_again() -> i
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.set_fault(OTHER, Fault::Rcode(ResponseCode::ServFail));
-    let list = tiny_list(&[HOST, OTHER]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST, OTHER]).spawn(dns.resolver());
     within(list.attempted()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -137,7 +139,7 @@ async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
     let mut dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.pause().await;
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     let merchant = Merchant::start(list.clone()).await?;
 
     for peer in [ONE, STRANGER] {
@@ -160,7 +162,7 @@ async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
 async fn an_outage_refuses_no_server_that_was_known() -> io::Result<()> {
     let mut dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
@@ -190,7 +192,7 @@ async fn an_outage_longer_than_the_stale_window_ends_in_503() -> io::Result<()> 
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST])
         .stale_for(Duration::from_secs(1))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
 
@@ -207,22 +209,30 @@ async fn an_outage_longer_than_the_stale_window_ends_in_503() -> io::Result<()> 
 
 #[tokio::test(start_paused = true)]
 async fn a_zone_that_denies_everything_takes_no_server_away() {
-    let script = Script::default();
+    let resolver = ScriptedResolver::default();
     let hosts = Environment::Production.hosts().map(|host| host.to_string());
     let hosts: Vec<_> = hosts.collect();
     let peer = |at: usize| IpAddr::from([127, 10, 0, at as u8]);
     for (at, host) in hosts.iter().enumerate() {
-        script.set(host, 60, &[&peer(at).to_string()]);
+        resolver.set(host, 60, &[&peer(at).to_string()]);
     }
     let list = AllowList::builder()
         .environment(Environment::Production)
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
 
     for host in &hosts {
-        script.line(host, Family::V4, Line::Fails(ResolveErrorKind::NxDomain));
-        script.line(host, Family::V6, Line::Fails(ResolveErrorKind::NxDomain));
+        resolver.set_outcome(
+            host,
+            Family::V4,
+            Outcome::Failure(ResolveErrorKind::NxDomain),
+        );
+        resolver.set_outcome(
+            host,
+            Family::V6,
+            Outcome::Failure(ResolveErrorKind::NxDomain),
+        );
     }
     // Longer than the linger window, which is what a believed denial leaves.
     sleep(Duration::from_secs(3 * 60 * 60)).await;
@@ -234,13 +244,17 @@ async fn a_zone_that_denies_everything_takes_no_server_away() {
 
 #[tokio::test(start_paused = true)]
 async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.set(OTHER, 60, &["127.0.1.2"]);
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set(OTHER, 60, &["127.0.1.2"]);
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
 
-    script.line(HOST, Family::V4, Line::Fails(ResolveErrorKind::NxDomain));
+    resolver.set_outcome(
+        HOST,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::NxDomain),
+    );
     // The other host's next answer but one is certainly later than the denial.
     sleep(Duration::from_secs(124)).await;
     let freshness = list
@@ -259,35 +273,35 @@ async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
 
 #[tokio::test(start_paused = true)]
 async fn an_address_that_one_answer_omits_is_admitted_until_the_next_one() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
     let list = AllowList::builder()
         .hosts([host_name(HOST)])
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
 
-    script.set(HOST, 3600, &["127.0.1.1"]);
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
     for step in 0..3 * 60 * 60 * 2 {
         assert!(list.verdict(TWO).is_allowed(), "after {} s", step / 2);
         sleep(Duration::from_millis(500)).await;
-        if script.asked(HOST, Family::V4).len() == 2 {
-            script.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
+        if resolver.asked_at(HOST, Family::V4).len() == 2 {
+            resolver.set(HOST, 3600, &["127.0.1.1", "127.0.1.2"]);
         }
     }
-    assert!(script.asked(HOST, Family::V4).len() >= 3);
+    assert!(resolver.asked_at(HOST, Family::V4).len() >= 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn slow_answers_within_the_time_limit_refuse_no_server() {
-    let script = Script::default();
-    let answer = Line::Addresses(vec![ONE], Duration::from_secs(60));
-    let slow = Line::After(Duration::from_secs(10), Box::new(answer));
-    script.line(HOST, Family::V4, slow);
+    let resolver = ScriptedResolver::default();
+    let answer = Outcome::Answer(vec![ONE], Duration::from_secs(60));
+    let slow = Outcome::After(Duration::from_secs(10), Box::new(answer));
+    resolver.set_outcome(HOST, Family::V4, slow);
     let list = tiny_list(&[HOST])
         .stale_for(Duration::ZERO)
         .question_time_limit(Duration::from_secs(20))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
 
     for second in 0..600 {
@@ -298,15 +312,15 @@ async fn slow_answers_within_the_time_limit_refuse_no_server() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_of_one_family_is_ready_without_the_other() {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.line(HOST, Family::V6, Line::Never);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set_outcome(HOST, Family::V6, Outcome::Pending);
     let list = tiny_list(&[HOST])
         .only_family(Family::V4)
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
 
-    assert_eq!(script.asked(HOST, Family::V6), []);
+    assert_eq!(resolver.asked_at(HOST, Family::V6), []);
     assert!(list.verdict(ONE).is_allowed());
     let verdict = list
         .verdict_after_refresh("2001:db8::1".parse().unwrap())
@@ -314,7 +328,7 @@ async fn a_list_of_one_family_is_ready_without_the_other() {
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));
     assert_eq!(list.health()[0].families[1].state, QuestionStatus::NotAsked);
-    assert_eq!(script.asked(HOST, Family::V6), []);
+    assert_eq!(resolver.asked_at(HOST, Family::V6), []);
 }
 
 #[tokio::test]
@@ -363,7 +377,7 @@ async fn a_refusal_is_logged_once_a_minute_and_peer() -> io::Result<()> {
     let log = Log::capture();
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -382,13 +396,13 @@ async fn an_unknown_peer_is_not_a_reason_to_ask_its_own_name() -> io::Result<()>
     dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST])
         .on_demand_interval(Duration::from_millis(1))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     let verdict = within(list.verdict_after_refresh(STRANGER)).await;
 
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));
-    let foreign = |asked: &&integration_tests::dns::Asked| {
+    let foreign = |asked: &&callback_source_testkit::dns::Asked| {
         asked.name != HOST || asked.record_type == RecordType::PTR
     };
     assert_eq!(dns.questions().iter().filter(foreign).count(), 0);

@@ -10,10 +10,10 @@ use axum::Router;
 #[cfg(target_os = "linux")]
 use callback_source::verify::{ConnectInfoPeer, ForwardedPeer, TrustedProxies, VerifySourceLayer};
 use callback_source::{AllowList, vipps::Environment};
+use callback_source_testkit::dns::{DnsServer, RecordType};
 use integration_tests::{
-    dns::{DnsServer, RecordType},
     http::{Client, Reply},
-    merchant::{Merchant, resolver, tiny_list},
+    merchant::{Merchant, tiny_list},
     within,
 };
 
@@ -101,7 +101,7 @@ async fn a_static_network_is_admitted_beside_the_hosts() -> io::Result<()> {
     let list = tiny_list(&[HOST])
         .net(network)
         .map_err(io::Error::other)?
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -117,7 +117,7 @@ async fn a_static_network_is_admitted_beside_the_hosts() -> io::Result<()> {
 async fn no_request_header_makes_a_stranger_a_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -137,7 +137,7 @@ async fn no_request_header_makes_a_stranger_a_callback_server() -> io::Result<()
 async fn no_request_header_makes_a_callback_server_a_stranger() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -199,7 +199,7 @@ async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Resu
 async fn a_refusal_repeats_nothing_of_the_request() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
@@ -236,7 +236,7 @@ async fn a_refusal_repeats_nothing_of_the_request() -> io::Result<()> {
 async fn an_ipv4_server_is_known_on_a_dual_stack_listener() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::UNSPECIFIED, 0).into()).await?;
 
@@ -253,7 +253,7 @@ async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
     dns.set(HOST, 60, &[LISTED, v6]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::UNSPECIFIED, 0).into()).await?;
 
@@ -264,7 +264,7 @@ async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
     assert_eq!(reply.status, 200);
 
     dns.set("other.example", 60, &[LISTED]);
-    let list = tiny_list(&["other.example"]).spawn(resolver(&dns));
+    let list = tiny_list(&["other.example"]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::LOCALHOST, 0).into()).await?;
     assert_eq!(merchant.post(v6, &[], b"").await?.status, 403);
@@ -275,7 +275,7 @@ async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
 async fn what_merely_embeds_a_listed_address_is_not_that_address() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[[52, 45, 17, 199].into()]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
 
     let allowed = |peer: &str| {
@@ -322,7 +322,7 @@ async fn merchant_of(dns: &DnsServer, environments: &[Environment]) -> io::Resul
         .fold(builder, |builder, environment| {
             builder.environment(*environment)
         })
-        .spawn(resolver(dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     Merchant::start(list).await
 }

@@ -15,21 +15,18 @@ use std::{
 
 use bytes::Bytes;
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind,
+    AllowList, Policy, Rejection, RejectionKind, Verdict,
+    require::RequireVerifiedLayer,
     signature::{
-        Policy, ReplayGuard, RequireVerifiedLayer, Secret, Secrets, Token, VerifySignatureLayer,
-        VerifyTokenLayer, webhook,
+        ReplayGuard, Secret, Secrets, Token, VerifySignatureLayer, VerifyTokenLayer, webhook,
     },
     verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, VerifySourceLayer},
 };
+use callback_source_testkit::{Outcome, ScriptedResolver};
 use futures_util::FutureExt;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use integration_tests::{
-    merchant::tiny_list,
-    script::{Line, Script},
-    within,
-};
+use integration_tests::{merchant::tiny_list, within};
 use tower::{
     Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit, load_shed::LoadShed,
     service_fn, util::BoxCloneService,
@@ -92,14 +89,14 @@ async fn the_service_that_was_found_ready_is_the_one_that_is_called() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_also_the_one_that_is_called_after_a_wait() {
-    let script = Script::default();
-    let then = Line::Addresses(vec![LISTED], Duration::from_secs(60));
-    script.line(
+    let resolver = ScriptedResolver::default();
+    let then = Outcome::Answer(vec![LISTED], Duration::from_secs(60));
+    resolver.set_outcome(
         HOST,
         callback_source::Family::V4,
-        Line::After(Duration::from_millis(300), Box::new(then)),
+        Outcome::After(Duration::from_millis(300), Box::new(then)),
     );
-    let list = tiny_list(&[HOST]).spawn(script);
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(Gate::open());
 
     // Two at a time, so that the second finds what the first left behind.
@@ -123,14 +120,14 @@ async fn it_is_also_the_one_that_is_called_after_a_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_after_a_wait_passes_through() {
-    let script = Script::default();
-    let then = Line::Addresses(vec![LISTED], Duration::from_secs(60));
-    script.line(
+    let resolver = ScriptedResolver::default();
+    let then = Outcome::Answer(vec![LISTED], Duration::from_secs(60));
+    resolver.set_outcome(
         HOST,
         callback_source::Family::V4,
-        Line::After(Duration::from_millis(300), Box::new(then)),
+        Outcome::After(Duration::from_millis(300), Box::new(then)),
     );
-    let list = tiny_list(&[HOST]).spawn(script);
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Err::<Response<String>, _>("broken"),
     ));
@@ -217,9 +214,9 @@ async fn a_closure_can_make_the_refusal() {
 
 #[tokio::test(start_paused = true)]
 async fn the_refusal_after_a_wait_is_made_the_same_way() {
-    let script = Script::default();
-    script.line(HOST, callback_source::Family::V4, Line::Never);
-    let list = tiny_list(&[HOST]).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, callback_source::Family::V4, Outcome::Pending);
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer)
         .with_response(|rejection: &Rejection| Response::new(rejection.kind().as_str().to_owned()))
         .layer(whoever());
@@ -246,7 +243,7 @@ async fn no_reason_to_refuse_is_answered_with_success() {
 async fn an_empty_list_admits_nobody() {
     for list in [
         AllowList::fixed([]),
-        AllowList::builder().spawn(Script::default()),
+        AllowList::builder().spawn(ScriptedResolver::default()),
     ] {
         for peer in [LISTED, STRANGER, "::1".parse().expect("it is one")] {
             let service =
@@ -281,15 +278,15 @@ async fn a_response_future_that_is_dropped_calls_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn strangers_that_wait_take_no_place_from_listed_peers() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = tiny_list(&[HOST, "callback-2.example"])
         .on_demand_interval(Duration::from_secs(60))
-        .spawn(script.clone());
-    script.line(
+        .spawn(resolver.clone());
+    resolver.set_outcome(
         "callback-2.example",
         callback_source::Family::V4,
-        Line::Never,
+        Outcome::Pending,
     );
     let mut changes = list.changes();
     within(changes.next()).await;
@@ -403,9 +400,9 @@ async fn a_refusal_by_source_keeps_no_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_after_an_on_demand_refresh_keeps_no_place() {
-    let script = Script::default();
-    script.line(HOST, callback_source::Family::V4, Line::Never);
-    let list = tiny_list(&[HOST]).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, callback_source::Family::V4, Outcome::Pending);
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let limited = limited();
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited.clone());
     leaves_the_place_free(&limited, service, delivery("a", STRANGER), 503).await;
@@ -584,7 +581,8 @@ fn whoever() -> impl Service<
     Future = impl Future<Output = Result<Response<String>, Infallible>>,
 > + Clone {
     service_fn(async |request: Request<()>| {
-        let allowed = request.extensions().get::<Allowed>();
+        let verdict = request.extensions().get::<Verdict>();
+        let allowed = verdict.and_then(Verdict::allowed);
         let peer = allowed.map(|allowed| allowed.peer().to_string());
         Ok(Response::new(peer.unwrap_or_default()))
     })

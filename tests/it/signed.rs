@@ -14,8 +14,9 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use callback_source::signature::{
-    MessageRejection, MessageVerdict, Secret, VerifySignatureLayer, webhook,
+use callback_source::{
+    MessageRejection, MessageVerdict,
+    signature::{Secret, VerifySignatureLayer, webhook},
 };
 use hyper::{
     StatusCode, Uri,

@@ -11,11 +11,13 @@ use std::{
 };
 
 use callback_source::{AllowList, AllowListBuilder, Freshness, RejectionKind, ResolveErrorKind};
-use integration_tests::{
+use callback_source_testkit::{
+    Outcome, ScriptedResolver,
     dns::{DnsServer, Fault, FaultScope, ResponseCode},
+};
+use integration_tests::{
     log::Log,
-    merchant::{Merchant, host_name, resolver, tiny_list},
-    script::{Line, Script},
+    merchant::{Merchant, host_name, tiny_list},
     until, within,
 };
 use serde_json::{Value, json};
@@ -34,14 +36,14 @@ async fn a_restart_during_an_outage_of_dns_refuses_no_known_server() -> io::Resu
     dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     end(list, &folder).await;
 
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     // From the first moment on.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
@@ -64,7 +66,7 @@ async fn what_lingers_lingers_on_after_a_restart() -> io::Result<()> {
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
@@ -95,7 +97,7 @@ async fn a_change_is_written_at_once_and_the_rest_at_the_end() -> io::Result<()>
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
@@ -266,7 +268,7 @@ async fn a_look_at_a_file_that_is_not_there_says_so() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = tiny_list(&[HOST]).restore_from(path(&folder));
-    drop(list.spawn(script(&[ONE])));
+    drop(list.spawn(resolver(&[ONE])));
     assert_eq!(log.lines("WARN", &["there is no state file"]).len(), 1);
     Ok(())
 }
@@ -287,10 +289,10 @@ async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let missing = folder.path().join("missing");
-    let script = script(&[ONE]);
+    let resolver = resolver(&[ONE]);
     let list = tiny_list(&[HOST])
         .state_file(missing.join("state.json"))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     let told = || log.lines("WARN", &["state file not written", "create the folder"]);
     // Before anything is to be written.
     assert_eq!(told().len(), 1);
@@ -298,7 +300,7 @@ async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
     assert!(list.verdict(ONE).is_allowed());
     for number in 0..5 {
         let mut changes = list.changes();
-        script.set(OTHER, 3600, &[&format!("127.0.2.{number}")]);
+        resolver.set(OTHER, 3600, &[&format!("127.0.2.{number}")]);
         let hosts = [HOST, OTHER].map(host_name);
         list.replace_hosts(hosts.into_iter().take(1 + number % 2));
         if number > 0 {
@@ -373,7 +375,7 @@ async fn a_crash_loop_moves_no_time() -> io::Result<()> {
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(resolver(&dns));
+        .spawn(dns.resolver());
     within(list.ready()).await;
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
@@ -438,7 +440,7 @@ async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
     let year = 365 * 24 * 3600 * 1000_u64;
     edit(&path(&folder), |file| {
         file["hosts"][0]["a"]["answer"]["ttl_ends"] = json!(now_utc() + year);
-        file["hosts"][0]["a"]["window_from"] = json!(now_utc() + year);
+        *field(&mut file["hosts"][0]["a"], "stale_from") = json!(now_utc() + year);
     })?;
 
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
@@ -491,9 +493,11 @@ async fn a_start_with_other_hosts_loses_nothing_of_the_first_ones() -> io::Resul
     let before = read(&folder)?;
 
     for _ in 0..20 {
-        let script = Script::default();
-        script.set(OTHER, 3600, &["127.0.1.2"]);
-        let list = tiny_list(&[OTHER]).state_file(path(&folder)).spawn(script);
+        let resolver = ScriptedResolver::default();
+        resolver.set(OTHER, 3600, &["127.0.1.2"]);
+        let list = tiny_list(&[OTHER])
+            .state_file(path(&folder))
+            .spawn(resolver);
         within(list.ready()).await;
         assert_eq!(freshness(&list, ONE), None);
         end(list, &folder).await;
@@ -521,11 +525,11 @@ async fn a_start_with_other_hosts_loses_nothing_of_the_first_ones() -> io::Resul
 #[tokio::test]
 async fn a_host_that_is_replaced_and_comes_back_has_its_addresses_again() -> io::Result<()> {
     let folder = TempDir::new()?;
-    let script = script(&[ONE]);
-    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let resolver = resolver(&[ONE]);
+    resolver.set(OTHER, 3600, &["127.0.1.2"]);
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     list.replace_hosts([host_name(OTHER)]);
     assert_eq!(freshness(&list, ONE), None);
@@ -534,7 +538,7 @@ async fn a_host_that_is_replaced_and_comes_back_has_its_addresses_again() -> io:
     until(|| text(&folder).contains(OTHER) && !text(&folder).contains(HOST)).await;
 
     for family in callback_source::Family::ALL {
-        script.line(HOST, family, Line::Fails(ResolveErrorKind::ServFail));
+        resolver.set_outcome(HOST, family, Outcome::Failure(ResolveErrorKind::ServFail));
     }
     list.replace_hosts([host_name(HOST)]);
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
@@ -568,9 +572,11 @@ async fn what_is_not_configured_leaves_the_file_at_the_end_of_its_windows() -> i
         edit(&path(&folder), |file| {
             shift(&mut file["hosts"][0], hours * 3600 * 1000)
         })?;
-        let script = Script::default();
-        script.set(OTHER, 3600, &["127.0.1.2"]);
-        let list = tiny_list(&[OTHER]).state_file(path(&folder)).spawn(script);
+        let resolver = ScriptedResolver::default();
+        resolver.set(OTHER, 3600, &["127.0.1.2"]);
+        let list = tiny_list(&[OTHER])
+            .state_file(path(&folder))
+            .spawn(resolver);
         within(list.ready()).await;
         end(list, &folder).await;
         assert_eq!(text(&folder).contains(HOST), is_kept, "{hours} h");
@@ -680,28 +686,28 @@ fn a_kill_at_any_moment_leaves_a_whole_file() -> io::Result<()> {
 async fn up(folder: &TempDir, addresses: &[IpAddr]) -> AllowList {
     let list = tiny_list(&[HOST])
         .state_file(path(folder))
-        .spawn(script(addresses));
+        .spawn(resolver(addresses));
     within(list.ready()).await;
     list
 }
 
-fn script(addresses: &[IpAddr]) -> Script {
-    let script = Script::default();
+fn resolver(addresses: &[IpAddr]) -> ScriptedResolver {
+    let resolver = ScriptedResolver::default();
     let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-    script.set(HOST, 3600, &texts);
-    script
+    resolver.set(HOST, 3600, &texts);
+    resolver
 }
 
 /// A list that is started while DNS is down.
 fn down(builder: AllowListBuilder, folder: &TempDir) -> AllowList {
-    let script = Script::default();
+    let resolver = ScriptedResolver::default();
     for host in [HOST, OTHER] {
         for family in callback_source::Family::ALL {
-            script.line(host, family, Line::Fails(ResolveErrorKind::ServFail));
+            resolver.set_outcome(host, family, Outcome::Failure(ResolveErrorKind::ServFail));
         }
     }
-    builder.state_file(path(folder)).spawn(script)
+    builder.state_file(path(folder)).spawn(resolver)
 }
 
 /// Drops the list and waits until its last state is written.
@@ -756,7 +762,7 @@ fn shift(host: &mut Value, by: u64) {
         }
     };
     for family in ["a", "aaaa"] {
-        earlier(&mut host[family]["window_from"]);
+        earlier(field(&mut host[family], "stale_from"));
         if host[family]["answer"].is_object() {
             earlier(&mut host[family]["answer"]["answered_at"]);
             earlier(&mut host[family]["answer"]["ttl_ends"]);
@@ -767,6 +773,11 @@ fn shift(host: &mut Value, by: u64) {
             earlier(at);
         }
     }
+}
+
+/// A field that the file must have: indexing would add a missing one.
+fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
+    value.get_mut(name).expect("the file has this field")
 }
 
 /// All numbers that stand for a time, in a fixed order.

@@ -11,11 +11,11 @@ use callback_source::{
     verify::{SocketAddrPeer, VerifySourceLayer},
     vipps::Environment,
 };
+use callback_source_testkit::{Outcome, ScriptedResolver};
 use futures_util::{FutureExt, future::join_all};
 use http::{Request, Response, StatusCode};
 use integration_tests::{
     merchant::{host_name, tiny_list},
-    script::{Line, Script},
     until, within,
 };
 use tokio::time::{Instant, sleep};
@@ -29,23 +29,23 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
-    let (script, list) = known_for_an_hour().await;
-    script.set(HOST, 3600, &["127.0.1.2"]);
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set(HOST, 3600, &["127.0.1.2"]);
     assert!(!list.verdict(TWO).is_allowed());
 
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
 
     assert!(list.verdict(ONE).is_allowed(), "the old one lingers");
-    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_is_admitted_through_the_layer_too() {
-    let (script, list) = known_for_an_hour().await;
+    let (resolver, list) = known_for_an_hour().await;
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new("handled".to_owned())),
     ));
-    script.line(HOST, Family::V4, late(600, TWO, 3600));
+    resolver.set_outcome(HOST, Family::V4, late(600, TWO, 3600));
 
     let response = within(service.clone().oneshot(from(TWO)))
         .await
@@ -59,9 +59,9 @@ async fn it_is_admitted_through_the_layer_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
-    let (script, list) = known_for_an_hour().await;
-    script.set(HOST, 3600, &["127.0.1.2"]);
-    script.line(HOST, Family::V6, Line::Never);
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set(HOST, 3600, &["127.0.1.2"]);
+    resolver.set_outcome(HOST, Family::V6, Outcome::Pending);
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -69,8 +69,8 @@ async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stranger_is_refused_when_the_round_is_done() {
-    let (script, list) = known_for_an_hour().await;
-    script.line(HOST, Family::V4, late(700, ONE, 3600));
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set_outcome(HOST, Family::V4, late(700, ONE, 3600));
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(STRANGER)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
@@ -81,14 +81,14 @@ async fn a_stranger_is_refused_when_the_round_is_done() {
             .now_or_never()
             .is_some()
     );
-    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
-    let (script, list) = known_for_an_hour().await;
-    let before = script.total();
-    script.line(HOST, Family::V4, late(500, ONE, 3600));
+    let (resolver, list) = known_for_an_hour().await;
+    let before = resolver.total();
+    resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
 
     let start = Instant::now();
     let flood = (0..5000).map(|at| {
@@ -109,7 +109,7 @@ async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
         verdicts.iter().filter(|(_, took)| *took == waited).count(),
         1024
     );
-    assert_eq!(script.total() - before, 2, "one round, A and AAAA");
+    assert_eq!(resolver.total() - before, 2, "one round, A and AAAA");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,8 +120,8 @@ async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
     };
     let of_one_64 = |at: u16| [0x2001, 0xdb8, 0, 7, at, at, 0, 1].into();
     for flood in [&spellings as &dyn Fn(u16) -> IpAddr, &of_one_64] {
-        let (script, list) = known_for_an_hour().await;
-        script.line(HOST, Family::V4, late(200, TWO, 3600));
+        let (resolver, list) = known_for_an_hour().await;
+        resolver.set_outcome(HOST, Family::V4, late(200, TWO, 3600));
         let mut waiting: Vec<_> = (0..5_000)
             .map(|at| Box::pin(list.verdict_after_refresh(flood(at))))
             .collect();
@@ -134,9 +134,9 @@ async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
-    let script = Script::default();
-    script.line(HOST, Family::V4, late(900, ONE, 3600));
-    let list = tiny_list(&[HOST]).max_waiting(1).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, late(900, ONE, 3600));
+    let list = tiny_list(&[HOST]).max_waiting(1).spawn(resolver);
     let mut first = Box::pin(list.verdict_after_refresh(TWO));
     let mut second = Box::pin(list.verdict_after_refresh(TWO));
     assert!(first.as_mut().now_or_never().is_none());
@@ -150,11 +150,11 @@ async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before() {
-    let (script, list) = asked_at_zero().await;
+    let (resolver, list) = asked_at_zero().await;
     sleep(Duration::from_secs(60)).await;
-    until(|| script.asked(HOST, Family::V4).len() == 2).await;
+    until(|| resolver.asked_at(HOST, Family::V4).len() == 2).await;
     sleep(Duration::from_millis(500)).await;
-    script.set(HOST, 60, &["127.0.1.2"]);
+    resolver.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_400)).await;
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(STRANGER)).await;
@@ -171,8 +171,8 @@ async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before(
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
     for (called_at, waits) in [(3_999, None), (4_001, Some(999)), (4_900, Some(100))] {
-        let (script, list) = asked_at_zero().await;
-        script.set(HOST, 60, &["127.0.1.2"]);
+        let (resolver, list) = asked_at_zero().await;
+        resolver.set(HOST, 60, &["127.0.1.2"]);
         sleep(Duration::from_millis(called_at)).await;
         let start = Instant::now();
         let verdict = within(list.verdict_after_refresh(TWO)).await;
@@ -184,15 +184,15 @@ async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
             "{called_at}: {:?}",
             start.elapsed()
         );
-        let asked = script.asked(HOST, Family::V4);
+        let asked = resolver.asked_at(HOST, Family::V4);
         assert_eq!(asked.len(), 1 + usize::from(verdict.is_allowed()));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
-    let (script, list) = asked_at_zero().await;
-    script.set(HOST, 60, &["127.0.1.2"]);
+    let (resolver, list) = asked_at_zero().await;
+    resolver.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_500)).await;
     let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
     assert!(waiter.as_mut().now_or_never().is_none());
@@ -203,18 +203,18 @@ async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
 
 #[tokio::test(start_paused = true)]
 async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
-    script.line(OTHER, Family::V4, late(700, STRANGER, 60));
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
+    resolver.set_outcome(OTHER, Family::V4, late(700, STRANGER, 60));
     let list = AllowList::builder()
         .host(host_name(HOST))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     sleep(Duration::from_millis(300)).await;
     list.replace_hosts([HOST, OTHER].map(host_name));
     sleep(Duration::from_millis(1_000)).await;
-    script.set(OTHER, 60, &["127.0.1.2"]);
+    resolver.set(OTHER, 60, &["127.0.1.2"]);
 
     // HOST can be asked 0.6 s from now, which OTHER's server sits through, and OTHER 0.9 s from now.
     sleep(Duration::from_millis(3_100)).await;
@@ -227,8 +227,8 @@ async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_of_a_host_that_was_just_added_waits_for_its_answer() {
-    let (script, list) = asked_at_zero().await;
-    script.line(OTHER, Family::V4, late(300, TWO, 60));
+    let (resolver, list) = asked_at_zero().await;
+    resolver.set_outcome(OTHER, Family::V4, late(300, TWO, 60));
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([HOST, OTHER].map(host_name));
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -236,8 +236,8 @@ async fn a_peer_of_a_host_that_was_just_added_waits_for_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
-    let (script, list) = asked_at_zero().await;
-    script.line(OTHER, Family::V4, Line::Never);
+    let (resolver, list) = asked_at_zero().await;
+    resolver.set_outcome(OTHER, Family::V4, Outcome::Pending);
     list.replace_hosts([HOST, OTHER].map(host_name));
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([host_name(HOST)]);
@@ -247,15 +247,15 @@ async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .on_demand_wait(Duration::ZERO)
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
-    script.set(HOST, 3600, &["127.0.1.2"]);
+    resolver.set(HOST, 3600, &["127.0.1.2"]);
     sleep(Duration::from_secs(6)).await;
     let verdict = list.verdict_after_refresh(TWO).now_or_never();
     assert!(verdict.is_some_and(|verdict| !verdict.is_allowed()));
@@ -265,7 +265,7 @@ async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn strangers_without_end_cause_one_round_in_5_seconds() {
-    let (script, list) = known_for_an_hour().await;
+    let (resolver, list) = known_for_an_hour().await;
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(100)).await;
@@ -275,7 +275,7 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
                 .is_allowed()
         );
     }
-    let asked = script.asked(HOST, Family::V4);
+    let asked = resolver.asked_at(HOST, Family::V4);
     for pair in asked.windows(2) {
         let pause = pair[1] - pair[0];
         assert!(pause >= Duration::from_secs(5), "{asked:?}");
@@ -290,24 +290,24 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn strangers_through_the_layer_cause_no_more_rounds_than_others() {
-    let (script, list) = known_for_an_hour().await;
+    let (resolver, list) = known_for_an_hour().await;
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
     ));
-    let before = script.total();
-    script.line(HOST, Family::V4, late(500, ONE, 3600));
+    let before = resolver.total();
+    resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
     let flood = (0..2000).map(|_| service.clone().oneshot(from(STRANGER)));
     for response in within(join_all(flood)).await {
         let status = response.map(|response| response.status());
         assert_eq!(status, Ok(StatusCode::FORBIDDEN));
     }
-    assert_eq!(script.total() - before, 2);
+    assert_eq!(resolver.total() - before, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_leaves_cancels_nothing() {
-    let (script, list) = known_for_an_hour().await;
-    script.line(HOST, Family::V4, late(500, TWO, 3600));
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set_outcome(HOST, Family::V4, late(500, TWO, 3600));
 
     let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
     assert!(waiter.as_mut().now_or_never().is_none());
@@ -315,13 +315,13 @@ async fn a_waiter_that_leaves_cancels_nothing() {
     sleep(Duration::from_millis(501)).await;
 
     assert!(list.verdict(TWO).is_allowed());
-    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiters_that_leave_give_their_places_back() {
-    let (script, list) = known_for_an_hour().await;
-    script.line(HOST, Family::V4, late(900, TWO, 3600));
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set_outcome(HOST, Family::V4, late(900, TWO, 3600));
     for at in 0..5000 {
         let waiter = list.verdict_after_refresh(other_peer(at)).now_or_never();
         assert!(waiter.is_none());
@@ -331,16 +331,16 @@ async fn waiters_that_leave_give_their_places_back() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .insecure_allow_special_addresses()
         .question_time_limit(Duration::from_secs(10))
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     sleep(Duration::from_secs(6)).await;
-    script.line(HOST, Family::V4, late(9000, TWO, 3600));
+    resolver.set_outcome(HOST, Family::V4, late(9000, TWO, 3600));
 
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(TWO)).await;
@@ -353,8 +353,8 @@ async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listed_peer_never_waits() {
-    let (script, list) = known_for_an_hour().await;
-    script.line(HOST, Family::V4, Line::Never);
+    let (resolver, list) = known_for_an_hour().await;
+    resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     let waiting = (0..2000).map(|_| Box::pin(list.verdict_after_refresh(STRANGER)));
     let mut waiting: Vec<_> = waiting.collect();
     for stranger in &mut waiting {
@@ -366,32 +366,40 @@ async fn a_listed_peer_never_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_first_requests_cause_one_question_each() {
-    let script = Script::default();
+    let resolver = ScriptedResolver::default();
     let hosts: Vec<_> = Environment::Production.hosts().collect();
     for (at, host) in hosts.iter().enumerate() {
-        script.line(host.as_str(), Family::V4, late(300, peer(at), 3600));
+        resolver.set_outcome(host.as_str(), Family::V4, late(300, peer(at), 3600));
     }
     let list = AllowList::builder()
         .environment(Environment::Production)
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
 
     let first = (0..1000).map(|at| list.verdict_after_refresh(peer(at % 8)));
     let verdicts = within(join_all(first)).await;
 
     assert!(verdicts.iter().all(Verdict::is_allowed));
     for host in &hosts {
-        assert_eq!(script.asked(host.as_str(), Family::V4).len(), 1, "{host}");
-        assert_eq!(script.asked(host.as_str(), Family::V6).len(), 1, "{host}");
+        assert_eq!(
+            resolver.asked_at(host.as_str(), Family::V4).len(),
+            1,
+            "{host}"
+        );
+        assert_eq!(
+            resolver.asked_at(host.as_str(), Family::V6).len(),
+            1,
+            "{host}"
+        );
     }
-    assert_eq!(script.total(), 16);
+    assert_eq!(resolver.total(), 16);
 }
 
 #[tokio::test(start_paused = true)]
 async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_again() {
-    let script = Script::default();
-    script.line(HOST, Family::V4, late(3000, ONE, 3600));
-    let list = tiny_list(&[HOST]).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, late(3000, ONE, 3600));
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let service = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
     ));
@@ -412,9 +420,9 @@ async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_ag
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
-    let script = Script::default();
-    script.line(HOST, Family::V4, late(800, ONE, 3600));
-    let list = tiny_list(&[HOST]).spawn(script);
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, late(800, ONE, 3600));
+    let list = tiny_list(&[HOST]).spawn(resolver);
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(ONE)).await.is_allowed());
     assert_eq!(start.elapsed(), Duration::from_millis(800));
@@ -422,32 +430,36 @@ async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_round_does_not_wait_for_the_back_off_of_a_failing_question() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
-    script.line(OTHER, Family::V4, Line::Fails(ResolveErrorKind::ServFail));
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
+    resolver.set_outcome(
+        OTHER,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::ServFail),
+    );
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.attempted()).await;
     // Failed at 0, 5, 15, 35 s; not due again before 75 s.
     sleep(Duration::from_secs(45)).await;
-    let before = script.asked(OTHER, Family::V4).len();
-    script.set(OTHER, 3600, &["127.0.1.2"]);
+    let before = resolver.asked_at(OTHER, Family::V4).len();
+    resolver.set(OTHER, 3600, &["127.0.1.2"]);
 
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
-    assert_eq!(script.asked(OTHER, Family::V4).len(), before + 1);
+    assert_eq!(resolver.asked_at(OTHER, Family::V4).len(), before + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
-    script.set(OTHER, 7, &["127.0.1.2"]);
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
+    resolver.set(OTHER, 7, &["127.0.1.2"]);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     // OTHER was asked again between 7 s and 7.5 s.
     sleep(Duration::from_secs(9)).await;
@@ -458,16 +470,16 @@ async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
             .is_allowed()
     );
 
-    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
-    assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(OTHER, Family::V4).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_the_floor() {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
-    script.set(OTHER, 7, &["127.0.1.2"]);
-    let list = tiny_list(&[HOST, OTHER]).spawn(script.clone());
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
+    resolver.set(OTHER, 7, &["127.0.1.2"]);
+    let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
     // OTHER was asked again between 8 s and 8.5 s.
     sleep(Duration::from_secs(11)).await;
@@ -478,24 +490,24 @@ async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_th
             .is_allowed()
     );
 
-    assert_eq!(script.asked(HOST, Family::V4).len(), 2);
-    assert_eq!(script.asked(OTHER, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(HOST, Family::V4).len(), 2);
+    assert_eq!(resolver.asked_at(OTHER, Family::V4).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_waiting_can_be_switched_off_and_bounded() {
-    let script = Script::default();
-    script.line(HOST, Family::V4, late(500, ONE, 3600));
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
     let list = tiny_list(&[HOST])
         .on_demand_wait(Duration::ZERO)
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     let verdict = list.verdict_after_refresh(ONE).now_or_never();
     assert_eq!(
         verdict.as_ref().and_then(kind),
         Some(RejectionKind::Unresolved)
     );
 
-    let list = tiny_list(&[HOST]).max_waiting(2).spawn(script);
+    let list = tiny_list(&[HOST]).max_waiting(2).spawn(resolver);
     let mut waiters: Vec<_> = (0..3)
         .map(|at| Box::pin(list.verdict_after_refresh(peer(at))))
         .collect();
@@ -514,33 +526,33 @@ async fn a_stranger_of_the_other_family_is_judged_by_that_family() {
 }
 
 /// A host whose answer holds for an hour, asked for the last time 6 s ago.
-async fn known_for_an_hour() -> (Script, AllowList) {
-    let script = Script::default();
-    script.set(HOST, 3600, &["127.0.1.1"]);
+async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
     sleep(Duration::from_secs(6)).await;
-    (script, list)
+    (resolver, list)
 }
 
 /// A host whose answer holds for a minute, asked for just now.
-async fn asked_at_zero() -> (Script, AllowList) {
-    let script = Script::default();
-    script.set(HOST, 60, &["127.0.1.1"]);
+async fn asked_at_zero() -> (ScriptedResolver, AllowList) {
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["127.0.1.1"]);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .insecure_allow_special_addresses()
-        .spawn(script.clone());
+        .spawn(resolver.clone());
     within(list.ready()).await;
-    (script, list)
+    (resolver, list)
 }
 
-fn late(millis: u64, address: IpAddr, ttl: u64) -> Line {
-    let line = Line::Addresses(vec![address], Duration::from_secs(ttl));
-    Line::After(Duration::from_millis(millis), Box::new(line))
+fn late(millis: u64, address: IpAddr, ttl: u64) -> Outcome {
+    let line = Outcome::Answer(vec![address], Duration::from_secs(ttl));
+    Outcome::After(Duration::from_millis(millis), Box::new(line))
 }
 
 fn peer(at: usize) -> IpAddr {

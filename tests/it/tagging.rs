@@ -8,16 +8,16 @@ use std::{
 
 use axum::{Router, http::HeaderMap, routing::any};
 use callback_source::{
-    AllowList, Allowed, RejectionKind, Verdict,
-    signature::{Policy, RequireVerifiedLayer, VerifiedCallback},
+    AllowList, Allowed, Policy, RejectionKind, Verdict, VerifiedCallback,
+    require::RequireVerifiedLayer,
     verify::{ConnectInfoPeer, SocketAddrPeer, VerifySourceLayer},
 };
+use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, ResponseCode};
 use http::{Request, Response};
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope, ResponseCode},
     http::Client,
     log::Log,
-    merchant::{Merchant, resolver, tiny_list},
+    merchant::{Merchant, tiny_list},
     within,
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -31,7 +31,7 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
 
@@ -60,7 +60,7 @@ async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Resul
 async fn the_extractor_asks_to_try_again_while_nothing_is_known() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.attempted()).await;
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
 
@@ -148,7 +148,7 @@ async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
 async fn tag_headers_name_the_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[LISTED]);
-    let list = tiny_list(&[HOST]).spawn(resolver(&dns));
+    let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let service = VerifySourceLayer::tagging(list, SocketAddrPeer)
         .with_tag_headers()
@@ -176,7 +176,7 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
     let response = service.oneshot(from(OTHER)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(seen_inside.allowed);
-    assert_eq!(seen_inside.verdict, None, "A refuses it, and B did not say");
+    assert_eq!(seen_inside.verdict, Some(Ok(())), "that of B, not of A");
     assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
 
     // Admitted by A, tagged by B.
@@ -285,7 +285,7 @@ fn seen() -> impl tower::Service<
     service_fn(async |request: Request<()>| {
         let verdict = request.extensions().get::<Verdict>();
         Ok(Response::new(Seen {
-            allowed: request.extensions().get::<Allowed>().is_some(),
+            allowed: verdict.is_some_and(Verdict::is_allowed),
             verdict: verdict.map(|verdict| match verdict {
                 Verdict::Allow(_) => Ok(()),
                 Verdict::Reject(rejection) => Err(rejection.kind()),

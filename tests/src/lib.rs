@@ -6,13 +6,13 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-pub mod dns;
 pub mod http;
 pub mod log;
 pub mod merchant;
 pub mod name_servers;
-pub mod script;
 pub mod servers;
+
+pub use callback_source_testkit::dns;
 
 /// Waits for what a test cannot do without, and fails the test when it takes far too long.
 ///

@@ -12,13 +12,12 @@ use std::{
 
 use axum::{Router, body::Bytes, extract::State};
 use callback_source::{
-    AllowList, Allowed, HickoryResolver, HostName,
+    AllowList, Allowed, HostName,
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    dns::DnsServer,
     http::{Client, Reply},
     within,
 };
@@ -122,12 +121,6 @@ pub fn tiny_list(hosts: &[&str]) -> callback_source::AllowListBuilder {
         .expect("the bounds are possible")
         .max_backoff(Duration::from_secs(1))
         .insecure_allow_special_addresses()
-}
-
-/// Asks only this server.
-#[must_use]
-pub fn resolver(dns: &DnsServer) -> HickoryResolver {
-    HickoryResolver::from_servers([dns.addr()]).expect("there is one server")
 }
 
 /// A host name that is known to be one.

@@ -1,4 +1,4 @@
-//! `check`: whether peers would be admitted.
+//! `check`: verdicts on given peers.
 
 use std::net::IpAddr;
 
@@ -8,29 +8,31 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Outcome,
     args::CheckArgs,
     config::{self, Config, Subject},
-    log, output, report,
+    error::Error,
+    log,
+    outcome::Outcome,
+    output, report,
 };
 
 pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
-    log::once(&args.common)?;
-    let config = Config::once(&args.common, Subject::Callers)?;
+    log::init_for_one_shot(&args.common)?;
+    let config = Config::for_one_shot(&args.common, Subject::Callers)?;
     let mut hops = Vec::new();
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
-            // Whatever DNS says.
+            // No answer of DNS can change this verdict.
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;
-                output::say("note", text);
+                output::message("note", text);
                 return Ok(Outcome::No);
             }
         }
     }
-    let list = report::asked_once(config)?;
+    let list = report::look_up_once(config)?;
 
     let now = Instant::now().into_std();
     let set = list.snapshot();
@@ -43,8 +45,8 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
 
     let outcome = outcome(verdicts.iter().map(|(_, verdict)| verdict));
     let hosts = set.health(now);
-    report::say_dropped(&hosts);
-    report::say_open(
+    report::print_left_out(&hosts);
+    report::print_unanswered(
         match outcome {
             Outcome::Incomplete => "error",
             Outcome::Yes | Outcome::No => "warning",
@@ -54,7 +56,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     Ok(outcome)
 }
 
-/// The way from the peer to the client, nearest first.
+/// Walks from the peer to the client and records each hop, nearest first.
 fn walk(
     peer: IpAddr,
     args: &CheckArgs,
@@ -114,7 +116,7 @@ fn lister(allowed: &Allowed) -> String {
     host.or_else(network).unwrap_or_else(|| "-".to_owned())
 }
 
-/// An address on the way to the client.
+/// Address between the peer and the client, either included.
 #[derive(Debug, Serialize)]
 struct Hop {
     address: IpAddr,

@@ -11,27 +11,29 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Outcome,
-    args::LookupArgs,
+    args::{LookupArgs, plain},
     config::{Config, Subject},
-    log, output,
+    error::Error,
+    log,
+    outcome::Outcome,
+    output,
     report::{self, HostReport, is_asked},
 };
 
 pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
-    log::once(&args.common)?;
+    log::init_for_one_shot(&args.common)?;
     let subject = match args.api {
         true => Subject::Api,
         false => Subject::Callers,
     };
-    let config = Config::once(&args.common, subject)?;
+    let config = Config::for_one_shot(&args.common, subject)?;
     if args.api && !(args.common.host.is_empty() && args.common.allow.is_empty()) {
-        output::say(
+        output::message(
             "note",
             "`--host` and `--allow` say who may call, and do not count with `--api`",
         );
     }
-    let list = report::asked_once(config)?;
+    let list = report::look_up_once(config)?;
 
     let now = Instant::now().into_std();
     let set = list.snapshot();
@@ -41,7 +43,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
     let complete = !hosts
         .iter()
         .flat_map(|host| &host.families)
-        .any(report::is_open);
+        .any(report::is_unanswered);
 
     if args.json {
         output::json(&Found {
@@ -59,9 +61,9 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
         output::data(lines(&addresses, &networks).as_bytes())?;
     }
 
-    report::say_dropped(&hosts);
-    report::say_denied(&hosts);
-    report::say_open("error", &hosts);
+    report::print_left_out(&hosts);
+    report::print_denied(&hosts);
+    report::print_unanswered("error", &hosts);
     Ok(match complete {
         true => Outcome::Yes,
         false => Outcome::Incomplete,
@@ -72,7 +74,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
 struct Found<'a> {
     addresses: &'a [IpAddr],
     networks: &'a [IpNet],
-    /// Whether every question was answered, if only with "none".
+    /// Whether every question has an answer or a denial.
     complete: bool,
     hosts: Vec<HostReport<'a>>,
 }
@@ -87,16 +89,8 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
         .collect()
 }
 
-/// A single address as what it is.
-pub(crate) fn plain(network: IpNet) -> String {
-    match network.prefix_len() == network.max_prefix_len() {
-        true => network.addr().to_string(),
-        false => network.to_string(),
-    }
-}
-
-/// One address a line. A question that gave none has a line of its own, unless it is a denial and
-/// the host's other question was answered: most hosts have one family only.
+/// Table with one address a line. A question without addresses has a line of its own, unless it was
+/// denied and the host's other question was answered: most hosts have one family only.
 fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {

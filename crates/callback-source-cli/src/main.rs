@@ -5,26 +5,32 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::CommandFactory;
+mod error;
+mod outcome;
 
 mod args;
-mod config;
-mod error;
 
+mod config;
 mod log;
-mod output;
-mod report;
-mod request_file;
 mod secret;
 
+mod output;
+
+mod report;
+mod request_file;
+
 mod check;
+mod completions;
 mod lookup;
 mod serve;
 mod sign;
 mod verify;
 
-use args::{Args, Command};
-use error::Error;
+use self::{
+    args::{Args, Command},
+    error::Error,
+    outcome::Outcome,
+};
 
 fn main() -> ExitCode {
     let code = match run(std::env::args_os()) {
@@ -40,23 +46,12 @@ fn main() -> ExitCode {
     code
 }
 
-/// What a command found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// Everything is as asked for.
-    Yes,
-    /// Something is not.
-    No,
-    /// It cannot be said, and stderr says why.
-    Incomplete,
-}
-
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     let args = match Args::read(words) {
         Ok(args) => args,
         // Also `--help` and `--version`.
         Err(error) => {
-            // Nowhere is left to say it when this cannot be written.
+            // If this cannot be written, no output is left to report it.
             let _ = error.print();
             return Ok(match error.exit_code() {
                 0 => Outcome::Yes,
@@ -70,11 +65,6 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Serve(args) => serve::run(args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), args::NAME, &mut script);
-            output::data(&script)?;
-            Ok(Outcome::Yes)
-        }
+        Command::Completions { shell } => completions::run(shell),
     }
 }

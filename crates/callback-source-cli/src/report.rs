@@ -1,4 +1,4 @@
-//! What is known of hosts, for people and for programs.
+//! Reports on hosts, for people and for programs.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -8,10 +8,10 @@ use callback_source::{
 };
 use serde::Serialize;
 
-use crate::{Error, config::Config, output};
+use crate::{config::Config, error::Error, output};
 
-/// Asks everything once.
-pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
+/// Spawns the list and waits until each question has been asked once.
+pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -23,26 +23,26 @@ pub(crate) fn asked_once(config: Config) -> Result<AllowList, Error> {
     }))
 }
 
-/// Whether a question is asked at all: with `--ipv4-only` the one for AAAA is not.
+/// Returns whether a question is asked. With `--ipv4-only`, the AAAA question is not.
 pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }
 
-/// Whether a question could not be asked, as opposed to having been answered with "none".
-pub(crate) fn is_open(family: &FamilyHealth) -> bool {
+/// Returns whether a question has neither an answer nor a denial.
+pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
         QuestionStatus::Answered | QuestionStatus::Denied | QuestionStatus::NotAsked
     )
 }
 
-/// Says on stderr which questions could not be asked, as a message of this kind.
-pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
+/// Prints a message of this kind for each question without an answer.
+pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
     for host in hosts {
         let mut told: Vec<(String, String)> = Vec::new();
-        for family in host.families.iter().filter(|family| is_open(family)) {
+        for family in host.families.iter().filter(|family| is_unanswered(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
                     format!("{error}, which is not believed while no other host answers")
@@ -70,28 +70,28 @@ pub(crate) fn say_open(kind: &str, hosts: &[HostHealth]) {
             )
         });
         for (types, reason) in told {
-            output::say(
+            output::message(
                 kind,
                 format_args!("no answer for `{}` {types}: {reason}", host.host),
             );
         }
     }
     if unknown {
-        output::say(
+        output::message(
             "hint",
             "check the spelling of the host, and which DNS server is asked",
         );
     }
     if unreachable {
-        output::say(
+        output::message(
             "hint",
             "check that the DNS server can be reached, or name another one with `--dns-server IP`",
         );
     }
 }
 
-/// Says on stderr which special-purpose addresses were left out.
-pub(crate) fn say_dropped(hosts: &[HostHealth]) {
+/// Prints a warning for each answer with special-purpose addresses, which are not admitted.
+pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     let mut any = false;
     for host in hosts {
         for family in host
@@ -101,7 +101,7 @@ pub(crate) fn say_dropped(hosts: &[HostHealth]) {
         {
             any = true;
             let addresses: Vec<_> = family.dropped.iter().map(IpAddr::to_string).collect();
-            output::say(
+            output::message(
                 "warning",
                 format_args!(
                     "special-purpose addresses of `{}` {} are left out: {}",
@@ -113,15 +113,15 @@ pub(crate) fn say_dropped(hosts: &[HostHealth]) {
         }
     }
     if any {
-        output::say(
+        output::message(
             "hint",
             "tests can take them with `--allow-special-addresses`",
         );
     }
 }
 
-/// Says on stderr which hosts do not exist (any more).
-pub(crate) fn say_denied(hosts: &[HostHealth]) {
+/// Prints a note for each host that has no addresses.
+pub(crate) fn print_denied(hosts: &[HostHealth]) {
     for host in hosts {
         if host
             .families
@@ -129,16 +129,16 @@ pub(crate) fn say_denied(hosts: &[HostHealth]) {
             .filter(|family| is_asked(family))
             .all(|family| family.state == QuestionStatus::Denied)
         {
-            output::say("note", format_args!("`{}` has no addresses", host.host));
+            output::message("note", format_args!("`{}` has no addresses", host.host));
         }
     }
 }
 
-/// A host in JSON.
+/// A host in the JSON output.
 #[derive(Debug, Serialize)]
 pub(crate) struct HostReport<'a> {
     host: &'a str,
-    /// Lingering ones included.
+    /// Admitted addresses, lingering ones included.
     addresses: Vec<IpAddr>,
     questions: Vec<QuestionReport<'a>>,
 }

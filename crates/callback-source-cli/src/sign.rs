@@ -1,10 +1,10 @@
-//! `sign`: a signed webhook as a command of curl.
+//! `sign`: a signed webhook as a `curl` command.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
 use callback_source::signature::webhook;
 
-use crate::{Error, Outcome, args::SignArgs, output, secret};
+use crate::{args::SignArgs, error::Error, outcome::Outcome, output, secret};
 
 pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     let secret = secret::read(&args.secret)?;
@@ -12,13 +12,13 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     let date = args.date.unwrap_or_else(SystemTime::now);
     let headers = webhook::sign(&secret, &args.url, &body.bytes, date)?;
 
-    // Neither braces nor dots in the URL may mean anything: its path is signed as it is.
+    // curl must not interpret braces or dots in the URL: the path is signed as it is.
     let mut command = format!(
         "curl --include --globoff --path-as-is {}",
         quoted(&args.url.to_string())
     );
     let mut add = |flag: &str, value: &str| {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(command, " \\\n  {flag} {}", quoted(value));
     };
     for (name, value) in &headers {
@@ -26,22 +26,22 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
         add("--header", &format!("{name}: {value}"));
     }
     add("--header", "content-type: application/json; charset=utf-8");
-    match &body.word {
-        Word::File(name) => add("--data-binary", &format!("@{name}")),
-        Word::Text(text) => add("--data-raw", text),
+    match &body.argument {
+        BodyArgument::File(name) => add("--data-binary", &format!("@{name}")),
+        BodyArgument::Text(text) => add("--data-raw", text),
     }
     command.push('\n');
     output::data(command.as_bytes())?;
     Ok(Outcome::Yes)
 }
 
-/// The body, and how curl is told of it.
+/// The body, and the argument of `curl` for it.
 struct Body {
     bytes: Vec<u8>,
-    word: Word,
+    argument: BodyArgument,
 }
 
-enum Word {
+enum BodyArgument {
     File(String),
     Text(String),
 }
@@ -74,19 +74,19 @@ impl Body {
         let name = path.to_str().ok_or(Error::BodyFileName)?;
         Ok(Self {
             bytes: fs::read(path).map_err(failed)?,
-            word: Word::File(name.to_owned()),
+            argument: BodyArgument::File(name.to_owned()),
         })
     }
 
     fn from_text(text: String) -> Self {
         Self {
             bytes: text.clone().into_bytes(),
-            word: Word::Text(text),
+            argument: BodyArgument::Text(text),
         }
     }
 }
 
-/// A word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {
@@ -95,7 +95,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
-/// Linux takes arguments of 128 KiB, quotes included.
+/// Linux allows 128 KiB for an argument, quotes included.
 const MAX_ARGUMENT: u64 = 96 * 1024;
 
 #[cfg(test)]

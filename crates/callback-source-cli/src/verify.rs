@@ -1,20 +1,22 @@
-//! `verify`: which part of a saved webhook does not fit.
+//! `verify`: the part of a saved webhook that does not match.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
 
-use callback_source::signature::{
-    MessageRejection, MessageRejectionKind, Secret,
-    webhook::{self, Claim, Diagnosis, Mismatch, Target},
+use callback_source::{
+    MessageRejection, MessageRejectionKind,
+    signature::Secret,
+    signature::webhook::{self, Claim, Diagnosis, Mismatch, Target},
 };
 use http::{Uri, request::Parts};
 use serde::Serialize;
 
 use crate::{
-    Error, Outcome,
     args::VerifyArgs,
+    error::Error,
+    outcome::Outcome,
     output, request_file,
     secret::{self, Given},
 };
@@ -28,22 +30,22 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let secrets = secret.clone().into();
         webhook::diagnose(&parts, &body, &secrets, url, at, WINDOW)
     };
-    // A secret that the layer does not take may fit without what is around it.
-    let examined = match (&secret, bare.first()) {
+    // A secret that the layer rejects may match without surrounding characters.
+    let diagnosis = match (&secret, bare.first()) {
         (Ok(secret), _) | (Err(_), Some((secret, _))) => diagnose(secret),
         (Err(error), None) => return Err((*error).into()),
     };
-    let mut report = match &examined {
-        Ok(diagnosis) => Report::of(diagnosis, &parts, url, at),
-        Err(unread) => Report::unread(unread),
+    let mut report = match &diagnosis {
+        Ok(diagnosis) => Report::from_diagnosis(diagnosis, &parts, url, at),
+        Err(unreadable) => Report::unreadable(unreadable),
     };
     let fits_as_given = secret.is_ok() && report.signature.fits == Some(true);
-    if examined.is_ok() && !fits_as_given {
+    if diagnosis.is_ok() && !fits_as_given {
         let fits = |secret: &Secret| diagnose(secret).is_ok_and(|found| found.signature.is_ok());
         if let Some((_, what)) = bare.iter().find(|(secret, _)| fits(secret)) {
             let text = format!("key differs: the secret fits without the {what} around it");
             report = Report::new(report.date, report.content_hash, Part::differs("key", text));
-            report.around = Some(what);
+            report.surplus = Some(what);
         }
     }
     if args.json {
@@ -52,7 +54,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         output::data(report.to_string().as_bytes())?;
     }
     if !report.fits {
-        report.say_hint(args);
+        report.print_hint(args);
     }
     Ok(match report.fits {
         true => Outcome::Yes,
@@ -60,23 +62,23 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// What is said of each part.
+/// Report on each part.
 #[derive(Debug, Serialize)]
 struct Report {
     fits: bool,
     date: Part,
     content_hash: Part,
     signature: Part,
-    /// What has to be taken off the secret.
+    /// Characters to remove from the secret.
     #[serde(skip)]
-    around: Option<&'static str>,
+    surplus: Option<&'static str>,
 }
 
-/// A part. What could not be looked at neither fits nor differs.
+/// Report on one part. A part that was not checked neither matches nor differs.
 #[derive(Debug, Serialize)]
 struct Part {
     fits: Option<bool>,
-    /// In a word.
+    /// Reason for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip)]
@@ -84,7 +86,12 @@ struct Part {
 }
 
 impl Report {
-    fn of(diagnosis: &Diagnosis, parts: &Parts, url: Option<&Uri>, at: SystemTime) -> Self {
+    fn from_diagnosis(
+        diagnosis: &Diagnosis,
+        parts: &Parts,
+        url: Option<&Uri>,
+        at: SystemTime,
+    ) -> Self {
         let date = match &diagnosis.date {
             Ok(()) => Part::fits(),
             Err(rejection) => Part::differs(rejection.kind().as_str(), off_by(parts, at)),
@@ -103,8 +110,8 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Of a request whose headers cannot be read; the first that is wrong is known.
-    fn unread(rejection: &MessageRejection) -> Self {
+    /// Report on a request with an invalid header. Only the first invalid one is known.
+    fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {
                 format!("the header `{name}` is missing")
@@ -145,23 +152,23 @@ impl Report {
             date,
             content_hash,
             signature,
-            around: None,
+            surplus: None,
         }
     }
 
-    fn say_hint(&self, args: &VerifyArgs) {
+    fn print_hint(&self, args: &VerifyArgs) {
         let old = self.date.reason == Some(MessageRejectionKind::DateStale.as_str());
         if old && args.at.is_none() {
-            output::say("hint", "say when the request arrived with `--at TIME`");
+            output::message("hint", "say when the request arrived with `--at TIME`");
         }
-        if let Some(what) = self.around {
+        if let Some(what) = self.surplus {
             let hint =
                 format!("take the {what} off the secret, here and where the endpoint reads it");
-            output::say("hint", hint);
+            output::message("hint", hint);
         }
         if self.signature.reason == Some(KEY_OR_TARGET) {
             let hint = "say which URL was registered with `--url URL`, to know which of them";
-            output::say("hint", hint);
+            output::message("hint", hint);
         }
     }
 }
@@ -248,5 +255,5 @@ fn signature(mismatch: Mismatch, parts: &Parts, url: Option<&Uri>) -> Part {
 
 const KEY_OR_TARGET: &str = "key-or-target";
 
-/// As long as the layer has it.
+/// Default window of the signature check.
 const WINDOW: Duration = Duration::from_secs(5 * 60);

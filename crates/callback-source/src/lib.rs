@@ -44,45 +44,59 @@
 //! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
 //! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
-//! | `proxy-protocol` | no | a listener for axum behind proxies that forward bytes: `verify::ProxyProtocolListener` |
+//! | `proxy-protocol` | no | the header of the PROXY protocol, and with `axum` a listener that reads it: `verify::proxy_protocol` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
 
-mod rate_limit;
-
-mod dns;
-mod verdict;
-pub mod vipps;
-
-pub mod set;
-
-mod list;
-
-#[cfg(feature = "signature")]
-pub mod signature;
-pub mod verify;
-
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub mod fuzzing;
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(callback_source_simulation)]
 #[doc(hidden)]
 pub mod simulation;
 
-#[cfg(feature = "hickory")]
+mod metrics;
+mod rate_limit;
+
+mod dns;
 pub use dns::{
-    hickory::{HickoryResolver, SystemConfError},
-    server_address::{DnsServerError, parse_dns_server},
+    Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
 };
-pub use {
-    dns::{
-        Answer, Family, HostName, HostNameError, Question, Resolve, ResolveError, ResolveErrorKind,
-    },
-    list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError},
-    set::{AllowSet, NetworkError},
-    verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict},
+#[cfg(feature = "hickory")]
+pub use dns::{DnsServerError, HickoryResolver, SystemConfError, parse_dns_server};
+
+mod verdict;
+pub use verdict::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
+#[cfg(feature = "signature")]
+pub use verdict::{
+    CallbackRejection, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, Policy,
+    PolicyError, VerifiedCallback, VerifiedMessage,
 };
+
+pub mod vipps;
+
+pub mod set;
+pub use set::{AllowSet, NetworkError};
+
+mod list;
+pub use list::{AllowList, AllowListBuilder, Changes, Refresher, TtlBoundsError};
+
+mod response;
+pub use response::{PlainText, RejectionResponse};
+
+mod check;
+pub use check::ResponseFuture;
+
+pub mod verify;
+
+#[cfg(feature = "signature")]
+pub mod signature;
+
+#[cfg(feature = "signature")]
+pub mod require;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 
 /// The target of all log events, so that one filter finds them.
 const LOG_TARGET: &str = "callback_source";

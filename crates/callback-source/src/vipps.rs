@@ -1,29 +1,37 @@
-//! The callback servers of Vipps MobilePay.
+//! Callback servers of Vipps MobilePay.
 //!
 //! Source: <https://developer.vippsmobilepay.com/docs/developer-resources/servers/>. The provider
-//! publishes host names only; their addresses change without notice. The same servers are used for
-//! every API and every market.
+//! publishes only host names, and their addresses change without notice. All APIs and markets use the
+//! same servers.
+//!
+//! ```
+//! use callback_source::vipps::Environment;
+//!
+//! let environment: Environment = "test".parse()?;
+//! assert_eq!(environment.hosts().count(), 2);
+//! # Ok::<_, callback_source::vipps::EnvironmentError>(())
+//! ```
 
 use std::{fmt, str::FromStr};
 
 use crate::HostName;
 
-/// An environment of Vipps MobilePay.
+/// Environment of Vipps MobilePay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Environment {
-    /// Real payments. Contains the disaster-recovery servers, which take over without notice.
+    /// Real payments. Includes the disaster-recovery servers, which take over without notice.
     Production,
     /// The merchant test environment (MT).
     Test,
 }
 
 impl Environment {
-    /// The servers that callbacks come from, the disaster-recovery ones included.
+    /// Returns all callback servers, including those for disaster recovery.
     pub fn hosts(self) -> impl Iterator<Item = HostName> {
         self.primary_hosts().chain(self.disaster_recovery_hosts())
     }
 
-    /// The servers that callbacks come from in normal operation.
+    /// Returns the callback servers of normal operation.
     pub fn primary_hosts(self) -> impl Iterator<Item = HostName> {
         names(match self {
             Self::Production => &[
@@ -36,8 +44,7 @@ impl Environment {
         })
     }
 
-    /// The servers that callbacks come from when the provider's own disaster recovery is in force.
-    /// The test environment has none.
+    /// Returns the callback servers for disaster recovery. The test environment has none.
     pub fn disaster_recovery_hosts(self) -> impl Iterator<Item = HostName> {
         names(match self {
             Self::Production => &[
@@ -50,7 +57,7 @@ impl Environment {
         })
     }
 
-    /// The server that merchants call. It has nothing to do with who calls the merchant.
+    /// Returns the API server that merchants call. Callbacks do not come from it.
     #[must_use]
     pub fn api_host(self) -> HostName {
         name(match self {
@@ -59,7 +66,7 @@ impl Environment {
         })
     }
 
-    /// Where the provider reports disturbances.
+    /// Returns the URL of the provider's status page.
     #[must_use]
     pub fn status_page(self) -> &'static str {
         match self {
@@ -68,7 +75,7 @@ impl Environment {
         }
     }
 
-    /// The name in lower case: `production` or `test`.
+    /// Returns the name in lower case: `production` or `test`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,28 +92,28 @@ impl fmt::Display for Environment {
 }
 
 impl FromStr for Environment {
-    type Err = UnknownEnvironment;
+    type Err = EnvironmentError;
 
-    /// Reads `production` or `test`.
+    /// Parses `production` or `test`.
     ///
     /// # Errors
     ///
-    /// Any other text.
-    fn from_str(text: &str) -> Result<Self, UnknownEnvironment> {
+    /// Returns an error for any other text.
+    fn from_str(text: &str) -> Result<Self, EnvironmentError> {
         [Self::Production, Self::Test]
             .into_iter()
             .find(|environment| environment.as_str() == text)
-            .ok_or_else(|| UnknownEnvironment(text.to_owned()))
+            .ok_or_else(|| EnvironmentError(text.to_owned()))
     }
 }
 
-/// A text that names no [`Environment`].
+/// Unknown environment name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no environment; there are `production` and `test`", .0.escape_default())]
-pub struct UnknownEnvironment(String);
+#[error("unknown environment `{}`; expected `production` or `test`", .0.escape_default())]
+pub struct EnvironmentError(String);
 
-/// Whether a set has servers of production, but lacks some of those for disaster recovery: an
-/// outage at the provider would then be one at the merchant.
+/// Returns true if a list has servers of production but not all of those for disaster recovery. Callbacks
+/// would then be refused during an outage at the provider.
 pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
     let production = Environment::Production;
     production.primary_hosts().any(|host| hosts.contains(&host))

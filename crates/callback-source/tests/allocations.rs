@@ -45,7 +45,7 @@ fn a_listed_peer_takes_the_box_of_its_extension() {
 }
 
 #[test]
-fn a_stranger_takes_the_two_boxes_of_the_response_headers() {
+fn an_unlisted_peer_takes_the_boxes_of_the_response_headers_and_of_the_reason() {
     let kept = support::kept(16);
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
@@ -54,7 +54,7 @@ fn a_stranger_takes_the_two_boxes_of_the_response_headers() {
     let of_metrics = u64::from(cfg!(feature = "metrics"));
     // `http::HeaderMap` has two, one for the index and one for the entries, for one header as for two.
     let taken = count(|| drop(support::serve(&mut verified, request)));
-    assert_eq!(taken, 2 + of_metrics);
+    assert_eq!(taken, 2 + OF_THE_REASON + of_metrics);
 
     let bare = |_: &Rejection| Response::new("");
     let layer = VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer);
@@ -62,7 +62,7 @@ fn a_stranger_takes_the_two_boxes_of_the_response_headers() {
     let mut request = support::callback(support::stranger(Family::V4, 9));
     request.headers_mut().remove("content-length");
     let taken = count(|| drop(support::serve(&mut verified, request)));
-    assert_eq!(taken, of_metrics);
+    assert_eq!(taken, OF_THE_REASON + of_metrics);
 }
 
 #[test]
@@ -155,6 +155,9 @@ fn count(work: impl FnOnce()) -> u64 {
     let AllocationInfo { count_total, .. } = measure(work);
     count_total
 }
+
+/// The map of the response's extensions, its table, and the rejection.
+const OF_THE_REASON: u64 = 3;
 
 const ATTEMPTS: usize = 10;
 

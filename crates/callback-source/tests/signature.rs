@@ -11,8 +11,8 @@ use std::{
 
 use axum::{Router, extract::DefaultBodyLimit, routing::post};
 use callback_source::{
-    AllowList,
-    signature::{Secret, VerifiedCallback, VerifySignatureLayer, webhook},
+    AllowList, VerifiedCallback,
+    signature::{Secret, VerifySignatureLayer, webhook},
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 use http::HeaderMap;

@@ -10,10 +10,9 @@ use axum::{
     routing::{delete, get, post},
 };
 use callback_source::{
-    AllowList,
-    signature::{
-        Policy, RequireVerifiedLayer, Secret, Token, VerifySignatureLayer, VerifyTokenLayer,
-    },
+    AllowList, Policy,
+    require::RequireVerifiedLayer,
+    signature::{Secret, Token, VerifySignatureLayer, VerifyTokenLayer},
     verify::{ConnectInfoPeer, VerifySourceLayer},
 };
 

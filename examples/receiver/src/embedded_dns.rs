@@ -6,7 +6,7 @@ use std::{
 };
 
 use callback_source::vipps::Environment;
-use integration_tests::dns::DnsServer;
+use callback_source_testkit::dns::DnsServer;
 
 /// Answers for the real names of the callback servers, with loopback addresses.
 ///

@@ -8,11 +8,8 @@ use std::{
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use callback_source::{
-    Allowed, Verdict,
-    signature::{
-        CallbackRejection, MessageAuth, MessageVerdict, Policy, VerifiedCallback, VerifiedMessage,
-    },
-    verify::NotVerified,
+    Allowed, CallbackRejection, MessageAuth, MessageVerdict, Policy, Verdict, VerifiedCallback,
+    VerifiedMessage, verify::NotVerified,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -77,7 +74,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let proof = extensions.get::<MessageVerdict>().map(|_| {
             // Where nothing is refused there is no `RequireVerified` that left it.
             let left = extensions.get::<VerifiedCallback>().cloned();
-            left.map_or_else(|| VerifiedCallback::of(extensions, Policy::Both), Ok)
+            left.map_or_else(
+                || VerifiedCallback::from_extensions(extensions, Policy::Both),
+                Ok,
+            )
         });
         Ok(Self { source, proof })
     }

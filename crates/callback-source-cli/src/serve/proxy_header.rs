@@ -1,44 +1,40 @@
 //! The header of the PROXY protocol, which trusted proxies send before the first byte.
 //!
-//! The library's listener is one for axum, and accepts without limits of its own; the connections here
-//! have places and a time for the first head, which this header is part of.
+//! The library's listener for axum accepts connections without limits. Here a connection has a permit, and the
+//! PROXY header is part of the first head with its time limit.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    listener::{Peer, Stream},
-    places::Owner,
+    owner::Owner,
+    peer::{Peer, Stream},
 };
+use crate::log::OncePerMinute;
 
-/// Who has to send the header.
+/// Trusted proxies, which must send the header.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyHeaders {
     proxies: TrustedProxies,
-    told_at: Arc<Mutex<Option<Instant>>>,
+    warnings: Arc<OncePerMinute>,
 }
 
 impl ProxyHeaders {
     pub(super) fn new(proxies: TrustedProxies) -> Self {
         Self {
             proxies,
-            told_at: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 
-    /// The proxy that a connection comes from, if it is a trusted one.
-    pub(super) fn of(&self, peer: SocketAddr) -> Option<Proxy> {
+    /// The proxy at the other end of a connection, if it is trusted.
+    pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
         self.proxies.contains(peer.ip()).then(|| Proxy {
             peer,
-            told_at: Arc::clone(&self.told_at),
+            warnings: Arc::clone(&self.warnings),
         })
     }
 }
@@ -47,56 +43,50 @@ impl ProxyHeaders {
 #[derive(Debug)]
 pub(super) struct Proxy {
     peer: SocketAddr,
-    told_at: Arc<Mutex<Option<Instant>>>,
+    warnings: Arc<OncePerMinute>,
 }
 
 impl Proxy {
-    /// Reads the header: the client, or the proxy where it speaks for itself, and what was read behind
-    /// it.
-    pub(super) async fn header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
+    /// Reads the header, and returns the client and the bytes that were read after the header. A proxy
+    /// without a client, as in a health check, is the client itself.
+    pub(super) async fn read_header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
         let mut ahead = Vec::new();
         match Header::read(stream, &mut ahead).await {
             Ok(Ok(header)) => {
-                let peer = Peer::Address {
+                let peer = Peer::Tcp {
                     client: header.client().unwrap_or(self.peer),
                     proxied: true,
                 };
                 Ok((peer, ahead))
             }
             Ok(Err(error)) => {
-                self.tell(&error.to_string());
+                self.warn_limited(&error.to_string());
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
             Err(error) => {
-                // Some load balancers look whether the port is open.
+                // Some load balancers connect without sending a byte, to check the port.
                 if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
-                    self.tell("the PROXY protocol header broke off");
+                    self.warn_limited("the PROXY protocol header broke off");
                 }
                 Err(error)
             }
         }
     }
 
-    /// Who holds the place of a connection with this header: the client, who is at its other end, unless the
-    /// proxy speaks for itself.
-    pub(super) fn owner(&self, named: Peer) -> Owner {
-        match named {
-            Peer::Address { client, .. } if client != self.peer => Owner::address(client.ip()),
-            Peer::Address { .. } | Peer::Socket => Owner::Trusted,
+    /// Owner of a connection whose header names this client.
+    pub(super) fn owner(&self, client: Peer) -> Owner {
+        match client {
+            Peer::Tcp { client, .. } if client != self.peer => Owner::address(client.ip()),
+            Peer::Tcp { .. } | Peer::Unix => Owner::Trusted,
         }
     }
 
-    fn tell(&self, problem: &str) {
-        let now = Instant::now();
-        let mut told = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+    fn warn_limited(&self, problem: &str) {
         let proxy = self.peer.ip().to_canonical();
-        if told.is_none_or(|told| told + ONCE_A_MINUTE <= now) {
-            *told = Some(now);
+        if self.warnings.admits(Instant::now()) {
             warn!(%proxy, "connection of a trusted proxy closed: {problem}");
         } else {
             debug!(%proxy, "connection of a trusted proxy closed: {problem}");
         }
     }
 }
-
-const ONCE_A_MINUTE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! `/status.json`: everything that is known.
+//! `/status.json`: state of the list and of the server.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::{log, report::HostReport};
 
-/// How many verdicts there were, by kind.
+/// Number of verdicts by kind.
 #[derive(Debug)]
-pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct VerdictCounts(Mutex<BTreeMap<&'static str, u64>>);
 
-impl Counts {
+impl VerdictCounts {
     pub(super) fn count(&self, verdict: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(verdict).or_default() += 1;
@@ -31,8 +31,8 @@ impl Counts {
     }
 }
 
-impl Default for Counts {
-    /// The kinds that every server has start at zero, so that a monitor finds them.
+impl Default for VerdictCounts {
+    /// Starts the usual kinds at zero, so that a monitor finds them.
     fn default() -> Self {
         let kinds = [
             "allow",
@@ -43,10 +43,10 @@ impl Default for Counts {
     }
 }
 
-/// Everything that is known, as JSON.
+/// State of the list and of the server as JSON.
 pub(super) fn json(
     list: &AllowList,
-    counts: &Counts,
+    counts: &VerdictCounts,
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {

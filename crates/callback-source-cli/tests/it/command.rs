@@ -6,7 +6,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{ask, assert_shown, command, ip, run, zone};
+use crate::setup::{ask, assert_shown, command, ip, run, zone};
 
 #[tokio::test]
 async fn helps() {
@@ -490,7 +490,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid value 'callback-1' for '--host <NAME>': invalid host name `callback-1`: it has one label only, and names are not completed by a search list
+    error: invalid value 'callback-1' for '--host <NAME>': invalid host name `callback-1`: it has only one label, and search lists are not used; give the full name
 
     For more information, try '--help'.
     "#);

@@ -1,14 +1,14 @@
-//! A host name that is fit to be asked for.
+//! Host names that can be looked up.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
-/// A fully qualified host name of a callback server, such as `callback-1.vipps.no`.
+/// Fully qualified host name of a callback server, such as `callback-1.vipps.no`.
 ///
-/// Kept in lower case and without the trailing dot; it is always asked for as an absolute name, so
-/// no search list can turn it into something else. Cloning allocates nothing.
+/// The name is stored in lower case, without the trailing dot. It is looked up as an absolute name, so
+/// search lists do not apply. Cloning does not allocate.
 ///
 /// ```
 /// use callback_source::HostName;
@@ -22,21 +22,21 @@ use smol_str::SmolStr;
 pub struct HostName(SmolStr);
 
 impl HostName {
-    /// The name in lower case, without the trailing dot.
+    /// Returns the name in lower case, without the trailing dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether two names stand in one zone, so that what becomes of one says something about the
-    /// other: they share the parent domain, and it is not a public suffix.
+    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one
+    /// then shows that the DNS of the other works.
     pub(crate) fn is_of_same_zone(&self, other: &Self) -> bool {
         let zone = self.zone();
         zone.is_some() && zone == other.zone()
     }
 
-    /// The parent domain, unless everyone can register names in it: a top-level domain, or a generic
-    /// second level of a country such as `co.uk`.
+    /// Returns the parent domain. `None` if anyone can register names in it: a top-level domain, or a
+    /// country's generic second level such as `co.uk`.
     fn zone(&self) -> Option<&str> {
         let (_, parent) = self.0.split_once('.')?;
         let (second, top) = parent.split_once('.')?;
@@ -48,13 +48,12 @@ impl HostName {
 impl FromStr for HostName {
     type Err = HostNameError;
 
-    /// Parses a name by the rules for host names (RFC 952, RFC 1123 section 2.1; underscores are
-    /// let through, since they occur in practice).
+    /// Parses a host name (RFC 952, RFC 1123 section 2.1). Underscores are accepted, since they are in use.
     ///
     /// # Errors
     ///
-    /// A name that is empty, too long, not ASCII, an IP address, of a single label, or below
-    /// `localhost`.
+    /// Returns an error for a name that is empty, too long, not ASCII, an IP address, a single label, or
+    /// below `localhost`.
     fn from_str(text: &str) -> Result<Self, HostNameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         match problem(name) {
@@ -98,7 +97,7 @@ pub struct HostNameError {
 }
 
 impl HostNameError {
-    /// The address or network that was given in place of a name, if it was. It can be
+    /// Returns the address or network that was given instead of a name. It can be
     /// [added](crate::AllowListBuilder::net) as a static network.
     #[must_use]
     pub fn address(&self) -> Option<IpNet> {
@@ -106,7 +105,7 @@ impl HostNameError {
     }
 }
 
-/// What people give in place of a name, with the name that is in it.
+/// Describes a common mistake, such as a URL, together with the name that it contains.
 fn mistaken(text: &str) -> Option<Cow<'static, str>> {
     let parts = Parts::of(text);
     if let Some(address) = parts.address() {
@@ -117,12 +116,14 @@ fn mistaken(text: &str) -> Option<Cow<'static, str>> {
         )));
     }
     let what = if text.contains([',', ';']) {
-        return Some(Cow::Borrowed("it is a list; give each host name alone"));
+        return Some(Cow::Borrowed(
+            "it is a list; give each host name separately",
+        ));
     } else if parts.is_url {
         "it is a URL"
     } else if parts.host.starts_with("*.") {
         return Some(Cow::Borrowed(
-            "it has a wildcard, and DNS is asked for whole names; give each host name",
+            "it has a wildcard, and wildcards cannot be looked up; give each host name",
         ));
     } else if parts.has_user {
         "it has a user name"
@@ -142,7 +143,7 @@ fn mistaken(text: &str) -> Option<Cow<'static, str>> {
     Some(Cow::Owned(problem))
 }
 
-/// An address alone, or a network.
+/// Formats a network. A single address is written without its prefix length.
 fn shown(network: IpNet) -> String {
     match network.prefix_len() == network.max_prefix_len() {
         true => network.addr().to_string(),
@@ -150,14 +151,14 @@ fn shown(network: IpNet) -> String {
     }
 }
 
-/// The parts of a text that is something else than a name, such as a URL.
+/// Parts of a text that is not a host name, such as a URL.
 struct Parts<'a> {
     is_url: bool,
     has_user: bool,
     has_port: bool,
     has_path: bool,
     host: &'a str,
-    /// The host with what follows, which could be the length of a network.
+    /// Host and path. The path may be the prefix length of a network.
     host_and_path: &'a str,
 }
 
@@ -177,7 +178,7 @@ impl<'a> Parts<'a> {
             None => (None, authority),
         };
         let (host, port) = match host_and_port.rsplit_once(':') {
-            // More than one is an IPv6 address.
+            // Several colons are an IPv6 address.
             Some((host, port))
                 if port.bytes().all(|byte| byte.is_ascii_digit())
                     && (!host.contains(':') || host.ends_with(']')) =>
@@ -249,14 +250,14 @@ fn problem(name: &str) -> Option<&'static str> {
         return Some("its last label is a number, as in an address");
     }
     if !name.contains('.') {
-        return Some("it has one label only, and names are not completed by a search list");
+        return Some("it has only one label, and search lists are not used; give the full name");
     }
     None
 }
 
-/// The labels below which countries register names. The public suffix list has thousands of entries
-/// and changes each week; what is missing here matters only to a list with two providers whose hosts
-/// stand directly below the same suffix.
+/// Second levels under which countries register names. The public suffix list would be complete, but it
+/// has thousands of entries and changes every week. A missing entry matters only to a list of two
+/// providers whose hosts are directly below the same suffix.
 const PUBLIC_SECOND_LEVELS: [&str; 42] = [
     "ac", "ad", "art", "asn", "biz", "co", "com", "coop", "ed", "edu", "fin", "firm", "gen", "go",
     "gob", "gouv", "gov", "govt", "gr", "gv", "id", "in", "ind", "inf", "info", "int", "ltd", "me",
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_a_callback_server_and_says_why() {
+    fn refuses_invalid_names_with_the_reason() {
         let long_label = format!("{}.no", "a".repeat(64));
         let long_name = format!("{}no", "abcdefg.".repeat(32));
         let cases = [
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_host_name_in_what_is_given_in_place_of_one() {
+    fn an_error_names_the_host_name_in_a_url_or_path() {
         let given = [
             ("https://callback-1.vipps.no/", "it is a URL"),
             ("https://user@callback-1.vipps.no:443/a?b#c", "it is a URL"),
@@ -346,11 +347,11 @@ mod tests {
         let text = "invalid host name `https://localhost/`: it is a URL; give only the host name";
         assert_eq!(error.to_string(), text);
         let error = "a.example,b.example".parse::<HostName>().unwrap_err();
-        assert!(error.to_string().contains("give each host name alone"));
+        assert!(error.to_string().contains("give each host name separately"));
     }
 
     #[test]
-    fn tells_an_address_from_a_name_in_each_form() {
+    fn recognizes_an_address_in_each_form() {
         let given = [
             ("192.0.2.1", "192.0.2.1/32"),
             ("192.0.2.1.", "192.0.2.1/32"),
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_short_and_holds_no_control_characters() {
+    fn an_error_is_short_and_has_no_control_characters() {
         let error = format!("a\u{1b}[31m{}", "x".repeat(1000))
             .parse::<HostName>()
             .unwrap_err();

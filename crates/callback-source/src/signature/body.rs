@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use tokio::{task::consume_budget, time::timeout};
 
-use super::MessageRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
+use crate::MessageRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
 
 /// What a body may be at most.
 #[derive(Clone, Copy, Debug)]

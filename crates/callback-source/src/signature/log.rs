@@ -5,13 +5,11 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::{MessageRejection, VerifiedMessage};
-use crate::{LOG_TARGET, rate_limit::PeerRateLimit};
+use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, metrics, rate_limit::PeerRateLimit};
 
 pub(crate) fn proven(signed: &VerifiedMessage) {
     debug!(target: LOG_TARGET, proof = ?signed.auth(), "callback proven");
-    #[cfg(feature = "metrics")]
-    metrics::counter!("callback_source_proofs_total", "verdict" => "valid").increment(1);
+    metrics::message_verdict("valid");
 }
 
 pub(crate) fn unproven(
@@ -21,9 +19,7 @@ pub(crate) fn unproven(
     log: &PeerRateLimit,
     now: Instant,
 ) {
-    #[cfg(feature = "metrics")]
-    metrics::counter!("callback_source_proofs_total", "verdict" => rejection.kind().as_str())
-        .increment(1);
+    metrics::message_verdict(rejection.kind().as_str());
     let Some(left_out) = log.admits(peer, now) else {
         return;
     };

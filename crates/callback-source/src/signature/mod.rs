@@ -23,8 +23,8 @@
 //!    accepted when the inner service is called; it does not if that fails, or a layer or extractor of this
 //!    crate further inside refuses it.
 //!
-//! Right: [`MessageVerdict::Allow`] is put into the request's extensions, and the inner service is
-//! called. Otherwise [`RejectionResponse`](crate::verify::RejectionResponse) makes the response: 401, 409,
+//! Right: [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) is put into the request's extensions, and the inner service is
+//! called. Otherwise [`RejectionResponse`](crate::RejectionResponse) makes the response: 401, 409,
 //! 413, 408, 400, or 503 with `Retry-After` where the secrets cannot be had; never 2xx, and never with
 //! anything of the request in it. When tagging, the inner service is called in both cases; only a body
 //! that cannot be handed on is still refused.
@@ -35,8 +35,8 @@
 //!
 //! # Both locks
 //!
-//! Two rejecting layers ask for both. [`RequireVerifiedLayer`] joins the verdicts of two tagging layers by
-//! a [`Policy`], whose default is [`Both`](Policy::Both); [`VerifiedCallback`] tells the handler. One message layer
+//! Two rejecting layers ask for both. [`RequireVerifiedLayer`](crate::require::RequireVerifiedLayer) joins the verdicts of two tagging layers by
+//! a [`Policy`](crate::Policy), whose default is [`Both`](crate::Policy::Both); [`VerifiedCallback`](crate::VerifiedCallback) tells the handler. One message layer
 //! counts for a route: where two are stacked, both must be right.
 //!
 //! # Deployment caveat
@@ -58,9 +58,9 @@
 //! ```
 //! use std::{convert::Infallible, net::{IpAddr, SocketAddr}, time::SystemTime};
 //! use bytes::Bytes;
-//! use callback_source::{AllowList, signature::{
-//!     Policy, VerifiedCallback, RequireVerifiedLayer, Secret, VerifySignatureLayer, webhook,
-//! }};
+//! use callback_source::{AllowList, Policy, VerifiedCallback};
+//! use callback_source::require::RequireVerifiedLayer;
+//! use callback_source::signature::{Secret, VerifySignatureLayer, webhook};
 //! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 //! use http::{Request, Response, StatusCode, Uri};
 //! use http_body_util::{BodyExt, Full};
@@ -98,43 +98,27 @@
 
 mod secret;
 mod source;
-mod verdict;
 
 pub mod webhook;
 
 mod body;
-mod future;
-mod gate;
+#[cfg(feature = "axum")]
+mod extract;
 mod layer;
-mod log;
+pub(crate) mod log;
+mod message_check;
 mod replay;
-mod service;
-mod token;
-
-mod proof;
+mod signature_check;
+mod token_check;
 
 pub use {
-    future::ResponseFuture,
-    layer::{HandOn, IntoBody, SameBody, VerifySignatureLayer},
-    proof::{
-        CallbackRejection, Policy, PolicyError, RequireVerified, RequireVerifiedLayer,
-        VerifiedCallback,
-    },
+    layer::{IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
     replay::ReplayGuard,
     secret::{Secret, SecretError, Secrets, Token},
-    service::VerifySignature,
-    source::{CachedSecrets, SecretSource},
-    token::{VerifyToken, VerifyTokenLayer},
-    verdict::{
-        MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, SecretUnavailable,
-        VerifiedMessage,
-    },
+    signature_check::HandOn,
+    source::{CachedSecrets, SecretSource, SecretUnavailable},
+    token_check::{VerifyToken, VerifyTokenLayer},
 };
-
-pub(crate) use replay::refused;
-
-#[doc(hidden)]
-pub use token::check_token;
 
 #[cfg(test)]
 mod tests;

@@ -4,14 +4,15 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use http::Extensions;
 use moka::{Entry, Expiry, ops::compute::Op, policy::EvictionPolicy, sync::Cache};
 use tokio::time::Instant;
+
+use crate::check::Acceptance;
 
 /// Remembers the signatures that were accepted, while their dates are within the window, so that the
 /// very same request is not accepted twice.
@@ -26,10 +27,10 @@ use tokio::time::Instant;
 /// all, or got no response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
-///   [`RequireVerified`](super::RequireVerified) by its [`Policy`](super::Policy);
+///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
 /// - the inner service failed with an error, or panicked;
-/// - behind a tagging layer, the sender left before [`RequireVerified`](super::RequireVerified) or an
-///   extractor ([`VerifiedCallback`](super::VerifiedCallback), [`MessageVerdict`](super::MessageVerdict)) let it through.
+/// - behind a tagging layer, the sender left before [`RequireVerified`](crate::require::RequireVerified) or an
+///   extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) let it through.
 ///
 /// Otherwise a sender that leaves after the mark does not take it back: the handler may have done its
 /// work. Within axum's `Router` every service says that it is ready and waits later, so put layers that
@@ -80,7 +81,7 @@ impl ReplayGuard {
 
     /// Accepts a signature, unless it was accepted within the window; of several attempts at the same
     /// time, one gets the mark.
-    pub(super) fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Mark> {
+    pub(super) fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted {
             mark,
@@ -91,123 +92,20 @@ impl ReplayGuard {
         // `or_insert` looks and inserts in two steps, which would tell two at once that they are the first.
         let entry = self.accepted.entry(signature);
         let kept = entry.or_insert_with_if(|| accepted, Accepted::is_over);
-        (kept.value().mark == mark).then(|| Mark {
-            guard: self.clone(),
-            signature,
-            mark,
-            let_through: Arc::default(),
-            outer: None,
+        (kept.value().mark == mark).then(|| {
+            let guard = self.clone();
+            Acceptance::new(move || guard.withdraw(signature, mark))
         })
     }
-}
 
-/// A mark that a request has set on its way in.
-#[derive(Clone)]
-pub(super) struct Mark {
-    guard: ReplayGuard,
-    signature: [u8; 32],
-    mark: u64,
-    /// Whether what stands inside of a tagging layer has let the request through.
-    let_through: Arc<AtomicBool>,
-    /// That of another signature layer, outside.
-    outer: Option<Box<Self>>,
-}
-
-impl Mark {
-    /// Lets the layers inside take it back.
-    pub(super) fn send_along(&self, extensions: &mut Extensions) {
-        let mut mark = self.clone();
-        mark.outer = extensions.remove::<Self>().map(Box::new);
-        extensions.insert(mark);
-    }
-
-    pub(super) fn take_back(&self) {
-        // Another request may have the signature by now, if this mark was taken back or is over.
-        let take_back = |entry: Option<Entry<_, Accepted>>| match entry {
-            Some(entry) if entry.value().mark == self.mark => Op::Remove,
+    fn withdraw(&self, signature: [u8; 32], mark: u64) {
+        // Another request may have the signature by now, if this mark was withdrawn or is over.
+        let withdraw = |entry: Option<Entry<_, Accepted>>| match entry {
+            Some(entry) if entry.value().mark == mark => Op::Remove,
             _ => Op::Nop,
         };
-        let entry = self.guard.accepted.entry(self.signature);
-        let _ = entry.and_compute_with(take_back);
-        if let Some(outer) = &self.outer {
-            outer.take_back();
-        }
-    }
-}
-
-/// The mark of a request that is with the inner service.
-pub(super) struct HandedOn {
-    mark: Mark,
-    tagging: bool,
-    answered: bool,
-}
-
-impl HandedOn {
-    pub(super) fn new(mark: Mark, tagging: bool) -> Self {
-        Self {
-            mark,
-            tagging,
-            answered: false,
-        }
-    }
-
-    /// There is a response, whichever.
-    pub(super) fn answered(mut self) {
-        self.answered = true;
-    }
-
-    pub(super) fn failed(self) {
-        self.mark.take_back();
-    }
-}
-
-impl Drop for HandedOn {
-    fn drop(&mut self) {
-        if self.answered {
-            return;
-        }
-        let is_decided = !self.tagging || self.mark.let_through.load(Ordering::Relaxed);
-        if !is_decided || std::thread::panicking() {
-            self.mark.take_back();
-        }
-    }
-}
-
-/// The mark of a request that the inner service has not got yet. It is taken back if the sender leaves.
-pub(super) struct Undelivered(Option<Mark>);
-
-impl Undelivered {
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        Self(extensions.get().cloned())
-    }
-
-    /// To be called right before the inner service.
-    pub(super) fn deliver(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        if let Some(mark) = &self.0 {
-            mark.take_back();
-        }
-    }
-}
-
-/// A request with these extensions is refused before a handler sees it.
-pub(crate) fn refused(extensions: &Extensions) {
-    if let Some(mark) = extensions.get::<Mark>() {
-        mark.take_back();
-    }
-}
-
-/// A request with these extensions gets to the handler.
-pub(super) fn let_through(extensions: &Extensions) {
-    let mut mark = extensions.get::<Mark>();
-    while let Some(at) = mark {
-        at.let_through.store(true, Ordering::Relaxed);
-        mark = at.outer.as_deref();
+        let entry = self.accepted.entry(signature);
+        let _ = entry.and_compute_with(withdraw);
     }
 }
 
@@ -325,10 +223,10 @@ mod tests {
     fn moka_keeps_a_signature_for_as_long() {
         let guard = ReplayGuard::default();
         let keep = |window| {
-            guard.mark([1; 32], window).unwrap().take_back();
+            guard.mark([1; 32], window).unwrap().withdraw();
             let mark = guard.mark([1; 32], window).unwrap();
             let accepted = guard.accepted.get(&[1; 32]).unwrap();
-            mark.take_back();
+            mark.withdraw();
             let now = Instant::now().into_std();
             let created = ByWindow.expire_after_create(&[1; 32], &accepted, now);
             let updated = ByWindow.expire_after_update(&[1; 32], &accepted, now, None);
@@ -343,12 +241,12 @@ mod tests {
     fn a_mark_that_is_taken_back_leaves_that_of_another_request() {
         let guard = ReplayGuard::default();
         let first = guard.mark([1; 32], WINDOW).unwrap();
-        first.take_back();
+        first.withdraw();
         assert!(!guard.holds(&[1; 32]));
         let second = guard.mark([1; 32], WINDOW).unwrap();
-        first.take_back();
+        first.withdraw();
         assert!(guard.holds(&[1; 32]));
-        second.take_back();
+        second.withdraw();
         assert!(!guard.holds(&[1; 32]));
     }
 }

@@ -1,11 +1,12 @@
 //! Where secrets and tokens come from.
 
-use std::{collections::HashMap, fmt, future::Future, time::Duration};
+use std::{collections::HashMap, error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 use tokio::time::Instant;
 
-use super::{Secret, SecretUnavailable, Secrets, Token};
+use super::{Secret, Secrets, Token};
+use crate::MessageRejection;
 
 /// Gives the secrets ([`Secret`]) or tokens (`T` = [`Token`]) that count for a request.
 ///
@@ -60,7 +61,7 @@ impl<F, Fut, T, E> SecretSource<T> for F
 where
     F: Fn(Option<String>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Secrets<T>, E>> + Send,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
 {
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
         self(id.map(str::to_owned))
@@ -91,6 +92,37 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
         let known = id.and_then(|id| self.get(id));
         Ok(known.cloned().unwrap_or_default())
+    }
+}
+
+/// The secrets cannot be had: the store that keeps them failed, or did not answer in time.
+///
+/// The cause is [`source`](Error::source); it goes into the log, so it should not tell secrets.
+#[derive(Clone, Debug)]
+pub struct SecretUnavailable(Arc<dyn Error + Send + Sync>);
+
+impl SecretUnavailable {
+    /// With the cause.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into().into())
+    }
+}
+
+impl fmt::Display for SecretUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the secrets cannot be had")
+    }
+}
+
+impl Error for SecretUnavailable {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+impl From<SecretUnavailable> for MessageRejection {
+    fn from(unavailable: SecretUnavailable) -> Self {
+        Self::unavailable(unavailable.0)
     }
 }
 
@@ -310,7 +342,7 @@ mod tests {
             .collect();
         for task in waiting {
             let error = task.await.unwrap().unwrap_err();
-            let cause = std::error::Error::source(&error).unwrap().to_string();
+            let cause = Error::source(&error).unwrap().to_string();
             assert_eq!(cause, "the vault is sealed");
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);

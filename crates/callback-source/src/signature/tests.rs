@@ -24,16 +24,16 @@ use tower::{
     Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn, util::BoxCloneService,
 };
 
-use super::{
-    MessageRejectionKind::{
-        BodyAborted, BodyTimeout, BodyTooLarge, ContentHash, DateAhead, DateStale, DuplicateHeader,
-        MissingHeader, Replay, SecretUnavailable as Unavailable, Signature, Token as NotTheToken,
-        UnknownKey,
-    },
-    *,
-};
+use super::*;
 use crate::{
-    AllowList,
+    AllowList, MessageAuth, MessageRejection,
+    MessageRejectionKind::{
+        self, BodyAborted, BodyTimeout, BodyTooLarge, ContentHash, DateAhead, DateStale,
+        DuplicateHeader, MissingHeader, Replay, SecretUnavailable as Unavailable, Signature,
+        Token as NotTheToken, UnknownKey,
+    },
+    MessageVerdict, Policy, VerifiedCallback,
+    require::RequireVerifiedLayer,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };
 

@@ -1,8 +1,16 @@
-//! Verdicts as plain data: what the checks decide, and why.
+//! Verdicts as plain data: the decisions of the checks, with their reasons.
 
+#[cfg(feature = "signature")]
+mod message;
+#[cfg(feature = "signature")]
+mod policy;
 mod source;
 
 #[cfg(feature = "signature")]
-pub(crate) use source::RETRY_AFTER;
+pub use message::{
+    MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, VerifiedMessage,
+};
+#[cfg(feature = "signature")]
+pub use policy::{CallbackRejection, Policy, PolicyError, VerifiedCallback};
 pub(crate) use source::Source;
 pub use source::{Allowed, Freshness, Rejection, RejectionKind, Verdict};

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, rate_limit::PeerRateLimit};
+use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, metrics, rate_limit::PeerRateLimit};
 
 pub(crate) fn allowed(allowed: &Allowed) {
     debug!(
@@ -14,8 +14,7 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    #[cfg(feature = "metrics")]
-    metrics::counter!("callback_source_verdicts_total", "verdict" => "allow").increment(1);
+    metrics::source_verdict("allow");
 }
 
 /// `hosts` is called only if there is something to log.
@@ -26,9 +25,7 @@ pub(crate) fn refused(
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    #[cfg(feature = "metrics")]
-    metrics::counter!("callback_source_verdicts_total", "verdict" => rejection.kind().as_str())
-        .increment(1);
+    metrics::source_verdict(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -58,18 +55,14 @@ pub(crate) fn refused(
 }
 
 /// Reports how the header of a PROXY protocol connection was read, or why not.
-#[cfg(feature = "proxy-protocol")]
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,
     peer: std::net::IpAddr,
     log: &PeerRateLimit,
     now: Instant,
 ) {
-    #[cfg(feature = "metrics")]
-    {
-        let outcome = outcome.unwrap_or_else(|reason| reason);
-        metrics::counter!("callback_source_proxy_headers_total", "outcome" => outcome).increment(1);
-    }
+    metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
     let Err(reason) = outcome else {
         return;
     };

@@ -9,10 +9,8 @@ use std::{
 };
 
 use callback_source::signature::{Secret, webhook};
-use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope},
-    http::{Client, Reply},
-};
+use callback_source_testkit::dns::{DnsServer, Fault, FaultScope};
+use integration_tests::http::{Client, Reply};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},

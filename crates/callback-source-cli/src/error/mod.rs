@@ -1,0 +1,163 @@
+//! Errors that end a command.
+
+use std::{io, path::PathBuf};
+
+use callback_source::{
+    NetworkError, SystemConfError, TtlBoundsError,
+    signature::{SecretError, webhook::SignError},
+};
+use tracing_subscriber::filter::ParseError;
+
+#[cfg(unix)]
+mod unix_socket;
+
+#[cfg(unix)]
+pub(crate) use self::unix_socket::UnixSocketError;
+
+/// An error that ends a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    TtlBounds(#[from] TtlBoundsError),
+
+    #[error(transparent)]
+    NetworkError(#[from] NetworkError),
+
+    #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
+    NoFamily,
+
+    #[error("cannot find a DNS server in the system's configuration")]
+    SystemConfError(#[from] SystemConfError),
+
+    #[error("invalid log filter `{}`", .filter.escape_default())]
+    LogFilter {
+        filter: String,
+        #[source]
+        cause: ParseError,
+    },
+
+    #[error("`--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`")]
+    NoClientHeader,
+
+    #[error("{0} requires `--trusted-proxy CIDR`")]
+    NoTrustedProxy(&'static str),
+
+    #[error("a trusted proxy names the client in one place: a header, or the PROXY protocol")]
+    TwoSources,
+
+    #[error("the peer of a Unix socket has no address of its own")]
+    UnixPeer,
+
+    #[error("the PROXY protocol is not read from a Unix socket")]
+    ProxyProtocolOverUnix,
+
+    #[cfg(not(unix))]
+    #[error("this system has no Unix sockets")]
+    NoUnixSockets,
+
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: String,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[cfg(unix)]
+    #[error("cannot listen on unix:{}", .path.display())]
+    ListenUnix {
+        path: PathBuf,
+        #[source]
+        fault: UnixSocketError,
+    },
+
+    #[error("no webhook secret was given")]
+    NoSecret,
+
+    #[error("the secret cannot be used")]
+    Secret(#[from] SecretError),
+
+    #[error("{0} is not text")]
+    SecretNotText(&'static str),
+
+    #[error("cannot read {what} from `{}`", .path.display())]
+    Read {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("the body from stdin cannot be put into a command line: {0}")]
+    Inline(&'static str),
+
+    #[error("the name of the file with the body is not text")]
+    BodyFileName,
+
+    #[error(transparent)]
+    SignError(#[from] SignError),
+
+    #[error("`{}` does not contain an HTTP request: {why}", .path.display())]
+    NoRequest { path: PathBuf, why: String },
+
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+}
+
+impl Error {
+    /// The next step.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
+            Self::NetworkError(_) => None,
+            Self::NoFamily => Some("leave out both to look up both families"),
+            Self::SystemConfError(_) => Some("name one with `--dns-server IP`"),
+            Self::LogFilter { .. } => {
+                Some("give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between")
+            }
+            Self::Listen { cause, .. } => match cause.kind() {
+                io::ErrorKind::AddrInUse => Some("stop what listens there, or choose another port"),
+                io::ErrorKind::PermissionDenied => {
+                    Some("choose a port above 1023, or grant the right to use this one")
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    Some("give an address of this machine, or `0.0.0.0` or `[::]` for all of them")
+                }
+                _ => None,
+            },
+            #[cfg(unix)]
+            Self::ListenUnix { fault, .. } => fault.hint(),
+            Self::NoClientHeader => Some(
+                "name the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
+                 protocol with `--proxy-protocol`",
+            ),
+            Self::NoTrustedProxy(_) => Some(
+                "give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address",
+            ),
+            Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
+            Self::UnixPeer => Some(
+                "name the header in which the proxy names the client with `--client-ip-header NAME`",
+            ),
+            Self::ProxyProtocolOverUnix => {
+                Some("let the proxy name the client in a header, with `--client-ip-header NAME`")
+            }
+            #[cfg(not(unix))]
+            Self::NoUnixSockets => Some("give an address and a port"),
+            Self::NoSecret => Some(
+                "name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+            ),
+            Self::Secret(_) | Self::SecretNotText(_) => {
+                Some("take the `secret` as the provider gave it when the webhook was registered")
+            }
+            Self::Inline(_) | Self::BodyFileName => {
+                Some("save it to a file, and name that with `--body-file PATH`")
+            }
+            Self::NoRequest { .. } => {
+                Some("save the request as it arrived: request line, headers, an empty line, body")
+            }
+            Self::Read { .. } | Self::SignError(_) | Self::Stdout(_) | Self::Start(_) => None,
+        }
+    }
+}

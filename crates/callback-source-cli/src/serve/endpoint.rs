@@ -1,0 +1,89 @@
+//! Paths that a listener serves.
+
+/// Set of paths behind a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Everything,
+    VerifyOnly,
+    AdminOnly,
+}
+
+impl Endpoint {
+    pub(super) fn log_suffix(self) -> &'static str {
+        match self {
+            Self::Everything | Self::VerifyOnly => "",
+            Self::AdminOnly => " (admin)",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Verify,
+    Health,
+    Ready,
+    Status,
+    Nothing,
+}
+
+impl Route {
+    pub(super) fn new(endpoint: Endpoint, path: &str) -> Self {
+        let route = match path {
+            "/verify" => Self::Verify,
+            below if below.starts_with("/verify/") => Self::Verify,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/status.json" => Self::Status,
+            _ => Self::Nothing,
+        };
+        match (endpoint, route) {
+            (Endpoint::VerifyOnly, Self::Verify) => route,
+            (Endpoint::AdminOnly, Self::Verify) | (Endpoint::VerifyOnly, _) => Self::Nothing,
+            (Endpoint::Everything | Endpoint::AdminOnly, _) => route,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_one_answer() {
+        for (path, route) in [
+            ("/verify", Route::Verify),
+            ("/verify/", Route::Verify),
+            ("/verify/vipps/callbacks/v2/payments/1", Route::Verify),
+            ("/verify/../status.json", Route::Verify),
+            ("/verifyX", Route::Nothing),
+            ("/Verify", Route::Nothing),
+            ("//verify", Route::Nothing),
+            ("/%76erify", Route::Nothing),
+            ("/x/verify", Route::Nothing),
+            ("/healthz", Route::Health),
+            ("/healthz/", Route::Nothing),
+            ("/readyz", Route::Ready),
+            ("/status.json", Route::Status),
+            ("/status", Route::Nothing),
+            ("/", Route::Nothing),
+            ("", Route::Nothing),
+            ("*", Route::Nothing),
+        ] {
+            assert_eq!(Route::new(Endpoint::Everything, path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_admin_endpoint_takes_all_but_verify_from_the_other() {
+        for (path, route) in [
+            ("/healthz", Route::Health),
+            ("/readyz", Route::Ready),
+            ("/status.json", Route::Status),
+        ] {
+            assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
+            assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);
+        }
+        assert_eq!(Route::new(Endpoint::AdminOnly, "/verify"), Route::Nothing);
+        assert_eq!(Route::new(Endpoint::VerifyOnly, "/verify"), Route::Verify);
+    }
+}

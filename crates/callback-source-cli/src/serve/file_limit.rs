@@ -1,0 +1,39 @@
+//! Limit on open files.
+
+#[cfg(unix)]
+use rustix::process::{Resource, getrlimit, setrlimit};
+#[cfg(unix)]
+use tracing::warn;
+
+/// Raises the limit as far as necessary and allowed, and returns the number of connections that fit.
+///
+/// Some files are reserved: DNS must not fail because callers use every one.
+#[cfg(unix)]
+pub(super) fn room_for(connections: u32) -> usize {
+    let wanted = u64::from(connections) + FOR_THE_REST;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let before = limit;
+        limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        if setrlimit(Resource::Nofile, limit).is_err() {
+            limit = before;
+        }
+    }
+    let room = limit.current.map_or(wanted, |current| current.min(wanted));
+    let room = usize::try_from(room.saturating_sub(FOR_THE_REST).max(1)).unwrap_or(usize::MAX);
+    if u64::try_from(room).is_ok_and(|room| room < u64::from(connections)) {
+        warn!(
+            "the limit on open files leaves room for {room} connections only; raise it with \
+             `ulimit -n` or `LimitNOFILE=`, or lower `--max-connections`"
+        );
+    }
+    room
+}
+
+#[cfg(not(unix))]
+pub(super) fn room_for(connections: u32) -> usize {
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+#[cfg(unix)]
+const FOR_THE_REST: u64 = 128;

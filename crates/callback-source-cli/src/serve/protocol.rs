@@ -1,0 +1,37 @@
+//! The protocol of a connection.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::peer::Stream;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Detects the protocol by the first bytes, and returns it with these bytes.
+pub(super) async fn protocol(
+    stream: &mut Stream,
+    mut read: Vec<u8>,
+) -> io::Result<(Protocol, Bytes)> {
+    loop {
+        let known = read.len().min(HTTP2_PREFACE.len());
+        if read[..known] != HTTP2_PREFACE[..known] {
+            return Ok((Protocol::Http1, read.into()));
+        }
+        if known == HTTP2_PREFACE.len() {
+            return Ok((Protocol::Http2, read.into()));
+        }
+        let mut bytes = [0; HTTP2_PREFACE.len()];
+        match stream.read(&mut bytes[known..]).await? {
+            0 => return Ok((Protocol::Http1, read.into())),
+            length => read.extend_from_slice(&bytes[known..known + length]),
+        }
+    }
+}
+
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,0 +1,176 @@
+//! Listener with its connections. Each connection has one of the [`permits`](super::permits).
+
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use tracing::warn;
+
+use super::{
+    connection::{self, Settings},
+    idle::{IdleTimer, ListenerState},
+    listener::{Accepted, Listener},
+    owner::Owner,
+    permits::{Permit, Permits},
+};
+use crate::log::OncePerMinute;
+
+/// A running listener with its connections.
+#[derive(Debug)]
+pub(super) struct Server {
+    state: Arc<watch::Sender<ListenerState>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    pub(super) fn start(listener: Listener, settings: Settings, max_connections: usize) -> Self {
+        let state = Arc::new(watch::Sender::new(ListenerState::default()));
+        let acceptor = Acceptor {
+            settings,
+            permits: Permits::new(max_connections),
+            newcomer: None,
+            state: Arc::clone(&state),
+            connections: JoinSet::new(),
+            warnings: OncePerMinute::default(),
+        };
+        Self {
+            accepting: tokio::spawn(acceptor.run(listener)),
+            state,
+        }
+    }
+
+    /// Stops accepting. Each connection ends with its next response.
+    pub(super) fn stop(&self) {
+        self.state
+            .send_modify(|state| state.stopping = Some(Instant::now()));
+    }
+
+    /// Waits until all connections have ended.
+    pub(super) async fn closed(self) {
+        // A panic was reported by tokio's own hook.
+        let _ = self.accepting.await;
+    }
+}
+
+struct Acceptor {
+    settings: Settings,
+    permits: Arc<Permits>,
+    /// Connection that waits for a permit. Its owner decides which connection it displaces, so it is accepted
+    /// first.
+    newcomer: Option<Accepted>,
+    state: Arc<watch::Sender<ListenerState>>,
+    connections: JoinSet<()>,
+    warnings: OncePerMinute,
+}
+
+impl Acceptor {
+    async fn run(mut self, listener: Listener) {
+        let mut state = self.state.subscribe();
+        let stopping = async move {
+            // `self` keeps the sender.
+            let _ = state.wait_for(|state| state.stopping.is_some()).await;
+        };
+        tokio::select! {
+            () = self.accept(&listener) => {}
+            () = stopping => {}
+        }
+        self.accept_queued(&listener);
+        drop(listener);
+        while self.connections.join_next().await.is_some() {}
+    }
+
+    async fn accept(&mut self, listener: &Listener) {
+        loop {
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok(accepted) => {
+                    let owner = accepted.owner();
+                    self.newcomer = Some(accepted);
+                    let permit = self.acquire_permit(owner).await;
+                    if let Some(accepted) = self.newcomer.take() {
+                        self.serve(accepted, permit);
+                    }
+                }
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => self.pause(&error).await,
+            }
+            while self.connections.try_join_next().is_some() {}
+        }
+    }
+
+    /// Serves connections that the system has already accepted, which would otherwise be reset.
+    fn accept_queued(&mut self, listener: &Listener) {
+        if let Some(accepted) = self.newcomer.take() {
+            self.serve_beyond_limit(accepted);
+        }
+        while !self.permits.none_left() {
+            match listener.accept_queued() {
+                Ok(accepted) => self.serve_beyond_limit(accepted),
+                Err(error) if is_of_client(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn serve_beyond_limit(&mut self, accepted: Accepted) {
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let permit = self.permits.acquire_beyond_limit(accepted.owner(), timer);
+        self.serve(accepted, permit);
+    }
+
+    fn serve(&mut self, accepted: Accepted, permit: Permit) {
+        let (settings, state) = (self.settings.clone(), self.state.subscribe());
+        self.connections
+            .spawn(connection::serve(accepted, permit, settings, state));
+    }
+
+    async fn acquire_permit(&self, owner: Owner) -> Permit {
+        if self.permits.none_left() {
+            self.set_crowded(true);
+            self.warn_limited(
+                "all connections are in use: each ends with its answer, and those that wait for their \
+                 client are closed",
+            );
+        }
+        let timer = Arc::new(IdleTimer::new(Instant::now()));
+        let permit = self.permits.acquire(owner, timer).await;
+        let was_crowded = self.state.borrow().crowded;
+        self.set_crowded(self.permits.are_crowded(was_crowded));
+        permit
+    }
+
+    /// Waits after an error of the system, such as too many open files: the next attempt would fail, too.
+    async fn pause(&self, error: &io::Error) {
+        self.set_crowded(true);
+        self.warn_limited(&format!("connections cannot be accepted: {error}"));
+        sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn set_crowded(&self, crowded: bool) {
+        self.state.send_if_modified(|state| {
+            let changes = state.crowded != crowded;
+            state.crowded = crowded;
+            changes
+        });
+    }
+
+    fn warn_limited(&self, problem: &str) {
+        if self.warnings.admits(Instant::now()) {
+            warn!("{problem}");
+        }
+    }
+}
+
+/// Returns whether accepting failed because the client has gone.
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,214 @@
+//! A callback as the provider sends it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use callback_source::signature::{Secret, webhook};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{AUTHORIZATION, HOST},
+};
+
+/// A request as a server receives it: the peer in its extensions, the path as its URI, the URL's
+/// host as its `Host` header.
+///
+/// # Example
+///
+/// A signed delivery, and one whose body was changed on the way:
+///
+/// ```
+/// use axum::{Router, body::Body, http::StatusCode, routing::post};
+/// use callback_source::{AllowList, signature::{Secret, VerifySignatureLayer}};
+/// use callback_source::verify::{ConnectInfoPeer, VerifySourceLayer};
+/// use callback_source_testkit::Delivery;
+/// use tower::ServiceExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let secret = Secret::new("of the registration")?;
+/// let app = Router::new()
+///     .route("/webhooks", post(async || "received"))
+///     .layer(VerifySignatureLayer::rejecting(secret.clone()));
+///
+/// let delivery = Delivery::new("https://shop.example/webhooks")
+///     .body(r#"{"name":"AUTHORIZED"}"#)
+///     .signed(&secret);
+/// let response = app.clone().oneshot(delivery.request::<Body>()).await?;
+/// assert_eq!(response.status(), StatusCode::OK);
+///
+/// let mut forged = delivery.request::<Body>();
+/// *forged.body_mut() = Body::from(r#"{"name":"CANCELLED"}"#);
+/// let response = app.oneshot(forged).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a delivery does nothing until its request is sent"]
+pub struct Delivery {
+    url: Uri,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+    peer: Option<SocketAddr>,
+    signed: Option<(Secret, Option<SystemTime>)>,
+}
+
+impl Delivery {
+    /// A `POST` to this URL, as it was registered with the provider: with its scheme and host.
+    ///
+    /// # Panics
+    ///
+    /// If the text is not an absolute URL.
+    pub fn new(url: &str) -> Self {
+        let url: Uri = url.parse().expect("the test gives a valid URL");
+        let host = url.authority().expect("the test gives a URL with a host");
+        let host = HeaderValue::from_str(host.as_str()).expect("a host is a valid header value");
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host);
+        Self {
+            url,
+            method: Method::POST,
+            headers,
+            body: Bytes::new(),
+            peer: None,
+            signed: None,
+        }
+    }
+
+    /// Sets the method. Only `POST` can be [`signed`](Self::signed).
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Sets a header, in place of an earlier value.
+    ///
+    /// # Panics
+    ///
+    /// If the name or the value is not valid.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let name: HeaderName = name.parse().expect("the test gives a valid header name");
+        let value = HeaderValue::from_str(value).expect("the test gives a valid header value");
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Makes the request come from this address, as if the connection's peer had it.
+    ///
+    /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads it, and with the feature
+    /// `axum` also `ConnectInfoPeer`. Without a peer, a service that checks the source answers 500:
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::StatusCode, routing::post};
+    /// use callback_source::{AllowList, verify::{ConnectInfoPeer, VerifySourceLayer}};
+    /// use callback_source_testkit::{Delivery, UNLISTED_PEER};
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listed = [10, 0, 0, 1].into();
+    /// let app = Router::new()
+    ///     .route("/callbacks", post(async || "received"))
+    ///     .layer(VerifySourceLayer::rejecting(AllowList::fixed([listed]), ConnectInfoPeer));
+    /// let delivery = Delivery::new("https://shop.example/callbacks");
+    /// for (delivery, status) in [
+    ///     (delivery.clone().from_peer(listed), StatusCode::OK),
+    ///     (delivery.clone().from_peer(UNLISTED_PEER), StatusCode::FORBIDDEN),
+    ///     (delivery, StatusCode::INTERNAL_SERVER_ERROR),
+    /// ] {
+    ///     let response = app.clone().oneshot(delivery.request::<Body>()).await?;
+    ///     assert_eq!(response.status(), status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_peer(mut self, peer: IpAddr) -> Self {
+        self.peer = Some(SocketAddr::new(peer, PEER_PORT));
+        self
+    }
+
+    /// Signs the request as the Webhooks API does, with the system's time.
+    ///
+    /// See [`Delivery`] for an example.
+    pub fn signed(mut self, secret: &Secret) -> Self {
+        self.signed = Some((secret.clone(), None));
+        self
+    }
+
+    /// Signs the request with a date of the test's choice, to test replays and wrong clocks.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use axum::{Router, body::Body, http::StatusCode, routing::post};
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    /// use callback_source_testkit::Delivery;
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let secret = Secret::new("of the registration")?;
+    /// let app = Router::new()
+    ///     .route("/webhooks", post(async || "received"))
+    ///     .layer(VerifySignatureLayer::rejecting(secret.clone()));
+    /// let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+    /// let delivery = Delivery::new("https://shop.example/webhooks").signed_at(&secret, yesterday);
+    /// let response = app.oneshot(delivery.request::<Body>()).await?;
+    /// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn signed_at(mut self, secret: &Secret, date: SystemTime) -> Self {
+        self.signed = Some((secret.clone(), Some(date)));
+        self
+    }
+
+    /// Sets the `Authorization` header, as the eCom and Checkout APIs send the merchant's token.
+    ///
+    /// # Panics
+    ///
+    /// If the token is not a valid header value.
+    pub fn token(self, token: &str) -> Self {
+        self.header(AUTHORIZATION.as_str(), token)
+    }
+
+    /// Makes the request, with a body of the type that the service takes.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be signed: its date is before 1970 or after 9999.
+    #[must_use]
+    pub fn request<B: From<Bytes>>(&self) -> Request<B> {
+        let mut request = Request::new(B::from(self.body.clone()));
+        let path = self.url.path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some((secret, date)) = &self.signed {
+            let date = date.unwrap_or_else(SystemTime::now);
+            let signed = webhook::sign(secret, &self.url, &self.body, date);
+            request
+                .headers_mut()
+                .extend(signed.expect("the test gives a date from 1970 to 9999"));
+        }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+            #[cfg(feature = "axum")]
+            request
+                .extensions_mut()
+                .insert(axum::extract::ConnectInfo(peer));
+        }
+        request
+    }
+}
+
+const PEER_PORT: u16 = 4711;

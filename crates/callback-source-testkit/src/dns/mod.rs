@@ -1,0 +1,424 @@
+//! A DNS server in this process, over UDP and TCP on one port.
+//!
+//! It answers for every name it was told about, and denies all others:
+//!
+//! 1. a name with addresses gets them, each with its own TTL;
+//! 2. a name with a CNAME gets the whole chain the server knows, as from a recursive resolver, or
+//!    only the first step after [`DnsServer::follow_cnames`]`(false)`;
+//! 3. a known name without the type asked for gets NODATA, an unknown one NXDOMAIN, both with an SOA
+//!    unless [`DnsServer::set_negative_ttl`] leaves it out;
+//! 4. an answer too large for the client's UDP size is cut short and marked as truncated; over TCP
+//!    there is room for 64 KiB;
+//! 5. a [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope counts;
+//! 6. UDP and TCP can be [cut off](DnsServer::set_transport).
+//!
+//! Zone, faults and log are changed through `&self` while the server runs, and outlive
+//! [`DnsServer::pause`]. Names are given as text, in any case, with or without the last dot; a text
+//! that is no domain name is the caller's mistake, and the call panics. Nothing a client sends does.
+//!
+//! The questions are echoed as they were spelled. The log grows until [`DnsServer::clear_log`], unless
+//! [`DnsServer::keep_log`]`(false)`.
+//!
+//! ```
+//! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
+//! use std::net::{IpAddr, Ipv4Addr};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let server = DnsServer::start().await?;
+//! server.set("callback-1.example", 60, &[IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+//! server.set_fault(("callback-1.example", RecordType::AAAA), Fault::Drop);
+//! println!("listening on {}", server.addr());
+//! assert_eq!(server.count("callback-1.example", RecordType::A), 0);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use callback_source::HickoryResolver;
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query},
+    rr::rdata::CNAME,
+};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use self::{socket::Sockets, zone::Zone};
+
+mod fault;
+mod socket;
+mod wire;
+mod zone;
+
+pub use self::fault::{Fault, FaultScope};
+pub use hickory_proto::{
+    op::ResponseCode,
+    rr::{Name, RData, Record, RecordType},
+};
+
+/// A running DNS server; see the [module docs](self).
+///
+/// Dropping it stops it; [`stop`](Self::stop) also waits until the port is free.
+#[derive(Debug)]
+pub struct DnsServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl DnsServer {
+    /// Starts a server on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free for both UDP and TCP.
+    pub async fn start() -> io::Result<Self> {
+        Self::bind((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Starts a server on `addr`; port 0 stands for any free port.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound for both UDP and TCP.
+    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let sockets = Sockets::bind(addr).await?;
+        let mut server = Self {
+            addr: sockets.addr()?,
+            shared: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        server.serve(sockets);
+        Ok(server)
+    }
+
+    /// Stops the server and waits until its port is free.
+    pub async fn stop(mut self) {
+        self.pause().await;
+    }
+
+    /// Closes the sockets and the connections, and forgets questions still being answered; zone,
+    /// faults and log stay.
+    pub async fn pause(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Listens again on the same port after [`pause`](Self::pause); does nothing if not paused.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else took the port meanwhile.
+    pub async fn resume(&mut self) -> io::Result<()> {
+        if self.tasks.is_empty() {
+            let sockets = Sockets::bind(self.addr).await?;
+            self.serve(sockets);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, sockets: Sockets) {
+        self.tasks.spawn(sockets.serve(Arc::clone(&self.shared)));
+    }
+
+    /// The address of both the UDP and the TCP socket.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A resolver that asks only this server.
+    ///
+    /// # Panics
+    ///
+    /// Never: the address of a running server is valid.
+    #[must_use]
+    pub fn resolver(&self) -> HickoryResolver {
+        HickoryResolver::from_servers([self.addr]).expect("one server is given")
+    }
+
+    /// Gives `name` these addresses, in place of the addresses or the CNAME it had; none makes it a
+    /// known name without addresses.
+    pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
+        let records = addresses.iter().map(|&address| (ttl, address.into()));
+        self.replace(name, records.collect());
+    }
+
+    /// Like [`set`](Self::set), with a TTL for each address.
+    pub fn set_records(&self, name: &str, records: &[(u32, IpAddr)]) {
+        let records = records.iter().map(|&(ttl, address)| (ttl, address.into()));
+        self.replace(name, records.collect());
+    }
+
+    /// Makes `name` an alias of `target`, in place of the addresses or the CNAME it had.
+    pub fn set_cname(&self, name: &str, ttl: u32, target: &str) {
+        let target = RData::CNAME(CNAME(absolute(target)));
+        self.replace(name, vec![(ttl, target)]);
+    }
+
+    /// Appends `record`, whoever its owner, to the answers to questions for `name` and `asked`.
+    ///
+    /// Changing the addresses of `name` does not change what is appended; [`remove`](Self::remove)
+    /// does.
+    pub fn append(&self, name: &str, asked: RecordType, record: Record) {
+        let name = absolute(name);
+        self.shared.lock().zone.append(name, asked, record);
+    }
+
+    /// Forgets `name` and what was appended to its answers.
+    pub fn remove(&self, name: &str) {
+        self.shared.lock().zone.remove(&absolute(name));
+    }
+
+    /// Sets for how long NXDOMAIN and NODATA hold: TTL and minimum of the SOA. `None` leaves the SOA
+    /// out.
+    pub fn set_negative_ttl(&self, ttl: Option<u32>) {
+        self.shared.lock().zone.negative_ttl = ttl;
+    }
+
+    /// Sets over what the server can be reached (at first, over both).
+    pub fn set_transport(&self, transport: Transport) {
+        self.shared.lock().transport = transport;
+    }
+
+    /// Sets whether an answer holds the whole CNAME chain (at first, it does) or only its first step.
+    pub fn follow_cnames(&self, follow: bool) {
+        self.shared.lock().zone.follow_cnames = follow;
+    }
+
+    /// Answers questions in `scope` with `fault` from now on.
+    ///
+    /// A scope is [`FaultScope::Everything`], a name, or a name and a type.
+    pub fn set_fault(&self, scope: impl Into<FaultScope>, fault: Fault) {
+        self.shared.lock().faults.insert(scope.into(), fault);
+    }
+
+    /// Ends the fault set for exactly this scope.
+    pub fn clear_fault(&self, scope: impl Into<FaultScope>) {
+        self.shared.lock().faults.remove(&scope.into());
+    }
+
+    /// Ends all faults.
+    pub fn clear_faults(&self) {
+        self.shared.lock().faults.clear();
+    }
+
+    /// The questions received since the log was cleared, oldest first.
+    ///
+    /// A question is logged when it arrives, before it is answered; one asked again over TCP after a
+    /// truncated answer is there twice.
+    #[must_use]
+    pub fn questions(&self) -> Vec<Asked> {
+        self.shared.lock().log.clone()
+    }
+
+    /// How many questions for this name and type are in the log.
+    #[must_use]
+    pub fn count(&self, name: &str, record_type: RecordType) -> usize {
+        let name = plain(&absolute(name)).to_ascii_lowercase();
+        let state = self.shared.lock();
+        let asked = |asked: &&Asked| asked.name == name && asked.record_type == record_type;
+        state.log.iter().filter(asked).count()
+    }
+
+    /// How many questions are in the log.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.shared.lock().log.len()
+    }
+
+    /// Empties the log.
+    pub fn clear_log(&self) {
+        self.shared.lock().log.clear();
+    }
+
+    /// Sets whether questions are logged (at first, they are), for a server that runs for long.
+    pub fn keep_log(&self, keep: bool) {
+        self.shared.lock().log_off = !keep;
+    }
+
+    /// Waits until [`count`](Self::count) is at least `n`.
+    pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
+        loop {
+            // Made before the look at the log, so that a question in between is not missed.
+            let asked = self.shared.asked.notified();
+            if self.count(name, record_type) >= n {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    fn replace(&self, name: &str, records: Vec<(u32, RData)>) {
+        let name = absolute(name);
+        self.shared.lock().zone.replace(name, records);
+    }
+}
+
+/// Over what a [`DnsServer`] can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP and TCP.
+    #[default]
+    Both,
+    /// UDP; questions over TCP end the connection.
+    UdpOnly,
+    /// UDP; questions over TCP are not answered, as behind some firewalls.
+    UdpOnlyTcpSilent,
+    /// TCP; questions over UDP are not answered.
+    TcpOnly,
+}
+
+/// A question the server received.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Asked {
+    /// The name in lower case, without the last dot.
+    pub name: String,
+    /// The name as the client spelled it, without the last dot.
+    pub spelled: String,
+    /// The type asked for.
+    pub record_type: RecordType,
+    /// Whether it came over TCP.
+    pub tcp: bool,
+    /// Whether it had an OPT record.
+    pub edns: bool,
+    /// When it arrived.
+    pub at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    asked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    zone: Zone,
+    faults: HashMap<FaultScope, Fault>,
+    log: Vec<Asked>,
+    log_off: bool,
+    transport: Transport,
+}
+
+/// What to do about a packet.
+enum Reply {
+    Send(Vec<u8>),
+    Nothing,
+    /// Closes the connection it came over.
+    Close,
+}
+
+impl Shared {
+    async fn reply(&self, packet: &[u8], tcp: bool) -> Reply {
+        let Ok(request) = Message::from_vec(packet) else {
+            return Reply::Nothing;
+        };
+        if request.metadata.message_type != MessageType::Query {
+            return Reply::Nothing;
+        }
+        let limit = if tcp {
+            u16::MAX
+        } else {
+            request.max_payload().min(UDP_LIMIT)
+        };
+        let mut response = response_to(&request);
+        let [question] = request.queries.as_slice() else {
+            response.metadata.response_code = ResponseCode::FormErr;
+            return wire::encode(&response, limit);
+        };
+        if request.metadata.op_code != OpCode::Query {
+            response.metadata.response_code = ResponseCode::NotImp;
+            return wire::encode(&response, limit);
+        }
+
+        let fault = self.log(&request, question, tcp);
+        let transport = self.lock().transport;
+        match (transport, tcp) {
+            (Transport::UdpOnly, true) => return Reply::Close,
+            (Transport::UdpOnlyTcpSilent, true) | (Transport::TcpOnly, false) => {
+                return Reply::Nothing;
+            }
+            _ => {}
+        }
+        match fault {
+            Some(Fault::Drop) => return Reply::Nothing,
+            Some(Fault::Garbage) => return Reply::Send(wire::garbage(&request)),
+            Some(Fault::TruncateNoTcp) if tcp => return Reply::Close,
+            Some(Fault::TruncateUdp) if tcp => {}
+            Some(Fault::Delay(delay)) => sleep(delay).await,
+            _ => {}
+        }
+        {
+            let state = self.lock();
+            state.zone.answer(question, &mut response);
+            if let Some(fault) = fault {
+                fault.apply(question, &state.zone, tcp, &mut response);
+            }
+        }
+        wire::encode(&response, limit)
+    }
+
+    /// Enters the question in the log and says what fault its answer has.
+    fn log(&self, request: &Message, question: &Query, tcp: bool) -> Option<Fault> {
+        let spelled = plain(question.name());
+        let asked = Asked {
+            name: spelled.to_ascii_lowercase(),
+            spelled: spelled.clone(),
+            record_type: question.query_type(),
+            tcp,
+            edns: request.edns.is_some(),
+            at: Instant::now(),
+        };
+        let mut state = self.lock();
+        if !state.log_off {
+            state.log.push(asked);
+        }
+        self.asked.notify_waiters();
+        let fault = FaultScope::of(question).find_map(|scope| state.faults.get(&scope).copied());
+        fault.and_then(|fault| fault.of(request, &spelled))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn response_to(request: &Message) -> Message {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.authoritative = true;
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.add_queries(request.queries.iter().cloned());
+    if request.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_LIMIT);
+        response.set_edns(edns);
+    }
+    response
+}
+
+fn absolute(name: &str) -> Name {
+    let mut name = Name::from_ascii(name).expect("the caller gives a domain name");
+    name.set_fqdn(true);
+    name
+}
+
+fn plain(name: &Name) -> String {
+    let mut text = name.to_ascii();
+    if text.ends_with('.') {
+        text.pop();
+    }
+    text
+}
+
+const UDP_LIMIT: u16 = 4096;

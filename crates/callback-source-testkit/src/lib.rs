@@ -1,0 +1,92 @@
+//! Tests for a service behind [`callback_source`]: a payment provider in the process that moves its
+//! servers, loses its DNS and signs its callbacks.
+//!
+//! No test needs the network or a real address: the [`Provider`] answers the list's DNS questions,
+//! and a [`Delivery`] is a request whose peer the test chooses.
+//!
+//! ```
+//! use axum::{Router, body::Body, http::StatusCode, routing::post};
+//! use callback_source::{
+//!     AllowList, ResolveErrorKind,
+//!     verify::{ConnectInfoPeer, VerifySourceLayer},
+//!     vipps::Environment,
+//! };
+//! use callback_source_testkit::{Delivery, Provider, UNLISTED_PEER};
+//! use tower::ServiceExt;
+//!
+//! /// The service under test.
+//! fn app(list: AllowList) -> Router {
+//!     Router::new()
+//!         .route("/callbacks", post(async || "received"))
+//!         .layer(VerifySourceLayer::rejecting(list, ConnectInfoPeer))
+//! }
+//!
+//! async fn status(app: &Router, delivery: Delivery) -> StatusCode {
+//!     let response = app.clone().oneshot(delivery.request::<Body>()).await;
+//!     response.unwrap().status()
+//! }
+//!
+//! // In a test: #[tokio::test(start_paused = true)]
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() {
+//!     const URL: &str = "https://shop.example/callbacks";
+//!     let provider = Provider::new(Environment::Test);
+//!
+//!     // DNS is down since the start: the service cannot decide, and asks for a retry.
+//!     provider.fail(ResolveErrorKind::Timeout);
+//!     let list = AllowList::builder()
+//!         .environment(Environment::Test)
+//!         .spawn(provider.resolver());
+//!     let app = app(list.clone());
+//!     assert_eq!(
+//!         status(&app, provider.delivery(URL)).await,
+//!         StatusCode::SERVICE_UNAVAILABLE
+//!     );
+//!
+//!     // DNS works: callback servers are admitted, an unlisted peer is refused.
+//!     provider.recover();
+//!     list.ready().await;
+//!     assert_eq!(status(&app, provider.delivery(URL)).await, StatusCode::OK);
+//!     let unlisted = Delivery::new(URL).from_peer(UNLISTED_PEER);
+//!     assert_eq!(status(&app, unlisted).await, StatusCode::FORBIDDEN);
+//!
+//!     // The servers move: an on-demand refresh finds the new addresses.
+//!     tokio::time::sleep(Provider::TTL / 2).await;
+//!     let before = provider.delivery(URL);
+//!     provider.rotate();
+//!     assert_eq!(status(&app, provider.delivery(URL)).await, StatusCode::OK);
+//!     assert_eq!(status(&app, before).await, StatusCode::OK, "it lingers");
+//! }
+//! ```
+//!
+//! `tokio`'s feature `test-util` gives the paused time: a sleep of a day takes no time, and every
+//! refresh within it runs in order.
+//!
+//! | to test | use |
+//! |---|---|
+//! | a listed and an unlisted peer | [`Delivery::from_peer`], [`UNLISTED_PEER`] |
+//! | an undecided list, an outage, stale answers | [`Provider::fail`] |
+//! | servers that move | [`Provider::rotate`] |
+//! | a signed webhook, a wrong body, an old date | [`Delivery::signed`], [`Delivery::signed_at`] |
+//! | a token | [`Delivery::token`] |
+//! | one host that fails, slow lookups, IPv6 | [`ScriptedResolver`] |
+//! | a process with its own resolver | `dns::DnsServer`, with its faults |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `axum` | yes | axum's `ConnectInfo` on each request, as `ConnectInfoPeer` reads it |
+//! | `dns-server` | no | `dns::DnsServer`, a DNS server on a loopback port |
+
+mod delivery;
+#[cfg(feature = "dns-server")]
+pub mod dns;
+mod provider;
+mod resolver;
+
+pub use {
+    delivery::Delivery,
+    provider::{Provider, UNLISTED_PEER},
+    resolver::{Outcome, ScriptedResolver},
+};

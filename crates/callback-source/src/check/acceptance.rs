@@ -1,0 +1,139 @@
+//! The mark of a message that is accepted only once.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::Extensions;
+
+/// A mark that a check sets before it calls the inner service.
+///
+/// It travels in the request's extensions, so that every check and extractor further inside can
+/// withdraw it: the provider signs a retry anew, but a proxy sends the same request again, and would
+/// get 409 for a callback that no handler has seen.
+#[derive(Clone)]
+pub(crate) struct Acceptance {
+    withdraw: Arc<dyn Fn() + Send + Sync>,
+    /// Set by whatever stands inside of a tagging check and admits the request.
+    admitted_inside: Arc<AtomicBool>,
+    /// The mark of another check, outside of the one that set this.
+    outer: Option<Box<Self>>,
+}
+
+impl Acceptance {
+    /// `withdraw` removes the mark. It may be called more than once, and after the mark expired.
+    #[cfg(feature = "signature")]
+    pub(crate) fn new(withdraw: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            withdraw: Arc::new(withdraw),
+            admitted_inside: Arc::default(),
+            outer: None,
+        }
+    }
+
+    /// Lets what stands inside withdraw the mark, together with an outer one.
+    #[cfg(feature = "signature")]
+    pub(crate) fn send_along(&self, extensions: &mut Extensions) {
+        let mut mark = self.clone();
+        mark.outer = extensions.remove::<Self>().map(Box::new);
+        extensions.insert(mark);
+    }
+
+    pub(crate) fn withdraw(&self) {
+        (self.withdraw)();
+        if let Some(outer) = &self.outer {
+            outer.withdraw();
+        }
+    }
+
+    /// The mark that a check further outside has set.
+    fn from_extensions(extensions: &Extensions) -> Option<&Self> {
+        // Without the feature nothing sets one, and a refusal need not look for it.
+        if cfg!(feature = "signature") {
+            extensions.get()
+        } else {
+            None
+        }
+    }
+}
+
+/// Withdraws the mark of a request that is refused before a handler saw it.
+pub(crate) fn refused(extensions: &Extensions) {
+    if let Some(mark) = Acceptance::from_extensions(extensions) {
+        mark.withdraw();
+    }
+}
+
+/// Keeps the mark of a request that reaches the handler, even if its sender leaves.
+#[cfg(feature = "signature")]
+pub(crate) fn admitted(extensions: &Extensions) {
+    let mut mark = Acceptance::from_extensions(extensions);
+    while let Some(at) = mark {
+        at.admitted_inside.store(true, Ordering::Relaxed);
+        mark = at.outer.as_deref();
+    }
+}
+
+/// The mark of a request that waits for its verdict. Withdrawn if the sender leaves meanwhile.
+pub(crate) struct Undelivered(Option<Acceptance>);
+
+impl Undelivered {
+    pub(crate) fn new(extensions: &Extensions) -> Self {
+        Self(Acceptance::from_extensions(extensions).cloned())
+    }
+
+    /// To be called right before the inner service.
+    pub(crate) fn deliver(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(mark) = &self.0 {
+            mark.withdraw();
+        }
+    }
+}
+
+/// The mark of a request that the inner service works on.
+pub(crate) struct Delivered {
+    mark: Acceptance,
+    tagging: bool,
+    answered: bool,
+}
+
+impl Delivered {
+    #[cfg(feature = "signature")]
+    pub(crate) fn new(mark: Acceptance, tagging: bool) -> Self {
+        Self {
+            mark,
+            tagging,
+            answered: false,
+        }
+    }
+
+    /// Keeps the mark: there is a response, whichever.
+    pub(crate) fn answered(mut self) {
+        self.answered = true;
+    }
+
+    pub(crate) fn failed(self) {
+        self.mark.withdraw();
+    }
+}
+
+impl Drop for Delivered {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        // A handler that a rejecting check has called may have done its work, although nobody waits
+        // for the response any more.
+        let is_decided = !self.tagging || self.mark.admitted_inside.load(Ordering::Relaxed);
+        if !is_decided || std::thread::panicking() {
+            self.mark.withdraw();
+        }
+    }
+}

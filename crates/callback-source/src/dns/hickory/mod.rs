@@ -1,0 +1,155 @@
+//! [`HickoryResolver`]: hickory's protocol code below our own fail-over and CNAME rules.
+
+pub(crate) mod chain;
+mod server;
+pub(crate) mod server_address;
+mod servers;
+mod system;
+mod system_conf;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use hickory_resolver::net::NetError;
+
+use self::{
+    server_address::reachable,
+    servers::Servers,
+    system::{Source, Suspicion, System},
+};
+use super::{Answer, Question, Resolve, ResolveError};
+
+/// Resolver that queries DNS servers.
+///
+/// - **Names** are absolute. Search lists and the hosts file are not used.
+/// - **Caching** is left to the list.
+/// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried
+///   after 400 ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A
+///   denial (NXDOMAIN, no data) is an answer, and is final.
+/// - **Forgery.** The first query goes over UDP with EDNS and random letter case, which the answer must
+///   repeat (0x20).
+/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR,
+///   NOTIMP, BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and
+///   random case after any other failure. A denial is confirmed without all three, unless the host's other
+///   family was answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only
+///   records in both answers are accepted.
+/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success.
+///   Once in five minutes the usual form is tried beside it.
+/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
+///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
+///
+/// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
+///
+/// ```no_run
+/// use callback_source::{AllowList, HickoryResolver, vipps::Environment};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let resolver = HickoryResolver::from_servers(["192.0.2.53:53".parse()?])?;
+/// let list = AllowList::builder().environment(Environment::Test).spawn(resolver);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HickoryResolver {
+    servers: Arc<ArcSwap<Servers>>,
+    system: Option<Arc<System>>,
+}
+
+impl HickoryResolver {
+    /// Queries the DNS servers of the system's configuration.
+    ///
+    /// Apple's systems, Android and Windows provide them through a system interface. Other systems list
+    /// them in `/etc/resolv.conf`. Both are read again as described at
+    /// [`from_resolv_conf`](Self::from_resolv_conf).
+    ///
+    /// # Errors
+    ///
+    /// Apple's systems, Android and Windows: returns an error if the configuration cannot be read or names
+    /// no server. Other systems: never fails, even if the file is missing.
+    pub fn from_system_conf() -> Result<Self, SystemConfError> {
+        Source::of_this_system().map(Self::from_source)
+    }
+
+    /// Queries the DNS servers of a file in resolv.conf(5) format.
+    ///
+    /// - `nameserver` lines and the option `use-vc` (TCP first) are used. Other lines are ignored. An
+    ///   invalid `nameserver` line is skipped with a warning, as is every server after the eighth.
+    /// - If the file is missing, empty, or names no server, the server on this machine (127.0.0.1) is
+    ///   queried.
+    /// - If the file cannot be read, lookups fail.
+    /// - After a denial or a failed lookup the file is read again, at most once a second. If the servers
+    ///   changed, the question is sent to the new servers.
+    ///
+    /// The first read happens in this call and blocks the thread. Later reads run on tokio's blocking
+    /// threads.
+    #[must_use]
+    pub fn from_resolv_conf(path: impl Into<PathBuf>) -> Self {
+        Self::from_source(Source::File(path.into()))
+    }
+
+    fn from_source(source: Source) -> Self {
+        let servers = Arc::new(ArcSwap::from_pointee(Servers::default()));
+        let system = System::new(source);
+        system.take(system.source.read(), &servers);
+        Self {
+            servers,
+            system: Some(Arc::new(system)),
+        }
+    }
+
+    /// Queries these DNS servers, in this order.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `servers` is empty.
+    pub fn from_servers(
+        servers: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, SystemConfError> {
+        let servers: Vec<_> = servers.into_iter().map(reachable).collect();
+        if servers.is_empty() {
+            return Err(SystemConfError(NetError::NoConnections));
+        }
+        Ok(Self {
+            servers: Arc::new(ArcSwap::from_pointee(Servers::new(&servers, false))),
+            system: None,
+        })
+    }
+}
+
+impl Resolve for HickoryResolver {
+    async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        let Some(system) = &self.system else {
+            return self.servers.load_full().resolve(&question).await;
+        };
+        if system.is_suspect() {
+            system.look_again(&self.servers).await;
+        }
+        let suspicion = Suspicion(system);
+        let servers = self.servers.load_full();
+        let outcome = servers.resolve(&question).await;
+        if outcome.is_ok() {
+            suspicion.dispel();
+            return outcome;
+        }
+        system.look_again(&self.servers).await;
+        let changed = self.servers.load_full();
+        match Arc::ptr_eq(&servers, &changed) {
+            true => outcome,
+            false => changed.resolve(&question).await,
+        }
+    }
+}
+
+impl fmt::Debug for HickoryResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HickoryResolver")
+            .field("servers", &self.servers.load().addresses())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
+/// empty.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no DNS server is configured")]
+pub struct SystemConfError(#[source] NetError);

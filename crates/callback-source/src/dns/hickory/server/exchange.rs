@@ -1,0 +1,118 @@
+//! One question and its response, over UDP or TCP.
+
+use std::net::SocketAddr;
+
+use futures_util::StreamExt;
+use hickory_resolver::{
+    net::{
+        DnsError, NetError,
+        runtime::TokioRuntimeProvider,
+        tcp::TcpClientStream,
+        udp::UdpClientStream,
+        xfer::{DnsMultiplexer, DnsRequestSender},
+    },
+    proto::{
+        ProtoError,
+        op::{DnsRequest, DnsResponse, Message, Query, ResponseCode},
+        rr::{DNSClass, Record},
+    },
+};
+
+use super::TIME_LIMIT;
+
+pub(super) async fn over_udp(
+    server: SocketAddr,
+    request: DnsRequest,
+    asked: Query,
+    most_sent: u8,
+) -> Result<Message, NetError> {
+    let mut socket = UdpClientStream::builder(server, TokioRuntimeProvider::default())
+        .with_timeout(Some(TIME_LIMIT))
+        .with_max_retries(most_sent)
+        .build();
+    let response = socket.send_message(request).next().await;
+    checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
+}
+
+/// Opens a connection for each query. A kept connection can die unnoticed, and the next query would then
+/// wait for its time limit.
+pub(super) async fn over_tcp(
+    server: SocketAddr,
+    request: DnsRequest,
+    asked: Query,
+) -> Result<Message, NetError> {
+    let provider = TokioRuntimeProvider::default();
+    let (connecting, sender) = TcpClientStream::new(server, None, Some(TIME_LIMIT), provider);
+    let mut connection = DnsMultiplexer::new(connecting.await?, sender).with_timeout(TIME_LIMIT);
+    let mut response = connection.send_message(request);
+    let response = loop {
+        tokio::select! {
+            biased;
+            response = response.next() => break response,
+            driven = connection.next() => if !matches!(driven, Some(Ok(()))) {
+                break response.next().await;
+            }
+        }
+    };
+    checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
+}
+
+/// Checks a response. hickory leaves these checks to its pool, and does not compare the question over TCP.
+fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
+    let code = response.response_code;
+    let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+    if is_error && response.queries.is_empty() {
+        return Err(DnsError::ResponseCode(code).into());
+    }
+    if response.queries.as_slice() != std::slice::from_ref(asked) {
+        return Err(ProtoError::from("the response is to another question").into());
+    }
+    let foreign = |record: &&Record| record.dns_class != DNSClass::IN;
+    if let Some(record) = response.all_sections().find(foreign) {
+        return Err(NetError::ForeignClassRecord {
+            record_name: record.name.clone(),
+            record_class: record.dns_class,
+            record_type: record.record_type(),
+        });
+    }
+    let message = DnsError::from_response(response)?.into_message();
+    match is_error {
+        true => Err(DnsError::ResponseCode(code).into()),
+        false => Ok(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::{Name, RecordType};
+
+    use super::{
+        super::test_messages::{message, query},
+        *,
+    };
+    use crate::{ResolveErrorKind, dns::hickory::chain::kind_of};
+
+    #[test]
+    fn a_response_to_another_question_is_refused() {
+        let asked = query();
+        let response = |queries: Vec<Query>, code| {
+            let mut message = message(&[1]);
+            message.queries = queries;
+            message.metadata.response_code = code;
+            checked(DnsResponse::from_message(message).unwrap(), &asked)
+        };
+        let other = Query::query(Name::root(), RecordType::A);
+        assert!(response(vec![query()], ResponseCode::NoError).is_ok());
+        for queries in [vec![], vec![other.clone()], vec![query(), other]] {
+            for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
+                let error = response(queries.clone(), code).unwrap_err();
+                assert_eq!(kind_of(&error), ResolveErrorKind::Malformed);
+            }
+        }
+        // An error response may consist of the header alone (twelve bytes).
+        let error = response(vec![], ResponseCode::FormErr).unwrap_err();
+        assert_eq!(kind_of(&error), ResolveErrorKind::ErrorCode);
+        let unheard_of = response(vec![query()], ResponseCode::Unknown(12)).unwrap_err();
+        assert_eq!(kind_of(&unheard_of), ResolveErrorKind::ErrorCode);
+    }
+}

@@ -1,0 +1,51 @@
+//! Every counter and gauge of the library. Without the feature `metrics` they do nothing.
+#![cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "the macros below make nothing of them")
+)]
+
+#[cfg(feature = "metrics")]
+use std::time::Duration;
+
+macro_rules! counter {
+    ($name:literal $(, $label:literal => $value:expr)?) => {
+        #[cfg(feature = "metrics")]
+        ::metrics::counter!($name $(, $label => $value)?).increment(1);
+    };
+}
+
+/// Counts a verdict of the source check: `allow`, or the reason of the rejection.
+pub(crate) fn source_verdict(verdict: &'static str) {
+    counter!("callback_source_verdicts_total", "verdict" => verdict);
+}
+
+/// Counts a verdict of a message check: `valid`, or the reason of the rejection.
+#[cfg(feature = "signature")]
+pub(crate) fn message_verdict(verdict: &'static str) {
+    counter!("callback_source_proofs_total", "verdict" => verdict);
+}
+
+/// Counts a connection of a trusted proxy, by what its PROXY protocol header contains.
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
+pub(crate) fn proxy_header(outcome: &'static str) {
+    counter!("callback_source_proxy_headers_total", "outcome" => outcome);
+}
+
+/// Counts a lookup: `answer`, or the reason of the failure.
+#[cfg(feature = "metrics")]
+pub(crate) fn lookup(outcome: &'static str) {
+    counter!("callback_source_lookups_total", "outcome" => outcome);
+}
+
+/// Counts a change of the addresses of a host.
+pub(crate) fn set_changed() {
+    counter!("callback_source_changes_total");
+}
+
+/// Gauges the set: how many addresses it admits, and the age of its oldest answer.
+#[cfg(feature = "metrics")]
+pub(crate) fn set(addresses: usize, oldest_answer: Duration) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    ::metrics::gauge!("callback_source_addresses").set(addresses as f64);
+    ::metrics::gauge!("callback_source_oldest_answer_age_seconds").set(oldest_answer.as_secs_f64());
+}

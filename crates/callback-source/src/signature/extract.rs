@@ -1,0 +1,16 @@
+//! The message verdict as an extractor.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use crate::{CallbackRejection, MessageVerdict, check};
+
+impl<S: Sync> FromRequestParts<S> for MessageVerdict {
+    type Rejection = CallbackRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
+        check::admitted(&parts.extensions);
+        let verdict = parts.extensions.get::<Self>();
+        verdict.cloned().ok_or(CallbackRejection::NoLayer)
+    }
+}

@@ -1,0 +1,144 @@
+//! No module of the library uses one that stands below it in `lib.rs`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+type ModulePath = Vec<String>;
+
+/// The modules of a crate with their code, without comments and unit tests.
+fn modules(folder: &Path, at: &ModulePath, modules: &mut BTreeMap<ModulePath, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut module = at.clone();
+        if !["mod", "lib", "main"].contains(&name.as_str()) {
+            module.push(name.clone());
+        }
+        if path.is_dir() {
+            self::modules(&path, &module, modules);
+        } else if name != "tests" && name != "model" {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let code = code.lines().map(|line| line.split("//").next().unwrap());
+            modules.insert(module, code.collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// The paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(tree: &str, before: &str, found: &mut Vec<String>) {
+    let (mut depth, mut start) = (0, 0);
+    for (at, byte) in tree.bytes().chain([b',']).enumerate() {
+        depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+        if depth == 0 && byte == b',' {
+            let item = tree[start..at].trim();
+            start = at + 1;
+            match item.split_once('{') {
+                Some((head, rest)) => {
+                    let rest = rest.rsplit_once('}').unwrap().0;
+                    paths(rest, &[before, head.trim()].concat(), found);
+                }
+                None if item.is_empty() => {}
+                None => {
+                    let item = item.split(" as ").next().unwrap();
+                    found.push([before, item.trim()].concat());
+                }
+            }
+        }
+    }
+}
+
+/// All that a module imports, and all paths from the crate's root or the parent that stand in its code.
+fn uses(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("use ") {
+        let before = code[..at].rsplit('\n').next().unwrap().trim();
+        if !["", "pub", "pub(crate)", "pub(super)"].contains(&before) {
+            continue;
+        }
+        let tree = code[at + 4..].split(';').next().unwrap();
+        paths(tree, "", &mut found);
+    }
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let is_path = |byte: char| byte.is_alphanumeric() || byte == '_' || byte == ':';
+            let end = code[at..].find(|byte| !is_path(byte)).unwrap();
+            found.push(code[at..at + end].to_owned());
+        }
+    }
+    found
+}
+
+/// The module in which a path ends, with re-exports followed.
+fn target(modules: &BTreeMap<ModulePath, String>, from: &ModulePath, path: &str) -> ModulePath {
+    let mut at = from.clone();
+    for name in path.split("::").filter(|name| !name.is_empty()) {
+        match name {
+            "crate" => at.clear(),
+            "self" => {}
+            "super" => drop(at.pop()),
+            _ => {
+                let child = [at.clone(), vec![name.to_owned()]].concat();
+                if modules.contains_key(&child) {
+                    at = child;
+                    continue;
+                }
+                let ending = format!("::{name}");
+                let code = modules.get(&at).map_or("", String::as_str);
+                let exported = uses(code).into_iter().find(|path| path.ends_with(&ending));
+                match exported.filter(|path| !path.starts_with("super")) {
+                    Some(path) => return target(modules, &at, &path),
+                    None => return at,
+                }
+            }
+        }
+    }
+    at
+}
+
+/// Which module uses which other, of each folder: `a/b.rs` that uses `a/c.rs` is `(a, b, c)`.
+fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
+    let mut all = BTreeMap::new();
+    modules(folder, &Vec::new(), &mut all);
+    let mut arrows = BTreeSet::new();
+    for (from, code) in &all {
+        for path in uses(code) {
+            let first = path.split("::").next().unwrap().to_owned();
+            let is_child = all.contains_key(&[from.clone(), vec![first.clone()]].concat());
+            if !["crate", "super", "self"].contains(&first.as_str()) && !is_child {
+                continue;
+            }
+            let to = target(&all, from, &path);
+            let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+            if let (Some(a), Some(b)) = (from.get(common), to.get(common)) {
+                arrows.insert((from[..common].to_vec(), a.clone(), b.clone()));
+            }
+        }
+    }
+    arrows
+}
+
+#[test]
+fn no_module_of_the_library_uses_one_that_comes_after_it() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lib = fs::read_to_string(source.join("lib.rs")).unwrap();
+    let declared = lib.lines().filter_map(|line| {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        line.strip_prefix("mod ")?.strip_suffix(';')
+    });
+    let order: Vec<_> = declared.collect();
+    assert!(order.len() > 10, "{order:?}");
+    let place = |name: &String| order.iter().position(|module| module == name);
+    let arrows = arrows(&source);
+    assert!(arrows.len() > 30, "{arrows:?}");
+    let back = arrows.iter().filter(|(folder, user, used)| {
+        folder.is_empty() && place(user).expect(user) < place(used).expect(used)
+    });
+    let back: Vec<_> = back
+        .map(|(_, user, used)| format!("{user} uses {used}"))
+        .collect();
+    assert!(back.is_empty(), "{back:#?}");
+}
