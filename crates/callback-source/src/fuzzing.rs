@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets to what is not public.
+//! Access of the fuzz targets to private functions.
 
 use std::time::{Duration, Instant};
 
