@@ -1,4 +1,4 @@
-//! What is known of hosts, for people and for programs.
+//! Reports on hosts, for people and for programs.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{config::Config, error::Error, output};
 
-/// Asks everything once.
+/// Spawns the list and waits until each question has been asked once.
 pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -23,12 +23,12 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     }))
 }
 
-/// Whether a question is asked at all: with `--ipv4-only` the one for AAAA is not.
+/// Returns whether a question is asked. With `--ipv4-only`, the AAAA question is not.
 pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }
 
-/// Whether a question could not be asked, as opposed to having been answered with "none".
+/// Returns whether a question has neither an answer nor a denial.
 pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
@@ -36,7 +36,7 @@ pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     )
 }
 
-/// Says on stderr which questions could not be asked, as a message of this kind.
+/// Prints a message of this kind for each question without an answer.
 pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
@@ -90,7 +90,7 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     }
 }
 
-/// Says on stderr which special-purpose addresses were left out.
+/// Prints a warning for each answer with special-purpose addresses, which are not admitted.
 pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     let mut any = false;
     for host in hosts {
@@ -120,7 +120,7 @@ pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     }
 }
 
-/// Says on stderr which hosts do not exist (any more).
+/// Prints a note for each host that has no addresses.
 pub(crate) fn print_denied(hosts: &[HostHealth]) {
     for host in hosts {
         if host
@@ -134,11 +134,11 @@ pub(crate) fn print_denied(hosts: &[HostHealth]) {
     }
 }
 
-/// A host in JSON.
+/// A host in the JSON output.
 #[derive(Debug, Serialize)]
 pub(crate) struct HostReport<'a> {
     host: &'a str,
-    /// Lingering ones included.
+    /// Admitted addresses, lingering ones included.
     addresses: Vec<IpAddr>,
     questions: Vec<QuestionReport<'a>>,
 }

@@ -1,4 +1,4 @@
-//! A request as it was saved.
+//! A saved request.
 
 use std::{
     borrow::Cow,
@@ -64,8 +64,8 @@ fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
         .map_err(|error| error.to_string())
 }
 
-/// The text of a request as HTTP/1.1 has it. Tools save those of HTTP/2 and HTTP/3 with their version at
-/// the end of a request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
+/// Rewrites a request as HTTP/1.1. Tools save requests of HTTP/2 and HTTP/3 with that version at the end of
+/// the request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
 fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut pseudo = Vec::new();
     let mut head = Vec::new();
@@ -77,7 +77,7 @@ fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             None => (rest, &rest[rest.len()..]),
         };
         let text = line.trim_ascii_end();
-        // What is malformed the parser says.
+        // The parser reports malformed lines.
         if text.is_empty() {
             break;
         }
@@ -139,7 +139,7 @@ fn split_last(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Takes off what an editor or a dump put behind the body, and says so.
+/// Removes bytes that an editor or a dump added after the body, and returns a note about it.
 fn cut(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(

@@ -1,4 +1,4 @@
-//! The secret of a webhook, from where other users of the machine cannot see it.
+//! Secret of a webhook, from a file or variable that other users of the machine cannot read.
 
 use std::{
     env::{self, VarError},
@@ -11,11 +11,11 @@ use callback_source::signature::{Secret, SecretError};
 
 use crate::{args::SecretArgs, error::Error};
 
-/// A secret as it was given, and what it would be without what is often copied with it.
+/// A secret as given, and its variants without characters that are often copied with it.
 #[derive(Debug)]
 pub(crate) struct Given {
     pub(crate) secret: Result<Secret, SecretError>,
-    /// Each with what it is without.
+    /// Variants of the secret, each with the name of the characters that it omits.
     pub(crate) bare: Vec<(Secret, &'static str)>,
 }
 
@@ -24,13 +24,13 @@ pub(crate) fn read(args: &SecretArgs) -> Result<Secret, Error> {
     Ok(given(args)?.secret?)
 }
 
-/// Reads the secret, and what is in it.
+/// Reads the secret and its variants.
 pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
     let text = match &args.secret_file {
         Some(path) => from_file(path)?,
         None => from_environment()?,
     };
-    // A byte order mark is what some editors begin a file with.
+    // Some editors write a byte order mark at the start of a file.
     let trimmed = text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
     let unquoted = ['"', '\'', '`'].into_iter().find_map(|quote| {
         let rest = trimmed.strip_prefix(quote)?;
@@ -60,8 +60,8 @@ fn from_environment() -> Result<String, Error> {
 }
 
 fn from_file(path: &Path) -> Result<String, Error> {
-    // A path such as `/dev/zero` does not end. The text is not copied, so that nothing of it stays
-    // behind when it is wiped.
+    // A file such as `/dev/zero` never ends. The buffer has its full size from the start: growing it
+    // would leave copies of the secret in memory that is not wiped.
     let mut text = String::with_capacity(MAX_LENGTH);
     let read = File::open(path)
         .and_then(|file| file.take(MAX_LENGTH as u64).read_to_string(&mut text))
@@ -74,7 +74,7 @@ fn from_file(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         cause,
     })?;
-    // Editors and `echo` put it there.
+    // Editors and `echo` add a line break.
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -1,4 +1,4 @@
-//! `verify`: which part of a saved webhook does not fit.
+//! `verify`: the part of a saved webhook that does not match.
 
 use std::{
     fmt,
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let secrets = secret.clone().into();
         webhook::diagnose(&parts, &body, &secrets, url, at, WINDOW)
     };
-    // A secret that the layer does not take may fit without what is around it.
+    // A secret that the layer rejects may match without surrounding characters.
     let diagnosis = match (&secret, bare.first()) {
         (Ok(secret), _) | (Err(_), Some((secret, _))) => diagnose(secret),
         (Err(error), None) => return Err((*error).into()),
@@ -62,23 +62,23 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// What is said of each part.
+/// Report on each part.
 #[derive(Debug, Serialize)]
 struct Report {
     fits: bool,
     date: Part,
     content_hash: Part,
     signature: Part,
-    /// What has to be taken off the secret.
+    /// Characters to remove from the secret.
     #[serde(skip)]
     surplus: Option<&'static str>,
 }
 
-/// A part. What could not be looked at neither fits nor differs.
+/// Report on one part. A part that was not checked neither matches nor differs.
 #[derive(Debug, Serialize)]
 struct Part {
     fits: Option<bool>,
-    /// In a word.
+    /// Reason for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip)]
@@ -110,7 +110,7 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Of a request whose headers cannot be read; the first that is wrong is known.
+    /// Report on a request with an invalid header. Only the first invalid one is known.
     fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {
@@ -255,5 +255,5 @@ fn signature(mismatch: Mismatch, parts: &Parts, url: Option<&Uri>) -> Part {
 
 const KEY_OR_TARGET: &str = "key-or-target";
 
-/// As long as the layer has it.
+/// Default window of the signature check.
 const WINDOW: Duration = Duration::from_secs(5 * 60);

@@ -14,7 +14,7 @@ use super::{
     values::{allowed, duration, host_name, state_file, switch},
 };
 
-/// The flags of all commands that look up.
+/// Flags of all commands that look up.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommonArgs {
     /// The provider's environment; several add up [default: production, unless `--host` or

@@ -1,4 +1,4 @@
-//! Flags about the proxies in front.
+//! Flags for proxies in front of the server.
 
 use clap::Args as ClapArgs;
 use http::HeaderName;
@@ -8,7 +8,7 @@ use super::{
     values::{TrustedProxy, header_name, trusted_proxy},
 };
 
-/// Whose word about the client counts.
+/// Flags for proxies in front of the server.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProxyArgs {
     /// A proxy: when the connection comes from it, the client is who it says; `unix:` is the entry that

@@ -1,4 +1,4 @@
-//! What ends a command.
+//! Errors that end a command.
 
 use std::{io, path::PathBuf};
 
@@ -14,7 +14,7 @@ mod unix_socket;
 #[cfg(unix)]
 pub(crate) use self::unix_socket::UnixSocketError;
 
-/// Why a command could not do what it was asked.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -107,7 +107,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What to do next.
+    /// The next step.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),

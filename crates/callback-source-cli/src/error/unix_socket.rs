@@ -1,4 +1,4 @@
-//! What is wrong with the path of a Unix socket.
+//! Error of a Unix socket.
 
 use std::{
     io,
@@ -42,7 +42,7 @@ impl UnixSocketError {
         };
         let folder = folder.to_owned();
         match error.kind() {
-            // What the standard library gives before it asks the system.
+            // The standard library checks the length before it calls the system.
             io::ErrorKind::InvalidInput => Self::TooLong,
             io::ErrorKind::NotFound => Self::NoFolder(folder),
             io::ErrorKind::NotADirectory => Self::NotAFolder(folder),

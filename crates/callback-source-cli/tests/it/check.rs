@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use integration_tests::dns::{Fault, FaultScope, RecordType, ResponseCode};
 
-use crate::{ask, assert_shown, run, zone};
+use crate::setup::{ask, assert_shown, run, zone};
 
 #[tokio::test]
 async fn says_for_each_peer_whether_it_would_be_admitted() {

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{ask, assert_shown, command, ip, run, zone};
+use crate::setup::{ask, assert_shown, command, ip, run, zone};
 
 #[tokio::test]
 async fn helps() {

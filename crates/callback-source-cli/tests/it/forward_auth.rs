@@ -27,14 +27,15 @@ use integration_tests::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use crate::{ask, ip, server::Server};
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, admit_one_host, connect, ip, one_host},
+};
 
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
 /// Where the server in front listens, and connects from.
 const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -47,8 +48,8 @@ const BODY: &[u8] = br#"{"orderId":"acme-shop-123"}"#;
 
 #[tokio::test]
 async fn a_yes_is_200_without_a_body_whatever_the_method() {
-    let dns = zone().await;
-    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     for (flags, peers) in [("", &[LISTED][..]), ("--report-only", &[LISTED, UNLISTED])] {
         let serve = Server::start(&format!("{hosts} {flags}")).await;
         serve.ready().await;
@@ -76,8 +77,8 @@ async fn a_yes_is_200_without_a_body_whatever_the_method() {
 
 #[tokio::test]
 async fn a_tunnel_is_never_granted() {
-    let dns = zone().await;
-    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     for flags in ["", "--report-only"] {
         let serve = Server::start(&format!("{hosts} {flags}")).await;
         serve.ready().await;
@@ -165,7 +166,7 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     let paid = format!("POST {PATH} {}", String::from_utf8_lossy(BODY));
@@ -208,7 +209,7 @@ async fn keeps_its_connection_to_the_endpoint(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     for _ in 0..20 {
@@ -226,7 +227,7 @@ async fn passes_on_everything_in_report_only_mode(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "--report-only").await;
     set_up.serve.ready().await;
     for client in [LISTED, UNLISTED] {
@@ -240,7 +241,7 @@ async fn leaves_the_shop_s_own_errors_alone(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     for status in [500, 503, 403] {
@@ -258,7 +259,7 @@ async fn gives_a_retryable_status_until_dns_is_there(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let mut dns = zone().await;
+    let mut dns = one_host().await;
     dns.pause().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     for client in [LISTED, UNLISTED] {
@@ -283,7 +284,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let mut set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     set_up.serve.signal("TERM").await;
@@ -309,9 +310,7 @@ async fn raw(
     target: &str,
     headers: &[(&str, &str)],
 ) -> String {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(ip(peer), 0)).unwrap();
-    let mut stream = socket.connect(server).await.unwrap();
+    let mut stream = connect(peer, server).await.unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -323,13 +322,6 @@ async fn raw(
     let mut reply = String::new();
     within(stream.read_to_string(&mut reply)).await.unwrap();
     reply
-}
-
-/// A zone with one host at one address of this machine.
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
 }
 
 /// Headers by which a client claims to be `client`.
@@ -363,7 +355,7 @@ struct SetUp {
 impl SetUp {
     async fn start(kind: Kind, program: &Path, dns: &DnsServer, flags: &str) -> Self {
         let header = kind.header();
-        let hosts = format!("--host one.example --allow-special-addresses {}", ask(dns));
+        let hosts = admit_one_host(dns);
         let proxy = format!("--trusted-proxy {FRONT} --client-ip-header {header}");
         let serve = Server::start(&format!("{proxy} {hosts} {flags}")).await;
         let relay = Relay::start(serve.addr).await;
@@ -498,10 +490,7 @@ impl Kind {
         upstream: SocketAddr,
         verify: SocketAddr,
     ) -> io::Result<(SocketAddr, Process)> {
-        let mut failure = None;
-        // Somebody else may take the port before the program does.
-        for _ in 0..3 {
-            let addr = servers::free_port(FRONT);
+        servers::on_free_port(FRONT, async |addr| {
             let dir = tempfile::tempdir()?;
             let config = self
                 .shown()
@@ -510,17 +499,13 @@ impl Kind {
                 .replace("PORT", &addr.port().to_string())
                 .replace("UPSTREAM", &upstream.to_string())
                 .replace("VERIFY", &verify.to_string());
-            fs::write(
-                dir.path().join("config"),
-                self.complete(&config, dir.path()),
-            )?;
+            let config = self.complete(&config, dir.path());
+            fs::write(dir.path().join("config"), config)?;
             let mut server = Process::start(program, self.arguments(), dir)?;
-            match server.ready(addr).await {
-                Ok(()) => return Ok((addr, server)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| io::Error::other("never tried")))
+            server.ready(addr).await?;
+            Ok((addr, server))
+        })
+        .await
     }
 
     /// The part of its configuration that the page shows.

@@ -2,7 +2,7 @@ use std::fs;
 
 use integration_tests::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
 
-use crate::{ask, assert_shown, ip, run, zone};
+use crate::setup::{ask, assert_shown, ip, run, zone};
 
 #[tokio::test]
 async fn prints_addresses_sorted_by_number_each_once() {
@@ -315,7 +315,7 @@ async fn both_families_cannot_be_the_only_one() {
     "#);
     let dns = zone().await;
     let line = format!("lookup --ipv4-only --host one.example {}", ask(&dns));
-    let mut command = crate::command(line.split_whitespace());
+    let mut command = crate::setup::command(line.split_whitespace());
     command.env("CALLBACK_SOURCE_IPV6_ONLY", "false");
     let output = command.output().await.expect("it can be started");
     assert!(output.status.success(), "{output:?}");
@@ -326,7 +326,7 @@ async fn the_environment_names_the_only_family_too() {
     let dns = zone().await;
     let line = format!("lookup --host two.example {}", ask(&dns));
     for (name, address) in [("IPV4", "52.232.113.216"), ("IPV6", "2a01:111::7")] {
-        let mut command = crate::command(line.split_whitespace());
+        let mut command = crate::setup::command(line.split_whitespace());
         command.env(format!("CALLBACK_SOURCE_{name}_ONLY"), "true");
         let output = command.output().await.expect("it can be started");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,28 +1,15 @@
 //! `check` and `serve` behind proxies.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use integration_tests::dns::DnsServer;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, admit_one_host, assert_shown, command, connect, one_host, run},
 };
 
-use crate::{ask, assert_shown, command, ip, run, server::Server};
-
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
 const PROXY: &str = "127.0.9.1";
-
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
-}
-
-fn hosts(dns: &DnsServer) -> String {
-    format!("--host one.example --allow-special-addresses {}", ask(dns))
-}
 
 /// Runs the command with a line of arguments and headers.
 async fn check(line: &str, headers: &[&str]) -> std::process::Output {
@@ -35,8 +22,8 @@ async fn check(line: &str, headers: &[&str]) -> std::process::Output {
 
 #[tokio::test]
 async fn a_walk_is_explained_hop_by_hop() {
-    let dns = zone().await;
-    let hosts = hosts(&dns);
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     let proxies = "--trusted-proxy 10.0.0.0/24,192.0.2.80 --client-ip-header x-forwarded-for";
     let behind = format!("--peer 10.0.0.7 {proxies} {hosts}");
     let forwarded = [
@@ -112,9 +99,9 @@ async fn a_walk_is_explained_hop_by_hop() {
 
 #[tokio::test]
 async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
-    let dns = zone().await;
+    let dns = one_host().await;
     let proxies = "--trusted-proxy 10.0.0.0/24 --client-ip-header forwarded";
-    let behind = format!("--peer 10.0.0.7 {proxies} {}", hosts(&dns));
+    let behind = format!("--peer 10.0.0.7 {proxies} {}", admit_one_host(&dns));
     assert_shown!(check(&behind, &[]).await, @r#"
     exit 1
     -- stdout
@@ -162,10 +149,10 @@ async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
 
 #[tokio::test]
 async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
-    let dns = zone().await;
+    let dns = one_host().await;
     let header = "--client-ip-header x-forwarded-for";
     let behind = |proxies: &str| {
-        let hosts = hosts(&dns);
+        let hosts = admit_one_host(&dns);
         format!("--peer 10.0.0.7 --trusted-proxy {proxies} {header} {hosts}")
     };
     let forwarded = ["X-Forwarded-For: 198.51.100.66, 127.0.1.1, unix:"];
@@ -269,9 +256,9 @@ async fn one_flag_without_the_other_is_an_error() {
 
 #[tokio::test]
 async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
-    let dns = zone().await;
+    let dns = one_host().await;
     let proxy = format!("--trusted-proxy {PROXY} --client-ip-header x-forwarded-for");
-    let server = Server::start(&format!("{proxy} {}", hosts(&dns))).await;
+    let server = Server::start(&format!("{proxy} {}", admit_one_host(&dns))).await;
     server.ready().await;
     for (peer, forwarded, status) in [
         (PROXY, Some("127.0.1.1"), 200),
@@ -296,9 +283,9 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
 
 #[tokio::test]
 async fn the_status_is_not_shown_to_a_trusted_proxy() {
-    let dns = zone().await;
+    let dns = one_host().await;
     for source in ["--client-ip-header x-real-ip", "--proxy-protocol"] {
-        let args = format!("--trusted-proxy {PROXY} {source} {}", hosts(&dns));
+        let args = format!("--trusted-proxy {PROXY} {source} {}", admit_one_host(&dns));
         let server = Server::start(&args).await;
         let own = server.get("127.0.0.1", "/status.json").await;
         assert_eq!(own.status, 200, "{source}");
@@ -315,8 +302,11 @@ async fn the_status_is_not_shown_to_a_trusted_proxy() {
 
 #[tokio::test]
 async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
-    let dns = zone().await;
-    let args = format!("--trusted-proxy {PROXY} --proxy-protocol {}", hosts(&dns));
+    let dns = one_host().await;
+    let args = format!(
+        "--trusted-proxy {PROXY} --proxy-protocol {}",
+        admit_one_host(&dns)
+    );
     let server = Server::start(&args).await;
     server.ready().await;
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
@@ -389,13 +379,13 @@ mod unix {
 
     #[tokio::test]
     async fn behind_a_unix_socket_the_peer_is_a_proxy() {
-        let dns = zone().await;
+        let dns = one_host().await;
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("verify.sock");
         let args = format!(
             "--listen unix:{} --client-ip-header x-forwarded-for --admin-listen 127.0.0.1:0 {}",
             socket.display(),
-            hosts(&dns),
+            admit_one_host(&dns),
         );
         let server = Server::start(&args).await;
         server.ready().await;
@@ -416,14 +406,14 @@ mod unix {
 
     #[tokio::test]
     async fn the_status_is_not_shown_at_a_unix_socket_and_health_is() {
-        let dns = zone().await;
+        let dns = one_host().await;
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("verify.sock");
         let listen = format!(
             "serve --listen unix:{} --client-ip-header x-real-ip",
             socket.display()
         );
-        let mut serve = command(format!("{listen} {}", hosts(&dns)).split_whitespace());
+        let mut serve = command(format!("{listen} {}", admit_one_host(&dns)).split_whitespace());
         let mut child = serve.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut log = tokio::io::BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
@@ -442,14 +432,14 @@ mod unix {
         let args = format!(
             "--listen unix:{} --client-ip-header x-real-ip --admin-listen 127.0.0.1:0 {}",
             socket.display(),
-            hosts(&dns),
+            admit_one_host(&dns),
         );
         let server = Server::start(&args).await;
         let health = get(&socket, "X-Real-IP: 127.0.1.1\r\n", "/verify").await;
         assert!(health.starts_with("HTTP/1.1"), "{health}");
 
         // And what is in use is not.
-        let output = run(&format!("{listen} {}", hosts(&dns))).await;
+        let output = run(&format!("{listen} {}", admit_one_host(&dns))).await;
         assert_eq!(output.status.code(), Some(2));
         server.stop().await;
     }
@@ -498,12 +488,6 @@ mod unix {
         hint: let the proxy name the client in a header, with `--client-ip-header NAME`
         "#);
     }
-}
-
-async fn connect(peer: &str, server: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(ip(peer), 0))?;
-    socket.connect(server).await
 }
 
 /// Sends bytes and a request, and reads to the end.

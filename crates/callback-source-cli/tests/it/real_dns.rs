@@ -3,7 +3,7 @@ use std::{io, net::IpAddr};
 use callback_source::vipps::Environment;
 use integration_tests::name_servers::{Knot, Unbound, dig_addresses};
 
-use crate::run;
+use crate::setup::run;
 
 #[tokio::test]
 async fn prints_the_same_list_as_dig() -> io::Result<()> {

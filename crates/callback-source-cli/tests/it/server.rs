@@ -10,13 +10,14 @@ use std::{
 use integration_tests::http::{Client, Connection, Reply};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
     process::{Child, ChildStderr},
     sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 
-use crate::{command, ip};
+use crate::setup::{admit_one_host, command, connect, ip, one_host};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -30,6 +31,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts `serve` with one host and waits until it is ready. The DNS server is gone by then.
+    pub(crate) async fn admitting_one_host(args: &str) -> Self {
+        let dns = one_host().await;
+        let server = Self::start(&format!("{} {args}", admit_one_host(&dns))).await;
+        server.ready().await;
+        server
+    }
+
     /// Starts `serve` on a free port, and waits until it listens. At a Unix socket the address is that
     /// of the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
@@ -120,6 +129,10 @@ impl Server {
             .expect("a connection")
     }
 
+    pub(crate) async fn stream(&self, peer: &str) -> TcpStream {
+        connect(peer, self.addr).await.expect("a connection")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
         let mut kill = tokio::process::Command::new("kill");
@@ -151,7 +164,8 @@ impl Server {
     }
 }
 
-async fn listening(
+/// Reads the log up to the line with the address of a listener.
+pub(crate) async fn listening(
     lines: &mut tokio::io::Lines<BufReader<ChildStderr>>,
     log: &Mutex<Vec<String>>,
 ) -> SocketAddr {

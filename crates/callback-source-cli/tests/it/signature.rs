@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::{assert_shown, command, run};
+use crate::setup::{assert_shown, command, run};
 
 /// Published by the provider in 2023.
 const SECRET: &str =
@@ -492,7 +492,11 @@ async fn what_is_signed_now_is_verified() {
             url,
         ];
         let output = files.run(&args).await;
-        assert!(output.status.success(), "{url}: {}", crate::shown(&output));
+        assert!(
+            output.status.success(),
+            "{url}: {}",
+            crate::setup::shown(&output)
+        );
     }
 }
 
@@ -515,7 +519,7 @@ async fn a_request_that_was_saved_of_http_2_is_read() {
     for version in ["HTTP/2", "HTTP/2.0", "HTTP/3"] {
         let files = Files::new(http1.replace("HTTP/1.1", version));
         let output = files.verify(&[]).await;
-        assert!(output.status.success(), "{}", crate::shown(&output));
+        assert!(output.status.success(), "{}", crate::setup::shown(&output));
     }
     let (_, fields) = http1.split_once("webhook.site\r\n").unwrap();
     let files = Files::new(format!(
@@ -523,7 +527,7 @@ async fn a_request_that_was_saved_of_http_2_is_read() {
          :path: /e2cee29b-012e-4f1d-8ef4-e95fd74a7a63\n{fields}"
     ));
     let output = files.verify(&[]).await;
-    assert!(output.status.success(), "{}", crate::shown(&output));
+    assert!(output.status.success(), "{}", crate::setup::shown(&output));
 }
 
 #[tokio::test]
@@ -543,7 +547,7 @@ async fn says_that_a_secret_fits_without_the_white_space_or_quotation_marks() {
     ] {
         files.write("secret", &secret);
         for url in [&["--url", URL][..], &[]] {
-            let shown = crate::shown(&files.verify(url).await);
+            let shown = crate::setup::shown(&files.verify(url).await);
             let part =
                 format!("signature: key differs: the secret fits without the {around} around it");
             assert!(
@@ -556,7 +560,7 @@ async fn says_that_a_secret_fits_without_the_white_space_or_quotation_marks() {
         }
     }
     files.write("secret", " another secret ");
-    let shown = crate::shown(&files.verify(&["--url", URL]).await);
+    let shown = crate::setup::shown(&files.verify(&["--url", URL]).await);
     assert!(
         shown.contains("key differs: the secret is that of another"),
         "{shown}"

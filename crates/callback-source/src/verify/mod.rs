@@ -78,5 +78,6 @@ pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
     peer::{PeerIp, SocketAddrPeer},
     source_check::{VerifySource, VerifySourceLayer},
+    tag::tag_headers,
     unix::{UnixConnection, UnixPeer},
 };

@@ -1,5 +1,7 @@
 //! The headers that give a verdict to an upstream that is not written in Rust.
 
+use std::iter;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
@@ -29,21 +31,39 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
     if headers.get_all(header::CONNECTION).iter().any(names_a_tag) {
         headers.remove(header::CONNECTION);
     }
-    match verdict {
+    for (name, value) in tag_headers(verdict) {
+        headers.insert(name, value);
+    }
+}
+
+/// Headers that carry a verdict: `x-callback-source` with `allow` or `reject`, and the host or the reason.
+///
+/// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets them on requests. An endpoint that
+/// answers for another server, such as forward auth, sets them on its response.
+///
+/// # Examples
+///
+/// ```
+/// use callback_source::{Rejection, RejectionKind, Verdict, verify::tag_headers};
+///
+/// let verdict = Verdict::Reject(Rejection::new(RejectionKind::NotListed, None));
+/// let headers: http::HeaderMap = tag_headers(&verdict).collect();
+/// assert_eq!(headers["x-callback-source"], "reject");
+/// assert_eq!(headers["x-callback-reason"], "not-listed");
+/// ```
+pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+    let (source, detail) = match verdict {
         Verdict::Allow(allowed) => {
-            headers.insert(SOURCE, HeaderValue::from_static("allow"));
-            let host = allowed
-                .host()
-                .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-            if let Some(host) = host {
-                headers.insert(HOST, host);
-            }
+            let host = allowed.host().map(|host| host.as_str());
+            let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+            ("allow", host.map(|host| (HOST, host)))
         }
         Verdict::Reject(rejection) => {
-            headers.insert(SOURCE, HeaderValue::from_static("reject"));
-            headers.insert(REASON, HeaderValue::from_static(rejection.kind().as_str()));
+            let reason = HeaderValue::from_static(rejection.kind().as_str());
+            ("reject", Some((REASON, reason)))
         }
-    }
+    };
+    iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
 // Inlined down to the comparison of lengths: it runs for every header of every request.

@@ -3,6 +3,7 @@
 mod entry;
 mod walk;
 
+#[cfg(feature = "proxy-protocol")]
 pub(super) use entry::usable_client;
 
 use std::{net::IpAddr, sync::Arc};
