@@ -19,8 +19,8 @@ use axum::{
 use callback_source::{
     AllowList, Allowed,
     verify::{
-        ConnectInfoPeer, ForwardedPeer, PeerIp, ProxyProtocolListener, TrustedProxies,
-        UnixConnection, UnixPeer, VerifySourceLayer,
+        ConnectInfoPeer, ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer,
+        VerifySourceLayer, proxy_protocol::ProxyProtocolListener,
     },
 };
 use hyper::header::{HeaderName, HeaderValue};
@@ -798,10 +798,7 @@ impl Kind {
         config: &str,
         upstream: SocketAddr,
     ) -> io::Result<Proxy> {
-        let mut failure = None;
-        // Somebody else may take the port before the program does.
-        for _ in 0..3 {
-            let addr = servers::free_port(ip);
+        servers::on_free_port(ip, async |addr| {
             let dir = tempfile::tempdir()?;
             let config = config
                 .replace("LISTEN", &addr.to_string())
@@ -812,14 +809,10 @@ impl Kind {
             let config = self.complete(&config, addr, dir.path());
             fs::write(dir.path().join("config"), config)?;
             let mut server = Server::start(program, self.arguments(), dir)?;
-            match server.ready(addr).await {
-                Ok(()) => {
-                    return Ok(Proxy { addr, server });
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| io::Error::other("never tried")))
+            server.ready(addr).await?;
+            Ok(Proxy { addr, server })
+        })
+        .await
     }
 
     fn arguments(self) -> &'static [&'static str] {

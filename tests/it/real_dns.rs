@@ -142,8 +142,9 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
     let Some((knot, good)) = knot_and_unbound().await? else {
         return Ok(());
     };
-    let bad = servers::free_port(Ipv4Addr::LOCALHOST.into());
-    let silent = UdpSocket::bind(bad).await?;
+    let localhost = Ipv4Addr::LOCALHOST.into();
+    let silent = servers::on_free_port(localhost, UdpSocket::bind).await?;
+    let bad = silent.local_addr()?;
     let list = production().spawn(ask([bad, good.addr()]));
     within(list.ready()).await;
     assert!(list.verdict(own(1)).is_allowed());

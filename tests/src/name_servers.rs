@@ -41,8 +41,13 @@ impl Knot {
         let Some(programs) = servers::find(["knotd", "nsupdate", "dig"]) else {
             return Ok(None);
         };
+        let start = async |addr| Self::start_at(addr, programs.clone(), records).await;
+        let knot = servers::on_free_port(LOCALHOST, start).await?;
+        Ok(Some(knot))
+    }
+
+    async fn start_at(addr: SocketAddr, programs: [PathBuf; 3], records: &str) -> io::Result<Self> {
         let dir = TempDir::new()?;
-        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
         let root = dir.path().display();
         fs::create_dir(dir.path().join("run"))?;
         fs::create_dir(dir.path().join("db"))?;
@@ -94,7 +99,7 @@ zone:
         };
         knot.run("knot.conf").await?;
         knot.answers().await;
-        Ok(Some(knot))
+        Ok(knot)
     }
 
     /// Where it listens.
@@ -179,11 +184,20 @@ impl Nsd {
     ///
     /// If it does not start.
     pub async fn start(records: &str) -> io::Result<Option<Self>> {
-        let Some([nsd, control, dig]) = servers::find(["nsd", "nsd-control", "dig"]) else {
+        let Some(programs) = servers::find(["nsd", "nsd-control", "dig"]) else {
             return Ok(None);
         };
+        let start = async |addr| Self::start_at(addr, &programs, records).await;
+        let nsd = servers::on_free_port(LOCALHOST, start).await?;
+        Ok(Some(nsd))
+    }
+
+    async fn start_at(
+        addr: SocketAddr,
+        [nsd, control, dig]: &[PathBuf; 3],
+        records: &str,
+    ) -> io::Result<Self> {
         let dir = TempDir::new()?;
-        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
         let root = dir.path().display();
         fs::write(dir.path().join("vipps.no.zone"), zone(records, 1))?;
         let config = format!(
@@ -209,15 +223,15 @@ zone:
             addr.port()
         );
         fs::write(dir.path().join("nsd.conf"), config)?;
-        let mut server = Server::start(&nsd, &["-d", "-c", "nsd.conf"], dir)?;
+        let mut server = Server::start(nsd, &["-d", "-c", "nsd.conf"], dir)?;
         server.ready(addr).await?;
-        answers(&dig, addr).await;
-        Ok(Some(Self {
-            control,
+        answers(dig, addr).await;
+        Ok(Self {
+            control: control.clone(),
             addr,
             server,
             serial: 1,
-        }))
+        })
     }
 
     /// Where it listens.
@@ -257,8 +271,8 @@ impl Unbound {
     ///
     /// If it does not start.
     pub async fn start(authority: SocketAddr) -> io::Result<Option<Self>> {
-        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
-        Self::start_at(addr, authority, "").await
+        let start = async |addr| Self::start_at(addr, authority, "").await;
+        servers::on_free_port(LOCALHOST, start).await
     }
 
     /// Starts at this address one that holds the zone's answers for forged, and so answers SERVFAIL:
@@ -282,13 +296,9 @@ impl Unbound {
     ///
     /// If it does not start.
     pub async fn start_over_tcp(authority: SocketAddr) -> io::Result<Option<Self>> {
-        let addr = servers::free_port(Ipv4Addr::LOCALHOST.into());
-        Self::start_at(
-            addr,
-            authority,
-            "do-udp: no\n  udp-upstream-without-downstream: yes",
-        )
-        .await
+        let option = "do-udp: no\n  udp-upstream-without-downstream: yes";
+        let start = async |addr| Self::start_at(addr, authority, option).await;
+        servers::on_free_port(LOCALHOST, start).await
     }
 
     async fn start_at(
@@ -448,4 +458,5 @@ fn zone(records: &str, serial: u32) -> String {
     )
 }
 
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=";

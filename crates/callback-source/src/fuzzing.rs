@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use crate::{AllowSet, list::state_file};
 #[cfg(feature = "hickory")]
 use crate::{Answer, Question, ResolveError, dns::hickory::chain};
+#[cfg(feature = "signature")]
+use crate::{MessageRejectionKind, signature::webhook};
 
 /// The text of the state file of a set, written when `now` is `utc` since the epoch.
 #[must_use]
@@ -31,4 +33,14 @@ pub fn followed(
     packets: impl IntoIterator<Item = Vec<u8>>,
 ) -> Option<Result<Answer, ResolveError>> {
     chain::followed(question, packets)
+}
+
+/// The digest in the value of an `Authorization` header.
+///
+/// # Errors
+///
+/// The reason for which a webhook with this value is rejected.
+#[cfg(feature = "signature")]
+pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], MessageRejectionKind> {
+    webhook::parse_authorization(value)
 }

@@ -44,9 +44,11 @@
 //! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
 //! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
-//! | `proxy-protocol` | no | a listener for axum behind proxies that forward bytes: `verify::ProxyProtocolListener` |
+//! | `proxy-protocol` | no | the header of the PROXY protocol, and with `axum` a listener that reads it: `verify::proxy_protocol` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
 //! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(callback_source_simulation)]
 #[doc(hidden)]
@@ -82,6 +84,7 @@ mod response;
 pub use response::{PlainText, RejectionResponse};
 
 mod check;
+pub use check::ResponseFuture;
 
 pub mod verify;
 

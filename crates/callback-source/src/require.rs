@@ -1,15 +1,18 @@
 //! Both checks together: where a callback comes from, and what it carries.
 
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback,
-    check::{self, refuse},
-    signature::{ResponseFuture, log},
+    CallbackRejection, PlainText, Policy, RejectionResponse, ResponseFuture, VerifiedCallback,
+    check::{self, Begun, Check, Checked, Delivered},
+    signature::log,
 };
 
 /// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
@@ -46,11 +49,11 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
     type Service = RequireVerified<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireVerified {
+        RequireVerified(Checked {
             inner,
-            policy: self.policy,
+            check: PolicyCheck(self.policy),
             response: self.response.clone(),
-        }
+        })
     }
 }
 
@@ -59,57 +62,76 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
 ///
 /// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
 #[derive(Clone, Debug)]
-pub struct RequireVerified<S, R = PlainText> {
-    inner: S,
-    policy: Policy,
-    response: R,
-}
+pub struct RequireVerified<S, R = PlainText>(Checked<S, PolicyCheck, R>);
 
 impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireVerified<S, R>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: RejectionResponse<ResBody, CallbackRejection>,
-    ResBody: Send + 'static,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    R: RejectionResponse<ResBody, CallbackRejection> + Clone + Send + 'static,
+    ReqBody: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Response, S::Error>;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match VerifiedCallback::from_extensions(request.extensions(), self.policy) {
-            Ok(proof) => {
-                check::admitted(request.extensions());
-                request.extensions_mut().insert(proof);
-                ResponseFuture::new(self.inner.call(request))
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PolicyCheck(Policy);
+
+impl<B: Send> Check<B> for PolicyCheck {
+    type Body = B;
+    type Rejection = CallbackRejection;
+    type Pending = Infallible;
+    type Found = Infallible;
+
+    fn begin(&self, parts: &mut Parts, body: B) -> Begun<B, Infallible, CallbackRejection> {
+        match VerifiedCallback::from_extensions(&parts.extensions, self.0) {
+            Ok(callback) => {
+                check::admitted(&parts.extensions);
+                parts.extensions.insert(callback);
+                Begun::Passed(body)
             }
             Err(rejection) => {
                 if matches!(rejection, CallbackRejection::NoLayer) {
                     log::no_layer();
                 }
-                // The one that was found ready may hold one of the inner service's places.
-                self.inner = self.inner.clone();
-                let response = refuse(&self.response, &rejection, &request);
-                ResponseFuture::new(std::future::ready(Ok(response)))
+                Begun::Refused(rejection)
             }
         }
+    }
+
+    async fn finish(
+        &self,
+        never: Infallible,
+        _: &mut Parts,
+    ) -> Result<(B, Infallible), CallbackRejection> {
+        match never {}
+    }
+
+    fn accept(
+        &self,
+        never: Infallible,
+        _: &mut Parts,
+    ) -> Result<Option<Delivered>, CallbackRejection> {
+        match never {}
     }
 }
 
 #[cfg(feature = "axum")]
 mod extract {
-    use axum::{
-        extract::FromRequestParts,
-        response::{IntoResponse, Response},
-    };
+    use axum::extract::FromRequestParts;
     use http::request::Parts;
 
-    use super::{CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback};
+    use super::{CallbackRejection, Policy, VerifiedCallback};
     use crate::check;
 
     /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
@@ -127,12 +149,6 @@ mod extract {
                 Err(_) => check::refused(&parts.extensions),
             }
             judged
-        }
-    }
-
-    impl IntoResponse for CallbackRejection {
-        fn into_response(self) -> Response {
-            PlainText.response(&self)
         }
     }
 }

@@ -53,8 +53,11 @@ where
     B: From<&'static str>,
 {
     fn response(&self, rejection: &Rejection) -> Response<B> {
-        let text = rejection.kind().description();
-        plain_text(rejection.status(), text, rejection.retry_after())
+        plain_text(
+            rejection.status(),
+            rejection.body_text(),
+            rejection.retry_after(),
+        )
     }
 }
 
@@ -64,7 +67,7 @@ where
     B: From<&'static str>,
 {
     fn response(&self, rejection: &MessageRejection) -> Response<B> {
-        let text = rejection.kind().description();
+        let text = rejection.body_text();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {
             // RFC 9110 section 15.5.2 asks for one. It is the same for tokens, which have no scheme.
@@ -86,7 +89,9 @@ where
         match rejection {
             CallbackRejection::Source(rejection) => self.response(rejection),
             CallbackRejection::Message(rejection) => self.response(rejection),
-            CallbackRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
+            CallbackRejection::NoLayer => {
+                plain_text(rejection.status(), rejection.body_text(), None)
+            }
         }
     }
 }
@@ -108,5 +113,45 @@ fn plain_text<B: From<&'static str>>(
     response
 }
 
-#[cfg(feature = "signature")]
-const NO_LAYER: &str = "the route is not wrapped in the layers that its policy asks for\n";
+/// Leaves the reason in the extensions of the response, so that a layer outside, for traces or metrics, can
+/// tell one 403 from another.
+pub(crate) fn with_reason<B, E>(mut response: Response<B>, rejection: E) -> Response<B>
+where
+    E: Clone + Send + Sync + 'static,
+{
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+#[cfg(feature = "axum")]
+mod axum {
+    use axum::response::{IntoResponse, Response};
+
+    use super::{PlainText, RejectionResponse, with_reason};
+    use crate::Rejection;
+    #[cfg(feature = "signature")]
+    use crate::{CallbackRejection, MessageRejection};
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    impl IntoResponse for Rejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    #[cfg(feature = "signature")]
+    impl IntoResponse for MessageRejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    #[cfg(feature = "signature")]
+    impl IntoResponse for CallbackRejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind, RejectionResponse, Verdict,
+    AllowList, Rejection, RejectionKind, RejectionResponse, Verdict,
     verify::{UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -136,11 +136,9 @@ impl Service<Request<()>> for VerdictResponse {
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
         let extensions = request.extensions();
-        let verdict = (extensions.get::<Verdict>(), extensions.get::<Allowed>());
-        ready(Ok(match verdict {
-            (Some(verdict), _) => self.response_to(verdict),
-            (None, Some(allowed)) => self.response_to(&Verdict::Allow(allowed.clone())),
-            (None, None) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        ready(Ok(match extensions.get::<Verdict>() {
+            Some(verdict) => self.response_to(verdict),
+            None => empty(StatusCode::INTERNAL_SERVER_ERROR),
         }))
     }
 }

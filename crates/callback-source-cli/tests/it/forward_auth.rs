@@ -490,10 +490,7 @@ impl Kind {
         upstream: SocketAddr,
         verify: SocketAddr,
     ) -> io::Result<(SocketAddr, Process)> {
-        let mut failure = None;
-        // Another process may take the port before the program does.
-        for _ in 0..3 {
-            let addr = servers::free_port(FRONT);
+        servers::on_free_port(FRONT, async |addr| {
             let dir = tempfile::tempdir()?;
             let config = self
                 .shown()
@@ -502,17 +499,13 @@ impl Kind {
                 .replace("PORT", &addr.port().to_string())
                 .replace("UPSTREAM", &upstream.to_string())
                 .replace("VERIFY", &verify.to_string());
-            fs::write(
-                dir.path().join("config"),
-                self.complete(&config, dir.path()),
-            )?;
+            let config = self.complete(&config, dir.path());
+            fs::write(dir.path().join("config"), config)?;
             let mut server = Process::start(program, self.arguments(), dir)?;
-            match server.ready(addr).await {
-                Ok(()) => return Ok((addr, server)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| io::Error::other("never tried")))
+            server.ready(addr).await?;
+            Ok((addr, server))
+        })
+        .await
     }
 
     /// The part of its configuration that is in the docs.

@@ -66,6 +66,7 @@ pub(crate) fn refused(extensions: &Extensions) {
 }
 
 /// Keeps the mark of a request that reaches the handler, even if its sender leaves.
+#[cfg(feature = "signature")]
 pub(crate) fn admitted(extensions: &Extensions) {
     let mut mark = Acceptance::from_extensions(extensions);
     while let Some(at) = mark {
@@ -97,15 +98,14 @@ impl Drop for Undelivered {
 }
 
 /// The mark of a request that the inner service works on.
-#[cfg(feature = "signature")]
 pub(crate) struct Delivered {
     mark: Acceptance,
     tagging: bool,
     answered: bool,
 }
 
-#[cfg(feature = "signature")]
 impl Delivered {
+    #[cfg(feature = "signature")]
     pub(crate) fn new(mark: Acceptance, tagging: bool) -> Self {
         Self {
             mark,
@@ -124,7 +124,6 @@ impl Delivered {
     }
 }
 
-#[cfg(feature = "signature")]
 impl Drop for Delivered {
     fn drop(&mut self) {
         if self.answered {

@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_look_at_each_key_finds(
+        fn finds_the_same_entries_as_a_linear_search(
             keys in prop::collection::vec(clustered(), 0..300),
             asked in prop::collection::vec(prop_oneof![clustered(), any::<u32>()], 20),
             wide in prop::collection::vec(any::<u128>(), 0..20),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_address_can_be_held() {
+    fn the_first_and_the_last_address_can_be_keys() {
         let ends = [0, 1, 6, 7, 8, u32::MAX - 1, u32::MAX];
         check(vec![], &ends);
         check(vec![0], &ends);

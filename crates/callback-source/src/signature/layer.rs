@@ -1,26 +1,32 @@
-//! The layer of the Webhooks API's signatures.
+//! The layer and the service of the Webhooks API's signatures.
 
 use std::{
     fmt,
     marker::PhantomData,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{
+    Request, Response,
     request::Parts,
     uri::{Authority, PathAndQuery},
 };
+use http_body::Body;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use super::{
-    ReplayGuard, SecretSource, VerifySignature,
-    body::Limits,
-    gate::Gate,
+    ReplayGuard, SecretSource,
+    signature_check::{HandOn, Settings, SignatureCheck, sealed::Sealed},
     webhook::{HTTPS_PORT, sent_host},
 };
-use crate::PlainText;
+use crate::{
+    MessageRejection, PlainText, RejectionResponse, ResponseFuture,
+    check::{Checked, Mode},
+};
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
@@ -33,21 +39,10 @@ pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     hand_on: PhantomData<fn() -> H>,
 }
 
-/// How deliveries are checked.
-pub(super) struct Settings<K> {
-    pub(super) gate: Gate<K>,
-    pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    pub(super) window: Duration,
-    pub(super) host: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) limits: Limits,
-    pub(super) replay: Option<ReplayGuard>,
-}
-
 impl<K: SecretSource> VerifySignatureLayer<K> {
     /// Refuses what is not signed with one of the secrets.
     pub fn rejecting(keys: K) -> Self {
-        Self::new(keys, false)
+        Self::new(keys, Mode::Rejecting)
     }
 
     /// Lets everything through, with the [`MessageVerdict`](crate::MessageVerdict) in the request's
@@ -55,23 +50,12 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
     ///
     /// Only a body that is too large, too slow or broken off is still refused: it cannot be handed on.
     pub fn tagging(keys: K) -> Self {
-        Self::new(keys, true)
+        Self::new(keys, Mode::Tagging { headers: false })
     }
 
-    fn new(keys: K, tagging: bool) -> Self {
+    fn new(keys: K, mode: Mode) -> Self {
         Self {
-            settings: Settings {
-                gate: Gate::new(keys, tagging, webhook_id),
-                clock: Arc::new(SystemTime::now),
-                window: WINDOW,
-                host: None,
-                path: None,
-                limits: Limits {
-                    bytes: BODY_LIMIT,
-                    time: BODY_TIME_LIMIT,
-                },
-                replay: None,
-            },
+            settings: Settings::new(keys, mode),
             response: PlainText,
             hand_on: PhantomData,
         }
@@ -126,13 +110,13 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.settings.gate.select_by(id);
+        self.settings.message.select_by(id);
         self
     }
 
     /// The time within which the source must give the secrets. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
-        self.settings.gate.lookup_limit(limit);
+        self.settings.message.lookup_limit(limit);
         self
     }
 
@@ -169,12 +153,14 @@ where
     type Service = VerifySignature<S, K, R, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifySignature {
+        VerifySignature(Checked {
             inner,
-            settings: Arc::new(self.settings.clone()),
+            check: SignatureCheck {
+                settings: Arc::new(self.settings.clone()),
+                hand_on: PhantomData,
+            },
             response: self.response.clone(),
-            hand_on: PhantomData,
-        }
+        })
     }
 }
 
@@ -196,44 +182,57 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
     }
 }
 
-impl<K> Clone for Settings<K> {
-    fn clone(&self) -> Self {
-        Self {
-            gate: self.gate.clone(),
-            clock: Arc::clone(&self.clock),
-            window: self.window,
-            host: self.host.clone(),
-            path: self.path.clone(),
-            limits: self.limits,
-            replay: self.replay.clone(),
-        }
+/// Calls the inner service only for deliveries that are signed, or tags those that are not. See the
+/// [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`], since a request has to wait for its body after the inner
+/// service was found ready.
+pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);
+
+impl<S, K, R, H, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySignature<S, K, R, H>
+where
+    S: Service<Request<H::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    K: SecretSource,
+    R: RejectionResponse<ResBody, MessageRejection> + Clone + Send + 'static,
+    H: HandOn<ReqBody> + 'static,
+    ReqBody: Body + Send + 'static,
+    ReqBody::Data: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.0.call(request)
     }
 }
 
-impl<K> fmt::Debug for Settings<K> {
+impl<S: Clone, K, R: Clone, H> Clone for VerifySignature<S, K, R, H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("gate", &self.gate)
-            .field("window", &self.window)
-            .field("host", &self.host)
-            .field("path", &self.path)
-            .field("limits", &self.limits)
-            .field("replay", &self.replay.is_some())
+        f.debug_struct("VerifySignature")
+            .field("settings", &self.0.check.settings)
             .finish_non_exhaustive()
     }
 }
 
-/// In which type a buffered body is handed on.
-pub trait HandOn<ReqBody> {
-    /// That type.
-    type Body: From<Bytes>;
-}
-
 /// In the type in which it came, such as `axum::body::Body`.
 #[derive(Clone, Copy, Debug)]
-pub struct SameBody;
+pub struct SameBody(());
 
-impl<B: From<Bytes>> HandOn<B> for SameBody {
+impl Sealed for SameBody {}
+
+impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
 }
 
@@ -241,22 +240,8 @@ impl<B: From<Bytes>> HandOn<B> for SameBody {
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
 
-impl<ReqBody, B: From<Bytes>> HandOn<ReqBody> for IntoBody<B> {
+impl<B> Sealed for IntoBody<B> {}
+
+impl<ReqBody, B: From<Bytes> + Send> HandOn<ReqBody> for IntoBody<B> {
     type Body = B;
 }
-
-/// The registration that a delivery claims to belong to. One that is there twice is none, and one
-/// that no provider would give is not worth a look-up.
-fn webhook_id(parts: &Parts) -> Option<String> {
-    let mut values = parts.headers.get_all("webhook-id").into_iter();
-    let id = values.next()?.to_str().ok()?;
-    (values.next().is_none() && id.len() <= MAX_ID).then(|| id.to_owned())
-}
-
-const WINDOW: Duration = Duration::from_secs(5 * 60);
-const BODY_LIMIT: usize = 256 * 1024;
-
-/// Half of the ten seconds that the Webhooks API waits for the answer.
-const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
-
-const MAX_ID: usize = 128;

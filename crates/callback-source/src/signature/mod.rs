@@ -104,26 +104,21 @@ pub mod webhook;
 mod body;
 #[cfg(feature = "axum")]
 mod extract;
-mod future;
-mod gate;
 mod layer;
 pub(crate) mod log;
+mod message_check;
 mod replay;
-mod service;
-mod token;
+mod signature_check;
+mod token_check;
 
 pub use {
-    future::ResponseFuture,
-    layer::{HandOn, IntoBody, SameBody, VerifySignatureLayer},
+    layer::{IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
     replay::ReplayGuard,
     secret::{Secret, SecretError, Secrets, Token},
-    service::VerifySignature,
+    signature_check::HandOn,
     source::{CachedSecrets, SecretSource, SecretUnavailable},
-    token::{VerifyToken, VerifyTokenLayer},
+    token_check::{VerifyToken, VerifyTokenLayer},
 };
-
-#[doc(hidden)]
-pub use token::check_token;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::{MessageRejection, MessageRejectionKind};
+
 /// The secret of a webhook registration.
 ///
 /// What is kept is the keyed HMAC, not the text. It does not print, and is wiped when it is dropped;
@@ -93,11 +95,11 @@ impl Token {
         Ok(Self::hashed(value.as_bytes()))
     }
 
-    pub(super) fn hashed(value: &[u8]) -> Self {
+    fn hashed(value: &[u8]) -> Self {
         Self(Box::new(Zeroizing::new(Sha256::digest(value).into())))
     }
 
-    pub(super) fn ct_eq(&self, other: &Self) -> Choice {
+    fn ct_eq(&self, other: &Self) -> Choice {
         self.0.as_slice().ct_eq(other.0.as_slice())
     }
 }
@@ -178,6 +180,44 @@ impl<T> Deref for Secrets<T> {
 
     fn deref(&self) -> &[T] {
         &self.0
+    }
+}
+
+impl Secrets<Token> {
+    /// Checks the value of an `Authorization` header, for services without
+    /// [`VerifyTokenLayer`](super::VerifyTokenLayer).
+    ///
+    /// Every token is compared, and no comparison ends early. Digests are compared, so that the time it takes
+    /// reveals nothing of a token's length.
+    ///
+    /// ```
+    /// use callback_source::signature::{Secrets, Token};
+    ///
+    /// let tokens = Secrets::from_iter([Token::new("s3cret-2025")?, Token::new("s3cret-2026")?]);
+    /// assert!(tokens.check(b"s3cret-2026").is_ok());
+    /// assert!(tokens.check(b"s3cret-2024").is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Another value ([`Token`](MessageRejectionKind::Token)), or no token to compare with
+    /// ([`UnknownKey`](MessageRejectionKind::UnknownKey)).
+    pub fn check(&self, value: &[u8]) -> Result<(), MessageRejection> {
+        let token = Token::hashed(value);
+        if self.is_empty() {
+            let _ = std::hint::black_box(token.ct_eq(&Token::hashed(b"")));
+            return Err(MessageRejection::new(MessageRejectionKind::UnknownKey));
+        }
+        let mut equal = Choice::from(0);
+        for expected in self.iter() {
+            equal |= token.ct_eq(expected);
+        }
+        if bool::from(equal) {
+            Ok(())
+        } else {
+            Err(MessageRejection::new(MessageRejectionKind::Token))
+        }
     }
 }
 

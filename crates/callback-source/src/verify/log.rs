@@ -14,7 +14,7 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    metrics::source_verdict("allow");
+    metrics::source_allowed();
 }
 
 /// `hosts` is called only if there is something to log.
@@ -25,7 +25,7 @@ pub(crate) fn refused(
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    metrics::source_verdict(rejection.kind().as_str());
+    metrics::source_rejected(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -55,7 +55,7 @@ pub(crate) fn refused(
 }
 
 /// Reports how the header of a PROXY protocol connection was read, or why not.
-#[cfg(feature = "proxy-protocol")]
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,
     peer: std::net::IpAddr,

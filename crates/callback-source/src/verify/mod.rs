@@ -13,11 +13,11 @@
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
-//! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
-//!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) makes the response:
-//!    403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with anything of the request in it. When
-//!    tagging, the inner service is called in both cases, and the
-//!    [`Verdict`](crate::Verdict) is in the extensions.
+//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service
+//!    is called. Rejected: the inner service is not called, and
+//!    [`RejectionResponse`](crate::RejectionResponse) makes the response: 403, 503 with `Retry-After`, 400 or
+//!    500, never 2xx, and never with anything of the request in it. When tagging, the inner service is called
+//!    in both cases, with the verdict in the extensions.
 //!
 //! Every request is judged, whatever its method, and also on a connection that was used before. The
 //! body is not read; readiness and errors are those of the inner service, and a refused request keeps no
@@ -34,7 +34,7 @@
 //!
 //! ```
 //! use std::{convert::Infallible, net::{IpAddr, SocketAddr}};
-//! use callback_source::{AllowList, Allowed};
+//! use callback_source::{AllowList, Verdict};
 //! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 //! use http::{Request, Response, StatusCode};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -42,7 +42,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Infallible> {
 //! let merchant = service_fn(async |request: Request<()>| {
-//!     let allowed = request.extensions().get::<Allowed>().expect("only callbacks come here");
+//!     let allowed = request.extensions().get::<Verdict>().and_then(Verdict::allowed);
+//!     let allowed = allowed.expect("only callbacks come here");
 //!     Ok::<_, Infallible>(Response::new(format!("hello, {}", allowed.peer())))
 //! });
 //! let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
@@ -63,27 +64,21 @@
 
 #[cfg(feature = "axum")]
 mod extract;
-pub mod forwarded;
-mod future;
-mod layer;
+mod forwarded;
 mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-mod service;
+mod source_check;
 mod tag;
 mod unix;
 
-#[cfg(feature = "proxy-protocol")]
-pub use proxy_protocol::ProxyProtocolListener;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
-    future::ResponseFuture,
-    layer::VerifySourceLayer,
     peer::{PeerIp, SocketAddrPeer},
-    service::VerifySource,
+    source_check::{VerifySource, VerifySourceLayer},
     tag::tag_headers,
     unix::{UnixConnection, UnixPeer},
 };

@@ -1,6 +1,9 @@
+use std::net::Ipv4Addr;
+
+use http::HeaderValue;
 use proptest::prelude::*;
 
-use super::*;
+use super::{entry::quad, *};
 use crate::verify::{SocketAddrPeer, UnixConnection};
 
 /// A genuine callback server, a stranger, and two trusted proxies.

@@ -1,10 +1,19 @@
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::serve::Listener;
+use ppp::v2;
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, timeout},
 };
 
-use super::*;
+use super::{
+    listener::{HEADER_TIMEOUT, MAX_PENDING, Unread},
+    *,
+};
+use crate::verify::TrustedProxies;
 
 use HeaderError::{Malformed, Missing, NoAddress, TooLong};
 

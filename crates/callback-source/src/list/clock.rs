@@ -1,6 +1,11 @@
-//! The time that the machine has slept, which `Instant` does not count.
+//! The clocks: the one that tests pause, and the time that the machine has slept.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The time by tokio's clock, which tests pause and the simulator drives.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// Tells how long the machine has slept since it was last asked.
 pub(crate) struct SleepClock {

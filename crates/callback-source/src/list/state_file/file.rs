@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::LARGEST;
+use super::format::LARGEST;
 
 /// Who reads a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

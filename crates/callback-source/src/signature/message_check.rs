@@ -1,4 +1,4 @@
-//! What both message layers do around their check.
+//! What the checks of signatures and tokens share: the lookup of secrets, and the verdict.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,32 +7,33 @@ use tokio::time::{Instant, timeout};
 
 use super::{SecretSource, SecretUnavailable, Secrets, log};
 use crate::{
-    Allowed, MessageRejection, MessageVerdict, Verdict, VerifiedCallback, rate_limit::PeerRateLimit,
+    MessageRejection, MessageVerdict, Verdict, VerifiedCallback, check::Mode,
+    rate_limit::PeerRateLimit,
 };
 
-/// The options that both layers have.
-pub(super) struct Gate<K> {
+/// The options that both checks have.
+pub(super) struct MessageCheck<K> {
     keys: Arc<K>,
     select: Arc<Select>,
     lookup_limit: Duration,
-    tagging: bool,
+    mode: Mode,
     refusals: Arc<PeerRateLimit>,
 }
 
-/// What the source of secrets is asked for.
+/// The id by which the source of secrets is asked.
 type Select = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
-impl<K> Gate<K> {
+impl<K> MessageCheck<K> {
     pub(super) fn new(
         keys: K,
-        tagging: bool,
+        mode: Mode,
         select: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             keys: Arc::new(keys),
             select: Arc::new(select),
             lookup_limit: LOOKUP_LIMIT,
-            tagging,
+            mode,
             refusals: Arc::new(PeerRateLimit::new(Instant::now())),
         }
     }
@@ -49,7 +50,7 @@ impl<K> Gate<K> {
     }
 
     pub(super) fn is_tagging(&self) -> bool {
-        self.tagging
+        self.mode != Mode::Rejecting
     }
 
     /// The secrets, or tokens, for a request.
@@ -65,25 +66,25 @@ impl<K> Gate<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict, and marks the request with it or gives the reason to refuse it.
+    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,
         extensions: &mut Extensions,
     ) -> Result<(), MessageRejection> {
         match &verdict {
-            MessageVerdict::Allow(signed) => log::proven(signed),
+            MessageVerdict::Allow(message) => log::proven(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
         // Joined by an outer layer, before this verdict was there.
         extensions.remove::<VerifiedCallback>();
-        // What a message layer outside of this one found wrong does not become right by this one.
-        let refuted = extensions
+        // A message that a check outside of this one rejected stays rejected, whatever this one found.
+        let is_rejected = extensions
             .get::<MessageVerdict>()
             .is_some_and(|outer| !outer.is_allowed());
         match verdict {
-            MessageVerdict::Reject(rejection) if !self.tagging => return Err(rejection),
-            _ if refuted => {}
+            MessageVerdict::Reject(rejection) if !self.is_tagging() => return Err(rejection),
+            _ if is_rejected => {}
             verdict => {
                 extensions.insert(verdict);
             }
@@ -92,35 +93,28 @@ impl<K> Gate<K> {
     }
 
     pub(super) fn report(&self, rejection: &MessageRejection, extensions: &Extensions) {
-        let allowed = extensions.get::<Allowed>().map(Allowed::peer);
-        let refused = || extensions.get::<Verdict>()?.rejection()?.peer();
-        let peer = allowed.or_else(refused);
-        log::unproven(
-            rejection,
-            peer,
-            self.tagging,
-            &self.refusals,
-            Instant::now(),
-        );
+        let peer = extensions.get::<Verdict>().and_then(Verdict::peer);
+        let tagged = self.is_tagging();
+        log::unproven(rejection, peer, tagged, &self.refusals, Instant::now());
     }
 }
 
-impl<K> Clone for Gate<K> {
+impl<K> Clone for MessageCheck<K> {
     fn clone(&self) -> Self {
         Self {
             keys: Arc::clone(&self.keys),
             select: Arc::clone(&self.select),
             lookup_limit: self.lookup_limit,
-            tagging: self.tagging,
+            mode: self.mode,
             refusals: Arc::clone(&self.refusals),
         }
     }
 }
 
-impl<K> fmt::Debug for Gate<K> {
+impl<K> fmt::Debug for MessageCheck<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("tagging", &self.tagging)
+        f.debug_struct("MessageCheck")
+            .field("mode", &self.mode)
             .field("lookup_limit", &self.lookup_limit)
             .finish_non_exhaustive()
     }
