@@ -529,7 +529,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("lookup --log a=b=c").await, @r#"
     exit 2
