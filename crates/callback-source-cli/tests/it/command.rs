@@ -531,7 +531,7 @@ async fn an_error_names_the_invalid_value_and_the_fix() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("lookup --log a=b=c").await, @r#"
     exit 2

@@ -227,7 +227,7 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --trusted-proxy 10.0.0.1").await, @r#"
     exit 2
