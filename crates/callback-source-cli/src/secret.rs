@@ -55,7 +55,9 @@ fn from_environment() -> Result<String, Error> {
         Ok(text) if text.trim().is_empty() => Err(Error::NoSecret),
         Ok(text) => Ok(text),
         Err(VarError::NotPresent) => Err(Error::NoSecret),
-        Err(VarError::NotUnicode(_)) => Err(Error::SecretNotText("the secret in the environment")),
+        Err(VarError::NotUnicode(_)) => Err(Error::SecretNotText(
+            "the secret in `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+        )),
     }
 }
 
