@@ -49,7 +49,7 @@ fn an_unlisted_peer_allocates_the_response_headers_and_the_reason() {
     let kept = support::kept(16);
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
-    let request = support::callback(support::stranger(Family::V4, 9));
+    let request = support::callback(support::unlisted(Family::V4, 9));
     // `metrics` allocates once, for a label whose value is not known at compile time.
     let of_metrics = u64::from(cfg!(feature = "metrics"));
     // `http::HeaderMap` allocates its index and its entries, for one header as for two.
@@ -59,7 +59,7 @@ fn an_unlisted_peer_allocates_the_response_headers_and_the_reason() {
     let bare = |_: &Rejection| Response::new("");
     let layer = VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer);
     let mut verified = layer.with_response(bare).layer(support::Merchant);
-    let mut request = support::callback(support::stranger(Family::V4, 9));
+    let mut request = support::callback(support::unlisted(Family::V4, 9));
     request.headers_mut().remove("content-length");
     let allocated = count(|| drop(support::serve(&mut verified, request)));
     assert_eq!(allocated, OF_THE_REASON + of_metrics);
@@ -87,7 +87,7 @@ fn a_flood_of_unlisted_peers_keeps_no_memory() {
     let mut verified = support::verified(&kept.list);
     let mut flood = |from: u32, to: u32| {
         for number in from..to {
-            let peer = support::stranger(Family::V4, number);
+            let peer = support::unlisted(Family::V4, number);
             support::serve(&mut verified, support::callback(peer));
         }
     };

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_window_is_no_panic() {
+    fn the_longest_window_does_not_panic() {
         assert!(ReplayGuard::new(0).mark([1; 32], Duration::MAX).is_some());
     }
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_taken_back_leaves_that_of_another_request() {
+    fn a_withdrawn_mark_leaves_that_of_another_request() {
         let guard = ReplayGuard::default();
         let first = guard.mark([1; 32], WINDOW).unwrap();
         first.withdraw();

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn made_up_ids_of_any_length_take_two_megabytes_at_most_and_forget_no_known_one() {
+    async fn made_up_ids_use_two_megabytes_at_most_and_displace_no_known_one() {
         let (cached, _) = counted(|id| match id {
             Some(id) if id.starts_with("known") => Ok(secrets()),
             Some(id) if id.starts_with("failing") => Err("no such table"),
