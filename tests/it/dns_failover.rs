@@ -1,24 +1,15 @@
 //! Several DNS servers, and what is asked of them.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
 use callback_source::{
     Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
 };
 use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
-use integration_tests::{
-    merchant::{host_name, tiny_list},
-    within,
-};
+use integration_tests::{merchant::tiny_list, within};
 use tokio::time::Instant;
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, TWO, a};
 
 #[tokio::test]
 async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> {
@@ -35,7 +26,7 @@ async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> 
 }
 
 #[tokio::test]
-async fn the_second_server_answers_when_the_first_is_not_there() -> io::Result<()> {
+async fn the_second_server_answers_when_the_first_does_not_exist() -> io::Result<()> {
     let (mut first, second) = two_servers().await?;
     first.pause().await;
     let (answer, _) = ask(&[&first, &second]).await;
@@ -65,7 +56,7 @@ async fn the_second_server_answers_at_once_when_the_first_fails() -> io::Result<
 }
 
 #[tokio::test]
-async fn what_the_first_server_denies_is_final() -> io::Result<()> {
+async fn a_denial_of_the_first_server_is_final() -> io::Result<()> {
     for (fault, kind) in [
         (
             Fault::Rcode(ResponseCode::NXDomain),
@@ -96,7 +87,7 @@ async fn the_second_server_is_not_asked_when_the_first_answers() -> io::Result<(
 }
 
 #[tokio::test]
-async fn a_late_answer_of_the_first_server_still_counts() -> io::Result<()> {
+async fn a_late_answer_of_the_first_server_is_still_used() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(
         FaultScope::Everything,
@@ -109,7 +100,7 @@ async fn a_late_answer_of_the_first_server_still_counts() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn one_good_server_among_four_is_enough() -> io::Result<()> {
+async fn one_good_server_of_four_is_enough() -> io::Result<()> {
     let good = DnsServer::start().await?;
     good.set(HOST, 60, &[ONE]);
     let bad = [
@@ -131,7 +122,7 @@ async fn one_good_server_among_four_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_server_said_tells_more_than_anothers_silence() -> io::Result<()> {
+async fn an_error_response_is_reported_rather_than_another_servers_silence() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(FaultScope::Everything, Fault::Drop);
     second.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
@@ -144,7 +135,7 @@ async fn what_a_server_said_tells_more_than_anothers_silence() -> io::Result<()>
 }
 
 #[tokio::test]
-async fn silence_of_all_servers_is_over_within_the_time_limit() -> io::Result<()> {
+async fn silence_of_all_servers_ends_within_the_time_limit() -> io::Result<()> {
     let mut silent = Vec::new();
     for _ in 0..12 {
         let server = DnsServer::start().await?;
@@ -324,7 +315,7 @@ async fn the_unspecified_address_stands_for_this_machine() -> io::Result<()> {
 }
 
 #[test]
-fn a_resolver_without_a_server_is_a_mistake() {
+fn a_resolver_without_a_server_is_an_error() {
     assert!(HickoryResolver::from_servers([]).is_err());
 }
 
@@ -341,13 +332,6 @@ async fn ask(servers: &[&DnsServer]) -> (Result<Answer, ResolveError>, Duration)
     let start = Instant::now();
     let answer = within(resolver.resolve(a(HOST))).await;
     (answer, start.elapsed())
-}
-
-fn a(host: &str) -> Question {
-    Question {
-        host: host_name(host),
-        family: Family::V4,
-    }
 }
 
 /// After which the next server is asked as well.

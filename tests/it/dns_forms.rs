@@ -1,15 +1,8 @@
 //! DNS servers that do not take all that is optional in a question: EDNS, the case of letters, UDP.
 
-use std::{
-    collections::HashSet,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
-use callback_source::{
-    Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
-};
+use callback_source::{Answer, HickoryResolver, Resolve, ResolveError, ResolveErrorKind};
 use callback_source_testkit::dns::{
     Asked, DnsServer, Fault, FaultScope, RecordType, ResponseCode, Transport,
 };
@@ -17,15 +10,10 @@ use hickory_proto::{
     op::{Message, MessageType},
     rr::Record,
 };
-use integration_tests::{
-    log::Log,
-    merchant::{host_name, tiny_list},
-    within,
-};
+use integration_tests::{log::Log, merchant::tiny_list, within};
 use tokio::{net::UdpSocket, time::Instant};
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+use crate::common::{HOST, ONE, a, aaaa};
 
 #[tokio::test]
 async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
@@ -163,7 +151,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_to_a_part_of_a_question_is_asked_without_it() -> io::Result<()> {
+async fn a_server_that_ignores_a_part_of_a_question_is_asked_without_it() -> io::Result<()> {
     for fault in [Fault::DropEdns, Fault::DropMixedCase] {
         for transport in [
             Transport::Both,
@@ -199,8 +187,8 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
     answers(&resolver).await?;
     let asked = dns.questions();
     assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
-    let told = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
-    assert_eq!(told.len(), 1);
+    let lines = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
@@ -245,14 +233,14 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
 }
 
 #[tokio::test]
-async fn the_log_says_that_a_server_knows_names_in_lower_case_only() -> io::Result<()> {
+async fn the_log_reports_a_server_that_knows_names_in_lower_case_only() -> io::Result<()> {
     let log = Log::capture();
     let dns = server(Fault::LowerCaseOnly(ResponseCode::NXDomain)).await?;
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
-    let told = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
-    assert_eq!(told.len(), 1);
+    let lines = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
@@ -269,7 +257,7 @@ async fn a_denial_is_believed_after_one_more_question() -> io::Result<()> {
         let resolver = dns.resolver();
         for _ in 0..3 {
             dns.clear_log();
-            let denied = within(resolver.resolve(a())).await;
+            let denied = within(resolver.resolve(a(HOST))).await;
             assert_eq!(denied.map_err(|error| error.kind()), Err(kind));
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{asked:?}");
@@ -289,10 +277,10 @@ async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Re
         dns.set(HOST, 60, &[ONE]);
         dns.set_fault((HOST, RecordType::AAAA), fault);
         let resolver = dns.resolver();
-        let (one, other) = tokio::join!(resolver.resolve(aaaa()), resolver.resolve(a()));
+        let (one, other) = tokio::join!(resolver.resolve(aaaa(HOST)), resolver.resolve(a(HOST)));
         assert!(one.is_err_and(|error| error.is_denial()) && other.is_ok());
         assert_eq!(dns.total(), 2);
-        assert!(within(resolver.resolve(aaaa())).await.is_err());
+        assert!(within(resolver.resolve(aaaa(HOST))).await.is_err());
         assert_eq!(dns.total(), 3);
     }
     Ok(())
@@ -312,7 +300,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
         Fault::Delay(Duration::from_millis(50)),
     );
     let resolver = dns.resolver();
-    let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a()), silent) }).await;
+    let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a(HOST)), silent) }).await;
     assert_eq!(
         outcome.map_err(|error| error.kind()),
         Err(ResolveErrorKind::Timeout)
@@ -321,7 +309,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
 }
 
 #[tokio::test]
-async fn a_form_that_stops_working_gives_way_to_the_full_one() -> io::Result<()> {
+async fn a_form_that_stops_working_is_replaced_by_the_full_one() -> io::Result<()> {
     let dns = server(Fault::Delay(Duration::ZERO)).await?;
     dns.set_transport(Transport::TcpOnly);
     let resolver = dns.resolver();
@@ -413,7 +401,7 @@ async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_questio
         // of the test.
         let asking = tokio::spawn({
             let resolver = resolver.clone();
-            async move { resolver.resolve(a()).await }
+            async move { resolver.resolve(a(HOST)).await }
         });
         let outcome = within(asking).await.map_err(io::Error::other)?;
         let kind = outcome.map_err(|error| error.kind());
@@ -471,7 +459,7 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
         let asking = servers.iter().map(async |(case, resolver, dns)| {
             dns.clear_log();
             let start = Instant::now();
-            let _ = within(resolver.resolve(a())).await;
+            let _ = within(resolver.resolve(a(HOST))).await;
             let took = start.elapsed();
             let (tcp, udp): (Vec<Asked>, Vec<_>) =
                 dns.questions().into_iter().partition(|asked| asked.tcp);
@@ -503,23 +491,9 @@ async fn server(fault: Fault) -> io::Result<DnsServer> {
 }
 
 async fn answers(resolver: &impl Resolve) -> io::Result<()> {
-    let answer: Result<Answer, ResolveError> = within(resolver.resolve(a())).await;
+    let answer: Result<Answer, ResolveError> = within(resolver.resolve(a(HOST))).await;
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
     Ok(())
-}
-
-fn a() -> Question {
-    Question {
-        host: host_name(HOST),
-        family: Family::V4,
-    }
-}
-
-fn aaaa() -> Question {
-    Question {
-        host: host_name(HOST),
-        family: Family::V6,
-    }
 }
 
 /// After which another form would be tried.

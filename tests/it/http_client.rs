@@ -99,7 +99,7 @@ async fn reads_a_body_of_known_length() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn refuses_what_is_no_header() -> io::Result<()> {
+async fn rejects_an_invalid_header() -> io::Result<()> {
     let (server, _tasks) = echo(Protocol::Http1).await?;
     let client = Client::from(SOURCE);
     let headers = [("x-sent", "a\r\nx-smuggled: b")];

@@ -1,6 +1,7 @@
 //! End-to-end tests.
 
 mod answers;
+mod common;
 mod connections;
 mod dns_failover;
 mod dns_faults;
@@ -18,5 +19,5 @@ mod service;
 #[cfg(target_os = "linux")]
 mod signed;
 mod state_file;
-mod strangers;
 mod tagging;
+mod unlisted_peers;

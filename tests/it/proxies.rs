@@ -39,7 +39,7 @@ use tokio::{
 /// The callback server, somebody else, and the address that every proxy here connects from.
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const LISTED_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
+const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -102,8 +102,8 @@ async fn nginx_in_front_of_a_unix_socket() -> TestResult {
     let config = include_str!("../proxies/nginx-unix-socket.conf");
     let config = config.replace("SOCKET", &socket.to_string_lossy());
     let proxy = Kind::Nginx.start(&program, &config, NOWHERE).await?;
-    clients_are_told_apart(&proxy).await?;
-    nonsense_changes_nothing(proxy.addr).await
+    clients_are_distinguished(&proxy).await?;
+    malformed_headers_change_no_verdict(proxy.addr).await
 }
 
 #[tokio::test]
@@ -195,14 +195,14 @@ async fn haproxy_sends_version_2_of_the_proxy_protocol() -> TestResult {
 }
 
 #[tokio::test]
-async fn haproxy_that_does_not_send_the_header_gets_nowhere() -> TestResult {
+async fn haproxy_without_the_header_is_disconnected() -> TestResult {
     let Some(program) = Kind::HaProxy.find() else {
         return Ok(());
     };
     let service = Service::start(Source::ProxyProtocol).await?;
     let config = include_str!("../proxies/haproxy-proxy-v1.cfg").replace(" send-proxy", "");
     let proxy = Kind::HaProxy.start(&program, &config, service.addr).await?;
-    for client in [LISTED, STRANGER] {
+    for client in [LISTED, UNLISTED] {
         let reply = Client::from(client)
             .send(proxy.addr, "GET", "/", &[], b"")
             .await;
@@ -338,7 +338,7 @@ async fn every_proxy_names_clients_of_ipv6() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
+async fn a_unix_socket_is_a_proxy_and_a_port_is_not() -> TestResult {
     let app = app(ForwardedPeer::x_forwarded_for(
         UnixPeer,
         TrustedProxies::none(),
@@ -379,7 +379,7 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
 // The connection ends, since nobody reads the body. A proxy that is not told sends the next request, maybe
 // a genuine callback, into a connection that is being closed, and answers 502.
 #[tokio::test]
-async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> TestResult {
+async fn a_refusal_that_leaves_a_body_unread_announces_the_close() -> TestResult {
     let service = Service::start(Source::XForwardedFor).await?;
     let mut listed = Connection::connect(LISTED, service.addr).await?;
     for (head, closes) in [
@@ -397,7 +397,7 @@ async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> Tes
         ),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false),
     ] {
-        let answer = raw(STRANGER, service.addr, head.as_bytes()).await?;
+        let answer = raw(UNLISTED, service.addr, head.as_bytes()).await?;
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         assert_eq!(
             answer.contains("connection: close"),
@@ -407,37 +407,37 @@ async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> Tes
         let reply = listed.send("POST", "/", &[], b"1").await?;
         assert_eq!((reply.status, reply.header("connection")), (200, None));
     }
-    let mut stranger = Connection::connect_h2(STRANGER, service.addr).await?;
+    let mut unlisted = Connection::connect_h2(UNLISTED, service.addr).await?;
     for _ in 0..2 {
-        assert_eq!(stranger.send("POST", "/", &[], b"1").await?.status, 403);
+        assert_eq!(unlisted.send("POST", "/", &[], b"1").await?.status, 403);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_proxy_fails_to_say_is_logged() -> TestResult {
+async fn a_missing_header_of_a_proxy_is_logged() -> TestResult {
     let log = Log::capture();
     let service = Service::start(Source::XForwardedFor).await?;
     let headers = [("x-forwarded-for", "127.0.0.11, unknown")];
     assert_eq!(status(PROXY, service.addr, &headers).await?, 400);
-    let told = log.lines(
+    let lines = log.lines(
         "WARN",
         &["callback refused", "peer=127.0.0.1", "forwarded-malformed"],
     );
-    assert_eq!(told.len(), 1);
+    assert_eq!(lines.len(), 1);
 
     let service = Service::start(Source::ProxyProtocol).await?;
     assert!(status(PROXY, service.addr, &[]).await.is_err());
-    let told = log.lines(
+    let lines = log.lines(
         "WARN",
         &["PROXY protocol", "peer=127.0.0.1", "reason=\"missing\""],
     );
-    assert_eq!(told.len(), 1);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() -> TestResult {
+async fn a_server_that_does_not_start_reports_its_log() -> TestResult {
     let Some(program) = Kind::HaProxy.find() else {
         return Ok(());
     };
@@ -453,7 +453,7 @@ async fn a_server_that_does_not_start_says_why() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_round_the_proxy_is_the_peer() -> TestResult {
+async fn a_client_that_bypasses_the_proxy_is_the_peer() -> TestResult {
     let header = "PROXY TCP4 127.0.0.11 127.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for source in Source::ALL {
         let service = Service::start(source).await?;
@@ -464,12 +464,12 @@ async fn a_client_that_goes_round_the_proxy_is_the_peer() -> TestResult {
                 "{source:?}"
             );
             assert_eq!(
-                status(STRANGER, service.addr, headers).await?,
+                status(UNLISTED, service.addr, headers).await?,
                 403,
                 "{source:?}"
             );
         }
-        let answer = raw(STRANGER, service.addr, header.as_bytes()).await?;
+        let answer = raw(UNLISTED, service.addr, header.as_bytes()).await?;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{source:?}: {answer}");
     }
     Ok(())
@@ -501,9 +501,9 @@ async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) ->
     };
     let service = Service::start(source).await?;
     let proxy = kind.start(&program, config, service.addr).await?;
-    clients_are_told_apart(&proxy).await?;
+    clients_are_distinguished(&proxy).await?;
     connections_are_judged_by_request(proxy.addr, upstream).await?;
-    nonsense_changes_nothing(proxy.addr).await
+    malformed_headers_change_no_verdict(proxy.addr).await
 }
 
 /// The same behind two proxies in a row.
@@ -524,11 +524,11 @@ async fn behind_two(
     let outer = outer
         .start(&outer_program, outer_config, inner.addr)
         .await?;
-    clients_are_told_apart(&outer).await?;
-    nonsense_changes_nothing(outer.addr).await
+    clients_are_distinguished(&outer).await?;
+    malformed_headers_change_no_verdict(outer.addr).await
 }
 
-async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
+async fn clients_are_distinguished(proxy: &Proxy) -> TestResult {
     let log = || proxy.server.log();
     let proxy = proxy.addr;
     let misleading = [
@@ -546,12 +546,12 @@ async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
             "{headers:?} {}",
             log()
         );
-        let stranger = Client::from(STRANGER)
+        let unlisted = Client::from(UNLISTED)
             .send(proxy, "POST", "/paid", headers, b"1")
             .await?;
         // Caddy says 502 when the connection ends before it could send the body.
         assert!(
-            [403, 502].contains(&stranger.status),
+            [403, 502].contains(&unlisted.status),
             "{headers:?} {}",
             log()
         );
@@ -559,11 +559,11 @@ async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
     // Whoever has the proxy take its own header off again is refused, too.
     for name in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
         let forged = [FORGED, &[("connection", name)]].concat();
-        let mut connection = Connection::connect(STRANGER, proxy).await?;
-        let stranger = connection.send("GET", "/", &forged, b"").await?;
+        let mut connection = Connection::connect(UNLISTED, proxy).await?;
+        let unlisted = connection.send("GET", "/", &forged, b"").await?;
         assert!(
-            [400, 403].contains(&stranger.status),
-            "{name}: {stranger:?}"
+            [400, 403].contains(&unlisted.status),
+            "{name}: {unlisted:?}"
         );
     }
     Ok(())
@@ -571,10 +571,10 @@ async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
 
 async fn connections_are_judged_by_request(proxy: SocketAddr, upstream: Upstream) -> TestResult {
     let mut listed = Connection::connect(LISTED, proxy).await?;
-    let mut stranger = Connection::connect(STRANGER, proxy).await?;
+    let mut unlisted = Connection::connect(UNLISTED, proxy).await?;
     let mut seen: HashMap<String, HashSet<u16>> = HashMap::new();
     for _ in 0..10 {
-        for (connection, status) in [(&mut listed, 200), (&mut stranger, 403)] {
+        for (connection, status) in [(&mut listed, 200), (&mut unlisted, 403)] {
             let reply = connection.send("GET", "/", &[], b"").await?;
             assert_eq!(reply.status, status);
             let version = if upstream == Upstream::Http2 {
@@ -594,7 +594,7 @@ async fn connections_are_judged_by_request(proxy: SocketAddr, upstream: Upstream
     Ok(())
 }
 
-async fn nonsense_changes_nothing(proxy: SocketAddr) -> TestResult {
+async fn malformed_headers_change_no_verdict(proxy: SocketAddr) -> TestResult {
     for nonsense in [
         b"NONSENSE\r\n\r\n".as_slice(),
         b"GET / HTTP/1.1 twice\r\nHost: a\r\n\r\n",
@@ -604,11 +604,11 @@ async fn nonsense_changes_nothing(proxy: SocketAddr) -> TestResult {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x0b\x7f\0\0\x01\0\x01\0\x50GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\0\x01\0",
     ] {
-        let answer = raw(STRANGER, proxy, nonsense).await?;
+        let answer = raw(UNLISTED, proxy, nonsense).await?;
         // Caddy says 200 to a client that has hung up.
         assert!(!answer.contains("paid by"), "{answer}");
         assert_eq!(status(LISTED, proxy, &[]).await?, 200);
-        assert_eq!(status(STRANGER, proxy, &[]).await?, 403);
+        assert_eq!(status(UNLISTED, proxy, &[]).await?, 403);
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
 /// unbound counts in whole seconds and hands a record out until its TTL is below zero, so for up to a
 /// second more than the TTL.
 #[tokio::test]
-async fn a_rotation_behind_a_resolver_reaches_the_layer_as_soon() -> io::Result<()> {
+async fn a_rotation_behind_a_resolver_reaches_the_layer_as_fast() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -86,7 +86,7 @@ async fn assert_lingering(merchant: &Merchant, list: &AllowList) -> io::Result<(
 }
 
 #[tokio::test]
-async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
+async fn an_authority_that_is_down_refuses_no_callback() -> io::Result<()> {
     let Some((mut knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -114,7 +114,7 @@ async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_resolver_that_is_down_costs_no_callback() -> io::Result<()> {
+async fn a_resolver_that_is_down_refuses_no_callback() -> io::Result<()> {
     let Some((knot, mut unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -171,7 +171,7 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
+async fn a_host_that_is_withdrawn_lingers_and_is_removed() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -191,7 +191,7 @@ async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
+async fn a_zone_without_its_names_removes_no_address() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -230,7 +230,7 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()> {
+async fn an_authority_without_the_zone_removes_no_address() -> io::Result<()> {
     let Some((mut knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };

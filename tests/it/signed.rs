@@ -97,7 +97,7 @@ async fn a_path_that_is_not_ascii_is_not_kept_by_every_proxy() -> TestResult {
 }
 
 #[tokio::test]
-async fn the_body_comes_through_byte_for_byte_and_another_one_does_not() -> TestResult {
+async fn the_body_passes_unchanged_and_a_changed_one_is_refused() -> TestResult {
     let every_byte: Vec<u8> = (0..=255).collect();
     let bodies = [
         Vec::new(),
@@ -142,7 +142,7 @@ async fn the_body_comes_through_byte_for_byte_and_another_one_does_not() -> Test
 }
 
 #[tokio::test]
-async fn a_host_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResult {
+async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> TestResult {
     let host = |value: &str| NGINX.replace("$http_host", value);
     let caddy = |value: &str| {
         let proxied = format!("reverse_proxy UPSTREAM {{\n\t\theader_up Host {value}\n\t}}");
@@ -181,13 +181,13 @@ async fn a_host_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
             "{config}"
         );
         let elsewhere = Webhook::to("https://other.example/hooks?tenant=7");
-        assert_eq!(elsewhere.send(&proxy).await?.said(), (401, "signature"));
+        assert_eq!(elsewhere.send(&proxy).await?.outcome(), (401, "signature"));
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_path_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResult {
+async fn a_path_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> TestResult {
     // With a URI behind the name, nginx sends the path decoded, cleaned and encoded again.
     let cleaned = NGINX.replace("http://callbacks;", "http://callbacks/;");
     let stripped = cleaned.replace("location /", "location /shop/");
@@ -227,7 +227,7 @@ async fn a_path_that_the_proxy_rewrites_is_told_and_can_be_pinned() -> TestResul
             "{config}"
         );
         let elsewhere = Webhook::to("https://shop.example/shop/other");
-        assert_eq!(elsewhere.send(&proxy).await?.said(), (401, "signature"));
+        assert_eq!(elsewhere.send(&proxy).await?.outcome(), (401, "signature"));
     }
     Ok(())
 }
@@ -268,7 +268,7 @@ async fn host_and_path_can_both_be_pinned() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_proxy_may_take_authorization_but_not_its_copy_too() -> TestResult {
+async fn a_proxy_may_remove_authorization_but_not_its_copy_too() -> TestResult {
     let nginx = |lines: &str| {
         NGINX.replace(
             "        proxy_set_header Host",
@@ -358,11 +358,11 @@ impl<'a> Webhook<'a> {
         } else {
             connection.send("POST", path, &headers, self.sent).await
         }?;
-        let told = |name| reply.header(name).unwrap_or_default().to_owned();
+        let header = |name| reply.header(name).unwrap_or_default().to_owned();
         Ok(Judged {
             status: reply.status,
-            mismatch: told(MISFIT),
-            arrived: told(ARRIVED),
+            mismatch: header(MISMATCH),
+            arrived: header(ARRIVED),
             body: reply.body,
         })
     }
@@ -384,10 +384,14 @@ impl Judged {
     #[track_caller]
     fn is_refused(&self, reason: &str, mismatch: &str) {
         let expected = ((401, reason), mismatch);
-        assert_eq!((self.said(), self.mismatch.as_str()), expected, "{self:?}");
+        assert_eq!(
+            (self.outcome(), self.mismatch.as_str()),
+            expected,
+            "{self:?}"
+        );
     }
 
-    fn said(&self) -> (u16, &str) {
+    fn outcome(&self) -> (u16, &str) {
         (self.status, str::from_utf8(&self.body).unwrap_or_default())
     }
 }
@@ -442,7 +446,7 @@ async fn diagnose(request: Request, next: Next) -> Response {
     let mut response = next.run(Request::from_parts(parts, body)).await;
     match (HeaderValue::try_from(mismatch), arrived) {
         (Ok(mismatch), Ok(arrived)) => {
-            response.headers_mut().insert(MISFIT, mismatch);
+            response.headers_mut().insert(MISMATCH, mismatch);
             response.headers_mut().insert(ARRIVED, arrived);
         }
         _ => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
@@ -475,7 +479,7 @@ const APACHE: &str = include_str!("../proxies/apache-signature.conf");
 
 /// Headers of these tests: the registered URL, and what came of it.
 const REGISTERED: &str = "x-registered";
-const MISFIT: &str = "x-mismatch";
+const MISMATCH: &str = "x-mismatch";
 const ARRIVED: &str = "x-arrived";
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

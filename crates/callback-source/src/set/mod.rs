@@ -95,8 +95,8 @@ mod question_view;
 mod rules;
 mod special_purpose;
 
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 

@@ -209,7 +209,7 @@ async fn a_refusal_is_never_2xx_and_repeats_nothing_of_the_request() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "HMAC-SHA256");
     let text = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(text, "the signature or token is not right\n");
+    assert_eq!(text, "the signature or token is invalid\n");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Log events and counts of source verdicts.
+//! Log events and counters of the source check.
 
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -54,7 +54,7 @@ pub(crate) fn refused(
     );
 }
 
-/// Reports how the header of a PROXY protocol connection was read, or why not.
+/// Reports the outcome of reading a PROXY protocol header: its kind, or the reason for closing the connection.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,

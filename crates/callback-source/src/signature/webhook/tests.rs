@@ -8,10 +8,7 @@ use super::{
     claim::{parse_authorization, parse_date, parse_digest},
     *,
 };
-use crate::{
-    MessageRejection,
-    MessageRejectionKind::{self, *},
-};
+use crate::MessageRejectionKind::{self, *};
 
 const SECRET: &str =
     "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6FhGKhiHTBsG2wo/xU6FY/A==";
