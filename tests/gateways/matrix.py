@@ -197,15 +197,16 @@ class Endpoint:
     """`callback-source serve`, as the page starts it."""
 
     def __init__(self, program, dns, header, report_only=False, port=None):
-        self.port, self.admin = port or free_port(), free_port()
+        self.port, self.admin, self.grpc = port or free_port(), free_port(), free_port()
         flags = ["--report-only"] if report_only else []
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CALLBACK_SOURCE_")}
         self.process = subprocess.Popen(
             [program, "serve", "--listen", f"{FRONT}:{self.port}", "--admin-listen", f"{FRONT}:{self.admin}",
              "--trusted-proxy", FRONT, "--client-ip-header", header, "--host", HOST, "--allow-special-addresses",
-             "--dns-server", f"{FRONT}:{dns.port}", "--stop-delay", "0s", *flags],
+             "--dns-server", f"{FRONT}:{dns.port}", "--stop-delay", "0s",
+             "--ext-authz-listen", f"{FRONT}:{self.grpc}", *flags],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        wait_until("the start of the endpoint", lambda: is_open(self.port))
+        wait_until("the start of the endpoint", lambda: is_open(self.port) and is_open(self.grpc))
 
     def is_ready(self):
         return request(self.admin, "GET", "/readyz", source=FRONT)[0] == 200
@@ -263,12 +264,13 @@ class Gateway:
         # Statuses that the caller may get while the endpoint is down.
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
-    def start(self, page, shop, verify, folder):
+    def start(self, page, shop, endpoint, folder):
         for _ in range(5):
             port, second = free_port(), free_port()
             names = {"LISTEN": f"{FRONT}:{port}", "ADDRESS": FRONT, "PORT": str(port),
                      "UPSTREAM": f"{FRONT}:{shop.port}", "UPSTREAM_ADDRESS": FRONT, "UPSTREAM_PORT": str(shop.port),
-                     "VERIFY": f"{FRONT}:{verify}", "VERIFY_ADDRESS": FRONT, "VERIFY_PORT": str(verify),
+                     "VERIFY": f"{FRONT}:{endpoint.port}", "VERIFY_ADDRESS": FRONT, "VERIFY_PORT": str(endpoint.port),
+                     "CHECK_ADDRESS": FRONT, "CHECK_PORT": str(endpoint.grpc),
                      "FOLDER": str(folder)}
             for file, text in blocks(page, self.block):
                 text = self.extra(text, second=second, folder=folder)
@@ -342,7 +344,7 @@ class Run:
         if ready:
             wait_until("the first lookup", self.endpoint.is_ready)
             self.ready_at = time.monotonic()
-        self.process, self.port, self.second = self.gateway.start(self.page, self.shop, self.endpoint.port, self.folder)
+        self.process, self.port, self.second = self.gateway.start(self.page, self.shop, self.endpoint, self.folder)
         self.shop.seen.clear()
 
     def call(self, **arguments):
@@ -517,6 +519,10 @@ def gateways(venv):
     def caddy_options(text, **_):
         return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n}\n" + text
 
+    def envoy(program):
+        return lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
+                                  "--concurrency", "1", "--log-level", "error"]
+
     nginx_http2 = second_listener("listen LISTEN;", "\n    listen {} http2;")
     haproxy_http2 = second_listener("    bind LISTEN\n", "    bind {} proto h2\n")
     programs = {
@@ -525,6 +531,7 @@ def gateways(venv):
         "Caddy 2.11": packaged("bin", "caddy"), "Traefik 3.7": packaged("bin", "traefik"),
         "HAProxy 2.6": find("haproxy"), "Apache 2.4": find("apache2"),
         "Envoy 1.40, HTTP": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
+        "Envoy 1.40, gRPC": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
     }
 
     def make(name, block, header, command, down, **options):
@@ -546,9 +553,9 @@ def gateways(venv):
              lambda program: lambda folder, _: [program, "-db", "-f", f"{folder}/haproxy.cfg"], {503},
              http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
-        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address",
-             lambda program: lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
-                                                "--concurrency", "1", "--log-level", "error"], {503}),
+        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy, {503}),
+        # The client is in the request, not in a header. `--client-ip-header` is for the other listener.
+        make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy, {503}),
     ]
 
 

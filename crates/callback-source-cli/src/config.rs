@@ -186,7 +186,7 @@ fn trusted(proxies: &[List<TrustedProxy>]) -> Result<TrustedProxies, Error> {
 }
 
 /// Returns whether any entry can match the peer of a connection. `unix:` cannot: it is a hop further away.
-fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
+pub(crate) fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
     all(proxies)
         .iter()
         .any(|proxy| matches!(proxy, TrustedProxy::Network(_)))

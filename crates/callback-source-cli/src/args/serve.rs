@@ -46,6 +46,19 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) admin_listen: Option<SocketAddr>,
 
+    /// Address of Envoy's external authorization over gRPC
+    /// (`envoy.service.auth.v3.Authorization/Check`), for your Envoys only
+    ///
+    /// The client is `attributes.source.address`, or the one that a trusted proxy in front of Envoy names in
+    /// `--client-ip-header`. The gRPC health service is at the same address.
+    #[cfg(feature = "ext-authz")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        value_parser = trimmed(socket)
+    )]
+    pub(crate) ext_authz_listen: Option<SocketAddr>,
+
     /// Refuse nothing: always respond with 200, with the verdict in headers
     #[arg(long, value_parser = switch())]
     pub(crate) report_only: bool,

@@ -40,18 +40,14 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(list: AllowList, args: &ServeArgs, proxies: &Proxies) -> Self {
-        let counts = Arc::<VerdictCounts>::default();
+    pub(super) fn new(
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) -> Self {
         let client = proxies.client.clone();
-        let verify = match args.report_only {
-            true => Verify::report_only(list.clone(), client, Arc::clone(&counts)),
-            false => Verify::refusing(
-                list.clone(),
-                client,
-                args.unsure_status,
-                Arc::clone(&counts),
-            ),
-        };
+        let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
         Self {
             list,
             verify,

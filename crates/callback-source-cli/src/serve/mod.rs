@@ -33,6 +33,9 @@ mod response;
 mod status;
 mod verify;
 
+#[cfg(feature = "ext-authz")]
+mod ext_authz;
+
 mod endpoint;
 mod request_body;
 
@@ -49,6 +52,8 @@ use self::{
     app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
     signals::Signals,
 };
+#[cfg(feature = "ext-authz")]
+use self::{ext_authz::ExtAuthz, verify::Verify};
 use crate::{
     args::ServeArgs,
     config::{Config, Proxies},
@@ -121,9 +126,21 @@ async fn serve(
         Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
+    #[cfg(feature = "ext-authz")]
+    let ext_authz = match args.ext_authz_listen {
+        Some(address) => Some(ExtAuthz::bind(address).await?),
+        None => None,
+    };
     let list = config.list.spawn(config.resolver);
 
-    let app = Arc::new(App::new(list.clone(), args, &app_proxies));
+    let counts = Arc::default();
+    #[cfg(feature = "ext-authz")]
+    let mut ext_authz = ext_authz.map(|bound| {
+        let client = ext_authz::client(args, &app_proxies);
+        let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
+        bound.start(list.clone(), verify)
+    });
+    let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
     let mut servers = Vec::new();
     let endpoints = match admin {
         None => vec![(listener, Endpoint::Everything, max_connections)],
@@ -149,6 +166,10 @@ async fn serve(
 
     signals.next().await;
     app.stop();
+    #[cfg(feature = "ext-authz")]
+    if let Some(server) = &mut ext_authz {
+        server.announce_stop();
+    }
     if !args.stop_delay.is_zero() {
         info!(
             "stopping in {}: not ready, but still serving; another signal ends it at once",
@@ -166,6 +187,10 @@ async fn serve(
     let closed = async {
         for server in &servers {
             server.stop();
+        }
+        #[cfg(feature = "ext-authz")]
+        if let Some(server) = ext_authz {
+            server.stop().await;
         }
         for server in servers {
             server.closed().await;

@@ -20,7 +20,7 @@ use super::{
     response::{Body, empty, plain},
     status::VerdictCounts,
 };
-use crate::config::Client;
+use crate::{args::ServeArgs, config::Client};
 
 /// Source check behind `/verify`.
 #[derive(Clone, Debug)]
@@ -54,6 +54,18 @@ impl Verify {
         Self::ReportOnly(VerifySourceLayer::tagging(list, client).layer(respond))
     }
 
+    pub(super) fn new(
+        list: AllowList,
+        args: &ServeArgs,
+        client: Client,
+        counts: Arc<VerdictCounts>,
+    ) -> Self {
+        match args.report_only {
+            true => Self::report_only(list, client, counts),
+            false => Self::refusing(list, client, args.unsure_status, counts),
+        }
+    }
+
     pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
         // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all if such a response has a
         // length.
@@ -72,6 +84,11 @@ impl Verify {
                 request.extensions_mut().insert(UnixConnection::new());
             }
         }
+        self.judge(request).await
+    }
+
+    /// Responds to a request whose extensions say where it comes from.
+    pub(super) async fn judge(&self, request: Request<()>) -> Response<Body> {
         let response = match self {
             Self::Refusing(verify) => verify.clone().call(request).await,
             Self::ReportOnly(verify) => verify.clone().call(request).await,

@@ -270,6 +270,15 @@ async fn prints_help() {
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
+          --ext-authz-listen <ADDR:PORT>
+              Address of Envoy's external authorization over gRPC
+              (`envoy.service.auth.v3.Authorization/Check`), for your Envoys only
+              
+              The client is `attributes.source.address`, or the one that a trusted proxy in front of
+              Envoy names in `--client-ip-header`. The gRPC health service is at the same address.
+              
+              [env: CALLBACK_SOURCE_EXT_AUTHZ_LISTEN]
+
           --report-only
               Refuse nothing: always respond with 200, with the verdict in headers
               

@@ -1,0 +1,352 @@
+//! The gRPC service: a check in, a verdict out.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tonic::{
+    body::Body,
+    server::{Grpc, NamedService, UnaryService},
+};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use super::messages::{
+    Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
+    HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
+};
+use crate::serve::{response, verify::Verify};
+
+/// `envoy.service.auth.v3.Authorization`.
+#[derive(Clone, Debug)]
+pub(super) struct Authorization {
+    verify: Verify,
+}
+
+impl Authorization {
+    pub(super) fn new(verify: Verify) -> Self {
+        Self { verify }
+    }
+
+    async fn check(self, request: CheckRequest) -> CheckResponse {
+        let attributes = request.attributes.unwrap_or_default();
+        let client = source(&attributes);
+        let mut judged = Request::new(());
+        *judged.headers_mut() = headers(attributes);
+        if let Some(client) = client {
+            // The port is not part of any verdict.
+            judged.extensions_mut().insert(SocketAddr::new(client, 0));
+        }
+        let response = self.verify.judge(judged).await;
+        answer(response).await
+    }
+}
+
+impl NamedService for Authorization {
+    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+}
+
+impl Service<Request<Body>> for Authorization {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let method = Check(self.clone());
+        Box::pin(async move {
+            if request.uri().path() != CHECK {
+                return Ok(tonic::Status::unimplemented("the method is `Check`").into_http());
+            }
+            let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
+            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_MESSAGE), None);
+            Ok(grpc.unary(method, request).await)
+        })
+    }
+}
+
+struct Check(Authorization);
+
+impl UnaryService<CheckRequest> for Check {
+    type Response = CheckResponse;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, tonic::Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
+        let authorization = self.0.clone();
+        Box::pin(async move {
+            let answer = authorization.check(request.into_inner()).await;
+            Ok(tonic::Response::new(answer))
+        })
+    }
+}
+
+/// Returns the peer of the connection to Envoy. `None` for a pipe, or if Envoy sends no address: the response is
+/// then 500 with the reason `no-peer`.
+fn source(attributes: &Attributes) -> Option<IpAddr> {
+    let address = attributes.source.as_ref()?.address.as_ref()?;
+    address.socket_address.as_ref()?.address.parse().ok()
+}
+
+/// Headers that are not valid, such as Envoy's `:path`, are left out: no client can be named by them.
+fn headers(attributes: Attributes) -> HeaderMap {
+    let http = attributes.request.and_then(|request| request.http);
+    let pairs = http.map(|http| http.headers).unwrap_or_default();
+    let valid = pairs.into_iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let value = HeaderValue::from_maybe_shared(Bytes::from(value)).ok()?;
+        Some((name, value))
+    });
+    // A body is none of this check's concern.
+    let mut headers: HeaderMap = valid.collect();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers
+}
+
+async fn answer(response: Response<response::Body>) -> CheckResponse {
+    let (parts, body) = response.into_parts();
+    let admitted = parts.status == StatusCode::OK;
+    let headers = parts.headers.iter().filter(|(name, _)| {
+        // Envoy computes these itself.
+        **name != header::CONTENT_LENGTH && (!admitted || **name != header::CONTENT_TYPE)
+    });
+    let headers: Vec<_> = headers
+        .filter_map(|(name, value)| {
+            let header = Header {
+                key: name.as_str().to_owned(),
+                value: value.to_str().ok()?.to_owned(),
+            };
+            Some(HeaderValueOption {
+                header: Some(header),
+                append_action: OVERWRITE,
+            })
+        })
+        .collect();
+    if admitted {
+        let is_set = |tag: &&str| parts.headers.contains_key(*tag);
+        let forged = TAGS.iter().filter(|tag| !is_set(tag));
+        return CheckResponse {
+            status: Some(RpcStatus { code: CODE_OK }),
+            http_response: Some(HttpResponse::Ok(OkResponse {
+                headers,
+                headers_to_remove: forged.map(|tag| (*tag).to_owned()).collect(),
+            })),
+        };
+    }
+    let body = body.collect().await.map(|body| body.to_bytes());
+    let body = body.unwrap_or_else(|never| match never {});
+    CheckResponse {
+        status: Some(RpcStatus {
+            code: CODE_PERMISSION_DENIED,
+        }),
+        http_response: Some(HttpResponse::Denied(DeniedResponse {
+            status: Some(HttpStatus {
+                code: parts.status.as_u16().into(),
+            }),
+            headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })),
+    }
+}
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The tags that the shop may read. What the verdict does not set is removed, since the caller may have sent it.
+const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
+
+const CODE_OK: i32 = 0;
+const CODE_PERMISSION_DENIED: i32 = 7;
+
+/// Envoy's own limit on the headers of a request is 60 KiB. A body is never needed.
+const MAX_MESSAGE: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    use prost::Message;
+
+    use super::*;
+    use crate::{
+        config::Client,
+        serve::{
+            ext_authz::messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
+            status::VerdictCounts,
+        },
+    };
+
+    fn request(source: Option<&str>, headers: &[(&str, &str)]) -> CheckRequest {
+        let socket = |address: &str| SocketAddress {
+            address: address.to_owned(),
+        };
+        let peer = |address| Peer {
+            address: Some(Address {
+                socket_address: Some(socket(address)),
+            }),
+        };
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        CheckRequest {
+            attributes: Some(Attributes {
+                source: source.map(peer),
+                request: Some(AttributesRequest {
+                    http: Some(HttpRequest {
+                        headers: headers.collect(),
+                    }),
+                }),
+            }),
+        }
+    }
+
+    fn service(list: AllowList, report_only: bool) -> Authorization {
+        let counts = Arc::<VerdictCounts>::default();
+        Authorization::new(match report_only {
+            true => Verify::report_only(list, Client::Peer, counts),
+            false => Verify::refusing(list, Client::Peer, None, counts),
+        })
+    }
+
+    fn denied(response: CheckResponse) -> (i32, Vec<(String, String)>) {
+        assert_eq!(response.status.unwrap().code, CODE_PERMISSION_DENIED);
+        match response.http_response {
+            Some(HttpResponse::Denied(denied)) => {
+                let headers = denied
+                    .headers
+                    .into_iter()
+                    .filter_map(|option| option.header);
+                let headers = headers.map(|header| (header.key, header.value)).collect();
+                (denied.status.unwrap().code, headers)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn has(headers: &[(String, String)], name: &str, value: &str) -> bool {
+        headers.contains(&(name.to_owned(), value.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_listed_peer_is_admitted_with_tags_and_without_forged_ones() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let forged = [
+            ("x-callback-reason", "x"),
+            (":path", "/"),
+            ("content-length", "9"),
+        ];
+        let request = request(Some("192.0.2.1"), &forged);
+        let response = service(list, false).check(request).await;
+        assert_eq!(response.status.unwrap().code, CODE_OK);
+        let Some(HttpResponse::Ok(ok)) = response.http_response else {
+            panic!("it is refused");
+        };
+        let headers: Vec<_> = ok.headers.into_iter().collect();
+        assert!(
+            headers
+                .iter()
+                .all(|option| option.append_action == OVERWRITE)
+        );
+        let source = headers.iter().filter_map(|option| option.header.as_ref());
+        let source = source.filter(|header| header.key == "x-callback-source");
+        assert_eq!(
+            source.map(|header| &*header.value).collect::<Vec<_>>(),
+            ["allow"]
+        );
+        assert_eq!(
+            ok.headers_to_remove,
+            ["x-callback-host", "x-callback-reason"]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unlisted_peer_is_refused_whatever_its_headers() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let forged = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-envoy-external-address", "192.0.2.1"),
+        ];
+        let response = service(list, false)
+            .check(request(Some("192.0.2.2"), &forged))
+            .await;
+        let (status, headers) = denied(response);
+        assert_eq!(status, 403);
+        assert!(
+            has(&headers, "x-callback-reason", "not-listed"),
+            "{headers:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_undecided_list_is_503_with_retry_after() {
+        let silent =
+            |_: Question| async { Err::<Answer, _>(ResolveError::new(ResolveErrorKind::ServFail)) };
+        let list = AllowList::builder()
+            .host("h.example".parse().unwrap())
+            .on_demand_wait(Duration::ZERO)
+            .spawn(silent);
+        let response = service(list, false)
+            .check(request(Some("192.0.2.1"), &[]))
+            .await;
+        let (status, headers) = denied(response);
+        assert_eq!(status, 503);
+        assert!(has(&headers, "retry-after", "5"), "{headers:?}");
+    }
+
+    #[tokio::test]
+    async fn without_an_address_the_response_is_500() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        for request in [
+            request(None, &[]),
+            request(Some("pipe"), &[]),
+            CheckRequest::default(),
+        ] {
+            let (status, headers) = denied(service(list.clone(), false).check(request).await);
+            assert_eq!(status, 500);
+            assert!(has(&headers, "x-callback-reason", "no-peer"), "{headers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn report_only_admits_everyone_and_says_so() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let response = service(list, true)
+            .check(request(Some("192.0.2.2"), &[]))
+            .await;
+        assert_eq!(response.status.unwrap().code, CODE_OK);
+        let Some(HttpResponse::Ok(ok)) = response.http_response else {
+            panic!("it is refused");
+        };
+        let reasons = ok
+            .headers
+            .iter()
+            .filter_map(|option| option.header.as_ref());
+        assert!(
+            reasons
+                .clone()
+                .any(|header| header.key == "x-callback-reason")
+        );
+        assert_eq!(ok.headers_to_remove, ["x-callback-host"]);
+    }
+
+    #[test]
+    fn fields_of_a_newer_envoy_are_skipped() {
+        let mut bytes = request(Some("192.0.2.1"), &[("a", "b")]).encode_to_vec();
+        // Field 15, a string.
+        bytes.extend([0x7a, 2, b'h', b'i']);
+        let decoded = CheckRequest::decode(bytes.as_slice()).unwrap();
+        let attributes = decoded.attributes.unwrap();
+        assert_eq!(source(&attributes), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(headers(attributes)["a"], "b");
+    }
+}
