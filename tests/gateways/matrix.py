@@ -185,7 +185,7 @@ def is_open(port):
         return probe.connect_ex((FRONT, port)) == 0
 
 
-def wait_until(what, condition, seconds=20):
+def wait_until(what, condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -196,17 +196,23 @@ def wait_until(what, condition, seconds=20):
 class Endpoint:
     """`callback-source serve`, as the page starts it."""
 
-    def __init__(self, program, dns, header, report_only=False, port=None):
-        self.port, self.admin, self.grpc = port or free_port(), free_port(), free_port()
+    def __init__(self, program, dns, header, report_only=False):
         flags = ["--report-only"] if report_only else []
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CALLBACK_SOURCE_")}
-        self.process = subprocess.Popen(
-            [program, "serve", "--listen", f"{FRONT}:{self.port}", "--admin-listen", f"{FRONT}:{self.admin}",
-             "--trusted-proxy", FRONT, "--client-ip-header", header, "--host", HOST, "--allow-special-addresses",
-             "--dns-server", f"{FRONT}:{dns.port}", "--stop-delay", "0s",
-             "--ext-authz-listen", f"{FRONT}:{self.grpc}", *flags],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        wait_until("the start of the endpoint", lambda: is_open(self.port) and is_open(self.grpc))
+        # Another process may take a free port first; the endpoint then ends at once.
+        for _ in range(5):
+            self.port, self.admin, self.grpc = free_port(), free_port(), free_port()
+            self.process = subprocess.Popen(
+                [program, "serve", "--listen", f"{FRONT}:{self.port}", "--admin-listen", f"{FRONT}:{self.admin}",
+                 "--trusted-proxy", FRONT, "--client-ip-header", header, "--host", HOST,
+                 "--allow-special-addresses", "--dns-server", f"{FRONT}:{dns.port}", "--stop-delay", "0s",
+                 "--ext-authz-listen", f"{FRONT}:{self.grpc}", *flags],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+            wait_until("the start of the endpoint", lambda: self.process.poll() is not None
+                       or all(map(is_open, (self.port, self.admin, self.grpc))), 60)
+            if self.process.poll() is None:
+                return
+        raise RuntimeError("the endpoint does not start")
 
     def is_ready(self):
         return request(self.admin, "GET", "/readyz", source=FRONT)[0] == 200
@@ -283,7 +289,7 @@ class Gateway:
             try:
                 # Traefik listens before it has read its routes.
                 wait_until(f"the start of {self.name}", lambda: process.poll() is not None
-                           or request(port, "GET", "/vipps/warm-up", seconds=2)[0] not in (0, 404), 20)
+                           or request(port, "GET", "/vipps/warm-up", seconds=2)[0] not in (0, 404))
                 if process.poll() is None:
                     return process, port, second if self.http2_port else port
             except RuntimeError as error:
