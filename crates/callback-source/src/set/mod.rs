@@ -200,7 +200,7 @@ impl AllowSet {
             }
             Err(error) => host.fail(family, error, rules, now, &mut notices),
         }
-        let state = host.question_mut(family);
+        let state = host.state_mut(family);
         state.dropped = dropped;
         state.attempted = true;
         self.settle(now, &mut notices);
@@ -323,7 +323,7 @@ impl AllowSet {
     pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         self.hosts.iter().flat_map(|host| {
             let families = self.rules.families();
-            families.map(|family| (host.asks(family), host.question(family).due_at))
+            families.map(|family| (host.question(family), host.state(family).due_at))
         })
     }
 
@@ -361,7 +361,7 @@ impl AllowSet {
         self.believe_late(now, notices);
         self.all_attempted |= self.hosts.iter().all(|host| {
             let mut families = self.rules.families();
-            families.all(|family| host.question(family).attempted)
+            families.all(|family| host.state(family).attempted)
         });
         let mut admissions = Vec::new();
         for host in &mut self.hosts {

@@ -65,7 +65,7 @@ impl AllowSet {
 impl Host {
     fn save(&self) -> PersistedHost {
         let question = |family| {
-            let state = self.question(family);
+            let state = self.state(family);
             PersistedQuestion {
                 family,
                 stale_from: state.stale_from,
@@ -90,7 +90,7 @@ impl Host {
     fn restore(&mut self, saved: PersistedHost, rules: &Rules, now: Instant) {
         for question in saved.records {
             if rules.asks(question.family) {
-                self.question_mut(question.family)
+                self.state_mut(question.family)
                     .restore(question, rules, now);
             }
         }

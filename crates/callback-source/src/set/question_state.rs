@@ -8,7 +8,7 @@ use std::{
 use super::{Rules, after, before};
 use crate::{Answer, ResolveError};
 
-/// Everything that the outcomes of a single question left behind.
+/// State of a single question, as its outcomes left it.
 #[derive(Clone, Debug)]
 pub(super) struct QuestionState {
     /// Last valid answer, until its stale window ends.
@@ -45,9 +45,10 @@ pub(crate) struct LastAnswer {
 /// Failures since the last valid outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Failing {
-    /// The first of them.
+    /// Time of the first of them.
     pub(super) since: Instant,
-    /// The first after which the question was asked without a gap.
+    /// Time of the first failure since which the question was asked without a gap. The window of rule 6
+    /// starts with it.
     pub(super) run_since: Instant,
     /// End of the time in which the next outcome follows without a gap, see
     /// [`Rules::next_outcome_by`].
@@ -185,6 +186,8 @@ impl QuestionState {
     /// Time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
+        // While no lookup has failed, the refresh may still be under way. Even a stale window of zero must not
+        // refuse peers in that time.
         match self.failing {
             Some(_) => stale_until,
             None => stale_until.max(after(self.stale_from, rules.refresh_time())),
