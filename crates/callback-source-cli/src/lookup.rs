@@ -28,10 +28,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
     };
     let config = Config::for_one_shot(&args.common, subject)?;
     if args.api && !(args.common.host.is_empty() && args.common.allow.is_empty()) {
-        output::message(
-            "note",
-            "`--host` and `--allow` say who may call, and do not count with `--api`",
-        );
+        output::message("note", "`--host` and `--allow` are ignored with `--api`");
     }
     let list = report::look_up_once(config)?;
 
@@ -74,7 +71,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
 struct Found<'a> {
     addresses: &'a [IpAddr],
     networks: &'a [IpNet],
-    /// Whether every question has an answer or a denial.
+    /// `true` if every question has an answer or a denial.
     complete: bool,
     hosts: Vec<HostReport<'a>>,
 }

@@ -41,18 +41,18 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
     for host in hosts {
-        let mut told: Vec<(String, String)> = Vec::new();
+        let mut reasons: Vec<(String, String)> = Vec::new();
         for family in host.families.iter().filter(|family| is_unanswered(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
-                    format!("{error}, which is not believed while no other host answers")
+                    format!("{error}; this denial is not believed while no other host answers")
                 }
                 Some(error) => format!("{error}{}", output::causes(error)),
-                None => "there was none".to_owned(),
+                None => "no lookup has completed".to_owned(),
             };
-            match told.iter_mut().find(|(_, before)| *before == reason) {
+            match reasons.iter_mut().find(|(_, before)| *before == reason) {
                 Some((types, _)) => types.push_str(&format!(" and {}", family.family)),
-                None => told.push((family.family.to_string(), reason)),
+                None => reasons.push((family.family.to_string(), reason)),
             }
         }
         let errors = || {
@@ -69,7 +69,7 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
                 NxDomain | NoData | OnlySpecialAddresses | TooManyAddresses
             )
         });
-        for (types, reason) in told {
+        for (types, reason) in reasons {
             output::message(
                 kind,
                 format_args!("no answer for `{}` {types}: {reason}", host.host),
@@ -77,15 +77,12 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
         }
     }
     if unknown {
-        output::message(
-            "hint",
-            "check the spelling of the host, and which DNS server is asked",
-        );
+        output::message("hint", "check the spelling of the host, and the DNS server");
     }
     if unreachable {
         output::message(
             "hint",
-            "check that the DNS server can be reached, or name another one with `--dns-server IP`",
+            "check that the DNS server can be reached, or give another one with `--dns-server IP`",
         );
     }
 }
@@ -115,7 +112,7 @@ pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     if any {
         output::message(
             "hint",
-            "tests can take them with `--allow-special-addresses`",
+            "for tests, admit them with `--allow-special-addresses`",
         );
     }
 }

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_reads_a_quoted_word_as_it_was() {
+    fn a_shell_reads_back_a_quoted_word() {
         for word in [
             "",
             "plain",

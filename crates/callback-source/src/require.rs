@@ -1,4 +1,46 @@
-//! Both checks together: where a callback comes from, and what it carries.
+//! Both checks together, joined by a [`Policy`].
+//!
+//! [`RequireVerifiedLayer`] is put inside of the two layers whose verdicts it joins. They tag, unless the policy is
+//! [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions; a refused one gets the
+//! response that [`RejectionResponse`] builds.
+//!
+//! ```
+//! use std::{convert::Infallible, net::SocketAddr};
+//! use callback_source::{AllowList, Policy, VerifiedCallback};
+//! use callback_source::require::RequireVerifiedLayer;
+//! use callback_source::signature::{Token, VerifyTokenLayer};
+//! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let merchant = service_fn(async |request: Request<()>| {
+//!     let callback = request.extensions().get::<VerifiedCallback>().expect("the policy admits it");
+//!     let text = if callback.warning().is_some() { "shipped, and the operator informed" } else { "shipped" };
+//!     Ok::<_, Infallible>(Response::new(text))
+//! });
+//! let list = AllowList::fixed(["192.0.2.1".parse()?]);
+//! let service = ServiceBuilder::new()
+//!     .layer(VerifySourceLayer::tagging(list, SocketAddrPeer))
+//!     .layer(VerifyTokenLayer::tagging(Token::new("s3cret")?))
+//!     .layer(RequireVerifiedLayer::new(Policy::MessageWarnOnSource))
+//!     .service(merchant);
+//!
+//! let callback = |peer: &str, token: &str| -> Result<_, Box<dyn std::error::Error>> {
+//!     let mut request = Request::post("/callbacks").header("authorization", token).body(())?;
+//!     request.extensions_mut().insert(peer.parse::<SocketAddr>()?);
+//!     Ok(request)
+//! };
+//! let response = service.clone().oneshot(callback("192.0.2.1:4711", "s3cret")?).await?;
+//! assert_eq!(response.into_body(), "shipped");
+//! let response = service.clone().oneshot(callback("192.0.2.2:4711", "s3cret")?).await?;
+//! assert_eq!(response.into_body(), "shipped, and the operator informed");
+//! let response = service.oneshot(callback("192.0.2.1:4711", "guess")?).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{
     convert::Infallible,
@@ -15,9 +57,7 @@ use crate::{
     signature::log,
 };
 
-/// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
-/// these tag, unless the policy is [`Both`](Policy::Both). See
-/// the [module docs](self) for an example.
+/// Wraps services in [`RequireVerified`]. See the [module docs](self) for an example.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct RequireVerifiedLayer<R = PlainText> {
@@ -26,7 +66,7 @@ pub struct RequireVerifiedLayer<R = PlainText> {
 }
 
 impl RequireVerifiedLayer {
-    /// Refuses what the policy does not admit.
+    /// Refuses requests that the policy does not admit.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -36,7 +76,7 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Makes the responses to refused requests in another way.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
     pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
         RequireVerifiedLayer {
             policy: self.policy,
@@ -134,14 +174,14 @@ mod extract {
     use super::{CallbackRejection, Policy, VerifiedCallback};
     use crate::check;
 
-    /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
-    /// [`Policy::Both`].
+    /// The callback that [`RequireVerified`](super::RequireVerified) left. Without that layer, the request is judged
+    /// by [`Policy::Both`].
     impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
         type Rejection = CallbackRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
             let judged = match parts.extensions.get::<Self>() {
-                Some(proof) => Ok(proof.clone()),
+                Some(callback) => Ok(callback.clone()),
                 None => Self::from_extensions(&parts.extensions, Policy::Both),
             };
             match &judged {

@@ -38,12 +38,12 @@ pub(crate) const NAME: &str = "callback-source";
 
 /// Look up, check and serve the callback servers of a payment provider
 ///
-/// The provider publishes the servers that its callbacks come from as host names only. This command
-/// follows them through DNS, and says which peers may send callbacks.
+/// The provider publishes its callback servers as host names only. This command follows them through
+/// DNS, and decides which peers may send callbacks.
 ///
-/// Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
-/// as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas,
-/// blanks or line breaks, and an empty variable counts as not set.
+/// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
+/// be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
+/// commas, blanks or line breaks. An empty variable is treated as unset.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -108,7 +108,7 @@ mod tests {
         let help = args.get_long_about().map(ToString::to_string);
         let help = help.unwrap_or_default();
         assert!(
-            help.contains("Each flag but `check --header` can also be given"),
+            help.contains("Each flag except `check --header` can also"),
             "{help}"
         );
     }

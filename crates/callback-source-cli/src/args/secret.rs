@@ -10,8 +10,8 @@ use super::values::path;
 /// arguments of a process.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SecretArgs {
-    /// The file with the secret as the provider gave it; a line break at its end does not count
-    /// [default: the secret is in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
+    /// File with the secret as the provider returned it; a line break at its end is ignored
+    /// [default: the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET` has the secret]
     #[arg(
         long,
         value_name = "PATH",

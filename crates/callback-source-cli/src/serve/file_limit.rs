@@ -23,7 +23,7 @@ pub(super) fn room_for(connections: u32) -> usize {
     let room = usize::try_from(room.saturating_sub(FOR_THE_REST).max(1)).unwrap_or(usize::MAX);
     if u64::try_from(room).is_ok_and(|room| room < u64::from(connections)) {
         warn!(
-            "the limit on open files leaves room for {room} connections only; raise it with \
+            "the limit on open files allows only {room} connections; raise it with \
              `ulimit -n` or `LimitNOFILE=`, or lower `--max-connections`"
         );
     }

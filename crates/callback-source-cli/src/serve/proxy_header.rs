@@ -66,7 +66,7 @@ impl Proxy {
             Err(error) => {
                 // Some load balancers connect without sending a byte, to check the port.
                 if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
-                    self.warn_limited("the PROXY protocol header broke off");
+                    self.warn_limited("the PROXY protocol header is incomplete");
                 }
                 Err(error)
             }

@@ -130,8 +130,8 @@ impl Acceptor {
         if self.permits.none_left() {
             self.set_crowded(true);
             self.warn_limited(
-                "all connections are in use: each ends with its answer, and those that wait for their \
-                 client are closed",
+                "all connections are in use: each ends with its next response, and connections that \
+                 wait for their clients are closed",
             );
         }
         let timer = Arc::new(IdleTimer::new(Instant::now()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind, RejectionResponse, Verdict,
+    AllowList, Rejection, RejectionKind, RejectionResponse, Verdict,
     verify::{UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};

@@ -1,4 +1,4 @@
-//! Connections of `serve`: what clients that are slow, greedy or broken cost others.
+//! Connections of `serve`, with clients that are slow, greedy or broken.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ const PROXY: &str = "127.0.5.1";
 
 const SOON: Duration = Duration::from_secs(6);
 
-/// Everything that the server sends until it closes, soon.
+/// Reads until the server closes the connection, within a time limit.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = timeout(SOON, stream.read_to_end(&mut text)).await;
@@ -37,7 +37,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     text
 }
 
-/// Sends requests without pause, on connections that are kept for as long as the server keeps them.
+/// Sends requests without pause, on a new connection whenever the server closes one.
 async fn send_without_pause(server: Target, answered: Arc<AtomicUsize>) {
     loop {
         let connected = match server.http2 {
@@ -78,7 +78,7 @@ impl Target {
     }
 }
 
-/// Clients that never pause, each of which has had some answers.
+/// Starts clients that never pause, and waits until each has received some responses.
 async fn busy(targets: impl IntoIterator<Item = Target>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     let mut all = Vec::new();
@@ -96,13 +96,13 @@ async fn busy(targets: impl IntoIterator<Item = Target>) -> JoinSet<()> {
 }
 
 #[tokio::test]
-async fn places_go_round_among_clients_that_are_never_slow() {
+async fn permits_rotate_among_clients_that_are_never_slow() {
     let server = Server::admitting_one_host("--max-connections 20").await;
     let _same = busy((0..20).map(|_| Target::verify(UNLISTED, &server))).await;
     for peer in [LISTED, UNLISTED] {
         for _ in 0..3 {
             let reply = timeout(SOON, server.get(peer, "/verify")).await;
-            let listed = reply.expect("a place becomes free").status < 300;
+            let listed = reply.expect("a permit becomes free").status < 300;
             assert_eq!(listed, peer == LISTED);
         }
     }
@@ -111,19 +111,19 @@ async fn places_go_round_among_clients_that_are_never_slow() {
 }
 
 #[tokio::test]
-async fn places_go_round_among_many_addresses() {
+async fn permits_rotate_among_many_addresses() {
     let server = Server::admitting_one_host("--max-connections 20").await;
     let peer = |number| format!("127.0.2.{}", number + 1);
     let _many = busy((0..20).map(|number| Target::verify(&peer(number), &server))).await;
     for _ in 0..3 {
         let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-        assert!(reply.expect("a place becomes free").status < 300);
+        assert!(reply.expect("a permit becomes free").status < 300);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn places_of_http2_connections_go_round() {
+async fn permits_rotate_among_http2_connections() {
     let server = Server::admitting_one_host("--max-connections 4").await;
     let target = Target {
         http2: true,
@@ -132,13 +132,13 @@ async fn places_of_http2_connections_go_round() {
     let _busy = busy((0..4).map(|_| target.clone())).await;
     for _ in 0..3 {
         let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-        assert!(reply.expect("a place becomes free").status < 300);
+        assert!(reply.expect("a permit becomes free").status < 300);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn places_of_operators_go_round() {
+async fn permits_rotate_on_the_admin_listener() {
     let server = Server::admitting_one_host("--admin-listen 127.0.0.1:0").await;
     let target = Target {
         addr: server.admin.unwrap(),
@@ -150,13 +150,15 @@ async fn places_of_operators_go_round() {
         let mut connection = Connection::connect(ip("127.0.0.1"), target.addr).await?;
         connection.send("GET", "/readyz", &[], b"").await
     };
-    let reply = timeout(SOON, operator).await.expect("a place becomes free");
+    let reply = timeout(SOON, operator)
+        .await
+        .expect("a permit becomes free");
     assert_eq!(reply.unwrap().status, 200);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn clients_that_pipeline_without_reading_do_not_keep_their_places() {
+async fn clients_that_pipeline_without_reading_lose_their_permits() {
     let server = Server::admitting_one_host("--max-connections 4").await;
     let mut clients = JoinSet::new();
     for number in 0..4 {
@@ -174,14 +176,14 @@ async fn clients_that_pipeline_without_reading_do_not_keep_their_places() {
             };
             let read = async {
                 let mut bytes = vec![0; 4096];
-                // Half of them read no answer.
+                // Half of the clients read no response.
                 while number % 2 == 0 && matches!(reader.read(&mut bytes).await, Ok(1..)) {}
             };
             tokio::join!(write, read);
         });
     }
     let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-    assert!(reply.expect("a place becomes free").status < 300);
+    assert!(reply.expect("a permit becomes free").status < 300);
     server.stop().await;
 }
 
@@ -220,7 +222,7 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
         assert!(reply.status < 300);
         assert_eq!(reply.header("connection"), None);
     }
-    // And gets new ones.
+    // New connections of the proxy are accepted, too.
     for _ in 0..3 {
         let reply = timeout(SOON, server.send(PROXY, "POST", "/verify", &client)).await;
         assert!(reply.expect("room is made").status < 300);
@@ -236,11 +238,11 @@ async fn proxied(server: &Server, client: &str) -> TcpStream {
     stream
 }
 
-/// Its body is waited for.
+/// A request whose body is incomplete.
 const HALF_A_REQUEST: &[u8] = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 200\r\n\r\n{";
 
 #[tokio::test]
-async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
+async fn a_client_behind_a_proxy_has_time_for_its_request_in_a_crowd() {
     let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
     let server = Server::admitting_one_host(&flags).await;
     let mut crowd = Vec::new();
@@ -265,7 +267,7 @@ async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
 }
 
 #[tokio::test]
-async fn a_silent_client_behind_a_crowded_proxy_goes_after_a_second() {
+async fn a_silent_client_behind_a_proxy_is_closed_after_a_second_in_a_crowd() {
     let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
     let server = Server::admitting_one_host(&flags).await;
     let mut silent = Vec::new();
@@ -290,12 +292,12 @@ async fn busy_connections_of_trusted_proxies_end_when_nothing_else_can() {
     };
     let _busy = busy((0..4).map(|_| target.clone())).await;
     let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-    assert!(reply.expect("a place becomes free").status < 300);
+    assert!(reply.expect("a permit becomes free").status < 300);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
+async fn a_response_before_the_end_of_the_body_announces_the_end_of_the_connection() {
     let server = Server::admitting_one_host("").await;
     let mut tries = Vec::new();
     for path in [
@@ -328,7 +330,7 @@ async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
         for peer in [LISTED, UNLISTED] {
             let mut stream = server.stream(peer).await;
             stream.write_all(request.as_bytes()).await.unwrap();
-            // This side stays open.
+            // The client keeps its side open.
             let reply = rest(&mut stream).await;
             assert_eq!(reply.matches("http/1.").count(), 1, "{request}{reply}");
             assert!(reply.contains("connection: close\r\n"), "{request}{reply}");
@@ -340,7 +342,7 @@ async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_body_that_came_whole_keeps_the_connection() {
+async fn a_complete_body_keeps_the_connection() {
     let server = Server::admitting_one_host("").await;
     for (head, end) in [
         (
@@ -386,7 +388,7 @@ async fn a_body_that_came_whole_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_reaches_a_client_that_is_still_sending() {
+async fn a_response_reaches_a_client_that_is_still_sending() {
     let server = Server::admitting_one_host("").await;
     let mut stream = server.stream(UNLISTED).await;
     let head = "POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 16777216\r\n\r\n";
@@ -394,7 +396,7 @@ async fn an_answer_reaches_a_client_that_is_still_sending() {
     stream
         .write_all(&vec![b'x'; 16 << 20])
         .await
-        .expect("it is taken in");
+        .expect("the server reads it");
     let reply = rest(&mut stream).await;
     assert!(
         reply.starts_with("http/1.1 403") && reply.ends_with("callbacks"),
@@ -404,7 +406,7 @@ async fn an_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn the_first_half_of_a_later_head_has_the_time_of_a_head() {
+async fn the_time_limit_of_a_head_applies_to_the_first_half_of_a_later_head() {
     let server =
         Server::admitting_one_host(&format!("--proxy-protocol --trusted-proxy {PROXY}")).await;
     let whole = "GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -436,7 +438,7 @@ async fn the_first_half_of_a_later_head_has_the_time_of_a_head() {
         slow.spawn(async move {
             stream.write_all(bytes.as_bytes()).await.unwrap();
             let mut reply = Vec::new();
-            // Also the end of a connection that was cut.
+            // Also returns when the connection is reset.
             let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await;
             let reply = String::from_utf8_lossy(&reply).into_owned();
             assert_eq!(
@@ -470,10 +472,10 @@ async fn an_idle_connection_is_kept_for_its_time() {
     server.stop().await;
 }
 
-/// HTTP/2 requests whose bodies never end, one after the other as the server allows.
+/// Sends HTTP/2 requests whose bodies never end, one after the other as the server allows.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn http2_streams_that_never_end_their_body_take_no_memory() {
+async fn http2_streams_that_never_end_their_body_use_no_memory() {
     const CONNECTIONS: usize = 60;
     const STREAMS: usize = 200;
     let server = Server::admitting_one_host("").await;

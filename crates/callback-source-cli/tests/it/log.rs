@@ -1,4 +1,4 @@
-//! What goes to stderr, and what happens when nothing reads it.
+//! The log on stderr, also when it is not read.
 
 use std::{
     io::Write,
@@ -40,7 +40,7 @@ async fn a_log_that_is_not_read_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_read_again_says_how_many_lines_were_dropped_and_ends_with_the_last_line() {
+async fn a_log_that_is_read_again_has_the_number_of_dropped_lines_and_the_last_line() {
     let dns = one_host().await;
     let mut serve = Unread::start(&admit_one_host(&dns)).await;
     serve.overflow().await;
@@ -64,7 +64,7 @@ async fn a_log_that_is_read_again_says_how_many_lines_were_dropped_and_ends_with
     assert!(rest.iter().any(|line| line.ends_with(" stopped")));
 }
 
-/// A server whose log is left in its pipe.
+/// A server whose log is not read.
 struct Unread {
     child: Child,
     addr: SocketAddr,
@@ -211,7 +211,7 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_that_cannot_start_ends_although_nothing_reads_why() {
+async fn a_server_that_cannot_start_ends_although_its_error_is_not_read() {
     let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = used.local_addr().unwrap();
     let (_reader, full) = full_pipe();
@@ -226,7 +226,7 @@ async fn a_server_that_cannot_start_ends_although_nothing_reads_why() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_command_whose_messages_are_not_read_prints_its_data_and_can_be_ended() {
+async fn a_command_whose_messages_are_not_read_prints_its_data_and_ends_on_a_signal() {
     let dns = one_host().await;
     dns.set_fault("two.example", Fault::Drop);
     let (_reader, full) = full_pipe();
@@ -245,7 +245,7 @@ async fn a_command_whose_messages_are_not_read_prints_its_data_and_can_be_ended(
 }
 
 #[tokio::test]
-async fn a_reader_that_went_away_is_not_a_panic() {
+async fn a_closed_pipe_causes_no_panic() {
     let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Drop);
     let folder = tempfile::tempdir().unwrap();
@@ -314,7 +314,7 @@ async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
     assert_eq!(refused["left_out"], 0);
     assert_eq!(refused["reason"], "not-listed");
     assert!(event("ready")["addresses"].is_u64());
-    // What comes first in a line is what one sorts by.
+    // Each line starts with its time, so that lines can be sorted.
     assert!(
         server
             .log()
@@ -334,7 +334,7 @@ async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
 }
 
 #[tokio::test]
-async fn packets_from_a_third_address_draw_no_lines() {
+async fn packets_from_a_third_address_cause_no_log_lines() {
     let dns = one_host().await;
     let way = NoisyWay::start(dns.addr()).await;
     let hosts = format!(
@@ -356,7 +356,7 @@ async fn packets_from_a_third_address_draw_no_lines() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
     }
 
-    // Who asks for these lines gets them.
+    // A filter can ask for these lines.
     let output = run(&format!("lookup --log debug {hosts}")).await;
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -374,7 +374,7 @@ struct NoisyWay {
     _task: JoinSet<()>,
 }
 
-/// Fewer than a socket has room for.
+/// Fewer than the receive buffer of a socket can store.
 const PACKETS: usize = 100;
 
 impl NoisyWay {
@@ -400,7 +400,7 @@ impl NoisyWay {
 }
 
 #[tokio::test]
-async fn pings_over_http2_draw_no_lines() {
+async fn pings_over_http2_cause_no_log_lines() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;

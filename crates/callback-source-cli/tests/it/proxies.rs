@@ -98,7 +98,7 @@ async fn a_walk_is_explained_hop_by_hop() {
 }
 
 #[tokio::test]
-async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
+async fn a_walk_without_a_client_is_refused_without_a_lookup() {
     let dns = one_host().await;
     let proxies = "--trusted-proxy 10.0.0.0/24 --client-ip-header forwarded";
     let behind = format!("--peer 10.0.0.7 {proxies} {}", admit_one_host(&dns));
@@ -148,7 +148,7 @@ async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
 }
 
 #[tokio::test]
-async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
+async fn a_hop_at_a_unix_socket_is_passed_if_it_is_trusted() {
     let dns = one_host().await;
     let header = "--client-ip-header x-forwarded-for";
     let behind = |proxies: &str| {
@@ -172,7 +172,7 @@ async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
     -- stderr
     note: the proxy names no address as the caller's
     "#);
-    // No peer of a connection can be one.
+    // The peer of a connection is never `unix:`.
     for line in [
         format!("serve --listen 127.0.0.1:0 --trusted-proxy unix: {header}"),
         format!("check {}", behind("unix:")),
@@ -198,7 +198,7 @@ async fn one_flag_without_the_other_is_an_error() {
     -- stdout
     -- stderr
     error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
-    hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
+    hint: give the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run(&format!("{listen} --client-ip-header x-real-ip")).await, @r#"
     exit 2
@@ -219,7 +219,7 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: a trusted proxy names the client in one place: a header, or the PROXY protocol
+    error: `--client-ip-header` cannot be used with `--proxy-protocol`
     hint: leave out `--client-ip-header` or `--proxy-protocol`
     "#);
     let everybody = "--trusted-proxy 0.0.0.0/0 --client-ip-header forwarded";
@@ -234,7 +234,7 @@ async fn one_flag_without_the_other_is_an_error() {
     -- stdout
     -- stderr
     error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
-    hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
+    hint: give the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --client-ip-header forwarded").await, @r#"
     exit 2
@@ -255,7 +255,7 @@ async fn one_flag_without_the_other_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
+async fn only_a_trusted_proxy_names_the_client() {
     let dns = one_host().await;
     let proxy = format!("--trusted-proxy {PROXY} --client-ip-header x-forwarded-for");
     let server = Server::start(&format!("{proxy} {}", admit_one_host(&dns))).await;
@@ -322,7 +322,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
         (PROXY, v2_unlisted, "HTTP/1.1 403"),
         (PROXY, b"PROXY UNKNOWN\r\n".to_vec(), "HTTP/1.1 403"),
         (PROXY, local, "HTTP/1.1 403"),
-        // Required, whole, and believed from nobody else.
+        // The header is required, must be complete, and is ignored from other peers.
         (PROXY, Vec::new(), ""),
         (
             PROXY,
@@ -345,7 +345,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
     }
     server.has_logged("no PROXY protocol header").await;
 
-    // In as many pieces as there are bytes.
+    // One byte at a time.
     let mut stream = connect(PROXY, server.addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
     for byte in v2 {
@@ -416,10 +416,10 @@ mod unix {
         let mut serve = command(format!("{listen} {}", admit_one_host(&dns)).split_whitespace());
         let mut child = serve.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut log = tokio::io::BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("listening on unix:") {
+        let mut lines = String::new();
+        while !lines.contains("listening on unix:") {
             use tokio::io::AsyncBufReadExt;
-            assert_ne!(log.read_line(&mut said).await.unwrap(), 0, "{said}");
+            assert_ne!(log.read_line(&mut lines).await.unwrap(), 0, "{lines}");
         }
         let health = get(&socket, "", "/healthz").await;
         assert!(health.starts_with("HTTP/1.1 200"), "{health}");
@@ -428,7 +428,7 @@ mod unix {
         child.kill().await.unwrap();
         assert!(socket.exists());
 
-        // What was left over is taken over.
+        // A socket without a process is replaced.
         let args = format!(
             "--listen unix:{} --client-ip-header x-real-ip --admin-listen 127.0.0.1:0 {}",
             socket.display(),
@@ -438,14 +438,14 @@ mod unix {
         let health = get(&socket, "X-Real-IP: 127.0.1.1\r\n", "/verify").await;
         assert!(health.starts_with("HTTP/1.1"), "{health}");
 
-        // And what is in use is not.
+        // A socket in use is not.
         let output = run(&format!("{listen} {}", admit_one_host(&dns))).await;
         assert_eq!(output.status.code(), Some(2));
         server.stop().await;
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_or_in_use_is_left_alone() {
+    async fn a_file_or_a_socket_in_use_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("file"), "kept").unwrap();
@@ -470,27 +470,27 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_needs_a_header() {
+    async fn a_unix_socket_requires_a_header() {
         let listen = "serve --listen unix:/nowhere/verify.sock --host one.example";
         assert_shown!(run(listen).await, @r#"
         exit 2
         -- stdout
         -- stderr
-        error: the peer of a Unix socket has no address of its own
-        hint: name the header in which the proxy names the client with `--client-ip-header NAME`
+        error: `--listen unix:PATH` requires `--client-ip-header`: the peer of a Unix socket has no address
+        hint: give the header in which the proxy names the client with `--client-ip-header NAME`
         "#);
         let protocol = "--proxy-protocol --trusted-proxy 10.0.0.1";
         assert_shown!(run(&format!("{listen} {protocol}")).await, @r#"
         exit 2
         -- stdout
         -- stderr
-        error: the PROXY protocol is not read from a Unix socket
-        hint: let the proxy name the client in a header, with `--client-ip-header NAME`
+        error: `--proxy-protocol` cannot be used with `--listen unix:PATH`
+        hint: let the proxy name the client in a header, and give that with `--client-ip-header NAME`
         "#);
     }
 }
 
-/// Sends bytes and a request, and reads to the end.
+/// Sends bytes and a request, and reads the response to its end.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     before: &[u8],

@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn answers_by_the_verdict_whatever_the_method() {
+async fn responds_by_the_verdict_for_every_method() {
     let dns = one_host().await;
     let server = Server::start(&format!("{} --allow 127.0.3.0/24", admit_one_host(&dns))).await;
     server.ready().await;
@@ -85,7 +85,7 @@ async fn a_refusal_of_a_request_with_a_small_body_does_not_end_the_connection() 
 }
 
 #[tokio::test]
-async fn a_refusal_that_leaves_a_large_body_says_that_the_connection_ends() {
+async fn a_refusal_before_a_large_body_announces_the_end_of_the_connection() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -105,7 +105,7 @@ async fn a_refusal_that_leaves_a_large_body_says_that_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn does_not_believe_headers() {
+async fn ignores_forwarding_headers_of_untrusted_peers() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -121,7 +121,7 @@ async fn does_not_believe_headers() {
 }
 
 #[tokio::test]
-async fn says_that_it_cannot_say() {
+async fn responds_with_503_when_the_list_cannot_decide() {
     let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     let server = Server::start(&admit_one_host(&dns)).await;
@@ -136,7 +136,7 @@ async fn says_that_it_cannot_say() {
 }
 
 #[tokio::test]
-async fn only_reports() {
+async fn reports_without_refusing() {
     let dns = one_host().await;
     let server = Server::start(&format!("{} --report-only", admit_one_host(&dns))).await;
     server.ready().await;
@@ -350,7 +350,7 @@ async fn keeps_a_connection_for_many_requests_with_bodies() {
 }
 
 #[tokio::test]
-async fn answers_before_a_body_that_never_comes() {
+async fn responds_before_a_body_that_never_arrives() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -362,7 +362,7 @@ async fn answers_before_a_body_that_never_comes() {
 }
 
 #[tokio::test]
-async fn answers_a_client_that_closed_its_side() {
+async fn responds_to_a_client_that_closed_its_side() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -377,7 +377,7 @@ async fn answers_a_client_that_closed_its_side() {
 }
 
 #[tokio::test]
-async fn closes_a_client_that_is_slow_with_its_head() {
+async fn closes_the_connection_of_a_client_that_is_slow_with_its_head() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -394,7 +394,7 @@ async fn closes_a_client_that_is_slow_with_its_head() {
         slow.spawn(async move {
             stream.write_all(begin.as_bytes()).await.unwrap();
             let mut rest = Vec::new();
-            // Also the end of a connection that was cut.
+            // Also returns when the connection is reset.
             let _ = stream.read_to_end(&mut rest).await;
         });
     }
@@ -419,7 +419,7 @@ async fn closes_a_client_that_is_slow_with_its_head() {
 }
 
 #[tokio::test]
-async fn slow_and_idle_clients_do_not_lock_others_out() {
+async fn slow_and_idle_clients_do_not_shut_out_others() {
     let dns = one_host().await;
     let server = Server::start(&format!("{} --max-connections 20", admit_one_host(&dns))).await;
     server.ready().await;
@@ -436,7 +436,7 @@ async fn slow_and_idle_clients_do_not_lock_others_out() {
 }
 
 #[tokio::test]
-async fn hundreds_of_open_connections_delay_nobody() {
+async fn hundreds_of_open_connections_delay_no_request() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -469,7 +469,7 @@ async fn stops_under_load_without_cutting_a_request() {
     let mut server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let answered = Arc::new(AtomicUsize::new(0));
-    // The system may reset a connection that is made at the very moment in which the server stops to listen.
+    // The system may reset a connection that arrives while the server closes its listener.
     let connects = Arc::new(RwLock::new(true));
     let mut clients = JoinSet::new();
     for number in 0..40 {
@@ -536,7 +536,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn gives_no_wrong_verdict_while_the_zone_rotates() {
+async fn no_verdict_is_wrong_while_the_zone_rotates() {
     let dns = one_host().await;
     let hosts = "--host one.example --host two.example --min-ttl 1s";
     dns.set("two.example", 1, &[ip("127.0.4.1")]);
@@ -567,8 +567,8 @@ async fn gives_no_wrong_verdict_while_the_zone_rotates() {
 
     let mut clients = JoinSet::new();
     for number in 0..100 {
-        // The provider that stays, strangers, and a server that comes and goes: once admitted, it
-        // is admitted for the linger window.
+        // A listed peer, an unlisted peer, and a server whose address leaves the zone and returns: once
+        // admitted, it stays admitted for the linger window.
         let (peer, kind) = match number % 3 {
             0 => (LISTED.to_owned(), 0),
             1 => (format!("127.0.2.{}", number + 1), 1),
@@ -643,7 +643,7 @@ async fn memory_stays_flat() {
 }
 
 #[tokio::test]
-async fn a_restart_while_dns_is_down_refuses_nobody() {
+async fn a_restart_while_dns_is_down_refuses_no_listed_peer() {
     let dns = one_host().await;
     let name = format!("callback-source-restart-{}.json", dns.addr().port());
     let path = std::env::temp_dir().join(name);
@@ -659,7 +659,7 @@ async fn a_restart_while_dns_is_down_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn goes_on_when_nobody_reads_its_log() {
+async fn keeps_serving_when_its_log_is_closed() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -673,12 +673,12 @@ async fn goes_on_when_nobody_reads_its_log() {
     assert_eq!(unread.ended().await.code(), Some(0));
 }
 
-/// The start of the next response, without its reason phrase.
+/// Start of the next response, without its reason phrase.
 async fn status_line(stream: &mut TcpStream) -> String {
     let mut start = [0; "HTTP/1.1 200".len()];
     let read: io::Result<_> = stream.read_exact(&mut start).await;
     read.expect("a response");
-    // The rest of the head, so that a later response is not mixed up with it.
+    // Skips the rest of the head, so that the next response can be read.
     let mut end = [0; 4];
     while &end != b"\r\n\r\n" {
         end.rotate_left(1);
@@ -687,7 +687,7 @@ async fn status_line(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&start).into_owned()
 }
 
-/// Status, tag, host, reason and pause of a response.
+/// Status, tag, host, reason and `Retry-After` of a response.
 fn summary(reply: &Reply) -> String {
     let header = |name| reply.header(name).unwrap_or("-");
     format!(

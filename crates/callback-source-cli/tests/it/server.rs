@@ -39,8 +39,8 @@ impl Server {
         server
     }
 
-    /// Starts `serve` on a free port, and waits until it listens. At a Unix socket the address is that
-    /// of the admin listener.
+    /// Starts `serve` on a free port, and waits until it listens. With a Unix socket, the address is that of
+    /// the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
         let at_socket = args.contains("--listen unix:");
         let delay = match args.contains("--stop-delay") {
@@ -90,7 +90,7 @@ impl Server {
         self.has_logged("ready").await;
     }
 
-    /// Waits for a line that holds a text.
+    /// Waits for a log line that contains a text.
     pub(crate) async fn has_logged(&self, text: &str) {
         let mut logged = self.logged.clone();
         let wait = async {
@@ -145,7 +145,7 @@ impl Server {
         ended.expect("it ends").expect("it can be waited for")
     }
 
-    /// Stops the server, and says how it ended.
+    /// Stops the server, and asserts that it ended without an error.
     pub(crate) async fn stop(mut self) {
         self.signal("TERM").await;
         let status = self.ended().await;
@@ -153,7 +153,7 @@ impl Server {
         assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 
-    /// The memory that the server has in use, in KiB.
+    /// Resident memory of the server in KiB.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory(&self) -> u64 {
         let id = self.child.id().expect("it runs");
@@ -171,8 +171,8 @@ pub(crate) async fn listening(
 ) -> SocketAddr {
     loop {
         let line = lines.next_line().await.expect("text");
-        let line = line.expect("it says where it listens");
-        // The first answers may come before that line.
+        let line = line.expect("it logs its address");
+        // DNS answers may be logged before that line.
         log.lock().unwrap().push(line.clone());
         if let Some((_, rest)) = line.split_once("listening on http://") {
             let address = rest.split(['"', ' ']).next().unwrap_or(rest);

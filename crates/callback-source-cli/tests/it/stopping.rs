@@ -1,9 +1,9 @@
-//! The end of `serve`: signals, and the time in which it still serves.
+//! Signals to `serve`, and the delay before it stops.
 
 use crate::{server::Server, setup::LISTED};
 
 #[tokio::test]
-async fn goes_on_serving_for_a_while_after_the_signal_to_stop() {
+async fn keeps_serving_for_the_delay_after_the_signal_to_stop() {
     let mut server = Server::admitting_one_host("--stop-delay 1h").await;
     let mut kept = server.connect(LISTED).await;
     assert!(kept.send("GET", "/verify", &[], b"").await.unwrap().status < 300);

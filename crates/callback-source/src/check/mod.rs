@@ -1,9 +1,9 @@
 //! The one shape of all checks.
 //!
-//! A check is a [`Check`]: it judges a request, at once or after it waited, and either leaves its verdict
-//! in the request's extensions or gives the reason for a refusal. The rest is the same for all of them and
-//! stands here: the [service](Checked), its [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance)
-//! of a message that is accepted only once.
+//! A [`Check`] judges a request, at once or after it waited. It either leaves its verdict in the request's
+//! extensions or gives the reason for a refusal. All checks share the rest: the [service](Checked), its
+//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only
+//! once.
 
 mod acceptance;
 mod future;
@@ -24,25 +24,25 @@ use http::request::Parts;
 
 /// A check of requests with the body `B`.
 ///
-/// It works on the request's head, so that the service alone knows how bodies and futures are typed.
+/// It works on the request's head. Only the service knows the types of bodies and futures.
 pub(crate) trait Check<B>: Clone {
     /// The body that is handed on.
     type Body;
     /// The reason for a refusal.
     type Rejection: Clone + Send + Sync + 'static;
-    /// What a verdict that has to be waited for depends on, the body included.
+    /// State of a request that waits for its verdict, including the body.
     type Pending;
-    /// What [`finish`](Self::finish) found and [`accept`](Self::accept) needs.
+    /// Findings of [`finish`](Self::finish) for [`accept`](Self::accept).
     type Found;
 
-    /// Judges a request at once, if nothing has to be waited for.
+    /// Judges a request at once, if it need not wait.
     fn begin(
         &self,
         parts: &mut Parts,
         body: B,
     ) -> Begun<Self::Body, Self::Pending, Self::Rejection>;
 
-    /// Waits for what the verdict depends on.
+    /// Judges a request after it waited.
     fn finish(
         &self,
         pending: Self::Pending,
@@ -57,15 +57,17 @@ pub(crate) trait Check<B>: Clone {
     ) -> Result<Option<Delivered>, Self::Rejection>;
 }
 
-/// How far a check comes without waiting.
+/// Outcome of a check before it waits.
 pub(crate) enum Begun<B, P, E> {
-    /// The inner service is called: the request is admitted, or tagged.
+    /// The request is admitted, or tagged: the inner service is called.
     Passed(B),
+    /// The request is refused.
     Refused(E),
+    /// The verdict has to be waited for.
     Pending(P),
 }
 
-/// What becomes of a request that is not allowed.
+/// Treatment of a request that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// It is refused.

@@ -1,4 +1,4 @@
-//! Refusals: the response, and what a refused request leaves behind.
+//! Refusals.
 
 use http::{HeaderValue, Response, Version, header, request::Parts};
 
@@ -11,19 +11,19 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     rejection: &E,
     parts: &Parts,
 ) -> Response<B> {
-    // A signature check outside may have marked it as accepted.
+    // A signature check outside may have marked the request as accepted.
     acceptance::refused(&parts.extensions);
     let mut response = with_reason(response.response(rejection), rejection.clone());
     if leaves_unread_body(parts) {
-        // hyper ends a connection whose body nobody reads, without notice. A proxy that is not told may
-        // send a genuine callback into it, and cannot send that again.
+        // hyper closes a connection whose body is not read. Without notice, a proxy may send a genuine callback
+        // into it, and cannot send that again.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     response
 }
 
-/// Whether unread bytes of this request stand between the response and the next request.
+/// Returns `true` if a body precedes the next request of the connection.
 fn leaves_unread_body(parts: &Parts) -> bool {
     if parts.version > Version::HTTP_11 {
         return false;

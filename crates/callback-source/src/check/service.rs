@@ -42,8 +42,8 @@ where
                 ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body)))
             }
             Begun::Refused(rejection) => {
-                // The service that was found ready may occupy a permit of a concurrency limit inside,
-                // until it is called or dropped.
+                // The service that was found ready may occupy a permit of a concurrency limit inside until it
+                // is called or dropped, and the server keeps it for the connection's next request.
                 self.inner = self.inner.clone();
                 ResponseFuture::refused(refuse(&self.response, &rejection, &parts))
             }
@@ -60,8 +60,8 @@ where
                         Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    // Nothing is waited for between the mark and the call: a sender that leaves before
-                    // the handler has seen the request leaves no mark.
+                    // No `await` between the mark and the call: a sender that leaves before the handler has
+                    // seen the request must not leave a mark.
                     let delivered = match check.accept(found, &mut parts) {
                         Ok(delivered) => delivered,
                         Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),

@@ -30,8 +30,8 @@ use crate::{
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
-/// `H` says in which type the body is handed on: as it came ([`SameBody`]), or another
-/// ([`with_body`](Self::with_body)).
+/// `H` stands for the type of the body that the inner service gets: that of the request ([`SameBody`]), or another
+/// one ([`with_body`](Self::with_body)).
 #[must_use]
 pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     settings: Settings<K>,
@@ -40,15 +40,15 @@ pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
 }
 
 impl<K: SecretSource> VerifySignatureLayer<K> {
-    /// Refuses what is not signed with one of the secrets.
+    /// Refuses requests that are not signed with one of the secrets.
     pub fn rejecting(keys: K) -> Self {
         Self::new(keys, Mode::Rejecting)
     }
 
-    /// Lets everything through, with the [`MessageVerdict`](crate::MessageVerdict) in the request's
-    /// extensions: to try the check out, or to judge in the handler.
+    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions: to try the
+    /// check out, or to decide in the handler.
     ///
-    /// Only a body that is too large, too slow or broken off is still refused: it cannot be handed on.
+    /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand that on.
     pub fn tagging(keys: K) -> Self {
         Self::new(keys, Mode::Tagging { headers: false })
     }
@@ -63,49 +63,69 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// How far the date of a request may be from now, before and after. Default: five minutes.
+    /// Sets the greatest difference between the date of a request and the clock. Default: five minutes.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self
     }
 
-    /// Another clock than the system's, for tests.
+    /// Replaces the system's clock, for tests.
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.settings.clock = Arc::new(now);
         self
     }
 
-    /// The host of the registered URL, a port other than 443 included, for a proxy that does not
-    /// keep it. The request's own is then not looked at.
+    /// Pins the host to that of the registered URL, including a port other than 443, for a proxy that does not
+    /// preserve it. The request's own host is then ignored.
+    ///
+    /// ```
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    ///
+    /// // The proxy forwards `https://shop.example/webhooks` as `http://10.0.0.7:8080/`.
+    /// VerifySignatureLayer::rejecting(Secret::new("of the registration")?)
+    ///     .host("shop.example".parse()?)
+    ///     .path("/webhooks".parse()?);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn host(mut self, host: Authority) -> Self {
         self.settings.host = Some(sent_host(&host, HTTPS_PORT).into_owned());
         self
     }
 
-    /// The path and query of the registered URL, for a proxy that does not keep it. The request's own is
-    /// then not looked at: put the layer on that one route only.
+    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The request's
+    /// own are then ignored, so put the layer on that one route only. See [`host`](Self::host) for an example.
     pub fn path(mut self, path: PathAndQuery) -> Self {
-        // In contrast to `as_str`, with a `/` before a bare query.
+        // Unlike `as_str`, it adds a `/` before a bare query.
         self.settings.path = Some(path.to_string());
         self
     }
 
-    /// The most bytes that a body may have. Default: 256 KiB.
+    /// Sets the greatest length of a body. Default: 256 KiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self
     }
 
-    /// The time within which the whole body must arrive. Default: five seconds.
+    /// Sets the time within which the whole body must arrive. Default: five seconds.
     pub fn body_time_limit(mut self, limit: Duration) -> Self {
         self.settings.limits.time = limit;
         self
     }
 
-    /// By what the source is asked for secrets, instead of the `webhook-id`: the sale unit in the path,
-    /// for example. `None`, or nothing in it, is no id.
+    /// Replaces the `webhook-id` as the id by which secrets are looked up, for example by the sale unit in the
+    /// path. `None` and an empty text mean that the request has no id.
     ///
-    /// What it reads of the request is not proven yet.
+    /// The request has not been verified at this point.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use callback_source::signature::{Secret, Secrets, VerifySignatureLayer};
+    ///
+    /// let secrets = HashMap::from([("oslo".to_owned(), Secrets::from(Secret::new("of the sale unit")?))]);
+    /// VerifySignatureLayer::rejecting(secrets)
+    ///     .select_by(|parts| parts.uri.path().strip_prefix("/webhooks/").map(str::to_owned));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn select_by(
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -114,19 +134,19 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// The time within which the source must give the secrets. Default: two seconds.
+    /// Sets the time within which the source must give the secrets. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.settings.message.lookup_limit(limit);
         self
     }
 
-    /// Refuses the very same request when it comes again within the window. Off by default.
+    /// Refuses a repetition of the same request within the window. Off by default.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
         self.settings.replay = Some(guard);
         self
     }
 
-    /// Makes the responses to refused requests in another way.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
     pub fn with_response<T>(self, response: T) -> VerifySignatureLayer<K, T, H> {
         VerifySignatureLayer {
             settings: self.settings,
@@ -135,8 +155,17 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         }
     }
 
-    /// Hands the body on as a `B`, for inner services that do not take what the server gives:
-    /// `with_body::<Full<Bytes>>()` where the server gives hyper's `Incoming`.
+    /// Hands the body on as a `B`, for inner services that do not accept the server's type of body:
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    /// use http_body_util::Full;
+    ///
+    /// // hyper's server gives an `Incoming`, which cannot be made of bytes.
+    /// VerifySignatureLayer::rejecting(Secret::new("of the registration")?).with_body::<Full<Bytes>>();
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_body<B>(self) -> VerifySignatureLayer<K, R, IntoBody<B>> {
         VerifySignatureLayer {
             settings: self.settings,
@@ -182,11 +211,10 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
     }
 }
 
-/// Calls the inner service only for deliveries that are signed, or tags those that are not. See the
+/// Calls the inner service only for deliveries that are signed, or tags the others. See the
 /// [module docs](super) for an example.
 ///
-/// The inner service must be [`Clone`], since a request has to wait for its body after the inner
-/// service was found ready.
+/// The inner service must be [`Clone`]: a request waits for its body after the inner service was found ready.
 pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);
 
 impl<S, K, R, H, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySignature<S, K, R, H>
@@ -226,7 +254,7 @@ impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     }
 }
 
-/// In the type in which it came, such as `axum::body::Body`.
+/// The body is handed on in its own type, such as `axum::body::Body`.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBody(());
 
@@ -236,7 +264,7 @@ impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
 }
 
-/// As a `B`, whatever it came in.
+/// The body is handed on as a `B`.
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
 

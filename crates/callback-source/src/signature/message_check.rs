@@ -11,7 +11,7 @@ use crate::{
     rate_limit::PeerRateLimit,
 };
 
-/// The options that both checks have.
+/// Options of both checks.
 pub(super) struct MessageCheck<K> {
     keys: Arc<K>,
     select: Arc<Select>,
@@ -20,7 +20,7 @@ pub(super) struct MessageCheck<K> {
     refusals: Arc<PeerRateLimit>,
 }
 
-/// The id by which the source of secrets is asked.
+/// Reads the id from a request by which its secrets are looked up.
 type Select = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
 impl<K> MessageCheck<K> {
@@ -60,7 +60,7 @@ impl<K> MessageCheck<K> {
     {
         let id = (self.select)(parts).filter(|id| !id.is_empty());
         let looked_up = timeout(self.lookup_limit, self.keys.secrets(id.as_deref())).await;
-        let late = |_| Err(SecretUnavailable::new("the look-up took too long"));
+        let late = |_| Err(SecretUnavailable::new("the lookup took too long"));
         looked_up
             .unwrap_or_else(late)
             .map_err(MessageRejection::from)
@@ -73,7 +73,7 @@ impl<K> MessageCheck<K> {
         extensions: &mut Extensions,
     ) -> Result<(), MessageRejection> {
         match &verdict {
-            MessageVerdict::Allow(message) => log::proven(message),
+            MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
         // Joined by an outer layer, before this verdict was there.
@@ -95,7 +95,7 @@ impl<K> MessageCheck<K> {
     pub(super) fn report(&self, rejection: &MessageRejection, extensions: &Extensions) {
         let peer = extensions.get::<Verdict>().and_then(Verdict::peer);
         let tagged = self.is_tagging();
-        log::unproven(rejection, peer, tagged, &self.refusals, Instant::now());
+        log::rejected(rejection, peer, tagged, &self.refusals, Instant::now());
     }
 }
 

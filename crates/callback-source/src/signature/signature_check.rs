@@ -22,7 +22,8 @@ use crate::{
     check::{Acceptance, Begun, Check, Delivered, Mode},
 };
 
-/// In which type a buffered body is handed on.
+/// Type in which a buffered body is handed on. Implemented by [`SameBody`](super::SameBody) and
+/// [`IntoBody`](super::IntoBody).
 pub trait HandOn<ReqBody>: sealed::Sealed {
     /// That type.
     type Body: From<Bytes> + Send;
@@ -82,7 +83,7 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// How deliveries are checked.
+/// Options of the check.
 pub(super) struct Settings<K> {
     pub(super) message: MessageCheck<K>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -109,15 +110,14 @@ impl<K: SecretSource> Settings<K> {
         }
     }
 
-    /// The body of a request that may go on, and what is signed of it, or nothing if its verdict is
-    /// there already.
+    /// The body of a request that is handed on, with its claim. `None` if the request was tagged as rejected.
     async fn check<B: Body>(
         &self,
         parts: &mut Parts,
         body: B,
     ) -> Result<(Bytes, Option<Claimed>), MessageRejection> {
-        // The signature covers the hash of the body, not the body: nobody can have a body buffered
-        // without one.
+        // The signature covers the hash of the body, so that it can be checked first: an unsigned body is not
+        // buffered.
         let claimed = self.check_headers(parts).await;
         if let Err(rejection) = &claimed
             && !self.message.is_tagging()
@@ -143,14 +143,14 @@ impl<K: SecretSource> Settings<K> {
         }
     }
 
-    /// Gives a request that is signed its verdict, and marks it for the guard.
+    /// Marks a signed request for the guard, and leaves its verdict.
     fn accept(
         &self,
         claimed: Option<Claimed>,
         parts: &mut Parts,
     ) -> Result<Option<Acceptance>, MessageRejection> {
         let Some(Claimed {
-            signature, signed, ..
+            signature, message, ..
         }) = claimed
         else {
             return Ok(None);
@@ -167,7 +167,7 @@ impl<K: SecretSource> Settings<K> {
             },
             None => None,
         };
-        let verdict = MessageVerdict::Allow(signed);
+        let verdict = MessageVerdict::Allow(message);
         self.message.act(verdict, &mut parts.extensions)?;
         if let Some(mark) = &mark {
             mark.send_along(&mut parts.extensions);
@@ -190,7 +190,7 @@ impl<K: SecretSource> Settings<K> {
         Ok(Claimed {
             hash: claim.hash(),
             signature: claim.signature(),
-            signed: VerifiedMessage {
+            message: VerifiedMessage {
                 auth: MessageAuth::Signature,
                 date: Some(claim.date()),
             },
@@ -199,9 +199,9 @@ impl<K: SecretSource> Settings<K> {
 
     fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, MessageRejection> {
         webhook::check_hash(&claimed.hash, hash)?;
-        // At once: a replay does not have to wait for the inner service.
+        // A replay need not wait for the inner service.
         match &self.replay {
-            Some(guard) if guard.holds(&claimed.signature) => Err(replay()),
+            Some(guard) if guard.is_accepted(&claimed.signature) => Err(replay()),
             _ => Ok(claimed),
         }
     }
@@ -211,11 +211,11 @@ fn replay() -> MessageRejection {
     MessageRejection::new(MessageRejectionKind::Replay)
 }
 
-/// What is still to be checked of a request whose headers are signed.
+/// The claim of a request whose headers are signed.
 pub(super) struct Claimed {
     hash: [u8; 32],
     signature: [u8; 32],
-    signed: VerifiedMessage,
+    message: VerifiedMessage,
 }
 
 impl<K> Clone for Settings<K> {
@@ -245,8 +245,8 @@ impl<K> fmt::Debug for Settings<K> {
     }
 }
 
-/// The registration that a delivery claims to belong to. One that is there twice is none, and one
-/// that no provider would give is not worth a look-up.
+/// The registration that a delivery claims to belong to. A header that is present twice is ignored, and so is one
+/// that is longer than any id of the provider: it must not cause a lookup.
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;

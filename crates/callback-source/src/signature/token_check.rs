@@ -23,8 +23,8 @@ use crate::{
 
 /// Wraps services in [`VerifyToken`].
 ///
-/// The `Authorization` header must be there once and be one of the tokens, verbatim. The body is not
-/// read. A token covers nothing of the request: whoever has read one can send any body with it.
+/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is not
+/// read. A token covers nothing of the request: anyone who has seen one can send any body with it.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -57,7 +57,7 @@ use crate::{
 /// VerifyTokenLayer::rejecting(|path: Option<String>| async move {
 ///     let order = path.as_deref().and_then(|path| path.strip_prefix("/v2/payments/"));
 ///     match order {
-///         // From the database, rather.
+///         // In practice, from the database.
 ///         Some(order) => Token::new(format!("token-of-{order}")).map(Secrets::from),
 ///         None => Ok(Secrets::default()),
 ///     }
@@ -70,12 +70,12 @@ pub struct VerifyTokenLayer<K, R = PlainText> {
 }
 
 impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
-    /// Refuses what does not carry one of the tokens.
+    /// Refuses requests without one of the tokens.
     pub fn rejecting(tokens: K) -> Self {
         Self::new(tokens, Mode::Rejecting)
     }
 
-    /// Lets everything through, with the [`MessageVerdict`] in the request's extensions.
+    /// Hands on every request, with the [`MessageVerdict`] in its extensions.
     pub fn tagging(tokens: K) -> Self {
         Self::new(tokens, Mode::Tagging { headers: false })
     }
@@ -90,7 +90,8 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 }
 
 impl<K, R> VerifyTokenLayer<K, R> {
-    /// By what the source is asked for tokens, instead of the path. `None`, or nothing in it, is no id.
+    /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
+    /// has no id.
     pub fn select_by(
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -99,13 +100,14 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// The time within which the source must give the tokens. Default: two seconds.
+    /// Sets the time within which the source must give the tokens. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
         self
     }
 
-    /// Makes the responses to refused requests in another way. Does nothing to a layer that tags.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifyTokenLayer<K, T> {
         VerifyTokenLayer {
             message: self.message,
@@ -143,7 +145,7 @@ impl<K, R> fmt::Debug for VerifyTokenLayer<K, R> {
     }
 }
 
-/// Calls the inner service only for callbacks that carry the token, or tags those that do not. See
+/// Calls the inner service only for callbacks with the token, or tags the others. See
 /// [`VerifyTokenLayer`] for an example.
 pub struct VerifyToken<S, K, R = PlainText>(Checked<S, TokenCheck<K>, R>);
 
@@ -201,7 +203,7 @@ where
     type Found = ();
 
     fn begin(&self, parts: &mut Parts, body: B) -> Begun<B, B, MessageRejection> {
-        // A handler that prints the headers does not print the token.
+        // A handler that prints the headers must not print the token.
         for (name, value) in &mut parts.headers {
             if name == header::AUTHORIZATION {
                 value.set_sensitive(true);

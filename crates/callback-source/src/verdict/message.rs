@@ -20,7 +20,7 @@ use super::source::RETRY_AFTER;
 /// | … [`Replay`](MessageRejectionKind::Replay) | the same request was accepted before | 409 |
 /// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | the body has more bytes than the limit | 413 |
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
-/// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body broke off | 400 |
+/// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body ended early | 400 |
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
 ///
 /// Both message layers leave it in the request's extensions. A layer of your own that does so, for another
@@ -260,7 +260,7 @@ pub enum MessageRejectionKind {
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body broke off.
+    /// The body ended early.
     BodyAborted,
     /// The secrets, or tokens, are not available right now, so that nothing is decided. Worth a retry.
     SecretUnavailable,
@@ -324,20 +324,20 @@ impl MessageRejectionKind {
     fn description(self) -> &'static str {
         match self {
             Self::MissingHeader => "the signature or token is missing\n",
-            Self::DuplicateHeader => "a header of the signature is there twice\n",
+            Self::DuplicateHeader => "a header of the signature is present twice\n",
             Self::MalformedHeader => "a header of the signature is malformed\n",
-            Self::Algorithm => "the signature must be of HMAC-SHA256\n",
-            Self::SignedHeaders => "the signature is over other headers\n",
+            Self::Algorithm => "the signature must be HMAC-SHA256\n",
+            Self::SignedHeaders => "the signature covers other headers\n",
             Self::DateStale => "the request was signed too long ago\n",
             Self::DateAhead => "the request was signed in the future\n",
             Self::Signature | Self::UnknownKey | Self::Token => {
-                "the signature or token is not right\n"
+                "the signature or token is invalid\n"
             }
             Self::ContentHash => "the body is not the one that was signed\n",
-            Self::Replay => "this very request was received before\n",
+            Self::Replay => "this request was received before\n",
             Self::BodyTooLarge => "the body is too large\n",
-            Self::BodyTimeout => "the body took too long\n",
-            Self::BodyAborted => "the body broke off\n",
+            Self::BodyTimeout => "the body took too long to arrive\n",
+            Self::BodyAborted => "the body ended early\n",
             Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
         }
     }

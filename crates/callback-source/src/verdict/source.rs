@@ -327,9 +327,9 @@ impl RejectionKind {
         match self {
             Self::NotListed => "this address may not send callbacks",
             Self::Unresolved => "the callback servers cannot be looked up right now, try again",
-            Self::NoPeer => "the caller's address is unknown: the service is not set up properly",
-            Self::ForwardedMissing => "the proxy does not say who the caller is",
-            Self::ForwardedMalformed => "the proxy names no address as the caller's",
+            Self::NoPeer => "the caller's address is unknown: the service is set up wrongly",
+            Self::ForwardedMissing => "the proxy does not name the caller",
+            Self::ForwardedMalformed => "the proxy does not give the caller's address",
             Self::ForwardedAllTrusted => "the proxy names proxies only",
             Self::ForwardedTooManyHops => "the proxy names too many proxies",
             Self::ForwardedDuplicate => "the proxy names several callers",

@@ -1,4 +1,4 @@
-//! The verdict as an extractor.
+//! Extractors of the verdict and of the allowed peer.
 
 use std::{convert::Infallible, error::Error, fmt};
 
@@ -10,8 +10,8 @@ use http::{StatusCode, request::Parts};
 
 use crate::{Allowed, Rejection, Verdict, check};
 
-/// Behind a rejecting layer always there. Behind a tagging one, a request that is not allowed is
-/// refused here.
+/// Always present behind a rejecting layer. Behind a tagging one, the extractor refuses a request that is not
+/// allowed.
 impl<S: Sync> FromRequestParts<S> for Allowed {
     type Rejection = NotVerified;
 
@@ -22,13 +22,13 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
             Ok(Verdict::Reject(rejection)) => NotVerified::Rejected(rejection),
             Err(no_layer) => no_layer,
         };
-        // The handler is not called, so a replay guard must not take the callback for accepted.
+        // The handler is not called, so a replay guard must not treat the callback as accepted.
         check::refused(&parts.extensions);
         Err(refusal)
     }
 }
 
-/// `None` where the peer is not allowed, and where there is no layer.
+/// `None` if the peer is not allowed, or if the route is not wrapped in a layer.
 impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 
@@ -50,12 +50,19 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     }
 }
 
-/// The reason for which a handler cannot have its [`Allowed`] or [`Verdict`].
+/// The reason for which a handler does not get its [`Allowed`] or [`Verdict`].
+///
+/// ```
+/// use callback_source::{Rejection, RejectionKind, verify::NotVerified};
+///
+/// assert_eq!(NotVerified::NoLayer.status(), 500);
+/// let rejection = Rejection::new(RejectionKind::NotListed, None);
+/// assert_eq!(NotVerified::Rejected(rejection).status(), 403);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotVerified {
-    /// The request did not come through [`VerifySource`](super::VerifySource): the route is not
-    /// wrapped. Answered with 500.
+    /// The route is not wrapped in a [`VerifySourceLayer`](super::VerifySourceLayer). The response is 500.
     NoLayer,
     /// The layer tags, and the peer is not allowed.
     Rejected(Rejection),

@@ -1,14 +1,14 @@
 //! The check of each request's peer against an [`AllowList`](crate::AllowList).
 //!
 //! [`VerifySourceLayer`] admits a request when its peer is in the list, and otherwise refuses it
-//! ([`rejecting`](VerifySourceLayer::rejecting)) or lets it through with a mark
+//! ([`rejecting`](VerifySourceLayer::rejecting)) or hands it on with a tag
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
 //! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so
-//!    that a client cannot send a tag. A byte that is not a letter or digit counts as `-`, since some upstreams
-//!    fold them all: `x.callback.source` is removed too. Trailers of the request are part of the body, which
-//!    the layer does not touch: the proxy in front of such an upstream must drop them.
-//! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
+//!    that a client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some
+//!    upstreams fold them all: `x.callback.source` is removed, too. Trailers of the request are part of the
+//!    body, which the layer does not read: the proxy in front of such an upstream must drop them.
+//! 2. A [`PeerIp`] gives the client's address. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
@@ -19,16 +19,15 @@
 //!    500, never 2xx, and never with anything of the request in it. When tagging, the inner service is called
 //!    in both cases, with the verdict in the extensions.
 //!
-//! Every request is judged, whatever its method, and also on a connection that was used before. The
-//! body is not read; readiness and errors are those of the inner service, and a refused request keeps no
-//! place of a concurrency limit inside. A refusal over HTTP/1 that leaves a body unread says
-//! `Connection: close`.
+//! The layer judges every request, whatever its method, also on a connection that was used before. It does not
+//! read the body. Readiness and errors are those of the inner service, and a refused request occupies no permit
+//! of a concurrency limit inside. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
+//! response. Over HTTP/1 it has the header `Connection: close` if it leaves a body unread.
 //!
 //! # Deployment caveat
 //!
-//! Behind a proxy the peer is the proxy. With [`ConnectInfoPeer`] every callback is then refused; do
-//! not "fix" that by listing the proxy's address, which would admit everybody, but use
-//! [`ForwardedPeer`].
+//! Behind a proxy, the connection's peer is the proxy, and with [`ConnectInfoPeer`] every callback is refused. Use
+//! [`ForwardedPeer`] there. Listing the proxy's address instead would admit every client of the proxy.
 //!
 //! # Examples
 //!

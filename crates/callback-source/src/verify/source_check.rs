@@ -1,4 +1,4 @@
-//! The check of the peer against the list.
+//! The source check: layer, service, and the check itself.
 
 use std::{
     future::Future,
@@ -26,13 +26,34 @@ pub struct VerifySourceLayer<P, R = PlainText> {
 }
 
 impl<P> VerifySourceLayer<P> {
-    /// Refuses what does not come from a callback server.
+    /// Refuses requests that do not come from a callback server.
     pub fn rejecting(allow: AllowList, peer: P) -> Self {
         Self::new(allow, peer, Mode::Rejecting)
     }
 
-    /// Lets everything through, with the [`Verdict`] in the request's extensions: to
-    /// try the check out, or to judge in the handler.
+    /// Hands on every request, with the [`Verdict`] in its extensions: to try the check out, or to decide in
+    /// the handler.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use callback_source::{AllowList, Verdict};
+    /// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Infallible> {
+    /// let merchant = service_fn(async |request: Request<()>| {
+    ///     let verdict = request.extensions().get::<Verdict>().expect("the layer leaves one");
+    ///     let text = if verdict.is_allowed() { "shipped" } else { "asked the provider first" };
+    ///     Ok::<_, Infallible>(Response::new(text))
+    /// });
+    /// let layer = VerifySourceLayer::tagging(AllowList::fixed([]), SocketAddrPeer);
+    /// let response = layer.layer(merchant).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body(), "asked the provider first");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tagging(allow: AllowList, peer: P) -> Self {
         Self::new(allow, peer, Mode::Tagging { headers: false })
     }
@@ -44,11 +65,19 @@ impl<P> VerifySourceLayer<P> {
         }
     }
 
-    /// Also says the verdict in request headers, for an upstream that is not Rust:
-    /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the callback server) and
-    /// `x-callback-reason` (why not). The upstream should let pass only what says `allow`.
+    /// Adds the verdict as request headers, for an upstream that is not written in Rust: `x-callback-source`
+    /// (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason` (the reason for a
+    /// rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
     ///
-    /// Does nothing to a layer that rejects: nothing that is not allowed gets past it.
+    /// Does nothing to a rejecting layer, which only hands on requests that are allowed.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    /// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+    /// let layer = VerifySourceLayer::tagging(list, SocketAddrPeer).with_tag_headers();
+    /// ```
     pub fn with_tag_headers(mut self) -> Self {
         if let Mode::Tagging { headers } = &mut self.check.mode {
             *headers = true;
@@ -58,7 +87,8 @@ impl<P> VerifySourceLayer<P> {
 }
 
 impl<P, R> VerifySourceLayer<P, R> {
-    /// Makes the responses to refused requests in another way. Does nothing to a layer that tags.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
         let check = self.check;
         VerifySourceLayer { check, response }
@@ -81,7 +111,7 @@ where
     }
 }
 
-/// Calls the inner service only for callbacks from a callback server, or tags those that are not.
+/// Calls the inner service only for requests from a callback server, or tags the others.
 /// See the [module docs](super) for an example.
 ///
 /// The inner service must be [`Clone`]: a request may have to wait for its verdict, and a clone that

@@ -1,4 +1,4 @@
-//! The headers that carry a verdict to an upstream that is not Rust.
+//! The headers that give a verdict to an upstream that is not written in Rust.
 
 use std::iter;
 
@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
-/// Removes tags that the client sent, in every spelling that an upstream may take for one: servers fold `_`
-/// into `-`, and CGI, PHP and lighttpd every byte that is not a letter or digit into `_`.
+/// Removes tags that the client sent, in every spelling that an upstream may read as one: servers fold `_`
+/// into `-`, and CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
-    // One at a time, since next to no request has one.
+    // One at a time, since hardly any request has one.
     while let Some(forged) = headers.keys().find(|name| is_tag(name.as_str())).cloned() {
         headers.remove(forged);
     }
@@ -17,8 +17,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 
 /// Sets the tags of a verdict.
 pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
-    // A proxy behind takes off what `Connection` names (RFC 9110 section 7.6.1): the client must not have
-    // the tags taken off.
+    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). The client
+    // could have the tags removed by naming them.
     let names_a_tag = |line: &HeaderValue| {
         let names = line
             .as_bytes()
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_cannot_have_the_tags_taken_off_behind_the_layer() {
+    fn a_client_cannot_have_the_tags_removed_behind_the_layer() {
         let rejection = crate::Rejection::new(crate::RejectionKind::NotListed, None);
         let verdict = Verdict::Reject(rejection);
         for (line, stays) in [

@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use httpdate::parse_http_date;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{
-    SCHEME, SIGNED_HEADERS, Target, X_MS_CONTENT_SHA256, X_MS_DATE, X_VIPPS_AUTHORIZATION,
+    SCHEME, SIGNED_HEADERS, Target, X_MS_CONTENT_SHA256, X_MS_DATE, X_VIPPS_AUTHORIZATION, one,
 };
 use crate::{
     MessageRejection,
@@ -20,7 +20,7 @@ use crate::{
     signature::{Secret, Secrets, secret::equal_and_wiped},
 };
 
-/// What the headers of a delivery claim. See the [module docs](super) for an example.
+/// Date, hash and signature that the headers of a delivery claim. See the [module docs](super) for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     date_text: &'a [u8],
@@ -33,13 +33,13 @@ pub struct Claim<'a> {
 impl<'a> Claim<'a> {
     /// Reads the headers.
     ///
-    /// Each must be there once. The signature is that of `authorization`, or of its copy
-    /// `x-vipps-authorization` if the former is missing or of another scheme (a proxy's own); if both
-    /// are signatures, they must be the same.
+    /// Each must be present exactly once. The signature is that of `authorization`, or of its copy
+    /// `x-vipps-authorization` if the former is missing or has another scheme (a proxy's own credentials). If both
+    /// are signatures, they must be equal.
     ///
     /// # Errors
     ///
-    /// Which header is missing, duplicated or malformed; another algorithm, other signed headers.
+    /// A header that is missing, duplicated or malformed; another algorithm; other signed headers.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Self, MessageRejection> {
         let signature = parse_authorization(authorization(headers)?.as_bytes())
             .map_err(|kind| MessageRejection::for_header(kind, "authorization"))?;
@@ -58,7 +58,7 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// When the delivery claims to have been signed.
+    /// Time at which the delivery claims to have been signed.
     #[must_use]
     pub fn date(&self) -> SystemTime {
         self.date
@@ -72,11 +72,11 @@ impl<'a> Claim<'a> {
         self.hash
     }
 
-    /// Whether the date is at most the window away from now, before or after.
+    /// Checks that the date differs from `now` by at most the window.
     ///
     /// # Errors
     ///
-    /// It is not: [`DateStale`] or [`DateAhead`].
+    /// [`DateStale`] or [`DateAhead`].
     pub fn check_date(&self, now: SystemTime, window: Duration) -> Result<(), MessageRejection> {
         match now.duration_since(self.date) {
             Ok(age) if window < age => Err(MessageRejection::new(DateStale)),
@@ -85,13 +85,13 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Whether one of the secrets signed these headers for this target.
+    /// Checks that one of the secrets signed these headers for this target.
     ///
     /// Every secret is tried, and no comparison ends early.
     ///
     /// # Errors
     ///
-    /// None did ([`Signature`]), or there is none at all ([`UnknownKey`]).
+    /// [`Signature`] if none of them did, [`UnknownKey`] for an empty list.
     pub fn check_signature(
         &self,
         target: &Target<'_>,
@@ -117,14 +117,14 @@ impl<'a> Claim<'a> {
         equal_and_wiped(mac, &self.signature)
     }
 
-    /// Whether the hash is that of the body.
+    /// Checks that the body has the claimed hash.
     ///
-    /// It proves something only together with [`check_signature`](Self::check_signature), which covers
-    /// the claimed hash.
+    /// This verifies the body only together with [`check_signature`](Self::check_signature), which covers the
+    /// claimed hash.
     ///
     /// # Errors
     ///
-    /// It is not: [`ContentHash`].
+    /// [`ContentHash`].
     pub fn check_body(&self, body: &[u8]) -> Result<(), MessageRejection> {
         check_hash(&self.hash, &Sha256::digest(body).into())
     }
@@ -173,7 +173,7 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
         (_, Err(error)) if !is_missing(&error) => Err(error),
         (original, Err(_)) => original,
         (Err(_), Ok(copy)) => Ok(copy),
-        // A proxy's own credentials are in the place of the signature.
+        // A proxy's own credentials have replaced the signature.
         (Ok(original), Ok(copy)) if strip_scheme(original.as_bytes()).is_none() => Ok(copy),
         (Ok(original), Ok(copy)) if original == copy => Ok(original),
         (Ok(_), Ok(_)) => Err(MessageRejection::for_header(
@@ -183,22 +183,8 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
     }
 }
 
-/// The value of a header that must be there once.
-pub(in crate::signature) fn one<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-    said: &'static str,
-) -> Result<&'a HeaderValue, MessageRejection> {
-    let mut values = headers.get_all(name).into_iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(MessageRejection::for_header(DuplicateHeader, said));
-    }
-    value.ok_or_else(|| MessageRejection::for_header(MissingHeader, said))
-}
-
-/// IMF-fixdate only (RFC 9110 section 5.6.7). httpdate also takes the two obsolete forms, which
-/// have other lengths, and white space around them.
+/// Parses IMF-fixdate (RFC 9110 section 5.6.7). httpdate also accepts the two obsolete forms, which have other
+/// lengths, and white space around them.
 pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
     if text.len() != 29 || !text.ends_with(b" GMT") {
         return None;
@@ -208,7 +194,7 @@ pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
 
 /// Base64 of 32 bytes, in the one canonical spelling.
 pub(super) fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
-    // The decoder asks for room for whole groups of three.
+    // The decoder needs room for whole groups of three.
     let mut decoded = [0; 33];
     let length = STANDARD.decode_slice(text, &mut decoded).ok()?;
     decoded[..length].try_into().ok()

@@ -1,4 +1,4 @@
-//! The diagnosis of a delivery that is refused.
+//! Diagnosis of a delivery that is refused.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +7,10 @@ use http::{Uri, request::Parts};
 use super::{Claim, Target};
 use crate::{MessageRejection, signature::Secrets};
 
-/// Which parts of a delivery fit, for a person who wants to know why it is refused.
+/// Finds the part of a delivery that does not match, to explain a refusal.
 ///
-/// `url` is the one that was registered, if it is known: with it a host or path that a proxy rewrote
-/// can be told from a wrong key.
+/// `url` is the registered one, if it is known. It distinguishes a host or path that a proxy rewrote from a wrong
+/// key.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ use crate::{MessageRejection, signature::Secrets};
 ///
 /// # Errors
 ///
-/// Headers that cannot be read at all.
+/// Headers that are missing, duplicated or malformed.
 pub fn diagnose(
     parts: &Parts,
     body: &[u8],
@@ -45,20 +45,20 @@ pub fn diagnose(
 ) -> Result<Diagnosis, MessageRejection> {
     let claim = Claim::from_headers(&parts.headers)?;
     let sent = Target::from_request(parts)?;
-    let fits = |target: &Target<'_>| claim.check_signature(target, secrets).is_ok();
+    let matches = |target: &Target<'_>| claim.check_signature(target, secrets).is_ok();
     let mismatch = || {
         let Some(registered) = url.and_then(|url| Target::from_url(url).ok()) else {
             return Mismatch::Key;
         };
-        if fits(&sent.clone().with_host(registered.host())) {
+        if matches(&sent.clone().with_host(registered.host())) {
             Mismatch::Host
-        } else if fits(
+        } else if matches(
             &sent
                 .clone()
                 .with_path_and_query(registered.path_and_query()),
         ) {
             Mismatch::Path
-        } else if fits(&registered) {
+        } else if matches(&registered) {
             Mismatch::Target
         } else {
             Mismatch::Key
@@ -67,36 +67,40 @@ pub fn diagnose(
     Ok(Diagnosis {
         date: claim.check_date(now, window),
         content: claim.check_body(body),
-        signature: if fits(&sent) { Ok(()) } else { Err(mismatch()) },
+        signature: if matches(&sent) {
+            Ok(())
+        } else {
+            Err(mismatch())
+        },
     })
 }
 
-/// What [`diagnose`] found.
+/// Result of [`diagnose`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// Whether the date is within the window.
+    /// Check of the date.
     pub date: Result<(), MessageRejection>,
-    /// Whether the body is the one whose hash is claimed.
+    /// Check of the body against the claimed hash.
     pub content: Result<(), MessageRejection>,
-    /// Whether the signature covers what was sent.
+    /// Check of the signature.
     pub signature: Result<(), Mismatch>,
 }
 
-/// The part that a signature does not fit.
+/// The part of a delivery that its signature does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mismatch {
-    /// It was signed for the host of the registered URL, and arrived at another.
+    /// The delivery was signed for the host of the registered URL, and arrived with another one.
     #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
     Host,
-    /// It was signed for the path of the registered URL, and arrived at another.
+    /// The delivery was signed for the path of the registered URL, and arrived with another one.
     #[error("the path is not that of the registered URL: let the proxy keep it, or pin it")]
     Path,
-    /// It was signed for the registered URL, and arrived with another method, or another host and path.
+    /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
     #[error("method, host or path are not those of the registered URL")]
     Target,
-    /// None of the secrets signed it, for what was sent or for the registered URL.
+    /// None of the secrets signed it, neither for the target that was sent nor for the registered URL.
     #[error("no secret fits: it is that of another registration, or the headers were changed")]
     Key,
 }

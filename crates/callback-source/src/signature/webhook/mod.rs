@@ -1,7 +1,7 @@
 //! The signature of the Webhooks API, without I/O and without a clock.
 //!
-//! [`sign`] makes the headers of a delivery, [`Claim`] checks them, and [`diagnose`] says which part of
-//! a delivery does not fit.
+//! [`sign`] makes the headers of a delivery, [`Claim`] checks them, and [`diagnose`] finds the part of a delivery
+//! that does not match.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -33,7 +33,7 @@ pub use {
     target::Target,
 };
 pub(super) use {
-    claim::{check_hash, one},
+    claim::check_hash,
     target::{HTTPS_PORT, request_uri, sent_host},
 };
 
@@ -45,6 +45,10 @@ use httpdate::fmt_http_date;
 use sha2::{Digest, Sha256};
 
 use super::Secret;
+use crate::{
+    MessageRejection,
+    MessageRejectionKind::{DuplicateHeader, MissingHeader},
+};
 
 /// The headers of a `POST` delivery to a registered URL: `host`, `x-ms-date`, `x-ms-content-sha256`,
 /// `authorization` and its copy `x-vipps-authorization`.
@@ -53,7 +57,7 @@ use super::Secret;
 ///
 /// # Errors
 ///
-/// A URL without a host, and a date that a header cannot say (before 1970, after 9999).
+/// A URL without a host, and a date before 1970 or after 9999.
 pub fn sign(
     secret: &Secret,
     url: &Uri,
@@ -86,16 +90,30 @@ pub fn sign(
     headers.collect()
 }
 
-/// Why a delivery cannot be signed.
+/// Error for a delivery that cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
     /// The URL has no host.
-    #[error("the URL has no host: say it in full, as it was registered")]
+    #[error("the URL has no host; give the whole URL that was registered")]
     NoHost,
     /// The date is before 1970 or after 9999.
     #[error("the date is not between 1970 and 9999")]
     Date,
+}
+
+/// The value of a header that must be present exactly once.
+pub(super) fn one<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    label: &'static str,
+) -> Result<&'a HeaderValue, MessageRejection> {
+    let mut values = headers.get_all(name).into_iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(MessageRejection::for_header(DuplicateHeader, label));
+    }
+    value.ok_or_else(|| MessageRejection::for_header(MissingHeader, label))
 }
 
 const SCHEME: &str = "HMAC-SHA256";

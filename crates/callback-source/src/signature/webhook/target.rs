@@ -1,4 +1,4 @@
-//! Where a request goes to, as far as its signature covers it.
+//! The target of a request: the part of its head that the signature covers.
 
 use std::borrow::Cow;
 
@@ -8,14 +8,14 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use super::{SignError, claim::one};
+use super::{SignError, one};
 use crate::{
     MessageRejection,
     MessageRejectionKind::{DuplicateHeader, MalformedHeader, MissingHeader},
     signature::Secret,
 };
 
-/// Where a request goes to, as far as its signature covers it.
+/// Method, host and path of a request, which its signature covers. See the [module docs](super) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     method: &'a str,
@@ -24,14 +24,14 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Of a request: host and path as they were sent, byte for byte.
+    /// The target of a request, with host and path byte for byte as they were sent.
     ///
     /// The host is the URI's authority (HTTP/2, absolute form) or the `Host` header. With the feature
-    /// `axum` the URI is axum's `OriginalUri`, since `nest` takes the prefix off the request's own.
+    /// `axum` the URI is axum's `OriginalUri`, since `nest` strips the prefix of the request's own.
     ///
     /// # Errors
     ///
-    /// A host that is missing, there twice, not in its form, or said in two ways that differ.
+    /// A host that is missing, present twice or malformed, or that differs between authority and header.
     pub fn from_request(parts: &'a Parts) -> Result<Self, MessageRejection> {
         let uri = request_uri(parts);
         let header = match one(&parts.headers, &header::HOST, "host") {
@@ -53,7 +53,7 @@ impl<'a> Target<'a> {
         Ok(Self::from_request_at(parts, host))
     }
 
-    /// Of a request whose host is known otherwise.
+    /// The target of a request whose host is pinned.
     pub(in crate::signature) fn from_request_at(parts: &'a Parts, host: &'a str) -> Self {
         Self {
             method: parts.method.as_str(),
@@ -62,7 +62,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Of a `POST` to a URL as it was registered. Host and path are what an HTTP client makes of it: the
+    /// The target of a `POST` to a registered URL. Host and path are those that an HTTP client sends: the
     /// host in lower case, without a default port, and `/` for an empty path.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// With another host: for a proxy that does not keep it.
+    /// Replaces the host, for a proxy that does not preserve it.
     #[must_use]
     pub fn with_host(self, host: &'a str) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// With another path and query: for a proxy that does not keep it.
+    /// Replaces path and query, for a proxy that does not preserve them.
     #[must_use]
     pub fn with_path_and_query(self, path_and_query: &'a str) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The host, with a port that is not the default.
+    /// The host, with the port if it is not the default.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -127,7 +127,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The host as a client sends it that was given this one.
+/// The host as an HTTP client sends it.
 pub(in crate::signature) fn sent_host(authority: &Authority, default_port: u16) -> Cow<'_, str> {
     let host = match authority.port_u16() {
         Some(port) if port != default_port => {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// An address, with or without a port, which may be obfuscated (RFC 7239 section 6).
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
-    // No address has this byte in it, and the name of an obfuscated node begins with it.
+    // An address never contains this byte, and the name of an obfuscated node begins with it.
     let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
         let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
         let is_longer = MAX_PORT_DIGITS < digits.count();
@@ -14,18 +14,18 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     let name = name.strip_suffix(b":")?;
     let is_port_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     let is_port = 1 < port.len() && port.iter().all(is_port_byte);
-    // A port of its own before it is one too many, and an IPv6 address stands in brackets.
+    // A second port before it is malformed, and an IPv6 address needs brackets.
     let is_name = !name.contains(&b':') || (name.starts_with(b"[") && name.ends_with(b"]"));
     (is_port && is_name).then(|| address(name))?
 }
 
 /// An address, with or without a port.
 pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
-    // No entry is longer; this also bounds the work.
+    // No valid entry is longer. This also bounds the work.
     if text.len() > MAX_ENTRY {
         return None;
     }
-    // Most entries; the standard library takes the same, and three times as long.
+    // Most entries. The standard library accepts the same texts and is three times as slow.
     if text.len() <= MAX_QUAD
         && let Some(address) = quad(text)
     {
@@ -82,11 +82,11 @@ pub(in crate::verify) fn usable_client(address: IpAddr) -> Option<IpAddr> {
 }
 
 fn is_port(text: &str) -> bool {
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// Takes off spaces and tabs, and nothing else.
+/// Removes spaces and tabs around a text, and nothing else.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;

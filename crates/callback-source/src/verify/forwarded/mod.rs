@@ -1,36 +1,9 @@
-//! The client behind proxies.
-//!
-//! When the connection's peer is a [trusted proxy](TrustedProxies), the address that counts is what
-//! that proxy says; [`ForwardedPeer`] reads it from exactly one configured source:
-//!
-//! 1. A peer that is not trusted is the client itself. No header is read. Loopback and private peers
-//!    are peers like any other.
-//! 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists: all lines in order, one entry per hop. The
-//!    walk goes from the right, where the nearest proxy has written, over trusted hops; the first entry
-//!    that is not trusted is the client. What stands further left was written by the client, or
-//!    passed on from it, and is not looked at.
-//! 3. A single-value header such as `X-Real-IP` names the client.
-//! 4. The request is refused (400) when the header is
-//!    [missing](RejectionKind::ForwardedMissing), an entry on the walk is
-//!    [no address](RejectionKind::ForwardedMalformed), [every hop is trusted](RejectionKind::ForwardedAllTrusted),
-//!    the walk is [longer than 32 hops](RejectionKind::ForwardedTooManyHops), or a single-value header
-//!    [appears twice](RejectionKind::ForwardedDuplicate). It is never the leftmost entry, and never the proxy.
-//!
-//! An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
-//! `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`).
-//! Names are not resolved; zones, octal or shortened quads, empty elements, and unspecified, multicast and
-//! broadcast addresses are no addresses of clients. The entry `unix:` of a list is a hop only
-//! [on request](TrustedProxies::with_unix_sockets), and never a client.
-//!
-//! # Deployment caveat
-//!
-//! The proxy must write the header that is configured, and must not let through what the client sent
-//! under that name (single-value), or must append to it (lists). Trust the proxy's own addresses, not
-//! the network it stands in.
+//! The client behind proxies, and the proxies that are trusted to name it.
 
 mod entry;
 mod walk;
 
+#[cfg(feature = "proxy-protocol")]
 pub(super) use entry::usable_client;
 
 use std::{net::IpAddr, sync::Arc};
@@ -56,8 +29,8 @@ impl TrustedProxies {
     ///
     /// # Errors
     ///
-    /// Networks that make up a whole address family, such as `0.0.0.0/0`: anybody could then name
-    /// themselves.
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`: any client could then choose its
+    /// address.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         let networks: Vec<_> = networks.into_iter().collect();
         Networks::new(&networks).map(|networks| Self {
@@ -66,7 +39,7 @@ impl TrustedProxies {
         })
     }
 
-    /// Trusts no address: where the only proxy is the one at a [Unix socket](super::UnixPeer).
+    /// Trusts no address, for services whose only proxy is the one at a [Unix socket](super::UnixPeer).
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -75,15 +48,15 @@ impl TrustedProxies {
         }
     }
 
-    /// Trusts the entry `unix:` of a list as well, and goes on to the entry on its left.
+    /// Trusts the entry `unix:` of a list as well, and continues with the entry on its left.
     ///
-    /// nginx writes it into `X-Forwarded-For`, and into `Forwarded` if it is told to, for a client that
-    /// came over a Unix socket: the proxy in front of nginx on the same machine. It counts as any other
-    /// trusted hop, only while everything to its right is trusted. It is never the client, and nothing
-    /// in a header that holds one address. Without this it is refused as malformed.
+    /// nginx writes it into `X-Forwarded-For`, and into `Forwarded` if so configured, for a client that
+    /// came over a Unix socket: the proxy in front of nginx on the same machine. It is a trusted hop like any
+    /// other, so everything to its right must be trusted as well. It is never the client, and it is malformed in
+    /// a header with one address. Without this option it is malformed in a list, too.
     ///
-    /// Whoever may write to that socket says what stands to the left of the entry. Put it into a directory
-    /// that only the outer proxy's user can enter.
+    /// Any process that may write to that socket can choose the entries to the left. Put the socket into a
+    /// directory that only the outer proxy's user can enter.
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -105,19 +78,45 @@ impl TrustedProxies {
         self
     }
 
-    /// Whether an address is one of a trusted proxy.
+    /// Returns `true` for the address of a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.holds(address.to_canonical())
+        self.is_trusted(address.to_canonical())
     }
 
-    fn holds(&self, canonical: IpAddr) -> bool {
+    fn is_trusted(&self, canonical: IpAddr) -> bool {
         self.networks.find(canonical).is_some()
     }
 }
 
-/// The client as a trusted proxy names it; the connection's peer where it is none. See the
-/// [module docs](self) for the rules.
+/// The client that a trusted proxy names; otherwise the connection's peer.
+///
+/// It reads the client from exactly one configured header:
+///
+/// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. Loopback
+///    and private peers are not exempt.
+/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists: all lines in order, one entry per hop. The walk goes
+///    from the right, where the nearest proxy has written, over trusted hops. The first entry that is not trusted
+///    is the client. Entries further left come from the client and are ignored.
+/// 3. A single-value header such as `X-Real-IP` names the client.
+/// 4. The request is refused (400) if the header is [missing](RejectionKind::ForwardedMissing), if an entry on the
+///    walk is [not an address](RejectionKind::ForwardedMalformed), if
+///    [every hop is trusted](RejectionKind::ForwardedAllTrusted), if the walk is
+///    [longer than 32 hops](RejectionKind::ForwardedTooManyHops), or if a single-value header
+///    [appears twice](RejectionKind::ForwardedDuplicate). Neither the leftmost entry nor the proxy is used instead.
+///
+/// An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
+/// `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are
+/// not resolved. Zones, octal or shortened quads, empty elements, and unspecified, multicast and broadcast
+/// addresses are malformed. The entry `unix:` of a list is a hop only
+/// [on request](TrustedProxies::with_unix_sockets), and never the client.
+///
+/// # Deployment caveat
+///
+/// The proxy must write the header that is configured. A single-value header that the client sent must be
+/// replaced, a list must be appended to. Trust the proxy's own addresses, not the network it is part of.
+///
+/// # Example
 ///
 /// ```
 /// use callback_source::verify::{ForwardedPeer, PeerIp, SocketAddrPeer, TrustedProxies};
@@ -145,7 +144,7 @@ pub struct ForwardedPeer<P> {
     source: ForwardedSource,
 }
 
-/// Where a trusted proxy names the client.
+/// The header in which a trusted proxy names the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ForwardedSource {
     XForwardedFor,
@@ -154,7 +153,7 @@ enum ForwardedSource {
 }
 
 impl<P> ForwardedPeer<P> {
-    /// Reads `X-Forwarded-For`. `connection` says who the peer of the connection is.
+    /// Reads `X-Forwarded-For`. `connection` gives the peer of the connection.
     pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -163,7 +162,7 @@ impl<P> ForwardedPeer<P> {
         }
     }
 
-    /// Reads `Forwarded` (RFC 7239), of which only `for` counts.
+    /// Reads the parameter `for` of `Forwarded` (RFC 7239).
     pub fn forwarded(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -172,11 +171,11 @@ impl<P> ForwardedPeer<P> {
         }
     }
 
-    /// Reads a header that holds one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
+    /// Reads a header with one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
     /// `Fly-Client-IP`, …
     ///
-    /// The names of the two list headers mean those: they are read as
-    /// [`x_forwarded_for`](Self::x_forwarded_for) and [`forwarded`](Self::forwarded) do.
+    /// The two list headers are read as lists, as by [`x_forwarded_for`](Self::x_forwarded_for) and
+    /// [`forwarded`](Self::forwarded).
     pub fn header(connection: P, proxies: TrustedProxies, name: HeaderName) -> Self {
         let source = if name == X_FORWARDED_FOR {
             ForwardedSource::XForwardedFor
@@ -196,13 +195,13 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// Why a trusted proxy's word cannot be taken.
+    /// The reason for which a trusted proxy's header does not give the client, see rule 4.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
 
-    /// Like [`client`](Self::client), and tells each hop on the way, nearest first, with whether it is
-    /// trusted; the first is the peer itself. A hop at a Unix socket has no address and is not told.
+    /// Like [`client`](Self::client), and calls `hop` with each hop on the way, nearest first, and with `true` if
+    /// it is trusted. The first is the peer itself. A hop at a Unix socket has no address and is left out.
     ///
     /// # Errors
     ///
@@ -214,7 +213,7 @@ impl<P> ForwardedPeer<P> {
         mut hop: impl FnMut(IpAddr, bool),
     ) -> Result<IpAddr, Rejection> {
         let peer = peer.to_canonical();
-        let trusted = self.proxies.holds(peer);
+        let trusted = self.proxies.is_trusted(peer);
         hop(peer, trusted);
         if !trusted {
             return Ok(peer);
@@ -229,7 +228,7 @@ impl<P> ForwardedPeer<P> {
         mut hop: impl FnMut(IpAddr, bool),
     ) -> Result<IpAddr, RejectionKind> {
         let is_trusted = |address| {
-            let trusted = self.proxies.holds(address);
+            let trusted = self.proxies.is_trusted(address);
             hop(address, trusted);
             trusted
         };
@@ -252,12 +251,12 @@ impl<P> ForwardedPeer<P> {
 }
 
 impl ForwardedPeer<UnixPeer> {
-    /// Like [`walk`](Self::walk) for a connection to a Unix socket: the peer is a trusted proxy without
-    /// an address, so the first hop is what it says.
+    /// Like [`walk`](Self::walk) for a connection to a Unix socket. The peer is a trusted proxy without an
+    /// address, so the first hop is the last entry of its header.
     ///
     /// # Errors
     ///
-    /// Why the proxy's word cannot be taken.
+    /// The reason for which the proxy's header does not give the client, see rule 4.
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,
@@ -274,7 +273,7 @@ impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
     }
 }
 
-/// A request that did not come over a Unix socket has no peer here: it is refused.
+/// Refuses a request that did not come over a Unix socket with [`NoPeer`](RejectionKind::NoPeer).
 impl PeerIp for ForwardedPeer<UnixPeer> {
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         if !UnixPeer::is_peer(extensions) {

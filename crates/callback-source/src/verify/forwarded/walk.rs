@@ -7,12 +7,12 @@ use http::HeaderValue;
 use super::entry::{address, node, trim};
 use crate::RejectionKind;
 
-/// How a line of a list header falls into entries.
+/// Format of a list header's lines.
 pub(super) trait Entries {
-    /// Takes the last entry off a line: what stands before it, and its address.
+    /// Splits off the last entry of a line: the rest before it, and the entry's address.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>);
 
-    /// Whether an entry is a hop at a Unix socket.
+    /// Returns `true` for an entry that is a hop at a Unix socket.
     fn is_unix_socket(&self, entry: &[u8]) -> bool;
 }
 
@@ -86,8 +86,8 @@ impl Entries for PlainEntries {
 pub(super) struct ForwardedEntries;
 
 impl Entries for ForwardedEntries {
-    // From the right, so that a quote that the client left open cannot swallow what a proxy wrote
-    // behind it.
+    // From the right, so that a quote that the client left open cannot swallow the entry that a proxy
+    // appended.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
         match rfind_unquoted(line, b',') {
             Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..], node)),
@@ -150,7 +150,7 @@ fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
             return None;
         }
         if name.eq_ignore_ascii_case(b"for") {
-            // An address needs no escapes, so that one with them is none.
+            // An address needs no escapes, so one with escapes is malformed.
             let node = if quoted {
                 &value[1..value.len() - 1]
             } else {
@@ -164,7 +164,7 @@ fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     found
 }
 
-/// Whether bytes can stand in a quoted string (RFC 9110 section 5.6.4): no bare quote, no open escape.
+/// Returns `true` for the content of a quoted string (RFC 9110 section 5.6.4): no bare quote, no open escape.
 fn is_quotable(text: &[u8]) -> bool {
     let mut escaped = false;
     for byte in text {
@@ -189,5 +189,5 @@ fn is_token(text: &[u8]) -> bool {
 /// What nginx writes for a client at a Unix socket.
 const UNIX_SOCKET: &[u8] = b"unix:";
 
-/// Entries that are present do not count, entries that are walked over do.
+/// Limits the entries that are walked over, not those that are present.
 const MAX_HOPS: usize = 32;

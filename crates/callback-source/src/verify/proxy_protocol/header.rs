@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::verify::forwarded::usable_client;
 
-/// What a header of the PROXY protocol says.
+/// A header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     client: Option<SocketAddr>,
@@ -35,8 +35,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Bytes that do not begin with a header, or with one that cannot be taken. More bytes do not
-    /// change that.
+    /// Bytes that do not begin with a valid header. More bytes do not change that.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         if bytes.starts_with(v2::PROTOCOL_PREFIX) {
             return Self::parse_v2(bytes);
@@ -50,18 +49,33 @@ impl Header {
         Err(HeaderError::Missing)
     }
 
-    /// Reads the header from the start of a connection, for servers that are not axum's. What came
-    /// behind it is in `ahead` then; what `ahead` holds at first counts as read already.
+    /// Reads the header from the start of a connection, for servers that are not axum's.
     ///
-    /// Only for connections whose peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies): anybody else would name whom he
-    /// likes. A connection without a good header has to be closed; one that ends with nothing in
-    /// `ahead` was a look at whether the port is open. There is no time limit: set one around it, since a
-    /// proxy can fall silent.
+    /// `ahead` has the bytes that were read already, and afterwards those that followed the header.
+    ///
+    /// Read it only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies): any
+    /// other peer could name any client. Close a connection without a valid header. A connection that ends with
+    /// nothing in `ahead` only probed whether the port is open. Set a time limit around the call, since a proxy can
+    /// fall silent.
+    ///
+    /// ```
+    /// use callback_source::verify::proxy_protocol::Header;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut connection = &b"PROXY TCP4 192.0.2.1 192.0.2.80 4711 443\r\nGET / HTTP/1.1\r\n"[..];
+    /// let mut ahead = Vec::new();
+    /// let header = Header::read(&mut connection, &mut ahead).await??;
+    /// assert_eq!(header.client(), Some("192.0.2.1:4711".parse()?));
+    /// assert_eq!(ahead, b"GET / HTTP/1.1\r\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Those of the connection; one that ends before the header does is an
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). Within, those of [`parse`](Self::parse).
+    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the header.
+    /// The inner result has those of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
@@ -82,7 +96,7 @@ impl Header {
         }
     }
 
-    // The parsers get whole headers only: what is cut off, and where it ends, is decided here.
+    // The parsers get whole headers only: whether a header is complete, and where it ends, is decided here.
     fn parse_v2(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         let Some(fixed) = bytes.first_chunk::<V2_FIXED>() else {
             return Ok(None);
@@ -94,8 +108,7 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // The family and the length of its addresses mean nothing here (section 2.2), to the parser
-        // they do.
+        // The family and the length of its addresses are to be ignored here (section 2.2). The parser does not.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
@@ -135,13 +148,13 @@ impl Header {
         Ok(Some(Self { client, len }))
     }
 
-    /// The client in canonical form; `None` when the proxy speaks for itself.
+    /// The client in canonical form; `None` if the connection is the proxy's own.
     #[must_use]
     pub fn client(&self) -> Option<SocketAddr> {
         self.client
     }
 
-    /// How many bytes the header takes up.
+    /// Length of the header in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
         self.len
@@ -153,21 +166,21 @@ fn client(address: impl Into<IpAddr>, port: u16) -> Result<SocketAddr, HeaderErr
     Ok(SocketAddr::new(address, port))
 }
 
-/// Why bytes are no header of the PROXY protocol that can be taken.
+/// Error for bytes that do not begin with a valid header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// They begin in another way.
+    /// They do not begin like a header.
     #[error("no PROXY protocol header")]
     Missing,
-    /// They begin like a header.
+    /// They begin like a header, and the rest is malformed.
     #[error("malformed PROXY protocol header")]
     Malformed,
-    /// It is longer than 107 bytes (version 1) or 4,096 bytes (version 2).
+    /// The header is longer than 107 bytes (version 1) or 4,096 bytes (version 2).
     #[error("PROXY protocol header is too long")]
     TooLong,
-    /// It names a client that has no address, or one that no client has.
-    #[error("PROXY protocol header names no address of a client")]
+    /// The header does not name an address that a client can have.
+    #[error("PROXY protocol header does not name an address that a client can have")]
     NoAddress,
 }
 
@@ -190,7 +203,7 @@ const V1_LONGEST: usize = 107;
 const V2_FIXED: usize = 16;
 /// Version 2, command 0.
 const V2_LOCAL: u8 = 0x20;
-/// What the specification allows is 64 KiB; certificates of clients take a few hundred bytes.
+/// The specification allows 64 KiB; certificates of clients need a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
 /// One segment holds all but the oddest headers.

@@ -18,7 +18,7 @@ use crate::{
     verify::{TrustedProxies, log},
 };
 
-/// A listener whose connections come from the client that a trusted proxy names. See the
+/// A listener that reads the PROXY protocol and gives the client as the connection's peer. See the
 /// [module docs](super) for the rules and an example.
 pub struct ProxyProtocolListener<L: Listener> {
     listener: L,
@@ -26,7 +26,7 @@ pub struct ProxyProtocolListener<L: Listener> {
     header_timeout: Duration,
     required: bool,
     refusals: Arc<PeerRateLimit>,
-    /// Connections whose header is being read, and the same ones in the order of their arrival.
+    /// Connections whose header is being read; below in the order of their arrival.
     pub(super) pending: JoinSet<Option<Connection<L::Io>>>,
     pub(super) arrived: VecDeque<AbortHandle>,
 }
@@ -36,8 +36,7 @@ type Connection<I> = (ProxiedStream<I>, SocketAddr);
 impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
     /// Reads the header of connections from these proxies.
     ///
-    /// Accepting must be something that can be given up and begun again, as with tokio's
-    /// `TcpListener`.
+    /// Accepting must be cancel safe, as it is with tokio's `TcpListener`.
     pub fn new(listener: L, proxies: TrustedProxies) -> Self {
         Self {
             listener,
@@ -50,18 +49,17 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         }
     }
 
-    /// How long a trusted proxy may take to send its header; 5 s unless set.
+    /// Sets the time within which a trusted proxy must send its header. Default: 5 s.
     #[must_use]
     pub fn header_timeout(mut self, limit: Duration) -> Self {
         self.header_timeout = limit;
         self
     }
 
-    /// Also takes connections of trusted proxies that do not begin with a header; the proxy is then
-    /// the peer.
+    /// Accepts connections of trusted proxies without a header as well; the proxy is then the peer.
     ///
-    /// It is insecure where a proxy that sends no header forwards bytes: the client then sends one, and
-    /// is who it likes to be.
+    /// This is insecure behind a proxy that forwards bytes and does not send a header: the client can send one, and
+    /// so choose its address.
     #[must_use]
     pub fn insecure_header_optional(mut self) -> Self {
         self.required = false;
@@ -80,7 +78,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             let outcome = match &read {
                 Ok((None, _)) => Ok("none"),
                 Ok((Some(header), _)) => Ok(header.client().map_or("local", |_| "client")),
-                // Some load balancers look whether the port is open.
+                // Some load balancers probe whether the port is open.
                 Err(Unread::Closed(0)) => Ok("closed"),
                 Err(unread) => Err(unread.as_str()),
             };
@@ -114,7 +112,7 @@ impl<L: Listener<Addr = SocketAddr>> Listener for ProxyProtocolListener<L> {
         loop {
             tokio::select! {
                 biased;
-                // One that was closed, for whatever reason, leaves nothing behind.
+                // A connection that was closed is `None`, or an error if its task was aborted.
                 Some(read) = self.pending.join_next() => {
                     if let Ok(Some(connection)) = read {
                         return connection;
@@ -147,11 +145,11 @@ impl<L: Listener + fmt::Debug> fmt::Debug for ProxyProtocolListener<L> {
     }
 }
 
-/// Why there is no header; the connection is closed.
+/// The reason for which a connection is closed.
 #[derive(Debug)]
 pub(super) enum Unread {
     Header(HeaderError),
-    /// After so many bytes.
+    /// The connection ended after so many bytes.
     Closed(usize),
     TimedOut,
 }
@@ -166,7 +164,7 @@ impl Unread {
     }
 }
 
-/// The header, and what came behind it.
+/// Reads the header, and the bytes that followed it.
 async fn read_header(
     io: &mut (impl AsyncRead + Unpin),
     required: bool,
@@ -176,7 +174,7 @@ async fn read_header(
         Ok(Ok(header)) => Ok((Some(header), ahead)),
         Ok(Err(HeaderError::Missing)) if !required => Ok((None, ahead)),
         Ok(Err(error)) => Err(Unread::Header(error)),
-        // Where the connection breaks is no different from where it ends.
+        // A connection that breaks is treated as one that ends.
         Err(_) => Err(Unread::Closed(ahead.len())),
     }
 }

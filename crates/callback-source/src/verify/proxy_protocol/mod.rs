@@ -1,25 +1,24 @@
-//! The PROXY protocol, versions 1 and 2: the client of a connection as a proxy in front of it names it.
+//! The PROXY protocol, versions 1 and 2: the client of a connection, named by a proxy in front.
 //!
 //! Proxies that forward bytes, not requests (HAProxy in `mode tcp`, nginx `stream`, AWS NLB), cannot
-//! write HTTP headers. They say who the client is in a header before the first byte of the connection
+//! write HTTP headers. They name the client in a header before the first byte of the connection
 //! ([specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)).
-//! [`ProxyProtocolListener`] reads it and gives the client's address to axum as the peer of the
-//! connection:
+//! `ProxyProtocolListener`, with the feature `axum`, reads it and gives the client's address to axum as the peer of
+//! the connection. [`Header`] reads it for other servers.
 //!
-//! 1. A peer that is not [trusted](TrustedProxies) is the client itself, and its bytes are not looked at:
-//!    a header that it sends is the start of a malformed request.
-//! 2. A trusted peer must send a header, of either version, within 5 s. The connection is closed, and
-//!    an event says why, when there is none, or it is malformed, longer than 107 bytes (version 1) or
-//!    4,096 bytes (version 2), or names a client that cannot be one: a Unix socket, a datagram, an
-//!    unspecified, multicast or broadcast address.
-//! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family the proxy speaks for
-//!    itself, as in its health checks: the peer is the proxy. What else such a header says is not
-//!    looked at, and neither are the type-length-value fields of any header.
-//! 4. Headers are read beside accepting, so that a silent peer holds up nobody. Of 1,024 connections
-//!    whose header is outstanding, the oldest is closed for a new one.
+//! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
+//!    inspected: a header that it sends is the start of a malformed request.
+//! 2. A trusted peer must send a header, of either version, within 5 s. The connection is closed, with an event that
+//!    gives the reason, if the header is missing, malformed, longer than 107 bytes (version 1) or 4,096 bytes
+//!    (version 2), or if it names a Unix socket, a datagram, or an unspecified, multicast or broadcast address.
+//! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family the connection is the proxy's own,
+//!    such as a health check: the peer is the proxy. The rest of such a header is ignored, and so are the
+//!    type-length-value fields of any header.
+//! 4. Headers are read beside accepting, so that a silent peer delays no other. At most 1,024 connections wait
+//!    for their header; the oldest of them is closed for a new one.
 //!
-//! The verdict sees the one address that comes out of this. With [`ConnectInfoPeer`] it is judged as it
-//! is, and no HTTP header is read.
+//! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges that address, and no HTTP header is
+//! read.
 //!
 //! ```
 //! # use std::error::Error;
@@ -43,7 +42,7 @@
 //! let proxies = TrustedProxies::new(["127.0.0.1/32".parse()?])?;
 //! let listener = ProxyProtocolListener::new(TcpListener::bind("127.0.0.1:0").await?, proxies);
 //! # let server = axum::serve::Listener::local_addr(&listener)?;
-//! // axum takes a `SocketAddr` from a listener that is not its own only through `tap_io`.
+//! // axum accepts a `SocketAddr` from a listener that is not its own only through `tap_io`.
 //! let listener = listener.tap_io(|stream| drop(stream.get_ref().set_nodelay(true)));
 //! # tokio::spawn(async move {
 //! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
@@ -66,11 +65,9 @@
 //!
 //! # Deployment caveat
 //!
-//! A proxy that forwards bytes and is *not* told to send the header (`send-proxy` in HAProxy) passes on
-//! the client's bytes, and with them a header that the client wrote. Trust an address only when
-//! everything that connects from it sends the header itself.
-//!
-//! [`ConnectInfoPeer`]: super::ConnectInfoPeer
+//! A proxy that forwards bytes and is *not* configured to send the header (`send-proxy` in HAProxy) forwards a
+//! header that the client wrote. Trust an address only if everything that connects from it sends the header
+//! itself.
 
 mod header;
 #[cfg(feature = "axum")]

@@ -11,12 +11,12 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pin_project! {
-    /// A connection behind its PROXY protocol header, of which no byte is left to read.
+    /// A connection whose PROXY protocol header has been read.
     #[derive(Debug)]
     pub struct ProxiedStream<I> {
         #[pin]
         io: I,
-        // Read together with the header, the next byte first.
+        // Bytes that were read together with the header, the next one first.
         ahead: VecDeque<u8>,
     }
 }
@@ -27,7 +27,7 @@ impl<I> ProxiedStream<I> {
         Self { io, ahead }
     }
 
-    /// The connection itself, for its options.
+    /// The connection itself, to set its options.
     pub fn get_ref(&self) -> &I {
         &self.io
     }

@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use super::{Client, Connection};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -14,7 +15,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use integration_tests::http::{Client, Connection};
 use tokio::{net::TcpListener, task::JoinSet};
 
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -99,7 +99,7 @@ async fn reads_a_body_of_known_length() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn refuses_what_is_no_header() -> io::Result<()> {
+async fn rejects_an_invalid_header() -> io::Result<()> {
     let (server, _tasks) = echo(Protocol::Http1).await?;
     let client = Client::from(SOURCE);
     let headers = [("x-sent", "a\r\nx-smuggled: b")];

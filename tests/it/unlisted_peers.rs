@@ -1,10 +1,6 @@
-//! What a peer that is not listed sets going, and what it does not.
+//! The on-demand refresh that an unlisted peer triggers, and its bounds.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use callback_source::{
     AllowList, Family, RejectionKind, ResolveErrorKind, Verdict,
@@ -21,11 +17,7 @@ use integration_tests::{
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-const HOST: &str = "callback-1.example";
-const OTHER: &str = "callback-2.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+use crate::common::{HOST, ONE, OTHER, TWO, UNLISTED, from, kind};
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
@@ -40,7 +32,7 @@ async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_admitted_through_the_layer_too() {
+async fn a_new_server_is_admitted_through_the_layer_too() {
     let (resolver, list) = known_for_an_hour().await;
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new("handled".to_owned())),
@@ -51,14 +43,14 @@ async fn it_is_admitted_through_the_layer_too() {
         .await
         .unwrap_or_default();
     assert_eq!(response.body(), "handled");
-    let response = within(service.oneshot(from(STRANGER)))
+    let response = within(service.oneshot(from(UNLISTED)))
         .await
         .unwrap_or_default();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
+async fn a_waiting_server_is_admitted_before_the_other_lookups_end() {
     let (resolver, list) = known_for_an_hour().await;
     resolver.set(HOST, 3600, &["127.0.1.2"]);
     resolver.set_outcome(HOST, Family::V6, Outcome::Pending);
@@ -68,16 +60,16 @@ async fn a_waiting_server_is_let_in_before_the_rest_of_the_round_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_is_refused_when_the_round_is_done() {
+async fn an_unlisted_peer_is_refused_when_the_refresh_has_ended() {
     let (resolver, list) = known_for_an_hour().await;
     resolver.set_outcome(HOST, Family::V4, late(700, ONE, 3600));
     let start = Instant::now();
-    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_millis(700));
-    // The next one, a moment later, does not wait and asks nothing.
+    // The next call, a moment later, does not wait and triggers nothing.
     assert!(
-        list.verdict_after_refresh(STRANGER)
+        list.verdict_after_refresh(UNLISTED)
             .now_or_never()
             .is_some()
     );
@@ -85,7 +77,7 @@ async fn a_stranger_is_refused_when_the_round_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
+async fn a_flood_of_unlisted_peers_triggers_one_refresh_and_1024_wait() {
     let (resolver, list) = known_for_an_hour().await;
     let before = resolver.total();
     resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
@@ -109,13 +101,13 @@ async fn a_flood_of_strangers_causes_one_round_and_1024_wait() {
         verdicts.iter().filter(|(_, took)| *took == waited).count(),
         1024
     );
-    assert_eq!(resolver.total() - before, 2, "one round, A and AAAA");
+    assert_eq!(resolver.total() - before, 2, "one refresh, A and AAAA");
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
+async fn many_requests_of_one_peer_share_one_permit_to_wait() {
     let spellings = |at: u16| match at % 2 {
-        0 => STRANGER,
+        0 => UNLISTED,
         _ => "::ffff:127.0.66.6".parse().expect("it is an address"),
     };
     let of_one_64 = |at: u16| [0x2001, 0xdb8, 0, 7, at, at, 0, 1].into();
@@ -133,7 +125,7 @@ async fn many_requests_of_one_peer_take_no_place_from_a_new_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
+async fn a_peer_keeps_its_permit_until_its_last_request_has_left() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, Family::V4, late(900, ONE, 3600));
     let list = tiny_list(&[HOST]).max_waiting(1).spawn(resolver);
@@ -143,13 +135,13 @@ async fn requests_of_one_peer_that_leave_keep_the_place_of_the_others() {
     assert!(second.as_mut().now_or_never().is_none());
     drop(first);
     let at_once = |peer| list.verdict_after_refresh(peer).now_or_never().is_some();
-    assert!(at_once(ONE), "the place is taken");
+    assert!(at_once(ONE), "the permit is in use");
     drop(second);
     assert!(!at_once(ONE));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before() {
+async fn a_new_server_is_admitted_after_an_unlisted_peer_that_called_just_before() {
     let (resolver, list) = asked_at_zero().await;
     sleep(Duration::from_secs(60)).await;
     until(|| resolver.asked_at(HOST, Family::V4).len() == 2).await;
@@ -157,9 +149,9 @@ async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before(
     resolver.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_400)).await;
     let start = Instant::now();
-    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
-    // Until both questions can be asked again; AAAA went out up to the jitter later than A.
+    // Until both questions may go out again; AAAA went out up to the jitter later than A.
     assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;
@@ -169,7 +161,7 @@ async fn a_new_server_does_not_pay_for_the_call_of_an_unlisted_peer_just_before(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
+async fn a_call_waits_for_a_question_that_may_go_out_within_the_wait() {
     for (called_at, waits) in [(3_999, None), (4_001, Some(999)), (4_900, Some(100))] {
         let (resolver, list) = asked_at_zero().await;
         resolver.set(HOST, 60, &["127.0.1.2"]);
@@ -190,11 +182,11 @@ async fn a_call_waits_for_a_question_that_can_be_asked_within_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
+async fn a_question_goes_out_when_due_although_the_peer_has_left() {
     let (resolver, list) = asked_at_zero().await;
     resolver.set(HOST, 60, &["127.0.1.2"]);
     sleep(Duration::from_millis(4_500)).await;
-    let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
+    let mut waiter = Box::pin(list.verdict_after_refresh(UNLISTED));
     assert!(waiter.as_mut().now_or_never().is_none());
     drop(waiter);
     sleep(Duration::from_millis(502)).await;
@@ -202,10 +194,10 @@ async fn a_question_is_asked_when_its_time_comes_although_the_peer_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
+async fn each_host_s_question_is_waited_for_until_it_may_go_out() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
-    resolver.set_outcome(OTHER, Family::V4, late(700, STRANGER, 60));
+    resolver.set_outcome(OTHER, Family::V4, late(700, UNLISTED, 60));
     let list = AllowList::builder()
         .host(host_name(HOST))
         .insecure_allow_special_addresses()
@@ -216,7 +208,7 @@ async fn each_host_s_question_is_waited_for_until_it_can_be_asked() {
     sleep(Duration::from_millis(1_000)).await;
     resolver.set(OTHER, 60, &["127.0.1.2"]);
 
-    // HOST can be asked 0.6 s from now, which OTHER's server sits through, and OTHER 0.9 s from now.
+    // The question of HOST may go out in 0.6 s, and that of OTHER, which the peer needs, in 0.9 s.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -246,7 +238,7 @@ async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
+async fn without_waiting_a_call_still_triggers_a_refresh() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
@@ -264,13 +256,13 @@ async fn without_waiting_a_call_has_the_questions_asked_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_without_end_cause_one_round_in_5_seconds() {
+async fn endless_unlisted_peers_trigger_one_refresh_in_5_seconds() {
     let (resolver, list) = known_for_an_hour().await;
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(100)).await;
         assert!(
-            !within(list.verdict_after_refresh(STRANGER))
+            !within(list.verdict_after_refresh(UNLISTED))
                 .await
                 .is_allowed()
         );
@@ -280,7 +272,7 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
         let pause = pair[1] - pair[0];
         assert!(pause >= Duration::from_secs(5), "{asked:?}");
     }
-    // The first at the start; then each as soon as it can be.
+    // The first at the start, each later one as soon as it may go out.
     for pair in asked[1..].windows(2) {
         let pause = pair[1] - pair[0];
         assert!(pause <= Duration::from_millis(5_002), "{asked:?}");
@@ -289,14 +281,14 @@ async fn strangers_without_end_cause_one_round_in_5_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_through_the_layer_cause_no_more_rounds_than_others() {
+async fn unlisted_peers_behind_the_layer_trigger_one_refresh() {
     let (resolver, list) = known_for_an_hour().await;
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(service_fn(
         async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())),
     ));
     let before = resolver.total();
     resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
-    let flood = (0..2000).map(|_| service.clone().oneshot(from(STRANGER)));
+    let flood = (0..2000).map(|_| service.clone().oneshot(from(UNLISTED)));
     for response in within(join_all(flood)).await {
         let status = response.map(|response| response.status());
         assert_eq!(status, Ok(StatusCode::FORBIDDEN));
@@ -309,7 +301,7 @@ async fn a_waiter_that_leaves_cancels_nothing() {
     let (resolver, list) = known_for_an_hour().await;
     resolver.set_outcome(HOST, Family::V4, late(500, TWO, 3600));
 
-    let mut waiter = Box::pin(list.verdict_after_refresh(STRANGER));
+    let mut waiter = Box::pin(list.verdict_after_refresh(UNLISTED));
     assert!(waiter.as_mut().now_or_never().is_none());
     drop(waiter);
     sleep(Duration::from_millis(501)).await;
@@ -319,7 +311,7 @@ async fn a_waiter_that_leaves_cancels_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiters_that_leave_give_their_places_back() {
+async fn waiters_that_leave_return_their_permits() {
     let (resolver, list) = known_for_an_hour().await;
     resolver.set_outcome(HOST, Family::V4, late(900, TWO, 3600));
     for at in 0..5000 {
@@ -330,7 +322,7 @@ async fn waiters_that_leave_give_their_places_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
+async fn slow_dns_delays_an_unlisted_peer_by_one_second_and_continues() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
@@ -355,10 +347,10 @@ async fn slow_dns_holds_a_stranger_up_for_one_second_and_goes_on() {
 async fn a_listed_peer_never_waits() {
     let (resolver, list) = known_for_an_hour().await;
     resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
-    let waiting = (0..2000).map(|_| Box::pin(list.verdict_after_refresh(STRANGER)));
+    let waiting = (0..2000).map(|_| Box::pin(list.verdict_after_refresh(UNLISTED)));
     let mut waiting: Vec<_> = waiting.collect();
-    for stranger in &mut waiting {
-        let _ = stranger.as_mut().now_or_never();
+    for waiter in &mut waiting {
+        let _ = waiter.as_mut().now_or_never();
     }
     let verdict = list.verdict_after_refresh(ONE).now_or_never();
     assert!(verdict.is_some_and(|verdict| verdict.is_allowed()));
@@ -396,7 +388,7 @@ async fn a_thousand_first_requests_cause_one_question_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_again() {
+async fn before_the_first_answer_a_request_waits_a_second_and_gets_503() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, Family::V4, late(3000, ONE, 3600));
     let list = tiny_list(&[HOST]).spawn(resolver);
@@ -412,14 +404,14 @@ async fn before_the_first_answer_a_request_waits_a_second_and_is_asked_to_try_ag
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "5");
 
-    // The sender tries again.
+    // The sender retries.
     sleep(Duration::from_secs(5)).await;
     let response = within(service.oneshot(from(ONE))).await.unwrap_or_default();
     assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
+async fn a_request_before_the_first_answer_is_admitted_with_it() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, Family::V4, late(800, ONE, 3600));
     let list = tiny_list(&[HOST]).spawn(resolver);
@@ -429,7 +421,7 @@ async fn a_request_that_comes_before_the_first_answer_is_let_in_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_round_does_not_wait_for_the_back_off_of_a_failing_question() {
+async fn an_on_demand_refresh_does_not_wait_for_the_back_off_of_a_failing_question() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     resolver.set_outcome(
@@ -452,7 +444,7 @@ async fn a_round_does_not_wait_for_the_back_off_of_a_failing_question() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
+async fn an_on_demand_refresh_repeats_no_question_of_a_moment_ago() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     resolver.set(OTHER, 7, &["127.0.1.2"]);
@@ -465,7 +457,7 @@ async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
     sleep(Duration::from_secs(9)).await;
 
     assert!(
-        !within(list.verdict_after_refresh(STRANGER))
+        !within(list.verdict_after_refresh(UNLISTED))
             .await
             .is_allowed()
     );
@@ -475,7 +467,7 @@ async fn a_round_asks_nothing_that_was_asked_a_moment_ago() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_the_floor() {
+async fn an_on_demand_refresh_repeats_no_question_within_its_interval_whatever_the_floor() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     resolver.set(OTHER, 7, &["127.0.1.2"]);
@@ -485,7 +477,7 @@ async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_th
     sleep(Duration::from_secs(11)).await;
 
     assert!(
-        !within(list.verdict_after_refresh(STRANGER))
+        !within(list.verdict_after_refresh(UNLISTED))
             .await
             .is_allowed()
     );
@@ -495,7 +487,7 @@ async fn an_on_demand_refresh_asks_nothing_again_within_its_interval_whatever_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_waiting_can_be_switched_off_and_bounded() {
+async fn waiting_can_be_disabled_and_bounded() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, Family::V4, late(500, ONE, 3600));
     let list = tiny_list(&[HOST])
@@ -518,14 +510,14 @@ async fn the_waiting_can_be_switched_off_and_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_of_the_other_family_is_judged_by_that_family() {
+async fn an_unlisted_peer_of_the_other_family_is_judged_by_that_family() {
     let (_, list) = known_for_an_hour().await;
-    let stranger = "2001:db8::66".parse().expect("it is an address");
-    let verdict = within(list.verdict_after_refresh(stranger)).await;
+    let unlisted = "2001:db8::66".parse().expect("it is an address");
+    let verdict = within(list.verdict_after_refresh(unlisted)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
 }
 
-/// A host whose answer holds for an hour, asked for the last time 6 s ago.
+/// A list whose answer is valid for an hour; its last question was 6 s ago.
 async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -538,7 +530,7 @@ async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     (resolver, list)
 }
 
-/// A host whose answer holds for a minute, asked for just now.
+/// A list whose answer is valid for a minute; its last question was just now.
 async fn asked_at_zero() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
@@ -562,14 +554,4 @@ fn peer(at: usize) -> IpAddr {
 fn other_peer(at: u16) -> IpAddr {
     let [high, low] = at.to_be_bytes();
     [127, 66, high, low].into()
-}
-
-fn kind(verdict: &Verdict) -> Option<RejectionKind> {
-    verdict.rejection().map(|rejection| rejection.kind())
-}
-
-fn from(peer: IpAddr) -> Request<()> {
-    let mut request = Request::new(());
-    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
-    request
 }
