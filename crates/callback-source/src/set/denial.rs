@@ -8,7 +8,7 @@ use super::{
 use crate::{Family, ResolveError, ResolveErrorKind};
 
 impl QuestionView<'_> {
-    /// Whether an error that came at `denied_at` is a denial, and is believed now.
+    /// Returns whether an error that came at `denied_at` is a denial that is believed now.
     pub(super) fn believes(self, error: &ResolveError, denied_at: Instant, now: Instant) -> bool {
         if !error.is_denial() {
             return false;
