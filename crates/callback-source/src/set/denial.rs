@@ -8,7 +8,7 @@ use super::{
 use crate::{Family, ResolveError, ResolveErrorKind};
 
 impl QuestionView<'_> {
-    /// Whether an error is a denial, and one that came at `denied_at` is believed.
+    /// Returns whether an error that came at `denied_at` is a denial that is believed now.
     pub(super) fn believes(self, error: &ResolveError, denied_at: Instant, now: Instant) -> bool {
         if !error.is_denial() {
             return false;
@@ -19,14 +19,15 @@ impl QuestionView<'_> {
             return hosts.any(|host| current_answers(host, now).next().is_some());
         }
         if self.state().had_answer {
-            // Not an answer from before the denial: in a zone that denies everything, hosts that have not
-            // been asked again yet must not confirm the denials of those that have. Nor an answer of
-            // another zone, which shows nothing about this one.
+            // An answer from before the denial does not confirm it: in a zone that denies everything, hosts
+            // that have not been asked again yet must not confirm the denials of those that have. Nor does
+            // an answer of another zone, which shows nothing about this one.
             let mut answers = self
                 .others_of_zone()
                 .flat_map(|other| current_answers(other, now));
             return answers.any(|answer| denied_at <= answer.answered_at);
         }
+        // No address is at stake: less evidence is enough.
         let mut others = self.others();
         if others.any(|other| current_answers(other, now).next().is_some()) {
             return true;
@@ -43,7 +44,7 @@ impl AllowSet {
         let mut believed = Vec::new();
         for (at, host) in self.hosts.iter().enumerate() {
             for family in Family::ALL {
-                if let Some(failing) = &host.question(family).failing
+                if let Some(failing) = &host.state(family).failing
                     && self
                         .view(at, family)
                         .believes(&failing.error, failing.at, now)

@@ -64,8 +64,11 @@ impl QuestionView<'_> {
         let confirms_until = |state: &QuestionState| {
             let answer = state.last_answer.as_ref();
             let answer = answer.filter(|answer| !answer.restored)?;
+            // While its own question fails, an answer from before does not show that DNS still answers.
             let succeeds = state.failing.is_none();
             let fresh_until = succeeds.then(|| state.fresh_until(answer, self.rules));
+            // An answer after the end of the window shows it for as long as it is in use: otherwise an outage
+            // of this other host would turn the verdict back to `Unresolved`.
             let is_later = from <= answer.answered_at;
             fresh_until.max(is_later.then(|| state.stale_until(self.rules)))
         };

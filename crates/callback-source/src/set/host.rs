@@ -16,7 +16,7 @@ use crate::{Answer, Family, Freshness, HostName, Question, ResolveError};
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) name: HostName,
-    /// By [`Family`].
+    /// States of the A and the AAAA question, in the order of [`Family::ALL`].
     pub(super) questions: [QuestionState; 2],
     pub(super) lingering: BTreeMap<IpAddr, Lingering>,
     /// Addresses that were admitted at the last report of changes.
@@ -50,14 +50,14 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
-        if let Some(failing) = &self.question(family).failing {
+        if let Some(failing) = &self.state(family).failing {
             notices.push(Notice::Recovered {
-                question: self.asks(family),
+                question: self.question(family),
                 failing_since: failing.since,
             });
         }
         let ttl_ends = after(now, rules.clamp(answer.ttl()));
-        let replaced = self.question_mut(family).answer(answer, ttl_ends, now);
+        let replaced = self.state_mut(family).answer(answer, ttl_ends, now);
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::LingerRestarted) {
             for lingering in self.lingering.values_mut() {
@@ -85,7 +85,7 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
-        let denied = self.question_mut(family).last_answer.take();
+        let denied = self.state_mut(family).last_answer.take();
         let lingers = denied.is_some()
             || self
                 .lingering
@@ -94,7 +94,7 @@ impl Host {
         let ttl_ends = rules.denied_until(error, denied_at, lingers);
         let left = denied.into_iter().flat_map(|answer| answer.addresses);
         self.linger(left, ttl_ends, rules, now, notices);
-        self.question_mut(family).deny(ttl_ends);
+        self.state_mut(family).deny(ttl_ends);
     }
 
     /// Applies a failed lookup, or a denial that is not believed.
@@ -106,15 +106,16 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
-        let times = self.question_mut(family).fail(error.clone(), rules, now);
+        let times = self.state_mut(family).fail(error.clone(), rules, now);
         notices.push(Notice::Failed {
-            question: self.asks(family),
+            question: self.question(family),
             error,
             times,
         });
     }
 
-    /// Lets addresses linger that are omitted by what has that end of its TTL.
+    /// Lets addresses linger that left the answer. `ttl_ends` is the end of the TTL of the answer or denial
+    /// that omits them.
     fn linger(
         &mut self,
         left: impl Iterator<Item = IpAddr>,
@@ -128,8 +129,8 @@ impl Host {
         }
         let until = rules.linger_until(now, ttl_ends);
         for address in left {
-            // Answers to both questions can name one address, and the other one may have omitted it with a
-            // longer TTL.
+            // Answers to both questions can contain the same address. The other one may have omitted it
+            // before, with a longer TTL.
             let earlier = self.lingering.get(&address);
             let lingering = Lingering {
                 left_at: now,
@@ -187,16 +188,16 @@ impl Host {
         changed.then_some(Notice::Changed(change))
     }
 
-    pub(super) fn question_mut(&mut self, family: Family) -> &mut QuestionState {
+    pub(super) fn state_mut(&mut self, family: Family) -> &mut QuestionState {
         &mut self.questions[family as usize]
     }
 
-    pub(super) fn question(&self, family: Family) -> &QuestionState {
+    pub(super) fn state(&self, family: Family) -> &QuestionState {
         &self.questions[family as usize]
     }
 
     /// The question about this host for a family.
-    pub(super) fn asks(&self, family: Family) -> Question {
+    pub(super) fn question(&self, family: Family) -> Question {
         Question {
             host: self.name.clone(),
             family,

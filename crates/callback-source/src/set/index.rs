@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Index {
     v4: AddressTable<u32, Admission>,
     v6: AddressTable<u128, Admission>,
-    /// By [`Family`].
+    /// In the order of [`Family::ALL`].
     resolved: [Resolved; 2],
 }
 
@@ -43,7 +43,8 @@ pub(super) struct Validity {
 }
 
 impl Index {
-    /// `resolved` are the spans in which every host is resolved, by family.
+    /// An index of these admissions. `resolved` has the spans in which every host is resolved, in the order
+    /// of [`Family::ALL`].
     pub(super) fn new(
         admissions: Vec<Admission>,
         resolved: [Vec<Validity>; 2],
@@ -72,7 +73,8 @@ impl Index {
         }
     }
 
-    /// Whether every host is resolved for the family of a peer, whose address must be in canonical form.
+    /// Returns whether every host is resolved for the family of a peer, whose address must be in canonical
+    /// form.
     pub(super) fn is_resolved(&self, peer: IpAddr, now: Instant) -> bool {
         let family = match peer {
             IpAddr::V4(_) => Family::V4,
@@ -113,7 +115,7 @@ fn find<K: Key>(table: &AddressTable<K, Admission>, peer: K, now: Instant) -> Op
     reasons.find(|admission| now < admission.until)
 }
 
-/// Addresses that are admitted at a time, each once for each reason.
+/// Addresses that are admitted at a time, one item for each reason.
 pub(super) fn admitted_at<'a>(
     admissions: impl IntoIterator<Item = &'a Admission>,
     now: Instant,

@@ -19,12 +19,12 @@
 //!    starts at the end of the answer's TTL. Linger and stale are independent: an address is admitted
 //!    while either window is open.
 //! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same
-//!    zone has given an answer that is unexpired and not older than the denial. Then the addresses linger
-//!    and go. It does not matter whether the last answer is still in use. For a question that has never
-//!    been answered, or whose last valid outcome was a denial, any unexpired answer of another host is
-//!    enough, and for "no such record" one of the same host's other family. Otherwise the denial is
-//!    treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
-//!    response to the same question replaces it.
+//!    zone has given an answer that is unexpired and not older than the denial. The addresses of the
+//!    question then start to linger. It does not matter whether its last answer is still in use. Less
+//!    evidence is enough for a question that has never been answered, or whose last valid outcome was a
+//!    denial: any unexpired answer of another host and, for "no such record", one of the same host's other
+//!    family. Otherwise the denial is treated as a failed lookup. It is reconsidered whenever another answer
+//!    arrives, until a newer response to the same question replaces it.
 //!
 //!    Two hosts are of the same zone if their names share the parent domain and that domain is not a
 //!    public suffix: it has at least two labels, and is not a second level such as `co.uk`.
@@ -200,15 +200,16 @@ impl AllowSet {
             }
             Err(error) => host.fail(family, error, rules, now, &mut notices),
         }
-        let state = host.question_mut(family);
+        let state = host.state_mut(family);
         state.dropped = dropped;
         state.attempted = true;
         self.settle(now, &mut notices);
         notices
     }
 
-    /// Removes everything that is over. Call it at [`next_change_at`](Self::next_change_at), so that
-    /// changes are reported when they happen. Verdicts are right without it.
+    /// Removes every address and outcome whose window has ended. Call it at
+    /// [`next_change_at`](Self::next_change_at), so that changes are reported when they happen. Verdicts are
+    /// right without it.
     pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         self.settle(now, &mut notices);
@@ -287,7 +288,7 @@ impl AllowSet {
         Verdict::Reject(Rejection::new(kind, Some(peer)))
     }
 
-    /// Whether every question has had an outcome, and an address or a static network is admitted. A set
+    /// Returns whether every question has had an outcome, and an address or a static network is admitted. A set
     /// that became ready stays ready until no address and no static network is admitted.
     #[must_use]
     pub fn is_ready(&self, now: Instant) -> bool {
@@ -296,7 +297,7 @@ impl AllowSet {
             && (!self.networks.is_empty() || admissions.any(|admission| now < admission.until))
     }
 
-    /// Whether every question has had an outcome, of any kind. Hosts that are added later do not change
+    /// Returns whether every question has had an outcome, of any kind. Hosts that are added later do not change
     /// that.
     #[must_use]
     pub fn is_attempted(&self) -> bool {
@@ -323,7 +324,7 @@ impl AllowSet {
     pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         self.hosts.iter().flat_map(|host| {
             let families = self.rules.families();
-            families.map(|family| (host.asks(family), host.question(family).due_at))
+            families.map(|family| (host.question(family), host.state(family).due_at))
         })
     }
 
@@ -332,7 +333,7 @@ impl AllowSet {
         self.find(question).map(|question| question.state().due_at)
     }
 
-    /// Whether a question is in the set and has had no outcome.
+    /// Returns whether a question is in the set and has had no outcome.
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
         self.find(question)
             .is_some_and(|question| !question.state().attempted)
@@ -361,7 +362,7 @@ impl AllowSet {
         self.believe_late(now, notices);
         self.all_attempted |= self.hosts.iter().all(|host| {
             let mut families = self.rules.families();
-            families.all(|family| host.question(family).attempted)
+            families.all(|family| host.state(family).attempted)
         });
         let mut admissions = Vec::new();
         for host in &mut self.hosts {

@@ -31,7 +31,7 @@ pub enum Notice {
         question: Question,
         /// Cause of the failure. A denial here is one that is not believed.
         error: ResolveError,
-        /// How often in a row the question has failed now.
+        /// Number of failures in a row, this one included.
         times: u32,
     },
     /// A question that had failed was answered.

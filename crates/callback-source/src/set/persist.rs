@@ -46,8 +46,8 @@ impl AllowSet {
         self.hosts.iter().map(Host::save).collect()
     }
 
-    /// Restores state from before a restart with its original times, so that no window becomes longer.
-    /// State that today's rules do not allow is left out, and so is that of other hosts.
+    /// Restores state from before a restart. The times stay as they were, so that no window becomes longer.
+    /// State that today's rules do not allow is left out, and so is state of hosts that are not in the set.
     pub(crate) fn restore(&mut self, saved: Vec<PersistedHost>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         let hosts = self.hosts.iter_mut();
@@ -65,7 +65,7 @@ impl AllowSet {
 impl Host {
     fn save(&self) -> PersistedHost {
         let question = |family| {
-            let state = self.question(family);
+            let state = self.state(family);
             PersistedQuestion {
                 family,
                 stale_from: state.stale_from,
@@ -90,7 +90,7 @@ impl Host {
     fn restore(&mut self, saved: PersistedHost, rules: &Rules, now: Instant) {
         for question in saved.records {
             if rules.asks(question.family) {
-                self.question_mut(question.family)
+                self.state_mut(question.family)
                     .restore(question, rules, now);
             }
         }
@@ -134,7 +134,7 @@ impl QuestionState {
 }
 
 impl Rules {
-    /// Whether an address may be admitted at all.
+    /// Returns whether an address may be admitted at all.
     fn admit(&self, address: IpAddr) -> bool {
         self.insecure_allow_special_addresses || !is_special(address)
     }
@@ -158,7 +158,7 @@ impl PersistedHost {
 }
 
 impl PersistedLingering {
-    /// End of the window by today's rules, which may be stricter than those that it was saved under.
+    /// End of the window by today's rules. They may be stricter than the rules under which it was saved.
     pub(crate) fn until(self, rules: &Rules) -> Instant {
         if rules.linger.is_zero() {
             return self.left_at;

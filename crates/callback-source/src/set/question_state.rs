@@ -8,14 +8,14 @@ use std::{
 use super::{Rules, after, before};
 use crate::{Answer, ResolveError};
 
-/// Everything that the outcomes of a single question left behind.
+/// State of a single question, as its outcomes left it.
 #[derive(Clone, Debug)]
 pub(super) struct QuestionState {
     /// Last valid answer, until its stale window ends.
     pub(super) last_answer: Option<LastAnswer>,
-    /// Whether the last valid outcome was an answer, even if its stale window is over.
+    /// The last valid outcome was an answer, even if its stale window is over.
     pub(super) had_answer: bool,
-    /// Whether the last valid outcome was a believed denial, until its stale window ends.
+    /// The last valid outcome was a believed denial, and its stale window is not over.
     pub(super) denied: bool,
     /// Failures since the last valid outcome.
     pub(super) failing: Option<Failing>,
@@ -24,7 +24,7 @@ pub(super) struct QuestionState {
     /// Start of the stale window: the end of the last valid outcome's TTL, or the time at which the host
     /// was added.
     pub(super) stale_from: Instant,
-    /// Whether the question has had an outcome of any kind.
+    /// The question has had an outcome of any kind.
     pub(super) attempted: bool,
     pub(super) due_at: Instant,
 }
@@ -38,16 +38,17 @@ pub(crate) struct LastAnswer {
     pub(crate) answered_at: Instant,
     /// End of the clamped TTL.
     pub(crate) ttl_ends: Instant,
-    /// Whether it was read from the state file.
+    /// The answer was read from the state file.
     pub(crate) restored: bool,
 }
 
 /// Failures since the last valid outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Failing {
-    /// The first of them.
+    /// Time of the first of them.
     pub(super) since: Instant,
-    /// The first after which the question was asked without a gap.
+    /// Time of the first failure since which the question was asked without a gap. The window of rule 6
+    /// starts with it.
     pub(super) run_since: Instant,
     /// End of the time in which the next outcome follows without a gap, see
     /// [`Rules::next_outcome_by`].
@@ -73,7 +74,7 @@ impl QuestionState {
         }
     }
 
-    /// Applies an answer, whose clamped TTL ends at that time, and returns the one that it replaces.
+    /// Applies an answer, whose clamped TTL ends at `ttl_ends`, and returns the answer that it replaces.
     pub(super) fn answer(
         &mut self,
         answer: &Answer,
@@ -98,7 +99,7 @@ impl QuestionState {
         })
     }
 
-    /// Applies a believed denial, whose TTL ends at that time.
+    /// Applies a believed denial, whose TTL ends at `ttl_ends`.
     pub(super) fn deny(&mut self, ttl_ends: Instant) {
         self.last_answer = None;
         self.had_answer = false;
@@ -108,7 +109,7 @@ impl QuestionState {
         self.due_at = ttl_ends;
     }
 
-    /// Applies a failed lookup and returns how often in a row the question has failed now.
+    /// Applies a failed lookup and returns the number of failures in a row.
     pub(super) fn fail(&mut self, error: ResolveError, rules: &Rules, now: Instant) -> u32 {
         let (since, run_since, times) = match &self.failing {
             Some(before) => {
@@ -136,7 +137,8 @@ impl QuestionState {
         times
     }
 
-    /// Moves all times into the past. The failures do not become longer: nothing was asked meanwhile.
+    /// Moves all times into the past. The window of rule 6 starts anew: the question was not asked during
+    /// the sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         back(&mut self.stale_from);
@@ -160,7 +162,7 @@ impl QuestionState {
         }
     }
 
-    /// Whether there is an answer or a believed denial. It is in use until
+    /// Returns whether there is an answer or a believed denial. It is in use until
     /// [`stale_until`](Self::stale_until).
     pub(super) fn has_valid_outcome(&self) -> bool {
         self.last_answer.is_some() || self.denied
@@ -185,6 +187,8 @@ impl QuestionState {
     /// Time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
+        // While no lookup has failed, the refresh may still be under way. Even a stale window of zero must not
+        // refuse peers in that time.
         match self.failing {
             Some(_) => stale_until,
             None => stale_until.max(after(self.stale_from, rules.refresh_time())),

@@ -41,7 +41,7 @@ impl AllowSet {
 
 impl<'a> QuestionView<'a> {
     pub(super) fn state(self) -> &'a QuestionState {
-        self.host.question(self.family)
+        self.host.state(self.family)
     }
 
     /// The other hosts of the set.

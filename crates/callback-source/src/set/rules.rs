@@ -22,10 +22,11 @@ pub struct Rules {
     pub min_ttl: Duration,
     /// Greatest TTL of an answer; a greater one is lowered to it. Default 1 h.
     pub max_ttl: Duration,
-    /// How long an address stays admitted after it left the answer, and at least until the answer that
-    /// omits it has been refreshed. Zero turns lingering off. Default 1 h.
+    /// Linger window: the time for which an address stays admitted after it left the answer, and at least
+    /// until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
     pub linger: Duration,
-    /// How long the last valid answer stays in use while the question fails. Default 24 h.
+    /// Stale window: the time for which the last valid answer stays in use while the question fails. Default
+    /// 24 h.
     pub stale_for: Duration,
     /// Longest pause between two lookups of a failing question. Default 60 s.
     pub max_backoff: Duration,
@@ -33,7 +34,7 @@ pub struct Rules {
     pub max_addresses: usize,
     /// Greatest number of addresses of one host that linger at the same time. Default 1,024.
     pub max_lingering: usize,
-    /// How long a lookup may take. An expired answer stays in use while it is refreshed. Default 5 s.
+    /// Time limit of a lookup. An expired answer stays in use while it is refreshed. Default 5 s.
     pub question_time_limit: Duration,
     /// The only family that is looked up; `None` for both. Peers of the other family are
     /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default
@@ -67,7 +68,7 @@ impl Rules {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
 
-    /// How long a refresh can take after the TTL has ended.
+    /// Longest time that a refresh takes after the TTL has ended.
     pub(super) fn refresh_time(&self) -> Duration {
         let begins = LAST_SECOND + MAX_JITTER;
         begins.saturating_add(self.question_time_limit)
@@ -129,8 +130,8 @@ impl Rules {
     }
 }
 
-/// How long a resolver can hand out records whose TTL has ended by our clock: a refresh begins that
-/// much later.
+/// Time for which a resolver can still return records whose TTL has ended by our clock. A refresh starts
+/// that much later.
 pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// Greatest random delay that is added to the wait for a refresh.

@@ -84,7 +84,7 @@ impl Bytes<'_> {
         Setting { hosts, network }
     }
 
-    /// Those of a mask, in one of two orders.
+    /// Hosts of a bit mask, in one of two orders.
     fn hosts(&mut self) -> Vec<usize> {
         let mask = self.byte();
         let mut hosts: Vec<_> = (0..HOSTS.len())
@@ -144,7 +144,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// Never an IPv4-mapped address under AAAA, which the state file does not keep.
+    /// An answer without an IPv4-mapped address: the state file does not keep one under AAAA.
     fn answer(&mut self) -> Outcome {
         Outcome::Answer {
             mask: self.byte(),

@@ -39,7 +39,7 @@ pub(super) struct Left {
 /// One question about one host.
 pub(super) struct ModelQuestion {
     pub(super) valid: Valid,
-    /// Whether the last valid outcome was an answer, even if its window is over.
+    /// The last valid outcome was an answer, even if its window is over.
     pub(super) had_answer: bool,
     /// Failures since the last valid outcome.
     pub(super) run: Option<Run>,
@@ -183,7 +183,7 @@ impl Model {
         self.settle(now, &mut Report::default());
     }
 
-    /// Restores the state by today's rules.
+    /// Restarts with the same state, restored by today's rules.
     pub(super) fn restart(&mut self, hosts: &[HostName], now: Instant) {
         let rules = self.rules.clone();
         let most_ttl = rules.max_ttl.max(rules.min_ttl);
@@ -516,8 +516,8 @@ pub(super) enum Classified {
     Failure,
 }
 
-/// How long a refresh may take after the end of a TTL: the resolver's last second, the jitter, and the
-/// time limit of a question.
+/// Longest time that a refresh takes after the end of a TTL: the resolver's last second, the jitter, and
+/// the time limit of a question.
 pub(super) fn refresh(rules: &Rules) -> Duration {
     Duration::from_millis(1_500) + rules.question_time_limit
 }

@@ -117,7 +117,7 @@ pub(super) enum Outcome {
     Answer {
         mask: u8,
         ttl: Duration,
-        /// And [`MAPPED`], whatever the family.
+        /// Adds [`MAPPED`], whatever the family.
         mapped: bool,
     },
     Error(ResolveErrorKind, Option<Duration>),

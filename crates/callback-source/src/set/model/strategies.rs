@@ -158,9 +158,11 @@ pub(super) fn ttl() -> impl Strategy<Value = Duration> {
         .prop_map(Duration::from_secs)
 }
 
-/// Outcomes for distinct questions. Denials are about one host only, and of one TTL: of two hosts
-/// whose evidence is each other, the one that is denied first is believed, and of two denials of one
-/// name the last gives the TTL.
+/// Outcomes for distinct questions.
+///
+/// All denials are about one host and have the same TTL. Otherwise the order would matter: if two hosts are
+/// the evidence for each other, only the first denial is believed, and of two denials of one name the last
+/// determines the TTL.
 pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     let all: Vec<_> = (0..HOSTS.len())
         .flat_map(|host| Family::ALL.map(|family| Asked { host, family }))
@@ -212,8 +214,8 @@ impl Step {
 }
 
 impl Outcome {
-    /// Without an address in the answers to both questions: it lingers or not depending on which of them
-    /// omits it last.
+    /// Removes the address that can be in the answers to both questions. Whether it lingers depends on which
+    /// of them omits it last.
     pub(super) fn keep_families_apart(&mut self) {
         if let Self::Answer { mapped, .. } = self {
             *mapped = false;

@@ -67,8 +67,8 @@ proptest! {
         advance in advance(),
         mut batch in batch(),
     ) {
-        // The order does matter to the limit of lingering addresses, which is applied after each answer, and
-        // where an unbelieved denial ends the window at once, so that no address is left to linger.
+        // The order does matter in two cases: to the limit of lingering addresses, which is applied after each
+        // answer, and where an unbelieved denial ends the window at once, so that no address is left to linger.
         let rules = Rules {
             max_lingering: usize::MAX,
             stale_for: rules.stale_for.max(refresh(&rules)),

@@ -22,7 +22,7 @@ pub(super) struct Trial {
     pub(super) set: AllowSet,
     pub(super) model: Model,
     pub(super) now: Instant,
-    /// Admitted addresses by the reported changes alone.
+    /// Admitted addresses of each host, derived from the reported changes alone.
     pub(super) replayed: BTreeMap<HostName, BTreeSet<IpAddr>>,
     /// Time of the last answer, of any host, that contained an address.
     pub(super) last_answered: BTreeMap<IpAddr, Instant>,
@@ -36,7 +36,7 @@ pub(super) struct Trial {
     restore: Restore,
 }
 
-/// Restores the state of a set, the first, into one that was built after a restart.
+/// Restores the state of the first set into the second, which was built after the restart.
 pub(crate) type Restore = fn(&AllowSet, &mut AllowSet, Restart) -> Vec<Notice>;
 
 /// Times of a restart.

@@ -13,7 +13,7 @@ use super::{
 use crate::{Family, Freshness, Question, set::QuestionStatus};
 
 impl Model {
-    /// Whether the last valid outcome of a question is in use.
+    /// Returns whether the last valid outcome of a question is in use.
     pub(super) fn in_window(&self, question: &ModelQuestion, now: Instant) -> bool {
         question.valid.ttl_end().is_some_and(|ttl_end| {
             now < ttl_end + self.rules.stale_for
@@ -21,7 +21,7 @@ impl Model {
         })
     }
 
-    /// Whether a question has an answer that DNS itself gave and whose TTL has not ended.
+    /// Returns whether a question has an answer that DNS itself gave and whose TTL has not ended.
     pub(super) fn is_current(question: &ModelQuestion, now: Instant) -> bool {
         matches!(
             question.valid,

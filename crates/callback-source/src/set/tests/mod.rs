@@ -1,4 +1,4 @@
-//! Stories of the wgap set, by rule.
+//! Stories of the whole set, by rule.
 
 mod answer;
 mod back_off;
