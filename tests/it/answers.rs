@@ -1,4 +1,4 @@
-//! What is taken from an answer of DNS.
+//! The addresses and the TTL of an answer.
 
 use std::{
     io,
@@ -6,18 +6,13 @@ use std::{
     time::Duration,
 };
 
-use callback_source::{AllowList, Family, Question, Resolve};
+use callback_source::{AllowList, Resolve};
 use callback_source_testkit::dns::{DnsServer, Name, RData, Record, RecordType};
-use integration_tests::{
-    merchant::{host_name, tiny_list},
-    within,
-};
+use integration_tests::{merchant::tiny_list, within};
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, TWO, UNLISTED, a};
+
 const SIX: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 
 #[tokio::test]
 async fn all_addresses_of_a_name_are_admitted() -> io::Result<()> {
@@ -68,7 +63,7 @@ async fn an_alias_chain_in_one_answer_is_followed() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_alias_without_its_target_is_asked_on() -> io::Result<()> {
+async fn an_alias_without_its_target_is_followed_by_another_question() -> io::Result<()> {
     let dns = chain().await?;
     dns.follow_cnames(false);
     let list = known(&dns).await;
@@ -81,7 +76,7 @@ async fn an_alias_without_its_target_is_asked_on() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn the_ttl_is_the_least_along_the_chain() -> io::Result<()> {
+async fn the_ttl_is_the_lowest_along_the_chain() -> io::Result<()> {
     let dns = chain().await?;
     assert_eq!(ttl(&dns).await, secs(5));
 
@@ -153,13 +148,13 @@ async fn the_case_of_names_does_not_matter() -> io::Result<()> {
 async fn records_of_other_owners_are_ignored() -> io::Result<()> {
     let dns = chain().await?;
     for owner in ["evil.example", "example", "d.callback-1.example"] {
-        let record = Record::from_rdata(name(owner)?, 60, STRANGER.into());
+        let record = Record::from_rdata(name(owner)?, 60, UNLISTED.into());
         dns.append(HOST, RecordType::A, record);
     }
     let list = known(&dns).await;
 
     assert!(list.verdict(ONE).is_allowed());
-    assert!(!list.verdict(STRANGER).is_allowed());
+    assert!(!list.verdict(UNLISTED).is_allowed());
     assert_eq!(list.health()[0].addresses.len(), 1);
     Ok(())
 }
@@ -181,7 +176,7 @@ async fn addresses_of_the_family_not_asked_for_are_ignored() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn records_of_another_type_do_not_disturb() -> io::Result<()> {
+async fn records_of_another_type_are_ignored() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let text = RData::TXT(hickory_txt("v=spf1 ip4:127.0.66.6 -all"));
@@ -193,7 +188,7 @@ async fn records_of_another_type_do_not_disturb() -> io::Result<()> {
     let list = known(&dns).await;
 
     assert!(list.verdict(ONE).is_allowed());
-    assert!(!list.verdict(STRANGER).is_allowed());
+    assert!(!list.verdict(UNLISTED).is_allowed());
     Ok(())
 }
 
@@ -215,13 +210,6 @@ async fn known(dns: &DnsServer) -> AllowList {
 async fn ttl(dns: &DnsServer) -> Duration {
     let answer = within(dns.resolver().resolve(a(HOST))).await;
     answer.expect("the server answers").ttl()
-}
-
-fn a(host: &str) -> Question {
-    Question {
-        host: host_name(host),
-        family: Family::V4,
-    }
 }
 
 fn name(text: &str) -> io::Result<Name> {

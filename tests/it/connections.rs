@@ -29,13 +29,11 @@ use integration_tests::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-const HOST: &str = "callback-1.example";
-const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+use crate::common::{HOST, ONE, UNLISTED};
 
 #[tokio::test]
 async fn every_method_is_judged() -> io::Result<()> {
-    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let merchant = Merchant::start(AllowList::fixed([ONE])).await?;
     let send = async |peer, method, path| {
         let client = Client::from(peer);
         within(client.send(merchant.addr(), method, path, &[], b"")).await
@@ -44,9 +42,9 @@ async fn every_method_is_judged() -> io::Result<()> {
         "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "VIPPS",
     ] {
         let path = "/v2/consents/uiJskNQ6qNN1iwN891uuob%3D%3D";
-        let reply = send(STRANGER, method, path).await?;
+        let reply = send(UNLISTED, method, path).await?;
         assert_eq!(reply.status, 403, "{method}");
-        let reply = send(LISTED, method, path).await?;
+        let reply = send(ONE, method, path).await?;
         assert_eq!(reply.status, 200, "{method}");
     }
     assert_eq!(merchant.handled(), 9);
@@ -54,15 +52,15 @@ async fn every_method_is_judged() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn unknown_paths_do_not_tell_a_stranger_that_they_are_unknown() -> io::Result<()> {
+async fn an_unlisted_peer_gets_403_on_unknown_paths_too() -> io::Result<()> {
     let app = Router::new()
         .route("/known", axum::routing::post(async || "handled"))
         .layer(VerifySourceLayer::rejecting(
-            AllowList::fixed([LISTED]),
+            AllowList::fixed([ONE]),
             ConnectInfoPeer,
         ));
     let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let client = Client::from(STRANGER);
+    let client = Client::from(UNLISTED);
     for path in [
         "/known",
         "/unknown",
@@ -80,20 +78,20 @@ async fn unknown_paths_do_not_tell_a_stranger_that_they_are_unknown() -> io::Res
 async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
     for http2 in [false, true] {
         let dns = DnsServer::start().await?;
-        dns.set(HOST, 60, &[LISTED]);
+        dns.set(HOST, 60, &[ONE]);
         dns.set("callback-2.example", 60, &[[127, 0, 1, 2].into()]);
         let list = tiny_list(&[HOST, "callback-2.example"]).spawn(dns.resolver());
         within(list.ready()).await;
         let merchant = Merchant::start(list.clone()).await?;
         let mut connection = match http2 {
-            false => within(Connection::connect(LISTED, merchant.addr())).await?,
-            true => within(Connection::connect_h2(LISTED, merchant.addr())).await?,
+            false => within(Connection::connect(ONE, merchant.addr())).await?,
+            true => within(Connection::connect_h2(ONE, merchant.addr())).await?,
         };
 
         let reply = within(connection.send("POST", "/", &[], b"1")).await?;
         assert_eq!(reply.status, 200);
         list.replace_hosts([host_name("callback-2.example")]);
-        // With a body that is left unread the refusal would end the connection.
+        // No body: a refusal that leaves a body unread ends the connection.
         let reply = within(connection.send("POST", "/", &[], b"")).await?;
         assert_eq!(reply.status, 403, "HTTP/2: {http2}");
         list.replace_hosts([HOST, "callback-2.example"].map(host_name));
@@ -106,15 +104,15 @@ async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn the_body_of_a_callback_arrives_untouched() -> io::Result<()> {
-    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+async fn the_body_of_a_callback_arrives_unchanged() -> io::Result<()> {
+    let merchant = Merchant::start(AllowList::fixed([ONE])).await?;
     let body: Vec<u8> = (0..1024 * 1024_u32)
         .map(|at| (at * 31 % 251) as u8)
         .collect();
     for http2 in [false, true] {
         let mut connection = match http2 {
-            false => within(Connection::connect(LISTED, merchant.addr())).await?,
-            true => within(Connection::connect_h2(LISTED, merchant.addr())).await?,
+            false => within(Connection::connect(ONE, merchant.addr())).await?,
+            true => within(Connection::connect_h2(ONE, merchant.addr())).await?,
         };
         let chunks: Vec<_> = body.chunks(7919).map(Bytes::copy_from_slice).collect();
         let reply = within(connection.send_chunks("POST", "/", &[], chunks)).await?;
@@ -124,10 +122,10 @@ async fn the_body_of_a_callback_arrives_untouched() -> io::Result<()> {
     Ok(())
 }
 
-/// The handler answers with the first piece of a body whose second piece is never sent.
+/// The handler answers with the first chunk of a body whose second chunk is never sent.
 #[tokio::test]
-async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
+async fn the_body_of_a_callback_is_streamed() {
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(
         service_fn(async |request: Request<Body>| {
             let mut pieces = request.into_body().into_data_stream();
             let first = pieces.next().await.expect("there is one piece")?;
@@ -137,7 +135,7 @@ async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
     let first = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"first"))]);
     let body = Body::from_stream(first.chain(futures_util::stream::pending()));
 
-    let response = within(service.oneshot(from(LISTED, body))).await;
+    let response = within(service.oneshot(from(ONE, body))).await;
 
     assert_eq!(
         response.map(Response::into_body).ok().as_deref(),
@@ -148,7 +146,7 @@ async fn the_body_of_a_callback_is_handed_on_as_it_comes() {
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_read() {
     let read = Arc::new(AtomicBool::new(false));
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(
         service_fn(async |_: Request<Body>| Ok::<_, io::Error>(Response::new(Body::empty()))),
     );
     let watched = Arc::clone(&read);
@@ -157,7 +155,7 @@ async fn the_body_of_a_refused_request_is_not_read() {
         Poll::Ready(Some(Ok::<_, io::Error>(Bytes::from_static(b"x"))))
     });
 
-    let response = within(service.oneshot(from(STRANGER, Body::from_stream(body)))).await;
+    let response = within(service.oneshot(from(UNLISTED, Body::from_stream(body)))).await;
 
     let status = response.map(|response| response.status()).ok();
     assert_eq!(status, Some(StatusCode::FORBIDDEN));
@@ -168,7 +166,7 @@ async fn the_body_of_a_refused_request_is_not_read() {
 async fn a_refusal_does_not_wait_for_the_rest_of_a_body() -> io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+    let merchant = Merchant::start(AllowList::fixed([ONE])).await?;
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 66, 6), 0).into())?;
     let mut stream = within(socket.connect(merchant.addr())).await?;
@@ -184,15 +182,15 @@ async fn a_refusal_does_not_wait_for_the_rest_of_a_body() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_request_for_a_switch_of_protocols_is_judged_too() -> io::Result<()> {
-    let merchant = Merchant::start(AllowList::fixed([LISTED])).await?;
+async fn an_upgrade_request_is_judged_too() -> io::Result<()> {
+    let merchant = Merchant::start(AllowList::fixed([ONE])).await?;
     let headers = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let mut connection = within(Connection::connect(STRANGER, merchant.addr())).await?;
+    let mut connection = within(Connection::connect(UNLISTED, merchant.addr())).await?;
     let reply = within(connection.send("GET", "/", &headers, b"")).await?;
     assert_eq!(reply.status, 403);
     assert_eq!(merchant.handled(), 0);
@@ -200,22 +198,22 @@ async fn a_request_for_a_switch_of_protocols_is_judged_too() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn strangers_do_not_hold_up_a_callback_server() -> io::Result<()> {
+async fn unlisted_peers_do_not_delay_a_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
-    let strangers = (0..50_u8).map(|last| merchant.post([127, 0, 77, last].into(), &[], b"{}"));
-    let strangers = futures_util::future::join_all(strangers);
+    let unlisted = (0..50_u8).map(|last| merchant.post([127, 0, 77, last].into(), &[], b"{}"));
+    let unlisted = futures_util::future::join_all(unlisted);
     let listed = async {
         for _ in 0..20 {
-            let reply = merchant.post(LISTED, &[], b"{}").await;
+            let reply = merchant.post(ONE, &[], b"{}").await;
             assert_eq!(reply.map(|reply| reply.status).ok(), Some(200));
         }
     };
-    let (refused, ()) = tokio::join!(strangers, listed);
+    let (refused, ()) = tokio::join!(unlisted, listed);
 
     for reply in refused {
         assert_eq!(reply?.status, 403);
@@ -225,18 +223,18 @@ async fn strangers_do_not_hold_up_a_callback_server() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_route_that_is_not_wrapped_is_open_and_its_neighbour_is_not() -> io::Result<()> {
+async fn a_route_outside_the_layer_is_open_and_its_neighbour_is_not() -> io::Result<()> {
     let count = Arc::new(AtomicUsize::new(0));
     let app = Router::new()
         .route("/callback", axum::routing::post(counted))
         .layer(VerifySourceLayer::rejecting(
-            AllowList::fixed([LISTED]),
+            AllowList::fixed([ONE]),
             ConnectInfoPeer,
         ))
         .route("/health", axum::routing::post(counted))
         .with_state(Arc::clone(&count));
     let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let client = Client::from(STRANGER);
+    let client = Client::from(UNLISTED);
     let reply = within(client.send(merchant.addr(), "POST", "/health", &[], b"")).await?;
     assert_eq!(reply.status, 200);
     let reply = within(client.send(merchant.addr(), "POST", "/callback", &[], b"")).await?;

@@ -1,24 +1,15 @@
-//! Several DNS servers, and what is asked of them.
+//! Several DNS servers, and the questions that each receives.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
 use callback_source::{
     Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
 };
 use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
-use integration_tests::{
-    merchant::{host_name, tiny_list},
-    within,
-};
+use integration_tests::{merchant::tiny_list, within};
 use tokio::time::Instant;
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, TWO, a};
 
 #[tokio::test]
 async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> {
@@ -29,13 +20,13 @@ async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> 
 
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [TWO]);
     assert!(took >= Duration::from_millis(400), "{took:?}");
-    // Before the first server's own time limit, and so before a sender gives up.
+    // Before the time limit of the first server, and thus before a sender gives up.
     assert!(took < Duration::from_millis(1900), "{took:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_second_server_answers_when_the_first_is_not_there() -> io::Result<()> {
+async fn the_second_server_answers_when_the_first_does_not_exist() -> io::Result<()> {
     let (mut first, second) = two_servers().await?;
     first.pause().await;
     let (answer, _) = ask(&[&first, &second]).await;
@@ -65,7 +56,7 @@ async fn the_second_server_answers_at_once_when_the_first_fails() -> io::Result<
 }
 
 #[tokio::test]
-async fn what_the_first_server_denies_is_final() -> io::Result<()> {
+async fn a_denial_of_the_first_server_is_final() -> io::Result<()> {
     for (fault, kind) in [
         (
             Fault::Rcode(ResponseCode::NXDomain),
@@ -96,7 +87,7 @@ async fn the_second_server_is_not_asked_when_the_first_answers() -> io::Result<(
 }
 
 #[tokio::test]
-async fn a_late_answer_of_the_first_server_still_counts() -> io::Result<()> {
+async fn a_late_answer_of_the_first_server_is_still_used() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(
         FaultScope::Everything,
@@ -109,7 +100,7 @@ async fn a_late_answer_of_the_first_server_still_counts() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn one_good_server_among_four_is_enough() -> io::Result<()> {
+async fn one_good_server_of_four_is_enough() -> io::Result<()> {
     let good = DnsServer::start().await?;
     good.set(HOST, 60, &[ONE]);
     let bad = [
@@ -131,7 +122,7 @@ async fn one_good_server_among_four_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_server_said_tells_more_than_anothers_silence() -> io::Result<()> {
+async fn an_error_response_is_reported_rather_than_another_servers_silence() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(FaultScope::Everything, Fault::Drop);
     second.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
@@ -144,7 +135,7 @@ async fn what_a_server_said_tells_more_than_anothers_silence() -> io::Result<()>
 }
 
 #[tokio::test]
-async fn silence_of_all_servers_is_over_within_the_time_limit() -> io::Result<()> {
+async fn silence_of_all_servers_ends_within_the_time_limit() -> io::Result<()> {
     let mut silent = Vec::new();
     for _ in 0..12 {
         let server = DnsServer::start().await?;
@@ -157,7 +148,7 @@ async fn silence_of_all_servers_is_over_within_the_time_limit() -> io::Result<()
     let list = tiny_list(&[HOST]).spawn(resolver);
     within(list.attempted()).await;
 
-    // 5 s by design, and some for a machine under load.
+    // 5 s by design, plus the delay of a machine under load.
     assert!(
         start.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -208,7 +199,7 @@ async fn questions_are_spelled_in_random_case() -> io::Result<()> {
     let asked = dns.questions();
     let spellings: std::collections::HashSet<_> =
         asked.iter().map(|asked| &asked.spelled).collect();
-    // Fifteen letters, eight times: all alike once in 2^105.
+    // Fifteen letters, eight questions: they have the same case once in 2^105.
     assert!(spellings.len() > 1, "{spellings:?}");
     assert!(asked.iter().all(|asked| asked.name == HOST));
     Ok(())
@@ -239,7 +230,7 @@ async fn only_the_exact_name_is_ever_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// Says nothing on a machine whose hosts file holds only names without a dot.
+/// Tests nothing on a machine whose hosts file has only names without a dot.
 #[tokio::test]
 async fn the_hosts_file_is_not_read() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -295,7 +286,7 @@ async fn a_name_is_asked_for_by_each_family_on_its_own() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether packets go to the right link cannot be seen on the loopback interface.
+/// The loopback interface cannot show if packets go to the right link.
 #[tokio::test]
 async fn a_server_keeps_its_zone() -> io::Result<()> {
     let dns = DnsServer::bind("[::1]:0".parse().map_err(io::Error::other)?).await?;
@@ -324,7 +315,7 @@ async fn the_unspecified_address_stands_for_this_machine() -> io::Result<()> {
 }
 
 #[test]
-fn a_resolver_without_a_server_is_a_mistake() {
+fn a_resolver_without_a_server_is_an_error() {
     assert!(HickoryResolver::from_servers([]).is_err());
 }
 
@@ -343,12 +334,5 @@ async fn ask(servers: &[&DnsServer]) -> (Result<Answer, ResolveError>, Duration)
     (answer, start.elapsed())
 }
 
-fn a(host: &str) -> Question {
-    Question {
-        host: host_name(host),
-        family: Family::V4,
-    }
-}
-
-/// After which the next server is asked as well.
+/// The silence after which the next server is asked as well.
 const SILENCE: Duration = Duration::from_millis(400);

@@ -1,5 +1,4 @@
-//! What comes of each way in which a DNS server can fail: in the answer of the resolver, in the
-//! verdicts, and in what the list says of itself.
+//! Each fault of a DNS server: the result of the resolver, the verdicts, and the health of the list.
 
 use std::{
     io,
@@ -19,18 +18,20 @@ use integration_tests::{
     until, within,
 };
 
-/// The host whose A records are at fault.
+use crate::common::assert_rejected;
+
+/// The host whose A records are faulty.
 const HOST: &str = "callback-1.psp.example";
-/// A host that answers well.
+/// A host without a fault.
 const OTHER: &str = "callback-2.psp.example";
-/// What HOST had before the fault.
+/// The address of HOST before the fault.
 const KNOWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-/// What OTHER has.
+/// The address of OTHER.
 const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
-/// What stands in the answers that are at fault, and must not be taken from them.
+/// An address in the faulty answers that must never be admitted.
 const PLANTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 77, 7));
+const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 77, 7));
 
 #[tokio::test]
 async fn servfail_is_a_failure() -> io::Result<()> {
@@ -83,12 +84,12 @@ async fn garbage_is_a_failure() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_to_another_id_is_not_taken() -> io::Result<()> {
+async fn an_answer_to_another_id_is_ignored() -> io::Result<()> {
     is_a_failure(Fault::WrongId, ResolveErrorKind::Timeout).await
 }
 
 #[tokio::test]
-async fn an_answer_to_another_question_is_not_taken() -> io::Result<()> {
+async fn an_answer_to_another_question_is_ignored() -> io::Result<()> {
     is_a_failure_of(Fault::WrongQuestion, |kind| {
         [ResolveErrorKind::Timeout, ResolveErrorKind::Malformed].contains(&kind)
     })
@@ -96,7 +97,7 @@ async fn an_answer_to_another_question_is_not_taken() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn records_of_another_class_are_not_taken() -> io::Result<()> {
+async fn records_of_another_class_are_ignored() -> io::Result<()> {
     is_a_failure_of(Fault::WrongClass, |kind| {
         let kinds = [ResolveErrorKind::Malformed, ResolveErrorKind::BrokenChain];
         kinds.contains(&kind)
@@ -153,7 +154,7 @@ async fn no_data_without_an_soa_is_a_denial() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_denial_holds_for_as_long_as_its_soa_says() -> io::Result<()> {
+async fn a_denial_is_valid_for_the_ttl_of_its_soa() -> io::Result<()> {
     let with_soa = outcome(Fault::NoData).await?;
     let ttl = with_soa.map_err(|error| error.negative_ttl());
     assert_eq!(ttl, Err(Some(Duration::from_secs(30))));
@@ -163,13 +164,13 @@ async fn a_denial_holds_for_as_long_as_its_soa_says() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_denial_at_the_end_of_a_chain_holds_no_longer_than_the_chain() -> io::Result<()> {
+async fn a_denial_at_the_end_of_a_chain_is_valid_no_longer_than_the_chain() -> io::Result<()> {
     for follow in [true, false] {
         for (negative, cname, expected) in [
             (Some(30), 7, Some(7)),
             (Some(5), 7, Some(5)),
             (None, 7, Some(7)),
-            // As long as a denial without a TTL.
+            // The same time as for a denial without a TTL.
             (None, 3600, Some(60)),
         ] {
             let dns = DnsServer::start().await?;
@@ -202,12 +203,12 @@ async fn a_server_that_forgets_the_spelling_still_answers() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_after_400_ms_counts() -> io::Result<()> {
+async fn an_answer_after_400_ms_is_used() -> io::Result<()> {
     is_an_answer(Fault::Delay(Duration::from_millis(450))).await
 }
 
 #[tokio::test]
-async fn an_answer_after_more_than_a_second_counts() -> io::Result<()> {
+async fn an_answer_after_more_than_a_second_is_used() -> io::Result<()> {
     is_an_answer(Fault::Delay(Duration::from_millis(1200))).await
 }
 
@@ -230,7 +231,7 @@ async fn an_answer_of_records_off_the_chain_only_is_a_failure() -> io::Result<()
     let family = failing(&list).await;
 
     assert_eq!(kind_of(&family), Some(ResolveErrorKind::BrokenChain));
-    refused(&list, PLANTED, RejectionKind::NotListed);
+    assert_rejected(&list, PLANTED, RejectionKind::NotListed);
     still_known(&list);
     Ok(())
 }
@@ -247,7 +248,7 @@ async fn an_answer_of_4000_addresses_is_refused_whole() -> io::Result<()> {
 
     assert_eq!(kind_of(&family), Some(ResolveErrorKind::TooManyAddresses));
     for peer in [crowd[0], crowd[255], crowd[3999]] {
-        refused(&list, peer, RejectionKind::NotListed);
+        assert_rejected(&list, peer, RejectionKind::NotListed);
     }
     still_known(&list);
     assert_eq!(log.lines("WARN", &["too-many-addresses", HOST]).len(), 1);
@@ -255,7 +256,7 @@ async fn an_answer_of_4000_addresses_is_refused_whole() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_of_256_addresses_is_taken_whole() -> io::Result<()> {
+async fn an_answer_of_256_addresses_is_accepted_whole() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let crowd = crowd(256);
     dns.set(HOST, 60, &crowd);
@@ -275,24 +276,24 @@ async fn an_answer_of_257_addresses_is_refused_whole() -> io::Result<()> {
 
     assert_eq!(kind_of(&family), Some(ResolveErrorKind::TooManyAddresses));
     for peer in &crowd {
-        refused(&list, *peer, RejectionKind::NotListed);
+        assert_rejected(&list, *peer, RejectionKind::NotListed);
     }
     still_known(&list);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_ttl_of_zero_is_asked_again_once_a_floor() -> io::Result<()> {
+async fn a_ttl_of_zero_is_refreshed_once_per_interval_floor() -> io::Result<()> {
     asked_once_a_floor(0).await
 }
 
 #[tokio::test]
-async fn a_ttl_with_the_top_bit_set_is_asked_again_once_a_floor() -> io::Result<()> {
+async fn a_ttl_with_the_top_bit_set_is_refreshed_once_per_interval_floor() -> io::Result<()> {
     asked_once_a_floor(1 << 31).await
 }
 
 #[tokio::test]
-async fn the_greatest_ttl_there_is_does_not_outlast_the_bound() -> io::Result<()> {
+async fn the_greatest_ttl_is_clamped_to_the_bound() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, (1 << 31) - 1, &[KNOWN]);
     let second = Duration::from_secs(1);
@@ -345,19 +346,19 @@ async fn an_answer_of_special_addresses_only_is_a_failure() -> io::Result<()> {
         Some(ResolveErrorKind::OnlySpecialAddresses)
     );
     for special in SPECIAL.map(IpAddr::from) {
-        refused(&list, special, RejectionKind::Unresolved);
+        assert_rejected(&list, special, RejectionKind::Unresolved);
     }
     assert!(!list.is_ready());
     Ok(())
 }
 
 #[tokio::test]
-async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<()> {
+async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::Result<()> {
     let public = IpAddr::from([51, 105, 122, 55]);
     let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
     for made_up in [
         "64:ff9b::3369:7a37",
-        // Of an address that was in an answer before.
+        // It was in an earlier answer.
         "64:ff9b::92d:11c7",
         "64:ff9b:1::3369:7a37",
     ] {
@@ -373,11 +374,11 @@ async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<(
         assert_eq!(health[0].families[1].state, QuestionStatus::Denied);
         assert!(health[0].families[1].dropped.is_empty());
         assert!(list.verdict(public).is_allowed());
-        refused(&list, made_up, RejectionKind::NotListed);
-        refused(&list, V6, RejectionKind::NotListed);
+        assert_rejected(&list, made_up, RejectionKind::NotListed);
+        assert_rejected(&list, V6, RejectionKind::NotListed);
         assert!(log.lines("WARN", &[]).is_empty());
 
-        // Beside a record that is real it is left out without a word.
+        // Beside a genuine record it is dropped without a log line.
         dns.set(HOST, 60, &[public, native, made_up]);
         let list = strict(&dns);
         within(list.ready()).await;
@@ -385,27 +386,27 @@ async fn aaaa_records_that_a_dns64_makes_up_count_as_no_record() -> io::Result<(
         assert_eq!(health[0].families[1].state, QuestionStatus::Answered);
         assert!(health[0].families[1].dropped.is_empty());
         assert!(list.verdict(native).is_allowed());
-        refused(&list, made_up, RejectionKind::NotListed);
+        assert_rejected(&list, made_up, RejectionKind::NotListed);
 
-        // Where all special-purpose addresses are taken, it is none the more.
+        // It is dropped even if special-purpose addresses are accepted.
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
-        refused(&list, made_up, RejectionKind::NotListed);
+        assert_rejected(&list, made_up, RejectionKind::NotListed);
     }
     Ok(())
 }
 
-/// That a DNS64 makes records up says that it got an answer for A, which this list did not.
+/// Synthesized records show that the DNS64 got an answer for A, but this list did not.
 #[tokio::test]
-async fn made_up_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
+async fn synthesized_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let made_up = "64:ff9b::3369:7a37".parse().map_err(io::Error::other)?;
     dns.set(HOST, 60, &[made_up]);
     dns.set_fault((HOST, RecordType::A), Fault::Rcode(ResponseCode::ServFail));
     let list = strict(&dns);
     within(list.attempted()).await;
-    refused(&list, V6, RejectionKind::Unresolved);
-    refused(&list, made_up, RejectionKind::Unresolved);
+    assert_rejected(&list, V6, RejectionKind::Unresolved);
+    assert_rejected(&list, made_up, RejectionKind::Unresolved);
     assert!(!list.is_ready());
     Ok(())
 }
@@ -433,14 +434,14 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.attempted()).await;
         assert!(list.is_ready());
-        // Over a refresh, too.
+        // Also after a refresh.
         within(dns.asked_at_least(HOST, RecordType::A, 2)).await;
 
         let verdict = list.verdict(KNOWN);
         let freshness = verdict.allowed().map(|allowed| allowed.freshness());
         assert_eq!(freshness, Some(Freshness::Fresh));
-        refused(&list, STRANGER, RejectionKind::NotListed);
-        refused(&list, V6, RejectionKind::Unresolved);
+        assert_rejected(&list, UNLISTED, RejectionKind::NotListed);
+        assert_rejected(&list, V6, RejectionKind::Unresolved);
         let health = list.health();
         assert_eq!(health[0].families[0].state, QuestionStatus::Answered);
         assert_eq!(health[0].families[1].state, QuestionStatus::Failing);
@@ -471,7 +472,7 @@ async fn a_failing_a_does_not_hurt_ipv6_servers() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_fault_that_ends_leaves_no_trace() -> io::Result<()> {
+async fn the_list_recovers_fully_when_a_fault_ends() -> io::Result<()> {
     let log = Log::capture();
     let dns = two_hosts().await?;
     let list = known(&dns).await;
@@ -492,7 +493,7 @@ async fn a_fault_that_ends_leaves_no_trace() -> io::Result<()> {
     Ok(())
 }
 
-/// A failure of this kind shrinks nothing and admits nobody.
+/// A failure of this kind removes no address and admits no peer.
 async fn is_a_failure(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     is_a_failure_of(fault, |kind| kind == expected).await
 }
@@ -512,8 +513,8 @@ async fn is_a_failure_of(
         assert!(kind_of(&family).is_some_and(&expected), "{family:?}");
         assert_eq!(family.addresses, [KNOWN]);
         still_known(&list);
-        refused(&list, PLANTED, RejectionKind::NotListed);
-        refused(&list, STRANGER, RejectionKind::NotListed);
+        assert_rejected(&list, PLANTED, RejectionKind::NotListed);
+        assert_rejected(&list, UNLISTED, RejectionKind::NotListed);
         io::Result::Ok(())
     };
     let from_the_start = async {
@@ -526,13 +527,13 @@ async fn is_a_failure_of(
         let family = list.health().remove(0).families[0].clone();
         assert_eq!(family.state, QuestionStatus::Failing);
         assert!(kind_of(&family).is_some_and(&expected), "{family:?}");
-        for peer in [KNOWN, PLANTED, STRANGER] {
-            refused(&list, peer, RejectionKind::Unresolved);
+        for peer in [KNOWN, PLANTED, UNLISTED] {
+            assert_rejected(&list, peer, RejectionKind::Unresolved);
         }
         assert!(list.verdict(NEIGHBOUR).is_allowed());
         assert!(
             list.is_ready(),
-            "one dead host must not take a replica out of service"
+            "one failing host must not make a replica unready"
         );
         io::Result::Ok(())
     };
@@ -548,7 +549,7 @@ async fn is_a_failure_of(
     later.and(from_the_start).and(direct)
 }
 
-/// A denial, with another host that answers, is believed: the old address lingers.
+/// A denial is believed while another host answers: the old address lingers.
 async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     let later = async {
         let dns = two_hosts().await?;
@@ -561,8 +562,8 @@ async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()>
         let freshness = verdict.allowed().map(|allowed| allowed.freshness());
         assert_eq!(freshness, Some(Freshness::Lingering));
         assert!(list.verdict(NEIGHBOUR).is_allowed());
-        refused(&list, PLANTED, RejectionKind::NotListed);
-        refused(&list, STRANGER, RejectionKind::NotListed);
+        assert_rejected(&list, PLANTED, RejectionKind::NotListed);
+        assert_rejected(&list, UNLISTED, RejectionKind::NotListed);
         io::Result::Ok(())
     };
     let alone = async {
@@ -612,13 +613,13 @@ async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
         .filter(|asked| asked.record_type == RecordType::A);
     let times: Vec<_> = times.map(|asked| asked.at).collect();
     for pair in times.windows(2) {
-        // What is measured here is the arrival, which the network can bring nearer.
+        // The test measures arrivals, whose distance the network can shorten.
         assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{times:?}");
     }
     Ok(())
 }
 
-/// What the resolver makes of a fault in an answer that holds [`PLANTED`].
+/// The result of the resolver for a faulty answer that contains [`PLANTED`].
 async fn outcome(fault: Fault) -> io::Result<Result<Answer, ResolveError>> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[PLANTED]);
@@ -644,7 +645,7 @@ async fn known(dns: &DnsServer) -> AllowList {
     list
 }
 
-/// A list that takes no special-purpose addresses.
+/// A list that drops special-purpose addresses.
 fn strict(dns: &DnsServer) -> AllowList {
     AllowList::builder()
         .host(host_name(HOST))
@@ -671,12 +672,6 @@ fn still_known_of(list: &AllowList, peer: IpAddr) {
     let freshness = verdict.allowed().map(|allowed| allowed.freshness());
     let good = [Some(Freshness::Fresh), Some(Freshness::Stale)];
     assert!(good.contains(&freshness), "{verdict:?}");
-}
-
-fn refused(list: &AllowList, peer: IpAddr, expected: RejectionKind) {
-    let verdict = list.verdict(peer);
-    let kind = verdict.rejection().map(|rejection| rejection.kind());
-    assert_eq!(kind, Some(expected), "{verdict:?}");
 }
 
 fn plant_off_the_chain(dns: &DnsServer) -> io::Result<()> {

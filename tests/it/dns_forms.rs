@@ -1,15 +1,8 @@
-//! DNS servers that do not take all that is optional in a question: EDNS, the case of letters, UDP.
+//! DNS servers that do not support an optional part of a question: EDNS, mixed case, UDP.
 
-use std::{
-    collections::HashSet,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
-use callback_source::{
-    Answer, Family, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
-};
+use callback_source::{Answer, HickoryResolver, Resolve, ResolveError, ResolveErrorKind};
 use callback_source_testkit::dns::{
     Asked, DnsServer, Fault, FaultScope, RecordType, ResponseCode, Transport,
 };
@@ -17,15 +10,10 @@ use hickory_proto::{
     op::{Message, MessageType},
     rr::Record,
 };
-use integration_tests::{
-    log::Log,
-    merchant::{host_name, tiny_list},
-    within,
-};
+use integration_tests::{log::Log, merchant::tiny_list, within};
 use tokio::{net::UdpSocket, time::Instant};
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+use crate::common::{HOST, ONE, a, aaaa};
 
 #[tokio::test]
 async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
@@ -43,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // An answer is as hard to forge as before.
+            // An answer must stay as hard to forge.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -54,7 +42,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
                 assert!(!asked.edns && !asked.tcp, "{code}: {asked:?}");
                 spelled.insert(asked.spelled);
             }
-            // Remembered: one question each, in random case.
+            // The form is remembered: one question each, in random case.
             assert_eq!(dns.total(), 4);
             assert!(spelled.len() > 1, "{spelled:?}");
         }
@@ -152,7 +140,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
         let start = Instant::now();
         answers(&resolver).await?;
         let took = start.elapsed();
-        // TCP is tried after 400 ms, and the pair at once and not 200 ms later.
+        // TCP is tried after 400 ms, and the second question at once, not 200 ms later.
         assert!(took < Duration::from_millis(550), "{took:?}");
         Ok(())
     };
@@ -163,7 +151,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_to_a_part_of_a_question_is_asked_without_it() -> io::Result<()> {
+async fn a_server_that_ignores_a_part_of_a_question_is_asked_without_it() -> io::Result<()> {
     for fault in [Fault::DropEdns, Fault::DropMixedCase] {
         for transport in [
             Transport::Both,
@@ -199,8 +187,8 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
     answers(&resolver).await?;
     let asked = dns.questions();
     assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}");
-    let told = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
-    assert_eq!(told.len(), 1);
+    let lines = log.lines("INFO", &["not over UDP", &dns.addr().to_string()]);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
@@ -208,7 +196,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
 async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Result<()> {
     for code in [
         ResponseCode::NXDomain,
-        // No such record.
+        // There is no such record.
         ResponseCode::NoError,
         ResponseCode::Refused,
         ResponseCode::ServFail,
@@ -233,7 +221,7 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
             );
             match transport {
                 Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
-                // Two, which have to agree: without the case of letters one is easier to forge.
+                // Two that must agree: without mixed case one answer is easier to forge.
                 _ => {
                     assert_eq!(asked.len(), 2, "{asked:?}");
                     assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
@@ -245,14 +233,14 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
 }
 
 #[tokio::test]
-async fn the_log_says_that_a_server_knows_names_in_lower_case_only() -> io::Result<()> {
+async fn the_log_reports_a_server_that_knows_names_in_lower_case_only() -> io::Result<()> {
     let log = Log::capture();
     let dns = server(Fault::LowerCaseOnly(ResponseCode::NXDomain)).await?;
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
-    let told = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
-    assert_eq!(told.len(), 1);
+    let lines = log.lines("INFO", &["not in lower case", &dns.addr().to_string()]);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
@@ -269,7 +257,7 @@ async fn a_denial_is_believed_after_one_more_question() -> io::Result<()> {
         let resolver = dns.resolver();
         for _ in 0..3 {
             dns.clear_log();
-            let denied = within(resolver.resolve(a())).await;
+            let denied = within(resolver.resolve(a(HOST))).await;
             assert_eq!(denied.map_err(|error| error.kind()), Err(kind));
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{asked:?}");
@@ -289,10 +277,10 @@ async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Re
         dns.set(HOST, 60, &[ONE]);
         dns.set_fault((HOST, RecordType::AAAA), fault);
         let resolver = dns.resolver();
-        let (one, other) = tokio::join!(resolver.resolve(aaaa()), resolver.resolve(a()));
+        let (one, other) = tokio::join!(resolver.resolve(aaaa(HOST)), resolver.resolve(a(HOST)));
         assert!(one.is_err_and(|error| error.is_denial()) && other.is_ok());
         assert_eq!(dns.total(), 2);
-        assert!(within(resolver.resolve(aaaa())).await.is_err());
+        assert!(within(resolver.resolve(aaaa(HOST))).await.is_err());
         assert_eq!(dns.total(), 3);
     }
     Ok(())
@@ -300,7 +288,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Re
 
 #[tokio::test]
 async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
-    // To any other spelling NXDOMAIN; in lower case nothing.
+    // NXDOMAIN for mixed case; no answer in lower case.
     let dns = DnsServer::start().await?;
     dns.set_transport(Transport::UdpOnly);
     let silent = async {
@@ -312,7 +300,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
         Fault::Delay(Duration::from_millis(50)),
     );
     let resolver = dns.resolver();
-    let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a()), silent) }).await;
+    let (outcome, ()) = within(async { tokio::join!(resolver.resolve(a(HOST)), silent) }).await;
     assert_eq!(
         outcome.map_err(|error| error.kind()),
         Err(ResolveErrorKind::Timeout)
@@ -321,7 +309,7 @@ async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<(
 }
 
 #[tokio::test]
-async fn a_form_that_stops_working_gives_way_to_the_full_one() -> io::Result<()> {
+async fn a_form_that_stops_working_is_replaced_by_the_full_one() -> io::Result<()> {
     let dns = server(Fault::Delay(Duration::ZERO)).await?;
     dns.set_transport(Transport::TcpOnly);
     let resolver = dns.resolver();
@@ -368,7 +356,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
             answers(&resolver).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(150), "{case}: {took:?}");
-            // The full form is tried again beside it, once.
+            // The full form is tried once more beside it.
             let asked = dns.questions();
             let full = asked.iter().filter(|asked| asked.edns).count();
             assert!(full <= 1, "{case}: {asked:?}");
@@ -376,8 +364,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // Beside the other form it may come second, but not each time. The last question comes after the
-        // packets of the one before.
+        // Beside the other form it may arrive second, but not each time. The last question arrives after
+        // the packets of the previous one.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;
@@ -409,11 +397,10 @@ async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_questio
         answers(&resolver).await?;
 
         dns.set_fault(FaultScope::Everything, Fault::Drop);
-        // In a task of its own: a lock that is taken twice would stop the thread, and with it the time limit
-        // of the test.
+        // In a task of its own: a deadlock would block the thread, and thus the time limit of the test.
         let asking = tokio::spawn({
             let resolver = resolver.clone();
-            async move { resolver.resolve(a()).await }
+            async move { resolver.resolve(a(HOST)).await }
         });
         let outcome = within(asking).await.map_err(io::Error::other)?;
         let kind = outcome.map_err(|error| error.kind());
@@ -463,24 +450,24 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
         dns.set_transport(transport);
         servers.push((format!("{fault:?} {transport:?}"), dns.resolver(), dns));
     }
-    for round in 1..=3 {
-        if round == 3 {
+    for attempt in 1..=3 {
+        if attempt == 3 {
             // The full form is tried again.
             an_hour_passes().await;
         }
         let asking = servers.iter().map(async |(case, resolver, dns)| {
             dns.clear_log();
             let start = Instant::now();
-            let _ = within(resolver.resolve(a())).await;
+            let _ = within(resolver.resolve(a(HOST))).await;
             let took = start.elapsed();
             let (tcp, udp): (Vec<Asked>, Vec<_>) =
                 dns.questions().into_iter().partition(|asked| asked.tcp);
-            assert!(udp.len() <= 9, "{case}, question {round}: {udp:?}");
-            assert!(tcp.len() <= 1, "{case}, question {round}: {tcp:?}");
-            // 2 s by design, and some for a machine under load.
+            assert!(udp.len() <= 9, "{case}, question {attempt}: {udp:?}");
+            assert!(tcp.len() <= 1, "{case}, question {attempt}: {tcp:?}");
+            // 2 s by design, plus the delay of a machine under load.
             assert!(
                 took < Duration::from_secs(4),
-                "{case}, question {round}: {took:?}"
+                "{case}, question {attempt}: {took:?}"
             );
         });
         futures_util::future::join_all(asking).await;
@@ -488,7 +475,7 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
     Ok(())
 }
 
-/// Less than the time for which a form is remembered, and more than that before the full one is tried again.
+/// Less than the time for which a form is remembered, and more than the time until the full form is tried again.
 async fn an_hour_passes() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;
@@ -503,24 +490,10 @@ async fn server(fault: Fault) -> io::Result<DnsServer> {
 }
 
 async fn answers(resolver: &impl Resolve) -> io::Result<()> {
-    let answer: Result<Answer, ResolveError> = within(resolver.resolve(a())).await;
+    let answer: Result<Answer, ResolveError> = within(resolver.resolve(a(HOST))).await;
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [ONE]);
     Ok(())
 }
 
-fn a() -> Question {
-    Question {
-        host: host_name(HOST),
-        family: Family::V4,
-    }
-}
-
-fn aaaa() -> Question {
-    Question {
-        host: host_name(HOST),
-        family: Family::V6,
-    }
-}
-
-/// After which another form would be tried.
+/// The silence after which another form would be tried.
 const SILENCE: Duration = Duration::from_millis(500);

@@ -2,26 +2,20 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use callback_source::{Family, HickoryResolver, Question, Resolve, ResolveErrorKind};
+use callback_source::{HickoryResolver, Resolve, ResolveErrorKind};
 use callback_source_testkit::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
-use integration_tests::{
-    log::Log,
-    merchant::{host_name, tiny_list},
-    until, within,
-};
+use integration_tests::{log::Log, merchant::tiny_list, until, within};
 use tempfile::TempDir;
 
-const HOST: &str = "callback-1.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, TWO, a};
 
 #[tokio::test]
-async fn what_is_not_used_in_the_configuration_does_not_matter() -> io::Result<()> {
+async fn unused_lines_of_the_configuration_are_ignored() -> io::Result<()> {
     let (dns, file) = (server(ONE).await?, File::new()?);
     fs::write(
         &file.path,
@@ -57,7 +51,7 @@ async fn a_changed_configuration_is_used_after_every_outcome_that_is_not_an_answ
         let resolver = HickoryResolver::from_resolv_conf(&file.path);
         old.set_fault(FaultScope::Everything, fault);
         file.name(&[&new])?;
-        // The same question is asked again.
+        // The same question once more.
         assert_eq!(addresses(&resolver).await?, [TWO], "{fault:?}");
     }
     Ok(())
@@ -77,9 +71,9 @@ async fn a_list_whose_old_server_denies_everything_follows_the_configuration() -
     Ok(())
 }
 
-/// The time limit of a question drops it before the resolver can look at the file.
+/// The time limit of a question drops it before the resolver can read the file.
 #[tokio::test]
-async fn a_question_that_runs_out_of_time_has_the_configuration_read_again() -> io::Result<()> {
+async fn a_question_that_times_out_reloads_the_configuration() -> io::Result<()> {
     let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
     old.set_fault(FaultScope::Everything, Fault::Drop);
     file.name(&[&old])?;
@@ -100,8 +94,8 @@ async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()
     assert_eq!(addresses(&resolver).await?, [ONE]);
     old.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     fs::remove_file(&file.path)?;
-    // What listens on port 53 of this machine, if anything, does not know the name.
-    assert!(within(resolver.resolve(a())).await.is_err());
+    // A server on port 53 of this machine, if any, does not know the name.
+    assert!(within(resolver.resolve(a(HOST))).await.is_err());
     assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
 
     file.name(&[&new])?;
@@ -115,15 +109,15 @@ async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()
 }
 
 #[tokio::test]
-async fn an_unchanged_configuration_keeps_its_servers_and_is_not_told_of_again() -> io::Result<()> {
+async fn an_unchanged_configuration_keeps_its_servers_and_is_not_logged_again() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
     file.name(&[&dns])?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    // Other text, the same servers.
+    // Different text with the same servers.
     fs::write(&file.path, format!("# again\n{}", line(&dns)))?;
-    assert!(within(resolver.resolve(a())).await.is_err());
+    assert!(within(resolver.resolve(a(HOST))).await.is_err());
     dns.clear_faults();
     assert_eq!(addresses(&resolver).await?, [ONE]);
     assert!(log.lines("INFO", &["servers changed"]).is_empty());
@@ -131,7 +125,7 @@ async fn an_unchanged_configuration_keeps_its_servers_and_is_not_told_of_again()
 }
 
 #[test]
-fn no_configuration_stands_for_the_server_on_this_machine() -> io::Result<()> {
+fn without_a_configuration_the_server_on_this_machine_is_used() -> io::Result<()> {
     let file = File::new()?;
     let missing = file.path.with_file_name("nowhere");
     let below_a_file = file.path.join("resolv.conf");
@@ -148,12 +142,12 @@ fn no_configuration_stands_for_the_server_on_this_machine() -> io::Result<()> {
 async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
-    // Root may read whatever the mode says.
+    // Root can read the file whatever its mode.
     fs::create_dir(&file.path)?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     assert_eq!(log.lines("WARN", &["cannot read the DNS"]).len(), 1);
-    let failed = within(resolver.resolve(a())).await;
-    let failed = failed.expect_err("there is no server to ask");
+    let failed = within(resolver.resolve(a(HOST))).await;
+    let failed = failed.expect_err("no server is configured");
     assert_eq!(failed.kind(), ResolveErrorKind::Network);
     assert!(
         std::error::Error::source(&failed)
@@ -172,7 +166,7 @@ async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_named_pipe_for_a_configuration_holds_nothing_up() -> io::Result<()> {
+async fn a_named_pipe_as_configuration_blocks_nothing() -> io::Result<()> {
     let file = File::new()?;
     let made = std::process::Command::new("mkfifo")
         .arg(&file.path)
@@ -227,7 +221,7 @@ impl File {
     }
 }
 
-/// OpenBSD's way to give a port.
+/// A server with a port, in the syntax of OpenBSD.
 fn line(server: &DnsServer) -> String {
     let addr = server.addr();
     format!("nameserver [{}]:{}\n", addr.ip(), addr.port())
@@ -240,13 +234,6 @@ async fn server(address: IpAddr) -> io::Result<DnsServer> {
 }
 
 async fn addresses(resolver: &HickoryResolver) -> io::Result<Vec<IpAddr>> {
-    let answer = within(resolver.resolve(a())).await;
+    let answer = within(resolver.resolve(a(HOST))).await;
     Ok(answer.map_err(io::Error::other)?.addresses().to_vec())
-}
-
-fn a() -> Question {
-    Question {
-        host: host_name(HOST),
-        family: Family::V4,
-    }
 }

@@ -1,8 +1,8 @@
-//! What the pages of `docs/` say about the tests.
+//! The tests that the pages of `docs/` name.
 
 use std::{fs, path::Path};
 
-/// Every Rust file below a folder, as one text.
+/// The text of every Rust file below a folder.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {
@@ -47,14 +47,14 @@ fn each_names_tests_that_exist(rows: &[String]) {
 }
 
 #[test]
-fn every_fault_in_the_operator_s_table_names_a_test_that_exists() {
+fn every_fault_of_the_operator_s_table_names_a_test() {
     let rows = rows("operations.md", "\n## Faults\n");
     assert!(rows.len() > 70, "{}", rows.len());
     each_names_tests_that_exist(&rows);
 }
 
 #[test]
-fn every_input_that_broke_it_names_a_test_that_exists() {
+fn every_input_that_broke_it_names_a_test() {
     let rows = rows("verification.md", "\n## The inputs that broke it\n");
     let numbers = (1..=43).map(|number| format!("| {number} |"));
     for number in numbers {

@@ -1,8 +1,8 @@
-//! A list from its start to its end: what it survives, and what it leaves behind.
+//! A list from its start to its end: failures that it survives, and resources that it releases.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,13 +20,10 @@ use integration_tests::{
 };
 use tokio::time::{Instant, sleep};
 
-const HOST: &str = "callback-1.example";
-const OTHER: &str = "callback-2.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, OTHER, TWO, assert_rejected};
 
 #[tokio::test(start_paused = true)]
-async fn when_all_handles_are_gone_the_refresher_ends_and_lets_go_of_the_resolver() {
+async fn when_all_handles_are_dropped_the_refresher_ends_and_drops_the_resolver() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
@@ -48,7 +45,7 @@ async fn when_all_handles_are_gone_the_refresher_ends_and_lets_go_of_the_resolve
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_under_way_does_not_keep_the_refresher_alive() {
+async fn a_pending_question_does_not_keep_the_refresher_alive() {
     let resolver = two_hosts();
     resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     let list = AllowList::builder()
@@ -81,24 +78,24 @@ async fn a_list_whose_refresher_died_ends_in_unresolved() {
 
     assert!(list.verdict(ONE).is_allowed());
     sleep(Duration::from_secs(60 + 60 + 6)).await;
-    refused(&list, ONE, RejectionKind::Unresolved);
+    assert_rejected(&list, ONE, RejectionKind::Unresolved);
     assert!(!list.is_ready());
-    // Nobody waits for a round that never comes.
+    // A call must not wait for a refresh that never happens.
     assert!(list.verdict_after_refresh(ONE).now_or_never().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_whose_refresher_never_ran_admits_nobody() {
+async fn a_list_whose_refresher_never_ran_admits_no_peer() {
     let (list, _refresher) = tiny_list(&[HOST]).pair(two_hosts());
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(ONE)).await;
     assert!(!verdict.is_allowed());
     assert_eq!(start.elapsed(), Duration::from_secs(1));
-    refused(&list, ONE, RejectionKind::Unresolved);
+    assert_rejected(&list, ONE, RejectionKind::Unresolved);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
+async fn a_panic_of_the_resolver_is_only_a_failed_lookup() {
     for panic in [Outcome::Panic, Outcome::PanicInFuture] {
         let resolver = two_hosts();
         resolver.set_outcome(HOST, Family::V4, panic);
@@ -106,7 +103,7 @@ async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
         within(list.attempted()).await;
 
         assert!(list.verdict(TWO).is_allowed());
-        refused(&list, ONE, RejectionKind::Unresolved);
+        assert_rejected(&list, ONE, RejectionKind::Unresolved);
         let family = list.health().remove(0).families[0].clone();
         assert_eq!(family.state, QuestionStatus::Failing);
         let error = family.last_error.expect("it failed");
@@ -121,7 +118,7 @@ async fn a_panic_of_the_resolver_is_a_failure_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_takes_no_known_address_away() {
+async fn a_panic_removes_no_known_address() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
@@ -133,7 +130,7 @@ async fn a_panic_takes_no_known_address_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other() {
+async fn a_question_that_never_ends_is_cut_off_and_delays_no_other() {
     let resolver = two_hosts();
     resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     let start = Instant::now();
@@ -150,17 +147,17 @@ async fn a_question_that_never_ends_is_over_at_its_limit_and_holds_up_no_other()
         Some(ResolveErrorKind::Timeout)
     );
 
-    // OTHER goes on being asked, at its own TTL.
+    // OTHER is still refreshed at its own TTL.
     sleep(Duration::from_secs(600)).await;
     assert!(resolver.asked_at(OTHER, Family::V4).len() >= 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_once() {
+async fn replaced_hosts_lose_their_addresses_and_new_ones_are_asked_at_once() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
-    // One that lingers goes as well.
+    // A lingering address is removed as well.
     resolver.set(HOST, 60, &["127.0.1.9"]);
     sleep(Duration::from_secs(62)).await;
     assert!(list.verdict(ONE).is_allowed());
@@ -171,14 +168,14 @@ async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_o
     assert!(!list.verdict(ONE).is_allowed());
     assert!(!list.verdict([127, 0, 1, 9].into()).is_allowed());
 
-    let mut told = within(changes.next()).await;
-    if told.iter().all(|change| change.added.is_empty()) {
-        told.extend(within(changes.next()).await);
+    let mut seen = within(changes.next()).await;
+    if seen.iter().all(|change| change.added.is_empty()) {
+        seen.extend(within(changes.next()).await);
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(list.verdict(TWO).is_allowed());
-    assert_eq!(told.len(), 2);
-    refused(&list, ONE, RejectionKind::NotListed);
+    assert_eq!(seen.len(), 2);
+    assert_rejected(&list, ONE, RejectionKind::NotListed);
 
     let asked = resolver.asked_at(HOST, Family::V4).len();
     sleep(Duration::from_secs(3600)).await;
@@ -186,7 +183,7 @@ async fn replaced_hosts_lose_their_addresses_at_once_and_new_ones_are_asked_at_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn hosts_that_stay_keep_their_addresses_without_being_asked() {
+async fn hosts_that_stay_keep_their_addresses_without_a_question() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
@@ -199,7 +196,7 @@ async fn hosts_that_stay_keep_their_addresses_without_being_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_a_host_that_was_taken_out_meanwhile_admits_nobody() {
+async fn an_answer_to_a_host_that_was_removed_meanwhile_admits_no_peer() {
     let resolver = two_hosts();
     let answer = Outcome::Answer(vec![ONE], Duration::from_secs(60));
     resolver.set_outcome(
@@ -211,11 +208,11 @@ async fn an_answer_to_a_host_that_was_taken_out_meanwhile_admits_nobody() {
     sleep(Duration::from_secs(1)).await;
     list.replace_hosts([host_name(OTHER)]);
     sleep(Duration::from_secs(2)).await;
-    refused(&list, ONE, RejectionKind::NotListed);
+    assert_rejected(&list, ONE, RejectionKind::NotListed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_is_put_back_within_the_floor_is_known_again_at_once() {
+async fn a_host_that_is_added_back_within_the_interval_floor_is_known_at_once() {
     let resolver = two_hosts();
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
@@ -237,19 +234,19 @@ async fn a_host_that_is_put_back_within_the_floor_is_known_again_at_once() {
     );
     assert!(
         resolver.asked_at(HOST, Family::V4).len() <= 1,
-        "what came of the question a moment ago still holds"
+        "the answer of a moment ago is still used"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
+async fn hosts_that_come_and_go_cause_one_question_per_interval_floor() {
     let resolver = two_hosts();
     let list = AllowList::builder()
         .host(host_name(OTHER))
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     for _ in 0..100 {
-        // Longer than the jitter of a question, and much shorter than the floor.
+        // Longer than the jitter of a question, and much shorter than the interval floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
         sleep(Duration::from_millis(600)).await;
         list.replace_hosts([host_name(OTHER)]);
@@ -262,7 +259,7 @@ async fn hosts_that_come_and_go_ask_no_more_than_once_a_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_refreshed_once_a_resolver_has_let_go_of_it_and_not_much_later() {
+async fn an_answer_is_refreshed_soon_after_a_resolver_has_dropped_it() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
     resolver.set(OTHER, 5, &["127.0.1.2"]);
@@ -285,7 +282,7 @@ async fn an_answer_is_refreshed_once_a_resolver_has_let_go_of_it_and_not_much_la
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
+async fn a_denial_is_refreshed_once_a_resolver_has_dropped_it() {
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses();
@@ -322,14 +319,14 @@ async fn a_denial_is_asked_again_once_a_resolver_has_let_go_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_is_put_back_is_asked_when_the_ttl_of_its_answer_ends() {
+async fn a_host_that_is_added_back_is_refreshed_when_its_ttl_ends() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .ttl_bounds(Duration::from_secs(30), Duration::from_secs(3600))
-        .expect("the bounds are possible")
+        .expect("the bounds are valid")
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.ready()).await;
@@ -346,13 +343,13 @@ async fn a_host_that_is_put_back_is_asked_when_the_ttl_of_its_answer_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unlisted_peers_that_have_nothing_asked_do_not_move_the_next_refresh() {
+async fn unlisted_peers_that_trigger_no_refresh_do_not_delay_the_next_one() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
     for _ in 0..100 {
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
-        // It has come to an end, and nothing is asked again within 5 s.
+        // It has ended, and no question is repeated within 5 s.
         let last = resolver.asked_at(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
@@ -386,7 +383,7 @@ async fn times_that_move_on_are_saved_once_a_minute() -> io::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_question_waits_for_no_resolver() {
+async fn a_failing_question_does_not_wait_for_a_resolver_s_cache() {
     let resolver = ScriptedResolver::default();
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
     let fails = Outcome::Failure(ResolveErrorKind::ServFail);
@@ -404,7 +401,7 @@ async fn a_failing_question_waits_for_no_resolver() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_tell_the_host_and_what_came_and_went() {
+async fn changes_name_the_host_and_the_added_and_removed_addresses() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST, OTHER])
         .linger(Duration::from_secs(10))
@@ -417,8 +414,8 @@ async fn changes_tell_the_host_and_what_came_and_went() {
     let mut added = Vec::new();
     let mut removed = Vec::new();
     while removed.is_empty() || added.len() < 2 {
-        let told = tokio::time::timeout(Duration::from_secs(600), changes.next()).await;
-        for change in told.expect("there are changes") {
+        let seen = tokio::time::timeout(Duration::from_secs(600), changes.next()).await;
+        for change in seen.expect("there are changes") {
             added.extend(
                 change
                     .added
@@ -441,7 +438,7 @@ async fn changes_tell_the_host_and_what_came_and_went() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_of_changes_loses_nothing() {
+async fn a_slow_reader_of_changes_misses_nothing() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST])
         .linger(Duration::ZERO)
@@ -469,17 +466,17 @@ async fn a_slow_reader_of_changes_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_are_not_waited_out_lose_nothing() {
+async fn a_cancelled_wait_for_changes_misses_nothing() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
     let mut changes = list.changes();
     resolver.set(HOST, 60, &["127.0.1.9"]);
     for _ in 0..70 {
-        // Dropped each time.
-        let told = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
-        if let Ok(told) = told {
-            assert_eq!(told[0].added, [IpAddr::from([127, 0, 1, 9])]);
+        // The wait is dropped each time.
+        let seen = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
+        if let Ok(seen) = seen {
+            assert_eq!(seen[0].added, [IpAddr::from([127, 0, 1, 9])]);
             return;
         }
     }
@@ -487,7 +484,7 @@ async fn changes_that_are_not_waited_out_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
+async fn one_failing_host_does_not_prevent_readiness() {
     let resolver = two_hosts();
     resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
     resolver.set_outcome(
@@ -507,7 +504,7 @@ async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
         "every question is tried first"
     );
 
-    // Nor does one that dies later.
+    // A host that fails later does not, either.
     resolver.set_outcome(
         OTHER,
         Family::V4,
@@ -520,7 +517,7 @@ async fn one_dead_host_does_not_keep_a_list_from_being_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_without_an_answer_is_tried_and_not_ready() {
+async fn a_list_without_an_answer_is_attempted_and_not_ready() {
     let resolver = ScriptedResolver::default();
     for family in Family::ALL {
         resolver.set_outcome(HOST, family, Outcome::Failure(ResolveErrorKind::ServFail));
@@ -537,7 +534,7 @@ async fn a_list_without_an_answer_is_tried_and_not_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_network_makes_a_list_ready_once_all_was_tried() {
+async fn a_static_network_makes_a_list_ready_once_all_is_attempted() {
     let resolver = ScriptedResolver::default();
     for family in Family::ALL {
         resolver.set_outcome(HOST, family, Outcome::Failure(ResolveErrorKind::Refused));
@@ -556,7 +553,7 @@ async fn a_static_network_makes_a_list_ready_once_all_was_tried() {
 }
 
 #[tokio::test]
-async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
+async fn a_hundred_lists_in_a_row_leave_no_task() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let before = tokio::runtime::Handle::current()
@@ -580,10 +577,4 @@ fn two_hosts() -> ScriptedResolver {
     resolver.set(HOST, 60, &["127.0.1.1"]);
     resolver.set(OTHER, 60, &["127.0.1.2"]);
     resolver
-}
-
-fn refused(list: &AllowList, peer: IpAddr, expected: RejectionKind) {
-    let verdict = list.verdict(peer);
-    let kind = verdict.rejection().map(|rejection| rejection.kind());
-    assert_eq!(kind, Some(expected), "{verdict:?}");
 }

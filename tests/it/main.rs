@@ -1,13 +1,13 @@
-//! End-to-end tests.
+//! End-to-end tests: stories across modules, over real sockets or in paused time.
 
 mod answers;
+mod common;
 mod connections;
 mod dns_failover;
 mod dns_faults;
 mod dns_forms;
 mod dns_system_conf;
 mod docs;
-mod http_client;
 mod life_cycle;
 mod outage;
 mod peers;
@@ -18,5 +18,5 @@ mod service;
 #[cfg(target_os = "linux")]
 mod signed;
 mod state_file;
-mod strangers;
 mod tagging;
+mod unlisted_peers;

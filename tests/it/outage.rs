@@ -1,4 +1,4 @@
-//! What happens to callbacks when servers change and when DNS is down.
+//! Callbacks while servers change and while DNS is down.
 
 use std::{
     io,
@@ -26,14 +26,13 @@ use integration_tests::{
 use tokio::time::sleep;
 use tower::ServiceExt;
 
+use crate::common::{ONE, TWO, UNLISTED};
+
 const HOST: &str = "callback-1.psp.example";
 const OTHER: &str = "callback-2.psp.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 
 #[tokio::test]
-async fn a_rotation_admits_the_new_server_and_lets_the_old_one_linger() -> io::Result<()> {
+async fn a_rotation_admits_the_new_server_and_the_old_one_lingers() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
@@ -110,7 +109,7 @@ async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()>
     let merchant = Merchant::start(list.clone()).await?;
 
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
-    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    assert_eq!(merchant.post(UNLISTED, &[], b"").await?.status, 403);
     let health = list.health();
     assert_eq!(health[0].families[0].state, QuestionStatus::Denied);
     assert_eq!(health[1].families[0].state, QuestionStatus::Answered);
@@ -118,7 +117,8 @@ async fn a_host_that_does_not_exist_does_not_hurt_the_others() -> io::Result<()>
 }
 
 #[tokio::test]
-async fn while_one_host_fails_the_others_call_and_strangers_may_try_again() -> io::Result<()> {
+async fn while_one_host_fails_the_others_are_admitted_and_unlisted_peers_get_503() -> io::Result<()>
+{
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.set_fault(OTHER, Fault::Rcode(ResponseCode::ServFail));
@@ -127,22 +127,22 @@ async fn while_one_host_fails_the_others_call_and_strangers_may_try_again() -> i
     let merchant = Merchant::start(list).await?;
 
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
-    // It may be the server whose address is not known.
-    let reply = merchant.post(STRANGER, &[], b"").await?;
+    // The peer may be the server whose address is unknown.
+    let reply = merchant.post(UNLISTED, &[], b"").await?;
     assert_eq!(reply.status, 503);
     assert_eq!(reply.header("retry-after"), Some("5"));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
+async fn a_start_without_dns_recovers_without_a_restart() -> io::Result<()> {
     let mut dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.pause().await;
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     let merchant = Merchant::start(list.clone()).await?;
 
-    for peer in [ONE, STRANGER] {
+    for peer in [ONE, UNLISTED] {
         let reply = merchant.post(peer, &[], b"{}").await?;
         assert_eq!(reply.status, 503, "{peer}");
         assert_eq!(reply.header("retry-after"), Some("5"));
@@ -154,7 +154,7 @@ async fn a_start_without_dns_heals_without_a_restart() -> io::Result<()> {
     dns.resume().await?;
     within(list.ready()).await;
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
-    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    assert_eq!(merchant.post(UNLISTED, &[], b"").await?.status, 403);
     Ok(())
 }
 
@@ -172,7 +172,7 @@ async fn an_outage_refuses_no_server_that_was_known() -> io::Result<()> {
     let reply = merchant.post(ONE, &[], b"").await?;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-freshness"), Some("stale"));
-    assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+    assert_eq!(merchant.post(UNLISTED, &[], b"").await?.status, 403);
     let family = &list.health()[0].families[0];
     assert_eq!(family.state, QuestionStatus::Failing);
     let kind = family.last_error.as_ref().map(|error| error.kind());
@@ -200,7 +200,7 @@ async fn an_outage_longer_than_the_stale_window_ends_in_503() -> io::Result<()> 
     let mut changes = list.changes();
     assert_eq!(within(changes.next()).await[0].removed, [ONE]);
 
-    for peer in [ONE, STRANGER] {
+    for peer in [ONE, UNLISTED] {
         assert_eq!(merchant.post(peer, &[], b"").await?.status, 503);
     }
     assert!(!list.is_ready());
@@ -208,7 +208,7 @@ async fn an_outage_longer_than_the_stale_window_ends_in_503() -> io::Result<()> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zone_that_denies_everything_takes_no_server_away() {
+async fn a_zone_that_denies_everything_removes_no_server() {
     let resolver = ScriptedResolver::default();
     let hosts = Environment::Production.hosts().map(|host| host.to_string());
     let hosts: Vec<_> = hosts.collect();
@@ -234,7 +234,7 @@ async fn a_zone_that_denies_everything_takes_no_server_away() {
             Outcome::Failure(ResolveErrorKind::NxDomain),
         );
     }
-    // Longer than the linger window, which is what a believed denial leaves.
+    // Longer than the linger window, which would follow a believed denial.
     sleep(Duration::from_secs(3 * 60 * 60)).await;
 
     for (at, host) in hosts.iter().enumerate() {
@@ -243,7 +243,7 @@ async fn a_zone_that_denies_everything_takes_no_server_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
+async fn a_host_that_is_withdrawn_is_removed_after_the_linger_window() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
     resolver.set(OTHER, 60, &["127.0.1.2"]);
@@ -255,7 +255,7 @@ async fn one_host_that_is_withdrawn_goes_after_the_linger_window() {
         Family::V4,
         Outcome::Failure(ResolveErrorKind::NxDomain),
     );
-    // The other host's next answer but one is certainly later than the denial.
+    // The second answer of the other host from now is certainly later than the denial.
     sleep(Duration::from_secs(124)).await;
     let freshness = list
         .verdict(ONE)
@@ -332,7 +332,7 @@ async fn a_list_of_one_family_is_ready_without_the_other() {
 }
 
 #[tokio::test]
-async fn a_service_without_peer_addresses_says_how_to_set_it_up() -> io::Result<()> {
+async fn a_service_without_peer_addresses_logs_the_fix() -> io::Result<()> {
     let log = Log::capture();
     let list = AllowList::fixed([ONE]);
     let app = Router::new()
@@ -344,13 +344,13 @@ async fn a_service_without_peer_addresses_says_how_to_set_it_up() -> io::Result<
 
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
-    let told = log.lines("ERROR", &["into_make_service_with_connect_info"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    let lines = log.lines("ERROR", &["into_make_service_with_connect_info"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_served_router_without_connect_info_refuses_everybody() -> io::Result<()> {
+async fn a_router_without_connect_info_refuses_every_request() -> io::Result<()> {
     let log = Log::capture();
     let app = Router::new()
         .fallback(async || "handled")
@@ -382,23 +382,23 @@ async fn a_refusal_is_logged_once_a_minute_and_peer() -> io::Result<()> {
     let merchant = Merchant::start(list).await?;
 
     for _ in 0..5 {
-        assert_eq!(merchant.post(STRANGER, &[], b"").await?.status, 403);
+        assert_eq!(merchant.post(UNLISTED, &[], b"").await?.status, 403);
     }
-    let told = log.lines("WARN", &["callback refused", "127.0.66.6", HOST]);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("not-listed"));
+    let lines = log.lines("WARN", &["callback refused", "127.0.66.6", HOST]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("not-listed"));
     Ok(())
 }
 
 #[tokio::test]
-async fn an_unknown_peer_is_not_a_reason_to_ask_its_own_name() -> io::Result<()> {
+async fn an_unlisted_peer_triggers_no_reverse_lookup() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST])
         .on_demand_interval(Duration::from_millis(1))
         .spawn(dns.resolver());
     within(list.ready()).await;
-    let verdict = within(list.verdict_after_refresh(STRANGER)).await;
+    let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
 
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::NotListed));

@@ -1,4 +1,4 @@
-//! Whose callbacks get through.
+//! The peers whose callbacks are admitted.
 
 use std::{
     io,
@@ -17,9 +17,7 @@ use integration_tests::{
     within,
 };
 
-const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
-const HOST: &str = "callback-1.example";
+use crate::common::{HOST, ONE, UNLISTED};
 
 #[tokio::test]
 async fn every_production_and_recovery_server_calls_a_production_route() -> io::Result<()> {
@@ -75,12 +73,12 @@ async fn both_environments_together_admit_both() -> io::Result<()> {
     for peer in [production(0), production(7), test(0), test(1)] {
         assert_eq!(post(&merchant, peer).await?.status, 200, "{peer}");
     }
-    assert_eq!(post(&merchant, STRANGER).await?.status, 403);
+    assert_eq!(post(&merchant, UNLISTED).await?.status, 403);
     Ok(())
 }
 
 #[tokio::test]
-async fn neither_the_dns_server_nor_the_api_server_may_call() -> io::Result<()> {
+async fn the_dns_server_and_the_api_server_are_not_admitted() -> io::Result<()> {
     let dns = vipps_zone().await?;
     let api: IpAddr = [127, 12, 0, 1].into();
     dns.set("api.vipps.no", 60, &[api]);
@@ -96,7 +94,7 @@ async fn neither_the_dns_server_nor_the_api_server_may_call() -> io::Result<()> 
 #[tokio::test]
 async fn a_static_network_is_admitted_beside_the_hosts() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let network = "127.7.0.0/16".parse().expect("it is a network");
     let list = tiny_list(&[HOST])
         .net(network)
@@ -108,25 +106,25 @@ async fn a_static_network_is_admitted_beside_the_hosts() -> io::Result<()> {
     let reply = post(&merchant, [127, 7, 255, 254].into()).await?;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-freshness"), Some("static"));
-    assert_eq!(post(&merchant, LISTED).await?.status, 200);
+    assert_eq!(post(&merchant, ONE).await?.status, 200);
     assert_eq!(post(&merchant, [127, 8, 0, 1].into()).await?.status, 403);
     Ok(())
 }
 
 #[tokio::test]
-async fn no_request_header_makes_a_stranger_a_callback_server() -> io::Result<()> {
+async fn no_request_header_makes_an_unlisted_peer_a_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
     for header in FORGED {
-        let reply = merchant.post(STRANGER, &[*header], b"{}").await?;
+        let reply = merchant.post(UNLISTED, &[*header], b"{}").await?;
         assert_eq!(reply.status, 403, "{header:?}");
     }
-    // All at once, and from the address that proxies mostly have.
-    for peer in [STRANGER, Ipv4Addr::LOCALHOST.into()] {
+    // All headers together, and from the usual address of a proxy.
+    for peer in [UNLISTED, Ipv4Addr::LOCALHOST.into()] {
         assert_eq!(merchant.post(peer, FORGED, b"").await?.status, 403);
     }
     assert_eq!(merchant.handled(), 0);
@@ -134,22 +132,22 @@ async fn no_request_header_makes_a_stranger_a_callback_server() -> io::Result<()
 }
 
 #[tokio::test]
-async fn no_request_header_makes_a_callback_server_a_stranger() -> io::Result<()> {
+async fn no_request_header_makes_a_callback_server_an_unlisted_peer() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
 
     let headers = [("x-forwarded-for", "192.0.2.66"), ("x-real-ip", "garbage")];
-    let reply = merchant.post(LISTED, &headers, b"").await?;
+    let reply = merchant.post(ONE, &headers, b"").await?;
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-peer"), Some("127.0.1.1"));
     Ok(())
 }
 
-// What nginx writes for a client at a Unix socket, here an outer nginx, is `unix:`.
+// nginx writes `unix:` for a client at a Unix socket, here an outer nginx.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Result<()> {
@@ -165,7 +163,7 @@ async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Resu
             proxies = proxies.with_unix_sockets();
         }
         let peer = ForwardedPeer::x_forwarded_for(ConnectInfoPeer, proxies);
-        let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), peer);
+        let layer = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), peer);
         let app = Router::new().fallback(async || "shipped").layer(layer);
         let merchant = Merchant::serve(app, (Ipv4Addr::LOCALHOST, 0).into()).await?;
 
@@ -178,11 +176,11 @@ async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Resu
             .await?;
 
         for (from, headers, status) in [
-            (LISTED, &[][..], admitted),
-            (STRANGER, &[], refused),
-            (STRANGER, &[("x-forwarded-for", "127.0.1.1")], refused),
+            (ONE, &[][..], admitted),
+            (UNLISTED, &[], refused),
+            (UNLISTED, &[("x-forwarded-for", "127.0.1.1")], refused),
             (
-                STRANGER,
+                UNLISTED,
                 &[("x-forwarded-for", "127.0.1.1, unix:")],
                 refused,
             ),
@@ -198,7 +196,7 @@ async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Resu
 #[tokio::test]
 async fn a_refusal_repeats_nothing_of_the_request() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::start(list).await?;
@@ -212,17 +210,17 @@ async fn a_refusal_repeats_nothing_of_the_request() -> io::Result<()> {
         ("accept", "text/html;needle"),
         ("needle", "needle"),
     ];
-    let client = Client::from(STRANGER);
+    let client = Client::from(UNLISTED);
     let path = "/needle?needle=%3Cscript%3E";
     let reply = client.send(merchant.addr(), "POST", path, &headers, b"needle");
     let reply = within(reply).await?;
 
     assert_eq!(reply.status, 403);
     assert!(!reply.text().contains("needle"), "{}", reply.text());
-    assert!(!reply.text().contains(&STRANGER.to_string()));
+    assert!(!reply.text().contains(&UNLISTED.to_string()));
     for (name, value) in &reply.headers {
         assert!(!name.contains("needle") && !value.contains("needle"));
-        assert!(!value.contains(&STRANGER.to_string()));
+        assert!(!value.contains(&UNLISTED.to_string()));
     }
     assert_eq!(
         reply.header("content-type"),
@@ -235,15 +233,15 @@ async fn a_refusal_repeats_nothing_of_the_request() -> io::Result<()> {
 #[tokio::test]
 async fn an_ipv4_server_is_known_on_a_dual_stack_listener() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::UNSPECIFIED, 0).into()).await?;
 
-    let reply = merchant.post(LISTED, &[], b"").await?;
+    let reply = merchant.post(ONE, &[], b"").await?;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-peer"), Some("127.0.1.1"));
-    let reply = merchant.post(STRANGER, &[], b"").await?;
+    let reply = merchant.post(UNLISTED, &[], b"").await?;
     assert_eq!(reply.status, 403);
     Ok(())
 }
@@ -252,7 +250,7 @@ async fn an_ipv4_server_is_known_on_a_dual_stack_listener() -> io::Result<()> {
 async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
-    dns.set(HOST, 60, &[LISTED, v6]);
+    dns.set(HOST, 60, &[ONE, v6]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::UNSPECIFIED, 0).into()).await?;
@@ -260,10 +258,10 @@ async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
     let reply = merchant.post(v6, &[], b"").await?;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-peer"), Some("::1"));
-    let reply = merchant.post(LISTED, &[], b"").await?;
+    let reply = merchant.post(ONE, &[], b"").await?;
     assert_eq!(reply.status, 200);
 
-    dns.set("other.example", 60, &[LISTED]);
+    dns.set("other.example", 60, &[ONE]);
     let list = tiny_list(&["other.example"]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = Merchant::listen(list, (Ipv6Addr::LOCALHOST, 0).into()).await?;
@@ -272,7 +270,7 @@ async fn an_ipv6_server_is_known_by_its_aaaa_record() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_merely_embeds_a_listed_address_is_not_that_address() -> io::Result<()> {
+async fn an_address_that_embeds_a_listed_one_is_not_listed() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[[52, 45, 17, 199].into()]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());

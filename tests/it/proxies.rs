@@ -19,8 +19,8 @@ use axum::{
 use callback_source::{
     AllowList, Allowed,
     verify::{
-        ConnectInfoPeer, ForwardedPeer, PeerIp, ProxyProtocolListener, TrustedProxies,
-        UnixConnection, UnixPeer, VerifySourceLayer,
+        ConnectInfoPeer, ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer,
+        VerifySourceLayer, proxy_protocol::ProxyProtocolListener,
     },
 };
 use hyper::header::{HeaderName, HeaderValue};
@@ -36,10 +36,10 @@ use tokio::{
     time::timeout,
 };
 
-/// The callback server, somebody else, and the address that every proxy here connects from.
+/// The callback server, an unlisted peer, and the address from which every proxy here connects.
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const LISTED_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
+const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -102,8 +102,8 @@ async fn nginx_in_front_of_a_unix_socket() -> TestResult {
     let config = include_str!("../proxies/nginx-unix-socket.conf");
     let config = config.replace("SOCKET", &socket.to_string_lossy());
     let proxy = Kind::Nginx.start(&program, &config, NOWHERE).await?;
-    clients_are_told_apart(&proxy).await?;
-    nonsense_changes_nothing(proxy.addr).await
+    clients_are_distinguished(&proxy).await?;
+    malformed_headers_change_no_verdict(proxy.addr).await
 }
 
 #[tokio::test]
@@ -195,14 +195,14 @@ async fn haproxy_sends_version_2_of_the_proxy_protocol() -> TestResult {
 }
 
 #[tokio::test]
-async fn haproxy_that_does_not_send_the_header_gets_nowhere() -> TestResult {
+async fn haproxy_without_the_header_is_disconnected() -> TestResult {
     let Some(program) = Kind::HaProxy.find() else {
         return Ok(());
     };
     let service = Service::start(Source::ProxyProtocol).await?;
     let config = include_str!("../proxies/haproxy-proxy-v1.cfg").replace(" send-proxy", "");
     let proxy = Kind::HaProxy.start(&program, &config, service.addr).await?;
-    for client in [LISTED, STRANGER] {
+    for client in [LISTED, UNLISTED] {
         let reply = Client::from(client)
             .send(proxy.addr, "GET", "/", &[], b"")
             .await;
@@ -338,7 +338,7 @@ async fn every_proxy_names_clients_of_ipv6() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
+async fn a_unix_socket_is_a_proxy_and_a_port_is_not() -> TestResult {
     let app = app(ForwardedPeer::x_forwarded_for(
         UnixPeer,
         TrustedProxies::none(),
@@ -376,10 +376,10 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_none() -> TestResult {
     Ok(())
 }
 
-// The connection ends, since nobody reads the body. A proxy that is not told sends the next request, maybe
-// a genuine callback, into a connection that is being closed, and answers 502.
+// The connection ends, since the body is not read. Without `Connection: close` a proxy would send the next
+// request, maybe a genuine callback, into the closing connection and answer 502.
 #[tokio::test]
-async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> TestResult {
+async fn a_refusal_that_leaves_a_body_unread_announces_the_close() -> TestResult {
     let service = Service::start(Source::XForwardedFor).await?;
     let mut listed = Connection::connect(LISTED, service.addr).await?;
     for (head, closes) in [
@@ -397,7 +397,7 @@ async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> Tes
         ),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false),
     ] {
-        let answer = raw(STRANGER, service.addr, head.as_bytes()).await?;
+        let answer = raw(UNLISTED, service.addr, head.as_bytes()).await?;
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         assert_eq!(
             answer.contains("connection: close"),
@@ -407,37 +407,37 @@ async fn a_refusal_that_leaves_a_body_unread_ends_the_connection_openly() -> Tes
         let reply = listed.send("POST", "/", &[], b"1").await?;
         assert_eq!((reply.status, reply.header("connection")), (200, None));
     }
-    let mut stranger = Connection::connect_h2(STRANGER, service.addr).await?;
+    let mut unlisted = Connection::connect_h2(UNLISTED, service.addr).await?;
     for _ in 0..2 {
-        assert_eq!(stranger.send("POST", "/", &[], b"1").await?.status, 403);
+        assert_eq!(unlisted.send("POST", "/", &[], b"1").await?.status, 403);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_proxy_fails_to_say_is_logged() -> TestResult {
+async fn a_missing_header_of_a_proxy_is_logged() -> TestResult {
     let log = Log::capture();
     let service = Service::start(Source::XForwardedFor).await?;
     let headers = [("x-forwarded-for", "127.0.0.11, unknown")];
     assert_eq!(status(PROXY, service.addr, &headers).await?, 400);
-    let told = log.lines(
+    let lines = log.lines(
         "WARN",
         &["callback refused", "peer=127.0.0.1", "forwarded-malformed"],
     );
-    assert_eq!(told.len(), 1);
+    assert_eq!(lines.len(), 1);
 
     let service = Service::start(Source::ProxyProtocol).await?;
     assert!(status(PROXY, service.addr, &[]).await.is_err());
-    let told = log.lines(
+    let lines = log.lines(
         "WARN",
         &["PROXY protocol", "peer=127.0.0.1", "reason=\"missing\""],
     );
-    assert_eq!(told.len(), 1);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() -> TestResult {
+async fn a_server_that_does_not_start_reports_its_log() -> TestResult {
     let Some(program) = Kind::HaProxy.find() else {
         return Ok(());
     };
@@ -453,7 +453,7 @@ async fn a_server_that_does_not_start_says_why() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_round_the_proxy_is_the_peer() -> TestResult {
+async fn a_client_that_bypasses_the_proxy_is_the_peer() -> TestResult {
     let header = "PROXY TCP4 127.0.0.11 127.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for source in Source::ALL {
         let service = Service::start(source).await?;
@@ -464,12 +464,12 @@ async fn a_client_that_goes_round_the_proxy_is_the_peer() -> TestResult {
                 "{source:?}"
             );
             assert_eq!(
-                status(STRANGER, service.addr, headers).await?,
+                status(UNLISTED, service.addr, headers).await?,
                 403,
                 "{source:?}"
             );
         }
-        let answer = raw(STRANGER, service.addr, header.as_bytes()).await?;
+        let answer = raw(UNLISTED, service.addr, header.as_bytes()).await?;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{source:?}: {answer}");
     }
     Ok(())
@@ -479,7 +479,7 @@ async fn a_client_that_goes_round_the_proxy_is_the_peer() -> TestResult {
 fn the_page_shows_the_configurations_that_are_tested() -> TestResult {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let behind_a_proxy = fs::read_to_string(tests.join("../docs/behind-a-proxy.md"))?;
-    // Those are started by the tests of the command.
+    // The tests of the command start those.
     let forward_auth = fs::read_to_string(tests.join("../docs/forward-auth.md"))?;
     for entry in fs::read_dir(tests.join("proxies"))? {
         let entry = entry?;
@@ -494,19 +494,19 @@ fn the_page_shows_the_configurations_that_are_tested() -> TestResult {
     Ok(())
 }
 
-/// What every proxy must do, in front of a service that reads this source.
+/// Asserts the rules for every proxy, in front of a service that reads this source.
 async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) -> TestResult {
     let Some(program) = kind.find() else {
         return Ok(());
     };
     let service = Service::start(source).await?;
     let proxy = kind.start(&program, config, service.addr).await?;
-    clients_are_told_apart(&proxy).await?;
+    clients_are_distinguished(&proxy).await?;
     connections_are_judged_by_request(proxy.addr, upstream).await?;
-    nonsense_changes_nothing(proxy.addr).await
+    malformed_headers_change_no_verdict(proxy.addr).await
 }
 
-/// The same behind two proxies in a row.
+/// Asserts the same rules behind two proxies in a row.
 async fn behind_two(
     outer: Kind,
     outer_config: &str,
@@ -524,11 +524,11 @@ async fn behind_two(
     let outer = outer
         .start(&outer_program, outer_config, inner.addr)
         .await?;
-    clients_are_told_apart(&outer).await?;
-    nonsense_changes_nothing(outer.addr).await
+    clients_are_distinguished(&outer).await?;
+    malformed_headers_change_no_verdict(outer.addr).await
 }
 
-async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
+async fn clients_are_distinguished(proxy: &Proxy) -> TestResult {
     let log = || proxy.server.log();
     let proxy = proxy.addr;
     let misleading = [
@@ -546,24 +546,24 @@ async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
             "{headers:?} {}",
             log()
         );
-        let stranger = Client::from(STRANGER)
+        let unlisted = Client::from(UNLISTED)
             .send(proxy, "POST", "/paid", headers, b"1")
             .await?;
-        // Caddy says 502 when the connection ends before it could send the body.
+        // Caddy answers 502 when the connection ends before it has sent the body.
         assert!(
-            [403, 502].contains(&stranger.status),
+            [403, 502].contains(&unlisted.status),
             "{headers:?} {}",
             log()
         );
     }
-    // Whoever has the proxy take its own header off again is refused, too.
+    // A client that makes the proxy remove its own header is refused, too.
     for name in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
         let forged = [FORGED, &[("connection", name)]].concat();
-        let mut connection = Connection::connect(STRANGER, proxy).await?;
-        let stranger = connection.send("GET", "/", &forged, b"").await?;
+        let mut connection = Connection::connect(UNLISTED, proxy).await?;
+        let unlisted = connection.send("GET", "/", &forged, b"").await?;
         assert!(
-            [400, 403].contains(&stranger.status),
-            "{name}: {stranger:?}"
+            [400, 403].contains(&unlisted.status),
+            "{name}: {unlisted:?}"
         );
     }
     Ok(())
@@ -571,10 +571,10 @@ async fn clients_are_told_apart(proxy: &Proxy) -> TestResult {
 
 async fn connections_are_judged_by_request(proxy: SocketAddr, upstream: Upstream) -> TestResult {
     let mut listed = Connection::connect(LISTED, proxy).await?;
-    let mut stranger = Connection::connect(STRANGER, proxy).await?;
+    let mut unlisted = Connection::connect(UNLISTED, proxy).await?;
     let mut seen: HashMap<String, HashSet<u16>> = HashMap::new();
     for _ in 0..10 {
-        for (connection, status) in [(&mut listed, 200), (&mut stranger, 403)] {
+        for (connection, status) in [(&mut listed, 200), (&mut unlisted, 403)] {
             let reply = connection.send("GET", "/", &[], b"").await?;
             assert_eq!(reply.status, status);
             let version = if upstream == Upstream::Http2 {
@@ -594,7 +594,7 @@ async fn connections_are_judged_by_request(proxy: SocketAddr, upstream: Upstream
     Ok(())
 }
 
-async fn nonsense_changes_nothing(proxy: SocketAddr) -> TestResult {
+async fn malformed_headers_change_no_verdict(proxy: SocketAddr) -> TestResult {
     for nonsense in [
         b"NONSENSE\r\n\r\n".as_slice(),
         b"GET / HTTP/1.1 twice\r\nHost: a\r\n\r\n",
@@ -604,11 +604,11 @@ async fn nonsense_changes_nothing(proxy: SocketAddr) -> TestResult {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x0b\x7f\0\0\x01\0\x01\0\x50GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\0\x01\0",
     ] {
-        let answer = raw(STRANGER, proxy, nonsense).await?;
-        // Caddy says 200 to a client that has hung up.
+        let answer = raw(UNLISTED, proxy, nonsense).await?;
+        // Caddy answers 200 to a client that has closed its side.
         assert!(!answer.contains("paid by"), "{answer}");
         assert_eq!(status(LISTED, proxy, &[]).await?, 200);
-        assert_eq!(status(STRANGER, proxy, &[]).await?, 403);
+        assert_eq!(status(UNLISTED, proxy, &[]).await?, 403);
     }
     Ok(())
 }
@@ -620,12 +620,12 @@ async fn status(client: IpAddr, server: SocketAddr, headers: &[(&str, &str)]) ->
     Ok(reply.status)
 }
 
-/// What the handler said.
+/// The reply of the handler.
 fn text(reply: &Reply) -> &str {
     str::from_utf8(&reply.body).unwrap_or_default()
 }
 
-/// What comes back for these bytes, if the connection then ends soon.
+/// The reply to these bytes, if the connection ends soon after.
 async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(client, 0))?;
@@ -634,12 +634,12 @@ async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<Str
     stream.shutdown().await?;
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    // A reset, or a proxy that waits for more, is an answer as well.
+    // A reset, or a proxy that waits for more bytes, is a valid outcome.
     drop(timeout(Duration::from_secs(2), read).await);
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Every header that somebody might believe.
+/// Every header that a service might trust.
 const FORGED: &[(&str, &str)] = &[
     ("x-forwarded-for", "127.0.0.11"),
     ("x-forwarded-for", "127.0.0.11, 127.0.0.1"),
@@ -657,10 +657,10 @@ const FORGED: &[(&str, &str)] = &[
     ("x-callback-source", "allow"),
 ];
 
-/// In place of an address that a configuration does not have.
+/// A placeholder for an address that a configuration does not have.
 const NOWHERE: SocketAddr = SocketAddr::new(PROXY, 0);
 
-/// How a proxy uses its connections to the service.
+/// The use of connections from a proxy to the service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upstream {
     OneEach,
@@ -668,7 +668,7 @@ enum Upstream {
     Http2,
 }
 
-/// Where the service reads who the client is.
+/// The source from which the service reads the client's address.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     XForwardedFor,
@@ -737,7 +737,7 @@ fn app(peer: impl PeerIp + Clone + Send + Sync + 'static) -> Router {
         .layer(middleware::from_fn(mark))
 }
 
-/// Says over which connection and in which version a request came, also when it is refused.
+/// Adds the connection and the HTTP version of a request to its response, also to a refusal.
 async fn mark(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.to_string());
@@ -750,7 +750,7 @@ async fn mark(request: Request, next: Next) -> Response {
     response
 }
 
-/// A program, and how it is told to serve one test.
+/// A program and its configuration for one test.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Nginx,
@@ -780,8 +780,7 @@ impl Kind {
         Some(program)
     }
 
-    /// Starts it with a configuration from `tests/proxies`, in which words in capitals are places to
-    /// fill in.
+    /// Starts it with a configuration from `tests/proxies`, whose words in capitals are placeholders.
     pub(crate) async fn start(
         self,
         program: &Path,
@@ -798,10 +797,7 @@ impl Kind {
         config: &str,
         upstream: SocketAddr,
     ) -> io::Result<Proxy> {
-        let mut failure = None;
-        // Somebody else may take the port before the program does.
-        for _ in 0..3 {
-            let addr = servers::free_port(ip);
+        servers::on_free_port(ip, async |addr| {
             let dir = tempfile::tempdir()?;
             let config = config
                 .replace("LISTEN", &addr.to_string())
@@ -812,14 +808,10 @@ impl Kind {
             let config = self.complete(&config, addr, dir.path());
             fs::write(dir.path().join("config"), config)?;
             let mut server = Server::start(program, self.arguments(), dir)?;
-            match server.ready(addr).await {
-                Ok(()) => {
-                    return Ok(Proxy { addr, server });
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| io::Error::other("never tried")))
+            server.ready(addr).await?;
+            Ok(Proxy { addr, server })
+        })
+        .await
     }
 
     fn arguments(self) -> &'static [&'static str] {
@@ -831,8 +823,8 @@ impl Kind {
         }
     }
 
-    /// What the program needs besides the part that the page shows, so that it runs unprivileged, in
-    /// one process and in its own folder.
+    /// The whole configuration: the part that the page shows, and the lines with which the program runs
+    /// unprivileged, in one process and in its own folder.
     fn complete(self, shown: &str, addr: SocketAddr, dir: &Path) -> String {
         let dir = dir.display();
         match self {

@@ -1,4 +1,4 @@
-//! DNS servers as others run them: unbound in front of knot, and nsd once.
+//! Real DNS servers: unbound in front of knot, and nsd.
 
 use std::{
     io,
@@ -26,44 +26,44 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
     let list = production().spawn(ask([knot.addr()]));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
-    for round in 1..=4 {
-        let took = rotate(&knot, &list, round).await?;
-        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
-        let reply = merchant.post(new(round), &[], b"").await?;
+    for rotation in 1..=4 {
+        let took = rotate(&knot, &list, rotation).await?;
+        assert!(took < TTL + SECOND + SLACK, "rotation {rotation}: {took:?}");
+        let reply = merchant.post(new(rotation), &[], b"").await?;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("x-host"), Some("callback-1.vipps.no"));
     }
     assert_lingering(&merchant, &list).await
 }
 
-/// unbound counts in whole seconds and hands a record out until its TTL is below zero, so for up to a
-/// second more than the TTL.
+/// unbound uses whole seconds and serves a record until its TTL is below zero, up to a second longer
+/// than the TTL.
 #[tokio::test]
-async fn a_rotation_behind_a_resolver_reaches_the_layer_as_soon() -> io::Result<()> {
+async fn a_rotation_behind_a_resolver_reaches_the_layer_as_fast() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
     let list = production().spawn(ask([unbound.addr()]));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
-    for round in 1..=4 {
-        let took = rotate(&knot, &list, round).await?;
-        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
-        assert_eq!(merchant.post(new(round), &[], b"").await?.status, 200);
+    for rotation in 1..=4 {
+        let took = rotate(&knot, &list, rotation).await?;
+        assert!(took < TTL + SECOND + SLACK, "rotation {rotation}: {took:?}");
+        assert_eq!(merchant.post(new(rotation), &[], b"").await?.status, 200);
     }
     assert_lingering(&merchant, &list).await
 }
 
-/// Gives the first host another address, and says how long the list took to admit it.
-async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration> {
-    // At different times of a second and of the TTL.
-    let age = Duration::from_millis(330) * u32::from(round);
+/// Gives the first host another address and returns the time until the list admits it.
+async fn rotate(knot: &Knot, list: &AllowList, rotation: u8) -> io::Result<Duration> {
+    // At different fractions of a second and of the TTL.
+    let age = Duration::from_millis(330) * u32::from(rotation);
     until(|| {
-        let held = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
-        held.is_some_and(|at| age <= Instant::from_std(at).elapsed())
+        let answered = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
+        answered.is_some_and(|at| age <= Instant::from_std(at).elapsed())
     })
     .await;
-    let (seconds, new) = (TTL.as_secs(), new(round));
+    let (seconds, new) = (TTL.as_secs(), new(rotation));
     let change = format!(
         "update delete callback-1.{ZONE}. A\nupdate add callback-1.{ZONE}. {seconds} A {new}"
     );
@@ -71,7 +71,7 @@ async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration
     let updated = Instant::now();
     until(|| list.verdict(new).is_allowed()).await;
     let took = updated.elapsed();
-    eprintln!("round {round}: known after {took:?}");
+    eprintln!("rotation {rotation}: known after {took:?}");
     Ok(took)
 }
 
@@ -86,7 +86,7 @@ async fn assert_lingering(merchant: &Merchant, list: &AllowList) -> io::Result<(
 }
 
 #[tokio::test]
-async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
+async fn an_authority_that_is_down_refuses_no_callback() -> io::Result<()> {
     let Some((mut knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -114,7 +114,7 @@ async fn an_authority_that_is_down_costs_no_callback() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_resolver_that_is_down_costs_no_callback() -> io::Result<()> {
+async fn a_resolver_that_is_down_refuses_no_callback() -> io::Result<()> {
     let Some((knot, mut unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -142,8 +142,9 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
     let Some((knot, good)) = knot_and_unbound().await? else {
         return Ok(());
     };
-    let bad = servers::free_port(Ipv4Addr::LOCALHOST.into());
-    let silent = UdpSocket::bind(bad).await?;
+    let localhost = Ipv4Addr::LOCALHOST.into();
+    let silent = servers::on_free_port(localhost, UdpSocket::bind).await?;
+    let bad = silent.local_addr()?;
     let list = production().spawn(ask([bad, good.addr()]));
     within(list.ready()).await;
     assert!(list.verdict(own(1)).is_allowed());
@@ -170,7 +171,7 @@ async fn one_good_resolver_of_two_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
+async fn a_host_that_is_withdrawn_lingers_and_is_removed() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -190,7 +191,7 @@ async fn a_host_that_is_withdrawn_lingers_and_goes() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
+async fn a_zone_without_its_names_removes_no_address() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -214,7 +215,7 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
         })
     })
     .await;
-    // For longer than an address would linger.
+    // Longer than an address would linger.
     until(|| {
         let health = list.health();
         let mut since = health.iter().map(|host| host.families[0].failing_since);
@@ -229,7 +230,7 @@ async fn a_zone_without_its_names_takes_no_address_away() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()> {
+async fn an_authority_without_the_zone_removes_no_address() -> io::Result<()> {
     let Some((mut knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -250,7 +251,7 @@ async fn an_authority_without_the_zone_takes_no_address_away() -> io::Result<()>
         .collect();
     assert!(
         kinds.contains(&ResolveErrorKind::ServFail),
-        "a resolver says so of a lame authority: {kinds:?}"
+        "a resolver answers so for a lame authority: {kinds:?}"
     );
     assert!((1..=8).all(|number| list.verdict(own(number)).is_allowed()));
 
@@ -364,7 +365,7 @@ async fn knot_and_unbound() -> io::Result<Option<(Knot, Unbound)>> {
     Ok(unbound.map(|unbound| (knot, unbound)))
 }
 
-/// Each host of production at an address of its own.
+/// Records that give each host of production its own address.
 fn records() -> String {
     let hosts = Environment::Production.hosts().zip(1..);
     let record = hosts.map(|(host, number)| format!("{host}. 1 A {}\n", own(number)));
@@ -376,7 +377,7 @@ fn production() -> AllowListBuilder {
 }
 
 fn ask(servers: impl IntoIterator<Item = std::net::SocketAddr>) -> HickoryResolver {
-    HickoryResolver::from_servers(servers).expect("there is one")
+    HickoryResolver::from_servers(servers).expect("one server is given")
 }
 
 /// The address of the host with this number.
@@ -384,7 +385,7 @@ fn own(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, number).into()
 }
 
-/// An address that no host has at first.
+/// An address that no host has initially.
 fn new(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 2, number).into()
 }
@@ -400,15 +401,15 @@ fn state(list: &AllowList, name: &str) -> Option<QuestionStatus> {
     of(list, name).map(|of| of.state)
 }
 
-/// How the question for a host's IPv4 addresses is doing.
+/// The status of the question for a host's IPv4 addresses.
 fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
     let health = list.health();
     let host = health.iter().find(|host| host.host.as_str() == name)?;
     Some(host.families[Family::V4 as usize].clone())
 }
 
-/// Of each record, and the least one of the list under test.
+/// The TTL of each record, and the lower bound of the list under test.
 const TTL: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// The jitter, a tenth of the TTL, and what a busy machine adds.
+/// The jitter, a tenth of the TTL, plus the delay of a busy machine.
 const SLACK: Duration = Duration::from_millis(400);

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use callback_source::{
-    AllowList, Allowed, Policy, Rejection, RejectionKind,
+    AllowList, Policy, Rejection, RejectionKind, Verdict,
     require::RequireVerifiedLayer,
     signature::{
         ReplayGuard, Secret, Secrets, Token, VerifySignatureLayer, VerifyTokenLayer, webhook,
@@ -32,25 +32,24 @@ use tower::{
     service_fn, util::BoxCloneService,
 };
 
-const HOST: &str = "callback-1.example";
-const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+use crate::common::{HOST, ONE, UNLISTED, from};
+
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 9, 9));
 
 #[tokio::test]
 async fn a_service_that_is_not_ready_is_not_called() {
     let open = Arc::new(AtomicBool::new(false));
-    let gate = Gate {
+    let service = ReadyOnce {
         open: Arc::clone(&open),
         ready: false,
     };
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(gate);
+        VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(service);
 
     assert!(service.ready().now_or_never().is_none());
     open.store(true, Ordering::SeqCst);
     let service = within(service.ready()).await.expect("it is open");
-    let response = within(service.call(from(LISTED))).await;
+    let response = within(service.call(from(ONE))).await;
     assert_eq!(
         response.map(|response| response.status()),
         Ok(StatusCode::OK)
@@ -60,26 +59,26 @@ async fn a_service_that_is_not_ready_is_not_called() {
 #[tokio::test]
 async fn an_error_of_readiness_passes_through() {
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(Broken);
+        VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(Broken);
     assert_eq!(service.ready().await.err(), Some("not ready, ever"));
 }
 
 #[tokio::test]
 async fn an_error_of_the_service_passes_through() {
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(
         service_fn(async |_: Request<()>| Err::<Response<String>, _>("broken")),
     );
-    assert_eq!(service.oneshot(from(LISTED)).await.err(), Some("broken"));
+    assert_eq!(service.oneshot(from(ONE)).await.err(), Some("broken"));
 }
 
 #[tokio::test]
 async fn the_service_that_was_found_ready_is_the_one_that_is_called() {
-    let gate = Gate::open();
+    let service = ReadyOnce::open();
     let mut service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(gate);
+        VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(service);
     for _ in 0..3 {
         let service = within(service.ready()).await.expect("it is open");
-        let response = within(service.call(from(LISTED))).await;
+        let response = within(service.call(from(ONE))).await;
         assert_eq!(
             response.map(|response| response.status()),
             Ok(StatusCode::OK)
@@ -88,26 +87,26 @@ async fn the_service_that_was_found_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_also_the_one_that_is_called_after_a_wait() {
+async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let resolver = ScriptedResolver::default();
-    let then = Outcome::Answer(vec![LISTED], Duration::from_secs(60));
+    let then = Outcome::Answer(vec![ONE], Duration::from_secs(60));
     resolver.set_outcome(
         HOST,
         callback_source::Family::V4,
         Outcome::After(Duration::from_millis(300), Box::new(then)),
     );
     let list = tiny_list(&[HOST]).spawn(resolver);
-    let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(Gate::open());
+    let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two at a time, so that the second finds what the first left behind.
+    // Two at a time, so that the second runs on what the first left.
     let first = within(service.ready())
         .await
         .expect("it is open")
-        .call(from(LISTED));
+        .call(from(ONE));
     let second = within(service.ready())
         .await
         .expect("it is open")
-        .call(from(LISTED));
+        .call(from(ONE));
     let (first, second) = within(async { tokio::join!(first, second) }).await;
 
     for response in [first, second] {
@@ -121,7 +120,7 @@ async fn it_is_also_the_one_that_is_called_after_a_wait() {
 #[tokio::test(start_paused = true)]
 async fn an_error_after_a_wait_passes_through() {
     let resolver = ScriptedResolver::default();
-    let then = Outcome::Answer(vec![LISTED], Duration::from_secs(60));
+    let then = Outcome::Answer(vec![ONE], Duration::from_secs(60));
     resolver.set_outcome(
         HOST,
         callback_source::Family::V4,
@@ -132,22 +131,22 @@ async fn an_error_after_a_wait_passes_through() {
         async |_: Request<()>| Err::<Response<String>, _>("broken"),
     ));
     assert_eq!(
-        within(service.oneshot(from(LISTED))).await.err(),
+        within(service.oneshot(from(ONE))).await.err(),
         Some("broken")
     );
 }
 
 #[tokio::test]
-async fn a_plain_service_takes_the_peer_from_the_extensions() {
+async fn a_plain_service_reads_the_peer_from_the_extensions() {
     let service =
-        VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer).layer(whoever());
+        VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(whoever());
 
-    let response = service.clone().oneshot(from(LISTED)).await;
+    let response = service.clone().oneshot(from(ONE)).await;
     assert_eq!(
         response.map(Response::into_body),
         Ok("127.0.1.1".to_owned())
     );
-    let response = service.clone().oneshot(from(STRANGER)).await;
+    let response = service.clone().oneshot(from(UNLISTED)).await;
     assert_eq!(
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
@@ -158,7 +157,7 @@ async fn a_plain_service_takes_the_peer_from_the_extensions() {
 }
 
 #[tokio::test]
-async fn a_closure_can_say_whose_address_counts() {
+async fn a_closure_can_choose_the_peer_s_address() {
     #[derive(Clone)]
     struct Connection(IpAddr);
 
@@ -166,7 +165,7 @@ async fn a_closure_can_say_whose_address_counts() {
         let connection = extensions.get::<Connection>();
         connection.map(|connection| connection.0)
     };
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), peer).layer(whoever());
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), peer).layer(whoever());
     let with = |peer| {
         let mut request = Request::new(());
         request.extensions_mut().insert(Connection(peer));
@@ -174,20 +173,20 @@ async fn a_closure_can_say_whose_address_counts() {
     };
 
     let mapped = Ipv4Addr::new(127, 0, 1, 1).to_ipv6_mapped();
-    for listed in [LISTED, mapped.into()] {
+    for listed in [ONE, mapped.into()] {
         let response = service.clone().oneshot(with(listed)).await;
         assert_eq!(
             response.map(Response::into_body),
             Ok("127.0.1.1".to_owned())
         );
     }
-    let response = service.clone().oneshot(with(STRANGER)).await;
+    let response = service.clone().oneshot(with(UNLISTED)).await;
     assert_eq!(
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
     );
-    // What another source would take does not count.
-    let response = service.oneshot(from(LISTED)).await;
+    // Headers for another source are ignored.
+    let response = service.oneshot(from(ONE)).await;
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
 }
@@ -200,11 +199,11 @@ async fn a_closure_can_make_the_refusal() {
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         response
     };
-    let service = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer)
+    let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer)
         .with_response(refusal)
         .layer(whoever());
 
-    let response = within(service.clone().oneshot(from(STRANGER))).await;
+    let response = within(service.clone().oneshot(from(UNLISTED))).await;
     let response = response.unwrap_or_default();
     assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(response.body(), r#"{"error":"not-listed"}"#);
@@ -221,7 +220,7 @@ async fn the_refusal_after_a_wait_is_made_the_same_way() {
         .with_response(|rejection: &Rejection| Response::new(rejection.kind().as_str().to_owned()))
         .layer(whoever());
 
-    let response = within(service.oneshot(from(STRANGER))).await;
+    let response = within(service.oneshot(from(UNLISTED))).await;
     assert_eq!(
         response.map(Response::into_body),
         Ok("unresolved".to_owned())
@@ -229,7 +228,7 @@ async fn the_refusal_after_a_wait_is_made_the_same_way() {
 }
 
 #[tokio::test]
-async fn no_reason_to_refuse_is_answered_with_success() {
+async fn every_reason_of_a_refusal_has_an_error_status() {
     for kind in [
         RejectionKind::NotListed,
         RejectionKind::Unresolved,
@@ -240,12 +239,12 @@ async fn no_reason_to_refuse_is_answered_with_success() {
 }
 
 #[tokio::test]
-async fn an_empty_list_admits_nobody() {
+async fn an_empty_list_admits_no_peer() {
     for list in [
         AllowList::fixed([]),
         AllowList::builder().spawn(ScriptedResolver::default()),
     ] {
-        for peer in [LISTED, STRANGER, "::1".parse().expect("it is one")] {
+        for peer in [ONE, UNLISTED, "::1".parse().expect("it is one")] {
             let service =
                 VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(whoever());
             let response = within(service.oneshot(from(peer)))
@@ -270,14 +269,14 @@ async fn a_response_future_that_is_dropped_calls_nothing() {
             ready(Ok::<_, Infallible>(Response::new(String::new())))
         },
     ));
-    let mut waiting = Box::pin(service.call(from(LISTED)));
+    let mut waiting = Box::pin(service.call(from(ONE)));
     assert!(waiting.as_mut().now_or_never().is_none());
     drop(waiting);
     assert_eq!(called.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_that_wait_take_no_place_from_listed_peers() {
+async fn waiting_unlisted_peers_use_no_concurrency_of_listed_peers() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = tiny_list(&[HOST, "callback-2.example"])
@@ -298,16 +297,16 @@ async fn strangers_that_wait_take_no_place_from_listed_peers() {
     for _ in 0..5 {
         let mut service = service.clone();
         let service = within(service.ready()).await.expect("there is room");
-        let mut stranger = Box::pin(service.call(from(STRANGER)));
-        assert!(stranger.as_mut().now_or_never().is_none(), "it waits");
-        waiting.push(stranger);
+        let mut unlisted = Box::pin(service.call(from(UNLISTED)));
+        assert!(unlisted.as_mut().now_or_never().is_none(), "it waits");
+        waiting.push(unlisted);
     }
-    let response = service.clone().oneshot(from(LISTED)).now_or_never();
+    let response = service.clone().oneshot(from(ONE)).now_or_never();
     let response = response.expect("at once").expect("it does not fail");
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// A service as a server drives it: found ready, called, and kept for the next request of its connection.
+/// Drives a service as a server does: ready, called, and kept for the next request of the connection.
 async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
 where
     S: Service<Request<B>, Error: Debug>,
@@ -318,7 +317,7 @@ where
         .call(request)
 }
 
-/// A service with one place for all of its clones, and a way to see whether that is free.
+/// A service with one permit for all of its clones, and a probe for that permit.
 type Limited = ConcurrencyLimit<BoxCloneService<Request<Body>, Response<Body>, Infallible>>;
 type Body = Full<Bytes>;
 
@@ -352,8 +351,8 @@ fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
     request
 }
 
-/// After a refusal the service is kept as a connection keeps it, and the one place inside is free.
-async fn leaves_the_place_free<S>(
+/// Asserts that after a refusal, with the service kept as a connection keeps it, the one permit inside is free.
+async fn leaves_the_permit_free<S>(
     limited: &Limited,
     mut service: S,
     request: Request<Body>,
@@ -371,16 +370,16 @@ async fn leaves_the_place_free<S>(
 }
 
 #[tokio::test]
-async fn a_refusal_by_source_keeps_no_place() {
+async fn a_refusal_by_source_keeps_no_permit() {
     let limited = limited();
-    let list = || AllowList::fixed([LISTED]);
+    let list = || AllowList::fixed([ONE]);
     let refused = async |list, request, status| {
         let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited.clone());
-        leaves_the_place_free(&limited, service, request, status).await;
+        leaves_the_permit_free(&limited, service, request, status).await;
     };
-    refused(list(), delivery("a", STRANGER), 403).await;
-    refused(AllowList::fixed([]), delivery("a", STRANGER), 503).await;
-    let mut no_peer = delivery("a", STRANGER);
+    refused(list(), delivery("a", UNLISTED), 403).await;
+    refused(AllowList::fixed([]), delivery("a", UNLISTED), 503).await;
+    let mut no_peer = delivery("a", UNLISTED);
     no_peer.extensions_mut().clear();
     refused(list(), no_peer, 500).await;
 
@@ -394,59 +393,57 @@ async fn a_refusal_by_source_keeps_no_place() {
         let header = HeaderName::from_static(name);
         let peer = ForwardedPeer::header(SocketAddrPeer, proxies, header);
         let service = VerifySourceLayer::rejecting(list(), peer).layer(limited.clone());
-        leaves_the_place_free(&limited, service, with_header(name, values), 400).await;
+        leaves_the_permit_free(&limited, service, with_header(name, values), 400).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_an_on_demand_refresh_keeps_no_place() {
+async fn a_refusal_after_an_on_demand_refresh_keeps_no_permit() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, callback_source::Family::V4, Outcome::Pending);
     let list = tiny_list(&[HOST]).spawn(resolver);
     let limited = limited();
     let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(limited.clone());
-    leaves_the_place_free(&limited, service, delivery("a", STRANGER), 503).await;
+    leaves_the_permit_free(&limited, service, delivery("a", UNLISTED), 503).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_by_message_keeps_no_place() {
+async fn a_refusal_by_message_keeps_no_permit() {
     let limited = limited();
     let secret = || Secret::new("a").expect("it is not empty");
     let signed = || VerifySignatureLayer::rejecting(secret());
     let refused = async |layer: VerifySignatureLayer<Secret>, request, status| {
         let service = layer.layer(limited.clone());
-        leaves_the_place_free(&limited, service, request, status).await;
+        leaves_the_permit_free(&limited, service, request, status).await;
     };
     refused(signed(), Request::new(Body::from("{}")), 401).await;
-    refused(signed(), delivery("b", LISTED), 401).await;
-    refused(signed(), delivery("a", LISTED).map(|_| "[]".into()), 401).await;
-    refused(signed().body_limit(1), delivery("a", LISTED), 413).await;
+    refused(signed(), delivery("b", ONE), 401).await;
+    refused(signed(), delivery("a", ONE).map(|_| "[]".into()), 401).await;
+    refused(signed().body_limit(1), delivery("a", ONE), 413).await;
     let guard = ReplayGuard::default();
     let guarded = || signed().replay_guard(guard.clone());
-    let first = guarded()
-        .layer(limited.clone())
-        .oneshot(delivery("a", LISTED));
+    let first = guarded().layer(limited.clone()).oneshot(delivery("a", ONE));
     assert_eq!(
         within(first).await.map(|first| first.status().as_u16()),
         Ok(200)
     );
-    refused(guarded(), delivery("a", LISTED), 409).await;
-    // Two seconds pass first, in which the place is free as well.
+    refused(guarded(), delivery("a", ONE), 409).await;
+    // For two seconds before, the permit is free as well.
     let silent = |_: Option<String>| pending::<Result<Secrets, Infallible>>();
     let service = VerifySignatureLayer::rejecting(silent).layer(limited.clone());
-    leaves_the_place_free(&limited, service, delivery("a", LISTED), 503).await;
+    leaves_the_permit_free(&limited, service, delivery("a", ONE), 503).await;
 
     let token = Token::new("a").expect("it is a token");
     let tokens = || VerifyTokenLayer::rejecting(token.clone()).layer(limited.clone());
-    leaves_the_place_free(&limited, tokens(), Request::default(), 401).await;
-    leaves_the_place_free(&limited, tokens(), delivery("a", LISTED), 401).await;
+    leaves_the_permit_free(&limited, tokens(), Request::default(), 401).await;
+    leaves_the_permit_free(&limited, tokens(), delivery("a", ONE), 401).await;
     let silent = |_: Option<String>| pending::<Result<Secrets<Token>, Infallible>>();
     let service = VerifyTokenLayer::rejecting(silent).layer(limited.clone());
-    leaves_the_place_free(&limited, service, delivery("a", LISTED), 503).await;
+    leaves_the_permit_free(&limited, service, delivery("a", ONE), 503).await;
 }
 
 #[tokio::test]
-async fn a_refusal_by_policy_keeps_no_place() {
+async fn a_refusal_by_policy_keeps_no_permit() {
     let limited = limited();
     let secret = || Secret::new("a").expect("it is not empty");
     let joined = || RequireVerifiedLayer::new(Policy::Both).layer(limited.clone());
@@ -454,26 +451,26 @@ async fn a_refusal_by_policy_keeps_no_place() {
         let signed = VerifySignatureLayer::tagging(secret()).layer(joined());
         VerifySourceLayer::tagging(list, SocketAddrPeer).layer(signed)
     };
-    let known = || AllowList::fixed([LISTED]);
+    let known = || AllowList::fixed([ONE]);
     for (list, key, peer, status) in [
-        (known(), "a", STRANGER, 403),
-        (known(), "b", LISTED, 401),
-        (AllowList::fixed([]), "a", LISTED, 503),
+        (known(), "a", UNLISTED, 403),
+        (known(), "b", ONE, 401),
+        (AllowList::fixed([]), "a", ONE, 503),
     ] {
-        leaves_the_place_free(&limited, all(list), delivery(key, peer), status).await;
+        leaves_the_permit_free(&limited, all(list), delivery(key, peer), status).await;
     }
-    leaves_the_place_free(&limited, joined(), delivery("a", LISTED), 500).await;
-    // The policy alone: nothing between the server and it drops what was found ready.
+    leaves_the_permit_free(&limited, joined(), delivery("a", ONE), 500).await;
+    // The policy alone: no layer between it and the server drops the ready service.
     let service = VerifySourceLayer::tagging(known(), SocketAddrPeer);
     let policy = RequireVerifiedLayer::new(Policy::SourceOnly).layer(limited.clone());
-    leaves_the_place_free(
+    leaves_the_permit_free(
         &limited,
         service.layer(policy),
-        delivery("a", STRANGER),
+        delivery("a", UNLISTED),
         403,
     )
     .await;
-    let admitted = all(known()).oneshot(delivery("a", LISTED));
+    let admitted = all(known()).oneshot(delivery("a", ONE));
     assert_eq!(
         within(admitted).await.map(|it| it.status().as_u16()),
         Ok(200)
@@ -481,44 +478,44 @@ async fn a_refusal_by_policy_keeps_no_place() {
 }
 
 #[tokio::test]
-async fn refused_peers_do_not_have_a_listed_one_shed_or_queued() {
+async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let limited = limited();
-    let layer = VerifySourceLayer::rejecting(AllowList::fixed([LISTED]), SocketAddrPeer);
+    let layer = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer);
 
-    // Ten connections whose last request was refused, before a limit of one.
+    // Ten connections whose last request was refused, in front of a limit of one.
     let shedding = LoadShed::new(layer.layer(limited.clone()));
     let mut kept: Vec<_> = (0..10).map(|_| shedding.clone()).collect();
     for service in &mut kept {
-        let refused = within(drive(service, delivery("a", STRANGER)).await).await;
+        let refused = within(drive(service, delivery("a", UNLISTED)).await).await;
         assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     }
-    let admitted = within(shedding.clone().oneshot(delivery("a", LISTED))).await;
+    let admitted = within(shedding.clone().oneshot(delivery("a", ONE))).await;
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 
     // A buffer around the layer holds one service for all connections.
     let buffered = Buffer::new(layer.layer(limited.clone()), 8);
-    let refused = within(buffered.clone().oneshot(delivery("a", STRANGER))).await;
+    let refused = within(buffered.clone().oneshot(delivery("a", UNLISTED))).await;
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     assert!(is_free(&limited));
 
-    // A buffer inside has one place in its queue.
+    // A buffer inside, with a queue of one.
     let queue = Buffer::new(limited, 1);
     let layered = layer.layer(queue);
     let mut kept = layered.clone();
-    let refused = within(drive(&mut kept, delivery("a", STRANGER)).await).await;
+    let refused = within(drive(&mut kept, delivery("a", UNLISTED)).await).await;
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
-    let admitted = within(layered.clone().oneshot(delivery("a", LISTED))).await;
+    let admitted = within(layered.clone().oneshot(delivery("a", ONE))).await;
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 }
 
-/// Panics when it is called without having been found ready; readiness is not cloned.
+/// Panics if it is called before it was ready; a clone is not ready.
 #[derive(Debug)]
-struct Gate {
+struct ReadyOnce {
     open: Arc<AtomicBool>,
     ready: bool,
 }
 
-impl Gate {
+impl ReadyOnce {
     fn open() -> Self {
         Self {
             open: Arc::new(AtomicBool::new(true)),
@@ -527,7 +524,7 @@ impl Gate {
     }
 }
 
-impl Clone for Gate {
+impl Clone for ReadyOnce {
     fn clone(&self) -> Self {
         Self {
             open: Arc::clone(&self.open),
@@ -536,7 +533,7 @@ impl Clone for Gate {
     }
 }
 
-impl Service<Request<()>> for Gate {
+impl Service<Request<()>> for ReadyOnce {
     type Response = Response<String>;
     type Error = Infallible;
     type Future = Ready<Result<Response<String>, Infallible>>;
@@ -550,7 +547,7 @@ impl Service<Request<()>> for Gate {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(self.ready, "called without having been found ready");
+        assert!(self.ready, "called before it was ready");
         self.ready = false;
         ready(Ok(Response::new(String::new())))
     }
@@ -573,7 +570,7 @@ impl Service<Request<()>> for Broken {
     }
 }
 
-/// Says who called.
+/// Replies with the peer.
 fn whoever() -> impl Service<
     Request<()>,
     Response = Response<String>,
@@ -581,14 +578,9 @@ fn whoever() -> impl Service<
     Future = impl Future<Output = Result<Response<String>, Infallible>>,
 > + Clone {
     service_fn(async |request: Request<()>| {
-        let allowed = request.extensions().get::<Allowed>();
+        let verdict = request.extensions().get::<Verdict>();
+        let allowed = verdict.and_then(Verdict::allowed);
         let peer = allowed.map(|allowed| allowed.peer().to_string());
         Ok(Response::new(peer.unwrap_or_default()))
     })
-}
-
-fn from(peer: IpAddr) -> Request<()> {
-    let mut request = Request::new(());
-    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
-    request
 }

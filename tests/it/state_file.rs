@@ -1,4 +1,4 @@
-//! What a restart knows of the run before.
+//! The state file: what a restart restores, and which files it rejects.
 #![cfg(unix)]
 
 use std::{
@@ -23,14 +23,12 @@ use integration_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const HOST: &str = "callback-1.example";
-const OTHER: &str = "callback-2.example";
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
+use crate::common::{HOST, ONE, OTHER, TWO, freshness};
+
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(51, 105, 122, 55));
 
 #[tokio::test]
-async fn a_restart_during_an_outage_of_dns_refuses_no_known_server() -> io::Result<()> {
+async fn a_restart_during_a_dns_outage_refuses_no_known_server() -> io::Result<()> {
     let folder = TempDir::new()?;
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
@@ -44,7 +42,7 @@ async fn a_restart_during_an_outage_of_dns_refuses_no_known_server() -> io::Resu
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
         .spawn(dns.resolver());
-    // From the first moment on.
+    // From the start.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
     within(list.attempted()).await;
@@ -60,7 +58,7 @@ async fn a_restart_during_an_outage_of_dns_refuses_no_known_server() -> io::Resu
 }
 
 #[tokio::test]
-async fn what_lingers_lingers_on_after_a_restart() -> io::Result<()> {
+async fn a_lingering_address_still_lingers_after_a_restart() -> io::Result<()> {
     let folder = TempDir::new()?;
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
@@ -79,7 +77,7 @@ async fn what_lingers_lingers_on_after_a_restart() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn the_file_is_private_and_nothing_lies_beside_it() -> io::Result<()> {
+async fn the_file_is_private_and_has_no_leftovers_beside_it() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     until(|| path(&folder).exists()).await;
@@ -173,10 +171,10 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
 
         let ignoring = down(tiny_list(&[HOST]), &folder);
         assert_eq!(freshness(&ignoring, ONE), None, "{what}");
-        let told = log.lines("WARN", &["state file ignored"]);
-        assert_eq!(told.len(), 1, "{what}: {told:?}");
+        let lines = log.lines("WARN", &["state file ignored"]);
+        assert_eq!(lines.len(), 1, "{what}: {lines:?}");
 
-        // The start works all the same.
+        // The list starts nevertheless.
         let list = up(&folder, &[TWO]).await;
         assert!(list.verdict(TWO).is_allowed(), "{what}");
         drop((ignoring, list));
@@ -186,7 +184,7 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_ignored() -> io::Result<()> {
+async fn a_file_of_another_user_is_ignored() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
@@ -194,7 +192,7 @@ async fn a_file_of_somebody_else_is_ignored() -> io::Result<()> {
         &folder,
         Some(12345),
         None,
-        "a_file_of_somebody_else_is_ignored",
+        "a_file_of_another_user_is_ignored",
     ) {
         return Ok(());
     }
@@ -229,7 +227,7 @@ async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_i
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // As Kubernetes does for `fsGroup`, at each mount.
+    // Kubernetes does so for `fsGroup` at each mount.
     chmod(&path(&folder), 0o660)?;
     let list = down(tiny_list(&[HOST]), &folder);
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
@@ -243,11 +241,11 @@ async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_i
 }
 
 #[tokio::test]
-async fn a_look_takes_a_file_of_another_user_unless_every_user_can_write_it() -> io::Result<()> {
+async fn reading_accepts_a_file_of_another_user_unless_every_user_can_write_it() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    let test = "a_look_takes_a_file_of_another_user_unless_every_user_can_write_it";
+    let test = "reading_accepts_a_file_of_another_user_unless_every_user_can_write_it";
     if !chown(&folder, Some(12345), Some(12345), test) {
         return Ok(());
     }
@@ -264,7 +262,7 @@ async fn a_look_takes_a_file_of_another_user_unless_every_user_can_write_it() ->
 }
 
 #[tokio::test]
-async fn a_look_at_a_file_that_is_not_there_says_so() -> io::Result<()> {
+async fn reading_a_missing_file_reports_it() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = tiny_list(&[HOST]).restore_from(path(&folder));
@@ -293,9 +291,9 @@ async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
     let list = tiny_list(&[HOST])
         .state_file(missing.join("state.json"))
         .spawn(resolver.clone());
-    let told = || log.lines("WARN", &["state file not written", "create the folder"]);
-    // Before anything is to be written.
-    assert_eq!(told().len(), 1);
+    let lines = || log.lines("WARN", &["state file not written", "create the folder"]);
+    // Before the first write.
+    assert_eq!(lines().len(), 1);
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
     for number in 0..5 {
@@ -311,12 +309,12 @@ async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
     fs::create_dir(&missing)?;
     list.replace_hosts([HOST, OTHER].map(host_name));
     until(|| missing.join("state.json").exists()).await;
-    assert_eq!(told().len(), 1);
+    assert_eq!(lines().len(), 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once() -> io::Result<()> {
+async fn a_file_that_is_a_mount_is_kept_and_the_fix_is_logged_once() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
@@ -329,13 +327,13 @@ async fn a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once() -
         .args([&outside, &path(&folder)])
         .status();
     if !mount.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once");
+        eprintln!("SKIPPED a_file_that_is_a_mount_is_kept_and_the_fix_is_logged_once");
         return Ok(());
     }
     let before = fs::read(&outside)?;
     let list = down(tiny_list(&[HOST]), &folder);
-    let told = || log.lines("WARN", &["state file not written", "mount the folder"]);
-    let at_the_start = told().len();
+    let lines = || log.lines("WARN", &["state file not written", "mount the folder"]);
+    let at_the_start = lines().len();
     let restored = freshness(&list, ONE);
     drop(list);
     let list = up(&folder, &[TWO]).await;
@@ -349,14 +347,14 @@ async fn a_file_that_is_a_mount_of_its_own_is_kept_and_the_cure_is_said_once() -
     assert_eq!(restored, Some(Freshness::Restored));
     assert_eq!(admitted, Some(Freshness::Fresh));
     assert_eq!(at_the_start, 1);
-    assert_eq!(told().len(), 2, "once a start");
+    assert_eq!(lines().len(), 2, "once a start");
     assert_eq!(names.len(), 2, "{names:?}");
     assert_eq!(before, after);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_link_laid_where_the_file_is_written_first_is_not_followed() -> io::Result<()> {
+async fn a_link_at_the_temporary_file_is_not_followed() -> io::Result<()> {
     let folder = TempDir::new()?;
     let victim = folder.path().join("victim");
     fs::write(&victim, "precious")?;
@@ -369,7 +367,7 @@ async fn a_link_laid_where_the_file_is_written_first_is_not_followed() -> io::Re
 }
 
 #[tokio::test]
-async fn a_crash_loop_moves_no_time() -> io::Result<()> {
+async fn a_crash_loop_changes_no_time() -> io::Result<()> {
     let folder = TempDir::new()?;
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
@@ -380,7 +378,7 @@ async fn a_crash_loop_moves_no_time() -> io::Result<()> {
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
     end(list, &folder).await;
-    // An hour ago, so that a time that is renewed is told from one that is kept.
+    // An hour ago, to distinguish a renewed time from a kept one.
     edit(&path(&folder), |file| {
         for host in file["hosts"].as_array_mut().into_iter().flatten() {
             shift(host, 50 * 60 * 1000);
@@ -408,7 +406,7 @@ async fn a_crash_loop_moves_no_time() -> io::Result<()> {
         .map(|(before, after)| before.abs_diff(after))
         .collect();
     assert_eq!(drift.len(), 7, "{after:#}");
-    // The clocks are read in milliseconds, and one after the other.
+    // The clocks are read one after the other, in milliseconds.
     assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
     Ok(())
 }
@@ -433,7 +431,7 @@ async fn an_answer_past_the_stale_window_is_not_restored() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
+async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
@@ -446,7 +444,7 @@ async fn a_file_cannot_hold_a_ttl_longer_than_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // An hour at most, in place of a year.
+    // At most an hour, in place of a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));
@@ -474,7 +472,7 @@ async fn special_addresses_are_not_restored_without_the_flag() -> io::Result<()>
 }
 
 #[tokio::test]
-async fn a_host_that_is_configured_no_more_is_not_restored() -> io::Result<()> {
+async fn a_host_that_is_no_longer_configured_is_not_restored() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
@@ -486,7 +484,7 @@ async fn a_host_that_is_configured_no_more_is_not_restored() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_start_with_other_hosts_loses_nothing_of_the_first_ones() -> io::Result<()> {
+async fn a_start_with_other_hosts_keeps_the_state_of_the_first_ones() -> io::Result<()> {
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
@@ -523,7 +521,7 @@ async fn a_start_with_other_hosts_loses_nothing_of_the_first_ones() -> io::Resul
 }
 
 #[tokio::test]
-async fn a_host_that_is_replaced_and_comes_back_has_its_addresses_again() -> io::Result<()> {
+async fn a_host_that_is_replaced_and_added_back_has_its_addresses_again() -> io::Result<()> {
     let folder = TempDir::new()?;
     let resolver = resolver(&[ONE]);
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
@@ -534,7 +532,7 @@ async fn a_host_that_is_replaced_and_comes_back_has_its_addresses_again() -> io:
     list.replace_hosts([host_name(OTHER)]);
     assert_eq!(freshness(&list, ONE), None);
     until(|| list.verdict(TWO).is_allowed()).await;
-    // The file is of what is configured.
+    // The file has the configured hosts.
     until(|| text(&folder).contains(OTHER) && !text(&folder).contains(HOST)).await;
 
     for family in callback_source::Family::ALL {
@@ -564,7 +562,8 @@ async fn a_host_of_the_file_that_is_added_while_the_list_runs_is_restored() -> i
 }
 
 #[tokio::test]
-async fn what_is_not_configured_leaves_the_file_at_the_end_of_its_windows() -> io::Result<()> {
+async fn a_host_that_is_not_configured_leaves_the_file_at_the_end_of_its_windows() -> io::Result<()>
+{
     for (hours, is_kept) in [(23, true), (26, false)] {
         let folder = TempDir::new()?;
         let list = up(&folder, &[ONE]).await;
@@ -585,12 +584,12 @@ async fn what_is_not_configured_leaves_the_file_at_the_end_of_its_windows() -> i
 }
 
 #[tokio::test]
-async fn a_state_that_outgrows_the_file_is_cut_and_not_lost() -> io::Result<()> {
+async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // Full to the last bytes with what lingers of a host that is not configured.
+    // Filled to the last bytes with lingering addresses of a host that is not configured.
     let most = 4 * 1024 * 1024;
     edit(&path(&folder), |file| {
         file["hosts"][0]["host"] = json!(OTHER);
@@ -618,7 +617,7 @@ async fn a_state_that_outgrows_the_file_is_cut_and_not_lost() -> io::Result<()> 
         (most as u64 - 100..=most as u64).contains(&length),
         "{length}"
     );
-    // The oldest is left out.
+    // The oldest is omitted.
     assert!(!text(&folder).contains("127.128.0.0") && text(&folder).contains("127.129.0.0"));
 
     let list = down(tiny_list(&[HOST, OTHER]), &folder);
@@ -640,11 +639,11 @@ async fn an_answer_with_more_addresses_than_allowed_is_not_restored() -> io::Res
     Ok(())
 }
 
-/// A child writes the file as fast as it can, and is killed with SIGKILL at some moment.
+/// A child writes the file as often as possible and is killed with SIGKILL at a random moment.
 #[test]
-fn a_kill_at_any_moment_leaves_a_whole_file() -> io::Result<()> {
+fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     let folder = TempDir::new()?;
-    for round in 0..30_u32 {
+    for attempt in 0..30_u32 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_writes-state"))
             .arg(path(&folder))
             .stdout(Stdio::null())
@@ -653,7 +652,7 @@ fn a_kill_at_any_moment_leaves_a_whole_file() -> io::Result<()> {
         let mut changes = 0;
         let mut before = None;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while changes <= 2 + round % 11 {
+        while changes <= 2 + attempt % 11 {
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "the child writes nothing"
@@ -661,7 +660,7 @@ fn a_kill_at_any_moment_leaves_a_whole_file() -> io::Result<()> {
             let Ok(text) = fs::read(path(&folder)) else {
                 continue;
             };
-            // A reader never sees half a file either.
+            // A reader never sees an incomplete file, either.
             let _: Value = serde_json::from_slice(&text)?;
             if before.as_ref() != Some(&text) {
                 before = Some(text);
@@ -699,7 +698,7 @@ fn resolver(addresses: &[IpAddr]) -> ScriptedResolver {
     resolver
 }
 
-/// A list that is started while DNS is down.
+/// A list that starts while DNS is down.
 fn down(builder: AllowListBuilder, folder: &TempDir) -> AllowList {
     let resolver = ScriptedResolver::default();
     for host in [HOST, OTHER] {
@@ -723,7 +722,7 @@ fn alive() -> usize {
         .num_alive_tasks()
 }
 
-/// Gives the file away, which only root can; otherwise says that the test is skipped.
+/// Gives the file to another user, which only root can; otherwise the test is skipped.
 fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
     let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
         return true;
@@ -754,7 +753,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) -> io::Result<()> {
     fs::write(path, serde_json::to_vec(&file)?)
 }
 
-/// Puts all times of a host back.
+/// Moves all times of a host into the past.
 fn shift(host: &mut Value, by: u64) {
     let earlier = |time: &mut Value| {
         if let Some(at) = time.as_u64() {
@@ -780,7 +779,7 @@ fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }
 
-/// All numbers that stand for a time, in a fixed order.
+/// All times, in a fixed order.
 fn times(value: &Value) -> Vec<u64> {
     match value {
         Value::Number(number) => number.as_u64().into_iter().collect(),
@@ -788,11 +787,6 @@ fn times(value: &Value) -> Vec<u64> {
         Value::Object(fields) => fields.values().flat_map(times).collect(),
         Value::Null | Value::Bool(_) | Value::String(_) => Vec::new(),
     }
-}
-
-fn freshness(list: &AllowList, peer: IpAddr) -> Option<Freshness> {
-    let verdict = list.verdict(peer);
-    verdict.allowed().map(|allowed| allowed.freshness())
 }
 
 fn mode(path: &Path) -> io::Result<u32> {

@@ -1,9 +1,9 @@
-//! The layer that lets everything through, with the verdict.
+//! The tagging layer, which admits every request with its verdict.
 
 use std::{
     convert::Infallible,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use axum::{Router, http::HeaderMap, routing::any};
@@ -22,15 +22,12 @@ use integration_tests::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-const HOST: &str = "callback-1.example";
-const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
+use crate::common::{HOST, ONE, TWO, UNLISTED, from};
 
 #[tokio::test]
-async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Result<()> {
+async fn the_handler_is_called_for_every_peer_with_the_verdict() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
@@ -40,14 +37,14 @@ async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Resul
         within(client.send(merchant.addr(), "GET", path, &[], b"")).await
     };
     assert_eq!(
-        get(LISTED, "/verdict").await?.text(),
+        get(ONE, "/verdict").await?.text(),
         "allow callback-1.example"
     );
-    assert_eq!(get(STRANGER, "/verdict").await?.text(), "reject not-listed");
-    assert_eq!(get(LISTED, "/allowed").await?.text(), "127.0.1.1");
-    assert_eq!(get(LISTED, "/perhaps").await?.text(), "yes");
-    assert_eq!(get(STRANGER, "/perhaps").await?.text(), "no");
-    let reply = get(STRANGER, "/allowed").await?;
+    assert_eq!(get(UNLISTED, "/verdict").await?.text(), "reject not-listed");
+    assert_eq!(get(ONE, "/allowed").await?.text(), "127.0.1.1");
+    assert_eq!(get(ONE, "/perhaps").await?.text(), "yes");
+    assert_eq!(get(UNLISTED, "/perhaps").await?.text(), "no");
+    let reply = get(UNLISTED, "/allowed").await?;
     assert_eq!(reply.status, 403);
     assert_eq!(
         reply.header("content-type"),
@@ -57,14 +54,14 @@ async fn the_handler_is_called_for_everybody_and_told_the_verdict() -> io::Resul
 }
 
 #[tokio::test]
-async fn the_extractor_asks_to_try_again_while_nothing_is_known() -> io::Result<()> {
+async fn the_extractor_answers_503_while_nothing_is_known() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.attempted()).await;
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
 
-    let client = Client::from(LISTED);
+    let client = Client::from(ONE);
     let reply = within(client.send(merchant.addr(), "GET", "/allowed", &[], b"")).await?;
     assert_eq!(reply.status, 503);
     assert_eq!(reply.header("retry-after"), Some("5"));
@@ -76,7 +73,7 @@ async fn the_extractor_asks_to_try_again_while_nothing_is_known() -> io::Result<
 #[tokio::test]
 async fn a_route_without_the_layer_has_no_verdict_to_extract() -> io::Result<()> {
     let merchant = Merchant::serve(routes(), (Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let client = Client::from(LISTED);
+    let client = Client::from(ONE);
     for (path, status) in [("/allowed", 500), ("/verdict", 500), ("/perhaps", 200)] {
         let reply = within(client.send(merchant.addr(), "GET", path, &[], b"")).await?;
         assert_eq!(reply.status, status, "{path}");
@@ -88,7 +85,7 @@ async fn a_route_without_the_layer_has_no_verdict_to_extract() -> io::Result<()>
 #[tokio::test]
 async fn a_request_without_a_peer_is_tagged_too() {
     let log = Log::capture();
-    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer)
+    let service = VerifySourceLayer::tagging(AllowList::fixed([ONE]), SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
     let response = service.oneshot(Request::new(())).await.unwrap_or_default();
@@ -101,11 +98,11 @@ async fn a_request_without_a_peer_is_tagged_too() {
 
 #[tokio::test]
 async fn tags_that_a_client_sends_are_removed_in_every_spelling() {
-    let list = AllowList::fixed([LISTED]);
+    let list = AllowList::fixed([ONE]);
     let rejecting = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(seen());
     let tagging = VerifySourceLayer::tagging(list, SocketAddrPeer).layer(seen());
 
-    for peer in [LISTED, STRANGER] {
+    for peer in [ONE, UNLISTED] {
         let response = tagging
             .clone()
             .oneshot(forged(peer))
@@ -115,20 +112,20 @@ async fn tags_that_a_client_sends_are_removed_in_every_spelling() {
         assert_eq!(headers.len(), 1, "{headers:?}");
         assert!(headers.contains_key("kept"));
     }
-    let response = rejecting.oneshot(forged(LISTED)).await.unwrap_or_default();
+    let response = rejecting.oneshot(forged(ONE)).await.unwrap_or_default();
     let headers = response.into_body().headers;
     assert_eq!(headers.len(), 1, "{headers:?}");
 }
 
 #[tokio::test]
-async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
-    let service = VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer)
+async fn tag_headers_have_the_verdict_and_nothing_from_the_client() {
+    let service = VerifySourceLayer::tagging(AllowList::fixed([ONE]), SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
 
     let response = service
         .clone()
-        .oneshot(forged(LISTED))
+        .oneshot(forged(ONE))
         .await
         .unwrap_or_default();
     let seen = response.into_body();
@@ -136,7 +133,7 @@ async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
     assert!(seen.header("x-callback-reason").is_empty());
     assert_eq!(seen.headers.len(), 2, "{:?}", seen.headers);
 
-    let response = service.oneshot(forged(STRANGER)).await.unwrap_or_default();
+    let response = service.oneshot(forged(UNLISTED)).await.unwrap_or_default();
     let seen = response.into_body();
     assert_eq!(seen.header("x-callback-source"), ["reject"]);
     assert_eq!(seen.header("x-callback-reason"), ["not-listed"]);
@@ -147,42 +144,38 @@ async fn tag_headers_say_the_verdict_and_nothing_the_client_said() {
 #[tokio::test]
 async fn tag_headers_name_the_callback_server() -> io::Result<()> {
     let dns = DnsServer::start().await?;
-    dns.set(HOST, 60, &[LISTED]);
+    dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
     within(list.ready()).await;
     let service = VerifySourceLayer::tagging(list, SocketAddrPeer)
         .with_tag_headers()
         .layer(seen());
-    let response = service.oneshot(forged(LISTED)).await.unwrap_or_default();
+    let response = service.oneshot(forged(ONE)).await.unwrap_or_default();
     assert_eq!(response.into_body().header("x-callback-host"), [HOST]);
     Ok(())
 }
 
 #[tokio::test]
-async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
-    let a = AllowList::fixed([LISTED]);
-    let b = AllowList::fixed([OTHER]);
+async fn an_inner_layer_removes_an_outer_verdict() {
+    let a = AllowList::fixed([ONE]);
+    let b = AllowList::fixed([TWO]);
 
     // Tagged by A, refused or admitted by B.
     let service = VerifySourceLayer::tagging(a.clone(), SocketAddrPeer)
         .with_tag_headers()
         .layer(VerifySourceLayer::rejecting(b.clone(), SocketAddrPeer).layer(seen()));
-    let response = service
-        .clone()
-        .oneshot(from(LISTED))
-        .await
-        .unwrap_or_default();
+    let response = service.clone().oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.status(), 403);
-    let response = service.oneshot(from(OTHER)).await.unwrap_or_default();
+    let response = service.oneshot(from(TWO)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(seen_inside.allowed);
-    assert_eq!(seen_inside.verdict, None, "A refuses it, and B did not say");
+    assert_eq!(seen_inside.verdict, Some(Ok(())), "that of B, not of A");
     assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
 
     // Admitted by A, tagged by B.
     let service = VerifySourceLayer::rejecting(a.clone(), SocketAddrPeer)
         .layer(VerifySourceLayer::tagging(b.clone(), SocketAddrPeer).layer(seen()));
-    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(!seen_inside.allowed);
     assert_eq!(seen_inside.verdict, Some(Err(RejectionKind::NotListed)));
@@ -195,15 +188,11 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
                 .with_tag_headers()
                 .layer(seen()),
         );
-    let response = service
-        .clone()
-        .oneshot(from(LISTED))
-        .await
-        .unwrap_or_default();
+    let response = service.clone().oneshot(from(ONE)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(!seen_inside.allowed);
     assert_eq!(seen_inside.header("x-callback-source"), ["reject"]);
-    let response = service.oneshot(from(OTHER)).await.unwrap_or_default();
+    let response = service.oneshot(from(TWO)).await.unwrap_or_default();
     let seen_inside = response.into_body();
     assert!(seen_inside.allowed);
     assert_eq!(seen_inside.header("x-callback-source"), ["allow"]);
@@ -211,51 +200,51 @@ async fn an_inner_layer_leaves_nothing_of_an_outer_verdict() {
 }
 
 #[tokio::test]
-async fn an_inner_layer_leaves_nothing_of_an_outer_proof() {
-    let proof = || {
+async fn an_inner_layer_removes_an_outer_verified_callback() {
+    let verified = || {
         service_fn(async |request: Request<()>| {
-            let proof = request.extensions().get::<VerifiedCallback>().is_some();
-            Ok::<_, Infallible>(Response::new(proof.to_string()))
+            let is_verified = request.extensions().get::<VerifiedCallback>().is_some();
+            Ok::<_, Infallible>(Response::new(is_verified.to_string()))
         })
     };
     let joined = || RequireVerifiedLayer::new(Policy::SourceOnly);
-    let outer = || VerifySourceLayer::tagging(AllowList::fixed([LISTED]), SocketAddrPeer);
-    let both = || AllowList::fixed([LISTED, OTHER]);
+    let outer = || VerifySourceLayer::tagging(AllowList::fixed([ONE]), SocketAddrPeer);
+    let both = || AllowList::fixed([ONE, TWO]);
 
-    let service = outer().layer(joined().layer(proof()));
-    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let service = outer().layer(joined().layer(verified()));
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "true");
 
-    let tagging = VerifySourceLayer::tagging(AllowList::fixed([OTHER]), SocketAddrPeer);
-    let service = outer().layer(joined().layer(tagging.layer(proof())));
-    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let tagging = VerifySourceLayer::tagging(AllowList::fixed([TWO]), SocketAddrPeer);
+    let service = outer().layer(joined().layer(tagging.layer(verified())));
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
     let rejecting = VerifySourceLayer::rejecting(both(), SocketAddrPeer);
-    let service = outer().layer(joined().layer(rejecting.layer(proof())));
-    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let service = outer().layer(joined().layer(rejecting.layer(verified())));
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
-    // One inside joins what the inner layer says.
+    // A policy inside joins the verdict of the inner layer.
     let tagging = VerifySourceLayer::tagging(both(), SocketAddrPeer);
-    let service = outer().layer(joined().layer(tagging.layer(joined().layer(proof()))));
-    let response = service.oneshot(from(LISTED)).await.unwrap_or_default();
+    let service = outer().layer(joined().layer(tagging.layer(joined().layer(verified()))));
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "true");
 }
 
 #[tokio::test]
 async fn tagging_reports_what_it_would_have_refused() -> io::Result<()> {
     let log = Log::capture();
-    let list = AllowList::fixed([LISTED]);
+    let list = AllowList::fixed([ONE]);
     let merchant = tagging(VerifySourceLayer::tagging(list, ConnectInfoPeer)).await?;
-    let client = Client::from(STRANGER);
+    let client = Client::from(UNLISTED);
     within(client.send(merchant.addr(), "GET", "/verdict", &[], b"")).await?;
-    let told = log.lines("WARN", &["callback let through with a tag", "127.0.66.6"]);
-    assert_eq!(told.len(), 1);
+    let lines = log.lines("WARN", &["callback let through with a tag", "127.0.66.6"]);
+    assert_eq!(lines.len(), 1);
     Ok(())
 }
 
-/// What an inner service saw.
+/// The request as an inner service sees it.
 #[derive(Debug, Default)]
 struct Seen {
     allowed: bool,
@@ -285,7 +274,7 @@ fn seen() -> impl tower::Service<
     service_fn(async |request: Request<()>| {
         let verdict = request.extensions().get::<Verdict>();
         Ok(Response::new(Seen {
-            allowed: request.extensions().get::<Allowed>().is_some(),
+            allowed: verdict.is_some_and(Verdict::is_allowed),
             verdict: verdict.map(|verdict| match verdict {
                 Verdict::Allow(_) => Ok(()),
                 Verdict::Reject(rejection) => Err(rejection.kind()),
@@ -322,12 +311,6 @@ fn routes() -> Router {
 
 async fn tagging(layer: VerifySourceLayer<ConnectInfoPeer>) -> io::Result<Merchant> {
     Merchant::serve(routes().layer(layer), (Ipv4Addr::LOCALHOST, 0).into()).await
-}
-
-fn from(peer: IpAddr) -> Request<()> {
-    let mut request = Request::new(());
-    request.extensions_mut().insert(SocketAddr::new(peer, 4711));
-    request
 }
 
 fn forged(peer: IpAddr) -> Request<()> {

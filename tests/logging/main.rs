@@ -1,4 +1,4 @@
-//! The filter that `docs/logging.md` shows. In a process of its own: a subscriber is for all threads.
+//! The filter that `docs/logging.md` shows, in a process of its own: its subscriber is global.
 
 use std::{
     fs, io,
@@ -26,7 +26,7 @@ fn the_page_shows_the_filter_that_is_tested() {
 }
 
 #[test]
-fn a_filter_of_the_operator_s_wins() {
+fn a_filter_of_the_operator_takes_precedence() {
     for (asked, shown) in [
         (None, "info"),
         (Some("debug"), "debug"),
@@ -42,7 +42,7 @@ fn a_filter_of_the_operator_s_wins() {
 }
 
 #[tokio::test]
-async fn packets_from_a_third_address_draw_no_lines() {
+async fn packets_from_a_third_address_cause_no_lines() {
     let (filtered, unfiltered) = (Lines::default(), Lines::default());
     let (to_filtered, to_unfiltered) = (filtered.clone(), unfiltered.clone());
     registry()

@@ -1,6 +1,6 @@
 //! Real servers, started for one test on loopback.
 //!
-//! A test that needs one that is not installed is skipped, with a line on standard error; with
+//! A test whose server is not installed is skipped, with a line on standard error. With
 //! `CALLBACK_SOURCE_REQUIRE_SERVERS=1` it fails.
 
 use std::{
@@ -8,21 +8,24 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time};
 
-/// The paths of programs, or `None` when one is missing and the test is to be skipped.
+/// The paths of programs, or `None` if one is missing and the test must be skipped.
 ///
 /// # Panics
 ///
-/// If one is missing, and servers are required.
+/// If one is missing and servers are required.
 #[must_use]
 pub fn find<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let found = programs.map(|program| {
@@ -38,7 +41,7 @@ pub fn find<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     Some(found.map(Option::unwrap_or_default))
 }
 
-/// Says that a test is skipped.
+/// Prints that this test is skipped.
 ///
 /// # Panics
 ///
@@ -48,30 +51,68 @@ pub fn skip(why: &str) {
     assert!(!required, "{why}, and {REQUIRE}=1");
     let test = std::thread::current();
     let test = test.name().unwrap_or("a test");
-    // Not `eprintln!`, which the test harness swallows.
+    // The test harness would capture `eprintln!`.
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// A port of this address that is free right now, below those that the system gives out by itself.
+/// Starts something on a free port of this address, and on another one when the port is taken in
+/// between: when the error, or a server's log in it, says "address in use".
+///
+/// # Errors
+///
+/// Any other error of `start`, or the last one when every attempt found its port in use.
 ///
 /// # Panics
 ///
-/// If none is free, as when the machine does not have the address.
-#[must_use]
-pub fn free_port(ip: IpAddr) -> SocketAddr {
-    // Some servers share a port with whoever else listens there, so that tests that run at the same
-    // time in several processes must not come near each other.
+/// If no port is free, as when the machine does not have the address.
+pub async fn on_free_port<T>(
+    ip: IpAddr,
+    start: impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        match start(free_port(ip)).await {
+            Err(error) if attempts > 0 && is_in_use(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+/// A free port, below those that the system assigns by itself, and no other test's.
+fn free_port(ip: IpAddr) -> SocketAddr {
     let process = std::process::id().wrapping_mul(PORTS_A_PROCESS);
     let spread = u16::try_from(process % u32::from(PORTS)).unwrap_or_default();
     for _ in 0..PORTS {
         let offset = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST_PORT + spread.wrapping_add(offset) % PORTS;
         let addr = SocketAddr::new(ip, port);
-        if TcpListener::bind(addr).is_ok() {
+        if claim(port) && TcpListener::bind(addr).is_ok() {
             return addr;
         }
     }
     panic!("no port of {ip} is free");
+}
+
+/// Claims a port until this process ends; false if another process of these tests has claimed it.
+///
+/// A free port alone is not enough: some servers share a port with another process that listens
+/// there (`SO_REUSEPORT`), so that nothing would say "address in use".
+fn claim(port: u16) -> bool {
+    // An address that only claims use. Systems other than Linux do not have it.
+    match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
+        Ok(claim) => {
+            let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.push(claim);
+            true
+        }
+        Err(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    error.kind() == io::ErrorKind::AddrInUse || text.contains("in use")
 }
 
 /// A running server with a folder of its own; it is killed when this is dropped.
@@ -82,11 +123,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program that stays in the foreground, in a folder that holds its configuration.
+    /// Starts a program that stays in the foreground, in the folder with its configuration.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be written, or the program not be run.
+    /// If the folder cannot be written, or the program cannot be run.
     pub fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: &[A],
@@ -110,11 +151,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If it ends, or accepts none for ten seconds; what it has said is in the message.
+    /// If it ends, or accepts none for ten seconds. The message has its log.
     pub async fn ready(&mut self, addr: SocketAddr) -> io::Result<()> {
         for _ in 0..500 {
             if let Some(status) = self.child.try_wait()? {
-                let message = format!("it ended with {status}: {}", self.log());
+                let message = format!("the server ended with {status}: {}", self.log());
                 return Err(io::Error::other(message));
             }
             if TcpStream::connect(addr).await.is_ok() {
@@ -122,7 +163,10 @@ impl Server {
             }
             time::sleep(Duration::from_millis(20)).await;
         }
-        let message = format!("it does not accept at {addr}: {}", self.log());
+        let message = format!(
+            "the server does not accept connections at {addr}: {}",
+            self.log()
+        );
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
 
@@ -132,7 +176,7 @@ impl Server {
         self.dir.path()
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         let log = fs::read(self.dir.path().join(LOG)).unwrap_or_default();
@@ -156,9 +200,57 @@ fn find_one(program: &str) -> Option<PathBuf> {
 }
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
 const REQUIRE: &str = "CALLBACK_SOURCE_REQUIRE_SERVERS";
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 20_000;
 const PORTS_A_PROCESS: u32 = 251;
 const LOG: &str = "log";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_in_between_is_replaced_by_another() -> io::Result<()> {
+        let tried = Mutex::new(Vec::new());
+        let (_other, listener) = on_free_port(LOCALHOST, async |addr| {
+            let is_first = {
+                let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+                tried.push(addr);
+                tried.len() == 1
+            };
+            let other = if is_first {
+                Some(TcpListener::bind(addr)?)
+            } else {
+                None
+            };
+            Ok((other, TcpListener::bind(addr)?))
+        })
+        .await?;
+        let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(tried.len(), 2);
+        assert_eq!(listener.local_addr()?, tried[1]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn another_error_is_not_tried_again() {
+        let attempts = AtomicU16::new(0);
+        let result = on_free_port(LOCALHOST, async |_| {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(io::Error::other("unknown directive"))
+        });
+        assert!(result.await.is_err());
+        assert_eq!(attempts.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_claimed_port_is_not_given_out_again() {
+        let port = free_port(LOCALHOST).port();
+        assert!(!cfg!(target_os = "linux") || !claim(port));
+    }
+}

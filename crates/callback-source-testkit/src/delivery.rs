@@ -53,7 +53,7 @@ pub struct Delivery {
     method: Method,
     headers: HeaderMap,
     body: Bytes,
-    peer: Option<SocketAddr>,
+    peer: Option<IpAddr>,
     signed: Option<(Secret, Option<SystemTime>)>,
 }
 
@@ -133,7 +133,7 @@ impl Delivery {
     /// # }
     /// ```
     pub fn from_peer(mut self, peer: IpAddr) -> Self {
-        self.peer = Some(SocketAddr::new(peer, PEER_PORT));
+        self.peer = Some(peer);
         self
     }
 
@@ -201,14 +201,30 @@ impl Delivery {
                 .extend(signed.expect("the test gives a date from 1970 to 9999"));
         }
         if let Some(peer) = self.peer {
-            request.extensions_mut().insert(peer);
-            #[cfg(feature = "axum")]
-            request
-                .extensions_mut()
-                .insert(axum::extract::ConnectInfo(peer));
+            set_peer(&mut request, peer);
         }
         request
     }
+}
+
+/// Makes any request come from this address, as [`Delivery::from_peer`] does.
+///
+/// ```
+/// use callback_source::verify::{PeerIp, SocketAddrPeer};
+/// use callback_source_testkit::{UNLISTED_PEER, set_peer};
+///
+/// let mut request = http::Request::new(());
+/// set_peer(&mut request, UNLISTED_PEER);
+/// let peer = SocketAddrPeer.peer_ip(request.headers(), request.extensions());
+/// assert_eq!(peer, Ok(UNLISTED_PEER));
+/// ```
+pub fn set_peer<B>(request: &mut Request<B>, peer: IpAddr) {
+    let peer = SocketAddr::new(peer, PEER_PORT);
+    request.extensions_mut().insert(peer);
+    #[cfg(feature = "axum")]
+    request
+        .extensions_mut()
+        .insert(axum::extract::ConnectInfo(peer));
 }
 
 const PEER_PORT: u16 = 4711;

@@ -64,7 +64,7 @@
 //!
 //! | to test | use |
 //! |---|---|
-//! | a listed and an unlisted peer | [`Delivery::from_peer`], [`UNLISTED_PEER`] |
+//! | a listed and an unlisted peer | [`Delivery::from_peer`], [`UNLISTED_PEER`], [`set_peer`] |
 //! | an undecided list, an outage, stale answers | [`Provider::fail`] |
 //! | servers that move | [`Provider::rotate`] |
 //! | a signed webhook, a wrong body, an old date | [`Delivery::signed`], [`Delivery::signed_at`] |
@@ -86,7 +86,7 @@ mod provider;
 mod resolver;
 
 pub use {
-    delivery::Delivery,
+    delivery::{Delivery, set_peer},
     provider::{Provider, UNLISTED_PEER},
     resolver::{Outcome, ScriptedResolver},
 };

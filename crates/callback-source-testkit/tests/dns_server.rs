@@ -82,7 +82,7 @@ async fn denies_an_unknown_name_with_an_soa() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn denies_a_family_the_name_does_not_have() -> io::Result<()> {
+async fn denies_a_family_that_the_name_does_not_have() -> io::Result<()> {
     let server = DnsServer::start().await?;
     server.set(NAME, 60, &[V4]);
     server.set("empty.example", 60, &[]);
@@ -97,7 +97,7 @@ async fn denies_a_family_the_name_does_not_have() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn leaves_the_soa_out_when_told() -> io::Result<()> {
+async fn omits_the_soa_when_configured() -> io::Result<()> {
     let server = DnsServer::start().await?;
     server.set(NAME, 60, &[V4]);
     server.set_negative_ttl(None);
@@ -127,7 +127,7 @@ async fn answers_with_the_whole_cname_chain() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn answers_with_the_first_cname_only_when_told() -> io::Result<()> {
+async fn answers_with_the_first_cname_only_when_configured() -> io::Result<()> {
     let server = chain().await?;
     server.follow_cnames(false);
 
@@ -422,7 +422,7 @@ async fn answers_in_full_over_tcp_after_a_forced_truncation() -> io::Result<()> 
 }
 
 #[tokio::test]
-async fn closes_the_tcp_connection_when_told() -> io::Result<()> {
+async fn closes_the_tcp_connection_when_configured() -> io::Result<()> {
     let server = DnsServer::start().await?;
     server.set(NAME, 60, &[V4]);
     server.set_fault(NAME, Fault::TruncateNoTcp);
@@ -457,7 +457,7 @@ async fn serves_others_while_one_answer_is_dropped_or_late() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn answers_late_with_the_addresses_of_then() -> io::Result<()> {
+async fn answers_late_with_the_addresses_of_that_moment() -> io::Result<()> {
     let server = DnsServer::start().await?;
     server.set(NAME, 60, &[V4]);
     server.set_fault(NAME, Fault::Delay(Duration::from_millis(20)));
@@ -475,7 +475,7 @@ async fn answers_late_with_the_addresses_of_then() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn counts_what_it_was_asked() -> io::Result<()> {
+async fn logs_and_counts_each_question() -> io::Result<()> {
     let server = DnsServer::start().await?;
     ask(&server, NAME, RecordType::A).await?;
     ask(&server, NAME, RecordType::AAAA).await?;
@@ -498,7 +498,7 @@ async fn counts_what_it_was_asked() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn wakes_who_waits_for_a_question() -> io::Result<()> {
+async fn wakes_a_waiter_for_a_question() -> io::Result<()> {
     let server = DnsServer::start().await?;
     let mut waiting = pin!(server.asked_at_least(NAME, RecordType::A, 2));
 
@@ -513,7 +513,7 @@ async fn wakes_who_waits_for_a_question() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn survives_what_is_no_question() -> io::Result<()> {
+async fn survives_invalid_questions() -> io::Result<()> {
     let server = DnsServer::start().await?;
     server.set(NAME, 60, &[V4]);
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;

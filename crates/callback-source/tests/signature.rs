@@ -74,7 +74,7 @@ async fn send(address: SocketAddr, head: &str, framed: &[u8]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn deliveries_are_judged_as_they_are_on_the_wire() {
+async fn a_delivery_is_verified_as_it_is_on_the_wire() {
     let (address, calls) = serve().await;
     let path = "/shop/hooks/bl%C3%A5?a=%20&b";
     let head = head(address, path, b"{\"paid\":1}");
@@ -125,7 +125,7 @@ async fn a_body_over_the_limit_is_refused_however_it_comes() {
 }
 
 #[tokio::test]
-async fn a_sender_that_leaves_in_the_middle_of_its_body_calls_nobody() {
+async fn a_sender_that_leaves_within_its_body_does_not_reach_the_handler() {
     let (address, calls) = serve().await;
     let head = head(address, "/shop/hooks/1", b"{}");
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_sender_that_leaves_in_the_middle_of_its_body_calls_nobody() {
 }
 
 #[tokio::test]
-async fn an_unsigned_sender_is_not_asked_for_its_body() {
+async fn the_body_of_an_unsigned_request_is_not_read() {
     let (address, _) = serve().await;
     let head = format!(
         "POST /shop/hooks/1 HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9\r\nexpect: 100-continue\r\n"

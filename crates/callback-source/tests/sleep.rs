@@ -102,7 +102,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
 }
 
 #[test]
-fn what_ends_in_a_sleep_is_reported_and_does_not_come_back() {
+fn a_window_that_ends_during_a_sleep_is_reported_and_stays_closed() {
     let start = now();
     let mut set = set(&["a.test"], start);
     set.apply(&question("a.test"), answer(1, 60 * SECOND), start);

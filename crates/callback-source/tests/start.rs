@@ -44,7 +44,7 @@ fn spent() -> i64 {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn ten_times_the_networks_and_hosts_take_no_hundred_times_as_long() {
+async fn ten_times_the_networks_and_hosts_do_not_take_a_hundred_times_as_long() {
     let time = |count: u32| {
         let tries = (0..3).map(|_| {
             let start = spent();

@@ -212,7 +212,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn in_a_flood_a_new_server_is_admitted_as_soon_as_its_question_can_be_asked(flood in flood()) {
+    fn in_a_flood_a_new_server_is_admitted_as_soon_as_its_question_may_go_out(flood in flood()) {
         let takes = flood.takes;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
@@ -238,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn no_question_is_asked_more_than_once_per_floor(
+    fn no_question_goes_out_more_than_once_per_interval_floor(
         floor in prop_oneof![Just(1u64), Just(5), 1..20u64].prop_map(Duration::from_secs),
         behaviours in proptest::collection::vec(behaviour(), 1..8),
         steps in proptest::collection::vec(step(), 1..40),

@@ -1,8 +1,7 @@
 //! Callbacks of production and of the test environment in one service.
 //!
-//! Production's route refuses whoever is not a callback server of production, and the test
-//! environment's own servers are strangers there. The test route takes callbacks from anybody, and
-//! the handler says whether it believes them.
+//! Production's route admits only callback servers of production, not those of the test environment.
+//! The test route accepts callbacks from every peer; its handler reads the verdict.
 
 use std::{error::Error, net::SocketAddr};
 
@@ -58,55 +57,48 @@ async fn try_out(verdict: Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        body::Body,
-        extract::connect_info::ConnectInfo,
-        http::{Request, StatusCode},
-    };
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use axum::{body::Body, http::StatusCode};
+    use callback_source_testkit::{Delivery, UNLISTED_PEER};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
     use super::*;
 
     #[tokio::test]
-    async fn production_refuses_all_others_the_test_servers_included() {
+    async fn production_refuses_unlisted_peers_and_test_servers() {
         let (status, text) = post_to("/vipps/webhooks", PRODUCTION).await;
         assert_eq!(
             (status, &*text),
             (StatusCode::OK, "shipped, 127.0.1.1 has paid\n")
         );
-        for peer in [TEST, STRANGER] {
+        for peer in [TEST, UNLISTED_PEER] {
             let (status, _) = post_to("/vipps/webhooks", peer).await;
             assert_eq!(status, StatusCode::FORBIDDEN);
         }
     }
 
     #[tokio::test]
-    async fn the_test_route_takes_all_and_knows_its_own() {
+    async fn the_test_route_accepts_all_peers_and_recognizes_test_servers() {
         let (status, text) = post_to("/vipps-test/webhooks", TEST).await;
         assert_eq!((status, &*text), (StatusCode::OK, "from 127.0.3.1\n"));
-        for peer in [PRODUCTION, STRANGER] {
+        for peer in [PRODUCTION, UNLISTED_PEER] {
             let (status, text) = post_to("/vipps-test/webhooks", peer).await;
             assert_eq!(status, StatusCode::OK);
             assert_eq!(text, "production would refuse: not-listed\n");
         }
     }
 
-    async fn post_to(path: &str, peer: [u8; 4]) -> (StatusCode, String) {
-        let app = app(
-            AllowList::fixed([PRODUCTION.into()]),
-            AllowList::fixed([TEST.into()]),
-        );
-        let mut request = Request::post(path).body(Body::empty()).unwrap();
-        let peer = ConnectInfo(SocketAddr::from((peer, 4711)));
-        request.extensions_mut().insert(peer);
-        let response = app.oneshot(request).await.unwrap();
+    async fn post_to(path: &str, peer: IpAddr) -> (StatusCode, String) {
+        let app = app(AllowList::fixed([PRODUCTION]), AllowList::fixed([TEST]));
+        let delivery = Delivery::new(&format!("https://shop.example{path}")).from_peer(peer);
+        let response = app.oneshot(delivery.request::<Body>()).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.into()).unwrap())
     }
 
-    const PRODUCTION: [u8; 4] = [127, 0, 1, 1];
-    const TEST: [u8; 4] = [127, 0, 3, 1];
-    const STRANGER: [u8; 4] = [192, 0, 2, 1];
+    const PRODUCTION: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+    const TEST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
 }

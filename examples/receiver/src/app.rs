@@ -1,4 +1,4 @@
-//! The routes.
+//! The routes and their layers.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,41 +22,41 @@ use crate::{
     received::{Caller, Event, Log},
 };
 
-/// What becomes of a callback that does not come from a callback server.
+/// The treatment of a callback from an unlisted peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It is refused.
+    /// Refuses it.
     Reject,
-    /// It is received, and the log says why it would have been refused.
+    /// Receives it and records the reason of its rejection.
     Tag,
 }
 
-/// What callbacks prove themselves with, beside where they come from. What is not given is not asked for.
+/// The secrets of the message checks. Without a secret, the check is skipped.
 #[derive(Clone, Debug, Default)]
-pub struct Proofs {
-    /// The secret of the webhook's registration.
+pub struct Credentials {
+    /// The secret from the registration of the webhook.
     pub webhook_secret: Option<Secret>,
-    /// The `Authorization` value that was handed to eCom and Checkout.
+    /// The `Authorization` value that the merchant gave to eCom and Checkout.
     pub token: Option<Token>,
 }
 
-/// The routes of the callbacks, behind the layers, and those of the operator, outside of them.
+/// The routes of the callbacks, behind the layers, and those of the operator, outside them.
 ///
-/// To be served with the peer's address (`into_make_service_with_connect_info::<SocketAddr>()`).
-pub fn router(list: AllowList, mode: Mode, proofs: Proofs) -> Router {
+/// Serve it with the peer's address: `into_make_service_with_connect_info::<SocketAddr>()`.
+pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
     let source = match mode {
         Mode::Reject => VerifySourceLayer::rejecting(list.clone(), ConnectInfoPeer),
         Mode::Tag => VerifySourceLayer::tagging(list.clone(), ConnectInfoPeer),
     };
     let log = Arc::new(Log::default());
     let callbacks = Router::new()
-        // There is no proof of its own that it could carry.
+        // This callback has neither a signature nor a token.
         .route("/v2/consents/{user_id}", delete(consent_removal))
-        .merge(signed(mode, proofs.webhook_secret))
-        .merge(with_token(mode, proofs.token))
+        .merge(signed(mode, credentials.webhook_secret))
+        .merge(with_token(mode, credentials.token))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        // Not `route_layer`: strangers shall not learn from a 404 or 405 which routes there are. It is
-        // the outermost: strangers shall not cost a hash.
+        // Not `route_layer`: a 404 or 405 would tell an unlisted peer which routes exist. Outermost: an
+        // unlisted peer must not cost the hash of a body.
         .layer(source)
         .with_state(Arc::clone(&log));
     Router::new()
@@ -129,16 +129,16 @@ async fn checkout(caller: Caller, State(log): State<Arc<Log>>, Body(body): Body<
     log.add(Event::Checkout { body }, &caller);
 }
 
-/// Shows personal data, so only to somebody at this machine.
+/// Answers only this machine, since it shows personal data.
 async fn received(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     State(log): State<Arc<Log>>,
 ) -> Response {
-    // A proxy or tunnel on this machine brings strangers in from a loopback address.
+    // A proxy or tunnel on this machine forwards remote clients from a loopback address.
     let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
     if forwarded || !peer.ip().to_canonical().is_loopback() {
-        let text = "only for this machine, and not through a proxy\n";
+        let text = "only this machine may read this, and not through a proxy\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     Json(log.entries()).into_response()

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line.
 
 use std::{
     convert::Infallible,
@@ -20,37 +20,37 @@ use crate::app::Mode;
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Whose callback servers may call; `production` includes those for disaster recovery
+    /// Environment whose callback servers are admitted; `production` includes disaster recovery
     #[arg(long, value_name = "production|test", default_value_t = Environment::Production)]
     pub environment: Environment,
 
-    /// A DNS server to ask, in place of the system's; may be repeated
+    /// DNS server to use in place of the system's; may be repeated
     #[arg(long, value_name = "IP:PORT", value_parser = dns_server)]
     pub dns_server: Vec<SocketAddr>,
 
-    /// Ask a DNS server in this process that puts the callback servers at loopback addresses
+    /// Use a DNS server in this process that resolves the callback servers to loopback addresses
     #[arg(long, conflicts_with = "dns_server")]
     pub embedded_dns: bool,
 
-    /// Believe loopback, private and other special addresses in DNS answers; only for trying out
+    /// Accept loopback, private and other special-purpose addresses in DNS answers; for trials only
     #[arg(long)]
     pub allow_special_addresses: bool,
 
-    /// Receive callbacks from anybody, and only record who would have been refused
+    /// Receive callbacks from every peer and only record what rejecting would do
     #[arg(long)]
     pub tag: bool,
 
-    /// Ask webhooks for a signature with the secret in this file; a line break at its end does not
-    /// count [env: CALLBACK_SOURCE_WEBHOOK_SECRET, the secret itself]
+    /// Check the signature of webhooks with the secret in this file; a line break at its end is ignored
+    /// [env: CALLBACK_SOURCE_WEBHOOK_SECRET, the secret itself]
     #[arg(long, value_name = "PATH")]
     pub webhook_secret_file: Option<PathBuf>,
 
-    /// Ask eCom and Checkout callbacks for this `Authorization` value; given as an argument it shows in
-    /// the list of processes
+    /// Require this `Authorization` value of eCom and Checkout callbacks; the process list shows it when
+    /// given as an argument
     #[arg(
         long,
         value_name = "VALUE",
@@ -62,27 +62,30 @@ pub struct Args {
 }
 
 impl Args {
-    /// What becomes of a callback that does not come from a callback server.
+    /// The treatment of a callback from an unlisted peer.
     #[must_use]
     pub fn mode(&self) -> Mode {
         if self.tag { Mode::Tag } else { Mode::Reject }
     }
 
-    /// Whether special addresses are believed, which an embedded DNS server implies.
+    /// True if special-purpose addresses are accepted, which an embedded DNS server implies.
     #[must_use]
-    pub fn believes_special_addresses(&self) -> bool {
+    pub fn accepts_special_addresses(&self) -> bool {
         self.allow_special_addresses || self.embedded_dns
     }
 }
 
-/// A token, or why it is none.
+/// A token, or the reason why it is invalid.
 ///
-/// That is not left to the parser of arguments, whose message would show the token.
+/// The argument parser never fails on it: its message would show the token.
 #[derive(Clone, Debug)]
 pub struct GivenToken(pub Result<Token, SecretError>);
 
 impl GivenToken {
-    #[expect(clippy::unnecessary_wraps, reason = "parsers of arguments can fail")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "clap expects a parser that can fail"
+    )]
     fn parse(text: &str) -> Result<Self, Infallible> {
         Ok(Self(Token::new(text)))
     }

@@ -1,15 +1,15 @@
 //! The bodies of the callbacks.
 //!
-//! Required are the fields that make a body what it is, and those without which it is of no use.
-//! All others are optional, and unknown fields, states and event names are accepted, since the
-//! provider adds some without notice.
+//! A field is required only if it identifies the type of the body, or if the body is useless without
+//! it. Unknown fields, states and event names are accepted, since the provider adds some without
+//! notice.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Number, Value};
 
-/// A body that one of the routes takes.
+/// A body that one of the routes accepts.
 pub(crate) trait Callback: DeserializeOwned {
-    /// What it is and which fields it cannot do without, for whoever sent something else.
+    /// The type of the body and its required fields, for the error message.
     const EXPECTED: &'static str;
 }
 
@@ -19,15 +19,15 @@ pub(crate) trait Callback: DeserializeOwned {
 pub(crate) struct Payment {
     /// The merchant's sales unit.
     pub(crate) merchant_serial_number: Option<Id>,
-    /// The merchant's name of the order.
+    /// The merchant's id of the order.
     pub(crate) order_id: String,
-    /// What happened.
+    /// The change of the payment.
     pub(crate) transaction_info: TransactionInfo,
-    /// Why it failed, where it did.
+    /// The reason of a failure.
     pub(crate) error_info: Option<Value>,
-    /// Express only: where the goods go, and how.
+    /// Express only: address and method of the shipment.
     pub(crate) shipping_details: Option<Shipment>,
-    /// Express only: who paid.
+    /// Express only: the customer.
     pub(crate) user_details: Option<UserDetails>,
 }
 
@@ -36,7 +36,7 @@ impl Callback for Payment {
          `transactionInfo`, and in that `status` and `transactionId`";
 }
 
-/// What happened to an eCom payment.
+/// The change of an eCom payment.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TransactionInfo {
@@ -44,33 +44,33 @@ pub(crate) struct TransactionInfo {
     pub(crate) amount: Option<i64>,
     /// `RESERVED`, `RESERVE`, `SALE`, `RESERVE_FAILED`, `SALE_FAILED`, `CANCELLED`, `REJECTED`, …
     pub(crate) status: String,
-    /// When it happened.
+    /// The time of the event.
     pub(crate) time_stamp: Option<String>,
-    /// The provider's name of the transaction.
+    /// The provider's id of the transaction.
     pub(crate) transaction_id: Id,
 }
 
-/// Where the goods of an eCom Express order go, and how.
+/// Address and method of the shipment of an eCom Express order.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Shipment {
-    /// Where to.
+    /// The address.
     pub(crate) address: Option<ShipmentAddress>,
     /// In the major unit of the currency.
     pub(crate) shipping_cost: Option<Number>,
-    /// As the customer saw it.
+    /// The method, as the customer saw it.
     pub(crate) shipping_method: Option<String>,
-    /// As the merchant named it.
+    /// The merchant's id of the method.
     pub(crate) shipping_method_id: Option<String>,
 }
 
-/// The address that an eCom Express order goes to.
+/// The shipping address of an eCom Express order.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShipmentAddress {
     /// Street and number.
     pub(crate) address_line1: Option<String>,
-    /// What did not fit in the first line.
+    /// The second line.
     pub(crate) address_line2: Option<String>,
     /// The post town.
     pub(crate) city: Option<String>,
@@ -80,7 +80,7 @@ pub(crate) struct ShipmentAddress {
     pub(crate) zip_code: Option<Id>,
 }
 
-/// Who paid an eCom Express order.
+/// The customer of an eCom Express order.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UserDetails {
@@ -92,19 +92,19 @@ pub(crate) struct UserDetails {
     pub(crate) email: Option<String>,
     /// The phone number.
     pub(crate) mobile_number: Option<Id>,
-    /// What a later consent removal names.
+    /// The id that a later consent removal refers to.
     pub(crate) user_id: Option<String>,
 }
 
-/// eCom v2: an address that the shipping methods are asked for.
+/// eCom v2: an address whose shipping methods are requested.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShippingAddress {
-    /// Has to be repeated in the answer.
+    /// The id to repeat in the response.
     pub(crate) address_id: i64,
     /// Street and number.
     pub(crate) address_line1: Option<String>,
-    /// What did not fit in the first line.
+    /// The second line.
     pub(crate) address_line2: Option<String>,
     /// Name or code.
     pub(crate) country: String,
@@ -125,11 +125,11 @@ impl Callback for ShippingAddress {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShippingMethods {
-    /// As asked.
+    /// As in the request.
     pub(crate) address_id: i64,
-    /// As asked.
+    /// As in the request.
     pub(crate) order_id: String,
-    /// What there is.
+    /// The methods.
     pub(crate) shipping_details: Vec<ShippingMethod>,
 }
 
@@ -137,20 +137,20 @@ pub(crate) struct ShippingMethods {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShippingMethod {
-    /// `Y` for the one that is chosen at first, `N` for the others.
+    /// `Y` for the preselected method, `N` for the others.
     pub(crate) is_default: &'static str,
-    /// The place in the list.
+    /// The position in the list.
     pub(crate) priority: u32,
     /// In the major unit of the currency.
     pub(crate) shipping_cost: u32,
-    /// What the customer sees.
+    /// The name that the customer sees.
     pub(crate) shipping_method: &'static str,
-    /// What the payment callback names later.
+    /// The id that the payment callback repeats.
     pub(crate) shipping_method_id: &'static str,
 }
 
 impl ShippingMethods {
-    /// What a shop with two ways to ship answers, wherever the goods go.
+    /// The methods of a shop that offers the same two for every address.
     pub(crate) fn from_shop(address_id: i64, order_id: String) -> Self {
         Self {
             address_id,
@@ -175,13 +175,13 @@ impl ShippingMethods {
     }
 }
 
-/// A delivery of the Webhooks API, told apart by the fields it has.
+/// A delivery of the Webhooks API; its fields identify the variant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Webhook {
     /// ePayment.
     Epayment(Box<EpaymentEvent>),
-    /// Recurring, of a charge. Has all that identifies an agreement's event, so it is tried before.
+    /// Recurring, of a charge. It has every field of an agreement's event, so it is tried first.
     Charge(ChargeEvent),
     /// Recurring, of an agreement.
     Agreement(AgreementEvent),
@@ -201,32 +201,32 @@ impl Callback for Webhook {
 pub(crate) struct EpaymentEvent {
     /// The merchant's sales unit.
     pub(crate) msn: Id,
-    /// The merchant's name of the payment.
+    /// The merchant's id of the payment.
     pub(crate) reference: String,
-    /// The provider's name of the event.
+    /// The provider's id of the event.
     pub(crate) psp_reference: String,
     /// `CREATED`, `ABORTED`, `EXPIRED`, `CANCELLED`, `CAPTURED`, `REFUNDED`, `AUTHORIZED`,
     /// `TERMINATED`, …
     pub(crate) name: String,
-    /// How much.
+    /// The amount.
     pub(crate) amount: Option<Amount>,
-    /// When it happened.
+    /// The time of the event.
     pub(crate) timestamp: Option<String>,
-    /// The key of the merchant's call that caused the event, if one did.
+    /// The idempotency key of the merchant's call that caused the event.
     pub(crate) idempotency_key: Option<String>,
-    /// Whether the operation went through.
+    /// True if the operation succeeded.
     pub(crate) success: Option<bool>,
-    /// Until when a capture will succeed.
+    /// The end of the period in which a capture succeeds.
     pub(crate) capture_guaranteed_until: Option<String>,
-    /// Express only: who paid.
+    /// Express only: the customer.
     pub(crate) user_details: Option<Value>,
-    /// Who the user is, where the merchant asked.
+    /// The user's profile, if the merchant requested it.
     pub(crate) profile: Option<Value>,
-    /// Express only: where the goods go, and how.
+    /// Express only: address and method of the shipment.
     pub(crate) shipping_details: Option<Value>,
 }
 
-/// How much.
+/// An amount of money.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Amount {
@@ -242,9 +242,9 @@ pub(crate) struct Amount {
 pub(crate) struct ChargeEvent {
     /// The agreement that the charge belongs to.
     pub(crate) agreement_id: String,
-    /// The provider's name of the charge.
+    /// The provider's id of the charge.
     pub(crate) charge_id: String,
-    /// The merchant's name of the charge.
+    /// The merchant's id of the charge.
     pub(crate) charge_external_id: Option<String>,
     /// `recurring.charge-captured.v1`, …
     pub(crate) event_type: String,
@@ -260,7 +260,7 @@ pub(crate) struct ChargeEvent {
     pub(crate) amount_refunded: Option<i64>,
     /// The ISO 4217 code.
     pub(crate) currency: Option<String>,
-    /// When it happened.
+    /// The time of the event.
     pub(crate) occurred: Option<String>,
 }
 
@@ -268,57 +268,57 @@ pub(crate) struct ChargeEvent {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AgreementEvent {
-    /// The provider's name of the agreement.
+    /// The provider's id of the agreement.
     pub(crate) agreement_id: String,
-    /// The merchant's name of the agreement.
+    /// The merchant's id of the agreement.
     pub(crate) agreement_external_id: Option<String>,
-    /// The provider's other name of the agreement.
+    /// Another id of the provider for the agreement.
     #[serde(rename = "agreementUUID")]
     pub(crate) agreement_uuid: Option<String>,
     /// `recurring.agreement-stopped.v1`, …
     pub(crate) event_type: String,
     /// `MERCHANT`, `USER`, `ADMIN`, …
     pub(crate) actor: Option<String>,
-    /// When it happened.
+    /// The time of the event.
     pub(crate) occurred: Option<String>,
 }
 
-/// QR: somebody scanned a code of the merchant.
+/// QR: a customer scanned a code of the merchant.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckIn {
-    /// Stands for the customer in a payment that follows.
+    /// The token that identifies the customer in a later payment.
     pub(crate) customer_token: String,
-    /// Which code.
+    /// The id of the code.
     pub(crate) merchant_qr_id: String,
     /// The merchant's sales unit.
     pub(crate) merchant_serial_number: Option<Id>,
-    /// When it happened.
+    /// The time of the event.
     pub(crate) initiated_at: Option<String>,
 }
 
-/// Checkout v3: a session came to its end, or a step nearer.
+/// Checkout v3: a change of a session.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Checkout {
-    /// The provider's name of the session.
+    /// The provider's id of the session.
     pub(crate) session_id: String,
     /// The merchant's sales unit.
     pub(crate) merchant_serial_number: Option<Id>,
-    /// The merchant's name of the payment.
+    /// The merchant's id of the payment.
     pub(crate) reference: String,
     /// `SessionCreated`, `PaymentInitiated`, `SessionExpired`, `PaymentSuccessful`,
     /// `PaymentTerminated`, …
     pub(crate) session_state: String,
     /// `Wallet`, `Card`, …
     pub(crate) payment_method: Option<String>,
-    /// What was paid.
+    /// The payment.
     pub(crate) payment_details: Option<PaymentDetails>,
-    /// Who paid.
+    /// The customer.
     pub(crate) user_info: Option<Value>,
-    /// Where the goods go, and how.
+    /// Address and method of the shipment.
     pub(crate) shipping_details: Option<Value>,
-    /// Where the bill goes.
+    /// The billing address.
     pub(crate) billing_details: Option<Value>,
 }
 
@@ -327,18 +327,18 @@ impl Callback for Checkout {
         "a Checkout callback, with at least `sessionId`, `reference` and `sessionState`";
 }
 
-/// What was paid in a Checkout session.
+/// The payment of a Checkout session.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PaymentDetails {
     /// `Wallet`, `Card`, …
     pub(crate) r#type: Option<String>,
-    /// How much.
+    /// The amount.
     pub(crate) amount: Option<Amount>,
     /// `AUTHORIZED`, …
     pub(crate) state: Option<String>,
 }
 
-/// A name made of digits, which one API sends as a number and the next as a string.
+/// An id of digits, which some APIs send as a number and others as a string.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Spelling")]
 pub(crate) struct Id(String);

@@ -1,4 +1,4 @@
-//! The extractor of the bodies.
+//! The extractor of callback bodies.
 
 use axum::{
     body::Bytes,
@@ -10,9 +10,9 @@ use serde_json::error::Category;
 
 use crate::bodies::Callback;
 
-/// A body of the type that the route takes.
+/// A body of the type that the route accepts.
 ///
-/// The content type is not looked at: the routes take JSON and nothing else.
+/// The content type is ignored: the routes accept only JSON.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Body<T>(pub(crate) T);
 
@@ -29,7 +29,7 @@ impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(BadBody::Empty);
         }
         let parsed = serde_json::from_slice(&body);
-        // The error's own text repeats values of the body.
+        // The text of serde's error would repeat values of the body.
         parsed.map(Self).map_err(|error| match error.classify() {
             Category::Data => BadBody::OtherType(T::EXPECTED),
             Category::Syntax | Category::Eof | Category::Io => BadBody::NoJson {
@@ -40,10 +40,10 @@ impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// The most that a body may have.
+/// The size limit of a body, in bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
 
-/// Why a body is not taken. The text holds nothing of the body.
+/// The reason why a body is rejected. Its text repeats nothing of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBody {
     /// Larger than [`MAX_BODY`].
@@ -52,10 +52,10 @@ pub(crate) enum BadBody {
     /// The connection ended before the body did.
     #[error("the body could not be read to its end")]
     Incomplete,
-    /// Nothing at all.
+    /// Empty.
     #[error("the body is empty")]
     Empty,
-    /// Not JSON, from this place on.
+    /// Not JSON; the position of the error.
     #[error("the body is not JSON: line {line}, column {column}")]
     NoJson {
         /// From 1.
@@ -63,8 +63,8 @@ pub(crate) enum BadBody {
         /// From 1.
         column: usize,
     },
-    /// JSON, but something else than the route takes.
-    #[error("the body is JSON, but this route takes {0}; a field is missing or of another type")]
+    /// JSON of another type than the route accepts.
+    #[error("the body is JSON, but this route accepts {0}; a field is missing or of another type")]
     OtherType(&'static str),
 }
 
@@ -75,7 +75,7 @@ impl IntoResponse for BadBody {
             Self::Incomplete | Self::Empty | Self::NoJson { .. } => StatusCode::BAD_REQUEST,
             Self::OtherType(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        tracing::warn!(%status, "a callback was not understood: {self}");
+        tracing::warn!(%status, "callback with an invalid body: {self}");
         (status, format!("{self}\n")).into_response()
     }
 }

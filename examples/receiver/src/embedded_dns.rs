@@ -1,4 +1,4 @@
-//! A DNS server in this process, for trying out what else only the provider can do.
+//! A DNS server in this process, to send callbacks as the provider does.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 use callback_source::vipps::Environment;
 use callback_source_testkit::dns::DnsServer;
 
-/// Answers for the real names of the callback servers, with loopback addresses.
+/// Resolves the real names of the callback servers to loopback addresses.
 ///
 /// | hosts | addresses |
 /// |---|---|
@@ -21,7 +21,7 @@ use callback_source_testkit::dns::DnsServer;
 pub(crate) struct EmbeddedDns(DnsServer);
 
 impl EmbeddedDns {
-    /// Starts it on a free loopback port.
+    /// Starts the server on a free loopback port.
     ///
     /// # Errors
     ///
@@ -43,12 +43,12 @@ impl EmbeddedDns {
         Ok(Self(server))
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.addr()
     }
 
-    /// The address that it gives the first callback server of an environment.
+    /// The address of the first callback server of an environment.
     pub(crate) fn first_server(environment: Environment) -> IpAddr {
         match environment {
             Environment::Production => address(1, 1),

@@ -1,8 +1,7 @@
 //! A merchant's service that receives every callback of Vipps MobilePay, from its callback servers
 //! only.
 //!
-//! The part to copy is [`app::router`]; the rest is what a service has anyway, and an embedded DNS
-//! server to try it with.
+//! Copy [`app::router`]. The rest is the frame of any service, and an embedded DNS server for trials.
 
 pub mod args;
 mod embedded_dns;

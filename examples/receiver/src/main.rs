@@ -9,11 +9,11 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    // The resolver's crates log a line for each packet that anyone sends to them.
+    // The resolver's crates log a line for each packet that they receive.
     let quiet = "hickory_resolver=error,hickory_net=error,hickory_proto=error,h2=error";
-    let asked = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{quiet},{asked}")))
+        .with_env_filter(EnvFilter::new(format!("{quiet},{filter}")))
         .with_writer(io::stderr)
         .init();
     let Err(failure) = run(&args).await else {

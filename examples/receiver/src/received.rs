@@ -1,4 +1,4 @@
-//! What was received, and from whom.
+//! The log of received callbacks, with their senders.
 
 use std::{
     collections::VecDeque,
@@ -27,24 +27,24 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Adds a callback, and forgets the oldest if there are too many.
+    /// Adds a callback and drops the oldest above the limit.
     pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
         let sender = Sender::new(&caller.source);
-        let proof = caller.proof.as_ref().map(Joined::new);
-        // Without the event: it is about a person.
-        info!(kind = event.kind(), ?sender, ?proof, "callback received");
+        let checks = caller.checks.as_ref().map(Checks::new);
+        // The event is left out: it has personal data.
+        info!(kind = event.kind(), ?sender, ?checks, "callback received");
         let mut log = self.lock();
         log.truncate(KEPT - 1);
         log.push_front(Received {
             at,
             event,
             sender,
-            proof,
+            checks,
         });
     }
 
-    /// All of them, the newest first.
+    /// All entries, newest first.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let now = Instant::now();
         let log = self.lock();
@@ -57,12 +57,12 @@ impl Log {
     }
 }
 
-/// What the layers said of a callback.
+/// The verdicts of the layers on a callback.
 #[derive(Debug)]
 pub(crate) struct Caller {
     source: Verdict,
-    /// Source and message together, where the route asks for a proof.
-    proof: Option<Result<VerifiedCallback, CallbackRejection>>,
+    /// Both checks joined, on a route with a message check.
+    checks: Option<Result<VerifiedCallback, CallbackRejection>>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -71,19 +71,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
         let source = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         let extensions = &parts.extensions;
-        let proof = extensions.get::<MessageVerdict>().map(|_| {
-            // Where nothing is refused there is no `RequireVerified` that left it.
-            let left = extensions.get::<VerifiedCallback>().cloned();
-            left.map_or_else(
+        let checks = extensions.get::<MessageVerdict>().map(|_| {
+            // `RequireVerified` inserts it; in tagging mode that layer is absent.
+            let verified = extensions.get::<VerifiedCallback>().cloned();
+            verified.map_or_else(
                 || VerifiedCallback::from_extensions(extensions, Policy::Both),
                 Ok,
             )
         });
-        Ok(Self { source, proof })
+        Ok(Self { source, checks })
     }
 }
 
-/// A callback, in the words of its API.
+/// A callback, by the names of its API.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub(crate) enum Event {
@@ -142,7 +142,7 @@ impl From<Webhook> for Event {
     }
 }
 
-/// A callback as the log shows it.
+/// A callback as `GET /received` shows it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
@@ -151,7 +151,7 @@ pub(crate) struct Entry {
     #[serde(flatten)]
     sender: Sender,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proof: Option<Joined>,
+    checks: Option<Checks>,
     #[serde(flatten)]
     event: Event,
 }
@@ -161,7 +161,7 @@ struct Received {
     at: Instant,
     event: Event,
     sender: Sender,
-    proof: Option<Joined>,
+    checks: Option<Checks>,
 }
 
 impl Received {
@@ -170,13 +170,13 @@ impl Received {
             kind: self.event.kind(),
             seconds_ago: now.saturating_duration_since(self.at).as_secs(),
             sender: self.sender.clone(),
-            proof: self.proof.clone(),
+            checks: self.checks.clone(),
             event: self.event.clone(),
         }
     }
 }
 
-/// Who sent it, and how that is known.
+/// The sender: listed and why, or the reason of its refusal.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Sender {
@@ -227,23 +227,23 @@ impl ListedBy {
     }
 }
 
-/// Whether source and message together are enough, and why not.
+/// The result of both checks joined.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Joined {
-    Proven(&'static str),
+enum Checks {
+    Passed(&'static str),
     Refused(String),
 }
 
-impl Joined {
-    fn new(proof: &Result<VerifiedCallback, CallbackRejection>) -> Self {
-        match proof {
-            Ok(proof) => Self::Proven(match proof.message().map(VerifiedMessage::auth) {
+impl Checks {
+    fn new(checks: &Result<VerifiedCallback, CallbackRejection>) -> Self {
+        match checks {
+            Ok(verified) => Self::Passed(match verified.message().map(VerifiedMessage::auth) {
                 Some(MessageAuth::Signature) => "signature",
                 Some(MessageAuth::Token) => "token",
                 _ => "other",
             }),
-            // The text names reasons and headers, and has nothing of the request.
+            // The text names reasons and headers; it repeats nothing of the request.
             Err(rejection) => Self::Refused(rejection.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! The service from start to end.
+//! The service, from start to shutdown.
 
 use std::{
     env,
@@ -20,20 +20,20 @@ use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
-    app::{self, Mode, Proofs},
+    app::{self, Credentials, Mode},
     args::Args,
     embedded_dns::EmbeddedDns,
     samples::{Sample, reachable},
 };
 
-/// Serves until it is told to end, and says on standard output where, and what to try.
+/// Serves until a signal ends it. Standard output gets the address and the sample commands.
 ///
 /// # Errors
 ///
-/// If it cannot start, or cannot accept connections any more.
+/// If the service cannot start, or can no longer accept connections.
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let ended = end_signal().map_err(Failure::Start)?;
-    let proofs = Proofs {
+    let credentials = Credentials {
         webhook_secret: webhook_secret(args)?,
         token: token(args)?,
     };
@@ -42,7 +42,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let addr = listener.local_addr().map_err(Failure::Start)?;
     let mut out = format!("listening on http://{addr}\n");
 
-    // Held until the end, since dropping it stops it.
+    // Kept until the end: dropping it stops the server.
     let embedded_dns = match args.embedded_dns {
         true => Some(EmbeddedDns::start().await.map_err(Failure::Start)?),
         false => None,
@@ -59,17 +59,17 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     }
 
     let mut list = AllowList::builder().environment(args.environment);
-    if args.believes_special_addresses() {
+    if args.accepts_special_addresses() {
         warn!(
-            "special addresses in DNS answers are believed: whoever forges one can open this network"
+            "special-purpose addresses in DNS answers are accepted: a forged answer can admit hosts of this network"
         );
         list = list.insecure_allow_special_addresses();
     }
     if args.mode() == Mode::Tag {
-        warn!("callbacks are received from anybody");
+        warn!("callbacks are received from every peer");
     }
-    let app = app::router(list.spawn(resolver), args.mode(), proofs);
-    // Nobody has to read it.
+    let app = app::router(list.spawn(resolver), args.mode(), credentials);
+    // A closed standard output does not stop the service.
     let _ = io::stdout().write_all(out.as_bytes());
 
     let stop = Arc::new(Notify::new());
@@ -80,66 +80,66 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let mut server = pin!(server.into_future());
     tokio::select! {
         result = &mut server => return result.map_err(Failure::Serve),
-        () = ended => info!("told to end"),
+        () = ended => info!("stopping on a signal"),
     }
     stop.notify_one();
     match timeout(GRACE, server).await {
         Ok(result) => result.map_err(Failure::Serve),
         Err(_) => {
-            warn!("requests under way were cut off after {GRACE:?}");
+            warn!("requests in progress were cut off after {GRACE:?}");
             Ok(())
         }
     }
 }
 
-/// Why the service is not, or no longer, there.
+/// The reason why the service did not start or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The address to listen on cannot be had.
+    /// The address to listen on cannot be bound.
     #[error("cannot listen on `{0}`")]
     Listen(SocketAddr, #[source] io::Error),
-    /// There is no DNS server to ask.
+    /// The system configures no DNS server.
     #[error("cannot find a DNS server in the system's configuration")]
     SystemConfError(#[source] SystemConfError),
-    /// The embedded DNS server gives IPv4 addresses, and the service listens elsewhere.
-    #[error("callback servers with IPv4 addresses, as `--embedded-dns` has, do not reach `{0}`")]
+    /// The embedded DNS server has IPv4 addresses only, and the service does not listen on IPv4.
+    #[error("the IPv4 callback servers of `--embedded-dns` cannot reach `{0}`")]
     Unreachable(SocketAddr),
     /// The secret of the webhook cannot be read.
     #[error("cannot read the webhook secret from `{}`", .0.display())]
     SecretFile(PathBuf, #[source] io::Error),
-    /// The secret of the webhook is none.
-    #[error("the webhook secret cannot be used")]
+    /// The secret of the webhook is invalid.
+    #[error("invalid webhook secret")]
     Secret(#[source] SecretError),
-    /// The token is none.
-    #[error("the token cannot be used")]
+    /// The token is invalid.
+    #[error("invalid token")]
     Token(#[source] SecretError),
-    /// The system refused something else that is needed.
+    /// Another error of the system during the start.
     #[error("cannot start")]
     Start(#[source] io::Error),
-    /// No more connections can be accepted.
-    #[error("cannot accept connections any more")]
+    /// The listener failed.
+    #[error("cannot accept more connections")]
     Serve(#[source] io::Error),
 }
 
 impl Failure {
-    /// What to do about it.
+    /// The next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Listen(..) => Some("choose another address with `--listen ADDR:PORT`"),
-            Self::SystemConfError(_) => Some("name one with `--dns-server IP:PORT`"),
+            Self::SystemConfError(_) => Some("give a DNS server with `--dns-server IP:PORT`"),
             Self::Unreachable(_) => Some("listen on IPv4: `--listen 127.0.0.1:8080`"),
-            Self::Secret(_) => Some("take the `secret` that registering the webhook gave"),
+            Self::Secret(_) => Some("use the `secret` from the registration of the webhook"),
             Self::Token(_) => {
-                Some("give the whole `Authorization` value that orders are made with")
+                Some("give the whole `Authorization` value that orders are created with")
             }
             Self::SecretFile(..) | Self::Start(_) | Self::Serve(_) => None,
         }
     }
 }
 
-/// The secret, from where the list of processes does not show it.
+/// The secret from a file or the environment, which the process list does not show.
 fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
     let text = match &args.webhook_secret_file {
         Some(path) => {
@@ -161,7 +161,7 @@ fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
         None => match env::var(WEBHOOK_SECRET) {
             Ok(text) => text,
             Err(env::VarError::NotPresent) => return Ok(None),
-            // As a secret that proves nothing: what was set must not be passed over.
+            // An empty secret is invalid, so that a variable that is set is never ignored.
             Err(env::VarError::NotUnicode(_)) => String::new(),
         },
     };
@@ -185,12 +185,12 @@ fn samples(args: &Args, server: SocketAddr) -> String {
         token: args.token.is_some(),
     };
     let refused = match args.mode() {
-        Mode::Reject => "is refused",
-        Mode::Tag => "would be refused without `--tag`",
+        Mode::Reject => "refused",
+        Mode::Tag => "refused without `--tag`",
     };
     format!(
-        "\n# from a callback server, is let in\n{genuine}\n\n# from elsewhere, {refused}\n{forged}\n\n\
-         # what was received\ncurl http://{server}/received\n"
+        "\n# from a callback server: accepted\n{genuine}\n\n# from another address: {refused}\n{forged}\n\n\
+         # the received callbacks\ncurl http://{server}/received\n"
     )
 }
 
@@ -221,5 +221,5 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
 const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
 const MAX_SECRET: usize = 8 * 1024;
 
-/// The longest that the provider waits for an answer is as long.
+/// As long as the provider waits for a response at most.
 const GRACE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Requests to try the service with.
+//! Sample requests for the service.
 
 use std::{
     fmt,
@@ -7,14 +7,14 @@ use std::{
 
 /// A callback as the provider sends it, from an address of this machine.
 ///
-/// Displayed as a command for a POSIX shell.
+/// Its `Display` is a command for a POSIX shell.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// The address that it comes from; if not given, whatever the system chooses.
+    /// The source address; `None` leaves the choice to the system.
     pub(crate) source: Option<IpAddr>,
-    /// The service.
+    /// The address of the service.
     pub(crate) server: SocketAddr,
-    /// Whether the service asks for the token, which is not shown.
+    /// True if the service requires the token. The command reads it from the environment.
     pub(crate) token: bool,
 }
 
@@ -46,8 +46,8 @@ impl fmt::Display for Sample {
     }
 }
 
-/// Where a client with an IPv4 loopback address reaches a service that listens on `listen`; `None`
-/// for an IPv6 address, which it does not reach.
+/// The address at which a client on IPv4 loopback reaches a service that listens on `listen`; `None`
+/// for an IPv6 address, which it cannot reach.
 pub(crate) fn reachable(listen: SocketAddr) -> Option<SocketAddr> {
     let port = listen.port();
     match listen.ip().to_canonical() {

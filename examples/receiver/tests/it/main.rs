@@ -1,5 +1,5 @@
 //! The receiver, by its routes and as a process.
 
-mod proofs;
+mod message_checks;
 mod routes;
 mod service;

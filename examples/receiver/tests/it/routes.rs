@@ -1,14 +1,14 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::{
     Router,
     body::Body,
-    extract::connect_info::ConnectInfo,
     http::{Request, StatusCode},
 };
-use callback_source::{AllowList, Answer, Question, ResolveError, vipps::Environment};
+use callback_source::{AllowList, ResolveErrorKind, vipps::Environment};
+use callback_source_testkit::{Delivery, Provider, UNLISTED_PEER};
 use http_body_util::BodyExt;
-use receiver::app::{Mode, Proofs, router};
+use receiver::app::{Credentials, Mode, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -16,7 +16,7 @@ use tower::ServiceExt;
 async fn every_callback_of_the_provider_is_received() {
     for (kind, method, path, body) in CALLBACKS {
         let app = app(Mode::Reject);
-        let reply = app.send(SERVER, method, path, body).await;
+        let reply = app.call(SERVER, method, path, body).await;
         assert!(reply.status.is_success(), "{kind}: {reply:?}");
 
         let [received] = app.received().await.try_into().unwrap();
@@ -27,13 +27,13 @@ async fn every_callback_of_the_provider_is_received() {
         assert_eq!(received["knownForSeconds"], 0);
         assert_eq!(received.get("reason"), None);
         if !body.is_empty() {
-            assert_holds(&received["body"], &serde_json::from_str(body).unwrap());
+            assert_contains(&received["body"], &serde_json::from_str(body).unwrap());
         }
     }
 }
 
 #[tokio::test]
-async fn what_the_provider_may_add_one_day_is_received() {
+async fn fields_and_values_that_the_provider_may_add_are_received() {
     for (kind, method, path, body) in [
         (
             "ecom-payment",
@@ -85,7 +85,7 @@ async fn what_the_provider_may_add_one_day_is_received() {
         ),
     ] {
         let app = app(Mode::Reject);
-        let reply = app.send(SERVER, method, path, body).await;
+        let reply = app.call(SERVER, method, path, body).await;
         assert!(reply.status.is_success(), "{body}: {reply:?}");
         assert_eq!(app.received().await[0]["kind"], kind);
     }
@@ -128,7 +128,7 @@ async fn json_of_another_type_is_refused_without_repeating_it() {
         ("/checkout", "null", "`sessionState`"),
     ] {
         let app = app(Mode::Reject);
-        let reply = app.send(SERVER, "POST", path, body).await;
+        let reply = app.call(SERVER, "POST", path, body).await;
         assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
         assert!(reply.text.contains(named), "{body}: {}", reply.text);
         assert!(!reply.text.contains("s3cret"), "{body}: {}", reply.text);
@@ -137,7 +137,7 @@ async fn json_of_another_type_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_refused_with_the_place() {
+async fn invalid_json_is_refused_with_line_and_column() {
     for (body, text) in [
         ("", "the body is empty\n"),
         (" ", "the body is not JSON: line 1, column 1\n"),
@@ -145,14 +145,14 @@ async fn what_is_not_json_is_refused_with_the_place() {
         ("s3cret=1", "the body is not JSON: line 1, column 1\n"),
     ] {
         for path in ["/v2/payments/1", "/webhooks", "/checkout"] {
-            let reply = app(Mode::Reject).send(SERVER, "POST", path, body).await;
+            let reply = app(Mode::Reject).call(SERVER, "POST", path, body).await;
             assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}");
             assert_eq!(reply.text, text, "{body}");
         }
     }
     let deep = "[".repeat(10_000);
     let reply = app(Mode::Reject)
-        .send(SERVER, "POST", "/webhooks", &deep)
+        .call(SERVER, "POST", "/webhooks", &deep)
         .await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
 }
@@ -161,51 +161,51 @@ async fn what_is_not_json_is_refused_with_the_place() {
 async fn a_body_may_have_256_kib_and_not_a_byte_more() {
     let (_, method, path, body) = CALLBACKS[0];
     let full = body.to_owned() + &" ".repeat(256 * 1024 - body.len());
-    let reply = app(Mode::Reject).send(SERVER, method, path, &full).await;
+    let reply = app(Mode::Reject).call(SERVER, method, path, &full).await;
     assert_eq!(reply.status, StatusCode::OK);
 
     let reply = app(Mode::Reject)
-        .send(SERVER, method, path, &(full + " "))
+        .call(SERVER, method, path, &(full + " "))
         .await;
     assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(reply.text, "the body is larger than 256 KiB\n");
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_whatever_is_asked() {
+async fn an_unlisted_peer_is_refused_on_every_route() {
     let app = app(Mode::Reject);
     for (_, method, path, body) in CALLBACKS {
-        let reply = app.send(STRANGER, method, path, body).await;
+        let reply = app.call(UNLISTED_PEER, method, path, body).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{method} {path}");
     }
     for (method, path) in [("GET", "/webhooks"), ("POST", "/"), ("GET", "/nothing")] {
-        let reply = app.send(STRANGER, method, path, "").await;
+        let reply = app.call(UNLISTED_PEER, method, path, "").await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{method} {path}");
     }
     assert!(app.received().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_callback_server_learns_of_wrong_methods_and_paths() {
+async fn a_callback_server_gets_404_and_405() {
     let app = app(Mode::Reject);
-    let reply = app.send(SERVER, "GET", "/webhooks", "").await;
+    let reply = app.call(SERVER, "GET", "/webhooks", "").await;
     assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
-    let reply = app.send(SERVER, "POST", "/nothing", "").await;
+    let reply = app.call(SERVER, "POST", "/nothing", "").await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn tagging_receives_from_strangers_and_says_why_not() {
+async fn tagging_receives_from_unlisted_peers_and_records_the_reason() {
     let app = app(Mode::Tag);
     let (_, method, path, body) = CALLBACKS[0];
-    for peer in [SERVER, STRANGER] {
-        let reply = app.send(peer, method, path, body).await;
+    for peer in [SERVER, UNLISTED_PEER] {
+        let reply = app.call(peer, method, path, body).await;
         assert_eq!(reply.status, StatusCode::OK);
     }
-    let [stranger, server] = app.received().await.try_into().unwrap();
-    assert_eq!(stranger["peer"], "192.0.2.1");
-    assert_eq!(stranger["reason"], "not-listed");
-    assert_eq!(stranger.get("freshness"), None);
+    let [unlisted, server] = app.received().await.try_into().unwrap();
+    assert_eq!(unlisted["peer"], "203.0.113.66");
+    assert_eq!(unlisted["reason"], "not-listed");
+    assert_eq!(unlisted.get("freshness"), None);
     assert_eq!(server["peer"], "127.0.1.1");
     assert_eq!(server.get("reason"), None);
 }
@@ -213,7 +213,7 @@ async fn tagging_receives_from_strangers_and_says_why_not() {
 #[tokio::test]
 async fn shipping_details_are_answered_with_the_methods_of_the_shop() {
     let (_, method, path, body) = CALLBACKS[2];
-    let reply = app(Mode::Reject).send(SERVER, method, path, body).await;
+    let reply = app(Mode::Reject).call(SERVER, method, path, body).await;
     let expected = json!({
         "addressId": 3960,
         "orderId": "acme-shop-123-order123abc",
@@ -241,15 +241,15 @@ async fn shipping_details_are_answered_with_the_methods_of_the_shop() {
 async fn names_in_paths_are_decoded() {
     let app = app(Mode::Reject);
     let path = "/v2/consents/uiJskNQ6qNN1iwN891uuob%3D%3D";
-    let reply = app.send(SERVER, "DELETE", path, "").await;
+    let reply = app.call(SERVER, "DELETE", path, "").await;
     assert_eq!(reply.status, StatusCode::NO_CONTENT);
     let (_, _, _, body) = CALLBACKS[0];
-    app.send(SERVER, "POST", "/v2/payments/a%2Fb", body).await;
+    app.call(SERVER, "POST", "/v2/payments/a%2Fb", body).await;
 
     let [payment, removal] = app.received().await.try_into().unwrap();
     assert_eq!(removal["userId"], "uiJskNQ6qNN1iwN891uuob==");
     assert_eq!(payment["orderId"], "a/b");
-    let reply = app.send(SERVER, "DELETE", "/v2/consents/%FF", "").await;
+    let reply = app.call(SERVER, "DELETE", "/v2/consents/%FF", "").await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
 }
 
@@ -258,7 +258,7 @@ async fn the_last_hundred_are_kept_newest_first() {
     let app = app(Mode::Reject);
     for number in 0..=100 {
         let path = format!("/v2/consents/{number}");
-        app.send(SERVER, "DELETE", &path, "").await;
+        app.call(SERVER, "DELETE", &path, "").await;
     }
     let received = app.received().await;
     assert_eq!(received.len(), 100);
@@ -267,49 +267,58 @@ async fn the_last_hundred_are_kept_newest_first() {
 }
 
 #[tokio::test]
-async fn what_was_received_is_shown_to_this_machine_only() {
+async fn received_callbacks_are_shown_to_this_machine_only() {
     let app = app(Mode::Tag);
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
     for (peer, status) in [
         (LOCALHOST, StatusCode::OK),
         (IpAddr::V6(mapped), StatusCode::OK),
-        (STRANGER, StatusCode::FORBIDDEN),
+        (UNLISTED_PEER, StatusCode::FORBIDDEN),
     ] {
-        let reply = app.send(peer, "GET", "/received", "").await;
+        let reply = app.call(peer, "GET", "/received", "").await;
         assert_eq!(reply.status, status, "{peer}");
     }
 }
 
 #[tokio::test]
-async fn what_was_received_is_not_shown_through_a_proxy_on_this_machine() {
+async fn received_callbacks_are_not_shown_through_a_proxy_on_this_machine() {
     let app = app(Mode::Tag);
     for header in ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"] {
-        let request = Request::get("/received").header(header, "127.0.0.1");
-        let reply = app
-            .request(LOCALHOST, request.body(Body::empty()).unwrap())
-            .await;
+        let delivery = delivery(LOCALHOST, "GET", "/received", "").header(header, "127.0.0.1");
+        let reply = app.send(delivery.request()).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{header}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn readiness_is_that_of_the_list() {
-    let reply = app(Mode::Reject).send(STRANGER, "GET", "/readyz", "").await;
+    let reply = app(Mode::Reject)
+        .call(UNLISTED_PEER, "GET", "/readyz", "")
+        .await;
     assert_eq!((reply.status, &*reply.text), (StatusCode::OK, "ready\n"));
 
-    let never =
-        async |_: Question| -> Result<Answer, ResolveError> { std::future::pending().await };
+    let provider = Provider::new(Environment::Test);
+    provider.fail(ResolveErrorKind::Timeout);
     let list = AllowList::builder().environment(Environment::Test);
-    let (list, _refresher) = list.pair(never);
-    let app = App(router(list, Mode::Reject, Proofs::default()));
-    let reply = app.send(STRANGER, "GET", "/readyz", "").await;
+    let list = list.spawn(provider.resolver());
+    let app = App(router(list.clone(), Mode::Reject, Credentials::default()));
+    let reply = app.call(UNLISTED_PEER, "GET", "/readyz", "").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(reply.text, "not ready\n");
+
+    provider.recover();
+    list.ready().await;
+    let reply = app.call(UNLISTED_PEER, "GET", "/readyz", "").await;
+    assert_eq!(reply.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_router_without_peers_says_that_it_is_set_up_wrongly() {
-    let router = router(AllowList::fixed([SERVER]), Mode::Reject, Proofs::default());
+async fn a_router_without_peer_addresses_answers_500() {
+    let router = router(
+        AllowList::fixed([SERVER]),
+        Mode::Reject,
+        Credentials::default(),
+    );
     let request = Request::post("/webhooks").body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
@@ -318,20 +327,20 @@ async fn a_router_without_peers_says_that_it_is_set_up_wrongly() {
 pub(crate) struct App(pub(crate) Router);
 
 fn app(mode: Mode) -> App {
-    App(router(AllowList::fixed([SERVER]), mode, Proofs::default()))
+    App(router(
+        AllowList::fixed([SERVER]),
+        mode,
+        Credentials::default(),
+    ))
 }
 
 impl App {
-    async fn send(&self, peer: IpAddr, method: &str, path: &str, body: &str) -> Reply {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.header("Content-Type", "application/json;charset=UTF-8");
-        let request = request.body(Body::from(body.to_owned())).unwrap();
-        self.request(peer, request).await
+    async fn call(&self, peer: IpAddr, method: &str, path: &str, body: &str) -> Reply {
+        self.send(delivery(peer, method, path, body).request())
+            .await
     }
 
-    pub(crate) async fn request(&self, peer: IpAddr, mut request: Request<Body>) -> Reply {
-        let peer = ConnectInfo(SocketAddr::new(peer, 4711));
-        request.extensions_mut().insert(peer);
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.0.clone().oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -340,12 +349,20 @@ impl App {
     }
 
     pub(crate) async fn received(&self) -> Vec<Value> {
-        let reply = self.send(LOCALHOST, "GET", "/received", "").await;
+        let reply = self.call(LOCALHOST, "GET", "/received", "").await;
         let Value::Array(received) = reply.json() else {
-            panic!("no array: {reply:?}");
+            panic!("not an array: {reply:?}");
         };
         received
     }
+}
+
+pub(crate) fn delivery(peer: IpAddr, method: &str, path: &str, body: &str) -> Delivery {
+    Delivery::new(&format!("https://shop.example{path}"))
+        .method(method.parse().unwrap())
+        .header("Content-Type", "application/json;charset=UTF-8")
+        .body(body.to_owned())
+        .from_peer(peer)
 }
 
 #[derive(Debug)]
@@ -360,23 +377,22 @@ impl Reply {
     }
 }
 
-/// Asserts that all of `sent` is in `received`, which may have more.
-fn assert_holds(received: &Value, sent: &Value) {
+/// Asserts that `received` contains all of `sent`.
+fn assert_contains(received: &Value, sent: &Value) {
     match (received, sent) {
         (Value::Object(received), Value::Object(sent)) => {
             for (name, value) in sent {
-                assert!(received.contains_key(name), "`{name}` got lost");
-                assert_holds(&received[name], value);
+                assert!(received.contains_key(name), "`{name}` is missing");
+                assert_contains(&received[name], value);
             }
         }
-        // Numbers and texts of digits are one to the receiver.
+        // The receiver turns numbers into strings.
         (Value::String(received), Value::Number(sent)) => assert_eq!(*received, sent.to_string()),
         _ => assert_eq!(received, sent),
     }
 }
 
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-pub(crate) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What it is, and how the provider sends it.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn the_first_printed_command_is_let_in_and_the_second_refused() -> io::Result<()> {
+async fn the_first_printed_command_is_accepted_and_the_second_refused() -> io::Result<()> {
     for (environment, server, host) in [
         ("production", "127.0.1.1", "callback-1.vipps.no"),
         ("test", "127.0.3.1", "callback-mt-1.vipps.no"),
@@ -45,7 +45,7 @@ async fn the_first_printed_command_is_let_in_and_the_second_refused() -> io::Res
 }
 
 #[tokio::test]
-async fn every_server_of_the_environment_is_let_in_and_no_other() -> io::Result<()> {
+async fn every_server_of_the_environment_is_admitted_and_no_other() -> io::Result<()> {
     let production = ["127.0.1.1", "127.0.1.4", "127.0.2.1", "127.0.2.4"];
     let others = [
         "127.0.0.1",
@@ -86,12 +86,12 @@ async fn tagging_receives_the_second_printed_command_as_well() -> io::Result<()>
 }
 
 #[tokio::test]
-async fn what_the_flags_ask_for_is_needed_beside_a_listed_address() -> io::Result<()> {
+async fn a_signature_or_token_is_required_beside_a_listed_address() -> io::Result<()> {
     let secret = std::env::temp_dir().join(format!("receiver-secret-{}", std::process::id()));
     std::fs::write(&secret, "the secret of the registration\n")?;
     let path = secret.to_str().expect("the path is text");
-    let locks = ["--webhook-secret-file", path, "--token", "the token"];
-    let service = Service::start(&[&["--embedded-dns"], &locks[..]].concat()).await?;
+    let checks = ["--webhook-secret-file", path, "--token", "the token"];
+    let service = Service::start(&[&["--embedded-dns"], &checks[..]].concat()).await?;
     std::fs::remove_file(&secret)?;
 
     let listed = Client::from(IpAddr::from([127, 0, 1, 1]));
@@ -119,15 +119,15 @@ async fn what_the_flags_ask_for_is_needed_beside_a_listed_address() -> io::Resul
 }
 
 #[tokio::test]
-async fn a_secret_or_token_that_cannot_be_used_ends_with_2_and_is_not_shown() -> io::Result<()> {
+async fn an_invalid_secret_or_token_exits_with_2_and_is_not_shown() -> io::Result<()> {
     for (arguments, message) in [
         (
             ["--token", "s3cret\n"],
-            "error: the token cannot be used: the token cannot be the value of a header",
+            "error: invalid token: the token cannot be the value of a header",
         ),
         (
             ["--webhook-secret-file", "/dev/null"],
-            "error: the webhook secret cannot be used: an empty secret proves nothing",
+            "error: invalid webhook secret: an empty secret proves nothing",
         ),
         (
             ["--webhook-secret-file", "/nowhere"],
@@ -144,7 +144,7 @@ async fn a_secret_or_token_that_cannot_be_used_ends_with_2_and_is_not_shown() ->
 }
 
 #[tokio::test]
-async fn a_given_dns_server_is_asked() -> io::Result<()> {
+async fn a_given_dns_server_is_used() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     for host in ["callback-mt-1.vipps.no", "callback-mt-2.vipps.no"] {
         dns.set(host, 60, &["127.0.9.9".parse().unwrap()]);
@@ -152,8 +152,8 @@ async fn a_given_dns_server_is_asked() -> io::Result<()> {
     let addr = dns.addr().to_string();
     let asking = ["--environment", "test", "--dns-server", &addr];
 
-    let believing = [&asking[..], &["--allow-special-addresses"]].concat();
-    let service = Service::start(&believing).await?;
+    let accepting = [&asking[..], &["--allow-special-addresses"]].concat();
+    let service = Service::start(&accepting).await?;
     assert_eq!(service.consent_removal("127.0.9.9").await?.status, 204);
     assert_eq!(service.consent_removal("127.0.9.8").await?.status, 403);
     let ready = service.get("/readyz").await?;
@@ -165,7 +165,7 @@ async fn a_given_dns_server_is_asked() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn it_listens_while_dns_is_down_and_asks_to_try_again() -> io::Result<()> {
+async fn it_starts_while_dns_is_down_and_answers_503() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set_fault(FaultScope::Everything, Fault::Drop);
     let addr = dns.addr().to_string();
@@ -178,7 +178,7 @@ async fn it_listens_while_dns_is_down_and_asks_to_try_again() -> io::Result<()> 
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_ends_with_2_and_the_next_step() -> io::Result<()> {
+async fn invalid_arguments_exit_with_2_and_a_hint() -> io::Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0").await?;
     let taken = taken.local_addr().map(|addr| (addr.to_string(), taken))?;
     for (arguments, texts) in [
@@ -219,20 +219,20 @@ async fn what_cannot_be_done_ends_with_2_and_the_next_step() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_signal_lets_the_request_under_way_end() -> io::Result<()> {
+async fn a_signal_waits_for_the_request_in_progress() -> io::Result<()> {
     use tokio::{io::AsyncWriteExt, net::TcpStream};
 
     let mut service = Service::start(&["--embedded-dns", "--tag"]).await?;
     let mut connection = TcpStream::connect(service.addr).await?;
     let head = "POST /webhooks HTTP/1.1\r\nHost: receiver\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     connection.write_all(head.as_bytes()).await?;
-    // The service reads the body, so it has the request.
+    // The service reads the body, so the request has arrived.
     let mut interim = [0; 25];
     connection.read_exact(&mut interim).await?;
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
 
     service.terminate().await?;
-    // From here on the service only ends.
+    // From here on the service only shuts down.
     while TcpStream::connect(service.addr).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -288,7 +288,10 @@ impl Service {
     }
 
     async fn terminate(&self) -> io::Result<()> {
-        let id = self.child.id().expect("nobody waited for it");
+        let id = self
+            .child
+            .id()
+            .expect("the process has not been waited for");
         let status = Command::new("kill").arg(id.to_string()).status().await?;
         assert!(status.success());
         Ok(())
@@ -300,7 +303,7 @@ impl Service {
     }
 }
 
-/// A command line of curl, as far as the receiver prints them.
+/// A `curl` command line with the options that the receiver prints.
 #[derive(Debug, Default)]
 struct Curl {
     source: Option<String>,
@@ -325,7 +328,7 @@ impl Curl {
         curl
     }
 
-    /// Does what curl would do.
+    /// Sends the request that curl would send.
     async fn send(&self) -> io::Result<Reply> {
         let rest = self.url.strip_prefix("http://").expect("plain HTTP");
         let (server, path) = rest.split_at(rest.find('/').expect("a path"));
@@ -342,7 +345,7 @@ impl Curl {
     }
 }
 
-/// What a POSIX shell makes of a line without any quotes but single ones.
+/// The words of a line as a POSIX shell splits it; single quotes only.
 fn words(line: &str) -> Vec<String> {
     let mut quoted = false;
     let mut words = vec![String::new()];
@@ -352,7 +355,7 @@ fn words(line: &str) -> Vec<String> {
             (' ', _) if !quoted => words.push(String::new()),
             (character, Some(word)) => {
                 let plain = quoted || !"$`\"\\|&;<>()*?[]#~!{}".contains(character);
-                assert!(plain, "the shell takes `{character}` for something else");
+                assert!(plain, "`{character}` is special to the shell");
                 word.push(character);
             }
             (_, None) => {}

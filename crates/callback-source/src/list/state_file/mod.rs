@@ -248,12 +248,17 @@ pub(crate) fn rewritten(
     Some(text)
 }
 
-/// Restores a set from the text of a file. Returns whether the text was valid.
+/// Restores a set from the text of a file; `None` if the text is rejected.
 #[cfg(fuzzing)]
-pub(crate) fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> bool {
+pub(crate) fn restored(
+    set: &mut AllowSet,
+    text: &[u8],
+    now: Instant,
+    utc: Duration,
+) -> Option<Vec<Notice>> {
     let instant = now;
-    let saved = decode(text, Clocks { instant, utc });
-    saved.map(|saved| set.restore(saved, now)).is_ok()
+    let saved = decode(text, Clocks { instant, utc }).ok()?;
+    Some(set.restore(saved, now))
 }
 
 const ONCE_AN_HOUR: Duration = Duration::from_secs(60 * 60);
