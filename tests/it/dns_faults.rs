@@ -488,8 +488,8 @@ async fn the_list_recovers_fully_when_a_fault_ends() -> io::Result<()> {
     let verdict = list.verdict(KNOWN);
     let freshness = verdict.allowed().map(|allowed| allowed.freshness());
     assert_eq!(freshness, Some(Freshness::Fresh));
-    assert_eq!(log.lines("WARN", &["look-up failed", "servfail"]).len(), 1);
-    assert_eq!(log.lines("INFO", &["look-up works again"]).len(), 1);
+    assert_eq!(log.lines("WARN", &["lookup failed", "servfail"]).len(), 1);
+    assert_eq!(log.lines("INFO", &["lookup works again"]).len(), 1);
     Ok(())
 }
 

@@ -54,6 +54,7 @@ pub mod simulation;
 
 mod metrics;
 mod rate_limit;
+mod sync;
 
 mod dns;
 pub use dns::{

@@ -533,7 +533,7 @@ async fn an_error_names_the_invalid_value_and_the_fix() {
     exit 2
     -- stdout
     -- stderr
-    error: TTL bounds of 5s to 2s are not possible: the least TTL must be at least 1 s and at most the greatest
+    error: invalid TTL bounds 5s to 2s: the minimum must be at least 1 s and at most the maximum
     hint: set both `--min-ttl` and `--max-ttl`
     "#);
     assert_shown!(run("lookup --allow 0.0.0.0/0").await, @r#"

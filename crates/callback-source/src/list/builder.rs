@@ -1,4 +1,4 @@
-//! What a list is made of.
+//! The configuration of a list.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     vipps,
 };
 
-/// Describes an [`AllowList`].
+/// Configures an [`AllowList`].
 ///
 /// ```
 /// # #[cfg(feature = "hickory")]
@@ -51,8 +51,8 @@ pub struct AllowListBuilder {
 }
 
 impl AllowListBuilder {
-    /// Adds the callback servers of an environment, for production those for disaster recovery
-    /// included. Environments add up.
+    /// Adds the callback servers of an environment. Those of production include the servers for disaster
+    /// recovery. A second call adds the servers of another environment.
     pub fn environment(self, environment: vipps::Environment) -> Self {
         self.hosts(environment.hosts())
     }
@@ -68,20 +68,28 @@ impl AllowListBuilder {
         self
     }
 
-    /// Adds a static network, which is admitted whatever DNS says.
+    /// Adds a static network, which is admitted whatever DNS answers.
     ///
     /// # Errors
     ///
-    /// A network that is, or with those added before makes up, a whole address family.
+    /// Fails if the network covers a whole address family, alone or together with those added before.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let builder = AllowList::builder().net("212.93.32.0/19".parse()?)?;
+    /// assert!(builder.net("0.0.0.0/0".parse()?).is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn net(self, network: IpNet) -> Result<Self, NetworkError> {
         self.nets([network])
     }
 
-    /// Adds static networks, which are admitted whatever DNS says.
+    /// Adds static networks, which are admitted whatever DNS answers.
     ///
     /// # Errors
     ///
-    /// Networks that make up, alone or with those added before, a whole address family.
+    /// Fails if the networks cover a whole address family, alone or together with those added before.
     pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         for network in networks {
             self.cover.add(network)?;
@@ -90,59 +98,68 @@ impl AllowListBuilder {
         Ok(self)
     }
 
-    /// Sets the bounds that the TTL of an answer is clamped to. Default 5 s to 1 h.
+    /// Sets the bounds to which the TTL of an answer is clamped. Default 5 s to 1 h.
     ///
-    /// The least TTL is also the floor: no question is asked more often.
+    /// The lower bound is also the refresh interval floor: no question is asked more often.
     ///
     /// # Errors
     ///
-    /// A least TTL below 1 s, or above the greatest.
-    pub fn ttl_bounds(mut self, least: Duration, most: Duration) -> Result<Self, TtlBoundsError> {
-        if least < MIN_FLOOR || most < least {
-            return Err(TtlBoundsError { least, most });
+    /// Fails if `min` is below 1 s or above `max`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use callback_source::AllowList;
+    ///
+    /// let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+    /// assert!(AllowList::builder().ttl_bounds(second, hour).is_ok());
+    /// assert!(AllowList::builder().ttl_bounds(Duration::ZERO, hour).is_err());
+    /// ```
+    pub fn ttl_bounds(mut self, min: Duration, max: Duration) -> Result<Self, TtlBoundsError> {
+        if min < MIN_FLOOR || max < min {
+            return Err(TtlBoundsError { min, max });
         }
-        self.rules.min_ttl = least;
-        self.rules.max_ttl = most;
+        self.rules.min_ttl = min;
+        self.rules.max_ttl = max;
         Ok(self)
     }
 
-    /// Sets how long an address stays admitted after it left the answer, at least until the answer
-    /// that omits it has been refreshed; zero: not at all. Default 1 h.
+    /// Sets how long an address stays admitted after it left the answer, and at least until the answer that
+    /// omits it has been refreshed. Zero turns lingering off. Default 1 h.
     ///
-    /// A zone that shows another part of its addresses in each answer needs a window of as many TTLs
-    /// as it takes for an address to come back.
+    /// A zone that rotates its addresses needs a window of as many TTLs as an address takes to come back.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.rules.linger = linger;
         self
     }
 
-    /// Sets for how long the last valid answer still counts while look-ups fail, from the end of its
-    /// TTL. Default 24 h.
+    /// Sets how long the last valid answer stays in use while lookups fail, from the end of its TTL.
+    /// Default 24 h.
     pub fn stale_for(mut self, stale_for: Duration) -> Self {
         self.rules.stale_for = stale_for;
         self
     }
 
-    /// Sets the longest pause between two tries of a failing question. Default 60 s; the floor if
-    /// that is longer.
+    /// Sets the longest pause between two lookups of a failing question. Default 60 s, and at least the
+    /// [refresh interval floor](Self::ttl_bounds).
     pub fn max_backoff(mut self, max_backoff: Duration) -> Self {
         self.rules.max_backoff = max_backoff;
         self
     }
 
-    /// Sets how many addresses an answer may hold; one with more is a failure. Default 256.
+    /// Sets how many addresses an answer may contain. An answer with more is a failed lookup. Default 256.
     pub fn max_addresses(mut self, max_addresses: usize) -> Self {
         self.rules.max_addresses = max_addresses;
         self
     }
 
-    /// Sets how many addresses of one host may linger at a time. Default 1,024.
+    /// Sets how many addresses of one host may linger at a time. With more, the oldest are no longer admitted.
+    /// Default 1,024.
     pub fn max_lingering(mut self, max_lingering: usize) -> Self {
         self.rules.max_lingering = max_lingering;
         self
     }
 
-    /// Sets how long one question may take, all servers and retries included. Default 5 s.
+    /// Sets the time limit of one question, which includes all servers and retries. Default 5 s.
     ///
     /// An expired answer stays in use for as long as its refresh can take.
     pub fn question_time_limit(mut self, limit: Duration) -> Self {
@@ -150,96 +167,179 @@ impl AllowListBuilder {
         self
     }
 
-    /// Looks up one family only, for networks in which the questions of the other one are never
-    /// answered.
+    /// Looks up one address family only, for networks where questions for the other one are never answered.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Family, Question, RejectionKind};
+    ///
+    /// let resolver = |question: Question| async move {
+    ///     assert_eq!(question.family, Family::V4);
+    ///     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .only_family(Family::V4)
+    ///     .spawn(resolver);
+    /// list.ready().await;
+    /// let verdict = list.verdict("2606:4700::1".parse()?);
+    /// assert_eq!(verdict.rejection().unwrap().kind(), RejectionKind::NotListed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn only_family(mut self, family: Family) -> Self {
         self.rules.only_family = Some(family);
         self
     }
 
-    /// Sets the least time between two lookups of one question for unlisted peers. Default 5 s.
+    /// Sets the least time between two on-demand refreshes of one question. Default 5 s.
     ///
-    /// The [floor](Self::ttl_bounds) or [`on_demand_wait`](Self::on_demand_wait), if longer, counts instead.
+    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
+    /// [wait](Self::on_demand_wait).
     pub fn on_demand_interval(mut self, interval: Duration) -> Self {
         self.on_demand.interval = interval;
         self
     }
 
-    /// Sets how long the request of an unlisted peer waits for lookups. Default 1 s; zero judges at once.
+    /// Sets how long the request of an unlisted peer waits for its on-demand refresh. Default 1 s.
+    ///
+    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::{Arc, Mutex}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let dns = Arc::new(Mutex::new("20.0.0.1".parse()?));
+    /// let answer = Arc::clone(&dns);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .ttl_bounds(Duration::from_secs(1), Duration::from_secs(3600))?
+    ///     .on_demand_interval(Duration::from_secs(1))
+    ///     .spawn(move |_: Question| {
+    ///         let answer = Answer::new([*answer.lock().unwrap()], Duration::from_secs(3600));
+    ///         async { Ok(answer) }
+    ///     });
+    /// list.ready().await;
+    ///
+    /// // The provider adds a server, and its first callback comes before the TTL has ended.
+    /// let server = "20.0.0.2".parse()?;
+    /// *dns.lock().unwrap() = server;
+    /// assert!(!list.verdict(server).is_allowed());
+    /// # tokio::time::pause();
+    /// # tokio::time::advance(Duration::from_secs(2)).await;
+    /// assert!(list.verdict_after_refresh(server).await.is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_demand_wait(mut self, wait: Duration) -> Self {
         self.on_demand.wait = wait;
         self
     }
 
-    /// Sets how many unlisted peers wait at a time; others are judged at once. Default 1,024.
+    /// Sets how many unlisted peers wait at a time. Further ones are judged at once. Default 1,024.
     ///
-    /// All requests of one peer wait in one place, so that many of them take it from no other peer. The
-    /// IPv6 addresses of one /64 are one peer.
+    /// All requests of one peer share a permit, so that many of them displace no other peer. The IPv6
+    /// addresses of one /64 are one peer.
     pub fn max_waiting(mut self, waiters: usize) -> Self {
         self.on_demand.waiters = waiters;
         self
     }
 
-    /// Keeps what is known in a file, so that a restart while DNS is down refuses no known server. Off
-    /// by default.
+    /// Keeps the state in a file, so that known servers are still admitted after a restart while DNS is
+    /// down. Off by default.
     ///
-    /// JSON, written next to its final name (`<name>.tmp`) and renamed: at once when
-    /// addresses change, at most once a minute when only times do, and when the refresher ends. It
-    /// holds the original times (UTC), so that restarts stretch no window. What it holds of hosts that
-    /// are not in the list is kept for its windows, for the case that they are configured again, and
-    /// admits no peer until then. One file is for one list of one process.
+    /// The file is JSON. It is written under a temporary name (`<name>.tmp`) and then renamed: at once when
+    /// addresses change, at most once a minute when only times change, and when the refresher ends. Its times
+    /// are the original ones (UTC), so that restarts extend no window. The state of hosts that are not
+    /// configured is kept for its windows, in case they are configured again. Until then it admits no peer.
+    /// Each list of each process needs a file of its own.
     ///
-    /// A file is ignored with a warning, and not overwritten before there is something to write, if it
-    /// is corrupt, larger than 4 MiB, of a newer version, from the future, or a symbolic link; if it
-    /// belongs to another user than the process's own and root; or if it can be written by every user, by a
-    /// group that the process is not in, or by a group that cannot read it. The mode of a new file is 0600; a group that can read the file can
-    /// read the next one too. The file must not be a mount of its own, since it could not be replaced:
-    /// mount its folder.
+    /// A file is ignored with a warning, and not overwritten before there is state to write, if it
     ///
-    /// State of more than 4 MiB is cut: first the addresses that have lingered longest, then the hosts
-    /// named last.
+    /// - is corrupt, larger than 4 MiB, of a newer version, from the future, or a symbolic link;
+    /// - belongs to a user other than the process's own and root;
+    /// - can be written by every user, by a group that the process is not in, or by a group that cannot read
+    ///   it.
+    ///
+    /// The mode of a new file is 0600. A group that can read the file can also read the next one. The file
+    /// must not be a mount of its own, since it could not be replaced: mount its folder.
+    ///
+    /// State of more than 4 MiB is cut: first the addresses that have lingered longest, then the hosts named
+    /// last.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("state.json");
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// let builder = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .state_file(&path);
+    /// let (list, refresher) = builder.clone().pair(|_: Question| async {
+    ///     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    /// });
+    /// let running = tokio::spawn(refresher.run());
+    /// list.ready().await;
+    /// drop(list);
+    /// running.await?;
+    ///
+    /// // After the restart DNS is down.
+    /// let list = builder.spawn(|_: Question| async {
+    ///     Err(ResolveError::new(ResolveErrorKind::Timeout))
+    /// });
+    /// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = false;
         self
     }
 
-    /// Starts with what a [state file](Self::state_file) holds, and never writes it: for a look at
-    /// what another process keeps.
+    /// Starts with the content of a [state file](Self::state_file) and never writes it, to inspect the state
+    /// of another process.
     ///
-    /// The file may belong to any user and group, so that root and members of its group can look. What
-    /// others can write is ignored here too. Do not admit peers by such a look unless you trust the owner
-    /// of the file.
+    /// The file may belong to any user and group, so that root and members of its group can read it. A file
+    /// that every user can write is ignored here too. Do not admit peers by such a list unless you trust the
+    /// owner of the file.
     pub fn restore_from(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = true;
         self
     }
 
-    /// Takes special-purpose addresses (loopback, private, documentation …) from answers. Whoever
-    /// can forge an answer then opens the merchant's own network: only for tests.
+    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests:
+    /// whoever can forge an answer then admits the merchant's own network.
     pub fn insecure_allow_special_addresses(mut self) -> Self {
         self.rules.insecure_allow_special_addresses = true;
         self
     }
 
-    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once; DNS
-    /// never delays a start.
+    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never
+    /// delays a start.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn spawn(self, resolver: impl Resolve) -> AllowList {
         let (list, refresher) = self.pair(resolver);
         tokio::spawn(refresher.run());
         list
     }
 
-    /// Builds the list and the [`Refresher`] that keeps it up to date, which the caller has to
-    /// [run](Refresher::run).
+    /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run). See [`Refresher`] for an
+    /// example.
     #[must_use = "nothing is looked up unless the refresher runs"]
     pub fn pair(self, resolver: impl Resolve) -> (AllowList, Refresher) {
         warn_of_gaps(&self.hosts);
@@ -270,27 +370,27 @@ impl AllowListBuilder {
     }
 }
 
+/// Warns of hosts that omit servers of the provider.
 pub(super) fn warn_of_gaps(hosts: &[HostName]) {
     if vipps::lacks_disaster_recovery(hosts) {
         warn!(
             target: LOG_TARGET,
-            "the hosts contain callback servers of production, but not all of those for disaster \
-             recovery: an outage at the provider will be one here; name the environment `production` \
-             as a whole"
+            "the hosts include callback servers of production, but not all of those for disaster \
+             recovery, so callbacks will be refused when the provider switches to them; use the \
+             environment `production`"
         );
     }
 }
 
-/// TTL bounds that cannot be kept.
+/// Error for invalid TTL bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "TTL bounds of {least:?} to {most:?} are not possible: the least TTL must be at least 1 s and at \
-     most the greatest"
+    "invalid TTL bounds {min:?} to {max:?}: the minimum must be at least 1 s and at most the maximum"
 )]
 pub struct TtlBoundsError {
-    least: Duration,
-    most: Duration,
+    min: Duration,
+    max: Duration,
 }
 
-/// Below this a TTL of zero would have DNS asked without pause.
+/// With less, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

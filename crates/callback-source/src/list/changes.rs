@@ -13,10 +13,30 @@ use crate::{
     set::SetChange,
 };
 
-/// The changes of a list, see [`AllowList::changes`].
+/// Changes of the addresses of a list, from [`AllowList::changes`].
 ///
-/// What happened between two calls of [`next`](Self::next) is summed up, so that a slow reader loses
-/// nothing and holds no memory.
+/// The changes between two calls of [`next`](Self::next) are combined, so that a slow reader misses nothing
+/// and uses no memory.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use callback_source::{AllowList, Answer, Question};
+///
+/// let (list, refresher) = AllowList::builder()
+///     .host("callbacks.example.com".parse()?)
+///     .pair(|_: Question| async {
+///         Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+///     });
+/// let mut changes = list.changes();
+/// tokio::spawn(refresher.run());
+/// let first = &changes.next().await[0];
+/// assert_eq!(first.host.as_str(), "callbacks.example.com");
+/// assert_eq!(first.added, ["20.0.0.1".parse::<std::net::IpAddr>()?]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Changes {
     list: AllowList,
@@ -33,9 +53,9 @@ impl Changes {
         }
     }
 
-    /// Waits until the set differs from when it was last told, and tells how, by host.
+    /// Waits until the addresses differ from those at the last call, and returns the differences by host.
     ///
-    /// Never ends when nothing changes any more. Dropping the future loses nothing.
+    /// Waits forever if nothing changes any more. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<SetChange> {
         loop {
             self.published_changed.mark_unchanged();
@@ -45,7 +65,7 @@ impl Changes {
                 self.seen = current;
                 return changes;
             }
-            // The list that is held keeps the sender alive.
+            // The sender lives as long as `self.list`.
             let _ = self.published_changed.changed().await;
         }
     }

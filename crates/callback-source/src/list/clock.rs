@@ -1,4 +1,4 @@
-//! The clocks: the one that tests pause, and the time that the machine has slept.
+//! The clocks of a list: the one that tests pause, and one that includes sleeps of the machine.
 
 use std::time::{Duration, Instant};
 
@@ -7,27 +7,27 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Tells how long the machine has slept since it was last asked.
+/// Measures how long the machine has slept.
 pub(crate) struct SleepClock {
-    /// By how many nanoseconds the clock that counts sleep is ahead of that of `Instant`. Negative in
-    /// a time namespace that sets it so.
+    /// Nanoseconds by which the clock that includes sleep is ahead of that of `Instant`. Negative in a time
+    /// namespace that sets it so.
     ahead: Box<dyn Fn() -> i64 + Send + Sync>,
     seen: i64,
 }
 
 impl SleepClock {
-    /// The clocks of this system, where it has one that counts sleep.
+    /// The clocks of this system; `None` if it has none that includes sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
-        // A simulated year would be looked at every few seconds.
+        // It would be checked every few seconds of a simulated year.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
             return None;
         }
         use rustix::time::{ClockId, clock_gettime};
 
-        // A pause of this thread between the two readings makes the result smaller, so the largest is
-        // the nearest. Read the other way round, a pause would look like a sleep.
+        // A pause of this thread between the two readings makes the result smaller, so the largest of three
+        // is the most exact. Read in the other order, a pause would look like a sleep.
         let read = |clock| {
             let since = Duration::try_from(clock_gettime(clock)).unwrap_or_default();
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -51,7 +51,7 @@ impl SleepClock {
         }
     }
 
-    /// How long the machine slept since the last call that returned a time, if it did.
+    /// Returns the sleep since the last call that returned one.
     pub(crate) fn slept(&mut self) -> Option<Duration> {
         let ahead = (self.ahead)();
         let slept = u64::try_from(ahead.saturating_sub(self.seen)).ok()?;
@@ -72,7 +72,7 @@ impl std::fmt::Debug for SleepClock {
     }
 }
 
-/// Less is the time between two readings.
+/// A shorter difference is the time between two readings.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sleep_is_told_once_and_in_full() {
+    fn each_sleep_is_returned_once_and_in_full() {
         let ahead = Arc::new(AtomicI64::new(-5_000_000_000));
         let read = Arc::clone(&ahead);
         let mut clock = SleepClock::new(move || read.load(Ordering::Relaxed));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_is_behind_is_not_a_sleep_afterwards() {
+    fn a_reading_that_went_back_is_not_followed_by_a_sleep() {
         let ahead = Arc::new(AtomicI64::new(0));
         let read = Arc::clone(&ahead);
         let mut clock = SleepClock::new(move || read.load(Ordering::Relaxed));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn a_machine_that_is_awake_does_not_sleep() {
+    fn a_machine_that_is_awake_has_not_slept() {
         let mut clock = SleepClock::from_system().unwrap();
         for _ in 0..10_000 {
             assert_eq!(clock.slept(), None);

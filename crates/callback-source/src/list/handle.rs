@@ -1,4 +1,4 @@
-//! The list that a service asks: a handle to a set that is kept up to date.
+//! The handle of a list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +19,41 @@ use crate::{
     set::{HostHealth, Rules},
 };
 
-/// The addresses that may call, kept up to date by a [`Refresher`].
+/// The list of admitted addresses, kept up to date by a [`Refresher`](crate::Refresher).
 ///
-/// A handle: cloning it is one reference count, and all clones see the same set. When the last one
-/// is dropped, the refresher ends.
+/// This is a handle: cloning it increments a reference count, and all clones share one set. When the last
+/// one is dropped, the refresher ends.
 ///
-/// Reading it takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list
-/// whose refresher died ends in [`Unresolved`](crate::RejectionKind::Unresolved), not in an open door.
+/// A verdict takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list whose
+/// refresher died answers [`Unresolved`](crate::RejectionKind::Unresolved) in the end, and never admits
+/// forever.
 ///
-/// With the feature `metrics` it reports through the `metrics` facade:
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use callback_source::{AllowList, Answer, Question, RejectionKind};
+///
+/// // In place of `HickoryResolver`.
+/// let resolver = |_: Question| async {
+///     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+/// };
+/// let list = AllowList::builder()
+///     .host("callbacks.example.com".parse()?)
+///     .spawn(resolver);
+/// let peer = "20.0.0.9".parse()?;
+/// let rejection = list.verdict(peer);
+/// assert_eq!(rejection.rejection().unwrap().kind(), RejectionKind::Unresolved);
+///
+/// list.ready().await;
+/// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+/// let rejection = list.verdict(peer);
+/// assert_eq!(rejection.rejection().unwrap().kind(), RejectionKind::NotListed);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With the feature `metrics`, it reports through the `metrics` facade:
 ///
 /// | name | kind | labels |
 /// |---|---|---|
@@ -43,13 +69,12 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Starts to describe a list.
+    /// Returns a builder without hosts.
     pub fn builder() -> AllowListBuilder {
         AllowListBuilder::default()
     }
 
-    /// A list of exactly these addresses, without DNS and without a task: for a merchant's own
-    /// tests.
+    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -63,13 +88,13 @@ impl AllowList {
         let now = now();
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
         let set = AllowSet::new(Rules::default(), [], &networks, now)
-            .expect("it would take 2^32 single addresses to make up a whole family");
+            .expect("a whole family takes 2^32 single addresses");
         let shared = Shared::new(set, OnDemandLimits::default(), now);
         shared.on_demand.end();
         Self::new(Arc::new(shared))
     }
 
-    /// Whether a peer may call, by what is known at this moment. Never waits.
+    /// Returns the verdict on a peer by the current set. Never waits.
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
         self.verdict_at(peer, Instant::now())
     }
@@ -78,17 +103,17 @@ impl AllowList {
         self.shared().published.load().verdict(peer, now.into_std())
     }
 
-    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but for an unlisted peer first
-    /// waits for lookups, so that a server that was added a moment ago is not refused.
+    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but lets an unlisted peer first wait for
+    /// an on-demand refresh, so that a server that was added a moment ago is not refused.
     ///
-    /// A question that was last asked more than 5 seconds ago is asked at once, one that was asked less than
-    /// 5 but more than 4 seconds ago when the 5 seconds are over, and one that is being asked is waited for.
-    /// If that leaves none, the peer is judged at once. It waits for at most 1 second. At most 1,024 peers
-    /// wait at a time (IPv6 peers by their /64), each with any number of requests; others are judged at
-    /// once. All of them share the lookups, and dropping the future cancels none.
+    /// The refresh asks each question whose last lookup is at least 5 seconds ago. It waits for those that are
+    /// in flight, and for those whose 5 seconds end within the wait. If there are none, the peer is judged at
+    /// once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
+    /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
+    /// the lookups, and dropping the future cancels none. See
+    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait) for an example.
     ///
-    /// A caching resolver between here and the provider can still hide a new address until its TTL
-    /// ends.
+    /// A caching resolver on the way to the provider can still hide a new address until its TTL ends.
     pub async fn verdict_after_refresh(&self, peer: IpAddr) -> Verdict {
         let now = Instant::now();
         let verdict = self.verdict_at(peer, now);
@@ -101,7 +126,7 @@ impl AllowList {
         }
     }
 
-    /// The settled verdict of an unlisted peer, unless it is to be judged at once.
+    /// Returns the wait of an unlisted peer for its verdict, or `None` if the peer is to be judged at once.
     pub(crate) fn refresh_on_demand(
         &self,
         peer: IpAddr,
@@ -113,7 +138,7 @@ impl AllowList {
             true => None,
             false => Permit::new(self.shared(), peer, deadline),
         };
-        // The answer that ended the last lookup may have come after the verdict that led here.
+        // The last lookup may have ended after the verdict that led here, and before the list was quiet.
         if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
             return None;
         }
@@ -122,14 +147,14 @@ impl AllowList {
             if permit.is_some() {
                 let shared = list.shared();
                 let mut published_changed = shared.published_changed.subscribe();
-                let settled = async {
+                let refreshed = async {
                     while !shared.on_demand.is_quiet(deadline)
                         && !list.verdict(peer).is_allowed()
                         && published_changed.changed().await.is_ok()
                     {}
                 };
-                // Too late or not, the verdict is by what is known then.
-                let _ = timeout(shared.on_demand.wait(), settled).await;
+                // In time or not: the verdict is by the set of that moment.
+                let _ = timeout(shared.on_demand.wait(), refreshed).await;
             }
             list.verdict(peer)
         })
@@ -137,51 +162,73 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service need not wait for it: requests that come before are answered as well as they can
-    /// be. Never ends while no host answers.
+    /// A service does not have to wait for it: earlier requests are answered by what is known. Waits forever
+    /// while no host answers.
     pub async fn ready(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Waits until every question was tried once to an end, answered or not, which takes no longer
-    /// than the time limit of one question.
+    /// Waits until every question was asked once and has a result, be it a failure. This takes no longer than
+    /// the [time limit of one question](AllowListBuilder::question_time_limit).
     pub async fn attempted(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Whether every question was tried once to an end, and an address or a static network is in
-    /// force. A ready list is not ready again only when nothing is in force.
+    /// Returns whether every question was asked once and at least one address or static network is admitted.
+    ///
+    /// A list that became ready stays ready until nothing is admitted any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared().published.load().is_ready(now())
     }
 
-    /// The set at this moment.
+    /// Returns the current set.
     #[must_use]
     pub fn snapshot(&self) -> Arc<AllowSet> {
         self.shared().published.load_full()
     }
 
-    /// How each host is doing at this moment.
+    /// Returns the current state of each host.
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
         self.snapshot().health(now())
     }
 
-    /// Follows the changes of the set from this moment on.
+    /// Follows the changes of the addresses from now on.
     #[must_use]
     pub fn changes(&self) -> Changes {
         let published_changed = self.shared().published_changed.subscribe();
         Changes::new(self.clone(), published_changed)
     }
 
-    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, those that go
-    /// lose them at once, and new ones are looked up at once.
+    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, removed ones lose them at
+    /// once, and new ones are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has
-    /// its addresses again. A restart does not know a host that was taken out in this way.
+    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has its
+    /// addresses again. They do not survive a restart in between.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let list = AllowList::builder()
+    ///     .host("old.example.com".parse()?)
+    ///     .spawn(|question: Question| async move {
+    ///         let is_old = question.host.as_str() == "old.example.com";
+    ///         let address = if is_old { "20.0.0.1" } else { "20.0.0.2" };
+    ///         Ok(Answer::new([address.parse().unwrap()], Duration::from_secs(60)))
+    ///     });
+    /// list.ready().await;
+    /// list.replace_hosts(["new.example.com".parse()?]);
+    /// assert!(!list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// assert!(list.verdict_after_refresh("20.0.0.2".parse()?).await.is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
         warn_of_gaps(&hosts);
@@ -260,8 +307,8 @@ mod tests {
     use super::*;
     use crate::{Answer, Question};
 
-    /// Everything that a request does before it waits, from several threads at the same moment, while
-    /// the refresher stands still.
+    /// The steps of a request before it waits, on several threads at the same moment, while the refresher
+    /// does not run.
     #[tokio::test(start_paused = true)]
     async fn of_peers_that_call_at_the_same_moment_each_waits_for_the_refresh() {
         const THREADS: usize = 4;
@@ -314,11 +361,11 @@ mod tests {
         let new = "20.0.0.2".parse().unwrap();
         let now = Instant::now();
         assert!(!list.verdict_at(new, now).is_allowed());
-        // Another peer's call has the question asked, and all is over.
+        // The call of another peer triggers the refresh, which ends.
         *addresses.lock().unwrap() = [new];
         let _ = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let settled = list.refresh_on_demand(new, now).expect("it is not refused");
-        assert!(settled.await.is_allowed());
+        let verdict = list.refresh_on_demand(new, now).expect("it is not refused");
+        assert!(verdict.await.is_allowed());
     }
 }

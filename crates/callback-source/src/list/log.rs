@@ -1,4 +1,4 @@
-//! Log events about a set: changes, failed lookups, recoveries.
+//! Log events of a list: changes, failed lookups, recoveries.
 
 use std::{
     collections::HashSet,
@@ -14,7 +14,7 @@ use crate::{
     set::{Notice, Standing},
 };
 
-/// Reports what happens to a set; a question that keeps failing is reported now and then only.
+/// Logs the notices of a set, those of each question at a limited rate.
 #[derive(Debug, Default)]
 pub(crate) struct NoticeLog {
     failures: KeyedRateLimit<Question>,
@@ -60,9 +60,9 @@ impl NoticeLog {
                     failing_since,
                 } => {
                     let failed_for = now.saturating_duration_since(*failing_since);
-                    // The time of the failure stays: what flaps is not told at each turn.
+                    // The rate limit of the failure stays, so that a flapping question does not fill the log.
                     if self.failing.remove(question) {
-                        info!(target: LOG_TARGET, %question, ?failed_for, "look-up works again");
+                        info!(target: LOG_TARGET, %question, ?failed_for, "lookup works again");
                     }
                     self.given_up.forget(question);
                 }
@@ -91,14 +91,14 @@ impl NoticeLog {
         }
     }
 
-    /// Logs once a day that a question is given up.
+    /// Logs at most once a day that a question is given up.
     fn given_up(&mut self, question: &Question, standing: Option<Standing>, now: Instant) {
         if standing == Some(Standing::GivenUp) && self.given_up.admits(question, ONCE_A_DAY, now) {
             warn!(
                 target: LOG_TARGET,
                 %question,
-                "this look-up has failed for the whole stale window and is given up; remove the host \
-                 if it is gone for good"
+                "this lookup has failed for the whole stale window and is given up; remove the host if it no \
+                 longer exists"
             );
         }
     }
@@ -111,7 +111,7 @@ impl NoticeLog {
         standing: Option<Standing>,
         now: Instant,
     ) {
-        // The first round asks everything at once: a denial that comes in before the first answer is
+        // At the start all questions are asked at once: a denial that comes before the first answer is
         // believed a moment later.
         if error.is_denial() && times == 1 {
             debug!(target: LOG_TARGET, %question, %error, "denial not believed yet");
@@ -134,7 +134,7 @@ impl NoticeLog {
                 %question,
                 reason = error.kind().as_str(),
                 times,
-                "DNS denies this host, and no later answer of another host confirms that; {meanwhile}"
+                "DNS denies this host, and no later answer of another host confirms it; {meanwhile}"
             );
         } else {
             warn!(
@@ -143,13 +143,13 @@ impl NoticeLog {
                 reason = error.kind().as_str(),
                 cause,
                 times,
-                "look-up failed; {meanwhile}: {error}"
+                "lookup failed; {meanwhile}: {error}"
             );
         }
     }
 }
 
-/// What callers get while a question fails.
+/// Effect on callers while a question fails, for a log line.
 struct Meanwhile {
     standing: Option<Standing>,
     family: Family,
@@ -178,7 +178,7 @@ impl fmt::Display for Meanwhile {
     }
 }
 
-/// Counts the outcome of a look-up and gauges the set.
+/// Counts a lookup and gauges the set.
 #[cfg(feature = "metrics")]
 pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
     let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_that_flaps_is_told_once_in_ten_minutes_and_hosts_that_left_are_forgotten() {
+    fn a_flapping_question_is_logged_once_in_ten_minutes_and_removed_hosts_are_forgotten() {
         let start = tokio::time::Instant::now().into_std();
         let host: crate::HostName = "a.test".parse().unwrap();
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], start).unwrap();
@@ -209,18 +209,18 @@ mod tests {
             host,
             family: Family::V4,
         };
-        let mut told = 0;
+        let mut logged = 0;
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);
             let failed = Err(ResolveError::new(crate::ResolveErrorKind::ServFail));
             log.report(&set.apply(&question, failed, now), &set, now);
-            told += usize::from(log.failing.contains(&question));
+            logged += usize::from(log.failing.contains(&question));
             let address = "20.0.0.1".parse().unwrap();
             let answer = crate::Answer::new([address], Duration::from_secs(1));
             log.report(&set.apply(&question, Ok(answer), now), &set, now);
             assert!(log.failing.is_empty());
         }
-        assert_eq!(told, 6);
+        assert_eq!(logged, 6);
         let notices = set.replace_hosts([], start);
         log.report(&notices, &set, start);
         assert!(log.failures.admits(&question, ONCE_IN_TEN_MINUTES, start));

@@ -3,25 +3,26 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::IpAddr,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use crate::{rate_limit::subscriber, set::after};
+use crate::{
+    rate_limit::subscriber,
+    set::after,
+    sync::{AtomicU64, Mutex, MutexGuard},
+};
 
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
 pub(crate) struct OnDemandLimits {
-    /// The least time between two lookups of one question for unlisted peers.
+    /// The least time between two on-demand refreshes of one question.
     pub(crate) interval: Duration,
-    /// How long a request of an unlisted peer waits at most.
+    /// The longest wait of a request of an unlisted peer.
     pub(crate) wait: Duration,
-    /// How many unlisted peers wait at a time.
+    /// The greatest number of unlisted peers that wait at a time.
     pub(crate) waiters: usize,
 }
 
@@ -37,30 +38,30 @@ impl Default for OnDemandLimits {
 
 /// State that the requests of unlisted peers share with the refresher.
 ///
-/// A request claims nothing and starts nothing. It states until when it waits, and everything else
-/// follows from the times at which the questions were asked, which the refresher alone knows:
+/// A request reserves nothing and starts nothing. It states its deadline. Everything else follows from the
+/// times of the last lookups, which only the refresher knows:
 ///
-/// - The **refresher** takes a [`Turn`] after each event. Under the lock it reads the published set
-///   and [`Demand::until`], starts the questions whose time has come, sets its timer for the others,
-///   and writes [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always
-///   published before the turn that calls its question answered.
-/// - A **request** reads `quiet_until` without the lock. If nothing happens before its deadline it
-///   is judged at once, by a set that it reads *after* that word. Otherwise it raises `until` under
-///   the lock and waits for published_changed.
+/// - The **refresher** takes a [`Turn`] after each event. Under the mutex it reads the published set and
+///   [`Demand::until`], plans the questions that go out now and its timer for the others, and writes
+///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the
+///   turn that regards its question as answered.
+/// - A **request** reads `quiet_until` without the mutex. If nothing happens before its deadline, it is
+///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise it raises `until` under the
+///   mutex and waits for `published_changed`.
 ///
-/// No wake-up is lost: as both sides write under the lock, a request either comes before a turn,
-/// which then sees its deadline, or after it, and finds `next_idle` of that turn. If the question
-/// with that time was not wanted before and is now, the request wakes the refresher. If it was, the
-/// refresher wakes by itself at `next_idle`, which is before any other question can be asked. Each
-/// turn that makes `quiet_until` later sends published_changed, for which requests subscribe before they read it.
+/// No wake-up is lost. Both sides write under the mutex, so a request comes either before a turn, which then
+/// sees its deadline, or after it, and finds `next_idle` of that turn. If the question with that time was
+/// not wanted before and is now, the request wakes the refresher. If it was wanted, the refresher wakes by
+/// itself at `next_idle`, which is before any other question can be asked. Each turn that makes
+/// `quiet_until` later sends `published_changed`, to which requests subscribe before they read it.
 pub(crate) struct OnDemand {
-    /// No question is being asked, and none can be asked on demand, before this time. Zero while one
-    /// is being asked and before the first turn, the end of time when there is no refresher. Written
-    /// under the lock, read without it.
+    /// The time before which no question is in flight and none can be asked on demand. Zero while one is in
+    /// flight and before the first turn, the greatest value without a refresher. Written under the mutex,
+    /// read without it.
     quiet_until: AtomicU64,
     demand: Mutex<Demand>,
-    /// The times here and in [`Demand`] are nanoseconds since this one. Rounded ones would let a
-    /// question look askable before it is, or after.
+    /// The start of the times here and in [`Demand`], which are in nanoseconds. Rounded, a question could
+    /// seem ready for a refresh before it is, or after.
     epoch: Instant,
     limits: OnDemandLimits,
 }
@@ -68,12 +69,12 @@ pub(crate) struct OnDemand {
 struct Demand {
     /// The latest deadline of a request. Written by requests, read by the refresher.
     until: u64,
-    /// The earliest time at which a question that is not being asked can be asked on demand. Written
-    /// by the refresher, read by requests.
+    /// The earliest time at which a question that is not in flight can be asked on demand. Written by the
+    /// refresher, read by requests.
     next_idle: u64,
-    /// The peers that wait, and with how many requests each.
+    /// The peers that wait, each with its number of requests.
     waiting: HashMap<IpAddr, usize>,
-    /// Whether there is a refresher.
+    /// Whether the refresher still runs. Without it nothing makes the list quiet again.
     has_refresher: bool,
 }
 
@@ -96,18 +97,18 @@ impl OnDemand {
         self.limits.wait
     }
 
-    /// Until when a request that comes now waits at most.
+    /// The deadline of a request that comes now.
     pub(crate) fn deadline(&self, now: Instant) -> u64 {
         self.nanos(now).saturating_add(nanos(self.limits.wait))
     }
 
-    /// Whether no question is being asked, and none can be asked on demand before the deadline.
+    /// Returns whether no question is in flight and none can be asked on demand before the deadline.
     pub(crate) fn is_quiet(&self, deadline: u64) -> bool {
         deadline <= self.quiet_until.load(Ordering::Acquire)
     }
 
-    /// Has questions asked that can be asked before the deadline. Returns the place under which the
-    /// peer waits, unless it is to be judged at once.
+    /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key under
+    /// which the peer waits, for [`leave`](Self::leave), or `None` if it is to be judged at once.
     pub(crate) fn join(&self, peer: IpAddr, deadline: u64, wake: &Notify) -> Option<IpAddr> {
         let mut demand = self.lock();
         if self.is_quiet(deadline) {
@@ -153,7 +154,7 @@ impl OnDemand {
         }
     }
 
-    /// Starts a turn of the refresher.
+    /// Begins a turn of the refresher.
     pub(crate) fn turn(&self) -> Turn<'_> {
         Turn {
             demand: self.lock(),
@@ -161,7 +162,7 @@ impl OnDemand {
         }
     }
 
-    /// Makes requests wait until the refresher has looked at the new hosts.
+    /// Lets requests wait until the refresher has planned for the new hosts.
     pub(crate) fn hosts_replaced(&self) {
         let demand = self.lock();
         if demand.has_refresher {
@@ -169,7 +170,7 @@ impl OnDemand {
         }
     }
 
-    /// Makes requests wait for nothing from now on: there is no refresher.
+    /// Lets all requests be judged at once from now on, since the refresher has ended.
     pub(crate) fn end(&self) {
         let mut demand = self.lock();
         demand.has_refresher = false;
@@ -177,17 +178,17 @@ impl OnDemand {
     }
 
     fn lock(&self) -> MutexGuard<'_, Demand> {
-        // Nothing panics while it is held, and every state of it is a possible one.
+        // Nothing panics under the mutex, and every state of it is valid.
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A time before the epoch, which a sleep of the machine can make, counts as the epoch.
+    /// Nanoseconds since the epoch. A sleep of the machine can move a time before it; the result is then zero.
     fn nanos(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.epoch))
     }
 }
 
-/// A look of the refresher at what is wanted, see [`OnDemand`].
+/// Access of the refresher to the state, see [`OnDemand`].
 pub(crate) struct Turn<'a> {
     demand: MutexGuard<'a, Demand>,
     on_demand: &'a OnDemand,
@@ -200,8 +201,8 @@ impl Turn<'_> {
         (!until.is_zero()).then(|| after(self.on_demand.epoch, until))
     }
 
-    /// Says whether a question is being asked, and when the next of the others can be asked on
-    /// demand. Returns whether requests may be done with their wait.
+    /// Publishes whether a question is in flight, and the time from which the next of the others can be asked
+    /// on demand. Returns whether the wait of a request may be over.
     pub(crate) fn end(mut self, is_asking: bool, next_idle: Option<Instant>) -> bool {
         let next_idle = next_idle.map_or(u64::MAX, |at| self.on_demand.nanos(at));
         self.demand.next_idle = next_idle;

@@ -1,4 +1,4 @@
-//! The one task that asks: due questions, on-demand refreshes, and the end of windows.
+//! The task that keeps a list up to date.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -21,27 +21,49 @@ use crate::{
     list::state_writer::StateWriter,
 };
 
-/// Keeps an [`AllowList`](crate::AllowList) up to date.
+/// Task that keeps an [`AllowList`](crate::AllowList) up to date.
 ///
-/// Asks each question a second after its answer's TTL ended, a failing one after a pause that doubles
-/// up to the longest, and, while an unlisted peer waits, each that was not asked for the
-/// [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval). The second is for resolvers that count
-/// in whole ones: they still hand out the old records, with a TTL of zero, until it is over. A tenth
-/// of the wait, at most 0.5 s, is added by chance, so that replicas do not ask in step. A question that
-/// hangs or panics holds up no other.
+/// It asks a question one second after the TTL of its answer has ended, and a failing question after a
+/// back-off that doubles up to the longest one. While an unlisted peer waits, it asks each question whose
+/// last lookup is at least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The
+/// second is for resolvers that keep time in whole seconds: until it is over, they still return the old
+/// records with a TTL of zero. A random tenth of the wait, at most 0.5 s, is added so that replicas do not
+/// ask in step. A question that hangs or panics delays no other.
 ///
-/// On Linux and Android it also looks every 5 seconds whether the machine has slept, which `Instant`
-/// does not count. All windows then end earlier by the time of the sleep, and the questions that are due
-/// because of it are asked at once. Until it has looked, verdicts are given as if there had been no sleep.
+/// On Linux and Android it checks every 5 seconds whether the machine has slept, which `Instant` does not
+/// include. All windows then end earlier by the time of the sleep, and the questions that are due by then
+/// are asked at once. Until that check, verdicts are given as if the machine had not slept.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use callback_source::{AllowList, Answer, Question};
+///
+/// let (list, refresher) = AllowList::builder()
+///     .host("callbacks.example.com".parse()?)
+///     .pair(|_: Question| async {
+///         Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+///     });
+/// let running = tokio::spawn(refresher.run());
+/// list.ready().await;
+/// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+///
+/// // It ends with the last handle, after it has written the state file, if there is one.
+/// drop(list);
+/// running.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is looked up unless it runs"]
 pub struct Refresher {
     shared: Arc<Shared>,
-    /// Only counted: the list has been dropped when no handle is left.
+    /// Only for its count: the refresher ends when no handle is left.
     handles: Weak<Handle>,
     cache: Arc<AnswerCache>,
     schedule: Schedule,
-    /// The next time at which a window ends.
+    /// The next end of a window.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
     state_writer: Option<StateWriter>,
@@ -66,46 +88,44 @@ impl Refresher {
         }
     }
 
-    /// Runs until the last handle of the list is dropped. A panic on the way is reported, and the
-    /// work goes on after a second.
+    /// Runs until the last handle of the list is dropped. A panic is logged, and the work continues after a
+    /// second.
     ///
-    /// Needs a tokio runtime with time enabled, and the drivers that the resolver needs.
+    /// Requires a tokio runtime with time enabled, and the drivers that the resolver requires.
     pub async fn run(mut self) {
         while AssertUnwindSafe(self.drive()).catch_unwind().await.is_err() {
-            error!(target: LOG_TARGET, "the refresher panicked, which is a defect; it goes on");
+            error!(target: LOG_TARGET, "the refresher panicked, which is a bug; it continues after a second");
             sleep(AFTER_PANIC).await;
         }
         self.write_last_state().await;
     }
 
-    /// Saves what is known when the last handle of the list was dropped, without the disk being waited for
-    /// on a thread of the runtime.
+    /// Writes the state when the last handle of the list was dropped.
     async fn write_last_state(&mut self) {
         self.notice_sleep();
         if let Some(writer) = &self.state_writer {
             writer.write_last(&self.shared).await;
         }
-        // Only now: if the runtime ends meanwhile, the write may not have begun.
+        // Not before: if the runtime ends meanwhile, the write may not have begun.
         self.state_writer = None;
     }
 
     async fn drive(&mut self) {
         let mut lookups = FuturesUnordered::new();
-        // Those of a run that panicked are gone.
+        // The lookups of a run that panicked were dropped.
         self.schedule.cancel();
         while !self.handles_dropped() {
             self.notice_sleep();
             let now = now();
-            // Here and not where the timer is waited for: if another event came first, the timer for
-            // this time is gone.
+            // Not where the timer ends: if another event came first, the timer of this time is gone.
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
             let ask_at = self.ask(&lookups, now);
             let write_at = self.write_state(now);
-            let look_at = self.sleep_clock.is_some().then(|| now + BETWEEN_LOOKS);
+            let check_at = self.sleep_clock.is_some().then(|| now + BETWEEN_CHECKS);
 
-            let wake_at = [self.change_at, ask_at, write_at, look_at];
+            let wake_at = [self.change_at, ask_at, write_at, check_at];
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
                 Some((question, lookup)) = lookups.next() => self.finish(question, lookup),
@@ -178,7 +198,7 @@ impl Refresher {
         }
     }
 
-    /// Adds the time that the machine slept to the age of all that is known.
+    /// Adds a sleep of the machine to the age of everything that is known.
     fn notice_sleep(&mut self) {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;
@@ -188,7 +208,8 @@ impl Refresher {
         self.schedule.slept(slept);
         let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
-            // Within the same change: hosts that are replaced in between would move twice or not at all.
+            // Within one update: the times of hosts that are replaced in between would be moved twice, or
+            // not at all.
             if let Some(file) = file {
                 file.slept(slept);
             }
@@ -219,8 +240,8 @@ type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// For how long after a wake-up of the machine verdicts can be given as if it had not slept.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// The longest time after a sleep during which verdicts can be given as if there had been none.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -242,8 +263,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(60 * 60);
-    /// The refresher has looked once more when it is over.
-    const A_LOOK: Duration = Duration::from_millis(5_010);
+    /// Long enough for one more check of the sleep clock.
+    const A_CHECK: Duration = Duration::from_millis(5_010);
 
     fn one() -> IpAddr {
         "20.0.0.1".parse().unwrap()
@@ -253,7 +274,7 @@ mod tests {
         AllowList::builder().host("h.test".parse().unwrap())
     }
 
-    /// What DNS says, how often it was asked, and for how long the machine has slept.
+    /// The answer of DNS, the number of lookups, and the sum of all sleeps of the machine.
     #[derive(Clone)]
     struct World {
         answer: Arc<Mutex<Result<Answer, ResolveError>>>,
@@ -313,7 +334,7 @@ mod tests {
         let (list, _) = world.run(builder()).await;
         sleep(2 * SECOND).await;
         world.sleep(2 * HOUR);
-        sleep(A_LOOK).await;
+        sleep(A_CHECK).await;
         assert_eq!(world.asked(), 2);
         assert_eq!(freshness(&list, one()), Some(Freshness::Fresh));
     }
@@ -337,39 +358,39 @@ mod tests {
         let (list, _) = world.run(builder()).await;
         world.fail();
         world.sleep(24 * HOUR);
-        sleep(A_LOOK).await;
+        sleep(A_CHECK).await;
         assert_eq!(freshness(&list, one()), Some(Freshness::Stale));
         world.sleep(60 * SECOND);
-        sleep(A_LOOK).await;
+        sleep(A_CHECK).await;
         let verdict = list.verdict(one());
         let kind = verdict.rejection().map(|rejection| rejection.kind());
         assert_eq!(kind, Some(RejectionKind::Unresolved), "{verdict:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_window_that_ends_in_a_sleep_is_told_as_a_change() {
+    async fn a_window_that_ends_in_a_sleep_is_reported_as_a_change() {
         let world = World::new(60 * SECOND);
         let (list, _) = world.run(builder().stale_for(Duration::ZERO)).await;
         let mut changes = list.changes();
         world.fail();
         world.sleep(HOUR);
-        let told = changes.next().await;
-        assert_eq!(told[0].removed, [one()]);
+        let changes = changes.next().await;
+        assert_eq!(changes[0].removed, [one()]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_floor_counts_what_the_machine_slept() {
+    async fn the_floor_includes_the_sleep_of_the_machine() {
         let world = World::new(SECOND);
         let floor = 30 * SECOND;
         let (_list, _) = world.run(builder().ttl_bounds(floor, HOUR).unwrap()).await;
         advance(SECOND).await;
         world.sleep(floor);
-        sleep(A_LOOK).await;
+        sleep(A_CHECK).await;
         assert_eq!(world.asked(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_machine_that_stays_awake_asks_no_more_than_without_the_clock() {
+    async fn the_sleep_clock_causes_no_lookup_while_the_machine_is_awake() {
         let world = World::new(HOUR);
         let (_list, _) = world.run(builder()).await;
         sleep(HOUR - SECOND).await;
@@ -393,7 +414,7 @@ mod tests {
         sleep(10 * SECOND).await;
         world.fail();
         world.sleep(8 * HOUR);
-        // The last save, which comes before the next look at the clock.
+        // The last write, which comes before the next check of the clock.
         drop(list);
         running.await.unwrap();
 

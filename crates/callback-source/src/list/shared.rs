@@ -1,11 +1,10 @@
-//! The state between the handles of a list and its refresher.
+//! State that the handles of a list share with its refresher.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -18,9 +17,10 @@ use crate::{
     },
     rate_limit::PeerRateLimit,
     set::Notice,
+    sync::{ArcSwap, Mutex},
 };
 
-/// State that the handles of a list share with its refresher.
+/// State that the handles of a list share with its refresher, with the protocol of its fields.
 ///
 /// | field | written by | read by | wakes |
 /// |---|---|---|---|
@@ -31,9 +31,8 @@ use crate::{
 /// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
 ///
 /// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
-/// `replace_hosts`. No field is a flag that two sides write: whether the list was dropped is the reference
-/// count of its handle, and whether addresses changed since the last write of the state file is a count
-/// that only grows.
+/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle tells that
+/// the list was dropped. A count of changes, which only grows, tells that the state file is out of date.
 ///
 /// Four orders matter:
 ///
@@ -41,11 +40,11 @@ use crate::{
 ///    in between marks the subscription as changed.
 /// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
 ///    sees the set, and a state file that includes a count includes its changes.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the
-///    refresher took its turn between the first two the other way round, it would call the new hosts quiet
-///    by the old set, and their unlisted peers would be judged at once. Woken before the set is published,
-///    it would look at the old one and sleep.
-/// 4. The last handle is counted out **before** it wakes the refresher.
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. Were the first
+///    two swapped, a turn of the refresher between them would make the list quiet by the old set, and
+///    requests from the new hosts would be judged at once. Woken before the set is published, the refresher
+///    would plan by the old one and sleep.
+/// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///
 /// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
 /// reads everything again.

@@ -1,4 +1,4 @@
-//! The file on disk: whether its text can be trusted, and how it is replaced.
+//! The file on disk: who may have written it, and its atomic replacement.
 
 use std::{
     ffi::OsString,
@@ -9,16 +9,16 @@ use std::{
 
 use super::format::LARGEST;
 
-/// Who reads a file.
+/// Purpose of reading a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// The process that writes it, and admits peers by it.
+    /// The process writes the file and admits peers by it.
     Keeper,
-    /// A look at the file of another process, which may run as another user.
+    /// The file belongs to another process, which may run as another user.
     Look,
 }
 
-/// The text of a file, unless it is one that an unlisted user may have written.
+/// Reads a file, unless another user may have written it.
 pub(super) fn read(path: &Path, reader: Reader) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     check_trusted(&file.metadata()?, reader)?;
@@ -38,14 +38,14 @@ fn open(path: &Path) -> io::Result<File> {
 
     use rustix::{fs::OFlags, io::Errno};
 
-    // Neither follow a link that another user has laid, nor wait for the writer of a pipe.
+    // Neither follow a link that another user has created, nor wait for the writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.bits().cast_signed());
     options
         .open(path)
         .map_err(|error| match Errno::from_io_error(&error) {
-            // Some systems say `MLINK`.
+            // Some systems return `MLINK`.
             Some(Errno::LOOP | Errno::MLINK) => io::Error::other("it is a symbolic link"),
             _ => error,
         })
@@ -74,7 +74,7 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-/// Who may write a file, and who this process is.
+/// The users who may write a file, and those of this process.
 #[cfg(unix)]
 mod owner {
     use std::{fs::Metadata, io, os::unix::fs::MetadataExt};
@@ -89,7 +89,7 @@ mod owner {
 
     pub(super) struct Process {
         pub(super) user: u32,
-        /// Its own and the supplementary ones.
+        /// The effective and the supplementary groups.
         pub(super) groups: Vec<u32>,
     }
 
@@ -114,8 +114,8 @@ mod owner {
         }
     }
 
-    /// Whether only this process's user, its groups and root can have written a file. A look
-    /// admits no peer, so there the file may belong to any user and group.
+    /// Fails unless only this process's user, its groups and root can have written the file. The file of
+    /// another process admits no peer, so it may belong to any user and group.
     pub(super) fn check(owner: &Owner, process: &Process, reader: Reader) -> Result<(), String> {
         let Owner { user, group, mode } = *owner;
         if mode & WRITABLE_BY_OTHERS != 0 {
@@ -130,8 +130,8 @@ mod owner {
         if user != own && user != ROOT {
             return Err(format!("it belongs to user {user}, not to user {own}"));
         }
-        // `fsGroup` of Kubernetes makes files readable and writable by a group that the process is put
-        // into. A group that can only write was not meant to keep state.
+        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. A group that
+        // can write and not read has another purpose.
         let is_shared = mode & READABLE_BY_GROUP != 0 && process.groups.contains(&group);
         if mode & WRITABLE_BY_GROUP != 0 && !is_shared {
             return Err(format!(
@@ -187,7 +187,7 @@ mod owner {
         }
 
         #[test]
-        fn a_look_takes_a_file_of_any_user_that_not_every_user_can_write() {
+        fn a_file_of_any_user_can_be_inspected_unless_every_user_can_write_it() {
             for mode in [0o600, 0o640, 0o660] {
                 assert!(is_trusted(1_000, 1_000, mode, Reader::Look), "{mode:o}");
             }
@@ -199,7 +199,7 @@ mod owner {
     }
 }
 
-/// Replaces a file so that at every moment either the old or the new one is there, whole.
+/// Replaces a file. At every moment either the old or the new one exists as a whole.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let before = replaceable(path)?;
     let beside = beside(path)?;
@@ -214,7 +214,7 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    // Follows no link, waits for no reader of a pipe and takes no file over.
+    // Follows no link, waits for no reader of a pipe and reuses no file.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -229,17 +229,17 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(&beside, path));
     if let Err(error) = replaced {
-        // On a full disk it would be what fills it.
+        // On a full disk, it may be what fills it.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    // The file is replaced already. A folder that may be written and not read cannot be opened.
+    // Best effort, since the file is already replaced: a folder without read permission cannot be opened.
     #[cfg(unix)]
     let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// What keeps a file from being written, as far as that shows without writing.
+/// Fails if the file cannot be written, as far as this can be checked without writing.
 pub(super) fn obstacle(path: &Path) -> io::Result<()> {
     replaceable(path)?;
     beside(path)?;
@@ -252,7 +252,7 @@ pub(super) fn obstacle(path: &Path) -> io::Result<()> {
 
         let access = Access::WRITE_OK | Access::EXEC_OK;
         match accessat(CWD, folder(path), access, AtFlags::EACCESS) {
-            // Not every system can say it.
+            // Not every system can check it.
             Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -261,8 +261,8 @@ pub(super) fn obstacle(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What to do about an error in writing a file.
-pub(super) fn cure(path: &Path, error: &io::Error) -> String {
+/// Remedy for an error of a write.
+pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
     use io::ErrorKind;
 
     let folder = folder(path).display();
@@ -289,22 +289,21 @@ pub(super) fn cure(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// The file that is there now, if it is one that can be replaced. A symbolic link can: the file
-/// takes its place.
+/// Returns the current file if it can be replaced. A symbolic link can; the new file replaces the link.
 fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Renaming would take the place of a pipe, or of `/dev/null`.
+    // Renaming would replace a pipe, or `/dev/null`.
     if !metadata.is_file() && !metadata.is_symlink() {
         return Err(not_a_file());
     }
     if is_mount(path) {
         return Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
-            "it is a mount of its own, and cannot be replaced",
+            "it is a mount point and cannot be replaced",
         ));
     }
     Ok(Some(metadata))
@@ -314,7 +313,7 @@ fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
 fn is_mount(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
-    // Kernels before 5.8 do not tell; there renaming fails with `EBUSY`.
+    // Kernels before 5.8 do not report it; there, renaming fails with `EBUSY`.
     statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
@@ -324,7 +323,7 @@ fn is_mount(_path: &Path) -> bool {
     false
 }
 
-/// Lets the group read the new file if it could read the old one: the operator has allowed it.
+/// Lets the group read the new file if it could read the old one, since the operator allowed it.
 #[cfg(unix)]
 fn keep_group_read(file: &File, before: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -333,7 +332,7 @@ fn keep_group_read(file: &File, before: &Metadata) -> io::Result<()> {
         return Ok(());
     }
     let group = before.gid();
-    // Only a member of the group can give a file to it. Any other group must not read this one.
+    // Only a member of the group can assign a file to it. No other group may read the file.
     if file.metadata()?.gid() != group && fchown(file, None, Some(group)).is_err() {
         return Ok(());
     }
@@ -345,7 +344,7 @@ fn keep_group_read(_file: &File, _before: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// The path of the file that is written first.
+/// Returns the path of the temporary file.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     // The paths `/` and `..` name no file, and `state/` names a folder.
     let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -388,7 +387,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_not_a_regular_file_is_neither_read_nor_replaced() {
+    fn a_pipe_or_a_device_is_neither_read_nor_replaced() {
         use std::os::unix::fs::FileTypeExt;
 
         let folder = tempfile::tempdir().unwrap();
@@ -456,13 +455,13 @@ mod tests {
             .status();
         assert!(unmounted.unwrap().success());
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert!(cure(&path, &error).contains("free some space"));
+        assert!(remedy(&path, &error).contains("free some space"));
         assert_eq!((text.as_str(), files), ("old", 1));
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_the_group_could_read_stays_so_and_no_other() {
+    fn the_group_can_read_the_next_file_only_if_it_could_read_the_last_one() {
         use std::os::unix::fs::PermissionsExt;
 
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The text of a state file.
 //!
 //! Times are in milliseconds since the Unix epoch (UTC). They are the times at which things happened,
-//! not those at which they were written, so that restarting stretches no window.
+//! not those at which they were written, so that a restart extends no window.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -36,7 +36,7 @@ impl Clocks {
         Self { instant, utc }
     }
 
-    /// In whole milliseconds, never later than it was: rounding must not stretch a window either.
+    /// Whole milliseconds, rounded down: rounding must not extend a window.
     fn utc_of(self, instant: Instant) -> u64 {
         millis(match instant.checked_duration_since(self.instant) {
             Some(ahead) => self.utc.saturating_add(ahead),
@@ -44,7 +44,7 @@ impl Clocks {
         })
     }
 
-    /// Fails for a time that is too long ago for the clock of this machine.
+    /// Returns `None` for a time that is too long ago for the clock of this machine.
     fn instant_of(self, utc: u64) -> Option<Instant> {
         let utc = Duration::from_millis(utc);
         match utc.checked_sub(self.utc) {
@@ -61,7 +61,7 @@ struct Document {
     hosts: Vec<SavedHost>,
 }
 
-/// Read before the rest, which may look different in another version.
+/// Read before the rest, whose form may differ in another version.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -93,24 +93,24 @@ struct SavedAnswer {
     ttl_ends: u64,
 }
 
-/// Why the text of a state file is not taken.
+/// Reason for which the text of a state file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("it is not well-formed: {0}")]
+    #[error("it is malformed: {0}")]
     Malformed(serde_json::Error),
-    #[error("its version is {0}, and this program reads {VERSION}")]
+    #[error("its version is {0}, and this program reads version {VERSION}")]
     Version(u32),
     #[error("it was written {0:?} from now; check this machine's clock")]
     Future(Duration),
-    #[error("it holds the invalid host name `{0}`")]
+    #[error("it contains the invalid host name `{0}`")]
     Host(String),
-    #[error("it holds `{0}` twice")]
+    #[error("it contains `{0}` twice")]
     Twice(HostName),
-    #[error("it tells of answers that came after it was written")]
+    #[error("it contains answers from after it was written")]
     Order,
 }
 
-/// What was left out of a text, since it would not be read back.
+/// Number of items that were left out of a text, which would otherwise be too large to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
     pub(super) lingering: usize,
@@ -158,8 +158,8 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
 }
 
 impl Document {
-    /// The text, of at most so many bytes: without line breaks if need be, then without what has lingered
-    /// longest, then without the last hosts.
+    /// Returns a text of at most so many bytes: if necessary without line breaks, then without the addresses
+    /// that have lingered longest, then without the last hosts.
     fn fitting(mut self, most: usize) -> (Vec<u8>, Cut) {
         const PLAIN: &str = "the document has only string keys";
         let mut cut = Cut::default();
@@ -180,7 +180,7 @@ impl Document {
         }
     }
 
-    /// Drops the oldest until so many bytes are free, and says how many.
+    /// Drops the oldest addresses until so many bytes are free, and returns their number.
     fn drop_lingering(&mut self, over: usize) -> usize {
         let hosts = self.hosts.iter().enumerate();
         let mut oldest: Vec<_> = hosts
@@ -239,7 +239,7 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
-        // The answer of one with the times of the other would stretch its window.
+        // The answer of one with the times of the other would have a longer window.
         if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
@@ -280,7 +280,7 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Under the other question they would outlive its answers.
+                // Under the question of the other family they would outlive its answers.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
@@ -309,10 +309,10 @@ fn millis(duration: Duration) -> u64 {
 
 const VERSION: u32 = 1;
 
-/// How far two readings of the wall clock may be out of order, in milliseconds.
+/// The greatest step back of the wall clock that is accepted, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// In bytes; some hundred thousand addresses. What is larger is neither written nor read.
+/// The largest text that is written or read, in bytes: some hundred thousand addresses.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
@@ -447,14 +447,14 @@ pub(super) mod tests {
         let before = clocks(NOW);
         let good = String::from_utf8(encode(saved(before), before)).unwrap();
         let cases = [
-            (String::new(), "not well-formed"),
-            (good[..good.len() - 2].to_owned(), "not well-formed"),
+            (String::new(), "malformed"),
+            (good[..good.len() - 2].to_owned(), "malformed"),
             (
                 good.replace("\"version\": 1", "\"version\": 2"),
                 "version is 2",
             ),
             (good.replace("h.test", "not a host"), "invalid host name"),
-            (good.replace("20.0.0.1", "20.0.0.300"), "not well-formed"),
+            (good.replace("20.0.0.1", "20.0.0.300"), "malformed"),
             (
                 good.replace(&(NOW - 10_000).to_string(), &(NOW + 90_000).to_string()),
                 "after it was",
@@ -534,7 +534,7 @@ pub(super) mod tests {
         let clocks = clocks(NOW);
         let twice = [saved(clocks), saved(clocks)].concat();
         let error = decode(&encode(twice, clocks), clocks).unwrap_err();
-        assert_eq!(error.to_string(), "it holds `h.test` twice");
+        assert_eq!(error.to_string(), "it contains `h.test` twice");
     }
 
     #[test]

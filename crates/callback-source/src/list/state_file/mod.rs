@@ -27,32 +27,32 @@ use crate::{
     set::{Notice, PersistedHost, PersistedQuestion},
 };
 
-/// A file to keep a set in.
+/// State file of a list.
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
     reader: Reader,
     snapshots: AtomicU64,
-    /// LastAnswer while the disk is written.
+    /// Locked while the disk is written.
     written: Mutex<Written>,
-    /// Whether there is a file that was ignored. It may be of use once a clock is set right.
+    /// Whether a file was ignored. It may become valid, for example when the clock is corrected.
     spared: AtomicBool,
-    /// Never held while the disk is read or written.
+    /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
 }
 
-/// What was written, and what was logged about it.
+/// State of the writes and of their log.
 #[derive(Debug, Default)]
 struct Written {
-    /// The number of the last snapshot: an older one never replaces a newer one.
+    /// The number of the last snapshot written: an older one never replaces a newer one.
     number: u64,
     failure_limit: RateLimit,
-    /// Whether a failure was logged, and not yet its end.
+    /// Whether a failure was logged, and its end was not yet.
     is_failing: bool,
     cut_limit: RateLimit,
 }
 
-/// The text of a file, and its place in the order of snapshots.
+/// Text of a file, with its number in the order of snapshots.
 pub(crate) struct Snapshot {
     number: u64,
     is_empty: bool,
@@ -61,12 +61,12 @@ pub(crate) struct Snapshot {
 }
 
 impl StateFile {
-    /// The file of this process's own list.
+    /// Returns the file of a list of this process, which is read and written.
     pub(crate) fn kept(path: PathBuf) -> Self {
         Self::new(path, Reader::Keeper)
     }
 
-    /// The file of another process, which is only read.
+    /// Returns the file of another process, which is only read.
     pub(crate) fn looked_at(path: PathBuf) -> Self {
         Self::new(path, Reader::Look)
     }
@@ -82,8 +82,8 @@ impl StateFile {
         }
     }
 
-    /// Restores what the file holds of a set's hosts, and keeps the rest for as long as it can be of
-    /// use. Logs what keeps the file from being written.
+    /// Restores the state of a set's hosts, and keeps the rest within its windows. Logs if the file cannot
+    /// be written.
     pub(crate) fn restore(&self, set: &mut AllowSet, now: Instant) -> Vec<Notice> {
         let saved = self.read();
         if self.reader == Reader::Keeper
@@ -102,7 +102,7 @@ impl StateFile {
         notices
     }
 
-    /// Replaces the hosts of a set. One that comes back has what was known of it again.
+    /// Replaces the hosts of a set. A host that comes back has its state again.
     pub(crate) fn replace_hosts(
         &self,
         set: &mut AllowSet,
@@ -119,7 +119,7 @@ impl StateFile {
         notices
     }
 
-    /// What the file holds, if it can be trusted; otherwise a warning says why not.
+    /// Reads the file if it can be trusted, and otherwise logs the reason.
     fn read(&self) -> Option<Vec<PersistedHost>> {
         let path = self.path.display();
         let ignored = |error: &dyn std::error::Error| {
@@ -131,7 +131,9 @@ impl StateFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 match self.reader {
                     Reader::Keeper => info!(target: LOG_TARGET, %path, "no state file yet"),
-                    Reader::Look => warn!(target: LOG_TARGET, %path, "there is no state file"),
+                    Reader::Look => {
+                        warn!(target: LOG_TARGET, %path, "there is no state file")
+                    }
                 }
                 return None;
             }
@@ -145,11 +147,12 @@ impl StateFile {
             .ok()
     }
 
-    /// Adds the time that the machine slept to the age of what is kept of other hosts.
+    /// Adds a sleep of the machine to the age of the state of other hosts.
     pub(crate) fn slept(&self, slept: Duration) {
         self.unasked().slept(slept);
     }
 
+    /// Returns the text of a set and of the other hosts.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {
@@ -182,7 +185,7 @@ impl StateFile {
             return;
         }
         written.number = snapshot.number;
-        // The time of the failure stays: what flaps is not logged at each turn.
+        // The rate limit of the failure stays, so that a flapping disk does not fill the log.
         if std::mem::take(&mut written.is_failing) {
             info!(target: LOG_TARGET, path = %self.path.display(), "state file is written again");
         }
@@ -193,8 +196,8 @@ impl StateFile {
                 path = %self.path.display(),
                 lingering,
                 hosts,
-                "the state does not fit into {LARGEST} bytes: lingering addresses, and hosts if need be, \
-                 are left out of the state file"
+                "the state is larger than {LARGEST} bytes: the oldest lingering addresses, and if necessary \
+                 the last hosts, are left out of the state file"
             );
         }
     }
@@ -209,7 +212,7 @@ impl StateFile {
             path = %self.path.display(),
             %error,
             "state file not written; a restart while DNS is down would refuse callbacks; {}",
-            file::cure(&self.path, error),
+            file::remedy(&self.path, error),
         );
     }
 
@@ -218,7 +221,7 @@ impl StateFile {
     }
 }
 
-/// The text of a set's file, written when `now` is `utc` since the epoch.
+/// Returns the text of a set's file, written when `now` is `utc` since the epoch.
 #[cfg(fuzzing)]
 pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;
@@ -226,7 +229,7 @@ pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     text
 }
 
-/// The text that a set of other hosts makes of the text of a file.
+/// Restores a set of other hosts from the text of a file, and returns its next text.
 #[cfg(fuzzing)]
 pub(crate) fn rewritten(
     set: &mut AllowSet,

@@ -1,4 +1,4 @@
-//! PersistedHost state of questions that are not asked now.
+//! Persisted state of questions that are not asked now.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,19 +12,19 @@ use crate::{
 
 /// State of hosts, or of one family of a host, that were configured before and are not now.
 ///
-/// It admits no peer. It waits for as long as its windows are open, with the times that it had, for the
-/// case that the host is configured again.
+/// It admits no peer. It is kept with its original times, until its windows end, in case the host is
+/// configured again.
 #[derive(Debug, Default)]
 pub(super) struct Unasked {
-    /// Of a host that was not configured at the start. It stays in the file: after a start with other
-    /// hosts by mistake, a restart while DNS is down would otherwise refuse the callbacks of the first ones.
+    /// State of hosts that were not configured at the start. It stays in the file: otherwise, after a start
+    /// with the wrong hosts, a restart while DNS is down would refuse the callbacks of the right ones.
     before: Vec<PersistedHost>,
-    /// Of a host that was taken out while the list runs. That is done on purpose, so the file forgets it.
+    /// State of hosts that were removed while the list runs. That is deliberate, so the file omits it.
     removed: Vec<PersistedHost>,
 }
 
 impl Unasked {
-    /// Splits off what is asked now of what a file holds, and keeps the rest.
+    /// Returns the state of the questions that are asked, and keeps the rest.
     pub(super) fn start(
         &mut self,
         saved: Vec<PersistedHost>,
@@ -35,8 +35,8 @@ impl Unasked {
         now
     }
 
-    /// Exchanges what a set knew of questions that are not asked any more for what is known of those that
-    /// are asked anew.
+    /// Keeps the state of the questions that are not asked any more, and returns that of those that are asked
+    /// again.
     pub(super) fn replace(
         &mut self,
         known: Vec<PersistedHost>,
@@ -57,13 +57,14 @@ impl Unasked {
         back
     }
 
+    /// Adds a sleep of the machine to the age of everything.
     pub(super) fn slept(&mut self, slept: Duration) {
         for saved in self.before.iter_mut().chain(&mut self.removed) {
             saved.slept(slept);
         }
     }
 
-    /// Drops what is over, and what is more than the bound.
+    /// Drops state whose windows have ended, and what exceeds the bound.
     pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
         let current = |saved: &mut Vec<PersistedHost>| current(std::mem::take(saved), rules, now);
         let before = current(&mut self.before);
@@ -75,26 +76,26 @@ impl Unasked {
         self.removed = removed.into_iter().map(alone).collect();
     }
 
-    /// Adds to what a set saves that asks these questions. Each host is there once.
+    /// Adds the state of the hosts in the file to that of a set, with each host once.
     pub(super) fn add_to(
         &self,
         saved: Vec<PersistedHost>,
         asked: &HashSet<Question>,
     ) -> Vec<PersistedHost> {
         let (mut all, _) = divide(saved, asked);
-        // A host that was configured again a moment ago is in both; the set knows more of it.
+        // A host that was configured again a moment ago is in both; the state of the set is newer.
         let (_, rest) = divide(self.before.clone(), asked);
         merge(&mut all, rest);
         all
     }
 }
 
-/// The questions that a set asks.
+/// Returns the questions of a set.
 pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
     set.questions().map(|(question, _)| question).collect()
 }
 
-/// Adds what is not there yet.
+/// Adds what is missing in `all`.
 fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
     let mut places: HashMap<HostName, usize> = hosts
@@ -118,7 +119,7 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     }
 }
 
-/// What belongs to these questions, and what does not.
+/// Divides state into that of these questions and the rest.
 fn divide(
     saved: Vec<PersistedHost>,
     asked: &HashSet<Question>,
@@ -158,7 +159,7 @@ fn divide(
     (inside, outside)
 }
 
-/// What is not over yet, and when it will be.
+/// Returns the state whose windows are open, each with their end.
 fn current(
     saved: Vec<PersistedHost>,
     rules: &Rules,
@@ -168,7 +169,7 @@ fn current(
     saved.into_iter().filter_map(ends).collect()
 }
 
-/// Takes out what is over, and says when the rest will be. What a set restores counts for no longer.
+/// Drops what is over, and returns the end of the rest. A restored set uses nothing beyond that end.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.records.retain_mut(|records| {
         let stale_until = records_end(records, rules, now);
@@ -190,12 +191,12 @@ fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> 
         Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
         None => records.stale_from,
     };
-    // A time that no answer of ours can have had must not keep it forever.
+    // A time that no answer of this program can have must not keep it forever.
     records.stale_from = records.stale_from.min(longest);
     after(records.stale_from, rules.stale_for)
 }
 
-/// So that hosts which are replaced again and again do not fill the memory.
+/// Bounds the memory of a list whose hosts are replaced again and again.
 const MAX_REMOVED: usize = 256;
 
 #[cfg(test)]

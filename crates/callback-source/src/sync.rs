@@ -1,0 +1,46 @@
+//! The primitives that requests and the refresher share.
+//!
+//! The package `interleavings` replaces them with those of `shuttle`, which runs its tests in thousands of
+//! schedules. There every order is sequentially consistent.
+
+#[cfg(callback_source_interleavings)]
+pub(crate) use self::interleaved::ArcSwap;
+#[cfg(not(callback_source_interleavings))]
+pub(crate) use arc_swap::ArcSwap;
+#[cfg(callback_source_interleavings)]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+#[cfg(not(callback_source_interleavings))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+
+#[cfg(callback_source_interleavings)]
+mod interleaved {
+    use std::sync::{Arc, PoisonError};
+
+    use super::Mutex;
+
+    /// An `arc_swap::ArcSwap` whose every access is a point at which shuttle can switch.
+    #[derive(Debug)]
+    pub(crate) struct ArcSwap<T> {
+        current: Mutex<Arc<T>>,
+    }
+
+    impl<T> ArcSwap<T> {
+        pub(crate) fn from_pointee(current: T) -> Self {
+            let current = Mutex::new(Arc::new(current));
+            Self { current }
+        }
+
+        pub(crate) fn store(&self, new: Arc<T>) {
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+
+        pub(crate) fn load(&self) -> Arc<T> {
+            self.load_full()
+        }
+
+        pub(crate) fn load_full(&self) -> Arc<T> {
+            let current = self.current.lock();
+            Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Sets the cfg of shuttle's primitives, and that of the planted faults. The published package has no build
+//! script, so that no release can have them.
+
+fn main() {
+    println!("cargo::rustc-cfg=callback_source_interleavings");
+    println!("cargo::rustc-cfg=callback_source_simulation");
+    println!("cargo::rerun-if-changed=build.rs");
+}

@@ -1,0 +1,235 @@
+//! Requests, the refresher and the owner of a list in thousands of schedules.
+//!
+//! shuttle switches between tasks at each access to a lock, an atomic or the published set, in an order that
+//! it draws at random. tokio's `watch` and `Notify` run between two such points. Time stands still while a
+//! schedule runs, so no timer hides a wake-up that was lost: it shows as a deadlock.
+
+use std::{
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use callback_source_interleaved::{
+    AllowList, Answer, Family, HostName, Question, Resolve, ResolveError, ResolveErrorKind,
+    Verdict,
+    simulation::{self, Fault},
+};
+use shuttle::{
+    Config, FailurePersistence, Runner,
+    future::{self, JoinHandle},
+    scheduler::{PctScheduler, RandomScheduler},
+};
+
+/// Schedules per test, unless the variable `SCHEDULES` has another number.
+const SCHEDULES: usize = 1_000;
+const ON_DEMAND_INTERVAL: Duration = Duration::from_secs(5);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+const OLD: [u8; 4] = [20, 0, 0, 1];
+const NEW: [u8; 4] = [20, 0, 0, 2];
+const UNLISTED: [u8; 4] = [20, 0, 0, 9];
+
+#[test]
+fn a_server_that_dns_names_is_admitted_in_every_schedule() {
+    explore(new_server);
+}
+
+#[test]
+fn a_wake_up_that_is_lost_shows_as_a_deadlock() {
+    assert!(finds(Fault::WakeUpLost, new_server));
+}
+
+#[test]
+fn a_request_that_does_not_wait_shows_as_a_refusal() {
+    assert!(finds(Fault::JudgedAtOnce, new_server));
+}
+
+/// A server is added in DNS. Three requests come from it and one from an unlisted peer, while the changes
+/// are followed.
+async fn new_server() {
+    let dns = Dns::default();
+    let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
+    let mut changes = list.changes();
+    dns.answer("a.test", NEW);
+    let requests = [NEW, NEW, UNLISTED, NEW].map(|peer| (peer, request(&list, peer)));
+    let changed = future::spawn(async move { changes.next().await });
+    for (peer, request) in requests {
+        assert_eq!(request.await.unwrap().is_allowed(), peer == NEW);
+    }
+    let changed = changed.await.unwrap();
+    assert_eq!(changed[0].added, [IpAddr::from(NEW)]);
+    drop(list);
+    refresher.await.unwrap();
+}
+
+#[test]
+fn a_replaced_host_is_refused_and_its_replacement_admitted_in_every_schedule() {
+    explore(|| async {
+        let dns = Dns::default();
+        dns.answer("b.test", NEW);
+        // The list is quiet: no question can be asked on demand.
+        let (list, refresher) = dns.start(Duration::ZERO).await;
+        let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
+        let replace = future::spawn({
+            let list = list.clone();
+            async move {
+                list.replace_hosts([host("b.test")]);
+                assert!(!list.verdict(OLD.into()).is_allowed());
+                assert!(list.verdict_after_refresh(NEW.into()).await.is_allowed());
+            }
+        });
+        let [_, unlisted] = requests;
+        assert!(!unlisted.await.unwrap().is_allowed());
+        replace.await.unwrap();
+        assert!(list.verdict(NEW.into()).is_allowed());
+        drop(list);
+        refresher.await.unwrap();
+    });
+}
+
+#[test]
+fn hosts_that_are_replaced_twice_end_as_the_last_ones_in_every_schedule() {
+    explore(|| async {
+        let dns = Dns::default();
+        dns.answer("b.test", NEW);
+        let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
+        let replace = ["b.test", "a.test"].map(|name| {
+            let list = list.clone();
+            future::spawn(async move { list.replace_hosts([host(name)]) })
+        });
+        for replace in replace {
+            replace.await.unwrap();
+        }
+        let peers = [OLD, NEW].map(|peer| request(&list, peer));
+        let mut admitted = Vec::new();
+        for peer in peers {
+            admitted.push(peer.await.unwrap().is_allowed());
+        }
+        let last = list.snapshot().hosts().next().cloned();
+        assert_eq!(admitted[0], last == Some(host("a.test")));
+        assert_eq!(admitted[1], last == Some(host("b.test")));
+        drop(list);
+        refresher.await.unwrap();
+    });
+}
+
+#[test]
+fn the_refresher_ends_with_the_last_handle_in_every_schedule() {
+    explore(|| async {
+        let dns = Dns::default();
+        let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
+        let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
+        // One leaves while it waits.
+        requests[0].abort();
+        drop(list);
+        let [_, unlisted] = requests;
+        assert!(!unlisted.await.unwrap().is_allowed());
+        refresher.await.unwrap();
+    });
+}
+
+#[test]
+fn requests_end_when_the_refresher_is_dropped_in_every_schedule() {
+    explore(|| async {
+        let dns = Dns::default();
+        let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
+        let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
+        refresher.abort();
+        for request in requests {
+            assert!(!request.await.unwrap().is_allowed());
+        }
+        list.replace_hosts([host("b.test")]);
+        let unlisted = list.verdict_after_refresh(UNLISTED.into()).await;
+        assert!(!unlisted.is_allowed());
+    });
+}
+
+/// DNS with the hosts `a.test` and `b.test`.
+#[derive(Clone, Default)]
+struct Dns {
+    answers: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
+}
+
+impl Dns {
+    /// A list of `a.test` that is ready, and whose answer has an age.
+    async fn start(&self, age: Duration) -> (AllowList, JoinHandle<()>) {
+        self.answer("a.test", OLD);
+        let builder = AllowList::builder().host(host("a.test"));
+        let (list, refresher) = builder.pair(self.clone());
+        let refresher = future::spawn(refresher.run());
+        list.ready().await;
+        tokio::time::advance(age).await;
+        (list, refresher)
+    }
+
+    fn answer(&self, name: &str, address: [u8; 4]) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.push((host(name), address.into()));
+    }
+}
+
+impl Resolve for Dns {
+    async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        future::yield_now().await;
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = answers.iter().filter_map(|(host, address)| {
+            (*host == question.host && address.is_ipv4() == (question.family == Family::V4))
+                .then_some(*address)
+        });
+        let addresses: Vec<_> = addresses.collect();
+        match addresses.is_empty() {
+            true => Err(ResolveError::new(ResolveErrorKind::NoData)),
+            false => Ok(Answer::new(addresses, HOUR)),
+        }
+    }
+}
+
+fn request(list: &AllowList, peer: [u8; 4]) -> JoinHandle<Verdict> {
+    let list = list.clone();
+    future::spawn(async move { list.verdict_after_refresh(peer.into()).await })
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+/// Runs a scenario in each schedule.
+fn explore<F: Future<Output = ()> + Send + 'static>(
+    scenario: impl Fn() -> F + Send + Sync + 'static,
+) {
+    // Its clock is paused, and its timers never fire: the runtime itself does not run.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    // Never dropped: it would wake the tasks of a schedule that failed, which are gone.
+    let _guard = Box::leak(Box::new(runtime)).enter();
+    // Without it the list would look every five seconds whether the machine has slept.
+    simulation::set_wall_clock(tokio::time::Instant::now(), HOUR);
+    let schedules = std::env::var("SCHEDULES").map_or(SCHEDULES, |text| text.parse().unwrap());
+    let scenario = Arc::new(move || future::block_on(scenario()));
+    let run = Arc::clone(&scenario);
+    Runner::new(RandomScheduler::new(schedules / 2), config()).run(move || run());
+    // Lets one task run for long while another one stands still.
+    Runner::new(PctScheduler::new(3, schedules / 2), config()).run(move || scenario());
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.stack_size = 1 << 20;
+    config.silence_warnings = true;
+    config.failure_persistence = FailurePersistence::None;
+    config
+}
+
+/// Returns whether a scenario fails in one of the schedules with a fault planted.
+fn finds<F: Future<Output = ()> + Send + 'static>(
+    fault: Fault,
+    scenario: impl Fn() -> F + Send + Sync + 'static,
+) -> bool {
+    simulation::plant(Some(fault));
+    catch_unwind(AssertUnwindSafe(|| explore(scenario))).is_err()
+}
