@@ -1,4 +1,4 @@
-//! What is taken from an answer of DNS.
+//! The addresses and the TTL of an answer.
 
 use std::{
     io,

@@ -91,7 +91,7 @@ async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
         let reply = within(connection.send("POST", "/", &[], b"1")).await?;
         assert_eq!(reply.status, 200);
         list.replace_hosts([host_name("callback-2.example")]);
-        // With a body that is left unread the refusal would end the connection.
+        // No body: a refusal that leaves a body unread ends the connection.
         let reply = within(connection.send("POST", "/", &[], b"")).await?;
         assert_eq!(reply.status, 403, "HTTP/2: {http2}");
         list.replace_hosts([HOST, "callback-2.example"].map(host_name));
@@ -122,7 +122,7 @@ async fn the_body_of_a_callback_arrives_unchanged() -> io::Result<()> {
     Ok(())
 }
 
-/// The handler answers with the first piece of a body whose second piece is never sent.
+/// The handler answers with the first chunk of a body whose second chunk is never sent.
 #[tokio::test]
 async fn the_body_of_a_callback_is_streamed() {
     let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(

@@ -1,4 +1,4 @@
-//! Several DNS servers, and what is asked of them.
+//! Several DNS servers, and the questions that each receives.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -20,7 +20,7 @@ async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> 
 
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [TWO]);
     assert!(took >= Duration::from_millis(400), "{took:?}");
-    // Before the first server's own time limit, and so before a sender gives up.
+    // Before the time limit of the first server, and thus before a sender gives up.
     assert!(took < Duration::from_millis(1900), "{took:?}");
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn silence_of_all_servers_ends_within_the_time_limit() -> io::Result<()> {
     let list = tiny_list(&[HOST]).spawn(resolver);
     within(list.attempted()).await;
 
-    // 5 s by design, and some for a machine under load.
+    // 5 s by design, plus the delay of a machine under load.
     assert!(
         start.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -199,7 +199,7 @@ async fn questions_are_spelled_in_random_case() -> io::Result<()> {
     let asked = dns.questions();
     let spellings: std::collections::HashSet<_> =
         asked.iter().map(|asked| &asked.spelled).collect();
-    // Fifteen letters, eight times: all alike once in 2^105.
+    // Fifteen letters, eight questions: they have the same case once in 2^105.
     assert!(spellings.len() > 1, "{spellings:?}");
     assert!(asked.iter().all(|asked| asked.name == HOST));
     Ok(())
@@ -230,7 +230,7 @@ async fn only_the_exact_name_is_ever_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// Says nothing on a machine whose hosts file holds only names without a dot.
+/// Tests nothing on a machine whose hosts file has only names without a dot.
 #[tokio::test]
 async fn the_hosts_file_is_not_read() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -286,7 +286,7 @@ async fn a_name_is_asked_for_by_each_family_on_its_own() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether packets go to the right link cannot be seen on the loopback interface.
+/// The loopback interface cannot show if packets go to the right link.
 #[tokio::test]
 async fn a_server_keeps_its_zone() -> io::Result<()> {
     let dns = DnsServer::bind("[::1]:0".parse().map_err(io::Error::other)?).await?;
@@ -334,5 +334,5 @@ async fn ask(servers: &[&DnsServer]) -> (Result<Answer, ResolveError>, Duration)
     (answer, start.elapsed())
 }
 
-/// After which the next server is asked as well.
+/// The silence after which the next server is asked as well.
 const SILENCE: Duration = Duration::from_millis(400);

@@ -1,5 +1,4 @@
-//! What comes of each way in which a DNS server can fail: in the answer of the resolver, in the
-//! verdicts, and in what the list says of itself.
+//! Each fault of a DNS server: the result of the resolver, the verdicts, and the health of the list.
 
 use std::{
     io,
@@ -21,15 +20,15 @@ use integration_tests::{
 
 use crate::common::assert_rejected;
 
-/// The host whose A records are at fault.
+/// The host whose A records are faulty.
 const HOST: &str = "callback-1.psp.example";
-/// A host that answers well.
+/// A host without a fault.
 const OTHER: &str = "callback-2.psp.example";
-/// What HOST had before the fault.
+/// The address of HOST before the fault.
 const KNOWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-/// What OTHER has.
+/// The address of OTHER.
 const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
-/// What stands in the answers that are at fault, and must not be taken from them.
+/// An address in the faulty answers that must never be admitted.
 const PLANTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6));
 const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 77, 7));
@@ -171,7 +170,7 @@ async fn a_denial_at_the_end_of_a_chain_is_valid_no_longer_than_the_chain() -> i
             (Some(30), 7, Some(7)),
             (Some(5), 7, Some(5)),
             (None, 7, Some(7)),
-            // As long as a denial without a TTL.
+            // The same time as for a denial without a TTL.
             (None, 3600, Some(60)),
         ] {
             let dns = DnsServer::start().await?;
@@ -359,7 +358,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
     let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
     for made_up in [
         "64:ff9b::3369:7a37",
-        // Of an address that was in an answer before.
+        // It was in an earlier answer.
         "64:ff9b::92d:11c7",
         "64:ff9b:1::3369:7a37",
     ] {
@@ -379,7 +378,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert_rejected(&list, V6, RejectionKind::NotListed);
         assert!(log.lines("WARN", &[]).is_empty());
 
-        // Beside a record that is real it is left out without a word.
+        // Beside a genuine record it is dropped without a log line.
         dns.set(HOST, 60, &[public, native, made_up]);
         let list = strict(&dns);
         within(list.ready()).await;
@@ -389,7 +388,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert!(list.verdict(native).is_allowed());
         assert_rejected(&list, made_up, RejectionKind::NotListed);
 
-        // Where all special-purpose addresses are taken, it is none the more.
+        // It is dropped even if special-purpose addresses are accepted.
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
         assert_rejected(&list, made_up, RejectionKind::NotListed);
@@ -397,7 +396,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
     Ok(())
 }
 
-/// That a DNS64 makes records up says that it got an answer for A, which this list did not.
+/// Synthesized records show that the DNS64 got an answer for A, but this list did not.
 #[tokio::test]
 async fn synthesized_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -435,7 +434,7 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.attempted()).await;
         assert!(list.is_ready());
-        // Over a refresh, too.
+        // Also after a refresh.
         within(dns.asked_at_least(HOST, RecordType::A, 2)).await;
 
         let verdict = list.verdict(KNOWN);
@@ -494,7 +493,7 @@ async fn the_list_recovers_fully_when_a_fault_ends() -> io::Result<()> {
     Ok(())
 }
 
-/// A failure of this kind shrinks nothing and admits nobody.
+/// A failure of this kind removes no address and admits no peer.
 async fn is_a_failure(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     is_a_failure_of(fault, |kind| kind == expected).await
 }
@@ -534,7 +533,7 @@ async fn is_a_failure_of(
         assert!(list.verdict(NEIGHBOUR).is_allowed());
         assert!(
             list.is_ready(),
-            "one dead host must not take a replica out of service"
+            "one failing host must not make a replica unready"
         );
         io::Result::Ok(())
     };
@@ -550,7 +549,7 @@ async fn is_a_failure_of(
     later.and(from_the_start).and(direct)
 }
 
-/// A denial, with another host that answers, is believed: the old address lingers.
+/// A denial is believed while another host answers: the old address lingers.
 async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     let later = async {
         let dns = two_hosts().await?;
@@ -614,13 +613,13 @@ async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
         .filter(|asked| asked.record_type == RecordType::A);
     let times: Vec<_> = times.map(|asked| asked.at).collect();
     for pair in times.windows(2) {
-        // What is measured here is the arrival, which the network can bring nearer.
+        // The test measures arrivals, whose distance the network can shorten.
         assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{times:?}");
     }
     Ok(())
 }
 
-/// What the resolver makes of a fault in an answer that holds [`PLANTED`].
+/// The result of the resolver for a faulty answer that contains [`PLANTED`].
 async fn outcome(fault: Fault) -> io::Result<Result<Answer, ResolveError>> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[PLANTED]);
@@ -646,7 +645,7 @@ async fn known(dns: &DnsServer) -> AllowList {
     list
 }
 
-/// A list that takes no special-purpose addresses.
+/// A list that drops special-purpose addresses.
 fn strict(dns: &DnsServer) -> AllowList {
     AllowList::builder()
         .host(host_name(HOST))

@@ -1,4 +1,4 @@
-//! DNS servers that do not take all that is optional in a question: EDNS, the case of letters, UDP.
+//! DNS servers that do not support an optional part of a question: EDNS, mixed case, UDP.
 
 use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
@@ -31,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // An answer is as hard to forge as before.
+            // An answer must stay as hard to forge.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -42,7 +42,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
                 assert!(!asked.edns && !asked.tcp, "{code}: {asked:?}");
                 spelled.insert(asked.spelled);
             }
-            // Remembered: one question each, in random case.
+            // The form is remembered: one question each, in random case.
             assert_eq!(dns.total(), 4);
             assert!(spelled.len() > 1, "{spelled:?}");
         }
@@ -140,7 +140,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
         let start = Instant::now();
         answers(&resolver).await?;
         let took = start.elapsed();
-        // TCP is tried after 400 ms, and the pair at once and not 200 ms later.
+        // TCP is tried after 400 ms, and the second question at once, not 200 ms later.
         assert!(took < Duration::from_millis(550), "{took:?}");
         Ok(())
     };
@@ -196,7 +196,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
 async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Result<()> {
     for code in [
         ResponseCode::NXDomain,
-        // No such record.
+        // There is no such record.
         ResponseCode::NoError,
         ResponseCode::Refused,
         ResponseCode::ServFail,
@@ -221,7 +221,7 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
             );
             match transport {
                 Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
-                // Two, which have to agree: without the case of letters one is easier to forge.
+                // Two that must agree: without mixed case one answer is easier to forge.
                 _ => {
                     assert_eq!(asked.len(), 2, "{asked:?}");
                     assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
@@ -288,7 +288,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Re
 
 #[tokio::test]
 async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
-    // To any other spelling NXDOMAIN; in lower case nothing.
+    // NXDOMAIN for mixed case; no answer in lower case.
     let dns = DnsServer::start().await?;
     dns.set_transport(Transport::UdpOnly);
     let silent = async {
@@ -356,7 +356,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
             answers(&resolver).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(150), "{case}: {took:?}");
-            // The full form is tried again beside it, once.
+            // The full form is tried once more beside it.
             let asked = dns.questions();
             let full = asked.iter().filter(|asked| asked.edns).count();
             assert!(full <= 1, "{case}: {asked:?}");
@@ -364,8 +364,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // Beside the other form it may come second, but not each time. The last question comes after the
-        // packets of the one before.
+        // Beside the other form it may arrive second, but not each time. The last question arrives after
+        // the packets of the previous one.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;
@@ -397,8 +397,7 @@ async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_questio
         answers(&resolver).await?;
 
         dns.set_fault(FaultScope::Everything, Fault::Drop);
-        // In a task of its own: a lock that is taken twice would stop the thread, and with it the time limit
-        // of the test.
+        // In a task of its own: a deadlock would block the thread, and thus the time limit of the test.
         let asking = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve(a(HOST)).await }
@@ -451,8 +450,8 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
         dns.set_transport(transport);
         servers.push((format!("{fault:?} {transport:?}"), dns.resolver(), dns));
     }
-    for round in 1..=3 {
-        if round == 3 {
+    for attempt in 1..=3 {
+        if attempt == 3 {
             // The full form is tried again.
             an_hour_passes().await;
         }
@@ -463,12 +462,12 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
             let took = start.elapsed();
             let (tcp, udp): (Vec<Asked>, Vec<_>) =
                 dns.questions().into_iter().partition(|asked| asked.tcp);
-            assert!(udp.len() <= 9, "{case}, question {round}: {udp:?}");
-            assert!(tcp.len() <= 1, "{case}, question {round}: {tcp:?}");
-            // 2 s by design, and some for a machine under load.
+            assert!(udp.len() <= 9, "{case}, question {attempt}: {udp:?}");
+            assert!(tcp.len() <= 1, "{case}, question {attempt}: {tcp:?}");
+            // 2 s by design, plus the delay of a machine under load.
             assert!(
                 took < Duration::from_secs(4),
-                "{case}, question {round}: {took:?}"
+                "{case}, question {attempt}: {took:?}"
             );
         });
         futures_util::future::join_all(asking).await;
@@ -476,7 +475,7 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
     Ok(())
 }
 
-/// Less than the time for which a form is remembered, and more than that before the full one is tried again.
+/// Less than the time for which a form is remembered, and more than the time until the full form is tried again.
 async fn an_hour_passes() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;
@@ -496,5 +495,5 @@ async fn answers(resolver: &impl Resolve) -> io::Result<()> {
     Ok(())
 }
 
-/// After which another form would be tried.
+/// The silence after which another form would be tried.
 const SILENCE: Duration = Duration::from_millis(500);

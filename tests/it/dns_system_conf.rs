@@ -51,7 +51,7 @@ async fn a_changed_configuration_is_used_after_every_outcome_that_is_not_an_answ
         let resolver = HickoryResolver::from_resolv_conf(&file.path);
         old.set_fault(FaultScope::Everything, fault);
         file.name(&[&new])?;
-        // The same question is asked again.
+        // The same question once more.
         assert_eq!(addresses(&resolver).await?, [TWO], "{fault:?}");
     }
     Ok(())
@@ -71,7 +71,7 @@ async fn a_list_whose_old_server_denies_everything_follows_the_configuration() -
     Ok(())
 }
 
-/// The time limit of a question drops it before the resolver can look at the file.
+/// The time limit of a question drops it before the resolver can read the file.
 #[tokio::test]
 async fn a_question_that_times_out_reloads_the_configuration() -> io::Result<()> {
     let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);
@@ -94,7 +94,7 @@ async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()
     assert_eq!(addresses(&resolver).await?, [ONE]);
     old.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     fs::remove_file(&file.path)?;
-    // What listens on port 53 of this machine, if anything, does not know the name.
+    // A server on port 53 of this machine, if any, does not know the name.
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
 
@@ -115,7 +115,7 @@ async fn an_unchanged_configuration_keeps_its_servers_and_is_not_logged_again() 
     file.name(&[&dns])?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    // Other text, the same servers.
+    // Different text with the same servers.
     fs::write(&file.path, format!("# again\n{}", line(&dns)))?;
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     dns.clear_faults();
@@ -142,12 +142,12 @@ fn without_a_configuration_the_server_on_this_machine_is_used() -> io::Result<()
 async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
-    // Root may read whatever the mode says.
+    // Root can read the file whatever its mode.
     fs::create_dir(&file.path)?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     assert_eq!(log.lines("WARN", &["cannot read the DNS"]).len(), 1);
     let failed = within(resolver.resolve(a(HOST))).await;
-    let failed = failed.expect_err("there is no server to ask");
+    let failed = failed.expect_err("no server is configured");
     assert_eq!(failed.kind(), ResolveErrorKind::Network);
     assert!(
         std::error::Error::source(&failed)
@@ -221,7 +221,7 @@ impl File {
     }
 }
 
-/// OpenBSD's way to give a port.
+/// A server with a port, in the syntax of OpenBSD.
 fn line(server: &DnsServer) -> String {
     let addr = server.addr();
     format!("nameserver [{}]:{}\n", addr.ip(), addr.port())

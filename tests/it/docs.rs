@@ -1,8 +1,8 @@
-//! What the pages of `docs/` say about the tests.
+//! The tests that the pages of `docs/` name.
 
 use std::{fs, path::Path};
 
-/// Every Rust file below a folder, as one text.
+/// The text of every Rust file below a folder.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {

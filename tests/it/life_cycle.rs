@@ -1,4 +1,4 @@
-//! A list from its start to its end: what it survives, and what it leaves behind.
+//! A list from its start to its end: failures that it survives, and resources that it releases.
 
 use std::{
     io,
@@ -80,7 +80,7 @@ async fn a_list_whose_refresher_died_ends_in_unresolved() {
     sleep(Duration::from_secs(60 + 60 + 6)).await;
     assert_rejected(&list, ONE, RejectionKind::Unresolved);
     assert!(!list.is_ready());
-    // Nobody waits for a round that never comes.
+    // A call must not wait for a refresh that never happens.
     assert!(list.verdict_after_refresh(ONE).now_or_never().is_some());
 }
 
@@ -147,7 +147,7 @@ async fn a_question_that_never_ends_is_cut_off_and_delays_no_other() {
         Some(ResolveErrorKind::Timeout)
     );
 
-    // OTHER goes on being asked, at its own TTL.
+    // OTHER is still refreshed at its own TTL.
     sleep(Duration::from_secs(600)).await;
     assert!(resolver.asked_at(OTHER, Family::V4).len() >= 10);
 }
@@ -157,7 +157,7 @@ async fn replaced_hosts_lose_their_addresses_and_new_ones_are_asked_at_once() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
-    // One that lingers goes as well.
+    // A lingering address is removed as well.
     resolver.set(HOST, 60, &["127.0.1.9"]);
     sleep(Duration::from_secs(62)).await;
     assert!(list.verdict(ONE).is_allowed());
@@ -234,7 +234,7 @@ async fn a_host_that_is_added_back_within_the_interval_floor_is_known_at_once() 
     );
     assert!(
         resolver.asked_at(HOST, Family::V4).len() <= 1,
-        "what came of the question a moment ago still holds"
+        "the answer of a moment ago is still used"
     );
 }
 
@@ -246,7 +246,7 @@ async fn hosts_that_come_and_go_cause_one_question_per_interval_floor() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     for _ in 0..100 {
-        // Longer than the jitter of a question, and much shorter than the floor.
+        // Longer than the jitter of a question, and much shorter than the interval floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
         sleep(Duration::from_millis(600)).await;
         list.replace_hosts([host_name(OTHER)]);
@@ -326,7 +326,7 @@ async fn a_host_that_is_added_back_is_refreshed_when_its_ttl_ends() {
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .ttl_bounds(Duration::from_secs(30), Duration::from_secs(3600))
-        .expect("the bounds are possible")
+        .expect("the bounds are valid")
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.ready()).await;
@@ -349,7 +349,7 @@ async fn unlisted_peers_that_trigger_no_refresh_do_not_delay_the_next_one() {
     within(list.ready()).await;
     for _ in 0..100 {
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
-        // It has come to an end, and nothing is asked again within 5 s.
+        // It has ended, and no question is repeated within 5 s.
         let last = resolver.asked_at(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
@@ -473,7 +473,7 @@ async fn a_cancelled_wait_for_changes_misses_nothing() {
     let mut changes = list.changes();
     resolver.set(HOST, 60, &["127.0.1.9"]);
     for _ in 0..70 {
-        // Dropped each time.
+        // The wait is dropped each time.
         let seen = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
         if let Ok(seen) = seen {
             assert_eq!(seen[0].added, [IpAddr::from([127, 0, 1, 9])]);
@@ -504,7 +504,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
         "every question is tried first"
     );
 
-    // Nor does one that dies later.
+    // A host that fails later does not, either.
     resolver.set_outcome(
         OTHER,
         Family::V4,

@@ -1,4 +1,4 @@
-//! End-to-end tests.
+//! End-to-end tests: stories across modules, over real sockets or in paused time.
 
 mod answers;
 mod common;
@@ -8,7 +8,6 @@ mod dns_faults;
 mod dns_forms;
 mod dns_system_conf;
 mod docs;
-mod http_client;
 mod life_cycle;
 mod outage;
 mod peers;

@@ -1,4 +1,4 @@
-//! Whose callbacks get through.
+//! The peers whose callbacks are admitted.
 
 use std::{
     io,
@@ -123,7 +123,7 @@ async fn no_request_header_makes_an_unlisted_peer_a_callback_server() -> io::Res
         let reply = merchant.post(UNLISTED, &[*header], b"{}").await?;
         assert_eq!(reply.status, 403, "{header:?}");
     }
-    // All at once, and from the address that proxies mostly have.
+    // All headers together, and from the usual address of a proxy.
     for peer in [UNLISTED, Ipv4Addr::LOCALHOST.into()] {
         assert_eq!(merchant.post(peer, FORGED, b"").await?.status, 403);
     }
@@ -147,7 +147,7 @@ async fn no_request_header_makes_a_callback_server_an_unlisted_peer() -> io::Res
     Ok(())
 }
 
-// What nginx writes for a client at a Unix socket, here an outer nginx, is `unix:`.
+// nginx writes `unix:` for a client at a Unix socket, here an outer nginx.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Result<()> {

@@ -36,7 +36,7 @@ use tokio::{
     time::timeout,
 };
 
-/// The callback server, somebody else, and the address that every proxy here connects from.
+/// The callback server, an unlisted peer, and the address from which every proxy here connects.
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const LISTED_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
@@ -376,8 +376,8 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_not() -> TestResult {
     Ok(())
 }
 
-// The connection ends, since nobody reads the body. A proxy that is not told sends the next request, maybe
-// a genuine callback, into a connection that is being closed, and answers 502.
+// The connection ends, since the body is not read. Without `Connection: close` a proxy would send the next
+// request, maybe a genuine callback, into the closing connection and answer 502.
 #[tokio::test]
 async fn a_refusal_that_leaves_a_body_unread_announces_the_close() -> TestResult {
     let service = Service::start(Source::XForwardedFor).await?;
@@ -479,7 +479,7 @@ async fn a_client_that_bypasses_the_proxy_is_the_peer() -> TestResult {
 fn the_page_shows_the_configurations_that_are_tested() -> TestResult {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let behind_a_proxy = fs::read_to_string(tests.join("../docs/behind-a-proxy.md"))?;
-    // Those are started by the tests of the command.
+    // The tests of the command start those.
     let forward_auth = fs::read_to_string(tests.join("../docs/forward-auth.md"))?;
     for entry in fs::read_dir(tests.join("proxies"))? {
         let entry = entry?;
@@ -494,7 +494,7 @@ fn the_page_shows_the_configurations_that_are_tested() -> TestResult {
     Ok(())
 }
 
-/// What every proxy must do, in front of a service that reads this source.
+/// Asserts the rules for every proxy, in front of a service that reads this source.
 async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) -> TestResult {
     let Some(program) = kind.find() else {
         return Ok(());
@@ -506,7 +506,7 @@ async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) ->
     malformed_headers_change_no_verdict(proxy.addr).await
 }
 
-/// The same behind two proxies in a row.
+/// Asserts the same rules behind two proxies in a row.
 async fn behind_two(
     outer: Kind,
     outer_config: &str,
@@ -549,14 +549,14 @@ async fn clients_are_distinguished(proxy: &Proxy) -> TestResult {
         let unlisted = Client::from(UNLISTED)
             .send(proxy, "POST", "/paid", headers, b"1")
             .await?;
-        // Caddy says 502 when the connection ends before it could send the body.
+        // Caddy answers 502 when the connection ends before it has sent the body.
         assert!(
             [403, 502].contains(&unlisted.status),
             "{headers:?} {}",
             log()
         );
     }
-    // Whoever has the proxy take its own header off again is refused, too.
+    // A client that makes the proxy remove its own header is refused, too.
     for name in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
         let forged = [FORGED, &[("connection", name)]].concat();
         let mut connection = Connection::connect(UNLISTED, proxy).await?;
@@ -605,7 +605,7 @@ async fn malformed_headers_change_no_verdict(proxy: SocketAddr) -> TestResult {
         b"\x16\x03\x01\x02\0\x01\0",
     ] {
         let answer = raw(UNLISTED, proxy, nonsense).await?;
-        // Caddy says 200 to a client that has hung up.
+        // Caddy answers 200 to a client that has closed its side.
         assert!(!answer.contains("paid by"), "{answer}");
         assert_eq!(status(LISTED, proxy, &[]).await?, 200);
         assert_eq!(status(UNLISTED, proxy, &[]).await?, 403);
@@ -620,12 +620,12 @@ async fn status(client: IpAddr, server: SocketAddr, headers: &[(&str, &str)]) ->
     Ok(reply.status)
 }
 
-/// What the handler said.
+/// The reply of the handler.
 fn text(reply: &Reply) -> &str {
     str::from_utf8(&reply.body).unwrap_or_default()
 }
 
-/// What comes back for these bytes, if the connection then ends soon.
+/// The reply to these bytes, if the connection ends soon after.
 async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(client, 0))?;
@@ -634,12 +634,12 @@ async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<Str
     stream.shutdown().await?;
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    // A reset, or a proxy that waits for more, is an answer as well.
+    // A reset, or a proxy that waits for more bytes, is a valid outcome.
     drop(timeout(Duration::from_secs(2), read).await);
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Every header that somebody might believe.
+/// Every header that a service might trust.
 const FORGED: &[(&str, &str)] = &[
     ("x-forwarded-for", "127.0.0.11"),
     ("x-forwarded-for", "127.0.0.11, 127.0.0.1"),
@@ -657,10 +657,10 @@ const FORGED: &[(&str, &str)] = &[
     ("x-callback-source", "allow"),
 ];
 
-/// In place of an address that a configuration does not have.
+/// A placeholder for an address that a configuration does not have.
 const NOWHERE: SocketAddr = SocketAddr::new(PROXY, 0);
 
-/// How a proxy uses its connections to the service.
+/// The use of connections from a proxy to the service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upstream {
     OneEach,
@@ -668,7 +668,7 @@ enum Upstream {
     Http2,
 }
 
-/// Where the service reads who the client is.
+/// The source from which the service reads the client's address.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     XForwardedFor,
@@ -737,7 +737,7 @@ fn app(peer: impl PeerIp + Clone + Send + Sync + 'static) -> Router {
         .layer(middleware::from_fn(mark))
 }
 
-/// Says over which connection and in which version a request came, also when it is refused.
+/// Adds the connection and the HTTP version of a request to its response, also to a refusal.
 async fn mark(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.to_string());
@@ -750,7 +750,7 @@ async fn mark(request: Request, next: Next) -> Response {
     response
 }
 
-/// A program, and how it is told to serve one test.
+/// A program and its configuration for one test.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Nginx,
@@ -780,8 +780,7 @@ impl Kind {
         Some(program)
     }
 
-    /// Starts it with a configuration from `tests/proxies`, in which words in capitals are places to
-    /// fill in.
+    /// Starts it with a configuration from `tests/proxies`, whose words in capitals are placeholders.
     pub(crate) async fn start(
         self,
         program: &Path,
@@ -824,8 +823,8 @@ impl Kind {
         }
     }
 
-    /// What the program needs besides the part that the page shows, so that it runs unprivileged, in
-    /// one process and in its own folder.
+    /// The whole configuration: the part that the page shows, and the lines with which the program runs
+    /// unprivileged, in one process and in its own folder.
     fn complete(self, shown: &str, addr: SocketAddr, dir: &Path) -> String {
         let dir = dir.display();
         match self {

@@ -1,4 +1,4 @@
-//! DNS servers as others run them: unbound in front of knot, and nsd once.
+//! Real DNS servers: unbound in front of knot, and nsd.
 
 use std::{
     io,
@@ -26,18 +26,18 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
     let list = production().spawn(ask([knot.addr()]));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
-    for round in 1..=4 {
-        let took = rotate(&knot, &list, round).await?;
-        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
-        let reply = merchant.post(new(round), &[], b"").await?;
+    for rotation in 1..=4 {
+        let took = rotate(&knot, &list, rotation).await?;
+        assert!(took < TTL + SECOND + SLACK, "rotation {rotation}: {took:?}");
+        let reply = merchant.post(new(rotation), &[], b"").await?;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("x-host"), Some("callback-1.vipps.no"));
     }
     assert_lingering(&merchant, &list).await
 }
 
-/// unbound counts in whole seconds and hands a record out until its TTL is below zero, so for up to a
-/// second more than the TTL.
+/// unbound uses whole seconds and serves a record until its TTL is below zero, up to a second longer
+/// than the TTL.
 #[tokio::test]
 async fn a_rotation_behind_a_resolver_reaches_the_layer_as_fast() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
@@ -46,24 +46,24 @@ async fn a_rotation_behind_a_resolver_reaches_the_layer_as_fast() -> io::Result<
     let list = production().spawn(ask([unbound.addr()]));
     within(list.ready()).await;
     let merchant = Merchant::start(list.clone()).await?;
-    for round in 1..=4 {
-        let took = rotate(&knot, &list, round).await?;
-        assert!(took < TTL + SECOND + SLACK, "round {round}: {took:?}");
-        assert_eq!(merchant.post(new(round), &[], b"").await?.status, 200);
+    for rotation in 1..=4 {
+        let took = rotate(&knot, &list, rotation).await?;
+        assert!(took < TTL + SECOND + SLACK, "rotation {rotation}: {took:?}");
+        assert_eq!(merchant.post(new(rotation), &[], b"").await?.status, 200);
     }
     assert_lingering(&merchant, &list).await
 }
 
-/// Gives the first host another address, and says how long the list took to admit it.
-async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration> {
-    // At different times of a second and of the TTL.
-    let age = Duration::from_millis(330) * u32::from(round);
+/// Gives the first host another address and returns the time until the list admits it.
+async fn rotate(knot: &Knot, list: &AllowList, rotation: u8) -> io::Result<Duration> {
+    // At different fractions of a second and of the TTL.
+    let age = Duration::from_millis(330) * u32::from(rotation);
     until(|| {
-        let held = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
-        held.is_some_and(|at| age <= Instant::from_std(at).elapsed())
+        let answered = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
+        answered.is_some_and(|at| age <= Instant::from_std(at).elapsed())
     })
     .await;
-    let (seconds, new) = (TTL.as_secs(), new(round));
+    let (seconds, new) = (TTL.as_secs(), new(rotation));
     let change = format!(
         "update delete callback-1.{ZONE}. A\nupdate add callback-1.{ZONE}. {seconds} A {new}"
     );
@@ -71,7 +71,7 @@ async fn rotate(knot: &Knot, list: &AllowList, round: u8) -> io::Result<Duration
     let updated = Instant::now();
     until(|| list.verdict(new).is_allowed()).await;
     let took = updated.elapsed();
-    eprintln!("round {round}: known after {took:?}");
+    eprintln!("rotation {rotation}: known after {took:?}");
     Ok(took)
 }
 
@@ -215,7 +215,7 @@ async fn a_zone_without_its_names_removes_no_address() -> io::Result<()> {
         })
     })
     .await;
-    // For longer than an address would linger.
+    // Longer than an address would linger.
     until(|| {
         let health = list.health();
         let mut since = health.iter().map(|host| host.families[0].failing_since);
@@ -251,7 +251,7 @@ async fn an_authority_without_the_zone_removes_no_address() -> io::Result<()> {
         .collect();
     assert!(
         kinds.contains(&ResolveErrorKind::ServFail),
-        "a resolver says so of a lame authority: {kinds:?}"
+        "a resolver answers so for a lame authority: {kinds:?}"
     );
     assert!((1..=8).all(|number| list.verdict(own(number)).is_allowed()));
 
@@ -365,7 +365,7 @@ async fn knot_and_unbound() -> io::Result<Option<(Knot, Unbound)>> {
     Ok(unbound.map(|unbound| (knot, unbound)))
 }
 
-/// Each host of production at an address of its own.
+/// Records that give each host of production its own address.
 fn records() -> String {
     let hosts = Environment::Production.hosts().zip(1..);
     let record = hosts.map(|(host, number)| format!("{host}. 1 A {}\n", own(number)));
@@ -377,7 +377,7 @@ fn production() -> AllowListBuilder {
 }
 
 fn ask(servers: impl IntoIterator<Item = std::net::SocketAddr>) -> HickoryResolver {
-    HickoryResolver::from_servers(servers).expect("there is one")
+    HickoryResolver::from_servers(servers).expect("one server is given")
 }
 
 /// The address of the host with this number.
@@ -385,7 +385,7 @@ fn own(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, number).into()
 }
 
-/// An address that no host has at first.
+/// An address that no host has initially.
 fn new(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 2, number).into()
 }
@@ -401,15 +401,15 @@ fn state(list: &AllowList, name: &str) -> Option<QuestionStatus> {
     of(list, name).map(|of| of.state)
 }
 
-/// How the question for a host's IPv4 addresses is doing.
+/// The status of the question for a host's IPv4 addresses.
 fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
     let health = list.health();
     let host = health.iter().find(|host| host.host.as_str() == name)?;
     Some(host.families[Family::V4 as usize].clone())
 }
 
-/// Of each record, and the least one of the list under test.
+/// The TTL of each record, and the lower bound of the list under test.
 const TTL: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// The jitter, a tenth of the TTL, and what a busy machine adds.
+/// The jitter, a tenth of the TTL, plus the delay of a busy machine.
 const SLACK: Duration = Duration::from_millis(400);

@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two at a time, so that the second finds what the first left behind.
+    // Two at a time, so that the second runs on what the first left.
     let first = within(service.ready())
         .await
         .expect("it is open")
@@ -185,7 +185,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
     );
-    // What another source would take does not count.
+    // Headers for another source are ignored.
     let response = service.oneshot(from(ONE)).await;
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
@@ -306,7 +306,7 @@ async fn waiting_unlisted_peers_use_no_concurrency_of_listed_peers() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// A service as a server drives it: found ready, called, and kept for the next request of its connection.
+/// Drives a service as a server does: ready, called, and kept for the next request of the connection.
 async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
 where
     S: Service<Request<B>, Error: Debug>,
@@ -317,7 +317,7 @@ where
         .call(request)
 }
 
-/// A service with one place for all of its clones, and a way to see whether that is free.
+/// A service with one permit for all of its clones, and a probe for that permit.
 type Limited = ConcurrencyLimit<BoxCloneService<Request<Body>, Response<Body>, Infallible>>;
 type Body = Full<Bytes>;
 
@@ -351,7 +351,7 @@ fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
     request
 }
 
-/// After a refusal the service is kept as a connection keeps it, and the one place inside is free.
+/// Asserts that after a refusal, with the service kept as a connection keeps it, the one permit inside is free.
 async fn leaves_the_permit_free<S>(
     limited: &Limited,
     mut service: S,
@@ -428,7 +428,7 @@ async fn a_refusal_by_message_keeps_no_permit() {
         Ok(200)
     );
     refused(guarded(), delivery("a", ONE), 409).await;
-    // Two seconds pass first, in which the place is free as well.
+    // For two seconds before, the permit is free as well.
     let silent = |_: Option<String>| pending::<Result<Secrets, Infallible>>();
     let service = VerifySignatureLayer::rejecting(silent).layer(limited.clone());
     leaves_the_permit_free(&limited, service, delivery("a", ONE), 503).await;
@@ -460,7 +460,7 @@ async fn a_refusal_by_policy_keeps_no_permit() {
         leaves_the_permit_free(&limited, all(list), delivery(key, peer), status).await;
     }
     leaves_the_permit_free(&limited, joined(), delivery("a", ONE), 500).await;
-    // The policy alone: nothing between the server and it drops what was found ready.
+    // The policy alone: no layer between it and the server drops the ready service.
     let service = VerifySourceLayer::tagging(known(), SocketAddrPeer);
     let policy = RequireVerifiedLayer::new(Policy::SourceOnly).layer(limited.clone());
     leaves_the_permit_free(
@@ -482,7 +482,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let limited = limited();
     let layer = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer);
 
-    // Ten connections whose last request was refused, before a limit of one.
+    // Ten connections whose last request was refused, in front of a limit of one.
     let shedding = LoadShed::new(layer.layer(limited.clone()));
     let mut kept: Vec<_> = (0..10).map(|_| shedding.clone()).collect();
     for service in &mut kept {
@@ -498,7 +498,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     assert!(is_free(&limited));
 
-    // A buffer inside has one place in its queue.
+    // A buffer inside, with a queue of one.
     let queue = Buffer::new(limited, 1);
     let layered = layer.layer(queue);
     let mut kept = layered.clone();
@@ -508,7 +508,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 }
 
-/// Panics when it is called without having been found ready; readiness is not cloned.
+/// Panics if it is called before it was ready; a clone is not ready.
 #[derive(Debug)]
 struct ReadyOnce {
     open: Arc<AtomicBool>,
@@ -547,7 +547,7 @@ impl Service<Request<()>> for ReadyOnce {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(self.ready, "called without having been found ready");
+        assert!(self.ready, "called before it was ready");
         self.ready = false;
         ready(Ok(Response::new(String::new())))
     }
@@ -570,7 +570,7 @@ impl Service<Request<()>> for Broken {
     }
 }
 
-/// Says who called.
+/// Replies with the peer.
 fn whoever() -> impl Service<
     Request<()>,
     Response = Response<String>,

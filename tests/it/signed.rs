@@ -1,5 +1,5 @@
-//! VerifiedMessage webhooks through the proxies that merchants run. The provider signs the URL that was
-//! registered, so what counts is what a proxy makes of host, path and body.
+//! Signed webhooks through the proxies that merchants run. The provider signs the URL that was
+//! registered, so that the signature depends on what a proxy changes in host, path and body.
 
 use std::{
     io,
@@ -28,7 +28,7 @@ use crate::proxies::{Kind, Proxy};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Every way in which a path can be spelled that some proxy would spell in another way.
+/// Spellings of paths that some proxies change.
 const SPELLINGS: [&str; 18] = [
     "/",
     "/hooks",
@@ -68,7 +68,7 @@ async fn a_proxy_that_keeps_host_and_path_keeps_the_signature() -> TestResult {
     Ok(())
 }
 
-// The provider sends such a path percent-encoded, as every HTTP client does; `sign` and `curl` do not.
+// The provider percent-encodes such a path, as every HTTP client does; `sign` and `curl` do not.
 #[tokio::test]
 async fn a_path_that_is_not_ascii_is_not_kept_by_every_proxy() -> TestResult {
     for (kind, config, arrives) in [
@@ -103,7 +103,7 @@ async fn the_body_passes_unchanged_and_a_changed_one_is_refused() -> TestResult 
         Vec::new(),
         every_byte.clone(),
         b"\xef\xbb\xbf{\"a\":\"bl\xc3\xa5\"}\r\n\r\n0\r\n\r\n".to_vec(),
-        // As if it were compressed, and so large that nginx puts it into a file.
+        // Looks compressed, and is so large that nginx writes it to a file.
         [b"\x1f\x8b\x08\0", &*every_byte.repeat(400)].concat(),
     ];
     for (kind, config) in KEEPING {
@@ -149,17 +149,17 @@ async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> Test
         CADDY.replace("reverse_proxy UPSTREAM", &proxied)
     };
     for (kind, config) in [
-        // Without a word about it, nginx names the upstream, and Apache its address.
+        // By default nginx sends the name of the upstream, and Apache its address.
         (
             Kind::Nginx,
             include_str!("../proxies/nginx-x-forwarded-for.conf"),
         ),
         (Kind::Apache, include_str!("../proxies/apache.conf")),
-        // Takes the port off.
+        // Removes the port.
         (Kind::Nginx, &host("$host")),
-        // Puts the one on at which nginx itself listens.
+        // Adds the port of nginx itself.
         (Kind::Nginx, &host("$host:$server_port")),
-        // What Caddy does by itself before a service with TLS, from version 2.11 on.
+        // The default of Caddy 2.11 and later in front of a service with TLS.
         (Kind::Caddy, &caddy("{upstream_hostport}")),
         (Kind::Caddy, &caddy("{host}")),
     ] {
@@ -188,7 +188,7 @@ async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> Test
 
 #[tokio::test]
 async fn a_path_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> TestResult {
-    // With a URI behind the name, nginx sends the path decoded, cleaned and encoded again.
+    // With a URI after the name, nginx decodes, normalizes and re-encodes the path.
     let cleaned = NGINX.replace("http://callbacks;", "http://callbacks/;");
     let stripped = cleaned.replace("location /", "location /shop/");
     let caddy = CADDY.replace(
@@ -368,15 +368,15 @@ impl<'a> Webhook<'a> {
     }
 }
 
-/// What came of it.
+/// The result of a delivery.
 #[derive(Debug)]
 struct Judged {
     status: u16,
-    /// The part that did not fit the registered URL, as `webhook::diagnose` says.
+    /// The part that does not match the registered URL, by `webhook::diagnose`.
     mismatch: String,
-    /// Host, path and query, as they came to the receiver.
+    /// Host, path and query as the receiver got them.
     arrived: String,
-    /// The body that the handler got, or the reason of the layer.
+    /// The body that the handler got, or the reason of the refusal.
     body: Vec<u8>,
 }
 
@@ -398,7 +398,7 @@ impl Judged {
 
 type Layer = VerifySignatureLayer<Secret>;
 
-/// A receiver with the layer, and a proxy before it, unless that is not installed.
+/// A receiver with the layer behind a proxy; `None` if the proxy is not installed.
 async fn behind(
     kind: Kind,
     config: &str,
@@ -424,7 +424,7 @@ fn reason(rejection: &MessageRejection) -> Response {
     response
 }
 
-/// Says what came, and what a person who examines it is told.
+/// Adds the target of a request and the result of `webhook::diagnose` to its response.
 async fn diagnose(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let url = parts.headers.get(REGISTERED).map(HeaderValue::as_bytes);
@@ -458,7 +458,7 @@ fn secret() -> Secret {
     Secret::new("of the registration").expect("it is not empty")
 }
 
-/// Those that keep host and path.
+/// Proxies that keep host and path.
 const KEEPING: [(Kind, &str); 7] = [
     (Kind::Nginx, NGINX),
     (Kind::Caddy, CADDY),
@@ -477,7 +477,7 @@ const CADDY: &str = include_str!("../proxies/caddy.Caddyfile");
 const HAPROXY: &str = include_str!("../proxies/haproxy-x-forwarded-for.cfg");
 const APACHE: &str = include_str!("../proxies/apache-signature.conf");
 
-/// Headers of these tests: the registered URL, and what came of it.
+/// Headers of these tests: the registered URL, the mismatch, and the target that arrived.
 const REGISTERED: &str = "x-registered";
 const MISMATCH: &str = "x-mismatch";
 const ARRIVED: &str = "x-arrived";

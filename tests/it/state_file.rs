@@ -1,4 +1,4 @@
-//! What a restart knows of the run before.
+//! The state file: what a restart restores, and which files it rejects.
 #![cfg(unix)]
 
 use std::{
@@ -42,7 +42,7 @@ async fn a_restart_during_a_dns_outage_refuses_no_known_server() -> io::Result<(
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
         .spawn(dns.resolver());
-    // From the first moment on.
+    // From the start.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
     within(list.attempted()).await;
@@ -174,7 +174,7 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
         let lines = log.lines("WARN", &["state file ignored"]);
         assert_eq!(lines.len(), 1, "{what}: {lines:?}");
 
-        // The start works all the same.
+        // The list starts nevertheless.
         let list = up(&folder, &[TWO]).await;
         assert!(list.verdict(TWO).is_allowed(), "{what}");
         drop((ignoring, list));
@@ -227,7 +227,7 @@ async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_i
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // As Kubernetes does for `fsGroup`, at each mount.
+    // Kubernetes does so for `fsGroup` at each mount.
     chmod(&path(&folder), 0o660)?;
     let list = down(tiny_list(&[HOST]), &folder);
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
@@ -292,7 +292,7 @@ async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
         .state_file(missing.join("state.json"))
         .spawn(resolver.clone());
     let lines = || log.lines("WARN", &["state file not written", "create the folder"]);
-    // Before anything is to be written.
+    // Before the first write.
     assert_eq!(lines().len(), 1);
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
@@ -378,7 +378,7 @@ async fn a_crash_loop_changes_no_time() -> io::Result<()> {
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
     end(list, &folder).await;
-    // An hour ago, so that a time that is renewed is told from one that is kept.
+    // An hour ago, to distinguish a renewed time from a kept one.
     edit(&path(&folder), |file| {
         for host in file["hosts"].as_array_mut().into_iter().flatten() {
             shift(host, 50 * 60 * 1000);
@@ -406,7 +406,7 @@ async fn a_crash_loop_changes_no_time() -> io::Result<()> {
         .map(|(before, after)| before.abs_diff(after))
         .collect();
     assert_eq!(drift.len(), 7, "{after:#}");
-    // The clocks are read in milliseconds, and one after the other.
+    // The clocks are read one after the other, in milliseconds.
     assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
     Ok(())
 }
@@ -444,7 +444,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // An hour at most, in place of a year.
+    // At most an hour, in place of a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));
@@ -532,7 +532,7 @@ async fn a_host_that_is_replaced_and_added_back_has_its_addresses_again() -> io:
     list.replace_hosts([host_name(OTHER)]);
     assert_eq!(freshness(&list, ONE), None);
     until(|| list.verdict(TWO).is_allowed()).await;
-    // The file is of what is configured.
+    // The file has the configured hosts.
     until(|| text(&folder).contains(OTHER) && !text(&folder).contains(HOST)).await;
 
     for family in callback_source::Family::ALL {
@@ -589,7 +589,7 @@ async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Resul
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // Full to the last bytes with what lingers of a host that is not configured.
+    // Filled to the last bytes with lingering addresses of a host that is not configured.
     let most = 4 * 1024 * 1024;
     edit(&path(&folder), |file| {
         file["hosts"][0]["host"] = json!(OTHER);
@@ -617,7 +617,7 @@ async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Resul
         (most as u64 - 100..=most as u64).contains(&length),
         "{length}"
     );
-    // The oldest is left out.
+    // The oldest is omitted.
     assert!(!text(&folder).contains("127.128.0.0") && text(&folder).contains("127.129.0.0"));
 
     let list = down(tiny_list(&[HOST, OTHER]), &folder);
@@ -639,11 +639,11 @@ async fn an_answer_with_more_addresses_than_allowed_is_not_restored() -> io::Res
     Ok(())
 }
 
-/// A child writes the file as fast as it can, and is killed with SIGKILL at some moment.
+/// A child writes the file as often as possible and is killed with SIGKILL at a random moment.
 #[test]
 fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     let folder = TempDir::new()?;
-    for round in 0..30_u32 {
+    for attempt in 0..30_u32 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_writes-state"))
             .arg(path(&folder))
             .stdout(Stdio::null())
@@ -652,7 +652,7 @@ fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
         let mut changes = 0;
         let mut before = None;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while changes <= 2 + round % 11 {
+        while changes <= 2 + attempt % 11 {
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "the child writes nothing"
@@ -660,7 +660,7 @@ fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
             let Ok(text) = fs::read(path(&folder)) else {
                 continue;
             };
-            // A reader never sees half a file either.
+            // A reader never sees an incomplete file, either.
             let _: Value = serde_json::from_slice(&text)?;
             if before.as_ref() != Some(&text) {
                 before = Some(text);
@@ -698,7 +698,7 @@ fn resolver(addresses: &[IpAddr]) -> ScriptedResolver {
     resolver
 }
 
-/// A list that is started while DNS is down.
+/// A list that starts while DNS is down.
 fn down(builder: AllowListBuilder, folder: &TempDir) -> AllowList {
     let resolver = ScriptedResolver::default();
     for host in [HOST, OTHER] {
@@ -722,7 +722,7 @@ fn alive() -> usize {
         .num_alive_tasks()
 }
 
-/// Gives the file away, which only root can; otherwise says that the test is skipped.
+/// Gives the file to another user, which only root can; otherwise the test is skipped.
 fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
     let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
         return true;
@@ -753,7 +753,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) -> io::Result<()> {
     fs::write(path, serde_json::to_vec(&file)?)
 }
 
-/// Puts all times of a host back.
+/// Moves all times of a host into the past.
 fn shift(host: &mut Value, by: u64) {
     let earlier = |time: &mut Value| {
         if let Some(at) = time.as_u64() {
@@ -779,7 +779,7 @@ fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }
 
-/// All numbers that stand for a time, in a fixed order.
+/// All times, in a fixed order.
 fn times(value: &Value) -> Vec<u64> {
     match value {
         Value::Number(number) => number.as_u64().into_iter().collect(),

@@ -1,4 +1,4 @@
-//! The layer that lets everything through, with the verdict.
+//! The tagging layer, which admits every request with its verdict.
 
 use std::{
     convert::Infallible,
@@ -225,7 +225,7 @@ async fn an_inner_layer_removes_an_outer_verified_callback() {
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
-    // One inside joins what the inner layer says.
+    // A policy inside joins the verdict of the inner layer.
     let tagging = VerifySourceLayer::tagging(both(), SocketAddrPeer);
     let service = outer().layer(joined().layer(tagging.layer(joined().layer(verified()))));
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();
@@ -244,7 +244,7 @@ async fn tagging_reports_what_it_would_have_refused() -> io::Result<()> {
     Ok(())
 }
 
-/// What an inner service saw.
+/// The request as an inner service sees it.
 #[derive(Debug, Default)]
 struct Seen {
     allowed: bool,

@@ -1,4 +1,4 @@
-//! What a peer that is not listed sets going, and what it does not.
+//! The on-demand refresh that an unlisted peer triggers, and its bounds.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -67,7 +67,7 @@ async fn an_unlisted_peer_is_refused_when_the_refresh_has_ended() {
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_millis(700));
-    // The next one, a moment later, does not wait and asks nothing.
+    // The next call, a moment later, does not wait and triggers nothing.
     assert!(
         list.verdict_after_refresh(UNLISTED)
             .now_or_never()
@@ -101,7 +101,7 @@ async fn a_flood_of_unlisted_peers_triggers_one_refresh_and_1024_wait() {
         verdicts.iter().filter(|(_, took)| *took == waited).count(),
         1024
     );
-    assert_eq!(resolver.total() - before, 2, "one round, A and AAAA");
+    assert_eq!(resolver.total() - before, 2, "one refresh, A and AAAA");
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +135,7 @@ async fn a_peer_keeps_its_permit_until_its_last_request_has_left() {
     assert!(second.as_mut().now_or_never().is_none());
     drop(first);
     let at_once = |peer| list.verdict_after_refresh(peer).now_or_never().is_some();
-    assert!(at_once(ONE), "the place is taken");
+    assert!(at_once(ONE), "the permit is in use");
     drop(second);
     assert!(!at_once(ONE));
 }
@@ -151,7 +151,7 @@ async fn a_new_server_is_admitted_after_an_unlisted_peer_that_called_just_before
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
-    // Until both questions can be asked again; AAAA went out up to the jitter later than A.
+    // Until both questions may go out again; AAAA went out up to the jitter later than A.
     assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;
@@ -208,7 +208,7 @@ async fn each_host_s_question_is_waited_for_until_it_may_go_out() {
     sleep(Duration::from_millis(1_000)).await;
     resolver.set(OTHER, 60, &["127.0.1.2"]);
 
-    // HOST can be asked 0.6 s from now, which OTHER's server sits through, and OTHER 0.9 s from now.
+    // The question of HOST may go out in 0.6 s, and that of OTHER, which the peer needs, in 0.9 s.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -272,7 +272,7 @@ async fn endless_unlisted_peers_trigger_one_refresh_in_5_seconds() {
         let pause = pair[1] - pair[0];
         assert!(pause >= Duration::from_secs(5), "{asked:?}");
     }
-    // The first at the start; then each as soon as it can be.
+    // The first at the start, each later one as soon as it may go out.
     for pair in asked[1..].windows(2) {
         let pause = pair[1] - pair[0];
         assert!(pause <= Duration::from_millis(5_002), "{asked:?}");
@@ -404,7 +404,7 @@ async fn before_the_first_answer_a_request_waits_a_second_and_gets_503() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "5");
 
-    // The sender tries again.
+    // The sender retries.
     sleep(Duration::from_secs(5)).await;
     let response = within(service.oneshot(from(ONE))).await.unwrap_or_default();
     assert_eq!(response.status(), StatusCode::OK);
@@ -517,7 +517,7 @@ async fn an_unlisted_peer_of_the_other_family_is_judged_by_that_family() {
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
 }
 
-/// A host whose answer holds for an hour, asked for the last time 6 s ago.
+/// A list whose answer is valid for an hour; its last question was 6 s ago.
 async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -530,7 +530,7 @@ async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     (resolver, list)
 }
 
-/// A host whose answer holds for a minute, asked for just now.
+/// A list whose answer is valid for a minute; its last question was just now.
 async fn asked_at_zero() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);

@@ -1,4 +1,4 @@
-//! The filter that `docs/logging.md` shows. In a process of its own: a subscriber is for all threads.
+//! The filter that `docs/logging.md` shows, in a process of its own: its subscriber is global.
 
 use std::{
     fs, io,

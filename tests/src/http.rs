@@ -1,7 +1,7 @@
-//! An HTTP client that chooses the address it comes from.
+//! An HTTP client with a choice of its source address.
 //!
-//! The layer under test judges the peer's address, so a test needs several: on Linux all of
-//! 127.0.0.0/8 can be bound.
+//! The layer under test judges the peer's address, so that a test needs several. On Linux a socket
+//! can be bound to all of 127.0.0.0/8.
 
 use std::{
     convert::Infallible,
@@ -36,8 +36,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If there is no connection from this address, no complete reply, or the method, path or a
-    /// header is none.
+    /// If the connection from this address fails, the reply is incomplete, or the method, path or a
+    /// header is invalid.
     pub async fn send(
         &self,
         server: SocketAddr,
@@ -59,7 +59,7 @@ impl From<IpAddr> for Client {
     }
 }
 
-/// A connection that is kept for several requests, one after the other.
+/// A connection for several requests, one after the other.
 ///
 /// Dropping it closes it.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Connection {
     sender: Sender,
     local: SocketAddr,
     server: SocketAddr,
-    /// Drives the connection as long as this holds it.
+    /// Drives the connection until it is dropped.
     _driver: JoinSet<()>,
 }
 
@@ -76,14 +76,14 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If `source` cannot be bound, or the server does not accept.
+    /// If `source` cannot be bound, or the server refuses the connection.
     pub async fn connect(source: IpAddr, server: SocketAddr) -> io::Result<Self> {
         let stream = open(source, server).await?;
         let local = stream.local_addr()?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
-        // Its errors are those of the requests, too.
+        // Its errors are also the errors of the requests.
         driver.spawn(async { connection.await.unwrap_or_default() });
         Ok(Self {
             sender: Sender::Http1(sender),
@@ -97,7 +97,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If `source` cannot be bound, or the server does not accept.
+    /// If `source` cannot be bound, or the server refuses the connection.
     pub async fn connect_h2(source: IpAddr, server: SocketAddr) -> io::Result<Self> {
         let stream = open(source, server).await?;
         let local = stream.local_addr()?;
@@ -117,8 +117,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If the connection is closed or closes before the reply ends, or the method, path or a header
-    /// is none.
+    /// If the connection closes before the reply ends, or the method, path or a header is invalid.
     pub async fn send(
         &mut self,
         method: &str,
@@ -131,7 +130,7 @@ impl Connection {
         self.request(method, path, headers, body).await
     }
 
-    /// Like [`send`](Self::send), with a body of unknown length, piece by piece as the server reads.
+    /// Sends a request as [`send`](Self::send) does, with a body of unknown length in chunks.
     ///
     /// # Errors
     ///
@@ -148,13 +147,13 @@ impl Connection {
         self.request(method, path, headers, body).await
     }
 
-    /// The address this connection comes from.
+    /// The source address of this connection.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// Whether the connection has ended, by whichever side.
+    /// True if either side has closed the connection.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         match &self.sender {
@@ -196,7 +195,7 @@ impl Connection {
     }
 }
 
-/// What the server answered.
+/// A reply of the server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reply {
@@ -204,12 +203,12 @@ pub struct Reply {
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The whole body, without its chunked coding.
+    /// The whole body, without chunked coding.
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    /// The first value of a header, whatever the case of its name.
+    /// The first value of a header, by its name in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -217,7 +216,7 @@ impl Reply {
         Some(value)
     }
 
-    /// The body as text; what is not UTF-8 is replaced.
+    /// The body as text; invalid UTF-8 is replaced.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -262,3 +261,6 @@ async fn open(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
+
+#[cfg(test)]
+mod tests;

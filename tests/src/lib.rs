@@ -1,6 +1,7 @@
-//! Support for the end-to-end tests: a DNS server that can be told to fail, an HTTP client that can
-//! choose the address it comes from, a merchant's web server behind the layer, a resolver that
-//! follows a script, and real servers.
+//! Support for the end-to-end tests: an HTTP client with a choice of its source address, a merchant's
+//! web server behind the layer, captured log lines, and real DNS servers and proxies as processes.
+//!
+//! The DNS server and the scripted resolver are in `callback-source-testkit`.
 
 use std::{future::Future, time::Duration};
 
@@ -14,20 +15,18 @@ pub mod servers;
 
 pub use callback_source_testkit::dns;
 
-/// Waits for what a test cannot do without, and fails the test when it takes far too long.
-///
-/// In a test with paused time the limit is that many virtual seconds.
+/// Waits for a future, for a minute at most; a minute of virtual time if tokio's time is paused.
 ///
 /// # Panics
 ///
-/// After a minute.
+/// After that minute.
 pub async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(60), future)
         .await
-        .expect("what the test waits for does not happen")
+        .expect("the test waited for a minute")
 }
 
-/// Waits until a condition holds that nothing tells of.
+/// Polls a condition until it is true.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What the code under test logs.
+//! The log lines of the library.
 
 use std::{
     cell::RefCell,
@@ -15,7 +15,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// The library's events of this thread, one a line, from [`Log::capture`] until it is dropped.
+/// The library's events on this thread, one per line, from [`Log::capture`] until it is dropped.
 ///
 /// A `#[tokio::test]` runs all its tasks on one thread.
 #[must_use = "nothing is captured once it is dropped"]
@@ -23,10 +23,10 @@ use tracing_subscriber::{
 pub struct Log(Rc<RefCell<Vec<u8>>>);
 
 impl Log {
-    /// Captures from now on, at all levels.
+    /// Starts to capture, at all levels.
     pub fn capture() -> Self {
-        // One subscriber for all threads: with several scoped ones, what is enabled depends on which
-        // thread comes to an event first.
+        // One subscriber for all threads: with several scoped ones, the thread that reaches an event
+        // first decides whether it is enabled.
         SUBSCRIBE.call_once(|| {
             let output = fmt::layer().with_ansi(false).with_writer(|| ThisThread);
             let library = Targets::new().with_target("callback_source", LevelFilter::TRACE);
@@ -37,7 +37,7 @@ impl Log {
         Self(text)
     }
 
-    /// The lines of this level that hold all the parts.
+    /// The lines of this level that contain all the parts.
     #[must_use]
     pub fn lines(&self, level: &str, parts: &[&str]) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.0.borrow()).into_owned();

@@ -31,9 +31,9 @@ pub struct Merchant {
 }
 
 impl Merchant {
-    /// A server on a free port of 127.0.0.1 that hands what the list admits to a handler for every
-    /// path and method. The handler echoes the body, and says in `x-peer`, `x-host` and
-    /// `x-freshness` what it was told.
+    /// Starts a server on a free port of 127.0.0.1. Its handler gets the requests of admitted peers, on
+    /// every path and with every method. The reply has the body of the request, and the `Allowed` in
+    /// the headers `x-peer`, `x-host` and `x-freshness`.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Merchant {
         Self::listen(list, (Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
-    /// The same on another address.
+    /// Starts the server of [`start`](Self::start) on another address.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Merchant {
         Ok(merchant)
     }
 
-    /// A server of any application, which counts nothing.
+    /// Starts a server of any application; [`handled`](Self::handled) stays zero.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Merchant {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -86,7 +86,7 @@ impl Merchant {
     ///
     /// # Errors
     ///
-    /// If there is no complete reply.
+    /// If the reply is incomplete.
     pub async fn post(
         &self,
         peer: IpAddr,
@@ -101,36 +101,35 @@ impl Merchant {
         within(Client::from(peer).send(addr, "POST", PATH, headers, body)).await
     }
 
-    /// How many requests have come to the handler.
+    /// The number of requests that the handler got.
     #[must_use]
     pub fn handled(&self) -> usize {
         self.handled.load(Ordering::SeqCst)
     }
 }
 
-/// Describes a list of these hosts that takes loopback addresses from answers and the least TTL
-/// and back-off there can be.
+/// A list of these hosts that accepts loopback addresses, with the shortest TTL and back-off.
 ///
 /// # Panics
 ///
-/// If a host is no host name.
+/// If a host name is invalid.
 pub fn tiny_list(hosts: &[&str]) -> callback_source::AllowListBuilder {
     AllowList::builder()
         .hosts(hosts.iter().map(|host| host_name(host)))
         .ttl_bounds(Duration::from_secs(1), Duration::from_secs(3600))
-        .expect("the bounds are possible")
+        .expect("the bounds are valid")
         .max_backoff(Duration::from_secs(1))
         .insecure_allow_special_addresses()
 }
 
-/// A host name that is known to be one.
+/// Parses a host name.
 ///
 /// # Panics
 ///
-/// If it is none.
+/// If it is invalid.
 #[must_use]
 pub fn host_name(text: &str) -> HostName {
-    text.parse().expect("the test names a host")
+    text.parse().expect("the test gives a valid host name")
 }
 
 async fn echo(
@@ -140,12 +139,12 @@ async fn echo(
 ) -> ([(&'static str, String); 3], Bytes) {
     handled.fetch_add(1, Ordering::SeqCst);
     let host = allowed.host().map(ToString::to_string);
-    let told = [
+    let headers = [
         ("x-peer", allowed.peer().to_string()),
         ("x-host", host.unwrap_or_default()),
         ("x-freshness", allowed.freshness().to_string()),
     ];
-    (told, body)
+    (headers, body)
 }
 
 /// As in a callback of the provider's eCom API.

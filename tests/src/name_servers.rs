@@ -1,7 +1,7 @@
 //! Real DNS servers with the zone of the provider's real names: [`Knot`] and [`Nsd`] as its
 //! authority, [`Unbound`] as the recursive resolver in front of one.
 //!
-//! Where a program is not installed, `start` gives `None`, and the test is to be [skipped](servers).
+//! If a program is not installed, `start` returns `None`, and the test is [skipped](servers).
 
 use std::{
     fs, io,
@@ -22,7 +22,7 @@ use crate::{
 /// The zone of the provider's servers.
 pub const ZONE: &str = "vipps.no";
 
-/// An authority whose zone is changed by dynamic update (RFC 2136).
+/// An authoritative server; dynamic updates (RFC 2136) change its zone.
 #[derive(Debug)]
 pub struct Knot {
     programs: [PathBuf; 3],
@@ -102,17 +102,17 @@ zone:
         Ok(knot)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Changes the zone by these commands of `nsupdate`, all at once.
+    /// Changes the zone with these commands of `nsupdate`, in one update.
     ///
     /// # Errors
     ///
-    /// If the server refuses.
+    /// If the server refuses the update.
     pub async fn update(&self, commands: &str) -> io::Result<()> {
         let (ip, port) = (self.addr.ip(), self.addr.port());
         let script = format!("server {ip} {port}\nzone {ZONE}\n{commands}\nsend\n");
@@ -124,12 +124,12 @@ zone:
         output(nsupdate).await.map(drop)
     }
 
-    /// Kills it; its port is closed then.
+    /// Kills it, which closes its port.
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Starts it again, with all that it knew.
+    /// Starts it again with its latest zone.
     ///
     /// # Errors
     ///
@@ -168,7 +168,7 @@ zone:
     }
 }
 
-/// An authority whose zone is changed by its file.
+/// An authoritative server; its file changes its zone.
 #[derive(Debug)]
 pub struct Nsd {
     control: PathBuf,
@@ -234,7 +234,7 @@ zone:
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -244,7 +244,7 @@ zone:
     ///
     /// # Errors
     ///
-    /// If the server does not take them.
+    /// If the server rejects them.
     pub async fn replace(&mut self, records: &str) -> io::Result<()> {
         self.serial += 1;
         let dir = self.server.dir();
@@ -255,7 +255,7 @@ zone:
     }
 }
 
-/// A recursive resolver that knows where the [zone](ZONE) is.
+/// A recursive resolver that forwards the [zone](ZONE) to an authority.
 #[derive(Debug)]
 pub struct Unbound {
     program: PathBuf,
@@ -275,8 +275,8 @@ impl Unbound {
         servers::on_free_port(LOCALHOST, start).await
     }
 
-    /// Starts at this address one that holds the zone's answers for forged, and so answers SERVFAIL:
-    /// it wants signatures that there are not.
+    /// Starts one at this address that answers SERVFAIL: it expects DNSSEC signatures, which the zone does
+    /// not have.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ impl Unbound {
         Self::start_at(addr, authority, &anchor).await
     }
 
-    /// Starts in front of an authority one that listens on TCP only.
+    /// Starts one in front of an authority that listens on TCP only.
     ///
     /// # Errors
     ///
@@ -309,7 +309,7 @@ impl Unbound {
         let Some([program, _]) = servers::find(["unbound", "dig"]) else {
             return Ok(None);
         };
-        // An authority that did not answer is otherwise left alone for minutes.
+        // By default unbound does not ask a silent authority again for minutes.
         let config = format!(
             r#"
 server:
@@ -351,18 +351,18 @@ remote-control:
         Ok(Some(unbound))
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Kills it; its port is closed then.
+    /// Kills it, which closes its port.
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Starts it again, with nothing in its cache.
+    /// Starts it again with an empty cache.
     ///
     /// # Errors
     ///
@@ -378,21 +378,21 @@ remote-control:
     }
 }
 
-/// What `dig` prints when it asks this server.
+/// The output of `dig` for a question to this server.
 ///
 /// # Errors
 ///
-/// If it gets no answer.
+/// If the server does not answer.
 ///
 /// # Panics
 ///
-/// If it is not installed, which the servers' `start` has found out.
+/// If `dig` is not installed, which `start` of each server has checked.
 pub async fn dig(server: SocketAddr, arguments: &[&str]) -> io::Result<String> {
-    let [program] = servers::find(["dig"]).expect("the servers would not have started without it");
+    let [program] = servers::find(["dig"]).expect("`start` of the server has found it");
     dig_with(&program, server, arguments).await
 }
 
-/// The addresses that `dig` finds for these names in both families, sorted, each once.
+/// The addresses that `dig` finds for these names in both families, sorted and without duplicates.
 ///
 /// # Errors
 ///
@@ -409,7 +409,7 @@ pub async fn dig_addresses(
     for name in names {
         for family in ["A", "AAAA"] {
             let lines = dig(server, &["+short", name, family]).await?;
-            // Names of aliases stand among them.
+            // The output also has the names of aliases.
             addresses.extend(lines.lines().filter_map(|line| line.parse::<IpAddr>().ok()));
         }
     }
@@ -427,7 +427,7 @@ async fn dig_with(program: &Path, server: SocketAddr, arguments: &[&str]) -> io:
     output(dig).await
 }
 
-/// Waits until a server knows the zone, which may be after it accepts connections.
+/// Waits until a server answers for the zone; it may accept connections before.
 async fn answers(dig: &Path, server: SocketAddr) {
     within(async {
         loop {
@@ -447,8 +447,8 @@ async fn output(mut command: Command) -> io::Result<String> {
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
-    let (printed, said) = (text(&output.stdout), text(&output.stderr));
-    Err(io::Error::other(format!("{printed}{said}")))
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    Err(io::Error::other(format!("{stdout}{stderr}")))
 }
 
 fn zone(records: &str, serial: u32) -> String {

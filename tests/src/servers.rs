@@ -1,6 +1,6 @@
 //! Real servers, started for one test on loopback.
 //!
-//! A test that needs one that is not installed is skipped, with a line on standard error; with
+//! A test whose server is not installed is skipped, with a line on standard error. With
 //! `CALLBACK_SOURCE_REQUIRE_SERVERS=1` it fails.
 
 use std::{
@@ -21,11 +21,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time};
 
-/// The paths of programs, or `None` when one is missing and the test is to be skipped.
+/// The paths of programs, or `None` if one is missing and the test must be skipped.
 ///
 /// # Panics
 ///
-/// If one is missing, and servers are required.
+/// If one is missing and servers are required.
 #[must_use]
 pub fn find<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let found = programs.map(|program| {
@@ -41,7 +41,7 @@ pub fn find<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     Some(found.map(Option::unwrap_or_default))
 }
 
-/// Says that a test is skipped.
+/// Prints that this test is skipped.
 ///
 /// # Panics
 ///
@@ -51,7 +51,7 @@ pub fn skip(why: &str) {
     assert!(!required, "{why}, and {REQUIRE}=1");
     let test = std::thread::current();
     let test = test.name().unwrap_or("a test");
-    // Not `eprintln!`, which the test harness swallows.
+    // The test harness would capture `eprintln!`.
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
@@ -123,11 +123,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program that stays in the foreground, in a folder that holds its configuration.
+    /// Starts a program that stays in the foreground, in the folder with its configuration.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be written, or the program not be run.
+    /// If the folder cannot be written, or the program cannot be run.
     pub fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: &[A],
@@ -151,11 +151,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If it ends, or accepts none for ten seconds; what it has said is in the message.
+    /// If it ends, or accepts none for ten seconds. The message has its log.
     pub async fn ready(&mut self, addr: SocketAddr) -> io::Result<()> {
         for _ in 0..500 {
             if let Some(status) = self.child.try_wait()? {
-                let message = format!("it ended with {status}: {}", self.log());
+                let message = format!("the server ended with {status}: {}", self.log());
                 return Err(io::Error::other(message));
             }
             if TcpStream::connect(addr).await.is_ok() {
@@ -163,7 +163,10 @@ impl Server {
             }
             time::sleep(Duration::from_millis(20)).await;
         }
-        let message = format!("it does not accept at {addr}: {}", self.log());
+        let message = format!(
+            "the server does not accept connections at {addr}: {}",
+            self.log()
+        );
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
 
@@ -173,7 +176,7 @@ impl Server {
         self.dir.path()
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         let log = fs::read(self.dir.path().join(LOG)).unwrap_or_default();

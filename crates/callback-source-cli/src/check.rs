@@ -116,7 +116,7 @@ fn lister(allowed: &Allowed) -> String {
     host.or_else(network).unwrap_or_else(|| "-".to_owned())
 }
 
-/// Address between the peer and the client, either included.
+/// Address on the path from the peer to the client, including both.
 #[derive(Debug, Serialize)]
 struct Hop {
     address: IpAddr,

@@ -111,7 +111,7 @@ impl PeerIp for Client {
 pub(crate) struct Proxies {
     pub(crate) trusted: TrustedProxies,
     pub(crate) client: Client,
-    /// Whether trusted proxies send the header of the PROXY protocol.
+    /// `true` if trusted proxies send the header of the PROXY protocol.
     pub(crate) protocol: bool,
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
 struct Found<'a> {
     addresses: &'a [IpAddr],
     networks: &'a [IpNet],
-    /// Whether every question has an answer or a denial.
+    /// `true` if every question has an answer or a denial.
     complete: bool,
     hosts: Vec<HostReport<'a>>,
 }

@@ -41,7 +41,7 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
     for host in hosts {
-        let mut told: Vec<(String, String)> = Vec::new();
+        let mut reasons: Vec<(String, String)> = Vec::new();
         for family in host.families.iter().filter(|family| is_unanswered(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
@@ -50,9 +50,9 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
                 Some(error) => format!("{error}{}", output::causes(error)),
                 None => "no lookup has completed".to_owned(),
             };
-            match told.iter_mut().find(|(_, before)| *before == reason) {
+            match reasons.iter_mut().find(|(_, before)| *before == reason) {
                 Some((types, _)) => types.push_str(&format!(" and {}", family.family)),
-                None => told.push((family.family.to_string(), reason)),
+                None => reasons.push((family.family.to_string(), reason)),
             }
         }
         let errors = || {
@@ -69,7 +69,7 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
                 NxDomain | NoData | OnlySpecialAddresses | TooManyAddresses
             )
         });
-        for (types, reason) in told {
+        for (types, reason) in reasons {
             output::message(
                 kind,
                 format_args!("no answer for `{}` {types}: {reason}", host.host),

@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
         path: path.to_owned(),
         why,
     })?;
-    if let Some(note) = cut(&parts, &mut body) {
+    if let Some(note) = truncate_body(&parts, &mut body) {
         output::message("note", note);
     }
     Ok((parts, body))
@@ -142,7 +142,7 @@ fn split_last(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Removes bytes that an editor or a dump added after the body, and returns a note about it.
-fn cut(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
+fn truncate_body(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(
             "the body was sent in chunks; save it without the sizes of the chunks".to_owned(),

@@ -13,10 +13,10 @@ use crate::{args::SecretArgs, error::Error};
 
 /// A secret as given, and its variants without characters that are often copied with it.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct GivenSecret {
     pub(crate) secret: Result<Secret, SecretError>,
     /// Variants of the secret, each with the name of the characters that it omits.
-    pub(crate) bare: Vec<(Secret, &'static str)>,
+    pub(crate) variants: Vec<(Secret, &'static str)>,
 }
 
 /// Reads the secret.
@@ -25,7 +25,7 @@ pub(crate) fn read(args: &SecretArgs) -> Result<Secret, Error> {
 }
 
 /// Reads the secret and its variants.
-pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
+pub(crate) fn given(args: &SecretArgs) -> Result<GivenSecret, Error> {
     let text = match &args.secret_file {
         Some(path) => from_file(path)?,
         None => from_environment()?,
@@ -40,12 +40,12 @@ pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
         (Some(trimmed), "white space"),
         (unquoted, "quotation marks"),
     ];
-    let bare = candidates.into_iter().filter_map(|(bare, what)| {
-        let bare = bare.filter(|bare| *bare != text)?;
-        Some((Secret::new(bare).ok()?, what))
+    let variants = candidates.into_iter().filter_map(|(variant, surplus)| {
+        let variant = variant.filter(|variant| *variant != text)?;
+        Some((Secret::new(variant).ok()?, surplus))
     });
-    Ok(Given {
-        bare: bare.collect(),
+    Ok(GivenSecret {
+        variants: variants.collect(),
         secret: Secret::new(text),
     })
 }

@@ -18,11 +18,11 @@ use crate::{
     error::Error,
     outcome::Outcome,
     output, request_file,
-    secret::{self, Given},
+    secret::{self, GivenSecret},
 };
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
-    let Given { secret, bare } = secret::given(&args.secret)?;
+    let GivenSecret { secret, variants } = secret::given(&args.secret)?;
     let (parts, body) = request_file::read(&args.request)?;
     let at = args.at.unwrap_or_else(SystemTime::now);
     let url = args.url.as_ref();
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         webhook::diagnose(&parts, &body, &secrets, url, at, WINDOW)
     };
     // A secret that the layer rejects may match without surrounding characters.
-    let diagnosis = match (&secret, bare.first()) {
+    let diagnosis = match (&secret, variants.first()) {
         (Ok(secret), _) | (Err(_), Some((secret, _))) => diagnose(secret),
         (Err(error), None) => return Err((*error).into()),
     };
@@ -42,10 +42,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     let fits_as_given = secret.is_ok() && report.signature.fits == Some(true);
     if diagnosis.is_ok() && !fits_as_given {
         let fits = |secret: &Secret| diagnose(secret).is_ok_and(|found| found.signature.is_ok());
-        if let Some((_, what)) = bare.iter().find(|(secret, _)| fits(secret)) {
-            let text = format!("key differs: the secret matches without the {what} around it");
+        if let Some((_, surplus)) = variants.iter().find(|(secret, _)| fits(secret)) {
+            let text = format!("key differs: the secret matches without the {surplus} around it");
             report = Report::new(report.date, report.content_hash, Part::differs("key", text));
-            report.surplus = Some(what);
+            report.surplus = Some(surplus);
         }
     }
     if args.json {
@@ -162,9 +162,9 @@ impl Report {
                 "give the time at which the request arrived with `--at TIME`",
             );
         }
-        if let Some(what) = self.surplus {
+        if let Some(surplus) = self.surplus {
             let hint = format!(
-                "remove the {what} around the secret, here and where the endpoint reads it"
+                "remove the {surplus} around the secret, here and where the endpoint reads it"
             );
             output::message("hint", hint);
         }

@@ -1,4 +1,4 @@
-//! Writes a state file as fast as it can, until it is killed: `writes-state PATH`.
+//! Writes a state file as often as possible until it is killed: `writes-state PATH`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

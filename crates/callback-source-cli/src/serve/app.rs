@@ -33,7 +33,7 @@ pub(super) struct App {
     verify: Verify,
     counts: Arc<VerdictCounts>,
     report_only: bool,
-    /// Whether trusted proxies name the client in a header.
+    /// `true` if trusted proxies name the client in a header.
     reads_headers: bool,
     started: Instant,
     stopping: AtomicBool,

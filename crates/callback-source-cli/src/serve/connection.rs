@@ -34,7 +34,7 @@ use super::{
 pub(super) struct Settings {
     pub(super) app: Arc<App>,
     pub(super) endpoint: Endpoint,
-    /// How long a connection may be idle.
+    /// Maximum idle time of a connection.
     pub(super) idle_timeout: Duration,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Deadline {
     pub(super) timer: Arc<IdleTimer>,
     pub(super) listener: watch::Receiver<ListenerState>,
     pub(super) idle_timeout: Duration,
-    /// Whether the connection stays when the listener is crowded.
+    /// `true` if the connection stays when the listener is crowded.
     pub(super) spared: bool,
     /// Time at which the current request became the last.
     pub(super) last_request_since: Option<Instant>,

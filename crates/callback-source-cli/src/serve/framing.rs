@@ -1,13 +1,13 @@
 //! The end of a request in the bytes of an HTTP/1 connection.
 //!
-//! Only the time limits depend on it, never the meaning of a request: hyper parses the same bytes. Bytes
+//! Only the time limits depend on this module, never the meaning of a request: hyper parses the same bytes. Bytes
 //! that are not HTTP/1 may be attributed to the wrong part here, and hyper ends the connection on them.
 
 /// Part of a request to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestPart {
     Head {
-        /// Whether the head has begun. Line breaks may precede it.
+        /// `true` after the first byte of the head. Line breaks may precede it.
         begun: bool,
         line: Line,
     },
@@ -20,7 +20,7 @@ pub(super) enum RequestPart {
 /// Line of a head or of trailers, as far as it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Whether the line has a byte besides its line break.
+    /// `true` if the line has a byte besides its line break.
     has_text: bool,
 }
 
@@ -66,9 +66,9 @@ impl RequestPart {
             let ends = match left {
                 Some(left) => {
                     let there = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX);
-                    let taken = there.min(*left);
-                    *left -= taken;
-                    at += usize::try_from(taken).unwrap_or(usize::MAX);
+                    let length = there.min(*left);
+                    *left -= length;
+                    at += usize::try_from(length).unwrap_or(usize::MAX);
                     *left == 0 && self.data_ended()
                 }
                 None => {
@@ -161,15 +161,15 @@ mod tests {
     fn ends(next_part: RequestPart, bytes: &str, end: usize) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {
             let mut state = next_part;
-            let mut taken = 0;
+            let mut total = 0;
             for bytes in bytes.as_bytes().chunks(piece) {
                 let length = state.advance(bytes);
-                taken += length;
-                if length < bytes.len() || (taken == end && state == RequestPart::default()) {
+                total += length;
+                if length < bytes.len() || (total == end && state == RequestPart::default()) {
                     break;
                 }
             }
-            assert_eq!(taken, end, "{bytes:?} in pieces of {piece}");
+            assert_eq!(total, end, "{bytes:?} in pieces of {piece}");
         }
     }
 

@@ -17,7 +17,7 @@ use super::framing::RequestPart;
 /// State of a listener that all its connections observe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ListenerState {
-    /// Whether few permits are left.
+    /// `true` if few permits are left.
     pub(super) crowded: bool,
     /// Time at which the server began to stop.
     pub(super) stopping: Option<Instant>,
@@ -30,7 +30,7 @@ pub(super) struct Limits {
     idle: Duration,
     /// Earliest start of the idle time.
     idle_from: Option<Instant>,
-    /// Whether the connection ends with the next response.
+    /// `true` if the connection ends with the next response.
     pub(super) closes_after_response: bool,
     /// End of even a request in flight, such as of a client that ignores GOAWAY.
     pub(super) cut_at: Option<Instant>,
@@ -85,7 +85,7 @@ struct State {
     next_part: RequestPart,
     /// Time at which another connection took over the permit.
     displaced: Option<Instant>,
-    /// Whether the last response was sent, and only the client's close is missing.
+    /// `true` if the last response was sent, and only the client's close is missing.
     is_lingering: bool,
 }
 

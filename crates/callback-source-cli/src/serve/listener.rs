@@ -36,7 +36,7 @@ pub(super) struct Accepted {
 pub(super) enum Listener {
     Tcp {
         listener: TcpListener,
-        /// The same socket, for [`Listener::accept_queued`].
+        /// Second handle of the socket, for [`Listener::accept_queued`].
         queue: std::net::TcpListener,
         trusted: TrustedProxies,
         headers: Option<ProxyHeaders>,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(super) enum Peer {
     Tcp {
         client: SocketAddr,
-        /// Whether a trusted proxy connected for the client.
+        /// `true` if a trusted proxy connected for the client.
         proxied: bool,
     },
     /// The proxy at a Unix socket, which has no address.

@@ -159,7 +159,7 @@ mod tests {
         permit.timer.is_displaced()
     }
 
-    fn held(permits: &Arc<Permits>, owner: Owner) -> Permit {
+    fn acquired(permits: &Arc<Permits>, owner: Owner) -> Permit {
         assert!(!permits.none_left());
         permits.acquire_beyond_limit(owner, timer())
     }
@@ -167,10 +167,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_displaces_a_connection_of_the_largest_share() {
         let permits = Permits::new(4);
-        let other = held(&permits, at("192.0.2.9"));
+        let other = acquired(&permits, at("192.0.2.9"));
         let mut many = Vec::new();
         for _ in 0..3 {
-            many.push(held(&permits, at("192.0.2.1")));
+            many.push(acquired(&permits, at("192.0.2.1")));
         }
         let newcomer = permits.acquire(at("192.0.2.7"), timer());
         let leave = async {
@@ -186,9 +186,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_displaced_before_one_that_has_a_request() {
         let permits = Permits::new(2);
-        let busy = held(&permits, at("192.0.2.1"));
+        let busy = acquired(&permits, at("192.0.2.1"));
         let _in_flight = InFlight::start(&busy.timer, Some(0));
-        let idle = held(&permits, at("192.0.2.1"));
+        let idle = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         assert!(permits.shares().displace(at("192.0.2.2")).is_none());
         assert!(is_displaced(&idle) && !is_displaced(&busy));
@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_not_displaced_before_its_request_can_arrive() {
         let permits = Permits::new(1);
-        let new = held(&permits, at("192.0.2.1"));
+        let new = acquired(&permits, at("192.0.2.1"));
         advance(GRACE - Duration::from_millis(1)).await;
         permits.shares().displace(at("192.0.2.2"));
         assert!(!is_displaced(&new));
@@ -211,13 +211,13 @@ mod tests {
         for newcomer in [Owner::Unknown, Owner::Trusted, at("192.0.2.2")] {
             let permits = Permits::new(3);
             let many = [
-                held(&permits, at("192.0.2.1")),
-                held(&permits, at("192.0.2.1")),
+                acquired(&permits, at("192.0.2.1")),
+                acquired(&permits, at("192.0.2.1")),
             ];
             let in_flight = many
                 .each_ref()
                 .map(|permit| InFlight::start(&permit.timer, Some(0)));
-            let other = held(&permits, at("192.0.2.9"));
+            let other = acquired(&permits, at("192.0.2.9"));
             advance(GRACE).await;
             permits.shares().displace(newcomer).unwrap().displace();
             assert!(is_displaced(&many[0]) && !is_displaced(&other));
@@ -228,12 +228,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_of_unknown_owner_never_displaces_an_only_connection() {
         let permits = Permits::new(3);
-        let only = held(&permits, at("192.0.2.9"));
-        let many = held(&permits, at("192.0.2.1"));
+        let only = acquired(&permits, at("192.0.2.9"));
+        let many = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         assert!(permits.shares().displace(Owner::Unknown).is_none());
         assert!(!is_displaced(&only) && !is_displaced(&many));
-        let second = held(&permits, at("192.0.2.1"));
+        let second = acquired(&permits, at("192.0.2.1"));
         permits.shares().displace(Owner::Unknown);
         assert!(is_displaced(&many) && !is_displaced(&only) && !is_displaced(&second));
     }
@@ -241,25 +241,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_makes_only_one_request_the_last() {
         let permits = Permits::new(2);
-        let held = [
-            held(&permits, Owner::Trusted),
-            held(&permits, Owner::Trusted),
+        let trusted = [
+            acquired(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
         ];
-        let _in_flight = held
+        let _in_flight = trusted
             .each_ref()
             .map(|permit| InFlight::start(&permit.timer, Some(0)));
         let newcomer = permits.acquire(at("192.0.2.1"), timer());
         assert!(timeout(Duration::from_secs(4), newcomer).await.is_err());
-        assert!(is_displaced(&held[0]) && !is_displaced(&held[1]));
+        assert!(is_displaced(&trusted[0]) && !is_displaced(&trusted[1]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_displaces_only_connections_of_larger_shares() {
         let permits = Permits::new(3);
-        let other = held(&permits, at("192.0.2.9"));
+        let other = acquired(&permits, at("192.0.2.9"));
         let many = [
-            held(&permits, at("192.0.2.1")),
-            held(&permits, at("192.0.2.1")),
+            acquired(&permits, at("192.0.2.1")),
+            acquired(&permits, at("192.0.2.1")),
         ];
         advance(GRACE).await;
         for _ in 0..3 {
@@ -272,17 +272,17 @@ mod tests {
     async fn connections_of_trusted_proxies_are_displaced_last() {
         let permits = Permits::new(3);
         let trusted = [
-            held(&permits, Owner::Trusted),
-            held(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
         ];
-        let other = held(&permits, at("192.0.2.1"));
+        let other = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         for _ in 0..3 {
             permits.shares().displace(at("192.0.2.2"));
         }
         assert!(is_displaced(&other) && !trusted.iter().any(is_displaced));
         drop(other);
-        let _third = held(&permits, Owner::Trusted);
+        let _third = acquired(&permits, Owner::Trusted);
         permits.shares().displace(at("192.0.2.2"));
         assert!(is_displaced(&trusted[0]) && !is_displaced(&trusted[1]));
     }
@@ -290,8 +290,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_permit_changes_its_owner_when_the_client_is_known() {
         let permits = Permits::new(2);
-        let mut permit = held(&permits, Owner::Trusted);
-        let trusted = held(&permits, Owner::Trusted);
+        let mut permit = acquired(&permits, Owner::Trusted);
+        let trusted = acquired(&permits, Owner::Trusted);
         permit.set_owner(at("192.0.2.1"));
         permits.shares().displace(Owner::Trusted);
         assert!(is_displaced(&permit) && !is_displaced(&trusted));
@@ -303,12 +303,12 @@ mod tests {
     fn a_listener_is_crowded_before_it_is_full() {
         for (max, crowded_from, until) in [(20, 16, 10), (64, 49, 32), (10_000, 9_937, 9_872)] {
             let permits = Permits::new(max);
-            let mut held_permits = Vec::new();
+            let mut acquired_permits = Vec::new();
             let mut fill = |count| {
-                while held_permits.len() < count {
-                    held_permits.push(permits.acquire_beyond_limit(at("192.0.2.1"), timer()));
+                while acquired_permits.len() < count {
+                    acquired_permits.push(permits.acquire_beyond_limit(at("192.0.2.1"), timer()));
                 }
-                held_permits.truncate(count);
+                acquired_permits.truncate(count);
             };
             fill(crowded_from - 1);
             assert!(!permits.are_crowded(false), "{max}");

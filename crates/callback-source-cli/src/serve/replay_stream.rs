@@ -41,14 +41,14 @@ impl AsyncRead for ReplayStream {
         let Some(timer) = &self.timer else {
             return Poll::Ready(Ok(()));
         };
-        let came = &buffer.filled()[before..];
-        if came.is_empty() {
+        let received = &buffer.filled()[before..];
+        if received.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let taken = timer.received(came);
-        if let rest @ [_, ..] = &came[taken..] {
+        let length = timer.received(received);
+        if let rest @ [_, ..] = &received[length..] {
             self.read = [rest, &self.read].concat().into();
-            buffer.set_filled(before + taken);
+            buffer.set_filled(before + length);
         }
         Poll::Ready(Ok(()))
     }

@@ -14,7 +14,7 @@ pub(super) struct DiscardedBody {
     body: Incoming,
     left: usize,
     time_limit: Duration,
-    /// Whether the client waits for `100 Continue`, which reading the body would send.
+    /// `true` if the client waits for `100 Continue`, which reading the body would send.
     awaits_continue: bool,
 }
 

@@ -531,7 +531,7 @@ async fn an_error_names_the_invalid_value_and_the_fix() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("lookup --log a=b=c").await, @r#"
     exit 2
@@ -746,12 +746,12 @@ async fn a_server_logs_once_that_its_state_file_cannot_be_written() {
         log.push(line);
     }
     child.start_kill().unwrap();
-    let told = |line: &&String| line.contains("state file not written");
-    let told: Vec<_> = log.iter().filter(told).collect();
-    assert_eq!(told.len(), 1, "{log:#?}");
-    assert!(told[0].contains("create the folder"), "{told:?}");
+    let warnings = |line: &&String| line.contains("state file not written");
+    let warnings: Vec<_> = log.iter().filter(warnings).collect();
+    assert_eq!(warnings.len(), 1, "{log:#?}");
+    assert!(warnings[0].contains("create the folder"), "{warnings:?}");
     let listening = log.iter().position(|line| line.contains("listening on"));
-    let at = log.iter().position(|line| line == told[0]);
+    let at = log.iter().position(|line| line == warnings[0]);
     assert!(at < listening, "{log:#?}");
 }
 
@@ -779,8 +779,8 @@ async fn logs_to_stderr_by_the_filter() {
 #[tokio::test]
 async fn reports_why_it_cannot_listen() {
     let dns = DnsServer::start().await.unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = taken.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let line = format!("serve --listen {address} {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
     exit 2
@@ -821,7 +821,7 @@ async fn reports_which_file_is_at_the_path_of_a_socket() {
     std::os::unix::fs::symlink(at("left-over"), at("link")).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(at("used")).unwrap();
     let long = "x".repeat(120);
-    for (name, says, hint) in [
+    for (name, message, hint) in [
         (
             "file",
             "this path is a regular file, not a socket",
@@ -856,7 +856,7 @@ async fn reports_which_file_is_at_the_path_of_a_socket() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         let error = format!("error: cannot listen on unix:{}: ", path.display());
         let (error, rest) = (stderr.contains(&error), stderr.split("hint: ").nth(1));
-        assert!(error && stderr.contains(says), "{stderr}");
+        assert!(error && stderr.contains(message), "{stderr}");
         assert!(rest.is_some_and(|rest| rest.contains(hint)), "{stderr}");
         assert!(!stderr.contains("port"), "{stderr}");
     }

@@ -453,7 +453,7 @@ async fn note(
     }
 }
 
-/// A server in front.
+/// Server in front of the endpoint and the shop.
 #[derive(Clone, Copy)]
 enum Kind {
     Nginx,

@@ -227,7 +227,7 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --trusted-proxy 10.0.0.1").await, @r#"
     exit 2
@@ -416,10 +416,10 @@ mod unix {
         let mut serve = command(format!("{listen} {}", admit_one_host(&dns)).split_whitespace());
         let mut child = serve.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut log = tokio::io::BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("listening on unix:") {
+        let mut lines = String::new();
+        while !lines.contains("listening on unix:") {
             use tokio::io::AsyncBufReadExt;
-            assert_ne!(log.read_line(&mut said).await.unwrap(), 0, "{said}");
+            assert_ne!(log.read_line(&mut lines).await.unwrap(), 0, "{lines}");
         }
         let health = get(&socket, "", "/healthz").await;
         assert!(health.starts_with("HTTP/1.1 200"), "{health}");

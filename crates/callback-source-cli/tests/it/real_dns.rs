@@ -32,8 +32,8 @@ async fn prints_the_same_list_as_dig() -> io::Result<()> {
             "lookup --environment production --dns-server {server}"
         ))
         .await;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
         let printed = String::from_utf8_lossy(&output.stdout);
         let printed: Vec<IpAddr> = printed
             .lines()

@@ -264,7 +264,7 @@ async fn a_changed_body_does_not_match() {
 #[tokio::test]
 async fn an_invalid_header_is_named() {
     let files = Files::new("");
-    for (from, to, said) in [
+    for (from, to, line) in [
         (
             "x-ms-date:",
             "x-date:",
@@ -301,7 +301,7 @@ async fn an_invalid_header_is_named() {
         let output = files.verify(&[]).await;
         assert_eq!(output.status.code(), Some(1), "{to}");
         let stdout = String::from_utf8(output.stdout).unwrap();
-        assert!(stdout.contains(said), "{to}: {stdout}");
+        assert!(stdout.contains(line), "{to}: {stdout}");
     }
 }
 

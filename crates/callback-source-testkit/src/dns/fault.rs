@@ -10,42 +10,42 @@ use hickory_proto::{
 
 use super::{absolute, zone::Zone};
 
-/// What is wrong with an answer.
+/// A fault of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Only this code: no records, and no SOA.
+    /// This response code, without records and without an SOA.
     Rcode(ResponseCode),
     /// No answer.
     Drop,
-    /// The right id, then bytes that are no DNS message.
+    /// The right id, followed by bytes that are not a DNS message.
     Garbage,
     /// The answer to another id.
     WrongId,
-    /// The question echoed is for the parent of the name.
+    /// A question for the parent of the name in place of the client's.
     WrongQuestion,
-    /// The question is echoed in lower case, whatever its spelling.
+    /// The client's question in lower case, whatever its spelling.
     LowerCaseEcho,
-    /// The records are of class CHAOS.
+    /// Records of class CHAOS.
     WrongClass,
-    /// Over UDP an empty, truncated answer; over TCP the good one.
+    /// Over UDP an empty, truncated answer; over TCP the correct one.
     TruncateUdp,
     /// Over UDP a truncated answer with its first record only; over TCP the connection is closed
     /// instead of an answer.
     TruncateNoTcp,
-    /// The good answer, this much later.
+    /// The correct answer after a delay.
     Delay(Duration),
-    /// A known name without records, with the SOA (unless the server leaves it out).
+    /// A known name without records, with the SOA unless the server omits it.
     NoData,
-    /// The same, never with the SOA.
+    /// A known name without records, never with the SOA.
     NoDataWithoutSoa,
     /// A CNAME from the name to itself.
     CnameLoop,
     /// A CNAME to a name that does not exist, and NXDOMAIN.
     CnameToNowhere,
-    /// This code to a question with EDNS (an OPT record), without records; to others the good answer.
+    /// This code to a question with EDNS (an OPT record), without records; to others the correct answer.
     RefuseEdns(ResponseCode),
-    /// The same, of twelve bytes: not even the question.
+    /// Like [`RefuseEdns`](Self::RefuseEdns), in twelve bytes: the response repeats no question.
     RefuseEdnsBriefly(ResponseCode),
     /// No answer to a question with EDNS.
     DropEdns,
@@ -58,7 +58,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault that the answer to this question has, where that depends on the question.
+    /// The fault of the answer to this question, for faults that depend on the question.
     pub(super) fn of(self, request: &Message, spelled: &str) -> Option<Self> {
         let edns = request.edns.is_some();
         let lower = !spelled.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -72,7 +72,7 @@ impl Fault {
         }
     }
 
-    /// Turns the good answer into the faulty one, as far as a message can show the fault.
+    /// Turns the correct answer into the faulty one, as far as a message can show the fault.
     pub(super) fn apply(self, question: &Query, zone: &Zone, tcp: bool, response: &mut Message) {
         let name = question.name();
         match self {
@@ -133,19 +133,19 @@ impl Fault {
     }
 }
 
-/// The questions a [`Fault`] is for.
+/// The questions that a [`Fault`] applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FaultScope {
     /// Every question.
     Everything,
-    /// Questions for this name; made from a `&str`.
+    /// Questions for this name; from a `&str`.
     Name(Name),
-    /// Questions for this name and type; made from a `(&str, RecordType)`.
+    /// Questions for this name and type; from a `(&str, RecordType)`.
     Question(Name, RecordType),
 }
 
 impl FaultScope {
-    /// The scopes a question is in, narrowest first.
+    /// The scopes of a question, narrowest first.
     pub(super) fn of(question: &Query) -> impl Iterator<Item = Self> {
         let name = question.name();
         [

@@ -1,23 +1,23 @@
 //! A DNS server in this process, over UDP and TCP on one port.
 //!
-//! It answers for every name it was told about, and denies all others:
+//! The server answers for every name of its zone and denies all others:
 //!
-//! 1. a name with addresses gets them, each with its own TTL;
-//! 2. a name with a CNAME gets the whole chain the server knows, as from a recursive resolver, or
-//!    only the first step after [`DnsServer::follow_cnames`]`(false)`;
-//! 3. a known name without the type asked for gets NODATA, an unknown one NXDOMAIN, both with an SOA
-//!    unless [`DnsServer::set_negative_ttl`] leaves it out;
-//! 4. an answer too large for the client's UDP size is cut short and marked as truncated; over TCP
-//!    there is room for 64 KiB;
-//! 5. a [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope counts;
-//! 6. UDP and TCP can be [cut off](DnsServer::set_transport).
+//! 1. A name with addresses gets them, each with its own TTL.
+//! 2. A name with a CNAME gets the whole chain of the zone, as from a recursive resolver. After
+//!    [`DnsServer::follow_cnames`]`(false)` it gets only the first step.
+//! 3. A known name without records of the type in question gets NODATA, an unknown name NXDOMAIN. Both
+//!    have an SOA unless [`DnsServer::set_negative_ttl`] omits it.
+//! 4. An answer that exceeds the client's UDP size is truncated and marked so. The limit over TCP is
+//!    64 KiB.
+//! 5. A [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope wins.
+//! 6. UDP and TCP can be [switched off](DnsServer::set_transport).
 //!
-//! Zone, faults and log are changed through `&self` while the server runs, and outlive
-//! [`DnsServer::pause`]. Names are given as text, in any case, with or without the last dot; a text
-//! that is no domain name is the caller's mistake, and the call panics. Nothing a client sends does.
+//! Zone, faults and log can change while the server runs, and they survive [`DnsServer::pause`]. Names
+//! are text, in any case, with or without the final dot. A call with an invalid name panics; a packet
+//! from a client never causes a panic.
 //!
-//! The questions are echoed as they were spelled. The log grows until [`DnsServer::clear_log`], unless
-//! [`DnsServer::keep_log`]`(false)`.
+//! Each response repeats the question in the client's spelling. The log of questions grows until
+//! [`DnsServer::clear_log`], unless it is off ([`DnsServer::keep_log`]).
 //!
 //! ```
 //! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
@@ -106,17 +106,16 @@ impl DnsServer {
         self.pause().await;
     }
 
-    /// Closes the sockets and the connections, and forgets questions still being answered; zone,
-    /// faults and log stay.
+    /// Closes the sockets and the connections and drops pending answers. Zone, faults and log stay.
     pub async fn pause(&mut self) {
         self.tasks.shutdown().await;
     }
 
-    /// Listens again on the same port after [`pause`](Self::pause); does nothing if not paused.
+    /// Listens again on the same port after [`pause`](Self::pause); otherwise does nothing.
     ///
     /// # Errors
     ///
-    /// If somebody else took the port meanwhile.
+    /// If another process has bound the port meanwhile.
     pub async fn resume(&mut self) -> io::Result<()> {
         if self.tasks.is_empty() {
             let sockets = Sockets::bind(self.addr).await?;
@@ -145,63 +144,61 @@ impl DnsServer {
         HickoryResolver::from_servers([self.addr]).expect("one server is given")
     }
 
-    /// Gives `name` these addresses, in place of the addresses or the CNAME it had; none makes it a
+    /// Sets the addresses of `name`, in place of earlier addresses or a CNAME. An empty slice makes it a
     /// known name without addresses.
     pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
         let records = addresses.iter().map(|&address| (ttl, address.into()));
         self.replace(name, records.collect());
     }
 
-    /// Like [`set`](Self::set), with a TTL for each address.
+    /// Sets addresses as [`set`](Self::set) does, each with its own TTL.
     pub fn set_records(&self, name: &str, records: &[(u32, IpAddr)]) {
         let records = records.iter().map(|&(ttl, address)| (ttl, address.into()));
         self.replace(name, records.collect());
     }
 
-    /// Makes `name` an alias of `target`, in place of the addresses or the CNAME it had.
+    /// Makes `name` an alias of `target`, in place of earlier addresses or a CNAME.
     pub fn set_cname(&self, name: &str, ttl: u32, target: &str) {
         let target = RData::CNAME(CNAME(absolute(target)));
         self.replace(name, vec![(ttl, target)]);
     }
 
-    /// Appends `record`, whoever its owner, to the answers to questions for `name` and `asked`.
+    /// Appends `record`, whose owner may be any name, to the answers for `name` and type `asked`.
     ///
-    /// Changing the addresses of `name` does not change what is appended; [`remove`](Self::remove)
-    /// does.
+    /// A change of the addresses of `name` keeps it; [`remove`](Self::remove) removes it.
     pub fn append(&self, name: &str, asked: RecordType, record: Record) {
         let name = absolute(name);
         self.shared.lock().zone.append(name, asked, record);
     }
 
-    /// Forgets `name` and what was appended to its answers.
+    /// Removes `name` and the records that are appended to its answers.
     pub fn remove(&self, name: &str) {
         self.shared.lock().zone.remove(&absolute(name));
     }
 
-    /// Sets for how long NXDOMAIN and NODATA hold: TTL and minimum of the SOA. `None` leaves the SOA
-    /// out.
+    /// Sets the TTL and the minimum of the SOA in NXDOMAIN and NODATA. `None` omits the SOA.
     pub fn set_negative_ttl(&self, ttl: Option<u32>) {
         self.shared.lock().zone.negative_ttl = ttl;
     }
 
-    /// Sets over what the server can be reached (at first, over both).
+    /// Sets the transports on which the server answers; initially both.
     pub fn set_transport(&self, transport: Transport) {
         self.shared.lock().transport = transport;
     }
 
-    /// Sets whether an answer holds the whole CNAME chain (at first, it does) or only its first step.
+    /// Sets if an answer has the whole CNAME chain, which is the default, or only its first step.
     pub fn follow_cnames(&self, follow: bool) {
         self.shared.lock().zone.follow_cnames = follow;
     }
 
-    /// Answers questions in `scope` with `fault` from now on.
+    /// Sets the fault of all later answers in `scope`.
     ///
     /// A scope is [`FaultScope::Everything`], a name, or a name and a type.
     pub fn set_fault(&self, scope: impl Into<FaultScope>, fault: Fault) {
         self.shared.lock().faults.insert(scope.into(), fault);
     }
 
-    /// Ends the fault set for exactly this scope.
+    /// Ends the fault of exactly this scope.
     pub fn clear_fault(&self, scope: impl Into<FaultScope>) {
         self.shared.lock().faults.remove(&scope.into());
     }
@@ -211,16 +208,16 @@ impl DnsServer {
         self.shared.lock().faults.clear();
     }
 
-    /// The questions received since the log was cleared, oldest first.
+    /// The questions since the log was cleared, oldest first.
     ///
-    /// A question is logged when it arrives, before it is answered; one asked again over TCP after a
-    /// truncated answer is there twice.
+    /// A question is logged when it arrives, before the answer. A question that is repeated over TCP,
+    /// after a truncated answer, is logged twice.
     #[must_use]
     pub fn questions(&self) -> Vec<Asked> {
         self.shared.lock().log.clone()
     }
 
-    /// How many questions for this name and type are in the log.
+    /// The number of questions for this name and type in the log.
     #[must_use]
     pub fn count(&self, name: &str, record_type: RecordType) -> usize {
         let name = plain(&absolute(name)).to_ascii_lowercase();
@@ -229,7 +226,7 @@ impl DnsServer {
         state.log.iter().filter(asked).count()
     }
 
-    /// How many questions are in the log.
+    /// The number of questions in the log.
     #[must_use]
     pub fn total(&self) -> usize {
         self.shared.lock().log.len()
@@ -240,7 +237,7 @@ impl DnsServer {
         self.shared.lock().log.clear();
     }
 
-    /// Sets whether questions are logged (at first, they are), for a server that runs for long.
+    /// Switches the log of questions on or off; switch it off in a process that runs for long.
     pub fn keep_log(&self, keep: bool) {
         self.shared.lock().log_off = !keep;
     }
@@ -248,7 +245,7 @@ impl DnsServer {
     /// Waits until [`count`](Self::count) is at least `n`.
     pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
         loop {
-            // Made before the look at the log, so that a question in between is not missed.
+            // Created before the log is read: a question in between would be missed.
             let asked = self.shared.asked.notified();
             if self.count(name, record_type) >= n {
                 return;
@@ -263,7 +260,7 @@ impl DnsServer {
     }
 }
 
-/// Over what a [`DnsServer`] can be reached.
+/// The transports on which a [`DnsServer`] answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// UDP and TCP.
@@ -271,27 +268,27 @@ pub enum Transport {
     Both,
     /// UDP; questions over TCP end the connection.
     UdpOnly,
-    /// UDP; questions over TCP are not answered, as behind some firewalls.
+    /// UDP; questions over TCP get no answer, as behind some firewalls.
     UdpOnlyTcpSilent,
-    /// TCP; questions over UDP are not answered.
+    /// TCP; questions over UDP get no answer.
     TcpOnly,
 }
 
-/// A question the server received.
+/// A question that the server received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Asked {
-    /// The name in lower case, without the last dot.
+    /// The name in lower case, without the final dot.
     pub name: String,
-    /// The name as the client spelled it, without the last dot.
+    /// The name in the spelling of the client, without the final dot.
     pub spelled: String,
-    /// The type asked for.
+    /// The record type.
     pub record_type: RecordType,
-    /// Whether it came over TCP.
+    /// True if it came over TCP.
     pub tcp: bool,
-    /// Whether it had an OPT record.
+    /// True if it had an OPT record (EDNS).
     pub edns: bool,
-    /// When it arrived.
+    /// The time of its arrival.
     pub at: Instant,
 }
 
@@ -310,11 +307,11 @@ struct State {
     transport: Transport,
 }
 
-/// What to do about a packet.
+/// The response to a packet.
 enum Reply {
     Send(Vec<u8>),
     Nothing,
-    /// Closes the connection it came over.
+    /// Closes the connection of the packet.
     Close,
 }
 
@@ -368,7 +365,7 @@ impl Shared {
         wire::encode(&response, limit)
     }
 
-    /// Enters the question in the log and says what fault its answer has.
+    /// Logs the question and returns the fault of its answer.
     fn log(&self, request: &Message, question: &Query, tcp: bool) -> Option<Fault> {
         let spelled = plain(question.name());
         let asked = Asked {
@@ -408,7 +405,7 @@ fn response_to(request: &Message) -> Message {
 }
 
 fn absolute(name: &str) -> Name {
-    let mut name = Name::from_ascii(name).expect("the caller gives a domain name");
+    let mut name = Name::from_ascii(name).expect("the test gives a valid domain name");
     name.set_fqdn(true);
     name
 }

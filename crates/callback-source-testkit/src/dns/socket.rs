@@ -15,7 +15,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both; if any port would do, a port free for TCP but not for UDP is tried again.
+    /// Binds both sockets. For port 0 it tries another port if the one of TCP is in use for UDP.
     pub(super) async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let mut attempts = if addr.port() == 0 { 16 } else { 1 };
         loop {
@@ -33,10 +33,9 @@ impl Sockets {
         self.udp.local_addr()
     }
 
-    /// Serves both for ever.
+    /// Serves both forever.
     ///
-    /// Everything happens within this one future: whoever drops it has closed all sockets, with no
-    /// task left behind.
+    /// All work happens in this one future, so that dropping it closes all sockets and leaves no task.
     pub(super) async fn serve(self, shared: Arc<Shared>) {
         tokio::join!(serve_udp(&self.udp, &shared), serve_tcp(&self.tcp, &shared));
     }
@@ -54,7 +53,7 @@ async fn serve_udp(socket: &UdpSocket, shared: &Shared) {
                 return;
             };
             if let Reply::Send(answer) = shared.reply(&packet[..length], false).await {
-                // A client that went away is no concern of the server.
+                // The client may have gone away.
                 let _ = socket.send_to(&answer, peer).await;
             }
         })

@@ -7,8 +7,7 @@ use hickory_proto::{
 
 use super::Reply;
 
-/// Writes the message; records beyond `limit` bytes are left out and the message is marked as
-/// truncated.
+/// Writes the message. Records beyond `limit` bytes are omitted, and the message is marked as truncated.
 pub(super) fn encode(message: &Message, limit: u16) -> Reply {
     let mut bytes = Vec::new();
     let mut encoder = BinEncoder::new(&mut bytes);
@@ -29,7 +28,7 @@ pub(super) fn encode(message: &Message, limit: u16) -> Reply {
         None,
         &mut encoder,
     );
-    // What is left of a record that did not fit.
+    // Removes the rest of a record that did not fit.
     encoder.trim();
     match written {
         Ok(_) => Reply::Send(bytes),
@@ -37,14 +36,14 @@ pub(super) fn encode(message: &Message, limit: u16) -> Reply {
     }
 }
 
-/// The id of the request, and rubbish after it.
+/// The id of the request and bytes that are not a message.
 pub(super) fn garbage(request: &Message) -> Vec<u8> {
     let mut bytes = request.metadata.id.to_be_bytes().to_vec();
     bytes.resize(31, 0xff);
     bytes
 }
 
-/// A record of the answer section, whose owner is written as a pointer if it is the name asked for.
+/// A record of the answer section; an owner that equals the name in question is written as a pointer.
 ///
 /// hickory compresses only the first 120 names of a message; 4,000 addresses fit into 64 KiB only if
 /// every owner is compressed.
@@ -70,8 +69,8 @@ impl BinEncodable for Answer<'_> {
     }
 }
 
-/// An additional section that is empty, and lets the OPT record after it have the last bytes: a
-/// truncated answer has one, too.
+/// An empty additional section that frees the last bytes for the OPT record after it, which a
+/// truncated answer has as well.
 struct RoomForOpt(u16);
 
 impl EmitAndCount for RoomForOpt {
@@ -84,5 +83,5 @@ impl EmitAndCount for RoomForOpt {
 /// RFC 6891, 6.1.2: an OPT record without options.
 const OPT_LENGTH: u16 = 11;
 
-/// RFC 1035, 4.1.4: the first question is right behind the header of 12 bytes.
+/// RFC 1035, 4.1.4: the first question follows the header of 12 bytes.
 const POINTER_TO_QUESTION: u16 = 0xc00c;

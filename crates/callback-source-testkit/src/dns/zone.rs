@@ -10,7 +10,7 @@ use hickory_proto::{
 
 use super::absolute;
 
-/// What the server knows. A [`Name`] is the same key in any case.
+/// The records of the server. A [`Name`] is the same key in any case.
 #[derive(Debug)]
 pub(super) struct Zone {
     names: HashMap<Name, Vec<(u32, RData)>>,
@@ -41,7 +41,7 @@ impl Zone {
         response.add_answers(asked.map(|(_, record)| record.clone()));
     }
 
-    /// Follows the chain of CNAMEs from the name asked for to the records asked for.
+    /// Follows the chain of CNAMEs from the name to the records in question.
     fn walk(&self, question: &Query, response: &mut Message) {
         let mut owner = question.name().clone();
         loop {
@@ -76,7 +76,7 @@ impl Zone {
         }
     }
 
-    /// Adds the SOA of a negative answer, of the zone `name` is in.
+    /// Adds the SOA of a negative answer, for the zone of `name`.
     pub(super) fn deny(&self, name: &Name, response: &mut Message) {
         let Some(ttl) = self.negative_ttl else {
             return;

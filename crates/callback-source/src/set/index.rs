@@ -178,3 +178,69 @@ impl Validity {
         self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    #[test]
+    fn the_freshest_reason_is_found_and_of_two_equal_ones_the_first_host() {
+        let now = now();
+        let admission = |host: &str, freshness, seconds| Admission {
+            address: IpAddr::from([20, 0, 0, 1]),
+            freshness,
+            host: host.parse().unwrap(),
+            since: now,
+            until: now + seconds * SECOND,
+        };
+        let admissions = vec![
+            admission("a.test", Freshness::Lingering, 9),
+            admission("b.test", Freshness::Fresh, 5),
+            admission("c.test", Freshness::Fresh, 7),
+        ];
+        let index = Index::new(admissions, Default::default(), now);
+        for (second, host) in [
+            (0, Some("b.test")),
+            (4, Some("b.test")),
+            (5, Some("c.test")),
+            (7, Some("a.test")),
+            (9, None),
+        ] {
+            let found = index.find([20, 0, 0, 1].into(), now + second * SECOND);
+            let found = found.map(|admission| admission.host.as_str());
+            assert_eq!(found, host, "after {second} s");
+        }
+        for beside in [[20, 0, 0, 0], [20, 0, 0, 2]] {
+            assert!(index.find(beside.into(), now).is_none());
+        }
+    }
+
+    #[test]
+    fn spans_are_half_open_and_those_that_only_touch_have_nothing_in_common() {
+        let now = now();
+        let at = |second: u32| now + second * SECOND;
+        let span = |from, until| Validity {
+            from: Some(at(from)),
+            until: Some(at(until)),
+        };
+        assert!(!span(2, 4).contains(at(1)) && span(2, 4).contains(at(2)));
+        assert!(span(2, 4).contains(at(3)) && !span(2, 4).contains(at(4)));
+        assert!(Validity::ALWAYS.contains(now) && !Validity::until(at(4)).contains(at(4)));
+
+        let with_gap = [Validity::until(at(3)), span(5, 9)];
+        let both = Validity::in_both(&with_gap, &[span(3, 6)]);
+        let [only] = both[..] else {
+            panic!("{both:?}");
+        };
+        assert_eq!((only.from, only.until), (Some(at(5)), Some(at(6))));
+        assert_eq!(Validity::in_both(&with_gap, &[Validity::ALWAYS]).len(), 2);
+    }
+}
