@@ -85,8 +85,8 @@ fn nothing() -> Request<Body> {
     request
 }
 
-// What the rows below are over: a layer that does nothing is inlined to nothing, and what is left is
-// the end of the request.
+// The baseline of the rows below. A layer that does nothing is inlined to nothing, so that only the end of
+// the request is left.
 #[library_benchmark(setup = nothing)]
 #[bench::request(config = limit(2_078))]
 fn no_layer(request: Request<Body>) -> Response<Body> {
@@ -120,7 +120,7 @@ fn a_thousand() -> Vec<Request<Body>> {
     peers.map(support::callback).collect()
 }
 
-// What a thousand requests cost without the layer.
+// The cost of a thousand requests without the layer.
 #[library_benchmark(setup = a_thousand)]
 #[bench::requests(config = limit(3_380_218))]
 fn no_flood(requests: Vec<Request<Body>>) {

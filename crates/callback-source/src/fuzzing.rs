@@ -43,8 +43,8 @@ pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -
     state_file::rewritten(set, text, now, utc)
 }
 
-/// What follows from packets, each the answer to one question on a chain of CNAMEs. `None`: the
-/// packets end before the chain does.
+/// The answer that follows from packets, one for each name of a chain of CNAMEs. `None` if the packets end
+/// before the chain does.
 #[cfg(feature = "hickory")]
 pub fn followed(
     question: &Question,

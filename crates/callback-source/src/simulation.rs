@@ -7,7 +7,7 @@ use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
-/// Faults that can be planted, each at one place of the library.
+/// Faults that can be planted, each at one point of the library.
 ///
 /// They test the simulator: it must find each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -160,8 +160,8 @@ fn count(work: impl FnOnce()) -> u64 {
     count_total
 }
 
-/// The map of the response's extensions, its table, and the rejection.
-const OF_THE_REASON: u64 = 3;
+/// The box of the rejection. The map that it is in was the request's.
+const OF_THE_REASON: u64 = 1;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.
 const MOKA_INTERVAL_MILLIS: u64 = 300;

@@ -5,22 +5,27 @@ use http::{HeaderValue, Response, Version, header, request::Parts};
 use super::acceptance;
 use crate::{RejectionResponse, response::with_reason};
 
-/// The response to a refused request.
+/// The response to a refused request, with the reason in its extensions.
 pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     response: &impl RejectionResponse<B, E>,
-    rejection: &E,
-    parts: &Parts,
+    rejection: E,
+    mut parts: Parts,
 ) -> Response<B> {
     // A signature check outside may have marked the request as accepted.
     acceptance::refused(&parts.extensions);
-    let mut response = with_reason(response.response(rejection), rejection.clone());
-    if leaves_unread_body(parts) {
+    let mut response = response.response(&rejection);
+    if leaves_unread_body(&parts) {
         // hyper closes a connection whose body is not read. Without notice, a proxy may send a genuine callback
         // into it, and cannot send that again.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
-    response
+    if response.extensions().is_empty() {
+        // The map of the request, emptied: a new one takes two allocations, which a flood would pay for.
+        parts.extensions.clear();
+        *response.extensions_mut() = parts.extensions;
+    }
+    with_reason(response, rejection)
 }
 
 /// Returns `true` if a body precedes the next request of the connection.
@@ -60,9 +65,33 @@ mod tests {
             *request.headers_mut() = HeaderMap::from_iter(pair);
             *request.version_mut() = version;
             let (parts, ()) = request.into_parts();
-            let response = refuse(&|_: &()| Response::new(()), &(), &parts);
+            let response = refuse(&|_: &()| Response::new(()), (), parts);
             let close = response.headers().get(header::CONNECTION);
             assert_eq!(close.is_some(), ends, "{sent:?} {version:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_has_its_reason_and_nothing_of_the_request() {
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        struct Reason(u8);
+
+        let refused = |build: fn(&Reason) -> Response<()>| {
+            let mut request = Request::new(());
+            request.extensions_mut().insert("of the request");
+            let (parts, ()) = request.into_parts();
+            refuse(&build, Reason(7), parts)
+        };
+        let response = refused(|_| Response::new(()));
+        assert_eq!(response.extensions().get(), Some(&Reason(7)));
+        assert_eq!(response.extensions().len(), 1);
+        let response = refused(|_| {
+            let mut response = Response::new(());
+            response.extensions_mut().insert(42_u8);
+            response
+        });
+        assert_eq!(response.extensions().get(), Some(&Reason(7)));
+        assert_eq!(response.extensions().get(), Some(&42_u8));
+        assert_eq!(response.extensions().len(), 2);
     }
 }

@@ -45,7 +45,7 @@ where
                 // The service that was found ready may occupy a permit of a concurrency limit inside until it
                 // is called or dropped, and the server keeps it for the connection's next request.
                 self.inner = self.inner.clone();
-                ResponseFuture::refused(refuse(&self.response, &rejection, &parts))
+                ResponseFuture::refused(refuse(&self.response, rejection, parts))
             }
             Begun::Pending(pending) => {
                 // As above: it waits with a clone that is not ready yet.
@@ -53,18 +53,19 @@ where
                 self.inner = inner.clone();
                 let check = self.check.clone();
                 let response = self.response.clone();
+                // Not within the block, whose sender may leave before it is polled.
+                let undelivered = Undelivered::new(&parts.extensions);
                 ResponseFuture::pending(async move {
-                    let undelivered = Undelivered::new(&parts.extensions);
                     let (body, found) = match check.finish(pending, &mut parts).await {
                         Ok(finished) => finished,
-                        Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),
+                        Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
                     // No `await` between the mark and the call: a sender that leaves before the handler has
                     // seen the request must not leave a mark.
                     let delivered = match check.accept(found, &mut parts) {
                         Ok(delivered) => delivered,
-                        Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),
+                        Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     undelivered.deliver();
                     let called = inner.call(Request::from_parts(parts, body)).await;
@@ -78,5 +79,65 @@ where
                 })
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "signature"))]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use http::request::Parts;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::check::{Acceptance, Delivered};
+
+    /// Never comes to a verdict.
+    #[derive(Clone)]
+    struct Waits;
+
+    impl Check<()> for Waits {
+        type Body = ();
+        type Rejection = ();
+        type Pending = ();
+        type Found = Infallible;
+
+        fn begin(&self, _: &mut Parts, (): ()) -> Begun<(), (), ()> {
+            Begun::Pending(())
+        }
+
+        async fn finish(&self, (): (), _: &mut Parts) -> Result<((), Infallible), ()> {
+            pending().await
+        }
+
+        fn accept(&self, never: Infallible, _: &mut Parts) -> Result<Option<Delivered>, ()> {
+            match never {}
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_before_it_is_polled_leaves_no_mark() {
+        let withdrawn = Arc::new(AtomicBool::new(false));
+        let mark = {
+            let withdrawn = Arc::clone(&withdrawn);
+            Acceptance::new(move || withdrawn.store(true, Ordering::Relaxed))
+        };
+        let mut request = Request::new(());
+        mark.send_along(request.extensions_mut());
+        let inner = async |_: Request<()>| Ok::<_, Infallible>(Response::new(()));
+        let mut service = Checked {
+            inner: service_fn(inner),
+            check: Waits,
+            response: |(): &()| Response::new(()),
+        };
+        drop(service.call(request));
+        assert!(withdrawn.load(Ordering::Relaxed));
     }
 }

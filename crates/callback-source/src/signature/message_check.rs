@@ -1,4 +1,4 @@
-//! What the checks of signatures and tokens share: the lookup of secrets, and the verdict.
+//! Parts that the checks of signatures and tokens share: the lookup of secrets, and the verdict.
 
 use std::{fmt, sync::Arc, time::Duration};
 

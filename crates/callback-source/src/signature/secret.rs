@@ -50,7 +50,7 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// Stands in for the secret of an unknown registration, so that its rejection takes the same time.
+    /// A secret in place of that of an unknown registration, so that the rejection is as slow.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));

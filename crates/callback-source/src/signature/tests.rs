@@ -80,7 +80,7 @@ fn delivery(secret_text: &str, body: &str) -> Request<Full<Bytes>> {
     request
 }
 
-/// What comes of a request: the body that the inner service got, or the kind of the refusal.
+/// Outcome of a request: the body that the inner service got, or the kind of the refusal.
 async fn outcome<K: SecretSource, B>(
     layer: VerifySignatureLayer<K>,
     request: Request<B>,
@@ -445,7 +445,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
         request.headers_mut().insert("webhook-id", id);
         request
     };
-    // What is refused for another reason is not remembered.
+    // A request that is refused for another reason is not remembered.
     let forged = first().map(|_| Full::from("{ }"));
     assert_eq!(outcome(layer(date()), forged).await, Err(ContentHash));
     assert!(outcome(layer(date()), first()).await.is_ok());
@@ -929,7 +929,7 @@ async fn the_secret_is_that_of_the_registration() {
     }
 }
 
-/// What a source is asked for, of requests with these values of `webhook-id`.
+/// The ids that are looked up for requests with these values of `webhook-id`.
 async fn asked_for(ids: &[&[u8]]) -> Option<String> {
     let asked = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&asked);
@@ -1410,7 +1410,7 @@ mod with_axum {
                     .layer(rejecting(secret("a"))),
                 200,
             ),
-            // What an outer layer took for enough does not outlive what an inner one found wrong.
+            // The admission by an outer layer ends with the rejection by an inner one.
             (
                 hooks()
                     .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -122,7 +123,7 @@ impl<S, K, R: Clone> Layer<S> for VerifyTokenLayer<K, R> {
     fn layer(&self, inner: S) -> Self::Service {
         VerifyToken(Checked {
             inner,
-            check: TokenCheck(self.message.clone()),
+            check: TokenCheck(Arc::new(self.message.clone())),
             response: self.response.clone(),
         })
     }
@@ -184,11 +185,11 @@ impl<S, K, R> fmt::Debug for VerifyToken<S, K, R> {
     }
 }
 
-struct TokenCheck<K>(MessageCheck<K>);
+struct TokenCheck<K>(Arc<MessageCheck<K>>);
 
 impl<K> Clone for TokenCheck<K> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 

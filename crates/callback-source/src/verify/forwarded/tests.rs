@@ -79,7 +79,7 @@ fn check(source: &ForwardedPeer<SocketAddrPeer>, rows: &[Row<'_>]) {
     }
 }
 
-/// What it is a case of, the lines of the header, and what must come out.
+/// Label of a case, the lines of the header, and the expected outcome.
 type Row<'a> = (&'a str, &'a [&'a str], Result<&'a str, RejectionKind>);
 
 #[test]
@@ -1054,7 +1054,7 @@ fn client(
     from_p(source, &lines)
 }
 
-/// What a client can put into a header.
+/// Values that a client can send in a header.
 fn anything() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop_oneof![
         prop::sample::select(&b"\",;=\\[]:. \t019afor%_"[..]),

@@ -186,7 +186,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_token_char)
 }
 
-/// What nginx writes for a client at a Unix socket.
+/// The entry that nginx writes for a client at a Unix socket.
 const UNIX_SOCKET: &[u8] = b"unix:";
 
 /// Limits the entries that are walked over, not those that are present.

@@ -206,5 +206,5 @@ const V2_LOCAL: u8 = 0x20;
 /// The specification allows 64 KiB; certificates of clients need a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
-/// One segment holds all but the oddest headers.
+/// In bytes. Longer headers are rare.
 const USUAL_LENGTH: usize = 512;

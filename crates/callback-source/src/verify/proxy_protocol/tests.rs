@@ -395,7 +395,7 @@ impl World {
         (peer, read)
     }
 
-    /// How long it takes until the listener has closed a connection, which it must not hand on.
+    /// Time until the listener closes a connection, which it must not return.
     async fn closed_after(&mut self, far: &mut DuplexStream) -> Duration {
         let start = Instant::now();
         tokio::select! {
@@ -406,7 +406,7 @@ impl World {
     }
 }
 
-/// Whether the near end is closed.
+/// Returns `true` if the near end is closed.
 async fn is_closed(far: &mut DuplexStream) -> bool {
     matches!(far.read(&mut [0]).await, Ok(0))
 }
