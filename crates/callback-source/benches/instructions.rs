@@ -116,7 +116,7 @@ fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Respons
 }
 
 fn a_thousand() -> Vec<Request<Body>> {
-    let peers = (0..1_000).map(|number| support::stranger(Family::V4, number));
+    let peers = (0..1_000).map(|number| support::unlisted(Family::V4, number));
     peers.map(support::callback).collect()
 }
 

@@ -52,7 +52,7 @@ fn layer_listed(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn layer_stranger(bencher: Bencher<'_, '_>) {
     let kept = support::kept(16);
-    let peer = support::stranger(Family::V4, 9);
+    let peer = support::unlisted(Family::V4, 9);
     bencher
         .with_inputs(|| (support::verified(&kept.list), support::callback(peer)))
         .bench_values(|(mut service, request)| support::serve(&mut service, request));

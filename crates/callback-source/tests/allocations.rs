@@ -49,7 +49,7 @@ fn an_unlisted_peer_allocates_the_two_boxes_of_the_response_headers() {
     let kept = support::kept(16);
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
-    let request = support::callback(support::stranger(Family::V4, 9));
+    let request = support::callback(support::unlisted(Family::V4, 9));
     // `metrics` allocates once, for a label whose value is not known at compile time.
     let of_metrics = u64::from(cfg!(feature = "metrics"));
     // `http::HeaderMap` allocates its index and its entries, for one header as for two.
@@ -59,7 +59,7 @@ fn an_unlisted_peer_allocates_the_two_boxes_of_the_response_headers() {
     let bare = |_: &Rejection| Response::new("");
     let layer = VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer);
     let mut verified = layer.with_response(bare).layer(support::Merchant);
-    let mut request = support::callback(support::stranger(Family::V4, 9));
+    let mut request = support::callback(support::unlisted(Family::V4, 9));
     request.headers_mut().remove("content-length");
     let allocated = count(|| drop(support::serve(&mut verified, request)));
     assert_eq!(allocated, of_metrics);
@@ -87,7 +87,7 @@ fn a_flood_of_unlisted_peers_keeps_no_memory() {
     let mut verified = support::verified(&kept.list);
     let mut flood = |from: u32, to: u32| {
         for number in from..to {
-            let peer = support::stranger(Family::V4, number);
+            let peer = support::unlisted(Family::V4, number);
             support::serve(&mut verified, support::callback(peer));
         }
     };
@@ -106,8 +106,8 @@ fn a_list_of_ten_hosts_is_small() {
         return;
     }
     // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a
-    // timer wheel of 17 KiB. A measurement that took as long, on a busy machine, says nothing: repeat
-    // it. Each runs in a process of its own, since it also frees what an earlier one left to free.
+    // timer wheel of 17 KiB. Repeat a measurement that took as long, on a busy machine. Each runs in a
+    // process of its own, since a cache also frees the garbage of earlier ones.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {
@@ -147,7 +147,7 @@ fn bytes_of_a_list_of_ten_hosts() -> i64 {
             list
         }));
     });
-    let set = list.expect("it was made").snapshot();
+    let set = list.expect("the list was made").snapshot();
     assert!(set.is_ready(Instant::now().into_std()));
     let mut published = None;
     let of_set = measure(|| published = Some(AllowSet::clone(&set)));

@@ -57,7 +57,7 @@ pub fn address(family: Family, number: u32) -> IpAddr {
 }
 
 /// Just beside a listed address.
-pub fn stranger(family: Family, number: u32) -> IpAddr {
+pub fn unlisted(family: Family, number: u32) -> IpAddr {
     match address(family, number) {
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() | 1).into()),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() | 1).into()),
@@ -69,7 +69,7 @@ pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
         true => address(family, number),
-        false => stranger(family, number),
+        false => unlisted(family, number),
     }
 }
 
@@ -208,7 +208,7 @@ pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
         std::thread::yield_now();
     }
     for number in 0..20 {
-        serve(service, callback(stranger(Family::V4, number)));
+        serve(service, callback(unlisted(Family::V4, number)));
     }
 }
 
