@@ -3,7 +3,7 @@
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use callback_source::signature::webhook::parse_authorization;
+use callback_source::fuzzing::parse_authorization;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|value: &[u8]| {

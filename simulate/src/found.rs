@@ -89,3 +89,264 @@ fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
         ],
     });
 }
+/// Seed 55.
+#[test]
+fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
+    holds(&Schedule {
+        seed: 55,
+        setting: Setting {
+            hosts: 5,
+            min_ttl: 5,
+            max_ttl: 3600,
+            linger: 600,
+            stale_for: 3600,
+        },
+        seconds: 62,
+        events: vec![
+            Event {
+                at: 60000,
+                what: Call {
+                    who: 20,
+                    through: Source,
+                },
+            },
+            Event {
+                at: 60000,
+                what: Hosts { hosts: 0 },
+            },
+        ],
+    });
+}
+
+/// Seed 66.
+#[test]
+fn what_was_written_before_writes_fail_stays_on_the_disk() {
+    holds(&Schedule {
+        seed: 66,
+        setting: Setting {
+            hosts: 3,
+            min_ttl: 5,
+            max_ttl: 3600,
+            linger: 3600,
+            stale_for: 86400,
+        },
+        seconds: 691,
+        events: vec![
+            Event {
+                at: 0,
+                what: Zone {
+                    host: 0,
+                    family: 0,
+                    addresses: 31,
+                    ttl: 86400,
+                },
+            },
+            Event {
+                at: 1000,
+                what: Restart {
+                    ending: Clean,
+                    down: 100,
+                    hosts: 3,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 2000,
+                what: Server {
+                    server: 0,
+                    mood: Malformed,
+                },
+            },
+            Event {
+                at: 2000,
+                what: Server {
+                    server: 1,
+                    mood: Malformed,
+                },
+            },
+            Event {
+                at: 2000,
+                what: Restart {
+                    ending: Kill,
+                    down: 60000,
+                    hosts: 3,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 671558,
+                what: Writes { fail: true },
+            },
+            Event {
+                at: 671558,
+                what: Server {
+                    server: 1,
+                    mood: Well,
+                },
+            },
+            Event {
+                at: 689236,
+                what: Restart {
+                    ending: Kill,
+                    down: 0,
+                    hosts: 3,
+                    state_file: true,
+                },
+            },
+        ],
+    });
+}
+
+/// From seed 88, with less idle time.
+#[test]
+fn states_that_become_the_same_are_not_a_change_that_is_saved_at_once() {
+    holds(&Schedule {
+        seed: 374,
+        setting: Setting {
+            hosts: 7,
+            min_ttl: 1,
+            max_ttl: 7200,
+            linger: 60,
+            stale_for: 600,
+        },
+        seconds: 900,
+        events: vec![
+            Event {
+                at: 0,
+                what: Zone {
+                    host: 2,
+                    family: 0,
+                    addresses: 63,
+                    ttl: 86400,
+                },
+            },
+            Event {
+                at: 0,
+                what: Zone {
+                    host: 2,
+                    family: 1,
+                    addresses: 25,
+                    ttl: 86400,
+                },
+            },
+            Event {
+                at: 1000,
+                what: Restart {
+                    ending: Clean,
+                    down: 100,
+                    hosts: 7,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 101838,
+                what: Server {
+                    server: 0,
+                    mood: TooMany,
+                },
+            },
+            Event {
+                at: 101838,
+                what: Server {
+                    server: 1,
+                    mood: TooMany,
+                },
+            },
+            Event {
+                at: 111159,
+                what: Restart {
+                    ending: Kill,
+                    down: 1000,
+                    hosts: 7,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 116848,
+                what: Call {
+                    who: 48,
+                    through: Both { token: true },
+                },
+            },
+            Event {
+                at: 117206,
+                what: Call {
+                    who: 14,
+                    through: Source,
+                },
+            },
+            Event {
+                at: 117914,
+                what: Call {
+                    who: 47,
+                    through: Warns { token: true },
+                },
+            },
+            Event {
+                at: 119611,
+                what: Call {
+                    who: 9,
+                    through: Both { token: true },
+                },
+            },
+            Event {
+                at: 161838,
+                what: Server {
+                    server: 0,
+                    mood: Well,
+                },
+            },
+            Event {
+                at: 161838,
+                what: Server {
+                    server: 1,
+                    mood: Well,
+                },
+            },
+            Event {
+                at: 200494,
+                what: Server {
+                    server: 0,
+                    mood: Truncated,
+                },
+            },
+            Event {
+                at: 200494,
+                what: Server {
+                    server: 1,
+                    mood: Truncated,
+                },
+            },
+            Event {
+                at: 217840,
+                what: Restart {
+                    ending: KillWriting,
+                    down: 60000,
+                    hosts: 7,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 278362,
+                what: Call {
+                    who: 6,
+                    through: Source,
+                },
+            },
+            Event {
+                at: 280722,
+                what: Call {
+                    who: 18,
+                    through: Both { token: false },
+                },
+            },
+            Event {
+                at: 282094,
+                what: Call {
+                    who: 49,
+                    through: Both { token: true },
+                },
+            },
+        ],
+    });
+}

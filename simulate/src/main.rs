@@ -80,6 +80,9 @@ fn seeds(options: &Options) -> io::Result<bool> {
             let played = play(&schedule, options.fault)?;
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.add(seed, &played);
+            if let Some(violation) = sum.wrong.get(&seed) {
+                println!("{}", violation.of_seed(seed));
+            }
             if sum.seeds % 100 == 0 {
                 println!("{} seeds, {} wrong", sum.seeds, sum.wrong.len());
             }

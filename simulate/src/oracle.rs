@@ -107,8 +107,8 @@ pub(crate) struct Worlds {
     disk: Vec<OnDisk>,
     /// When addresses changed last.
     changed_at: Option<Ms>,
-    /// Since when the file cannot be written.
-    blocked_since: Option<Ms>,
+    /// Whether the file cannot be written, so that `disk` stays as it is.
+    blocked: bool,
     saves: bool,
     wall: Ms,
     started_at: Ms,
@@ -166,7 +166,7 @@ impl Worlds {
             recent: VecDeque::new(),
             disk: Vec::new(),
             changed_at: None,
-            blocked_since: None,
+            blocked: false,
             saves: false,
             wall: 0,
             started_at: now,
@@ -179,36 +179,55 @@ impl Worlds {
         for model in &mut self.models {
             model.apply(&self.rules, host, family, outcome, now);
         }
+        self.note_change(&before, now);
         self.merge();
-        if self.perhaps(now) != before {
-            self.changed_at = Some(now);
-        }
         self.remember(now);
     }
 
     /// Takes account of windows that have ended.
     pub(crate) fn settle(&mut self, now: Ms) {
+        let mut changed_at = Vec::new();
         for model in &mut self.models {
+            let mut changed = None;
             while let Some((at, sure)) = model.next_settling(&self.rules)
                 && at <= now
             {
                 model.settle(&self.rules, at);
                 if sure {
-                    self.changed_at = Some(at);
+                    changed = Some(at);
                 }
             }
+            changed_at.push(changed);
+        }
+        // What is not sure in one of them may not have been saved.
+        let changed_at: Option<Vec<_>> = changed_at.into_iter().collect();
+        if let Some(at) = changed_at.and_then(|all| all.into_iter().min()) {
+            self.changed_at = self.changed_at.max(Some(at));
         }
     }
 
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         self.settle(now);
+        let before = self.perhaps(now);
         for model in &mut self.models {
             model.replace_hosts(&self.rules, hosts, self.saves, now);
             model.settle(&self.rules, now);
         }
-        self.changed_at = Some(now);
+        self.note_change(&before, now);
         self.merge();
         self.remember(now);
+    }
+
+    /// Addresses that change are saved at once: whatever the state was, if they change in each possible one.
+    fn note_change(&mut self, before: &[Callers], now: Ms) {
+        let after = self.perhaps(now);
+        if before
+            .iter()
+            .zip(&after)
+            .all(|(before, after)| before != after)
+        {
+            self.changed_at = Some(now);
+        }
     }
 
     pub(crate) fn step_wall_clock(&mut self, by: Ms, now: Ms) {
@@ -217,13 +236,16 @@ impl Worlds {
     }
 
     pub(crate) fn block_writes(&mut self, block: bool, now: Ms) {
+        if self.blocked == block {
+            return;
+        }
+        self.blocked = block;
+        if !self.saves {
+            return;
+        }
         if block {
-            self.blocked_since.get_or_insert(now);
-        } else if let Some(since) = self.blocked_since.take()
-            && self.saves
-        {
-            // What was written last before stands there until something is written again.
-            self.disk = self.on_disk(since);
+            self.disk = self.on_disk(now);
+        } else {
             self.recent.clear();
             self.started_at = now;
             self.changed_at = None;
@@ -237,8 +259,9 @@ impl Worlds {
         if !self.saves {
             return;
         }
-        let until = self.blocked_since.unwrap_or(now);
-        self.disk = if written && self.blocked_since.is_none() {
+        if self.blocked {
+            // Nothing is written.
+        } else if written {
             let on_disk = |model: &Model| OnDisk {
                 model: model.on_disk(&self.rules, now),
                 wall: self.wall,
@@ -249,10 +272,10 @@ impl Worlds {
             if self.models.iter().all(Model::is_empty) {
                 left.append(&mut self.disk);
             }
-            left
+            self.disk = left;
         } else {
-            self.on_disk(until)
-        };
+            self.disk = self.on_disk(now);
+        }
         self.saves = false;
         self.recent.clear();
     }
@@ -371,7 +394,6 @@ impl Worlds {
             .recent
             .get(1)
             .is_some_and(|(at, ..)| *at < now - BETWEEN_SAVES - SLACK)
-            && self.blocked_since.is_none()
         {
             self.recent.pop_front();
         }
@@ -395,7 +417,9 @@ impl Worlds {
         }
         let surely_written = self.started_at + BETWEEN_SAVES + SLACK <= now
             || self.changed_at.is_some_and(|at| at < now);
-        if !surely_written {
+        // A file that was not understood is not overwritten with nothing.
+        let nothing = self.changed_at.is_none() && self.models.iter().all(Model::is_empty);
+        if nothing || !surely_written {
             left.extend(self.disk.iter().cloned());
             if self.disk.is_empty() {
                 left.push(OnDisk {

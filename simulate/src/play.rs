@@ -412,6 +412,7 @@ impl<'a> Player<'a> {
                 life: state.life,
                 at_first: right,
                 due: state.due_for_unlisted(family_of(who), sent),
+                replaced: state.replaced,
             }
         };
         let mut response = layers.call(request(who, through));
@@ -437,6 +438,8 @@ struct Call {
     at_first: Right,
     /// What could be asked when it was sent.
     due: Vec<usize>,
+    /// How often the hosts had been replaced.
+    replaced: u32,
 }
 
 impl Call {
@@ -478,7 +481,8 @@ impl Call {
         if given != Given::Admit {
             let hasty = self.due.iter().find(|question| {
                 let (asked, finished) = state.asked_since(**question, self.sent);
-                !(asked && (finished || waited >= RECHECK_WAIT))
+                let stayed = state.stayed_since(**question, self.replaced);
+                stayed && !(asked && (finished || waited >= RECHECK_WAIT))
             });
             if let Some(question) = hasty {
                 let text = format!(

@@ -101,9 +101,8 @@ impl Sum {
             wrong(Class::Response),
         );
         for (seed, violation) in &self.wrong {
-            let Violation { at, class, detail } = violation;
-            let detail = detail.lines().next().unwrap_or_default();
-            text += &format!("\n  seed {seed}, at {at} ms: {class:?}, {detail}");
+            text += "\n  ";
+            text += &violation.of_seed(*seed);
         }
         text
     }

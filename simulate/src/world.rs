@@ -31,6 +31,10 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) worlds: Worlds,
     pub(crate) hosts: u8,
+    /// How often the hosts were replaced.
+    pub(crate) replaced: u32,
+    /// The replacement in which each host went or came last.
+    moved: [u32; HOSTS as usize],
     rules: Rules,
     zone: Vec<Vec<(Ms, Zone)>>,
     gone: [Vec<(Ms, bool)>; HOSTS as usize],
@@ -111,6 +115,13 @@ pub(crate) enum Class {
 }
 
 impl Violation {
+    /// In a single line.
+    pub(crate) fn of_seed(&self, seed: u64) -> String {
+        let Self { at, class, detail } = self;
+        let detail = detail.lines().next().unwrap_or_default();
+        format!("seed {seed}, at {at} ms: {class:?}, {detail}")
+    }
+
     /// Whether it shows only at the end, so that it cannot be shrunk.
     pub(crate) fn is_bound(&self) -> bool {
         self.class == Class::TooManyQuestions
@@ -130,6 +141,8 @@ impl Shared {
             state: Arc::new(Mutex::new(State {
                 worlds: Worlds::new(rules, hosts, 0),
                 hosts,
+                replaced: 0,
+                moved: [0; HOSTS as usize],
                 rules,
                 zone: vec![vec![(Ms::MIN, Zone::default())]; 2 * usize::from(HOSTS)],
                 gone: std::array::from_fn(|_| vec![(Ms::MIN, false)]),
@@ -314,13 +327,24 @@ impl State {
         (asked, asked && !log.in_flight)
     }
 
+    /// Whether the host of a question has been configured all the time since a replacement.
+    pub(crate) fn stayed_since(&self, question: usize, replaced: u32) -> bool {
+        let host = question / 2;
+        self.hosts >> host & 1 == 1 && self.moved[host] <= replaced
+    }
+
     /// The hosts are replaced. What was asked of those that come is asked at once, unless it was a moment
     /// ago: then what came of it counts.
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         let added = hosts & !self.hosts;
+        let moved = hosts ^ self.hosts;
         self.hosts = hosts;
+        self.replaced += 1;
         self.worlds.replace_hosts(hosts, now);
         for host in 0..HOSTS {
+            if moved >> host & 1 == 1 {
+                self.moved[usize::from(host)] = self.replaced;
+            }
             let is_added = added >> host & 1 == 1;
             for family in 0..2 {
                 let at = usize::from(2 * host) + family;

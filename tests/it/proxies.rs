@@ -19,8 +19,8 @@ use axum::{
 use callback_source::{
     AllowList, Allowed,
     verify::{
-        ConnectInfoPeer, ForwardedPeer, PeerIp, ProxyProtocolListener, TrustedProxies,
-        UnixConnection, UnixPeer, VerifySourceLayer,
+        ConnectInfoPeer, ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer,
+        VerifySourceLayer, proxy_protocol::ProxyProtocolListener,
     },
 };
 use hyper::header::{HeaderName, HeaderValue};

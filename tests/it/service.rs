@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use callback_source::{
-    AllowList, Allowed, Policy, Rejection, RejectionKind,
+    AllowList, Policy, Rejection, RejectionKind, Verdict,
     require::RequireVerifiedLayer,
     signature::{
         ReplayGuard, Secret, Secrets, Token, VerifySignatureLayer, VerifyTokenLayer, webhook,
@@ -578,7 +578,8 @@ fn whoever() -> impl Service<
     Future = impl Future<Output = Result<Response<String>, Infallible>>,
 > + Clone {
     service_fn(async |request: Request<()>| {
-        let allowed = request.extensions().get::<Allowed>();
+        let verdict = request.extensions().get::<Verdict>();
+        let allowed = verdict.and_then(Verdict::allowed);
         let peer = allowed.map(|allowed| allowed.peer().to_string());
         Ok(Response::new(peer.unwrap_or_default()))
     })

@@ -1,4 +1,4 @@
-//! `check`: whether peers would be admitted.
+//! `check`: verdicts on given peers.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
-            // Whatever DNS says.
+            // No answer of DNS can change this verdict.
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;
@@ -56,7 +56,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     Ok(outcome)
 }
 
-/// The way from the peer to the client, nearest first.
+/// Walks from the peer to the client and records each hop, nearest first.
 fn walk(
     peer: IpAddr,
     args: &CheckArgs,
@@ -116,7 +116,7 @@ fn lister(allowed: &Allowed) -> String {
     host.or_else(network).unwrap_or_else(|| "-".to_owned())
 }
 
-/// An address on the way to the client.
+/// Address on the path from the peer to the client, including both.
 #[derive(Debug, Serialize)]
 struct Hop {
     address: IpAddr,

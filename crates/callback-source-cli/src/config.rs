@@ -1,4 +1,4 @@
-//! What was typed means this.
+//! Configuration that the flags of a command mean.
 
 use std::net::IpAddr;
 
@@ -14,16 +14,16 @@ use crate::{
     error::Error,
 };
 
-/// Whose addresses are asked for.
+/// Servers of the provider to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// Those that call the merchant.
+    /// Servers that call the merchant.
     Callers,
-    /// The server that the merchant calls.
+    /// Server that the merchant calls.
     Api,
 }
 
-/// A list that is ready to be spawned.
+/// A list that can be spawned, with its resolver.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) list: AllowListBuilder,
@@ -31,8 +31,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// For a command that asks once: a state file is read, and never written, so that a look does
-    /// not change what a server restores.
+    /// Configuration of a command that looks up once. It reads a state file and never writes it, so that
+    /// a lookup cannot change what a server restores.
     pub(crate) fn for_one_shot(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut config = Self::new(args, subject)?;
         if let Some(path) = &args.state_file {
@@ -41,7 +41,7 @@ impl Config {
         Ok(config)
     }
 
-    /// For a command that goes on.
+    /// Configuration of a command that keeps running.
     pub(crate) fn for_server(args: &CommonArgs) -> Result<Self, Error> {
         let mut config = Self::new(args, Subject::Callers)?;
         if let Some(path) = &args.state_file {
@@ -66,7 +66,7 @@ impl Config {
         if let Some(stale_for) = args.stale_for {
             list = list.stale_for(stale_for);
         }
-        // Not clap's `conflicts_with`, which takes a variable that is set to `false` for the flag.
+        // clap's `conflicts_with` would treat a variable that is set to `false` as the flag.
         match (args.ipv4_only, args.ipv6_only) {
             (false, false) => {}
             (true, false) => list = list.only_family(Family::V4),
@@ -85,14 +85,14 @@ impl Config {
     }
 }
 
-/// Whose address is judged.
+/// Source of the address that is checked.
 #[derive(Clone, Debug)]
 pub(crate) enum Client {
-    /// The peer of the connection, or who a trusted proxy's PROXY header named as that.
+    /// The peer of the connection, or the client in the PROXY header of a trusted proxy.
     Peer,
-    /// Whom a trusted proxy names in a header.
+    /// The client that a trusted proxy names in a header.
     Forwarded(ForwardedPeer<SocketAddrPeer>),
-    /// Whom the proxy at a Unix socket names in a header.
+    /// The client that the proxy at a Unix socket names in a header.
     BehindUnixSocket(ForwardedPeer<UnixPeer>),
 }
 
@@ -106,12 +106,12 @@ impl PeerIp for Client {
     }
 }
 
-/// The proxies in front of a server, and what they say.
+/// Proxies in front of a server, and how they name the client.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxies {
     pub(crate) trusted: TrustedProxies,
     pub(crate) client: Client,
-    /// Whether trusted proxies send the header of the PROXY protocol.
+    /// `true` if trusted proxies send the header of the PROXY protocol.
     pub(crate) protocol: bool,
 }
 
@@ -154,7 +154,7 @@ impl Proxies {
     }
 }
 
-/// How the headers of a request are read, if they are.
+/// Reader of the forwarding headers, if a proxy is trusted.
 pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketAddrPeer>>, Error> {
     let proxy = &args.proxy;
     match (&proxy.client_ip_header, has_network(&proxy.trusted_proxy)) {
@@ -185,7 +185,7 @@ fn trusted(proxies: &[List<TrustedProxy>]) -> Result<TrustedProxies, Error> {
     })
 }
 
-/// `unix:` is a hop further out, and no peer of a connection.
+/// Returns whether any entry can match the peer of a connection. `unix:` cannot: it is a hop further away.
 fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
     all(proxies)
         .iter()

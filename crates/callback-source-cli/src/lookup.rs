@@ -28,10 +28,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
     };
     let config = Config::for_one_shot(&args.common, subject)?;
     if args.api && !(args.common.host.is_empty() && args.common.allow.is_empty()) {
-        output::message(
-            "note",
-            "`--host` and `--allow` say who may call, and do not count with `--api`",
-        );
+        output::message("note", "`--host` and `--allow` are ignored with `--api`");
     }
     let list = report::look_up_once(config)?;
 
@@ -74,7 +71,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
 struct Found<'a> {
     addresses: &'a [IpAddr],
     networks: &'a [IpNet],
-    /// Whether every question was answered, if only with "none".
+    /// `true` if every question has an answer or a denial.
     complete: bool,
     hosts: Vec<HostReport<'a>>,
 }
@@ -89,8 +86,8 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
         .collect()
 }
 
-/// One address a line. A question that gave none has a line of its own, unless it is a denial and
-/// the host's other question was answered: most hosts have one family only.
+/// Table with one address a line. A question without addresses has a line of its own, unless it was
+/// denied and the host's other question was answered: most hosts have one family only.
 fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {

@@ -51,7 +51,7 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Ok(args) => args,
         // Also `--help` and `--version`.
         Err(error) => {
-            // Nowhere is left to say it when this cannot be written.
+            // If this cannot be written, no output is left to report it.
             let _ = error.print();
             return Ok(match error.exit_code() {
                 0 => Outcome::Yes,

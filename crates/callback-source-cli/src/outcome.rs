@@ -1,12 +1,12 @@
-//! What a command found.
+//! Outcome of a command.
 
-/// What a command found.
+/// Outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Everything is as asked for.
+    /// Yes: everything is admitted, found or valid.
     Yes,
-    /// Something is not.
+    /// No: something is refused or does not match.
     No,
-    /// It cannot be said, and stderr says why.
+    /// Undecided; stderr has the reason.
     Incomplete,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{error::Error, log};
 
-/// Writes what was asked for. A reader that has seen enough, as in `… | head`, is no error.
+/// Writes data to stdout. A reader that closes the pipe early, as in `… | head`, is not an error.
 pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -16,14 +16,14 @@ pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Writes what was asked for as JSON.
+/// Writes data to stdout as JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::Stdout(error.into()))?;
     text.push(b'\n');
     data(&text)
 }
 
-/// Says why a command failed, and what to do next.
+/// Prints the error that ended a command, and the next step.
 pub(crate) fn failure(error: &Error) {
     let causes = causes(error);
     message("error", format_args!("{error}{causes}"));
@@ -32,12 +32,12 @@ pub(crate) fn failure(error: &Error) {
     }
 }
 
-/// Says something of a kind: `error`, `warning`, `note` or `hint`.
+/// Prints a message of a kind: `error`, `warning`, `note` or `hint`.
 pub(crate) fn message(kind: &str, text: impl fmt::Display) {
     log::write_line(format!("{kind}: {text}\n"));
 }
 
-/// What lies below an error, each after a colon.
+/// Causes of an error, each after a colon.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut above = error.to_string();

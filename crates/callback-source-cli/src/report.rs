@@ -1,4 +1,4 @@
-//! What is known of hosts, for people and for programs.
+//! Reports on hosts, for people and for programs.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{config::Config, error::Error, output};
 
-/// Asks everything once.
+/// Spawns the list and waits until each question has been asked once.
 pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -23,12 +23,12 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     }))
 }
 
-/// Whether a question is asked at all: with `--ipv4-only` the one for AAAA is not.
+/// Returns whether a question is asked. With `--ipv4-only`, the AAAA question is not.
 pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }
 
-/// Whether a question could not be asked, as opposed to having been answered with "none".
+/// Returns whether a question has neither an answer nor a denial.
 pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
@@ -36,23 +36,23 @@ pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     )
 }
 
-/// Says on stderr which questions could not be asked, as a message of this kind.
+/// Prints a message of this kind for each question without an answer.
 pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;
     for host in hosts {
-        let mut told: Vec<(String, String)> = Vec::new();
+        let mut reasons: Vec<(String, String)> = Vec::new();
         for family in host.families.iter().filter(|family| is_unanswered(family)) {
             let reason = match &family.last_error {
                 Some(error) if error.is_denial() => {
-                    format!("{error}, which is not believed while no other host answers")
+                    format!("{error}; this denial is not believed while no other host answers")
                 }
                 Some(error) => format!("{error}{}", output::causes(error)),
-                None => "there was none".to_owned(),
+                None => "no lookup has completed".to_owned(),
             };
-            match told.iter_mut().find(|(_, before)| *before == reason) {
+            match reasons.iter_mut().find(|(_, before)| *before == reason) {
                 Some((types, _)) => types.push_str(&format!(" and {}", family.family)),
-                None => told.push((family.family.to_string(), reason)),
+                None => reasons.push((family.family.to_string(), reason)),
             }
         }
         let errors = || {
@@ -69,7 +69,7 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
                 NxDomain | NoData | OnlySpecialAddresses | TooManyAddresses
             )
         });
-        for (types, reason) in told {
+        for (types, reason) in reasons {
             output::message(
                 kind,
                 format_args!("no answer for `{}` {types}: {reason}", host.host),
@@ -77,20 +77,17 @@ pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
         }
     }
     if unknown {
-        output::message(
-            "hint",
-            "check the spelling of the host, and which DNS server is asked",
-        );
+        output::message("hint", "check the spelling of the host, and the DNS server");
     }
     if unreachable {
         output::message(
             "hint",
-            "check that the DNS server can be reached, or name another one with `--dns-server IP`",
+            "check that the DNS server can be reached, or give another one with `--dns-server IP`",
         );
     }
 }
 
-/// Says on stderr which special-purpose addresses were left out.
+/// Prints a warning for each answer with special-purpose addresses, which are not admitted.
 pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     let mut any = false;
     for host in hosts {
@@ -115,12 +112,12 @@ pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     if any {
         output::message(
             "hint",
-            "tests can take them with `--allow-special-addresses`",
+            "for tests, admit them with `--allow-special-addresses`",
         );
     }
 }
 
-/// Says on stderr which hosts do not exist (any more).
+/// Prints a note for each host that has no addresses.
 pub(crate) fn print_denied(hosts: &[HostHealth]) {
     for host in hosts {
         if host
@@ -134,11 +131,11 @@ pub(crate) fn print_denied(hosts: &[HostHealth]) {
     }
 }
 
-/// A host in JSON.
+/// A host in the JSON output.
 #[derive(Debug, Serialize)]
 pub(crate) struct HostReport<'a> {
     host: &'a str,
-    /// Lingering ones included.
+    /// Admitted addresses, lingering ones included.
     addresses: Vec<IpAddr>,
     questions: Vec<QuestionReport<'a>>,
 }

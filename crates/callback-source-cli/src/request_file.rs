@@ -1,4 +1,4 @@
-//! A request as it was saved.
+//! A saved request.
 
 use std::{
     borrow::Cow,
@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> Result<(Parts, Vec<u8>), Error> {
         path: path.to_owned(),
         why,
     })?;
-    if let Some(note) = cut(&parts, &mut body) {
+    if let Some(note) = truncate_body(&parts, &mut body) {
         output::message("note", note);
     }
     Ok((parts, body))
@@ -41,7 +41,9 @@ fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
     let mut head = httparse::Request::new(&mut lines);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Err("no empty line ends the headers".to_owned()),
+        Ok(httparse::Status::Partial) => {
+            return Err("the headers do not end with an empty line".to_owned());
+        }
         Err(error) => return Err(error.to_string()),
     };
     if head.headers.is_empty() {
@@ -64,8 +66,8 @@ fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
         .map_err(|error| error.to_string())
 }
 
-/// The text of a request as HTTP/1.1 has it. Tools save those of HTTP/2 and HTTP/3 with their version at
-/// the end of a request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
+/// Rewrites a request as HTTP/1.1. Tools save requests of HTTP/2 and HTTP/3 with that version at the end of
+/// the request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
 fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut pseudo = Vec::new();
     let mut head = Vec::new();
@@ -77,7 +79,7 @@ fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             None => (rest, &rest[rest.len()..]),
         };
         let text = line.trim_ascii_end();
-        // What is malformed the parser says.
+        // The parser reports malformed lines.
         if text.is_empty() {
             break;
         }
@@ -100,7 +102,7 @@ fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut text = Vec::with_capacity(bytes.len());
     if version.is_empty() {
         let (Some((_, method)), Some((_, path))) = (field(b"method"), field(b"path")) else {
-            return Err("there is no request line, and no `:method` and `:path`".to_owned());
+            return Err("there is neither a request line nor `:method` and `:path`".to_owned());
         };
         text.extend([*method, b" ", *path].concat());
     } else {
@@ -139,11 +141,11 @@ fn split_last(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Takes off what an editor or a dump put behind the body, and says so.
-fn cut(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
+/// Removes bytes that an editor or a dump added after the body, and returns a note about it.
+fn truncate_body(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(
-            "the body came in chunks: it has to be saved without their sizes in between".to_owned(),
+            "the body was sent in chunks; save it without the sizes of the chunks".to_owned(),
         );
     }
     let announced = parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
@@ -151,12 +153,12 @@ fn cut(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     if announced > body.len() {
         let length = body.len();
         return Some(format!(
-            "the body has {length} bytes in place of {announced}: it was not saved whole"
+            "the body has {length} of {announced} bytes; save it whole"
         ));
     }
     let goes_on = announced < body.len();
     body.truncate(announced);
-    goes_on.then(|| format!("what stands behind the {announced} bytes of the body does not count"))
+    goes_on.then(|| format!("bytes after the {announced} bytes of the body are ignored"))
 }
 
 const MAX_HEADERS: usize = 256;
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn pseudo_header_fields_stand_for_the_request_line_and_the_host() {
+    fn pseudo_header_fields_replace_the_request_line_and_the_host() {
         let fields =
             ":method: POST\r\n:path: /webhooks\r\n:scheme: https\r\n:authority: a.example\r\n";
         let line = "POST /webhooks HTTP/2\r\n";
@@ -214,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_request_is_refused_with_a_reason() {
+    fn a_file_without_a_request_is_rejected_with_a_reason() {
         for (text, reason) in [
-            ("", "no empty line"),
+            ("", "end with an empty line"),
             (
                 "POST /webhooks HTTP/2\r\nhost: a.example\r\n",
-                "no empty line",
+                "end with an empty line",
             ),
             ("POST /webhooks HTTP/4\r\n\r\n", "version"),
             (":authority: a.example\r\n\r\n", "`:method` and `:path`"),

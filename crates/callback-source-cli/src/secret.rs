@@ -1,4 +1,4 @@
-//! The secret of a webhook, from where other users of the machine cannot see it.
+//! Secret of a webhook, from a file or variable that other users of the machine cannot read.
 
 use std::{
     env::{self, VarError},
@@ -11,12 +11,12 @@ use callback_source::signature::{Secret, SecretError};
 
 use crate::{args::SecretArgs, error::Error};
 
-/// A secret as it was given, and what it would be without what is often copied with it.
+/// A secret as given, and its variants without characters that are often copied with it.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct GivenSecret {
     pub(crate) secret: Result<Secret, SecretError>,
-    /// Each with what it is without.
-    pub(crate) bare: Vec<(Secret, &'static str)>,
+    /// Variants of the secret, each with the name of the characters that it omits.
+    pub(crate) variants: Vec<(Secret, &'static str)>,
 }
 
 /// Reads the secret.
@@ -24,13 +24,13 @@ pub(crate) fn read(args: &SecretArgs) -> Result<Secret, Error> {
     Ok(given(args)?.secret?)
 }
 
-/// Reads the secret, and what is in it.
-pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
+/// Reads the secret and its variants.
+pub(crate) fn given(args: &SecretArgs) -> Result<GivenSecret, Error> {
     let text = match &args.secret_file {
         Some(path) => from_file(path)?,
         None => from_environment()?,
     };
-    // A byte order mark is what some editors begin a file with.
+    // Some editors write a byte order mark at the start of a file.
     let trimmed = text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
     let unquoted = ['"', '\'', '`'].into_iter().find_map(|quote| {
         let rest = trimmed.strip_prefix(quote)?;
@@ -40,12 +40,12 @@ pub(crate) fn given(args: &SecretArgs) -> Result<Given, Error> {
         (Some(trimmed), "white space"),
         (unquoted, "quotation marks"),
     ];
-    let bare = candidates.into_iter().filter_map(|(bare, what)| {
-        let bare = bare.filter(|bare| *bare != text)?;
-        Some((Secret::new(bare).ok()?, what))
+    let variants = candidates.into_iter().filter_map(|(variant, surplus)| {
+        let variant = variant.filter(|variant| *variant != text)?;
+        Some((Secret::new(variant).ok()?, surplus))
     });
-    Ok(Given {
-        bare: bare.collect(),
+    Ok(GivenSecret {
+        variants: variants.collect(),
         secret: Secret::new(text),
     })
 }
@@ -55,13 +55,15 @@ fn from_environment() -> Result<String, Error> {
         Ok(text) if text.trim().is_empty() => Err(Error::NoSecret),
         Ok(text) => Ok(text),
         Err(VarError::NotPresent) => Err(Error::NoSecret),
-        Err(VarError::NotUnicode(_)) => Err(Error::SecretNotText("the secret in the environment")),
+        Err(VarError::NotUnicode(_)) => Err(Error::SecretNotText(
+            "the secret in `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+        )),
     }
 }
 
 fn from_file(path: &Path) -> Result<String, Error> {
-    // A path such as `/dev/zero` does not end. The text is not copied, so that nothing of it stays
-    // behind when it is wiped.
+    // A file such as `/dev/zero` never ends. The buffer has its full size from the start: growing it
+    // would leave copies of the secret in memory that is not wiped.
     let mut text = String::with_capacity(MAX_LENGTH);
     let read = File::open(path)
         .and_then(|file| file.take(MAX_LENGTH as u64).read_to_string(&mut text))
@@ -74,7 +76,7 @@ fn from_file(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         cause,
     })?;
-    // Editors and `echo` put it there.
+    // Editors and `echo` add a line break.
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -1,4 +1,4 @@
-//! `sign`: a signed webhook as a command of curl.
+//! `sign`: a signed webhook as a `curl` command.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
@@ -12,13 +12,13 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     let date = args.date.unwrap_or_else(SystemTime::now);
     let headers = webhook::sign(&secret, &args.url, &body.bytes, date)?;
 
-    // Neither braces nor dots in the URL may mean anything: its path is signed as it is.
+    // curl must not interpret braces or dots in the URL: the path is signed as it is.
     let mut command = format!(
         "curl --include --globoff --path-as-is {}",
         quoted(&args.url.to_string())
     );
     let mut add = |flag: &str, value: &str| {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(command, " \\\n  {flag} {}", quoted(value));
     };
     for (name, value) in &headers {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     Ok(Outcome::Yes)
 }
 
-/// The body, and how curl is told of it.
+/// The body, and the argument of `curl` for it.
 struct Body {
     bytes: Vec<u8>,
     argument: BodyArgument,
@@ -86,7 +86,7 @@ impl Body {
     }
 }
 
-/// A word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {
@@ -95,7 +95,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
-/// Linux takes arguments of 128 KiB, quotes included.
+/// Linux allows 128 KiB for an argument, quotes included.
 const MAX_ARGUMENT: u64 = 96 * 1024;
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_reads_a_quoted_word_as_it_was() {
+    fn a_shell_reads_back_a_quoted_word() {
         for word in [
             "",
             "plain",

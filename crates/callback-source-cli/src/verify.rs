@@ -1,4 +1,4 @@
-//! `verify`: which part of a saved webhook does not fit.
+//! `verify`: the part of a saved webhook that does not match.
 
 use std::{
     fmt,
@@ -18,11 +18,11 @@ use crate::{
     error::Error,
     outcome::Outcome,
     output, request_file,
-    secret::{self, Given},
+    secret::{self, GivenSecret},
 };
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
-    let Given { secret, bare } = secret::given(&args.secret)?;
+    let GivenSecret { secret, variants } = secret::given(&args.secret)?;
     let (parts, body) = request_file::read(&args.request)?;
     let at = args.at.unwrap_or_else(SystemTime::now);
     let url = args.url.as_ref();
@@ -30,8 +30,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let secrets = secret.clone().into();
         webhook::diagnose(&parts, &body, &secrets, url, at, WINDOW)
     };
-    // A secret that the layer does not take may fit without what is around it.
-    let diagnosis = match (&secret, bare.first()) {
+    // A secret that the layer rejects may match without surrounding characters.
+    let diagnosis = match (&secret, variants.first()) {
         (Ok(secret), _) | (Err(_), Some((secret, _))) => diagnose(secret),
         (Err(error), None) => return Err((*error).into()),
     };
@@ -42,10 +42,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     let fits_as_given = secret.is_ok() && report.signature.fits == Some(true);
     if diagnosis.is_ok() && !fits_as_given {
         let fits = |secret: &Secret| diagnose(secret).is_ok_and(|found| found.signature.is_ok());
-        if let Some((_, what)) = bare.iter().find(|(secret, _)| fits(secret)) {
-            let text = format!("key differs: the secret fits without the {what} around it");
+        if let Some((_, surplus)) = variants.iter().find(|(secret, _)| fits(secret)) {
+            let text = format!("key differs: the secret matches without the {surplus} around it");
             report = Report::new(report.date, report.content_hash, Part::differs("key", text));
-            report.surplus = Some(what);
+            report.surplus = Some(surplus);
         }
     }
     if args.json {
@@ -62,23 +62,23 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// What is said of each part.
+/// Report on each part.
 #[derive(Debug, Serialize)]
 struct Report {
     fits: bool,
     date: Part,
     content_hash: Part,
     signature: Part,
-    /// What has to be taken off the secret.
+    /// Characters to remove from the secret.
     #[serde(skip)]
     surplus: Option<&'static str>,
 }
 
-/// A part. What could not be looked at neither fits nor differs.
+/// Report on one part. A part that was not checked neither matches nor differs.
 #[derive(Debug, Serialize)]
 struct Part {
     fits: Option<bool>,
-    /// In a word.
+    /// Reason for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip)]
@@ -100,7 +100,7 @@ impl Report {
             Ok(()) => Part::fits(),
             Err(rejection) => Part::differs(
                 rejection.kind().as_str(),
-                "the body is not the one whose hash is in `x-ms-content-sha256`",
+                "the body does not have the hash in `x-ms-content-sha256`",
             ),
         };
         let signature = match diagnosis.signature {
@@ -110,30 +110,28 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Of a request whose headers cannot be read; the first that is wrong is known.
+    /// Report on a request with an invalid header. Only the first invalid one is known.
     fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {
                 format!("the header `{name}` is missing")
             }
             (MessageRejectionKind::DuplicateHeader, Some("host")) => {
-                "the host is said twice".to_owned()
+                "the host is given twice".to_owned()
             }
             (MessageRejectionKind::DuplicateHeader, Some("x-vipps-authorization")) => {
-                "`x-vipps-authorization` is there twice, or not the same as `authorization`"
-                    .to_owned()
+                "`x-vipps-authorization` is duplicated, or differs from `authorization`".to_owned()
             }
             (MessageRejectionKind::DuplicateHeader, Some(name)) => {
-                format!("the header `{name}` is there twice")
+                format!("the header `{name}` is duplicated")
             }
             (MessageRejectionKind::Algorithm, _) => {
-                "`authorization` is of another scheme than `HMAC-SHA256`".to_owned()
+                "the scheme of `authorization` is not `HMAC-SHA256`".to_owned()
             }
             (MessageRejectionKind::SignedHeaders, _) => {
-                "the signature is over other headers than `x-ms-date;host;x-ms-content-sha256`"
-                    .to_owned()
+                "the signed headers are not `x-ms-date;host;x-ms-content-sha256`".to_owned()
             }
-            (_, Some(name)) => format!("the header `{name}` is not in its form"),
+            (_, Some(name)) => format!("the header `{name}` is malformed"),
             (kind, None) => kind.as_str().to_owned(),
         };
         let wrong = Part::differs(rejection.kind().as_str(), text);
@@ -159,15 +157,19 @@ impl Report {
     fn print_hint(&self, args: &VerifyArgs) {
         let old = self.date.reason == Some(MessageRejectionKind::DateStale.as_str());
         if old && args.at.is_none() {
-            output::message("hint", "say when the request arrived with `--at TIME`");
+            output::message(
+                "hint",
+                "give the time at which the request arrived with `--at TIME`",
+            );
         }
-        if let Some(what) = self.surplus {
-            let hint =
-                format!("take the {what} off the secret, here and where the endpoint reads it");
+        if let Some(surplus) = self.surplus {
+            let hint = format!(
+                "remove the {surplus} around the secret, here and where the endpoint reads it"
+            );
             output::message("hint", hint);
         }
         if self.signature.reason == Some(KEY_OR_TARGET) {
-            let hint = "say which URL was registered with `--url URL`, to know which of them";
+            let hint = "to distinguish them, give the registered URL with `--url URL`";
             output::message("hint", hint);
         }
     }
@@ -186,7 +188,7 @@ impl Part {
         Self {
             fits: Some(true),
             reason: None,
-            text: "fits".to_owned(),
+            text: "matches".to_owned(),
         }
     }
 
@@ -202,7 +204,7 @@ impl Part {
         Self {
             fits: None,
             reason: None,
-            text: "not looked at".to_owned(),
+            text: "not checked".to_owned(),
         }
     }
 }
@@ -217,20 +219,20 @@ fn off_by(parts: &Parts, at: SystemTime) -> String {
     };
     let off = humantime::format_duration(Duration::from_secs(off.as_secs()));
     let most = humantime::format_duration(WINDOW);
-    format!("{off} {which}, at most {most} count")
+    format!("{off} {which}; at most {most} is accepted")
 }
 
 fn signature(mismatch: Mismatch, parts: &Parts, url: Option<&Uri>) -> Part {
     let arrived = Target::from_request(parts).ok();
     let registered = url.and_then(|url| Target::from_url(url).ok());
     let (Some(arrived), Some(registered)) = (arrived, registered) else {
-        return Part::differs(KEY_OR_TARGET, "key, host or path differ");
+        return Part::differs(KEY_OR_TARGET, "key, host or path differs");
     };
     let differs = |part: &'static str, arrived: &str, registered: &str| {
         let (arrived, registered) = (arrived.escape_debug(), registered.escape_debug());
         let text = format!(
-            "{part} differs: `{arrived}` arrived, `{registered}` was registered; let the proxy keep \
-             it, or pin it"
+            "{part} differs: `{arrived}` arrived, `{registered}` was registered; configure the proxy \
+             to keep it, or pin it"
         );
         Part::differs(part, text)
     };
@@ -243,17 +245,17 @@ fn signature(mismatch: Mismatch, parts: &Parts, url: Option<&Uri>) -> Part {
         ),
         Mismatch::Target => Part::differs(
             "target",
-            "host and path differ, or the method: it was signed for the registered URL",
+            "host and path differ, or the method: the request was signed for the registered URL",
         ),
         _ => Part::differs(
             "key",
-            "key differs: the secret is that of another registration, or was changed (it looks like \
-             base64 and is not decoded), or a signed header was changed",
+            "key differs: the secret belongs to another registration, the secret was changed (it looks \
+             like base64 and must not be decoded), or a signed header was changed",
         ),
     }
 }
 
 const KEY_OR_TARGET: &str = "key-or-target";
 
-/// As long as the layer has it.
+/// Default window of the signature check.
 const WINDOW: Duration = Duration::from_secs(5 * 60);

@@ -49,26 +49,26 @@ fn ask(
 
 #[library_benchmark(setup = ask_addresses)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(126))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(126))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(126))]
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(164))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(163))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(163))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(126))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(126))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(126))]
 #[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(164))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(163))]
+#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(163))]
 fn addresses(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
 
 #[library_benchmark(setup = ask_networks)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(150))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(153))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(153))]
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(185))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(189))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(189))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(150))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(153))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(153))]
 #[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(185))]
-#[bench::v6_100k_stranger(args = (100_000, Family::V6, false), config = limit(189))]
+#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(189))]
 fn networks(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
@@ -106,11 +106,11 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 // These limits leave 5 % of what the layer adds.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
-#[bench::v4_16_stranger(args = (16, Family::V4, false), config = limit(3_855))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_855))]
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_052))]
-#[bench::v6_16_stranger(args = (16, Family::V6, false), config = limit(3_934))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_934))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
-#[bench::v4_100k_stranger(args = (100_000, Family::V4, false), config = limit(3_801))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(3_801))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
@@ -129,7 +129,7 @@ fn no_flood(requests: Vec<Request<Body>>) {
     }
 }
 
-fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
+fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
     let kept = leak(support::kept(16));
     let service = leak(support::verified(&kept.list));
     let requests = a_thousand();
@@ -137,9 +137,9 @@ fn strangers() -> (&'static mut Verified, Vec<Request<Body>>) {
     (service, requests)
 }
 
-// A thousand refusals of a thousand peers, when the log has told of enough of them.
-#[library_benchmark(setup = strangers)]
-#[bench::of_strangers(config = limit(4_212_852))]
+// A thousand refusals of a thousand peers, when the rate limit of the log is used up.
+#[library_benchmark(setup = unlisted_peers)]
+#[bench::of_unlisted_peers(config = limit(4_212_852))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);

@@ -1,7 +1,7 @@
-//! What the check of a message's own proof costs, in instructions as callgrind counts them. It fails when
+//! The cost of a message check, in instructions as callgrind counts them. It fails if
 //!
-//! - refusing a wrong signature, content hash or token costs more or less with the place of the first
-//!   wrong byte: whoever measures that can guess the right one byte by byte;
+//! - the refusal of a wrong signature, content hash or token depends on the position of the first wrong byte,
+//!   with which a sender could find the right one byte by byte;
 //! - a delivery through the layer costs more than 15 % over the bare SHA-256 of its body and the HMAC of its
 //!   string to sign, and what the service inside does with it anyway.
 //!
@@ -25,7 +25,7 @@ use bytes::Bytes;
 use callback_source::{
     MessageRejection, MessageRejectionKind,
     signature::webhook::{Claim, Target},
-    signature::{self, Secret, Token, VerifySignatureLayer},
+    signature::{Secret, Secrets, Token, VerifySignatureLayer},
 };
 use futures_util::stream;
 use hmac::{Hmac, KeyInit, Mac};
@@ -87,15 +87,15 @@ fn count(what: &str, number: &str) -> Result<u64, BoxError> {
         .args([MEASURE, what, number])
         .output()
         .map_err(|error| format!("cannot run valgrind: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let count = said
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let count = printed
         .lines()
         .find_map(|line| line.split_once("Collected : "));
     let count = count.and_then(|(_, count)| count.trim().parse().ok());
     // Nothing at all is counted when the function was not found.
     match count {
         Some(count) if count > 0 && output.status.success() => Ok(count),
-        _ => Err(format!("{what} {number}: {said}").into()),
+        _ => Err(format!("{what} {number}: {printed}").into()),
     }
 }
 
@@ -143,8 +143,8 @@ fn measure(what: &str, number: &str) -> Result<bool, BoxError> {
         "token" => {
             let mut wrong = TOKEN.as_bytes().to_vec();
             wrong[number] ^= 1;
-            let expected = Token::new(TOKEN)?.into();
-            let outcome = counted(|| signature::check_token(&wrong, &expected));
+            let expected = Secrets::from(Token::new(TOKEN)?);
+            let outcome = counted(|| expected.check(&wrong));
             is_refused(outcome, MessageRejectionKind::Token)
         }
         "layer" => {

@@ -19,7 +19,7 @@ fn verdict_listed(bencher: Bencher<'_, '_>, count: u32) {
 }
 
 #[divan::bench(args = [16, 1_000, 100_000])]
-fn verdict_stranger(bencher: Bencher<'_, '_>, count: u32) {
+fn verdict_unlisted(bencher: Bencher<'_, '_>, count: u32) {
     let (set, now) = support::set_of(count);
     let peer = support::peer(Family::V4, count, false);
     bencher.bench(|| black_box(&set).verdict(black_box(peer), now));
@@ -50,7 +50,7 @@ fn layer_listed(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
-fn layer_stranger(bencher: Bencher<'_, '_>) {
+fn layer_unlisted(bencher: Bencher<'_, '_>) {
     let kept = support::kept(16);
     let peer = support::unlisted(Family::V4, 9);
     bencher

@@ -1,12 +1,10 @@
-//! A tower [`Layer`](verify::VerifySourceLayer) that lets a callback through only when it comes from
-//! one of the provider's callback servers, which are published as host names and change without
-//! notice.
+//! A tower [`Layer`](verify::VerifySourceLayer) that admits a callback only from the provider's callback servers,
+//! which are published as host names and change without notice.
 //!
-//! Vipps MobilePay publishes the servers that its callbacks come from as host names only, and asks
-//! merchants to follow DNS. This crate does: it keeps a set of resolved addresses, refreshed as their
-//! TTLs end, and judges the peer of each request by it. DNS is never on the path of a request from a
-//! known server, a failing look-up never shrinks the set silently, and "I cannot decide" (503) is not
-//! "you are not the provider" (403).
+//! Vipps MobilePay publishes its callback servers as host names only, and asks merchants to follow DNS. This crate
+//! keeps a set of resolved addresses, refreshes them as their TTLs end, and judges the peer of each request by the
+//! set. A request from a listed server never waits for DNS. A failed lookup never shrinks the set silently. "Cannot
+//! decide" (503) is distinct from "not the provider" (403).
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "axum", feature = "hickory"))]
@@ -29,24 +27,26 @@
 //! # }
 //! ```
 //!
-//! A listed address does not prove that the provider sent a request: outbound addresses of clouds are
-//! shared. Check the callback's token or signature as well: the feature `signature` adds both.
+//! A listed address does not show that the provider sent a request, since outbound addresses of clouds are
+//! shared. Check the callback's signature or token as well: the feature `signature` adds both.
 //!
 //! # Reading order
 //!
 //! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its
-//! [module](set) states the rules) → [`AllowList`]. Requests meet it in [`verify`].
+//! [module](set) states the rules) → [`AllowList`]. Requests are checked against it in [`verify`].
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
-//! | `hickory` | yes | [`HickoryResolver`]; without it a list needs a [`Resolve`] of your own |
+//! | `hickory` | yes | [`HickoryResolver`]; without it, a list needs your own [`Resolve`] |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
-//! | `proxy-protocol` | no | a listener for axum behind proxies that forward bytes: `verify::ProxyProtocolListener` |
+//! | `proxy-protocol` | no | the header of the PROXY protocol, and with `axum` a listener that reads it: `verify::proxy_protocol` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
-//! | `signature` | no | `signature`: webhook signatures, tokens, and both locks together |
+//! | `signature` | no | `signature`: `require`: webhook signatures, tokens, and both checks together |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(callback_source_simulation)]
 #[doc(hidden)]
@@ -82,6 +82,7 @@ mod response;
 pub use response::{PlainText, RejectionResponse};
 
 mod check;
+pub use check::ResponseFuture;
 
 pub mod verify;
 

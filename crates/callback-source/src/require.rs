@@ -1,20 +1,63 @@
-//! Both checks together: where a callback comes from, and what it carries.
+//! Both checks together, joined by a [`Policy`].
+//!
+//! [`RequireVerifiedLayer`] is put inside of the two layers whose verdicts it joins. They tag, unless the policy is
+//! [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions; a refused one gets the
+//! response that [`RejectionResponse`] builds.
+//!
+//! ```
+//! use std::{convert::Infallible, net::SocketAddr};
+//! use callback_source::{AllowList, Policy, VerifiedCallback};
+//! use callback_source::require::RequireVerifiedLayer;
+//! use callback_source::signature::{Token, VerifyTokenLayer};
+//! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let merchant = service_fn(async |request: Request<()>| {
+//!     let callback = request.extensions().get::<VerifiedCallback>().expect("the policy admits it");
+//!     let text = if callback.warning().is_some() { "shipped, and the operator informed" } else { "shipped" };
+//!     Ok::<_, Infallible>(Response::new(text))
+//! });
+//! let list = AllowList::fixed(["192.0.2.1".parse()?]);
+//! let service = ServiceBuilder::new()
+//!     .layer(VerifySourceLayer::tagging(list, SocketAddrPeer))
+//!     .layer(VerifyTokenLayer::tagging(Token::new("s3cret")?))
+//!     .layer(RequireVerifiedLayer::new(Policy::MessageWarnOnSource))
+//!     .service(merchant);
+//!
+//! let callback = |peer: &str, token: &str| -> Result<_, Box<dyn std::error::Error>> {
+//!     let mut request = Request::post("/callbacks").header("authorization", token).body(())?;
+//!     request.extensions_mut().insert(peer.parse::<SocketAddr>()?);
+//!     Ok(request)
+//! };
+//! let response = service.clone().oneshot(callback("192.0.2.1:4711", "s3cret")?).await?;
+//! assert_eq!(response.into_body(), "shipped");
+//! let response = service.clone().oneshot(callback("192.0.2.2:4711", "s3cret")?).await?;
+//! assert_eq!(response.into_body(), "shipped, and the operator informed");
+//! let response = service.oneshot(callback("192.0.2.1:4711", "guess")?).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
 
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback,
-    check::{self, refuse},
-    signature::{ResponseFuture, log},
+    CallbackRejection, PlainText, Policy, RejectionResponse, ResponseFuture, VerifiedCallback,
+    check::{self, Begun, Check, Checked, Delivered},
+    signature::log,
 };
 
-/// Wraps services in [`RequireVerified`]. It stands inside of the two layers whose verdicts it joins;
-/// these tag, unless the policy is [`Both`](Policy::Both). See
-/// the [module docs](self) for an example.
+/// Wraps services in [`RequireVerified`]. See the [module docs](self) for an example.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct RequireVerifiedLayer<R = PlainText> {
@@ -23,7 +66,7 @@ pub struct RequireVerifiedLayer<R = PlainText> {
 }
 
 impl RequireVerifiedLayer {
-    /// Refuses what the policy does not admit.
+    /// Refuses requests that the policy does not admit.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -33,7 +76,7 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Makes the responses to refused requests in another way.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
     pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
         RequireVerifiedLayer {
             policy: self.policy,
@@ -46,11 +89,11 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
     type Service = RequireVerified<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireVerified {
+        RequireVerified(Checked {
             inner,
-            policy: self.policy,
+            check: PolicyCheck(self.policy),
             response: self.response.clone(),
-        }
+        })
     }
 }
 
@@ -59,67 +102,86 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
 ///
 /// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
 #[derive(Clone, Debug)]
-pub struct RequireVerified<S, R = PlainText> {
-    inner: S,
-    policy: Policy,
-    response: R,
-}
+pub struct RequireVerified<S, R = PlainText>(Checked<S, PolicyCheck, R>);
 
 impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for RequireVerified<S, R>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: RejectionResponse<ResBody, CallbackRejection>,
-    ResBody: Send + 'static,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    R: RejectionResponse<ResBody, CallbackRejection> + Clone + Send + 'static,
+    ReqBody: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Response, S::Error>;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match VerifiedCallback::from_extensions(request.extensions(), self.policy) {
-            Ok(proof) => {
-                check::admitted(request.extensions());
-                request.extensions_mut().insert(proof);
-                ResponseFuture::new(self.inner.call(request))
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PolicyCheck(Policy);
+
+impl<B: Send> Check<B> for PolicyCheck {
+    type Body = B;
+    type Rejection = CallbackRejection;
+    type Pending = Infallible;
+    type Found = Infallible;
+
+    fn begin(&self, parts: &mut Parts, body: B) -> Begun<B, Infallible, CallbackRejection> {
+        match VerifiedCallback::from_extensions(&parts.extensions, self.0) {
+            Ok(callback) => {
+                check::admitted(&parts.extensions);
+                parts.extensions.insert(callback);
+                Begun::Passed(body)
             }
             Err(rejection) => {
                 if matches!(rejection, CallbackRejection::NoLayer) {
                     log::no_layer();
                 }
-                // The one that was found ready may hold one of the inner service's places.
-                self.inner = self.inner.clone();
-                let response = refuse(&self.response, &rejection, &request);
-                ResponseFuture::new(std::future::ready(Ok(response)))
+                Begun::Refused(rejection)
             }
         }
+    }
+
+    async fn finish(
+        &self,
+        never: Infallible,
+        _: &mut Parts,
+    ) -> Result<(B, Infallible), CallbackRejection> {
+        match never {}
+    }
+
+    fn accept(
+        &self,
+        never: Infallible,
+        _: &mut Parts,
+    ) -> Result<Option<Delivered>, CallbackRejection> {
+        match never {}
     }
 }
 
 #[cfg(feature = "axum")]
 mod extract {
-    use axum::{
-        extract::FromRequestParts,
-        response::{IntoResponse, Response},
-    };
+    use axum::extract::FromRequestParts;
     use http::request::Parts;
 
-    use super::{CallbackRejection, PlainText, Policy, RejectionResponse, VerifiedCallback};
+    use super::{CallbackRejection, Policy, VerifiedCallback};
     use crate::check;
 
-    /// What [`RequireVerified`](super::RequireVerified) left; where there is none, it is judged by
-    /// [`Policy::Both`].
+    /// The callback that [`RequireVerified`](super::RequireVerified) left. Without that layer, the request is judged
+    /// by [`Policy::Both`].
     impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
         type Rejection = CallbackRejection;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
             let judged = match parts.extensions.get::<Self>() {
-                Some(proof) => Ok(proof.clone()),
+                Some(callback) => Ok(callback.clone()),
                 None => Self::from_extensions(&parts.extensions, Policy::Both),
             };
             match &judged {
@@ -127,12 +189,6 @@ mod extract {
                 Err(_) => check::refused(&parts.extensions),
             }
             judged
-        }
-    }
-
-    impl IntoResponse for CallbackRejection {
-        fn into_response(self) -> Response {
-            PlainText.response(&self)
         }
     }
 }

@@ -8,9 +8,9 @@ use crate::Rejection;
 #[cfg(feature = "signature")]
 use crate::{CallbackRejection, MessageRejection};
 
-/// Makes the response to a refused request.
+/// Builder of the response to a refused request.
 ///
-/// It never sees the request, so that it cannot repeat any of it. A closure will do:
+/// It does not see the request, so that the response cannot repeat any of it. A closure can be used:
 ///
 /// ```
 /// use callback_source::{AllowList, Rejection};
@@ -26,11 +26,12 @@ use crate::{CallbackRejection, MessageRejection};
 /// );
 /// ```
 ///
-/// `E` is the reason: a [`Rejection`], or that of a layer of the module `signature`.
+/// `E` is the reason: a [`Rejection`], or that of a layer of the modules `signature` and `require`. The layer adds
+/// it to the extensions of the response.
 ///
-/// Do not answer 2xx: the sender would believe that the callback was delivered.
+/// Never respond with 2xx, which would tell the sender that the callback was delivered.
 pub trait RejectionResponse<B, E = Rejection> {
-    /// The response to a request that was refused for this reason.
+    /// Builds the response to a request that was refused for this reason.
     fn response(&self, rejection: &E) -> Response<B>;
 }
 
@@ -43,8 +44,18 @@ where
     }
 }
 
-/// The default: the rejection's [status](Rejection::status), a sentence of plain text, and
-/// `Retry-After` where a retry can end otherwise.
+/// The default response: the rejection's [status](Rejection::status), its [text](Rejection::body_text), and
+/// `Retry-After` if a retry can succeed.
+///
+/// ```
+/// use callback_source::{PlainText, Rejection, RejectionKind, RejectionResponse};
+/// use http::Response;
+///
+/// let rejection = Rejection::new(RejectionKind::Unresolved, None);
+/// let response: Response<&str> = PlainText.response(&rejection);
+/// assert_eq!(response.status(), 503);
+/// assert_eq!(response.headers()["retry-after"], "5");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlainText;
 
@@ -53,8 +64,11 @@ where
     B: From<&'static str>,
 {
     fn response(&self, rejection: &Rejection) -> Response<B> {
-        let text = rejection.kind().description();
-        plain_text(rejection.status(), text, rejection.retry_after())
+        plain_text(
+            rejection.status(),
+            rejection.body_text(),
+            rejection.retry_after(),
+        )
     }
 }
 
@@ -64,10 +78,10 @@ where
     B: From<&'static str>,
 {
     fn response(&self, rejection: &MessageRejection) -> Response<B> {
-        let text = rejection.kind().description();
+        let text = rejection.body_text();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2 asks for one. It is the same for tokens, which have no scheme.
+            // RFC 9110 section 15.5.2 requires one. It is the same for tokens, which have no scheme.
             let challenge = HeaderValue::from_static("HMAC-SHA256");
             response
                 .headers_mut()
@@ -86,7 +100,9 @@ where
         match rejection {
             CallbackRejection::Source(rejection) => self.response(rejection),
             CallbackRejection::Message(rejection) => self.response(rejection),
-            CallbackRejection::NoLayer => plain_text(rejection.status(), NO_LAYER, None),
+            CallbackRejection::NoLayer => {
+                plain_text(rejection.status(), rejection.body_text(), None)
+            }
         }
     }
 }
@@ -108,5 +124,45 @@ fn plain_text<B: From<&'static str>>(
     response
 }
 
-#[cfg(feature = "signature")]
-const NO_LAYER: &str = "the route is not wrapped in the layers that its policy asks for\n";
+/// Leaves the reason in the extensions of the response, so that a layer outside, for traces or metrics, can
+/// tell one 403 from another.
+pub(crate) fn with_reason<B, E>(mut response: Response<B>, rejection: E) -> Response<B>
+where
+    E: Clone + Send + Sync + 'static,
+{
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+#[cfg(feature = "axum")]
+mod axum {
+    use axum::response::{IntoResponse, Response};
+
+    use super::{PlainText, RejectionResponse, with_reason};
+    use crate::Rejection;
+    #[cfg(feature = "signature")]
+    use crate::{CallbackRejection, MessageRejection};
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    impl IntoResponse for Rejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    #[cfg(feature = "signature")]
+    impl IntoResponse for MessageRejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+
+    /// As [`PlainText`], with the rejection in the extensions.
+    #[cfg(feature = "signature")]
+    impl IntoResponse for CallbackRejection {
+        fn into_response(self) -> Response {
+            with_reason(PlainText.response(&self), self)
+        }
+    }
+}

@@ -45,7 +45,7 @@ fn a_listed_peer_allocates_the_box_of_its_extension() {
 }
 
 #[test]
-fn an_unlisted_peer_allocates_the_two_boxes_of_the_response_headers() {
+fn an_unlisted_peer_allocates_the_response_headers_and_the_reason() {
     let kept = support::kept(16);
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
@@ -54,7 +54,7 @@ fn an_unlisted_peer_allocates_the_two_boxes_of_the_response_headers() {
     let of_metrics = u64::from(cfg!(feature = "metrics"));
     // `http::HeaderMap` allocates its index and its entries, for one header as for two.
     let allocated = count(|| drop(support::serve(&mut verified, request)));
-    assert_eq!(allocated, 2 + of_metrics);
+    assert_eq!(allocated, 2 + OF_THE_REASON + of_metrics);
 
     let bare = |_: &Rejection| Response::new("");
     let layer = VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer);
@@ -62,7 +62,7 @@ fn an_unlisted_peer_allocates_the_two_boxes_of_the_response_headers() {
     let mut request = support::callback(support::unlisted(Family::V4, 9));
     request.headers_mut().remove("content-length");
     let allocated = count(|| drop(support::serve(&mut verified, request)));
-    assert_eq!(allocated, of_metrics);
+    assert_eq!(allocated, OF_THE_REASON + of_metrics);
 }
 
 #[test]
@@ -159,6 +159,9 @@ fn count(work: impl FnOnce()) -> u64 {
     let AllocationInfo { count_total, .. } = measure(work);
     count_total
 }
+
+/// The map of the response's extensions, its table, and the rejection.
+const OF_THE_REASON: u64 = 3;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.
 const MOKA_INTERVAL_MILLIS: u64 = 300;

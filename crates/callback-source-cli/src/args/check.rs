@@ -12,15 +12,16 @@ use super::{
     values::{address, header_line, switch},
 };
 
-/// Say whether these peers would be admitted
+/// Check whether these peers would be admitted
 ///
-/// One a line: the host whose answer holds the address and how fresh that is, or the reason why not.
+/// One peer a line, with the host whose answer contains the address and the freshness of that answer, or
+/// with the reason of the refusal.
 ///
-/// With `--peer` one request: each hop on the way to the client, nearest first, and whether the client
-/// would be admitted.
+/// With `--peer`, one request: each hop on the way to the client, nearest first, and the verdict on the
+/// client.
 ///
-/// Exits with 0 when all are admitted, with 1 when some are not, and with 2 when it cannot be said,
-/// such as when DNS cannot be reached.
+/// The exit code is 0 if all are admitted, 1 if some are not, and 2 if this cannot be decided, such as
+/// when DNS cannot be reached.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// Addresses of peers
@@ -31,7 +32,7 @@ pub(crate) struct CheckArgs {
     )]
     pub(crate) peers: Vec<IpAddr>,
 
-    /// The peer of a connection, whose headers are then read as `serve` would, hop by hop
+    /// Peer of a connection; its forwarding headers are read hop by hop, as `serve` does
     #[arg(
         long,
         value_name = "IP",
@@ -41,7 +42,7 @@ pub(crate) struct CheckArgs {
     )]
     pub(crate) peer: Option<IpAddr>,
 
-    /// A header of a request from that peer; may be repeated
+    /// Header of the request from that peer; may be repeated
     #[arg(
         long,
         value_name = "NAME: VALUE",

@@ -14,125 +14,125 @@ use super::{
     values::{allowed, duration, host_name, state_file, switch},
 };
 
-/// The flags of all commands that look up.
+/// Flags of all commands that look up.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommonArgs {
-    /// The provider's environment; several add up [default: production, unless `--host` or
+    /// Environment of the provider; may be repeated [default: production, unless `--host` or
     /// `--allow` is given]
     #[arg(
         long,
         value_name = "ENVIRONMENT",
         value_parser = list(EnumValueParser::<Environment>::new()),
-        help_heading = WHO
+        help_heading = CALLERS
     )]
     pub(crate) environment: Vec<List<Environment>>,
 
-    /// A host whose addresses are admitted
+    /// Host whose addresses are admitted
     #[arg(
         long,
         value_name = "NAME",
         value_parser = list(host_name),
-        help_heading = WHO
+        help_heading = CALLERS
     )]
     pub(crate) host: Vec<List<HostName>>,
 
-    /// A network or an address that is admitted whatever DNS says
+    /// Network or address that is always admitted, without DNS
     #[arg(
         long,
         value_name = "CIDR",
         value_parser = list(allowed),
-        help_heading = WHO
+        help_heading = CALLERS
     )]
     pub(crate) allow: Vec<List<IpNet>>,
 
-    /// Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
-    /// DNS can then open your own network
+    /// Admit special-purpose addresses (loopback, private, …) in answers: only for tests, since DNS can
+    /// then open your own network
     #[arg(
         long,
         value_parser = switch(),
-        help_heading = WHO
+        help_heading = CALLERS
     )]
     pub(crate) allow_special_addresses: bool,
 
-    /// Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are refused,
-    /// unless `--allow` has them
+    /// Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6 peers
+    /// are refused, unless `--allow` lists them
     #[arg(
         long,
         value_parser = switch(),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) ipv4_only: bool,
 
-    /// Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+    /// Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` lists them
     #[arg(
         long,
         value_parser = switch(),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) ipv6_only: bool,
 
-    /// A DNS server, asked in the order given [default: the system's; port 53]
+    /// DNS server; several are asked in the given order [default: the system's; port 53]
     #[arg(
         long,
         value_name = "IP[:PORT]",
         value_parser = list(callback_source::parse_dns_server),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) dns_server: Vec<List<SocketAddr>>,
 
-    /// The least TTL: no host is asked more often [default: 5s]
+    /// Minimum TTL: no question is asked more often [default: 5s]
     #[arg(
         long,
         value_name = "DURATION",
         value_parser = trimmed(duration),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) min_ttl: Option<Duration>,
 
-    /// The greatest TTL: no host is asked less often [default: 1h]
+    /// Maximum TTL: no question is asked less often [default: 1h]
     #[arg(
         long,
         value_name = "DURATION",
         value_parser = trimmed(duration),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) max_ttl: Option<Duration>,
 
-    /// For how long an address that left the answer stays admitted, at least until that answer has
+    /// Time for which an address stays admitted after it left the answer, at least until that answer has
     /// been refreshed [default: 1h]
     #[arg(
         long,
         value_name = "DURATION",
         value_parser = trimmed(duration),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) linger: Option<Duration>,
 
-    /// For how long the last answer still counts while look-ups fail [default: 24h]
+    /// Time for which the last answer stays in use while lookups fail [default: 24h]
     #[arg(
         long,
         value_name = "DURATION",
         value_parser = trimmed(duration),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) stale_for: Option<Duration>,
 
-    /// Keep what is known in this file, so that a restart while DNS is down refuses no known server;
-    /// `lookup` and `check` only read it
+    /// File that keeps the answers, so that a restart while DNS is down refuses no known server; `lookup`
+    /// and `check` only read it
     #[arg(
         long,
         value_name = "PATH",
         value_parser = trimmed(PathBufValueParser::new().try_map(state_file)),
-        help_heading = SUPPLY
+        help_heading = LOOKUPS
     )]
     pub(crate) state_file: Option<PathBuf>,
 
-    /// Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+    /// Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
     /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER",  value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,
 
-    /// How to log
+    /// Format of the log
     #[arg(
         long,
         value_name = "FORMAT",
@@ -145,7 +145,7 @@ pub(crate) struct CommonArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Environment {
-    /// Real payments, the servers for disaster recovery included
+    /// Real payments, including the servers for disaster recovery
     Production,
     /// The merchant test environment
     Test,
@@ -153,12 +153,12 @@ pub(crate) enum Environment {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// A line for people
+    /// Lines for people
     Text,
-    /// A JSON object a line
+    /// One JSON object a line
     Json,
 }
 
-const WHO: &str = "Who may call";
-const SUPPLY: &str = "Look-ups";
+const CALLERS: &str = "Allowed callers";
+const LOOKUPS: &str = "Lookups";
 const LOG: &str = "Log";

@@ -1,4 +1,4 @@
-//! Values as people write them: with blanks around them, or several in one text.
+//! Values with surrounding blanks, and lists of values.
 
 use std::ffi::OsStr;
 
@@ -8,22 +8,21 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-/// Several values of a flag. They are separated by commas, blanks or line breaks; what is between two
-/// commas may be empty.
+/// Several values of a flag, separated by commas, blanks or line breaks. Empty elements are skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct List<T>(Vec<T>);
 
-/// All values of a flag that may be repeated.
+/// All values of a repeatable flag.
 pub(crate) fn all<T: Clone>(lists: &[List<T>]) -> Vec<T> {
     lists.iter().flat_map(|list| list.0.clone()).collect()
 }
 
-/// Reads a [`List`].
+/// Parser of a [`List`].
 pub(super) fn list<P: TypedValueParser>(each: P) -> ListParser<P> {
     ListParser(each)
 }
 
-/// Reads a value without the blanks and line breaks around it.
+/// Parser that ignores blanks and line breaks around a value.
 pub(super) fn trimmed<P: TypedValueParser>(value: P) -> TrimmedParser<P> {
     TrimmedParser(value)
 }
@@ -97,7 +96,7 @@ pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
         .filter(|piece| !piece.is_empty())
 }
 
-/// The error that clap itself makes of a flag without a value.
+/// The error that clap reports for a flag without a value.
 fn empty(command: &Command, arg: Option<&Arg>) -> clap::Error {
     let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
     if let Some(arg) = arg {

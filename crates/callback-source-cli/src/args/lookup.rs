@@ -6,11 +6,12 @@ use super::{common::CommonArgs, values::switch};
 
 /// Print the addresses that would be admitted
 ///
-/// One a line, IPv4 first, sorted by number, each once; networks of `--allow` are among them.
-/// Special-purpose addresses (private, loopback, …) in an answer are left out, which stderr says.
+/// One address a line, IPv4 first, in numerical order and without duplicates. Networks of `--allow` are
+/// included. Special-purpose addresses (private, loopback, …) in an answer are left out, with a warning
+/// on stderr.
 ///
-/// Exits with 2 when a host could not be looked up; what was found is printed nevertheless, and
-/// stderr says what is missing. Do not build a firewall rule from that.
+/// The exit code is 2 if a lookup failed. The addresses that were found are printed nevertheless, and
+/// stderr names what is missing. Do not build a firewall rule from an incomplete list.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LookupArgs {
     /// Print a table with host, record type, TTL and state
@@ -23,7 +24,7 @@ pub(crate) struct LookupArgs {
 
     /// Look up the environment's API server instead, which the merchant calls: for egress rules
     ///
-    /// `--host` and `--allow` do not count then.
+    /// `--host` and `--allow` are ignored.
     #[arg(long, value_parser = switch())]
     pub(crate) api: bool,
 

@@ -1,4 +1,4 @@
-//! What was typed.
+//! Command line and environment.
 
 use std::ffi::OsString;
 
@@ -38,12 +38,12 @@ pub(crate) const NAME: &str = "callback-source";
 
 /// Look up, check and serve the callback servers of a payment provider
 ///
-/// The provider publishes the servers that its callbacks come from as host names only. This command
-/// follows them through DNS, and says which peers may send callbacks.
+/// The provider publishes its callback servers as host names only. This command follows them through
+/// DNS, and decides which peers may send callbacks.
 ///
-/// Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
-/// as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas,
-/// blanks or line breaks, and an empty variable counts as not set.
+/// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
+/// be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
+/// commas, blanks or line breaks. An empty variable is treated as unset.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -58,7 +58,7 @@ impl Args {
         let whole = with_variables(Self::command());
         let mut command = without_blank_variables(whole.clone(), |name| std::env::var_os(name));
         let matches = match command.try_get_matches_from_mut(&words) {
-            // A variable that is empty is named in the help all the same.
+            // The help lists the variables of all flags, also the empty ones.
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
                 whole.try_get_matches_from(words)?
             }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_says_which_flags_have_no_environment_variable() {
+    fn the_help_lists_the_flags_without_an_environment_variable() {
         let args = with_variables(Args::command());
         let mut without = Vec::new();
         for command in args.get_subcommands() {
@@ -108,12 +108,12 @@ mod tests {
         let help = args.get_long_about().map(ToString::to_string);
         let help = help.unwrap_or_default();
         assert!(
-            help.contains("Each flag but `check --header` can also be given"),
+            help.contains("Each flag except `check --header` can also"),
             "{help}"
         );
     }
 
-    /// Each flag that can be given as a variable, and its command.
+    /// Each flag with a variable, and its command.
     fn flags() -> Vec<(String, clap::Arg)> {
         let args = with_variables(Args::command());
         let mut flags = Vec::new();
@@ -127,12 +127,12 @@ mod tests {
         flags
     }
 
-    fn takes_a_value(flag: &clap::Arg) -> bool {
+    fn has_a_value(flag: &clap::Arg) -> bool {
         flag.get_action().takes_values()
     }
 
-    /// What is read of a command with this value of a flag.
-    fn given(command: &str, flag: &clap::Arg, value: &str) -> Result<String, String> {
+    /// Arguments of a command with this value of a flag, in their debug form.
+    fn parsed(command: &str, flag: &clap::Arg, value: &str) -> Result<String, String> {
         let flag = flag.get_long().unwrap_or_default();
         let needed = match command {
             "check" => "--peer=192.0.2.1",
@@ -156,20 +156,20 @@ mod tests {
     #[test]
     fn a_flag_with_an_empty_value_is_an_error_that_names_it() {
         for (command, flag) in flags() {
-            if !takes_a_value(&flag) {
+            if !has_a_value(&flag) {
                 continue;
             }
             let name = format!("--{}", flag.get_long().unwrap_or_default());
             for text in ["", " ", "\n"] {
-                let error = given(&command, &flag, text).expect_err(&name);
+                let error = parsed(&command, &flag, text).expect_err(&name);
                 let is_named = error.contains("a value is required for") && error.contains(&name);
                 assert!(is_named, "{command} {name}={text:?}: {error}");
             }
         }
     }
 
-    /// A flag that fails here needs `trimmed(…)` or `list(…)` round its value parser. One that takes none
-    /// of the values needs one more.
+    /// A flag that fails here needs `trimmed(…)` or `list(…)` around its value parser. A flag that accepts none
+    /// of these values needs another one.
     #[test]
     fn blanks_and_line_breaks_around_a_value_do_not_matter() {
         let values = [
@@ -188,40 +188,43 @@ mod tests {
             "/tmp/a",
         ];
         for (command, flag) in flags() {
-            if !takes_a_value(&flag) {
+            if !has_a_value(&flag) {
                 continue;
             }
             let name = flag.get_long().unwrap_or_default();
-            let mut taken = 0;
+            let mut accepted = 0;
             for value in values {
-                let Ok(read) = given(&command, &flag, value) else {
+                let Ok(read) = parsed(&command, &flag, value) else {
                     continue;
                 };
-                taken += 1;
+                accepted += 1;
                 for text in [
                     format!(" {value}"),
                     format!("{value}\n"),
                     format!("\t{value} \r\n"),
                 ] {
-                    let found = given(&command, &flag, &text);
+                    let found = parsed(&command, &flag, &text);
                     assert_eq!(found.as_ref(), Ok(&read), "{command} --{name}={text:?}");
                 }
                 if matches!(flag.get_action(), clap::ArgAction::Append) {
-                    let twice = given(&command, &flag, &format!("{value},{value}"));
+                    let twice = parsed(&command, &flag, &format!("{value},{value}"));
                     assert_ne!(twice.as_ref(), Ok(&read), "{command} --{name}");
                     for between in [", ", ",,", " , ", ",\n", "\n", " ", "\r\n  "] {
                         let text = format!(",{value}{between}{value},\n");
-                        let found = given(&command, &flag, &text);
+                        let found = parsed(&command, &flag, &text);
                         assert_eq!(found, twice, "{command} --{name}={text:?}");
                     }
                 }
             }
-            assert!(taken > 0, "{command} --{name} takes none of the values");
+            assert!(
+                accepted > 0,
+                "{command} --{name} accepts none of the values"
+            );
         }
     }
 
     #[test]
-    fn a_variable_that_is_blank_counts_as_not_set() {
+    fn a_blank_variable_is_treated_as_unset() {
         type Variable = fn(&OsStr) -> Option<OsString>;
         let blank: [Variable; 3] = [
             |_| Some("".into()),

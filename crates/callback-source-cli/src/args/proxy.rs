@@ -1,4 +1,4 @@
-//! Flags about the proxies in front.
+//! Flags for proxies in front of the server.
 
 use clap::Args as ClapArgs;
 use http::HeaderName;
@@ -8,11 +8,11 @@ use super::{
     values::{TrustedProxy, header_name, trusted_proxy},
 };
 
-/// Whose word about the client counts.
+/// Flags for proxies in front of the server.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProxyArgs {
-    /// A proxy: when the connection comes from it, the client is who it says; `unix:` is the entry that
-    /// nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as the client
+    /// Proxy that is trusted to name the client; `unix:` trusts the entry that nginx behind a Unix socket
+    /// writes into `x-forwarded-for`, as a hop and never as the client
     #[arg(
         long,
         value_name = "CIDR|unix:",
@@ -21,8 +21,8 @@ pub(crate) struct ProxyArgs {
     )]
     pub(crate) trusted_proxy: Vec<List<TrustedProxy>>,
 
-    /// The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one that
-    /// holds a single address, such as `x-real-ip`
+    /// Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one with a
+    /// single address, such as `x-real-ip`
     #[arg(
         long,
         value_name = "NAME",

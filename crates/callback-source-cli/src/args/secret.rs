@@ -1,4 +1,4 @@
-//! Where the secret of a webhook comes from.
+//! Flags for the secret of a webhook.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,12 @@ use clap::Args as ClapArgs;
 
 use super::values::path;
 
-/// Where the secret of a webhook comes from. Never an argument: the list of processes shows those.
+/// Flags for the secret of a webhook. The secret itself is never an argument, since other users see the
+/// arguments of a process.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SecretArgs {
-    /// The file with the secret as the provider gave it; a line break at its end does not count
-    /// [default: the secret is in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
+    /// File with the secret as the provider returned it; a line break at its end is ignored
+    /// [default: the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET` has the secret]
     #[arg(
         long,
         value_name = "PATH",

@@ -12,25 +12,25 @@ use super::{
     values::{Listen, idle_timeout, listen, refusing_status, socket, stop_delay, switch},
 };
 
-/// Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
+/// Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
 ///
-/// Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
-/// names, in the one header that is given, or by the PROXY protocol.
+/// Checks the peer of the connection. If the peer is a trusted proxy, checks the client that it names in
+/// the given header or by the PROXY protocol.
 ///
-/// `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 400
-/// when a trusted proxy does not name the client, or 503
-/// with `Retry-After` when it cannot be said, with `X-Callback-Source: reject` and
-/// `X-Callback-Reason`. `/healthz`: 200 while it runs. `/readyz`: 200 when every host was asked once
-/// and some address is in force, else 503. `/status.json`: everything that is known, for peers on
-/// this machine, and only without forwarding headers.
+/// `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host` admits a request. A
+/// refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
+/// proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
+/// while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted, else
+/// 503. `/status.json`: the state of the list, for peers on this machine without forwarding headers.
 ///
-/// Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
-/// on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
-/// exits with 0; a second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
+/// Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
+/// not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
+/// flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
+/// SIGUSR2 are ignored.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; a Unix socket is for one proxy, which may read and write it (mode 0660), and
-    /// needs `--client-ip-header`
+    /// Address or Unix socket on which to listen; a Unix socket is for one proxy, which may read and
+    /// write it (mode 0660), and requires `--client-ip-header`
     #[arg(
         long,
         value_name = "ADDR:PORT|unix:PATH",
@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) listen: Listen,
 
-    /// Where `/healthz`, `/readyz` and `/status.json` live alone, for everyone who can connect
+    /// Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
     #[arg(
         long,
         value_name = "ADDR:PORT",
@@ -46,11 +46,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Refuse nothing: always answer 200, with headers that say what it would have been
+    /// Refuse nothing: always respond with 200, with the verdict in headers
     #[arg(long, value_parser = switch())]
     pub(crate) report_only: bool,
 
-    /// The status in place of 503, for servers that understand only 401 and 403
+    /// Status in place of 503, for servers that understand only 401 and 403
     #[arg(
         long,
         value_name = "CODE",
@@ -58,11 +58,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) unsure_status: Option<StatusCode>,
 
-    /// How many connections are served at a time
+    /// Maximum number of connections
     ///
-    /// When only a few places are left, each connection ends with its answer, and those that have kept
-    /// the server waiting for a second are closed. When none is left, a new connection displaces one of
-    /// the address that holds the most. Connections of trusted proxies are ended last.
+    /// When few are left, each connection ends with its next response, and a connection that has waited
+    /// for its client for a second is closed. When none is left, a new connection displaces one of the
+    /// address with the most connections. Connections of trusted proxies are ended last.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -71,10 +71,10 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_connections: u32,
 
-    /// How long a connection without a request is kept
+    /// Time for which a connection without a request is kept open
     ///
-    /// Set it to more than the proxy's own limit. Otherwise the proxy may send a callback into a
-    /// connection that is just being closed.
+    /// Set it above the proxy's own limit. Otherwise the proxy may send a callback into a connection
+    /// that is just being closed.
     #[arg(
         long,
         value_name = "DURATION",
@@ -83,9 +83,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) idle_timeout: Duration,
 
-    /// How long to go on serving after the signal to stop, while `/readyz` answers 503
+    /// Time for which to keep serving after the signal to stop, while `/readyz` responds with 503
     ///
-    /// For load balancers, which send callbacks until they have noticed.
+    /// Load balancers send callbacks until they notice that the server is not ready.
     #[arg(
         long,
         value_name = "DURATION",
@@ -97,8 +97,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) proxy: ProxyArgs,
 
-    /// Trusted proxies name the client in a header of the PROXY protocol (version 1 or 2) before the
-    /// first byte; a connection of theirs without one is closed
+    /// Read the client from the PROXY protocol header (version 1 or 2), which trusted proxies send before
+    /// the first byte; a connection of theirs without it is closed
     #[arg(
         long,
         value_parser = switch(),

@@ -13,12 +13,12 @@ use super::{
 
 /// Print a `curl` command that sends a signed webhook, to test an endpoint
 ///
-/// To be pasted within five minutes of its date. The headers are signed for the URL that was
-/// registered: to reach the endpoint at another place, change the URL in the command, and leave the
-/// headers as they are. The secret is not in the command.
+/// Run the command within five minutes of its date. The headers are signed for the registered URL. To
+/// reach the endpoint at another address, change the URL in the command, and leave the headers as they
+/// are. The command does not contain the secret.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SignArgs {
-    /// The URL of the endpoint, as it was registered
+    /// URL of the endpoint, as registered
     #[arg(
         long,
         value_name = "URL",
@@ -26,7 +26,7 @@ pub(crate) struct SignArgs {
     )]
     pub(crate) url: Uri,
 
-    /// The file with the body; `-` puts what stdin has into the command [default: no body]
+    /// File with the body; `-` inserts stdin into the command [default: no body]
     #[arg(
         long,
         value_name = "PATH",
@@ -34,7 +34,7 @@ pub(crate) struct SignArgs {
     )]
     pub(crate) body_file: Option<PathBuf>,
 
-    /// The date that is signed [default: now]
+    /// Date to sign [default: now]
     #[arg(
         long,
         value_name = "TIME",

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::lists::trimmed;
 
-/// Reads `true` or `false` of a flag without a value, as its variable has it.
+/// Parser of a flag without a value. Its variable is `true` or `false`.
 pub(super) fn switch() -> impl TypedValueParser<Value = bool> {
     trimmed(BoolishValueParser::new())
 }
@@ -23,14 +23,14 @@ pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     trimmed(PathBufValueParser::new())
 }
 
-/// A hop whose forwarding headers are trusted.
+/// Hop whose forwarding headers are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrustedProxy {
     Network(IpNet),
     UnixSocket,
 }
 
-/// An address, or a socket in the file system.
+/// Address or Unix socket on which to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     Tcp(SocketAddr),
@@ -82,7 +82,7 @@ pub(super) fn host_name(text: &str) -> Result<HostName, String> {
         })
 }
 
-/// A path that ends in `/` or `..` names a folder.
+/// Rejects a path that names a folder, such as one that ends in `/` or `..`.
 pub(super) fn state_file(path: PathBuf) -> Result<PathBuf, &'static str> {
     let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     match path.file_name() {
@@ -148,7 +148,7 @@ pub(super) fn header_line(text: &str) -> Result<(HeaderName, HeaderValue), &'sta
     Ok((name, value))
 }
 
-/// What is registered is said in full; a fragment is never sent.
+/// Parses an absolute URL. Its fragment, if any, is never sent.
 pub(super) fn endpoint(text: &str) -> Result<Uri, &'static str> {
     let hint = "give the whole URL, such as `https://shop.example/webhooks`";
     let url: Uri = text.parse().map_err(|_| hint)?;
@@ -167,7 +167,7 @@ pub(super) fn time(text: &str) -> Result<SystemTime, &'static str> {
         )
 }
 
-/// A single address as what it is.
+/// Formats a network, without the prefix length if it has a single address.
 pub(crate) fn plain(network: IpNet) -> String {
     match network.prefix_len() == network.max_prefix_len() {
         true => network.addr().to_string(),

@@ -18,8 +18,7 @@ pub(super) fn with_variables(command: Command) -> Command {
     command.mut_subcommands(|command| command.mut_args(set))
 }
 
-/// Takes away the variables of flags that hold nothing: in a Compose file or a chart, that is how a value
-/// is left out.
+/// Ignores blank variables: in a Compose file or a chart, an omitted value is an empty variable.
 pub(super) fn without_blank_variables(
     command: Command,
     variable: fn(&OsStr) -> Option<OsString>,
@@ -41,5 +40,5 @@ pub(super) fn without_blank_variables(
 
 const PREFIX: &str = "CALLBACK_SOURCE_";
 
-/// No separator of header lines is safe: their values may have commas and blanks.
+/// Header lines cannot be separated safely: their values may contain commas and blanks.
 const WITHOUT_VARIABLE: &str = "header";

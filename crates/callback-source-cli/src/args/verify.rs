@@ -11,16 +11,16 @@ use super::{
     values::{endpoint, path, switch, time},
 };
 
-/// Say which part of a saved webhook does not fit: date, content hash, host, path or key
+/// Show which part of a saved webhook does not match: date, content hash, host, path or key
 ///
 /// The date is a part like the others: a request that was saved more than five minutes ago does not
-/// fit, unless `--at` says when it arrived.
+/// match, unless `--at` gives the time of its arrival.
 ///
-/// Exits with 0 when everything fits, with 1 when something does not, and with 2 when it cannot be
-/// said, such as when the file holds no request.
+/// The exit code is 0 if every part matches, 1 if some part does not, and 2 if this cannot be decided,
+/// such as when the file does not contain a request.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct VerifyArgs {
-    /// The file with the request as it arrived: request line, headers, an empty line, and the body
+    /// File with the request as it arrived: request line, headers, an empty line, and the body
     /// byte for byte; `-` reads stdin
     #[arg(
         long,
@@ -29,7 +29,7 @@ pub(crate) struct VerifyArgs {
     )]
     pub(crate) request: PathBuf,
 
-    /// The URL that was registered: tells a host or path that a proxy changed from a wrong key
+    /// Registered URL: distinguishes a host or path that a proxy changed from a wrong key
     #[arg(
         long,
         value_name = "URL",
@@ -37,7 +37,7 @@ pub(crate) struct VerifyArgs {
     )]
     pub(crate) url: Option<Uri>,
 
-    /// When the request arrived [default: now]
+    /// Time at which the request arrived [default: now]
     #[arg(
         long,
         value_name = "TIME",

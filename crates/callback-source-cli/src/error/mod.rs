@@ -1,4 +1,4 @@
-//! What ends a command.
+//! Errors that end a command.
 
 use std::{io, path::PathBuf};
 
@@ -14,7 +14,7 @@ mod unix_socket;
 #[cfg(unix)]
 pub(crate) use self::unix_socket::UnixSocketError;
 
-/// Why a command could not do what it was asked.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -42,13 +42,15 @@ pub(crate) enum Error {
     #[error("{0} requires `--trusted-proxy CIDR`")]
     NoTrustedProxy(&'static str),
 
-    #[error("a trusted proxy names the client in one place: a header, or the PROXY protocol")]
+    #[error("`--client-ip-header` cannot be used with `--proxy-protocol`")]
     TwoSources,
 
-    #[error("the peer of a Unix socket has no address of its own")]
+    #[error(
+        "`--listen unix:PATH` requires `--client-ip-header`: the peer of a Unix socket has no address"
+    )]
     UnixPeer,
 
-    #[error("the PROXY protocol is not read from a Unix socket")]
+    #[error("`--proxy-protocol` cannot be used with `--listen unix:PATH`")]
     ProxyProtocolOverUnix,
 
     #[cfg(not(unix))]
@@ -73,10 +75,10 @@ pub(crate) enum Error {
     #[error("no webhook secret was given")]
     NoSecret,
 
-    #[error("the secret cannot be used")]
+    #[error("invalid webhook secret")]
     Secret(#[from] SecretError),
 
-    #[error("{0} is not text")]
+    #[error("{0} is not UTF-8 text")]
     SecretNotText(&'static str),
 
     #[error("cannot read {what} from `{}`", .path.display())]
@@ -90,7 +92,7 @@ pub(crate) enum Error {
     #[error("the body from stdin cannot be put into a command line: {0}")]
     Inline(&'static str),
 
-    #[error("the name of the file with the body is not text")]
+    #[error("the path of the body is not UTF-8 text")]
     BodyFileName,
 
     #[error(transparent)]
@@ -107,20 +109,22 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What to do next.
+    /// The next step.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
             Self::NetworkError(_) => None,
             Self::NoFamily => Some("leave out both to look up both families"),
-            Self::SystemConfError(_) => Some("name one with `--dns-server IP`"),
+            Self::SystemConfError(_) => Some("give one with `--dns-server IP`"),
             Self::LogFilter { .. } => {
-                Some("give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between")
+                Some("give a level such as `warn`, or `TARGET=LEVEL` pairs separated by commas")
             }
             Self::Listen { cause, .. } => match cause.kind() {
-                io::ErrorKind::AddrInUse => Some("stop what listens there, or choose another port"),
+                io::ErrorKind::AddrInUse => {
+                    Some("stop the process that listens there, or choose another port")
+                }
                 io::ErrorKind::PermissionDenied => {
-                    Some("choose a port above 1023, or grant the right to use this one")
+                    Some("choose a port above 1023, or grant the permission to use this one")
                 }
                 io::ErrorKind::AddrNotAvailable => {
                     Some("give an address of this machine, or `0.0.0.0` or `[::]` for all of them")
@@ -130,7 +134,7 @@ impl Error {
             #[cfg(unix)]
             Self::ListenUnix { fault, .. } => fault.hint(),
             Self::NoClientHeader => Some(
-                "name the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
+                "give the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
                  protocol with `--proxy-protocol`",
             ),
             Self::NoTrustedProxy(_) => Some(
@@ -138,21 +142,21 @@ impl Error {
             ),
             Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
             Self::UnixPeer => Some(
-                "name the header in which the proxy names the client with `--client-ip-header NAME`",
+                "give the header in which the proxy names the client with `--client-ip-header NAME`",
             ),
-            Self::ProxyProtocolOverUnix => {
-                Some("let the proxy name the client in a header, with `--client-ip-header NAME`")
-            }
+            Self::ProxyProtocolOverUnix => Some(
+                "let the proxy name the client in a header, and give that with `--client-ip-header NAME`",
+            ),
             #[cfg(not(unix))]
             Self::NoUnixSockets => Some("give an address and a port"),
             Self::NoSecret => Some(
-                "name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
+                "give a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
             ),
-            Self::Secret(_) | Self::SecretNotText(_) => {
-                Some("take the `secret` as the provider gave it when the webhook was registered")
-            }
+            Self::Secret(_) | Self::SecretNotText(_) => Some(
+                "use the `secret` exactly as the provider returned it when the webhook was registered",
+            ),
             Self::Inline(_) | Self::BodyFileName => {
-                Some("save it to a file, and name that with `--body-file PATH`")
+                Some("save the body to a file, and give that with `--body-file PATH`")
             }
             Self::NoRequest { .. } => {
                 Some("save the request as it arrived: request line, headers, an empty line, body")

@@ -1,4 +1,4 @@
-//! What is wrong with the path of a Unix socket.
+//! Error of a Unix socket.
 
 use std::{
     io,
@@ -11,10 +11,10 @@ pub(crate) enum UnixSocketError {
     #[error("this path is {0}, not a socket")]
     NoSocket(&'static str),
 
-    #[error("another process listens to this socket")]
+    #[error("another process listens on this socket")]
     InUse,
 
-    #[error("a socket of another user is there")]
+    #[error("the socket at this path belongs to another user")]
     Foreign,
 
     #[error("the path is too long for a Unix socket")]
@@ -26,7 +26,7 @@ pub(crate) enum UnixSocketError {
     #[error("`{}` is not a folder", .0.display())]
     NotAFolder(PathBuf),
 
-    #[error("this process may not create a socket in folder `{}`", .0.display())]
+    #[error("no permission to create a socket in folder `{}`", .0.display())]
     NoRight(PathBuf),
 
     #[error(transparent)]
@@ -42,7 +42,7 @@ impl UnixSocketError {
         };
         let folder = folder.to_owned();
         match error.kind() {
-            // What the standard library gives before it asks the system.
+            // The standard library checks the length before it calls the system.
             io::ErrorKind::InvalidInput => Self::TooLong,
             io::ErrorKind::NotFound => Self::NoFolder(folder),
             io::ErrorKind::NotADirectory => Self::NotAFolder(folder),
@@ -58,7 +58,7 @@ impl UnixSocketError {
                 Some("give a path in that directory, such as `unix:DIRECTORY/verify.sock`")
             }
             Self::NoSocket("a symbolic link") => Some("give the path of the socket itself"),
-            Self::NoSocket(_) => Some("give another path; nothing is deleted there"),
+            Self::NoSocket(_) => Some("give another path; this file is not deleted"),
             Self::InUse => Some("stop that process, or give another path"),
             Self::Foreign => Some("remove it if its process has ended, or give another path"),
             Self::TooLong => Some("give a path of at most 107 bytes, such as one below `/run`"),
@@ -67,7 +67,7 @@ impl UnixSocketError {
             }
             Self::NotAFolder(_) => Some("give another path"),
             Self::NoRight(_) => {
-                Some("let the user of this process write to the folder, or give another path")
+                Some("allow the user of this process to write to the folder, or give another path")
             }
             Self::Io(_) => None,
         }

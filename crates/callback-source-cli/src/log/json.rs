@@ -55,8 +55,8 @@ where
     }
 }
 
-/// Elements of a list that was recorded as `[a, b]` or `a,b`. No address and no host name contains a
-/// comma.
+/// Elements of a list that was recorded as `[a, b]` or `a,b`. Neither addresses nor host names contain
+/// commas.
 fn array(text: &str) -> serde_json::Value {
     let inner = text
         .strip_prefix('[')
@@ -65,7 +65,7 @@ fn array(text: &str) -> serde_json::Value {
     elements.filter(|element| !element.is_empty()).collect()
 }
 
-/// Fields of the library's events that hold lists.
+/// Fields of the library's events whose values are lists.
 const LIST_FIELDS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
 
 #[cfg(test)]

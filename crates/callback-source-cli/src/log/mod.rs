@@ -30,10 +30,10 @@ use crate::{
     error::Error,
 };
 
-/// Sets up the log of a command that asks once. It reports the outcome of each question itself, so
-/// the events about questions are left out, unless a filter was given.
+/// Sets up the log of a command that looks up once. The command reports the outcome of each question
+/// itself, so events about questions are omitted unless a filter was given.
 pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
-    // Like any command, it may wait for the reader of its output: signals still end it.
+    // No time limit: a command may wait for the reader of its output, and signals still end it.
     init(args, ONE_SHOT_FILTER, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
@@ -42,7 +42,7 @@ pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
 /// Sets up the log of a command that keeps running.
 pub(crate) fn init_for_server(args: &CommonArgs) -> Result<(), Error> {
     init(args, SERVER_FILTER, Some(END_LIMIT), |_| true)?;
-    // The hook of the standard library waits for stderr, on a thread of the runtime.
+    // The standard library's hook would block a thread of the runtime while stderr is not read.
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -51,7 +51,7 @@ pub(crate) fn init_for_server(args: &CommonArgs) -> Result<(), Error> {
 pub(crate) fn write_line(line: String) {
     match LOG.get() {
         Some(log) => log.lines.push(line.into_bytes()),
-        // `eprintln!` would panic where nothing reads.
+        // `eprintln!` panics if the reader has gone.
         None => io::stderr().write_all(line.as_bytes()).unwrap_or_default(),
     }
 }
@@ -130,8 +130,8 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Other crates log without a limit what a peer sends. At WARN hickory logs each packet from a wrong
-/// address, and h2 each PING acknowledgement that it did not ask for.
+/// Other crates log input of peers without a limit. At WARN, hickory logs each packet from a wrong
+/// address, and h2 each unsolicited PING acknowledgement.
 const SERVER_FILTER: &str = "error,callback_source=info";
 const ONE_SHOT_FILTER: &str = "error,callback_source=warn";
 

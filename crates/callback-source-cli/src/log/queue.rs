@@ -30,14 +30,14 @@ struct Queue {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// Size of the lines in bytes, with the memory that each takes besides its text.
+    /// Size of the lines in bytes, with the overhead of each.
     size: usize,
     /// A line that has left the queue is being written.
     writing: bool,
 }
 
 impl Lines {
-    /// Adds a line, or drops it when there is no room.
+    /// Adds a line, or drops it if the queue is full.
     pub(super) fn push(&self, line: Vec<u8>) {
         let mut state = self.lock();
         let size = size(&line);
@@ -51,7 +51,7 @@ impl Lines {
         self.0.changed.notify_all();
     }
 
-    /// Writes lines as they come, forever.
+    /// Writes lines as they arrive, forever.
     pub(super) fn write_to(&self, mut out: impl Write) {
         let mut reported = 0;
         loop {
@@ -60,8 +60,8 @@ impl Lines {
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
-            // Not while the queue is full: this line would be dropped as well, and under a lasting
-            // flood there would be one for each line that gets through.
+            // Not while the queue is full: this line would be dropped, too, and during a flood each
+            // line that gets through would cause another.
             if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(
@@ -103,7 +103,7 @@ impl Lines {
     }
 }
 
-/// Each call takes one whole line.
+/// Each call writes one whole line.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(written.try_iter().flatten().collect::<Vec<_>>(), b"last\n");
     }
 
-    /// Takes one byte with every second call, and is not ready otherwise.
+    /// Accepts one byte at every second call, and is not ready otherwise.
     struct Out(std::sync::mpsc::Sender<Vec<u8>>, u32);
 
     impl Write for Out {

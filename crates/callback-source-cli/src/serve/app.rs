@@ -1,4 +1,4 @@
-//! Which path answers what, and to whom.
+//! Responses of the server by path.
 
 use std::{
     pin::pin,
@@ -26,14 +26,14 @@ use crate::{
     config::{Client, Proxies},
 };
 
-/// The answers of a server.
+/// The application behind all listeners.
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
     verify: Verify,
     counts: Arc<VerdictCounts>,
     report_only: bool,
-    /// Whether trusted proxies name the client in a header.
+    /// `true` if trusted proxies name the client in a header.
     reads_headers: bool,
     started: Instant,
     stopping: AtomicBool,
@@ -63,13 +63,13 @@ impl App {
         }
     }
 
-    /// From now on the server is not ready.
+    /// Makes the server report that it is not ready.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Answers a request, and tells whether its body is whole by then. If not, its rest stands between this
-    /// request and the next one of the connection.
+    /// Responds to a request, and returns whether its body has ended by then. If it has not, the rest of the
+    /// body precedes the next request on the connection.
     pub(super) async fn respond(
         &self,
         endpoint: Endpoint,
@@ -116,8 +116,8 @@ impl App {
         response
     }
 
-    /// The part of a request that its verdict depends on. Any number of callers at a time may have the server
-    /// keep it for the second of an on-demand refresh, and each could have sent 16 KiB.
+    /// Reduces a request to what its verdict depends on. Many callers at a time can make the server keep a
+    /// request for the second of an on-demand refresh, and each could have sent 16 KiB.
     fn relevant_part(&self, peer: Peer, head: Parts) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = head.method;
@@ -125,7 +125,7 @@ impl App {
         let is_proxy = matches!(peer, Peer::Unix | Peer::Tcp { proxied: true, .. });
         if is_proxy && self.reads_headers {
             *request.headers_mut() = head.headers;
-            // The layer would take them for a body that is never read.
+            // The layer would treat them as a body that is never read.
             request.headers_mut().remove(header::CONTENT_LENGTH);
             request.headers_mut().remove(header::TRANSFER_ENCODING);
         }
@@ -145,10 +145,10 @@ impl App {
     }
 }
 
-/// Whether a request was made on this machine, and not by a proxy on it for somebody else.
+/// Returns whether a request was made on this machine, and not by a proxy on it for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
-        // A proxy in front may have written it in any spelling that folds into this one.
+        // A proxy may have written the name in any spelling that folds into this one.
         let name = name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "-");
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
@@ -161,7 +161,7 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Beside those with `forwarded` in their name.
+/// Forwarding headers without `forwarded` in their names.
 const FORWARDING: [&str; 8] = [
     "cf-connecting-ip",
     "client-ip",

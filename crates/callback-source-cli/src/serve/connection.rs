@@ -34,7 +34,7 @@ use super::{
 pub(super) struct Settings {
     pub(super) app: Arc<App>,
     pub(super) endpoint: Endpoint,
-    /// How long a connection may be idle.
+    /// Maximum idle time of a connection.
     pub(super) idle_timeout: Duration,
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn serve(
             };
             peer = client;
             permit.set_owner(proxy.owner(client));
-            // The client has less patience than its proxy had.
+            // A crowded listener spares the proxy, and not the client that it names.
             deadline.spared = permit.is_spared();
             ahead
         }
@@ -98,7 +98,7 @@ pub(super) async fn serve(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 if version == Version::HTTP_10 {
-                    // hyper adds `keep-alive` to a response of another version than the request's.
+                    // hyper adds `keep-alive` to a response whose version differs from the request's.
                     *response.version_mut() = Version::HTTP_10;
                 }
             }
@@ -116,8 +116,8 @@ pub(super) async fn serve(
                     .max_header_size(HEAD_SIZE)
                     .max_headers(HEAD_LINES)
                     .serve_connection(TokioIo::new(&mut replayed), service);
-                // An idle connection is not closed when the server stops: the next request may be on its
-                // way. It is the last one.
+                // An idle connection is not closed when the server stops: its next request may already
+                // have been sent. That request is the last one.
                 until_deadline(pin!(connection), &mut deadline, |_| {}).await
             };
             if let Some(end) = ended {
@@ -136,9 +136,9 @@ pub(super) async fn serve(
                 .initial_connection_window_size(WINDOW)
                 .max_send_buf_size(BUFFER);
             if spared {
-                // A proxy asks about many callers over a connection. Those who wait for an on-demand refresh
-                // must leave room for the provider's servers, and no number of requests that are cancelled or
-                // malformed may end the connection.
+                // A proxy asks about many callers over one connection. Those that wait for an on-demand
+                // refresh must leave room for the provider's servers, and no number of cancelled or malformed
+                // requests may end the connection.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
@@ -153,7 +153,8 @@ pub(super) async fn serve(
                 Some(end) => log_end(end),
                 None => {
                     connection.as_mut().graceful_shutdown();
-                    // Its place is waited for: the frames are written, and not acknowledged.
+                    // Another connection waits for the permit: the frames are written once, without waiting
+                    // for the client.
                     let limit = match timer.is_displaced() {
                         true => Duration::ZERO,
                         false => LAST_FRAMES_TIME,
@@ -175,8 +176,8 @@ fn log_end(end: hyper::Result<()>) {
 
 /// Reads until the client has closed its side.
 ///
-/// Closing a socket that has unread bytes, or gets some afterwards, resets the connection, and the reset can
-/// overtake the answer: a client that still sends its body would never see why it is refused.
+/// Closing a socket that has unread bytes, or receives some afterwards, resets the connection, and the reset
+/// can overtake the response: a client that still sends its body would never read why it is refused.
 async fn linger(stream: &mut Stream) {
     if stream.shutdown().await.is_ok() {
         let mut bytes = vec![0; 4 * 1024];
@@ -184,23 +185,23 @@ async fn linger(stream: &mut Stream) {
     }
 }
 
-/// The largest head of a request; 431 beyond it.
+/// Maximum size of the head of a request; a larger one receives 431.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;
 const BUFFER: usize = 32 * 1024;
 
-/// Requests at a time on an HTTP/2 connection. What they hold is small, but a caller may open any number of
-/// connections.
+/// Maximum number of concurrent requests on an HTTP/2 connection. Each needs little memory, but a caller can
+/// open many connections.
 const STREAMS: u32 = 16;
 
 const TRUSTED_STREAMS: u32 = 200;
 
-/// The least that HTTP/2 allows for a connection. Bodies are thrown away as they come.
+/// The minimum that HTTP/2 allows for a connection. Bodies are discarded as they arrive.
 const WINDOW: u32 = 65_535;
 
-/// For the last frames of a connection that is closed.
+/// Time for the last frames of a connection.
 const LAST_FRAMES_TIME: Duration = Duration::from_millis(500);
 
-/// For a client to read its answer and close.
+/// Time for a client to read its response and close.
 const LINGER_TIME: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Work on a connection, up to the time at which its client has kept it waiting for too long.
+//! Deadline of a client that keeps its connection waiting.
 
 use std::{
     pin::{Pin, pin},
@@ -14,15 +14,15 @@ use tokio::{
 
 use super::idle::{IdleTimer, LAST_RESPONSE_TIME, Limits, ListenerState};
 
-/// Limits on how long a client may keep its connection waiting, and the signals that shorten them.
+/// Timer of a connection, with the events that shorten its limits.
 #[derive(Debug)]
 pub(super) struct Deadline {
     pub(super) timer: Arc<IdleTimer>,
     pub(super) listener: watch::Receiver<ListenerState>,
     pub(super) idle_timeout: Duration,
-    /// Whether it stays when the listener is crowded.
+    /// `true` if the connection stays when the listener is crowded.
     pub(super) spared: bool,
-    /// Time at which the connection was told that its request is the last.
+    /// Time at which the current request became the last.
     pub(super) last_request_since: Option<Instant>,
 }
 
@@ -38,7 +38,9 @@ impl Deadline {
     }
 }
 
-/// Runs a future to its end, or until the client has kept it waiting for too long.
+/// Runs a future to its end, or returns `None` at the deadline.
+///
+/// The limits are read again whenever the listener changes its state or the connection is displaced.
 pub(super) async fn until_deadline<F: Future>(
     mut future: Pin<&mut F>,
     deadline: &mut Deadline,
@@ -57,7 +59,7 @@ pub(super) async fn until_deadline<F: Future>(
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // By now the future has taken in whatever the client sent.
+            // The future is polled first, so that the timer knows of every byte that the client has sent.
             match timer.ends(&limits) {
                 Some(end) => poll_at(alarm.as_mut(), end, cx).map(|()| None),
                 None => Poll::Pending,
@@ -95,7 +97,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_was_told_to_leave_is_cut_in_the_end() {
+    async fn a_last_request_that_never_ends_is_cut() {
         let crowded = ListenerState {
             crowded: true,
             ..NORMAL

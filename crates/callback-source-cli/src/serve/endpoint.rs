@@ -1,6 +1,6 @@
-//! Which path leads to which answer.
+//! Paths that a listener serves.
 
-/// What is behind a listener.
+/// Set of paths behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Everything,

@@ -1,12 +1,13 @@
-//! How many files may be open.
+//! Limit on open files.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};
 #[cfg(unix)]
 use tracing::warn;
 
-/// Raises the limit as far as it is needed and allowed, and gives the number of connections that
-/// fit: DNS must not fail because callers took every file.
+/// Raises the limit as far as necessary and allowed, and returns the number of connections that fit.
+///
+/// Some files are reserved: DNS must not fail because callers use every one.
 #[cfg(unix)]
 pub(super) fn room_for(connections: u32) -> usize {
     let wanted = u64::from(connections) + FOR_THE_REST;
@@ -22,7 +23,7 @@ pub(super) fn room_for(connections: u32) -> usize {
     let room = usize::try_from(room.saturating_sub(FOR_THE_REST).max(1)).unwrap_or(usize::MAX);
     if u64::try_from(room).is_ok_and(|room| room < u64::from(connections)) {
         warn!(
-            "the limit on open files leaves room for {room} connections only; raise it with \
+            "the limit on open files allows only {room} connections; raise it with \
              `ulimit -n` or `LimitNOFILE=`, or lower `--max-connections`"
         );
     }

@@ -1,13 +1,13 @@
 //! The end of a request in the bytes of an HTTP/1 connection.
 //!
-//! Only the time limits depend on it, never what a request means: hyper reads the same bytes and decides
-//! that. Bytes that are not HTTP/1 may be counted wrongly here, and hyper ends the connection on them.
+//! Only the time limits depend on this module, never the meaning of a request: hyper parses the same bytes. Bytes
+//! that are not HTTP/1 may be attributed to the wrong part here, and hyper ends the connection on them.
 
 /// Part of a request to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestPart {
     Head {
-        /// Whether anything but line breaks came, which may precede a head.
+        /// `true` after the first byte of the head. Line breaks may precede it.
         begun: bool,
         line: Line,
     },
@@ -17,10 +17,10 @@ pub(super) enum RequestPart {
     Chunks(Chunk),
 }
 
-/// A line of a head or of trailers, up to where it was read.
+/// Line of a head or of trailers, as far as it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Whether it has a byte besides its line break.
+    /// `true` if the line has a byte besides its line break.
     has_text: bool,
 }
 
@@ -42,7 +42,7 @@ impl Default for RequestPart {
 }
 
 impl RequestPart {
-    /// The part after a head, given the length of the body unless it comes in chunks.
+    /// The part after a head. The length of a body in chunks is `None`.
     pub(super) fn body(length: Option<u64>) -> Self {
         match length {
             Some(0) => Self::default(),
@@ -55,8 +55,7 @@ impl RequestPart {
         matches!(self, Self::Head { .. })
     }
 
-    /// Returns how many of these bytes belong to the part that is coming: all of them, or those up to the end
-    /// of the head or of the body.
+    /// Returns how many of these bytes belong to the current part: all of them, or those up to its end.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -67,9 +66,9 @@ impl RequestPart {
             let ends = match left {
                 Some(left) => {
                     let there = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX);
-                    let taken = there.min(*left);
-                    *left -= taken;
-                    at += usize::try_from(taken).unwrap_or(usize::MAX);
+                    let length = there.min(*left);
+                    *left -= length;
+                    at += usize::try_from(length).unwrap_or(usize::MAX);
                     *left == 0 && self.data_ended()
                 }
                 None => {
@@ -85,7 +84,7 @@ impl RequestPart {
         at
     }
 
-    /// Tells whether the request ends with the data.
+    /// Returns whether the request ends with the data.
     fn data_ended(&mut self) -> bool {
         match self {
             Self::Chunks(chunk) => {
@@ -96,7 +95,7 @@ impl RequestPart {
         }
     }
 
-    /// Tells whether this byte ends the head or the chunks.
+    /// Returns whether this byte ends the head or the chunks.
     fn byte(&mut self, byte: u8) -> bool {
         match self {
             Self::Head { begun, line } => {
@@ -111,7 +110,7 @@ impl RequestPart {
 }
 
 impl Line {
-    /// Tells whether an empty line ends with this byte.
+    /// Returns whether this byte ends an empty line.
     fn ends_empty(&mut self, byte: u8) -> bool {
         match byte {
             b'\n' => !std::mem::take(&mut self.has_text),
@@ -130,7 +129,7 @@ impl Chunk {
         in_digits: true,
     };
 
-    /// Tells whether the last chunk and its trailers end with this byte.
+    /// Returns whether this byte ends the last chunk and its trailers.
     fn byte(&mut self, byte: u8) -> bool {
         match self {
             Self::Size { size, in_digits } => match (byte, char::from(byte).to_digit(16)) {
@@ -157,20 +156,20 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// Takes the bytes in pieces of each length, and gives what was taken until the part ended.
+    /// Asserts, for pieces of several lengths, that the part ends after this many bytes.
     #[track_caller]
     fn ends(next_part: RequestPart, bytes: &str, end: usize) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {
             let mut state = next_part;
-            let mut taken = 0;
+            let mut total = 0;
             for bytes in bytes.as_bytes().chunks(piece) {
                 let length = state.advance(bytes);
-                taken += length;
-                if length < bytes.len() || (taken == end && state == RequestPart::default()) {
+                total += length;
+                if length < bytes.len() || (total == end && state == RequestPart::default()) {
                     break;
                 }
             }
-            assert_eq!(taken, end, "{bytes:?} in pieces of {piece}");
+            assert_eq!(total, end, "{bytes:?} in pieces of {piece}");
         }
     }
 

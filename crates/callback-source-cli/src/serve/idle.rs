@@ -1,9 +1,9 @@
-//! How long a client may keep its connection waiting.
+//! Time limits of a connection that waits for its client.
 //!
-//! hyper's own limit on the time for a request's head starts when the previous response ends, so it
-//! would be the limit on idleness, too. Callbacks are rare, and a proxy that finds its idle connection
-//! closed loses one: idleness is long, and a head has its ten seconds from its first byte. Neither is
-//! there while a request is being answered.
+//! hyper starts its time limit for the head of a request when the previous response ends, so that it would
+//! limit idle connections, too. Callbacks are rare, and a proxy that sends one into a connection that is just
+//! being closed loses it. Therefore the limit of an idle connection is long, and a head has ten seconds from
+//! its first byte. Neither limit applies while a request is in flight.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,25 +14,25 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::framing::RequestPart;
 
-/// What all connections are told.
+/// State of a listener that all its connections observe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ListenerState {
-    /// There are too many.
+    /// `true` if few permits are left.
     pub(super) crowded: bool,
-    /// The server stops, since then.
+    /// Time at which the server began to stop.
     pub(super) stopping: Option<Instant>,
 }
 
-/// How long a client may keep a connection waiting.
+/// Time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     head: Duration,
     idle: Duration,
-    /// Idleness counts from here at the earliest.
+    /// Earliest start of the idle time.
     idle_from: Option<Instant>,
-    /// Whether the connection ends with the answer to its request.
+    /// `true` if the connection ends with the next response.
     pub(super) closes_after_response: bool,
-    /// When even a request that is being answered is cut, such as of a client that ignores GOAWAY.
+    /// End of even a request in flight, such as of a client that ignores GOAWAY.
     pub(super) cut_at: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ impl Limits {
     }
 }
 
-/// What a connection waits for.
+/// Timer of a connection that waits for its client.
 #[derive(Debug)]
 pub(super) struct IdleTimer {
     state: Mutex<State>,
@@ -75,22 +75,22 @@ pub(super) enum Displaced {
 
 #[derive(Debug)]
 struct State {
-    /// How many requests are being answered.
+    /// Number of requests in flight.
     in_flight: usize,
-    /// Since when none is.
+    /// Time since which no request has been in flight.
     idle_since: Instant,
-    /// When the head of the next request began.
+    /// Start of the head of the next request.
     head_since: Option<Instant>,
-    /// Which part of a request the next byte belongs to.
+    /// Part of a request to which the next byte belongs.
     next_part: RequestPart,
-    /// Time at which the place was given to another connection.
+    /// Time at which another connection took over the permit.
     displaced: Option<Instant>,
-    /// Whether only the client's end of the connection is due.
+    /// `true` if the last response was sent, and only the client's close is missing.
     is_lingering: bool,
 }
 
 impl IdleTimer {
-    /// The first head is due from the start.
+    /// Starts the time limit of the first head.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             state: Mutex::new(State {
@@ -105,7 +105,7 @@ impl IdleTimer {
         }
     }
 
-    /// Returns how many of these bytes belong to the request that is being read.
+    /// Records received bytes, and returns how many of them belong to the current request.
     pub(super) fn received(&self, bytes: &[u8]) -> usize {
         let mut state = self.state();
         if state.in_flight == 0 && state.next_part.is_head() && state.head_since.is_none() {
@@ -114,7 +114,7 @@ impl IdleTimer {
         state.next_part.advance(bytes)
     }
 
-    /// When the client will have kept the connection waiting for too long.
+    /// End of the current time limit, if one applies.
     pub(super) fn ends(&self, limits: &Limits) -> Option<Instant> {
         let state = self.state();
         if state.in_flight > 0 {
@@ -132,13 +132,13 @@ impl IdleTimer {
         Some(state.displaced.map_or(ends, |since| since.min(ends)))
     }
 
-    /// Ends the connection: at once, or with the answer to its request.
+    /// Ends the connection at once, or with the response to a request in flight.
     pub(super) fn displace(&self) {
         self.state().displaced.get_or_insert_with(Instant::now);
         self.displaced.notify_one();
     }
 
-    /// Ends the connection if it has waited for its client for this long.
+    /// Ends the connection if it has waited for its client for at least this long.
     pub(super) fn displace_if_idle(&self, for_at_least: Duration) -> Displaced {
         let state = self.state();
         if state.displaced.is_some() {
@@ -156,7 +156,7 @@ impl IdleTimer {
         Displaced::Now
     }
 
-    /// The last answer was sent.
+    /// Records that the last response was sent.
     pub(super) fn start_linger(&self) {
         self.state().is_lingering = true;
     }
@@ -179,11 +179,11 @@ impl IdleTimer {
     }
 }
 
-/// A request that is being answered.
+/// A request in flight, until it is dropped.
 pub(super) struct InFlight(Arc<IdleTimer>);
 
 impl InFlight {
-    /// With the length of the body, unless it comes in chunks.
+    /// Records a request. The length of a body in chunks is `None`.
     pub(super) fn start(timer: &Arc<IdleTimer>, body: Option<u64>) -> Self {
         let mut state = timer.state();
         state.in_flight += 1;
@@ -205,10 +205,10 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 
 const CROWDED_TIME: Duration = Duration::from_secs(1);
 
-/// For a request that was sent before the client could know.
+/// For a request that was sent before the client could notice the stop.
 const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// For the last request of a connection: an on-demand refresh takes one second.
+/// For the last request of a connection. An on-demand refresh needs one second.
 pub(super) const LAST_RESPONSE_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -237,14 +237,14 @@ mod tests {
         drop(InFlight::start(timer, Some(0)));
     }
 
-    /// For how long the client may still keep the connection waiting.
+    /// Time until the current limit ends.
     fn left(timer: &IdleTimer, listener: ListenerState) -> Option<Duration> {
         let ends = timer.ends(&Limits::new(listener, false, IDLE_TIME))?;
         Some(ends.saturating_duration_since(Instant::now()))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_head_is_due_from_the_start() {
+    async fn the_time_of_the_first_head_starts_with_the_connection() {
         let timer = timer();
         assert_eq!(left(&timer, NORMAL), Some(HEAD_TIME));
         advance(Duration::from_secs(4)).await;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_head_is_due_from_its_first_byte() {
+    async fn the_time_of_a_later_head_starts_with_its_first_byte() {
         let timer = timer();
         let in_flight = InFlight::start(&timer, Some(0));
         assert_eq!(left(&timer, NORMAL), None);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_due_while_any_request_is_answered() {
+    async fn no_limit_applies_while_a_request_is_in_flight() {
         let timer = timer();
         let first = InFlight::start(&timer, Some(0));
         let second = InFlight::start(&timer, Some(0));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_spared_by_a_crowd_and_not_by_the_end() {
+    fn a_crowded_listener_spares_a_trusted_proxy_and_a_stopping_one_does_not() {
         assert!(
             Limits::closes_after_response(CROWDED, false)
                 && !Limits::closes_after_response(CROWDED, true)
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_has_a_moment_left_when_the_server_stops() {
+    async fn an_idle_connection_has_half_a_second_left_when_the_server_stops() {
         let timer = timer();
         answer(&timer);
         advance(Duration::from_secs(20)).await;

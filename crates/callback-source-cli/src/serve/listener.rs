@@ -1,4 +1,4 @@
-//! What is listened to: an address, or a socket in the file system.
+//! Listener on an address or on a Unix socket.
 
 use std::{
     io,
@@ -23,12 +23,12 @@ use crate::{
     error::Error,
 };
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
-    /// Who still has to say whose connection it is.
+    /// The trusted proxy whose PROXY header is still unread.
     pub(super) proxy: Option<Proxy>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Accepted {
 pub(super) enum Listener {
     Tcp {
         listener: TcpListener,
-        /// The same socket, for [`Listener::accept_queued`].
+        /// Second handle of the socket, for [`Listener::accept_queued`].
         queue: std::net::TcpListener,
         trusted: TrustedProxies,
         headers: Option<ProxyHeaders>,
@@ -62,7 +62,7 @@ impl Listener {
         }
     }
 
-    /// For those who connect without a proxy.
+    /// Listens for clients that connect without a proxy.
     pub(super) fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
         let none = Proxies {
             trusted: TrustedProxies::none(),
@@ -91,7 +91,7 @@ impl Listener {
         })
     }
 
-    /// For the log.
+    /// Address in the form that the log has.
     pub(super) fn address(&self) -> String {
         match self {
             Self::Tcp { listener, .. } => match listener.local_addr() {
@@ -119,8 +119,10 @@ impl Listener {
         }))
     }
 
-    /// A connection that the system has accepted already; `WouldBlock` if there is none. Polling cannot tell:
-    /// it does not ask the system before tokio was told of a connection, or once a task has used up its turn.
+    /// Accepts a connection that the system has already accepted; `WouldBlock` if there is none.
+    ///
+    /// Polling is not enough: it does not ask the system before tokio's driver has reported a connection, or
+    /// after the task has used up its budget.
     pub(super) fn accept_queued(&self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp {
@@ -152,12 +154,12 @@ fn tcp_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
-    // What tokio's own `bind` does. Elsewhere the option would let another process take the address over.
+    // As tokio's `bind` does. On other systems the option would let another process take over the address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // `[::]` means both families to nearly everybody, and is what images and charts contain. Whether the
-        // system takes it for IPv6 only depends on a setting (`net.ipv6.bindv6only`).
+        // Container images and charts use `[::]` for both families. On some systems it means IPv6 only
+        // (`net.ipv6.bindv6only`).
         SockRef::from(&socket).set_only_v6(false)?;
     }
     socket.bind(address)?;
@@ -171,7 +173,7 @@ impl Accepted {
         trusted: &TrustedProxies,
         headers: Option<&ProxyHeaders>,
     ) -> Self {
-        // Small responses, and nothing to wait for.
+        // Responses are small, and no further data follows that could be sent with them.
         let _ = stream.set_nodelay(true);
         Self {
             stream: Box::new(stream),
@@ -201,18 +203,18 @@ impl Accepted {
     }
 }
 
-/// As tokio's own `bind`.
+/// As in tokio's `bind`.
 const BACKLOG: u32 = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Without an `await` in between, in which tokio could be told of the connections.
-    fn takes_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
+    /// Has no `await`, during which tokio's driver could report the connections.
+    fn accepts_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
         let empty = listener.accept_queued().map_err(|error| error.kind());
         assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));
-        // More than tokio takes at one go.
+        // More than the budget of a task.
         for _ in 0..200 {
             connect();
             assert!(listener.accept_queued().is_ok());
@@ -224,22 +226,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_taken_before_tokio_was_told_of_them() {
+    async fn queued_connections_are_accepted_before_tokio_reports_them() {
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind_plain(address).unwrap();
         let Listener::Tcp { queue, .. } = &listener else {
             panic!("it is TCP");
         };
         let address = queue.local_addr().unwrap();
-        takes_all_that_are_queued(&listener, || {
+        accepts_all_that_are_queued(&listener, || {
             std::net::TcpStream::connect(address).unwrap();
         });
     }
 
     #[tokio::test]
-    async fn the_unspecified_address_of_ipv6_is_for_both_families() {
+    async fn the_unspecified_address_of_ipv6_serves_both_families() {
         let socket = TcpSocket::new_v6().unwrap();
-        // As where `net.ipv6.bindv6only` is set.
+        // As on a system with `net.ipv6.bindv6only`.
         SockRef::from(&socket).set_only_v6(true).unwrap();
         let listener = listen(socket, "[::]:0".parse().unwrap()).unwrap();
         assert!(!SockRef::from(&listener).only_v6().unwrap());
@@ -251,11 +253,11 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn connections_of_a_unix_socket_are_taken_before_tokio_was_told_of_them() {
+    async fn queued_connections_of_a_unix_socket_are_accepted_before_tokio_reports_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = Listener::Unix(SocketFile::bind(&path).unwrap());
-        takes_all_that_are_queued(&listener, || {
+        accepts_all_that_are_queued(&listener, || {
             std::os::unix::net::UnixStream::connect(&path).unwrap();
         });
     }

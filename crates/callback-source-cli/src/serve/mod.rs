@@ -65,7 +65,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
         .enable_all()
         .build()
         .map_err(Error::Start)?;
-    // Before anything else: a signal that comes now must not be lost.
+    // Before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
         Signals::new().map_err(Error::Start)?
@@ -75,12 +75,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
     outcome
 }
 
-/// Shuts the runtime down, which has the state file written, within a limit and unless a signal comes.
+/// Shuts down the runtime, which writes the state file first. Returns at the limit or at a signal.
 ///
 /// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The
-/// signals need a runtime of their own: this one no longer reports any.
+/// signal is awaited on another runtime, since this one no longer reports any.
 fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
-    let Ok(waiting) = Builder::new_current_thread().enable_all().build() else {
+    let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
         runtime.shutdown_timeout(limit);
         return;
     };
@@ -94,7 +94,7 @@ fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>
         // The runtime was dropped with the closure.
         return;
     }
-    waiting.block_on(async {
+    signal_runtime.block_on(async {
         tokio::select! {
             _ = ended => {
                 if start.elapsed() >= limit {
@@ -189,13 +189,14 @@ async fn log_ready(list: AllowList) {
     info!(addresses, after = ?start.elapsed(), "ready");
 }
 
-/// For how long requests in flight are waited for.
+/// Time limit for requests in flight.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// For how long the state file may take to be written.
+/// Time limit for writing the state file.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
-/// Beside the cap for callbacks, so that they cannot shut an operator out.
+/// Limit of the admin listener. It is separate from the limit for callbacks, so that callers cannot shut out
+/// an operator.
 const ADMIN_CONNECTIONS: usize = 64;
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// A runtime with a write that does not end before the sender is dropped.
+    /// A runtime with a write that ends when the sender is dropped.
     fn stuck() -> (Runtime, mpsc::Sender<()>) {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let (release, released) = mpsc::channel::<()>();

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Owner of a connection, as far as places are concerned.
+/// Owner of a connection, by which permits are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// A trusted proxy, or the proxy at a Unix socket.
     Trusted,
-    /// Whoever the PROXY header will name.
+    /// The client in a PROXY header that is still unread.
     Unknown,
-    /// Any other address; IPv6 by /64, since a single host usually has that many.
+    /// Any other address. IPv6 addresses are grouped by /64, since a single host usually has a whole one.
     Address(IpAddr),
 }
 

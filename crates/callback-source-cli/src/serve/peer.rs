@@ -1,22 +1,22 @@
-//! Who is at the other end of a connection, and the stream of bytes to it.
+//! Peer of a connection, and the stream of bytes to it.
 
 use std::{fmt, net::SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Who is at the other end.
+/// Peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Tcp {
         client: SocketAddr,
-        /// Whether there is a trusted proxy in between.
+        /// `true` if a trusted proxy connected for the client.
         proxied: bool,
     },
-    /// The proxy at a Unix socket.
+    /// The proxy at a Unix socket, which has no address.
     Unix,
 }
 
-/// A connection, whatever it runs over.
+/// Stream of a connection, whatever its transport.
 pub(super) type Stream = Box<dyn Io>;
 
 pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}

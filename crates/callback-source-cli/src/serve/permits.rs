@@ -1,17 +1,17 @@
-//! Permits of a listener, their owners, and the order in which connections end when all are taken.
+//! Permits for connections, and the order in which connections end when no permit is left.
 //!
-//! A bound on how slow a client may be does not bound how long it may hold a place: a client that sends a
-//! request every second is never slow. So three rules apply on top of the time limits:
+//! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second
+//! never reaches one. Therefore three more rules apply:
 //!
-//! 1. A listener is *crowded* while fewer than a quarter of its places (64 at max) are free. A crowded
-//!    listener ends each connection with the answer to its request, except those of trusted proxies.
-//! 2. When all places are taken, a new connection displaces one of the address that holds the max, which
-//!    may be its own address. Those of smaller shares are never displaced: while the largest share has only
-//!    requests that are being answered, one of these becomes its connection's last.
-//! 3. Connections of trusted proxies are displaced only when they hold every place.
+//! 1. A listener is *crowded* while fewer than a quarter of its permits (at most 64) are free. A crowded
+//!    listener ends each connection with its next response, except those of trusted proxies.
+//! 2. When no permit is left, a new connection displaces one of the address with the largest share, which may
+//!    be its own address. Connections of smaller shares are never displaced. While every connection of the
+//!    largest share has a request in flight, one of these requests becomes the last of its connection.
+//! 3. Connections of trusted proxies are displaced only when they have every permit.
 //!
-//! Behind a PROXY header the address of a new connection is not known yet. It may belong to an address that
-//! holds one connection already, so it displaces no connection that is its address's only one.
+//! Before its PROXY header is read, the address of a new connection is unknown. It may be an address that
+//! already has one connection, so the new connection never displaces the only connection of an address.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -39,7 +39,7 @@ impl Permits {
         })
     }
 
-    /// Waits for a place. While there is none, connections are displaced one by one.
+    /// Waits for a permit, and displaces connections one by one until there is one.
     pub(super) async fn acquire(self: &Arc<Self>, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
         let mut displaced_one = false;
         loop {
@@ -55,12 +55,12 @@ impl Permits {
                     displaced_one = true;
                 }
             }
-            // Not until one is free: the client of an HTTP/2 connection may delay its end.
+            // With a time limit, since the client of an HTTP/2 connection may delay its end.
             let _ = timeout(DISPLACE_AGAIN, self.freed.notified()).await;
         }
     }
 
-    /// Takes a place, or one beyond the last.
+    /// Returns a permit, even if none is left.
     pub(super) fn acquire_beyond_limit(
         self: &Arc<Self>,
         owner: Owner,
@@ -83,11 +83,13 @@ impl Permits {
         self.shares().len() >= self.max
     }
 
-    /// Whether the listener is crowded, given whether it was. It stays so until twice the reserve is free,
-    /// so that a single connection that comes and goes does not wake all others each time.
-    pub(super) fn are_crowded(&self, were: bool) -> bool {
+    /// Returns whether the listener is crowded, given whether it was.
+    ///
+    /// It stays crowded until twice the reserve is free, so that a single connection that comes and goes does
+    /// not wake all others each time.
+    pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);
-        let reserve = if were { 2 * reserve } else { reserve };
+        let reserve = if were_crowded { 2 * reserve } else { reserve };
         self.shares().len() > self.max - reserve
     }
 
@@ -96,7 +98,7 @@ impl Permits {
     }
 }
 
-/// A place, freed when dropped.
+/// Permit for a connection, returned when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Arc<Permits>,
@@ -110,13 +112,13 @@ impl Permit {
         &self.timer
     }
 
-    /// Whether the connection is spared when the listener is crowded. The PROXY header comes from a trusted
-    /// proxy.
+    /// Returns whether a crowded listener spares the connection. One whose PROXY header is unread comes from
+    /// a trusted proxy.
     pub(super) fn is_spared(&self) -> bool {
         matches!(self.owner, Owner::Trusted | Owner::Unknown)
     }
 
-    /// Changes the owner: behind a PROXY header it is known only after the connection has its place.
+    /// Changes the owner, which is known only after the PROXY header.
     pub(super) fn set_owner(&mut self, owner: Owner) {
         if owner != self.owner {
             let mut shares = self.permits.shares();
@@ -157,18 +159,18 @@ mod tests {
         permit.timer.is_displaced()
     }
 
-    fn held(permits: &Arc<Permits>, owner: Owner) -> Permit {
+    fn acquired(permits: &Arc<Permits>, owner: Owner) -> Permit {
         assert!(!permits.none_left());
         permits.acquire_beyond_limit(owner, timer())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_newcomer_displaces_a_connection_of_the_address_that_holds_the_most() {
+    async fn a_newcomer_displaces_a_connection_of_the_largest_share() {
         let permits = Permits::new(4);
-        let other = held(&permits, at("192.0.2.9"));
+        let other = acquired(&permits, at("192.0.2.9"));
         let mut many = Vec::new();
         for _ in 0..3 {
-            many.push(held(&permits, at("192.0.2.1")));
+            many.push(acquired(&permits, at("192.0.2.1")));
         }
         let newcomer = permits.acquire(at("192.0.2.7"), timer());
         let leave = async {
@@ -184,18 +186,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_displaced_before_one_that_has_a_request() {
         let permits = Permits::new(2);
-        let busy = held(&permits, at("192.0.2.1"));
+        let busy = acquired(&permits, at("192.0.2.1"));
         let _in_flight = InFlight::start(&busy.timer, Some(0));
-        let idle = held(&permits, at("192.0.2.1"));
+        let idle = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         assert!(permits.shares().displace(at("192.0.2.2")).is_none());
         assert!(is_displaced(&idle) && !is_displaced(&busy));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_has_a_moment_for_its_request() {
+    async fn a_connection_is_not_displaced_before_its_request_can_arrive() {
         let permits = Permits::new(1);
-        let new = held(&permits, at("192.0.2.1"));
+        let new = acquired(&permits, at("192.0.2.1"));
         advance(GRACE - Duration::from_millis(1)).await;
         permits.shares().displace(at("192.0.2.2"));
         assert!(!is_displaced(&new));
@@ -205,17 +207,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn smaller_shares_are_spared_while_the_largest_is_all_requests() {
+    async fn smaller_shares_are_spared_while_all_connections_of_the_largest_have_requests() {
         for newcomer in [Owner::Unknown, Owner::Trusted, at("192.0.2.2")] {
             let permits = Permits::new(3);
             let many = [
-                held(&permits, at("192.0.2.1")),
-                held(&permits, at("192.0.2.1")),
+                acquired(&permits, at("192.0.2.1")),
+                acquired(&permits, at("192.0.2.1")),
             ];
             let in_flight = many
                 .each_ref()
                 .map(|permit| InFlight::start(&permit.timer, Some(0)));
-            let other = held(&permits, at("192.0.2.9"));
+            let other = acquired(&permits, at("192.0.2.9"));
             advance(GRACE).await;
             permits.shares().displace(newcomer).unwrap().displace();
             assert!(is_displaced(&many[0]) && !is_displaced(&other));
@@ -224,40 +226,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_of_unknown_owner_displaces_no_only_connection() {
+    async fn a_connection_of_unknown_owner_never_displaces_an_only_connection() {
         let permits = Permits::new(3);
-        let only = held(&permits, at("192.0.2.9"));
-        let many = held(&permits, at("192.0.2.1"));
+        let only = acquired(&permits, at("192.0.2.9"));
+        let many = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         assert!(permits.shares().displace(Owner::Unknown).is_none());
         assert!(!is_displaced(&only) && !is_displaced(&many));
-        let second = held(&permits, at("192.0.2.1"));
+        let second = acquired(&permits, at("192.0.2.1"));
         permits.shares().displace(Owner::Unknown);
         assert!(is_displaced(&many) && !is_displaced(&only) && !is_displaced(&second));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_request_is_the_last_for_a_newcomer() {
+    async fn a_newcomer_makes_only_one_request_the_last() {
         let permits = Permits::new(2);
-        let held = [
-            held(&permits, Owner::Trusted),
-            held(&permits, Owner::Trusted),
+        let trusted = [
+            acquired(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
         ];
-        let _in_flight = held
+        let _in_flight = trusted
             .each_ref()
             .map(|permit| InFlight::start(&permit.timer, Some(0)));
         let newcomer = permits.acquire(at("192.0.2.1"), timer());
         assert!(timeout(Duration::from_secs(4), newcomer).await.is_err());
-        assert!(is_displaced(&held[0]) && !is_displaced(&held[1]));
+        assert!(is_displaced(&trusted[0]) && !is_displaced(&trusted[1]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_displaces_no_connection_of_one_that_does_not_hold_more() {
+    async fn an_address_displaces_only_connections_of_larger_shares() {
         let permits = Permits::new(3);
-        let other = held(&permits, at("192.0.2.9"));
+        let other = acquired(&permits, at("192.0.2.9"));
         let many = [
-            held(&permits, at("192.0.2.1")),
-            held(&permits, at("192.0.2.1")),
+            acquired(&permits, at("192.0.2.1")),
+            acquired(&permits, at("192.0.2.1")),
         ];
         advance(GRACE).await;
         for _ in 0..3 {
@@ -270,26 +272,26 @@ mod tests {
     async fn connections_of_trusted_proxies_are_displaced_last() {
         let permits = Permits::new(3);
         let trusted = [
-            held(&permits, Owner::Trusted),
-            held(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
+            acquired(&permits, Owner::Trusted),
         ];
-        let other = held(&permits, at("192.0.2.1"));
+        let other = acquired(&permits, at("192.0.2.1"));
         advance(GRACE).await;
         for _ in 0..3 {
             permits.shares().displace(at("192.0.2.2"));
         }
         assert!(is_displaced(&other) && !trusted.iter().any(is_displaced));
         drop(other);
-        let _third = held(&permits, Owner::Trusted);
+        let _third = acquired(&permits, Owner::Trusted);
         permits.shares().displace(at("192.0.2.2"));
         assert!(is_displaced(&trusted[0]) && !is_displaced(&trusted[1]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_permit_changes_hands_when_its_client_is_known() {
+    async fn a_permit_changes_its_owner_when_the_client_is_known() {
         let permits = Permits::new(2);
-        let mut permit = held(&permits, Owner::Trusted);
-        let trusted = held(&permits, Owner::Trusted);
+        let mut permit = acquired(&permits, Owner::Trusted);
+        let trusted = acquired(&permits, Owner::Trusted);
         permit.set_owner(at("192.0.2.1"));
         permits.shares().displace(Owner::Trusted);
         assert!(is_displaced(&permit) && !is_displaced(&trusted));
@@ -301,12 +303,12 @@ mod tests {
     fn a_listener_is_crowded_before_it_is_full() {
         for (max, crowded_from, until) in [(20, 16, 10), (64, 49, 32), (10_000, 9_937, 9_872)] {
             let permits = Permits::new(max);
-            let mut held_permits = Vec::new();
+            let mut acquired_permits = Vec::new();
             let mut fill = |count| {
-                while held_permits.len() < count {
-                    held_permits.push(permits.acquire_beyond_limit(at("192.0.2.1"), timer()));
+                while acquired_permits.len() < count {
+                    acquired_permits.push(permits.acquire_beyond_limit(at("192.0.2.1"), timer()));
                 }
-                held_permits.truncate(count);
+                acquired_permits.truncate(count);
             };
             fill(crowded_from - 1);
             assert!(!permits.are_crowded(false), "{max}");

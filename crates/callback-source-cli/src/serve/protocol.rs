@@ -13,7 +13,7 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Tells by the first bytes which protocol it is, and gives these bytes back.
+/// Detects the protocol by the first bytes, and returns it with these bytes.
 pub(super) async fn protocol(
     stream: &mut Stream,
     mut read: Vec<u8>,

@@ -1,7 +1,7 @@
 //! The header of the PROXY protocol, which trusted proxies send before the first byte.
 //!
-//! The library's listener is one for axum, and accepts without limits of its own; the connections here
-//! have places and a time for the first head, which this header is part of.
+//! The library's listener for axum accepts connections without limits. Here a connection has a permit, and the
+//! PROXY header is part of the first head with its time limit.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::log::OncePerMinute;
 
-/// Who has to send the header.
+/// Trusted proxies, which must send the header.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyHeaders {
     proxies: TrustedProxies,
@@ -30,7 +30,7 @@ impl ProxyHeaders {
         }
     }
 
-    /// The proxy that a connection comes from, if it is a trusted one.
+    /// The proxy at the other end of a connection, if it is trusted.
     pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
         self.proxies.contains(peer.ip()).then(|| Proxy {
             peer,
@@ -47,8 +47,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Reads the header: the client, or the proxy where it speaks for itself, and what was read behind
-    /// it.
+    /// Reads the header, and returns the client and the bytes that were read after the header. A proxy
+    /// without a client, as in a health check, is the client itself.
     pub(super) async fn read_header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
         let mut ahead = Vec::new();
         match Header::read(stream, &mut ahead).await {
@@ -64,19 +64,18 @@ impl Proxy {
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
             Err(error) => {
-                // Some load balancers look whether the port is open.
+                // Some load balancers connect without sending a byte, to check the port.
                 if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
-                    self.warn_limited("the PROXY protocol header broke off");
+                    self.warn_limited("the PROXY protocol header is incomplete");
                 }
                 Err(error)
             }
         }
     }
 
-    /// Who holds the place of a connection with this header: the client, who is at its other end, unless the
-    /// proxy speaks for itself.
-    pub(super) fn owner(&self, named: Peer) -> Owner {
-        match named {
+    /// Owner of a connection whose header names this client.
+    pub(super) fn owner(&self, client: Peer) -> Owner {
+        match client {
             Peer::Tcp { client, .. } if client != self.peer => Owner::address(client.ip()),
             Peer::Tcp { .. } | Peer::Unix => Owner::Trusted,
         }

@@ -1,7 +1,7 @@
-//! A stream that ends a read with the request that is being read.
+//! Stream whose reads end with the current request.
 //!
-//! hyper is never given a byte beyond the request it is at. Otherwise it could keep the first half of the
-//! next head in its own buffer, and nothing here would know that a head had begun.
+//! hyper never receives a byte beyond the current request. Otherwise it could keep the first half of the next
+//! head in its own buffer, and the timer would not know that a head has begun.
 
 use std::{
     io,
@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{idle::IdleTimer, peer::Stream};
 
-/// A stream that first gives back what was read of it, and ends a read with the request that is being read.
+/// Stream that first replays bytes that were already read, and whose reads end with the current request.
 #[derive(Debug)]
 pub(super) struct ReplayStream {
     pub(super) stream: Stream,
     pub(super) read: Bytes,
-    /// None for HTTP/2, where what comes may be anything, such as a ping.
+    /// `None` for HTTP/2, where a byte need not belong to a request: it may be a ping.
     pub(super) timer: Option<Arc<IdleTimer>>,
 }
 
@@ -41,14 +41,14 @@ impl AsyncRead for ReplayStream {
         let Some(timer) = &self.timer else {
             return Poll::Ready(Ok(()));
         };
-        let came = &buffer.filled()[before..];
-        if came.is_empty() {
+        let received = &buffer.filled()[before..];
+        if received.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let taken = timer.received(came);
-        if let rest @ [_, ..] = &came[taken..] {
+        let length = timer.received(received);
+        if let rest @ [_, ..] = &received[length..] {
             self.read = [rest, &self.read].concat().into();
-            buffer.set_filled(before + taken);
+            buffer.set_filled(before + length);
         }
         Poll::Ready(Ok(()))
     }

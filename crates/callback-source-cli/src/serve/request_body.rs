@@ -1,4 +1,4 @@
-//! The body of a request, which no verdict depends on.
+//! Body of a request. No verdict depends on it.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-/// The body of a request, thrown away as it comes.
+/// Body of a request, discarded as it arrives.
 pub(super) struct DiscardedBody {
     body: Incoming,
     left: usize,
     time_limit: Duration,
-    /// Whether the client waits for `100 Continue`, which reading the body would send.
+    /// `true` if the client waits for `100 Continue`, which reading the body would send.
     awaits_continue: bool,
 }
 
@@ -23,8 +23,8 @@ impl DiscardedBody {
         let is_http2 = head.version == Version::HTTP_2;
         Self {
             awaits_continue: !is_http2 && head.headers.contains_key(header::EXPECT),
-            // Some servers announce a body and never send it. With HTTP/2 the end of a body may arrive in a
-            // frame of its own, and the first one is handed over later than the head.
+            // Some servers announce a body and never send it. In HTTP/2, the end of a body may arrive in a
+            // frame of its own, and hyper delivers the first frame after the head.
             time_limit: if is_http2 {
                 END_FRAME_TIME
             } else {
@@ -35,7 +35,7 @@ impl DiscardedBody {
         }
     }
 
-    /// Waits for the end, and tells whether it came.
+    /// Waits for the end, and returns whether it arrived.
     pub(super) async fn end(&mut self) -> bool {
         loop {
             if self.body.is_end_stream() {
@@ -50,7 +50,7 @@ impl DiscardedBody {
                 Some(Ok(frame)) => {
                     self.time_limit = BODY_TIME;
                     let length = frame.data_ref().map_or(0, Bytes::len);
-                    // Empty frames could go on forever without ever having to be waited for.
+                    // Empty frames without a cost could arrive forever, each without a wait.
                     match self.left.checked_sub(length + FRAME_COST) {
                         Some(left) => self.left = left,
                         None => return false,
@@ -60,7 +60,7 @@ impl DiscardedBody {
         }
     }
 
-    /// The same, for as long as the answer may be held back.
+    /// Waits for the end for as long as the response may be delayed.
     pub(super) async fn end_in_time(mut self) -> bool {
         if self.time_limit.is_zero() {
             return false;
@@ -72,7 +72,7 @@ impl DiscardedBody {
 const DISCARD_LIMIT: usize = 1024 * 1024;
 const FRAME_COST: usize = 32;
 
-/// How long an answer is held back for the rest of a body that has begun to come, so that the connection can be
-/// used again.
+/// Delay of a response for the rest of a body that has begun to arrive, so that the connection can be used
+/// again.
 const BODY_TIME: Duration = Duration::from_millis(500);
 const END_FRAME_TIME: Duration = Duration::from_millis(20);

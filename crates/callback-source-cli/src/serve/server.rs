@@ -1,4 +1,4 @@
-//! A listener with its connections. Each connection has one of its [`permits`](super::permits).
+//! Listener with its connections. Each connection has one of the [`permits`](super::permits).
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::log::OncePerMinute;
 
-/// An open listener.
+/// A running listener with its connections.
 #[derive(Debug)]
 pub(super) struct Server {
     state: Arc<watch::Sender<ListenerState>>,
@@ -42,7 +42,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting, and has each connection end after the request it is at.
+    /// Stops accepting. Each connection ends with its next response.
     pub(super) fn stop(&self) {
         self.state
             .send_modify(|state| state.stopping = Some(Instant::now()));
@@ -58,7 +58,8 @@ impl Server {
 struct Acceptor {
     settings: Settings,
     permits: Arc<Permits>,
-    /// A connection that has no place yet. Whose it is decides who makes room for it, so it is accepted first.
+    /// Connection that waits for a permit. Its owner decides which connection it displaces, so it is accepted
+    /// first.
     newcomer: Option<Accepted>,
     state: Arc<watch::Sender<ListenerState>>,
     connections: JoinSet<()>,
@@ -69,7 +70,7 @@ impl Acceptor {
     async fn run(mut self, listener: Listener) {
         let mut state = self.state.subscribe();
         let stopping = async move {
-            // The sender is held below.
+            // `self` keeps the sender.
             let _ = state.wait_for(|state| state.stopping.is_some()).await;
         };
         tokio::select! {
@@ -99,7 +100,7 @@ impl Acceptor {
         }
     }
 
-    /// What the system has accepted already is not to be reset.
+    /// Serves connections that the system has already accepted, which would otherwise be reset.
     fn accept_queued(&mut self, listener: &Listener) {
         if let Some(accepted) = self.newcomer.take() {
             self.serve_beyond_limit(accepted);
@@ -129,8 +130,8 @@ impl Acceptor {
         if self.permits.none_left() {
             self.set_crowded(true);
             self.warn_limited(
-                "all connections are in use: each ends with its answer, and those that wait for their \
-                 client are closed",
+                "all connections are in use: each ends with its next response, and connections that \
+                 wait for their clients are closed",
             );
         }
         let timer = Arc::new(IdleTimer::new(Instant::now()));
@@ -140,7 +141,7 @@ impl Acceptor {
         permit
     }
 
-    /// After an error that is the system's, such as too many open files, the next try would fail, too.
+    /// Waits after an error of the system, such as too many open files: the next attempt would fail, too.
     async fn pause(&self, error: &io::Error) {
         self.set_crowded(true);
         self.warn_limited(&format!("connections cannot be accepted: {error}"));
@@ -162,7 +163,7 @@ impl Acceptor {
     }
 }
 
-/// Whether accepting failed because the client was gone.
+/// Returns whether accepting failed because the client has gone.
 fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),

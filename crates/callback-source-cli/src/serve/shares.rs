@@ -16,15 +16,15 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     next: u64,
-    /// Connections of trusted proxies, and those whose PROXY header is still to come.
+    /// Connections of trusted proxies, and those whose PROXY header is still unread.
     trusted: Share,
     shares: HashMap<IpAddr, Share>,
-    /// The shares of addresses by size, and of equal ones that with the oldest connection last.
+    /// Shares of addresses by size. Among equal ones, the share with the oldest connection is the last.
     by_size: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
     untrusted: usize,
 }
 
-/// Connections of an owner, the oldest first.
+/// Connections of one owner, the oldest first.
 type Share = BTreeMap<u64, Arc<IdleTimer>>;
 
 impl Shares {
@@ -89,8 +89,8 @@ impl Shares {
         self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
-    /// Ends a connection that waits for its client in favour of one of this owner. If there is none, returns
-    /// one that has a request.
+    /// Displaces a connection that waits for its client, for a newcomer of this owner. If there is none, returns
+    /// one with a request in flight.
     pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
@@ -134,8 +134,8 @@ fn displace_from<'a>(
     in_flight
 }
 
-/// How many connections are looked at to find one that is idle.
+/// Maximum number of connections that are searched for an idle one.
 const MAX_SEARCHED: usize = 1_000;
 
-/// For the first request of a connection, and for the next one, to arrive.
+/// Time for a request to arrive before its connection can be displaced.
 pub(super) const GRACE: Duration = Duration::from_millis(20);

@@ -1,12 +1,14 @@
-//! Signals that end a server, and those that do not.
+//! Signals to a server.
 
 use std::io;
 
 #[cfg(unix)]
 use tracing::info;
 
-/// The signals that end a server. The others that would end it by default are ignored: a log rotation or a
-/// closed terminal must not cost a callback.
+/// Signals that end a server.
+///
+/// Others that would end a process by default are ignored: a log rotation or a closed terminal must not lose a
+/// callback.
 #[cfg(unix)]
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -20,7 +22,7 @@ impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        // Tokio never restores what a signal does by default, so these are ignored from now on.
+        // Tokio never restores the default action of a signal, so these are ignored from now on.
         for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(ignored)?);
         }

@@ -1,4 +1,4 @@
-//! `/status.json`: everything that is known.
+//! `/status.json`: state of the list and of the server.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{log, report::HostReport};
 
-/// How many verdicts there were, by kind.
+/// Number of verdicts by kind.
 #[derive(Debug)]
 pub(super) struct VerdictCounts(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -32,7 +32,7 @@ impl VerdictCounts {
 }
 
 impl Default for VerdictCounts {
-    /// The kinds that every server has start at zero, so that a monitor finds them.
+    /// Starts the usual kinds at zero, so that a monitor finds them.
     fn default() -> Self {
         let kinds = [
             "allow",
@@ -43,7 +43,7 @@ impl Default for VerdictCounts {
     }
 }
 
-/// Everything that is known, as JSON.
+/// State of the list and of the server as JSON.
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,

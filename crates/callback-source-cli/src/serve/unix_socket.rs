@@ -1,4 +1,4 @@
-//! A Unix socket to listen to.
+//! Listener on a Unix socket.
 
 use std::{
     fs::{self, FileType},
@@ -16,13 +16,13 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::UnixSocketError;
 
-/// A socket in the file system, which is removed when it is dropped.
+/// Socket in the file system, removed when dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     listener: UnixListener,
     queue: StdListener,
     path: PathBuf,
-    /// Device and number, to tell it from one that another process put in its place.
+    /// Device and inode, which distinguish it from a later socket of another process at the same path.
     id: Option<(u64, u64)>,
 }
 
@@ -69,13 +69,13 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.id.is_some() && id(&self.path) == self.id {
-            // A later start takes it for left over.
+            // If this fails, the next start removes the unused socket.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// With the mode from its first moment on; a change afterwards would leave a gap.
+/// Binds with the final mode. A change of the mode afterwards would leave a gap.
 fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = StdListener::bind(path);
@@ -83,13 +83,13 @@ fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
     bound
 }
 
-/// Things that a path can lead to.
+/// Kind of file at a path.
 enum Occupant {
     Nothing,
-    /// A socket to which no process listens.
+    /// Socket on which no process listens.
     LeftOver,
     Socket,
-    /// A socket that this process may not use.
+    /// Socket that this process may not use.
     Foreign,
     Other(&'static str),
 }

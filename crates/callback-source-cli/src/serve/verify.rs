@@ -1,4 +1,4 @@
-//! `/verify`: the library's check, and its verdict as a response.
+//! `/verify`: the library's source check, and its verdict as a response.
 
 use std::{
     convert::Infallible,
@@ -8,10 +8,10 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Allowed, Rejection, RejectionKind, RejectionResponse, Verdict,
-    verify::{UnixConnection, VerifySource, VerifySourceLayer},
+    AllowList, Rejection, RejectionKind, RejectionResponse, Verdict,
+    verify::{UnixConnection, VerifySource, VerifySourceLayer, tag_headers},
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::config::Client;
 
-/// Answers whether a request may pass.
+/// Source check behind `/verify`.
 #[derive(Clone, Debug)]
 pub(super) enum Verify {
     Refusing(VerifySource<VerdictResponse, Client, VerdictResponse>),
@@ -55,8 +55,8 @@ impl Verify {
     }
 
     pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
-        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all when such an answer has
-        // a length.
+        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all if such a response has a
+        // length.
         if request.method() == Method::CONNECT {
             let text = "`CONNECT` asks for a tunnel and is not a callback";
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
@@ -80,7 +80,7 @@ impl Verify {
     }
 }
 
-/// The response to each verdict.
+/// Response to each verdict.
 #[derive(Clone, Debug)]
 pub(super) struct VerdictResponse {
     unsure_status: Option<StatusCode>,
@@ -89,36 +89,30 @@ pub(super) struct VerdictResponse {
 }
 
 impl VerdictResponse {
-    fn allowed(&self, allowed: &Allowed) -> Response<Body> {
-        self.counts.count("allow");
-        let mut response = admitted();
-        let headers = response.headers_mut();
-        headers.insert(SOURCE, HeaderValue::from_static("allow"));
-        let host = allowed
-            .host()
-            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        if let Some(host) = host {
-            headers.insert(HOST, host);
-        }
+    fn response_to(&self, verdict: &Verdict) -> Response<Body> {
+        let mut response = match verdict {
+            Verdict::Allow(_) => {
+                self.counts.count("allow");
+                admitted()
+            }
+            Verdict::Reject(rejection) => {
+                self.counts.count(rejection.kind().as_str());
+                match self.report_only {
+                    true => admitted(),
+                    false => self.refusal(rejection),
+                }
+            }
+        };
+        response.headers_mut().extend(tag_headers(verdict));
         response
     }
 
-    fn rejected(&self, rejection: &Rejection) -> Response<Body> {
-        let reason = rejection.kind().as_str();
-        self.counts.count(reason);
-        let mut response = if self.report_only {
-            admitted()
-        } else {
-            let mut response = plain(self.status(rejection.kind()), rejection.to_string());
-            if let Some(pause) = rejection.retry_after() {
-                let pause = pause.as_secs().into();
-                response.headers_mut().insert(header::RETRY_AFTER, pause);
-            }
-            response
-        };
-        let headers = response.headers_mut();
-        headers.insert(SOURCE, HeaderValue::from_static("reject"));
-        headers.insert(REASON, HeaderValue::from_static(reason));
+    fn refusal(&self, rejection: &Rejection) -> Response<Body> {
+        let mut response = plain(self.status(rejection.kind()), rejection.to_string());
+        if let Some(pause) = rejection.retry_after() {
+            let pause = pause.as_secs().into();
+            response.headers_mut().insert(header::RETRY_AFTER, pause);
+        }
         response
     }
 
@@ -130,7 +124,7 @@ impl VerdictResponse {
     }
 }
 
-/// Called for what may pass, and for everything in report-only mode.
+/// Called for admitted requests, and for all requests in report-only mode.
 impl Service<Request<()>> for VerdictResponse {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -142,32 +136,26 @@ impl Service<Request<()>> for VerdictResponse {
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
         let extensions = request.extensions();
-        let verdict = (extensions.get::<Verdict>(), extensions.get::<Allowed>());
-        ready(Ok(match verdict {
-            (Some(Verdict::Reject(rejection)), _) => self.rejected(rejection),
-            (Some(Verdict::Allow(allowed)), _) | (None, Some(allowed)) => self.allowed(allowed),
-            (None, None) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        ready(Ok(match extensions.get::<Verdict>() {
+            Some(verdict) => self.response_to(verdict),
+            None => empty(StatusCode::INTERNAL_SERVER_ERROR),
         }))
     }
 }
 
 impl RejectionResponse<Body> for VerdictResponse {
     fn response(&self, rejection: &Rejection) -> Response<Body> {
-        self.rejected(rejection)
+        self.response_to(&Verdict::Reject(rejection.clone()))
     }
 }
 
-/// 200, and not 204: Envoy takes nothing else for a yes, and hands a 204 to the caller as the answer
-/// to the callback, which the shop then never gets.
+/// Response that admits a request: 200, and not 204. Envoy admits with 200 only, and passes a 204 to the caller
+/// as the final response, so that the shop never receives the callback.
 ///
-/// The length is set here because hyper leaves it out of an answer without a body over HTTP/2.
+/// The length is set here because hyper omits it from a response without a body over HTTP/2.
 fn admitted() -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let none = HeaderValue::from_static("0");
     response.headers_mut().insert(header::CONTENT_LENGTH, none);
     response
 }
-
-const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
-const HOST: HeaderName = HeaderName::from_static("x-callback-host");
-const REASON: HeaderName = HeaderName::from_static("x-callback-reason");

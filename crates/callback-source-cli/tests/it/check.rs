@@ -2,10 +2,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use integration_tests::dns::{Fault, FaultScope, RecordType, ResponseCode};
 
-use crate::{ask, assert_shown, run, zone};
+use crate::setup::{ask, assert_shown, run, zone};
 
 #[tokio::test]
-async fn says_for_each_peer_whether_it_would_be_admitted() {
+async fn reports_for_each_peer_whether_it_would_be_admitted() {
     let dns = zone().await;
     let hosts = format!(
         "--host one.example --host two.example --allow 198.51.100.0/24 {}",
@@ -69,7 +69,7 @@ async fn says_for_each_peer_whether_it_would_be_admitted() {
 }
 
 #[tokio::test]
-async fn does_not_say_no_when_dns_cannot_be_asked() {
+async fn is_undecided_when_dns_cannot_be_asked() {
     let dns = zone().await;
     let hosts = format!("--host one.example --host two.example {}", ask(&dns));
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::Refused));
@@ -80,7 +80,7 @@ async fn does_not_say_no_when_dns_cannot_be_asked() {
     -- stderr
     error: no answer for `one.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
     error: no answer for `two.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     assert_shown!(run(&format!("check --json 192.0.2.1 {hosts}")).await, @r#"
     exit 2
@@ -97,7 +97,7 @@ async fn does_not_say_no_when_dns_cannot_be_asked() {
     -- stderr
     error: no answer for `one.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
     error: no answer for `two.example` A and AAAA: the DNS server refused to answer (REFUSED): DNS error: error response: Query Refused
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
 }
 
@@ -118,7 +118,7 @@ async fn a_peer_of_the_family_that_is_not_looked_up_is_refused() {
 }
 
 #[tokio::test]
-async fn says_what_can_be_said_in_spite_of_a_failing_host() {
+async fn reports_listed_peers_in_spite_of_a_failing_host() {
     let dns = zone().await;
     let hosts = format!("--host one.example --host two.example {}", ask(&dns));
     dns.set_fault(
@@ -131,7 +131,7 @@ async fn says_what_can_be_said_in_spite_of_a_failing_host() {
     9.45.17.199 allow one.example fresh
     -- stderr
     warning: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     assert_shown!(run(&format!("check 192.0.2.1 {hosts}")).await, @r#"
     exit 1
@@ -139,7 +139,7 @@ async fn says_what_can_be_said_in_spite_of_a_failing_host() {
     192.0.2.1 reject not-listed
     -- stderr
     warning: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     assert_shown!(run(&format!("check 9.45.17.199 192.0.2.1 2001:db8::1 {hosts}")).await, @r#"
     exit 2
@@ -149,12 +149,12 @@ async fn says_what_can_be_said_in_spite_of_a_failing_host() {
     2001:db8::1 reject unresolved
     -- stderr
     error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
 }
 
 #[tokio::test]
-async fn is_an_error_for_what_is_no_address() {
+async fn an_invalid_address_is_an_error() {
     let dns = zone().await;
     let hosts = format!("--host one.example {}", ask(&dns));
     for peer in ["one.example", "1.2.3", "1.2.3.4:80", "010.0.0.1"] {
@@ -185,7 +185,7 @@ async fn is_an_error_for_what_is_no_address() {
 }
 
 #[tokio::test]
-async fn root_and_members_of_the_group_can_look_at_the_file_of_a_server() {
+async fn root_and_members_of_the_group_can_read_the_state_file_of_a_server() {
     let dns = zone().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
@@ -194,7 +194,7 @@ async fn root_and_members_of_the_group_can_look_at_the_file_of_a_server() {
     let server = crate::server::Server::start(&format!("{hosts} --state-file {shown}")).await;
     server.ready().await;
     server.stop().await;
-    // Of another user, and as `fsGroup` of Kubernetes leaves it.
+    // A file of another user, with the mode that `fsGroup` of Kubernetes sets.
     if let Err(error) = chown(&path, Some(12345), Some(12345)) {
         eprintln!("SKIPPED root_and_members_of_the_group_can_look: needs root ({error})");
         return;
@@ -209,7 +209,7 @@ async fn root_and_members_of_the_group_can_look_at_the_file_of_a_server() {
     9.45.17.199 allow one.example restored
     -- stderr
     warning: no answer for `one.example` A and AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     mode(0o666);
     let output = run(&line).await;

@@ -6,31 +6,32 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{ask, assert_shown, command, ip, run, zone};
+use crate::setup::{ask, assert_shown, command, ip, run, zone};
 
 #[tokio::test]
-async fn helps() {
+async fn prints_help() {
     assert_shown!(run("--help").await, @r#"
     exit 0
     -- stdout
     Look up, check and serve the callback servers of a payment provider
 
-    The provider publishes the servers that its callbacks come from as host names only. This command
-    follows them through DNS, and says which peers may send callbacks.
+    The provider publishes its callback servers as host names only. This command follows them through
+    DNS, and decides which peers may send callbacks.
 
-    Exits with 0 for yes, 1 for no and 2 for an error. Each flag but `check --header` can also be given
-    as an environment variable, `CALLBACK_SOURCE_` and its name; several values are separated by commas,
-    blanks or line breaks, and an empty variable counts as not set.
+    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
+    be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
+    commas, blanks or line breaks. An empty variable is treated as unset.
 
     Usage: callback-source <COMMAND>
 
     Commands:
       lookup       Print the addresses that would be admitted
-      check        Say whether these peers would be admitted
-      serve        Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
+      check        Check whether these peers would be admitted
+      serve        Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
       sign         Print a `curl` command that sends a signed webhook, to test an endpoint
-      verify       Say which part of a saved webhook does not fit: date, content hash, host, path or key
+      verify       Show which part of a saved webhook does not match: date, content hash, host, path or
+                   key
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -56,58 +57,59 @@ async fn helps() {
                      rules [env: CALLBACK_SOURCE_API]
       -h, --help     Print help (see more with '--help')
 
-    Who may call:
-          --environment <ENVIRONMENT>  The provider's environment; several add up [default: production,
-                                       unless `--host` or `--allow` is given] [env:
+    Allowed callers:
+          --environment <ENVIRONMENT>  Environment of the provider; may be repeated [default:
+                                       production, unless `--host` or `--allow` is given] [env:
                                        CALLBACK_SOURCE_ENVIRONMENT] [possible values: production, test]
-          --host <NAME>                A host whose addresses are admitted [env: CALLBACK_SOURCE_HOST]
-          --allow <CIDR>               A network or an address that is admitted whatever DNS says [env:
+          --host <NAME>                Host whose addresses are admitted [env: CALLBACK_SOURCE_HOST]
+          --allow <CIDR>               Network or address that is always admitted, without DNS [env:
                                        CALLBACK_SOURCE_ALLOW]
-          --allow-special-addresses    Take special-purpose addresses (loopback, private, …) from
+          --allow-special-addresses    Admit special-purpose addresses (loopback, private, …) in
                                        answers: only for tests, since DNS can then open your own network
                                        [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
-    Look-ups:
-          --ipv4-only               Look up IPv4 addresses only, where AAAA questions are never
-                                    answered: IPv6 peers are refused, unless `--allow` has them [env:
-                                    CALLBACK_SOURCE_IPV4_ONLY]
+    Lookups:
+          --ipv4-only               Look up IPv4 addresses only, for networks in which AAAA questions
+                                    are never answered: IPv6 peers are refused, unless `--allow` lists
+                                    them [env: CALLBACK_SOURCE_IPV4_ONLY]
           --ipv6-only               Look up IPv6 addresses only: IPv4 peers are refused, unless
-                                    `--allow` has them [env: CALLBACK_SOURCE_IPV6_ONLY]
-          --dns-server <IP[:PORT]>  A DNS server, asked in the order given [default: the system's; port
-                                    53] [env: CALLBACK_SOURCE_DNS_SERVER]
-          --min-ttl <DURATION>      The least TTL: no host is asked more often [default: 5s] [env:
+                                    `--allow` lists them [env: CALLBACK_SOURCE_IPV6_ONLY]
+          --dns-server <IP[:PORT]>  DNS server; several are asked in the given order [default: the
+                                    system's; port 53] [env: CALLBACK_SOURCE_DNS_SERVER]
+          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [default: 5s] [env:
                                     CALLBACK_SOURCE_MIN_TTL]
-          --max-ttl <DURATION>      The greatest TTL: no host is asked less often [default: 1h] [env:
+          --max-ttl <DURATION>      Maximum TTL: no question is asked less often [default: 1h] [env:
                                     CALLBACK_SOURCE_MAX_TTL]
-          --linger <DURATION>       For how long an address that left the answer stays admitted, at
-                                    least until that answer has been refreshed [default: 1h] [env:
+          --linger <DURATION>       Time for which an address stays admitted after it left the answer,
+                                    at least until that answer has been refreshed [default: 1h] [env:
                                     CALLBACK_SOURCE_LINGER]
-          --stale-for <DURATION>    For how long the last answer still counts while look-ups fail
+          --stale-for <DURATION>    Time for which the last answer stays in use while lookups fail
                                     [default: 24h] [env: CALLBACK_SOURCE_STALE_FOR]
-          --state-file <PATH>       Keep what is known in this file, so that a restart while DNS is down
+          --state-file <PATH>       File that keeps the answers, so that a restart while DNS is down
                                     refuses no known server; `lookup` and `check` only read it [env:
                                     CALLBACK_SOURCE_STATE_FILE]
 
     Log:
-          --log <FILTER>         Log filter: a level, or `TARGET=LEVEL` pairs with commas in between
+          --log <FILTER>         Log filter: a level, or `TARGET=LEVEL` pairs separated by commas
                                  [default: `error,callback_source=warn`, for `serve`
                                  `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
-          --log-format <FORMAT>  How to log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text] [possible
-                                 values: text, json]
+          --log-format <FORMAT>  Format of the log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text]
+                                 [possible values: text, json]
     -- stderr
     "#);
     assert_shown!(run("check --help").await, @r#"
     exit 0
     -- stdout
-    Say whether these peers would be admitted
+    Check whether these peers would be admitted
 
-    One a line: the host whose answer holds the address and how fresh that is, or the reason why not.
+    One peer a line, with the host whose answer contains the address and the freshness of that answer,
+    or with the reason of the refusal.
 
-    With `--peer` one request: each hop on the way to the client, nearest first, and whether the client
-    would be admitted.
+    With `--peer`, one request: each hop on the way to the client, nearest first, and the verdict on the
+    client.
 
-    Exits with 0 when all are admitted, with 1 when some are not, and with 2 when it cannot be said,
-    such as when DNS cannot be reached.
+    The exit code is 0 if all are admitted, 1 if some are not, and 2 if this cannot be decided, such as
+    when DNS cannot be reached.
 
     Usage: callback-source check [OPTIONS] [IP]...
 
@@ -126,110 +128,109 @@ async fn helps() {
 
     Behind a proxy:
           --peer <IP>
-              The peer of a connection, whose headers are then read as `serve` would, hop by hop
+              Peer of a connection; its forwarding headers are read hop by hop, as `serve` does
               
               [env: CALLBACK_SOURCE_PEER]
 
           --header <NAME: VALUE>
-              A header of a request from that peer; may be repeated
+              Header of the request from that peer; may be repeated
 
           --trusted-proxy <CIDR|unix:>
-              A proxy: when the connection comes from it, the client is who it says; `unix:` is the
-              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as
-              the client
+              Proxy that is trusted to name the client; `unix:` trusts the entry that nginx behind a
+              Unix socket writes into `x-forwarded-for`, as a hop and never as the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
           --client-ip-header <NAME>
-              The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or
-              one that holds a single address, such as `x-real-ip`
+              Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one
+              with a single address, such as `x-real-ip`
               
               [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
 
-    Who may call:
+    Allowed callers:
           --environment <ENVIRONMENT>
-              The provider's environment; several add up [default: production, unless `--host` or
+              Environment of the provider; may be repeated [default: production, unless `--host` or
               `--allow` is given]
 
               Possible values:
-              - production: Real payments, the servers for disaster recovery included
+              - production: Real payments, including the servers for disaster recovery
               - test:       The merchant test environment
               
               [env: CALLBACK_SOURCE_ENVIRONMENT]
 
           --host <NAME>
-              A host whose addresses are admitted
+              Host whose addresses are admitted
               
               [env: CALLBACK_SOURCE_HOST]
 
           --allow <CIDR>
-              A network or an address that is admitted whatever DNS says
+              Network or address that is always admitted, without DNS
               
               [env: CALLBACK_SOURCE_ALLOW]
 
           --allow-special-addresses
-              Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
+              Admit special-purpose addresses (loopback, private, …) in answers: only for tests, since
               DNS can then open your own network
               
               [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
-    Look-ups:
+    Lookups:
           --ipv4-only
-              Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are
-              refused, unless `--allow` has them
+              Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6
+              peers are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV4_ONLY]
 
           --ipv6-only
-              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV6_ONLY]
 
           --dns-server <IP[:PORT]>
-              A DNS server, asked in the order given [default: the system's; port 53]
+              DNS server; several are asked in the given order [default: the system's; port 53]
               
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              The least TTL: no host is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often [default: 5s]
               
               [env: CALLBACK_SOURCE_MIN_TTL]
 
           --max-ttl <DURATION>
-              The greatest TTL: no host is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often [default: 1h]
               
               [env: CALLBACK_SOURCE_MAX_TTL]
 
           --linger <DURATION>
-              For how long an address that left the answer stays admitted, at least until that answer
-              has been refreshed [default: 1h]
+              Time for which an address stays admitted after it left the answer, at least until that
+              answer has been refreshed [default: 1h]
               
               [env: CALLBACK_SOURCE_LINGER]
 
           --stale-for <DURATION>
-              For how long the last answer still counts while look-ups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail [default: 24h]
               
               [env: CALLBACK_SOURCE_STALE_FOR]
 
           --state-file <PATH>
-              Keep what is known in this file, so that a restart while DNS is down refuses no known
-              server; `lookup` and `check` only read it
+              File that keeps the answers, so that a restart while DNS is down refuses no known server;
+              `lookup` and `check` only read it
               
               [env: CALLBACK_SOURCE_STATE_FILE]
 
     Log:
           --log <FILTER>
-              Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
               `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
           --log-format <FORMAT>
-              How to log
+              Format of the log
 
               Possible values:
-              - text: A line for people
-              - json: A JSON object a line
+              - text: Lines for people
+              - json: One JSON object a line
               
               [env: CALLBACK_SOURCE_LOG_FORMAT]
               [default: text]
@@ -238,69 +239,71 @@ async fn helps() {
     assert_shown!(run("serve --help").await, @r#"
     exit 0
     -- stdout
-    Answer whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
+    Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
 
-    Judges the peer of the connection itself, unless that is a trusted proxy: then the client that it
-    names, in the one header that is given, or by the PROXY protocol.
+    Checks the peer of the connection. If the peer is a trusted proxy, checks the client that it names
+    in the given header or by the PROXY protocol.
 
-    `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host`, or 403, or 400 when
-    a trusted proxy does not name the client, or 503 with `Retry-After` when it cannot be said, with
-    `X-Callback-Source: reject` and `X-Callback-Reason`. `/healthz`: 200 while it runs. `/readyz`: 200
-    when every host was asked once and some address is in force, else 503. `/status.json`: everything
-    that is known, for peers on this machine, and only without forwarding headers.
+    `/verify` and below: 200 with `X-Callback-Source: allow` and `X-Callback-Host` admits a request. A
+    refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
+    proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
+    while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted,
+    else 503. `/status.json`: the state of the list, for peers on this machine without forwarding
+    headers.
 
-    Listens at once; DNS never delays the start. On SIGTERM, SIGINT or SIGQUIT it is not ready, serves
-    on for `--stop-delay`, then stops accepting, answers the requests in flight (for at most 10 s) and
-    exits with 0; a second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
+    Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
+    not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
+    flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
+    SIGUSR2 are ignored.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
     Options:
           --listen <ADDR:PORT|unix:PATH>
-              Where to listen; a Unix socket is for one proxy, which may read and write it (mode 0660),
-              and needs `--client-ip-header`
+              Address or Unix socket on which to listen; a Unix socket is for one proxy, which may read
+              and write it (mode 0660), and requires `--client-ip-header`
               
               [env: CALLBACK_SOURCE_LISTEN]
 
           --admin-listen <ADDR:PORT>
-              Where `/healthz`, `/readyz` and `/status.json` live alone, for everyone who can connect
+              Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
           --report-only
-              Refuse nothing: always answer 200, with headers that say what it would have been
+              Refuse nothing: always respond with 200, with the verdict in headers
               
               [env: CALLBACK_SOURCE_REPORT_ONLY]
 
           --unsure-status <CODE>
-              The status in place of 503, for servers that understand only 401 and 403
+              Status in place of 503, for servers that understand only 401 and 403
               
               [env: CALLBACK_SOURCE_UNSURE_STATUS]
 
           --max-connections <NUMBER>
-              How many connections are served at a time
+              Maximum number of connections
               
-              When only a few places are left, each connection ends with its answer, and those that have
-              kept the server waiting for a second are closed. When none is left, a new connection
-              displaces one of the address that holds the most. Connections of trusted proxies are ended
-              last.
+              When few are left, each connection ends with its next response, and a connection that has
+              waited for its client for a second is closed. When none is left, a new connection
+              displaces one of the address with the most connections. Connections of trusted proxies are
+              ended last.
               
               [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
               [default: 10000]
 
           --idle-timeout <DURATION>
-              How long a connection without a request is kept
+              Time for which a connection without a request is kept open
               
-              Set it to more than the proxy's own limit. Otherwise the proxy may send a callback into a
+              Set it above the proxy's own limit. Otherwise the proxy may send a callback into a
               connection that is just being closed.
               
               [env: CALLBACK_SOURCE_IDLE_TIMEOUT]
               [default: 65m]
 
           --stop-delay <DURATION>
-              How long to go on serving after the signal to stop, while `/readyz` answers 503
+              Time for which to keep serving after the signal to stop, while `/readyz` responds with 503
               
-              For load balancers, which send callbacks until they have noticed.
+              Load balancers send callbacks until they notice that the server is not ready.
               
               [env: CALLBACK_SOURCE_STOP_DELAY]
               [default: 5s]
@@ -310,108 +313,107 @@ async fn helps() {
 
     Behind a proxy:
           --trusted-proxy <CIDR|unix:>
-              A proxy: when the connection comes from it, the client is who it says; `unix:` is the
-              entry that nginx behind a Unix socket writes into `x-forwarded-for`, as a hop and never as
-              the client
+              Proxy that is trusted to name the client; `unix:` trusts the entry that nginx behind a
+              Unix socket writes into `x-forwarded-for`, as a hop and never as the client
               
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
           --client-ip-header <NAME>
-              The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or
-              one that holds a single address, such as `x-real-ip`
+              Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one
+              with a single address, such as `x-real-ip`
               
               [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
 
           --proxy-protocol
-              Trusted proxies name the client in a header of the PROXY protocol (version 1 or 2) before
-              the first byte; a connection of theirs without one is closed
+              Read the client from the PROXY protocol header (version 1 or 2), which trusted proxies
+              send before the first byte; a connection of theirs without it is closed
               
               [env: CALLBACK_SOURCE_PROXY_PROTOCOL]
 
-    Who may call:
+    Allowed callers:
           --environment <ENVIRONMENT>
-              The provider's environment; several add up [default: production, unless `--host` or
+              Environment of the provider; may be repeated [default: production, unless `--host` or
               `--allow` is given]
 
               Possible values:
-              - production: Real payments, the servers for disaster recovery included
+              - production: Real payments, including the servers for disaster recovery
               - test:       The merchant test environment
               
               [env: CALLBACK_SOURCE_ENVIRONMENT]
 
           --host <NAME>
-              A host whose addresses are admitted
+              Host whose addresses are admitted
               
               [env: CALLBACK_SOURCE_HOST]
 
           --allow <CIDR>
-              A network or an address that is admitted whatever DNS says
+              Network or address that is always admitted, without DNS
               
               [env: CALLBACK_SOURCE_ALLOW]
 
           --allow-special-addresses
-              Take special-purpose addresses (loopback, private, …) from answers: only for tests, since
+              Admit special-purpose addresses (loopback, private, …) in answers: only for tests, since
               DNS can then open your own network
               
               [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
-    Look-ups:
+    Lookups:
           --ipv4-only
-              Look up IPv4 addresses only, where AAAA questions are never answered: IPv6 peers are
-              refused, unless `--allow` has them
+              Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6
+              peers are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV4_ONLY]
 
           --ipv6-only
-              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` has them
+              Look up IPv6 addresses only: IPv4 peers are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV6_ONLY]
 
           --dns-server <IP[:PORT]>
-              A DNS server, asked in the order given [default: the system's; port 53]
+              DNS server; several are asked in the given order [default: the system's; port 53]
               
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              The least TTL: no host is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often [default: 5s]
               
               [env: CALLBACK_SOURCE_MIN_TTL]
 
           --max-ttl <DURATION>
-              The greatest TTL: no host is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often [default: 1h]
               
               [env: CALLBACK_SOURCE_MAX_TTL]
 
           --linger <DURATION>
-              For how long an address that left the answer stays admitted, at least until that answer
-              has been refreshed [default: 1h]
+              Time for which an address stays admitted after it left the answer, at least until that
+              answer has been refreshed [default: 1h]
               
               [env: CALLBACK_SOURCE_LINGER]
 
           --stale-for <DURATION>
-              For how long the last answer still counts while look-ups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail [default: 24h]
               
               [env: CALLBACK_SOURCE_STALE_FOR]
 
           --state-file <PATH>
-              Keep what is known in this file, so that a restart while DNS is down refuses no known
-              server; `lookup` and `check` only read it
+              File that keeps the answers, so that a restart while DNS is down refuses no known server;
+              `lookup` and `check` only read it
               
               [env: CALLBACK_SOURCE_STATE_FILE]
 
     Log:
           --log <FILTER>
-              Log filter: a level, or `TARGET=LEVEL` pairs with commas in between [default:
+              Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
               `error,callback_source=warn`, for `serve` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
           --log-format <FORMAT>
-              How to log
+              Format of the log
 
               Possible values:
-              - text: A line for people
-              - json: A JSON object a line
+              - text: Lines for people
+              - json: One JSON object a line
               
               [env: CALLBACK_SOURCE_LOG_FORMAT]
               [default: text]
@@ -420,7 +422,7 @@ async fn helps() {
 }
 
 #[tokio::test]
-async fn names_the_wrong_value_and_says_what_would_be_right() {
+async fn an_error_names_the_invalid_value_and_the_fix() {
     for (line, snapshot) in [
         ("lookup --host callback-1", "one label"),
         (
@@ -529,14 +531,14 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("lookup --log a=b=c").await, @r#"
     exit 2
     -- stdout
     -- stderr
     error: invalid log filter `a=b=c`: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
-    hint: give a level such as `warn`, or `TARGET=LEVEL` pairs with commas in between
+    hint: give a level such as `warn`, or `TARGET=LEVEL` pairs separated by commas
     "#);
     assert_shown!(run("lookup --linger 90").await, @r#"
     exit 2
@@ -557,7 +559,7 @@ async fn names_the_wrong_value_and_says_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn takes_windows_of_any_length() {
+async fn accepts_windows_of_any_length() {
     let dns = zone().await;
     let line = format!("lookup --host one.example {}", ask(&dns));
     for windows in [
@@ -574,7 +576,7 @@ async fn takes_windows_of_any_length() {
 }
 
 #[tokio::test]
-async fn takes_flags_from_the_environment() {
+async fn reads_flags_from_the_environment() {
     let dns = zone().await;
     let mut lookup = command(["lookup"]);
     lookup
@@ -611,7 +613,7 @@ async fn takes_flags_from_the_environment() {
 }
 
 #[tokio::test]
-async fn takes_values_as_people_write_them_into_variables() {
+async fn reads_variables_with_blanks_and_line_breaks() {
     let dns = zone().await;
     let server = format!(" {}\n", dns.addr());
     let expected =
@@ -648,7 +650,7 @@ async fn takes_values_as_people_write_them_into_variables() {
 }
 
 #[tokio::test]
-async fn an_empty_variable_counts_as_not_set() {
+async fn an_empty_variable_is_treated_as_unset() {
     let dns = zone().await;
     let mut variables = Vec::new();
     for name in ["lookup", "check", "serve", "sign", "verify"] {
@@ -674,7 +676,7 @@ async fn an_empty_variable_counts_as_not_set() {
         let serve = with_blanks(&["serve"]).await;
         let sign = with_blanks(&["sign", "--url", "https://a.example/"]).await;
         outputs.push([lookup, check, serve, sign]);
-        // The help names the variables all the same.
+        // The help lists the variable also if it is empty.
         let help = with_blanks(&["lookup", "--help"]).await;
         assert_eq!(help.stdout, run("lookup --help").await.stdout);
     }
@@ -704,12 +706,12 @@ async fn an_empty_variable_counts_as_not_set() {
     -- stdout
     -- stderr
     error: no webhook secret was given
-    hint: name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
+    hint: give a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
     "#);
 }
 
 #[tokio::test]
-async fn a_server_says_once_that_its_state_file_cannot_be_written() {
+async fn a_server_logs_once_that_its_state_file_cannot_be_written() {
     let dns = zone().await;
     dns.set("one.example", 1, &[ip("9.45.17.199")]);
     let folder = tempfile::tempdir().unwrap();
@@ -744,17 +746,17 @@ async fn a_server_says_once_that_its_state_file_cannot_be_written() {
         log.push(line);
     }
     child.start_kill().unwrap();
-    let told = |line: &&String| line.contains("state file not written");
-    let told: Vec<_> = log.iter().filter(told).collect();
-    assert_eq!(told.len(), 1, "{log:#?}");
-    assert!(told[0].contains("create the folder"), "{told:?}");
+    let warnings = |line: &&String| line.contains("state file not written");
+    let warnings: Vec<_> = log.iter().filter(warnings).collect();
+    assert_eq!(warnings.len(), 1, "{log:#?}");
+    assert!(warnings[0].contains("create the folder"), "{warnings:?}");
     let listening = log.iter().position(|line| line.contains("listening on"));
-    let at = log.iter().position(|line| line == told[0]);
+    let at = log.iter().position(|line| line == warnings[0]);
     assert!(at < listening, "{log:#?}");
 }
 
 #[tokio::test]
-async fn logs_to_stderr_what_is_asked_for() {
+async fn logs_to_stderr_by_the_filter() {
     let dns = zone().await;
     let line = format!("check 9.45.17.199 --host one.example {}", ask(&dns));
     let output = run(&format!(
@@ -775,17 +777,17 @@ async fn logs_to_stderr_what_is_asked_for() {
 }
 
 #[tokio::test]
-async fn says_why_it_cannot_listen() {
+async fn reports_why_it_cannot_listen() {
     let dns = DnsServer::start().await.unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = taken.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let line = format!("serve --listen {address} {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
     exit 2
     -- stdout
     -- stderr
     error: cannot listen on [SERVER]: Address already in use (os error 98)
-    hint: stop what listens there, or choose another port
+    hint: stop the process that listens there, or choose another port
     "#);
     let line = format!(
         "serve --listen 127.0.0.1:0 --admin-listen {address} {}",
@@ -796,7 +798,7 @@ async fn says_why_it_cannot_listen() {
     -- stdout
     -- stderr
     error: cannot listen on [SERVER]: Address already in use (os error 98)
-    hint: stop what listens there, or choose another port
+    hint: stop the process that listens there, or choose another port
     "#);
     let line = format!("serve --listen 192.0.2.1:80 {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
@@ -810,7 +812,7 @@ async fn says_why_it_cannot_listen() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn says_what_is_in_the_place_of_a_socket() {
+async fn reports_which_file_is_at_the_path_of_a_socket() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("file"), "precious").unwrap();
@@ -819,11 +821,11 @@ async fn says_what_is_in_the_place_of_a_socket() {
     std::os::unix::fs::symlink(at("left-over"), at("link")).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(at("used")).unwrap();
     let long = "x".repeat(120);
-    for (name, says, hint) in [
+    for (name, message, hint) in [
         (
             "file",
             "this path is a regular file, not a socket",
-            "nothing is deleted",
+            "is not deleted",
         ),
         (
             "folder",
@@ -837,7 +839,7 @@ async fn says_what_is_in_the_place_of_a_socket() {
         ),
         (
             "used",
-            "another process listens to this socket",
+            "another process listens on this socket",
             "stop that process",
         ),
         ("missing/socket", "does not exist", "create it first"),
@@ -854,7 +856,7 @@ async fn says_what_is_in_the_place_of_a_socket() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         let error = format!("error: cannot listen on unix:{}: ", path.display());
         let (error, rest) = (stderr.contains(&error), stderr.split("hint: ").nth(1));
-        assert!(error && stderr.contains(says), "{stderr}");
+        assert!(error && stderr.contains(message), "{stderr}");
         assert!(rest.is_some_and(|rest| rest.contains(hint)), "{stderr}");
         assert!(!stderr.contains("port"), "{stderr}");
     }
@@ -863,7 +865,7 @@ async fn says_what_is_in_the_place_of_a_socket() {
 }
 
 #[tokio::test]
-async fn refuses_times_that_no_connection_can_have() {
+async fn rejects_time_limits_out_of_range() {
     for flag in [
         "--idle-timeout 0s",
         "--idle-timeout 999ms",
@@ -878,7 +880,7 @@ async fn refuses_times_that_no_connection_can_have() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_error() {
+async fn a_reader_that_closes_the_pipe_early_is_not_an_error() {
     let dns = zone().await;
     let args = format!("lookup --json --host one.example {}", ask(&dns));
     let mut lookup = command(args.split_whitespace());
@@ -912,7 +914,7 @@ async fn a_full_disk_is_an_error() {
 }
 
 #[tokio::test]
-async fn completes_for_each_shell() {
+async fn prints_a_completion_script_for_each_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = run(&format!("completions {shell}")).await;
         assert!(output.status.success() && output.stderr.is_empty());

@@ -1,4 +1,4 @@
-//! Connections of `serve`: what clients that are slow, greedy or broken cost others.
+//! Connections of `serve`, with clients that are slow, greedy or broken.
 
 use std::{
     io,
@@ -10,38 +10,24 @@ use std::{
 };
 
 use http::Request;
-use integration_tests::{dns::DnsServer, http::Connection};
+use integration_tests::http::Connection;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     task::JoinSet,
     time::{Instant, timeout},
 };
 
-use crate::{ask, ip, server::Server};
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, ip},
+};
 
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
 const PROXY: &str = "127.0.5.1";
 
 const SOON: Duration = Duration::from_secs(6);
 
-async fn start(flags: &str) -> Server {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    let known = format!("--host one.example --allow-special-addresses {}", ask(&dns));
-    let server = Server::start(&format!("{known} {flags}")).await;
-    server.ready().await;
-    server
-}
-
-async fn connected(server: &Server, peer: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((ip(peer), 0).into()).unwrap();
-    socket.connect(server.addr).await.unwrap()
-}
-
-/// Everything that the server sends until it closes, soon.
+/// Reads until the server closes the connection, within a time limit.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = timeout(SOON, stream.read_to_end(&mut text)).await;
@@ -51,7 +37,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     text
 }
 
-/// Sends requests without pause, on connections that are kept for as long as the server keeps them.
+/// Sends requests without pause, on a new connection whenever the server closes one.
 async fn send_without_pause(server: Target, answered: Arc<AtomicUsize>) {
     loop {
         let connected = match server.http2 {
@@ -92,7 +78,7 @@ impl Target {
     }
 }
 
-/// Clients that never pause, each of which has had some answers.
+/// Starts clients that never pause, and waits until each has received some responses.
 async fn busy(targets: impl IntoIterator<Item = Target>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     let mut all = Vec::new();
@@ -110,13 +96,13 @@ async fn busy(targets: impl IntoIterator<Item = Target>) -> JoinSet<()> {
 }
 
 #[tokio::test]
-async fn places_go_round_among_clients_that_are_never_slow() {
-    let server = start("--max-connections 20").await;
+async fn permits_rotate_among_clients_that_are_never_slow() {
+    let server = Server::admitting_one_host("--max-connections 20").await;
     let _same = busy((0..20).map(|_| Target::verify(UNLISTED, &server))).await;
     for peer in [LISTED, UNLISTED] {
         for _ in 0..3 {
             let reply = timeout(SOON, server.get(peer, "/verify")).await;
-            let listed = reply.expect("a place becomes free").status < 300;
+            let listed = reply.expect("a permit becomes free").status < 300;
             assert_eq!(listed, peer == LISTED);
         }
     }
@@ -125,20 +111,20 @@ async fn places_go_round_among_clients_that_are_never_slow() {
 }
 
 #[tokio::test]
-async fn places_go_round_among_many_addresses() {
-    let server = start("--max-connections 20").await;
+async fn permits_rotate_among_many_addresses() {
+    let server = Server::admitting_one_host("--max-connections 20").await;
     let peer = |number| format!("127.0.2.{}", number + 1);
     let _many = busy((0..20).map(|number| Target::verify(&peer(number), &server))).await;
     for _ in 0..3 {
         let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-        assert!(reply.expect("a place becomes free").status < 300);
+        assert!(reply.expect("a permit becomes free").status < 300);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn places_of_http2_connections_go_round() {
-    let server = start("--max-connections 4").await;
+async fn permits_rotate_among_http2_connections() {
+    let server = Server::admitting_one_host("--max-connections 4").await;
     let target = Target {
         http2: true,
         ..Target::verify(UNLISTED, &server)
@@ -146,14 +132,14 @@ async fn places_of_http2_connections_go_round() {
     let _busy = busy((0..4).map(|_| target.clone())).await;
     for _ in 0..3 {
         let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-        assert!(reply.expect("a place becomes free").status < 300);
+        assert!(reply.expect("a permit becomes free").status < 300);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn places_of_operators_go_round() {
-    let server = start("--admin-listen 127.0.0.1:0").await;
+async fn permits_rotate_on_the_admin_listener() {
+    let server = Server::admitting_one_host("--admin-listen 127.0.0.1:0").await;
     let target = Target {
         addr: server.admin.unwrap(),
         path: "/healthz",
@@ -164,17 +150,19 @@ async fn places_of_operators_go_round() {
         let mut connection = Connection::connect(ip("127.0.0.1"), target.addr).await?;
         connection.send("GET", "/readyz", &[], b"").await
     };
-    let reply = timeout(SOON, operator).await.expect("a place becomes free");
+    let reply = timeout(SOON, operator)
+        .await
+        .expect("a permit becomes free");
     assert_eq!(reply.unwrap().status, 200);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn clients_that_pipeline_without_reading_do_not_keep_their_places() {
-    let server = start("--max-connections 4").await;
+async fn clients_that_pipeline_without_reading_lose_their_permits() {
+    let server = Server::admitting_one_host("--max-connections 4").await;
     let mut clients = JoinSet::new();
     for number in 0..4 {
-        let mut stream = connected(&server, UNLISTED).await;
+        let mut stream = server.stream(UNLISTED).await;
         stream
             .write_all(b"GET /verify HTTP/1.1\r\nhost: x\r\n\r\n")
             .await
@@ -188,20 +176,20 @@ async fn clients_that_pipeline_without_reading_do_not_keep_their_places() {
             };
             let read = async {
                 let mut bytes = vec![0; 4096];
-                // Half of them read no answer.
+                // Half of the clients read no response.
                 while number % 2 == 0 && matches!(reader.read(&mut bytes).await, Ok(1..)) {}
             };
             tokio::join!(write, read);
         });
     }
     let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-    assert!(reply.expect("a place becomes free").status < 300);
+    assert!(reply.expect("a permit becomes free").status < 300);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_flood_of_one_address_does_not_keep_another_waiting() {
-    let server = start("--max-connections 8").await;
+    let server = Server::admitting_one_host("--max-connections 8").await;
     let mut open = Vec::new();
     for begin in [
         "",
@@ -211,7 +199,7 @@ async fn a_flood_of_one_address_does_not_keep_another_waiting() {
         "\u{16}\u{3}\u{1}",
     ] {
         for _ in 0..100 {
-            let mut stream = connected(&server, UNLISTED).await;
+            let mut stream = server.stream(UNLISTED).await;
             let _ = stream.write_all(begin.as_bytes()).await;
             open.push(stream);
         }
@@ -224,7 +212,7 @@ async fn a_flood_of_one_address_does_not_keep_another_waiting() {
 #[tokio::test]
 async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
     let flags = format!("--max-connections 8 --trusted-proxy {PROXY} --client-ip-header x-real-ip");
-    let server = start(&flags).await;
+    let server = Server::admitting_one_host(&flags).await;
     let client = [("x-real-ip", LISTED)];
     let mut kept = server.connect(PROXY).await;
     let _busy = busy((0..12).map(|_| Target::verify(UNLISTED, &server))).await;
@@ -234,7 +222,7 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
         assert!(reply.status < 300);
         assert_eq!(reply.header("connection"), None);
     }
-    // And gets new ones.
+    // New connections of the proxy are accepted, too.
     for _ in 0..3 {
         let reply = timeout(SOON, server.send(PROXY, "POST", "/verify", &client)).await;
         assert!(reply.expect("room is made").status < 300);
@@ -244,19 +232,19 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
 
 /// A connection through a proxy that has sent its PROXY header.
 async fn proxied(server: &Server, client: &str) -> TcpStream {
-    let mut stream = connected(server, PROXY).await;
+    let mut stream = server.stream(PROXY).await;
     let header = format!("PROXY TCP4 {client} 127.0.0.1 1 2\r\n");
     stream.write_all(header.as_bytes()).await.unwrap();
     stream
 }
 
-/// Its body is waited for.
+/// A request whose body is incomplete.
 const HALF_A_REQUEST: &[u8] = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 200\r\n\r\n{";
 
 #[tokio::test]
-async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
+async fn a_client_behind_a_proxy_has_time_for_its_request_in_a_crowd() {
     let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
-    let server = start(&flags).await;
+    let server = Server::admitting_one_host(&flags).await;
     let mut crowd = Vec::new();
     for _ in 0..19 {
         let mut stream = proxied(&server, UNLISTED).await;
@@ -279,9 +267,9 @@ async fn a_client_behind_a_crowded_proxy_has_time_for_its_request() {
 }
 
 #[tokio::test]
-async fn a_silent_client_behind_a_crowded_proxy_goes_after_a_second() {
+async fn a_silent_client_behind_a_proxy_is_closed_after_a_second_in_a_crowd() {
     let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
-    let server = start(&flags).await;
+    let server = Server::admitting_one_host(&flags).await;
     let mut silent = Vec::new();
     // Crowded, but not full.
     for number in 1..=18 {
@@ -297,20 +285,20 @@ async fn a_silent_client_behind_a_crowded_proxy_goes_after_a_second() {
 #[tokio::test]
 async fn busy_connections_of_trusted_proxies_end_when_nothing_else_can() {
     let flags = format!("--max-connections 4 --trusted-proxy {PROXY} --client-ip-header x-real-ip");
-    let server = start(&flags).await;
+    let server = Server::admitting_one_host(&flags).await;
     let target = Target {
         headers: vec![("x-real-ip", LISTED)],
         ..Target::verify(PROXY, &server)
     };
     let _busy = busy((0..4).map(|_| target.clone())).await;
     let reply = timeout(SOON, server.get(LISTED, "/verify")).await;
-    assert!(reply.expect("a place becomes free").status < 300);
+    assert!(reply.expect("a permit becomes free").status < 300);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
-    let server = start("").await;
+async fn a_response_before_the_end_of_the_body_announces_the_end_of_the_connection() {
+    let server = Server::admitting_one_host("").await;
     let mut tries = Vec::new();
     for path in [
         "/verify",
@@ -340,9 +328,9 @@ async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
     }
     for request in &tries {
         for peer in [LISTED, UNLISTED] {
-            let mut stream = connected(&server, peer).await;
+            let mut stream = server.stream(peer).await;
             stream.write_all(request.as_bytes()).await.unwrap();
-            // This side stays open.
+            // The client keeps its side open.
             let reply = rest(&mut stream).await;
             assert_eq!(reply.matches("http/1.").count(), 1, "{request}{reply}");
             assert!(reply.contains("connection: close\r\n"), "{request}{reply}");
@@ -354,8 +342,8 @@ async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_body_that_came_whole_keeps_the_connection() {
-    let server = start("").await;
+async fn a_complete_body_keeps_the_connection() {
+    let server = Server::admitting_one_host("").await;
     for (head, end) in [
         (
             "GET /verify HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -384,7 +372,7 @@ async fn a_body_that_came_whole_keeps_the_connection() {
         ),
     ] {
         for peer in [LISTED, UNLISTED] {
-            let mut stream = connected(&server, peer).await;
+            let mut stream = server.stream(peer).await;
             let last = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{end}\r\n\r\n");
             let last = match head.contains("HTTP/1.0") {
                 true => last.replace("1.1", "1.0"),
@@ -400,15 +388,15 @@ async fn a_body_that_came_whole_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_reaches_a_client_that_is_still_sending() {
-    let server = start("").await;
-    let mut stream = connected(&server, UNLISTED).await;
+async fn a_response_reaches_a_client_that_is_still_sending() {
+    let server = Server::admitting_one_host("").await;
+    let mut stream = server.stream(UNLISTED).await;
     let head = "POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 16777216\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream
         .write_all(&vec![b'x'; 16 << 20])
         .await
-        .expect("it is taken in");
+        .expect("the server reads it");
     let reply = rest(&mut stream).await;
     assert!(
         reply.starts_with("http/1.1 403") && reply.ends_with("callbacks"),
@@ -418,8 +406,9 @@ async fn an_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn the_first_half_of_a_later_head_has_the_time_of_a_head() {
-    let server = start(&format!("--proxy-protocol --trusted-proxy {PROXY}")).await;
+async fn the_time_limit_of_a_head_applies_to_the_first_half_of_a_later_head() {
+    let server =
+        Server::admitting_one_host(&format!("--proxy-protocol --trusted-proxy {PROXY}")).await;
     let whole = "GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
     let chunked = "POST /verify HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     let proxied = format!("PROXY TCP4 {LISTED} 127.0.0.1 1 2\r\n");
@@ -445,11 +434,11 @@ async fn the_first_half_of_a_later_head_has_the_time_of_a_head() {
         (PROXY, format!("{proxied}{half}"), 0),
         (PROXY, format!("{proxied}{whole}{half}"), 1),
     ] {
-        let mut stream = connected(&server, peer).await;
+        let mut stream = server.stream(peer).await;
         slow.spawn(async move {
             stream.write_all(bytes.as_bytes()).await.unwrap();
             let mut reply = Vec::new();
-            // Also the end of a connection that was cut.
+            // Also returns when the connection is reset.
             let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await;
             let reply = String::from_utf8_lossy(&reply).into_owned();
             assert_eq!(
@@ -471,8 +460,8 @@ async fn the_first_half_of_a_later_head_has_the_time_of_a_head() {
 
 #[tokio::test]
 async fn an_idle_connection_is_kept_for_its_time() {
-    let server = start("--idle-timeout 1s").await;
-    let mut stream = connected(&server, LISTED).await;
+    let server = Server::admitting_one_host("--idle-timeout 1s").await;
+    let mut stream = server.stream(LISTED).await;
     let start = Instant::now();
     let request = b"GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();
@@ -483,18 +472,18 @@ async fn an_idle_connection_is_kept_for_its_time() {
     server.stop().await;
 }
 
-/// HTTP/2 requests whose bodies never end, one after the other as the server allows.
+/// Sends HTTP/2 requests whose bodies never end, one after the other as the server allows.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn http2_streams_that_never_end_their_body_take_no_memory() {
+async fn http2_streams_that_never_end_their_body_use_no_memory() {
     const CONNECTIONS: usize = 60;
     const STREAMS: usize = 200;
-    let server = start("").await;
+    let server = Server::admitting_one_host("").await;
     server.get(UNLISTED, "/verify").await;
     let before = server.memory();
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let stream = connected(&server, LISTED).await;
+        let stream = server.stream(LISTED).await;
         clients.spawn(async move {
             let mut builder = h2::client::Builder::new();
             builder.initial_max_send_streams(1);

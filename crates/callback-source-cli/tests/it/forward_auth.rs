@@ -1,5 +1,5 @@
-//! `serve` behind the servers that ask it, each with the configuration that `docs/forward-auth.md`
-//! shows, and a shop that sees what they pass on.
+//! `serve` with nginx and Caddy, each with its configuration in `docs/forward-auth.md`, in front of a shop that
+//! records the requests that they pass on.
 
 use std::{
     fs, io,
@@ -27,15 +27,16 @@ use integration_tests::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use crate::{ask, ip, server::Server};
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, admit_one_host, connect, ip, one_host},
+};
 
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
-/// Where the server in front listens, and connects from.
+/// Address of the server in front.
 const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const METHODS: [&str; 9] = [
@@ -46,9 +47,9 @@ const PATH: &str = "/vipps/v2/payments/acme-shop-123?a=b";
 const BODY: &[u8] = br#"{"orderId":"acme-shop-123"}"#;
 
 #[tokio::test]
-async fn a_yes_is_200_without_a_body_whatever_the_method() {
-    let dns = zone().await;
-    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+async fn an_admission_is_200_without_a_body_for_every_method() {
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     for (flags, peers) in [("", &[LISTED][..]), ("--report-only", &[LISTED, UNLISTED])] {
         let serve = Server::start(&format!("{hosts} {flags}")).await;
         serve.ready().await;
@@ -76,8 +77,8 @@ async fn a_yes_is_200_without_a_body_whatever_the_method() {
 
 #[tokio::test]
 async fn a_tunnel_is_never_granted() {
-    let dns = zone().await;
-    let hosts = format!("--host one.example --allow-special-addresses {}", ask(&dns));
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     for flags in ["", "--report-only"] {
         let serve = Server::start(&format!("{hosts} {flags}")).await;
         serve.ready().await;
@@ -132,23 +133,23 @@ async fn caddy_passes_on_everything_in_report_only_mode() {
 }
 
 #[tokio::test]
-async fn nginx_leaves_the_shop_s_own_errors_alone() {
-    leaves_the_shop_s_own_errors_alone(Kind::Nginx).await;
+async fn nginx_keeps_the_errors_of_the_shop() {
+    keeps_the_errors_of_the_shop(Kind::Nginx).await;
 }
 
 #[tokio::test]
-async fn caddy_leaves_the_shop_s_own_errors_alone() {
-    leaves_the_shop_s_own_errors_alone(Kind::Caddy).await;
+async fn caddy_keeps_the_errors_of_the_shop() {
+    keeps_the_errors_of_the_shop(Kind::Caddy).await;
 }
 
 #[tokio::test]
-async fn nginx_gives_a_retryable_status_until_dns_is_there() {
-    gives_a_retryable_status_until_dns_is_there(Kind::Nginx).await;
+async fn nginx_responds_with_a_retryable_status_until_dns_answers() {
+    responds_with_a_retryable_status_until_dns_answers(Kind::Nginx).await;
 }
 
 #[tokio::test]
-async fn caddy_gives_a_retryable_status_until_dns_is_there() {
-    gives_a_retryable_status_until_dns_is_there(Kind::Caddy).await;
+async fn caddy_responds_with_a_retryable_status_until_dns_answers() {
+    responds_with_a_retryable_status_until_dns_answers(Kind::Caddy).await;
 }
 
 #[tokio::test]
@@ -165,14 +166,14 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     let paid = format!("POST {PATH} {}", String::from_utf8_lossy(BODY));
 
     assert_eq!(set_up.post(LISTED, &[]).await.status, 200);
     assert_eq!(set_up.seen(), [paid.as_str()]);
-    // What others claim does not harm the one who is listed.
+    // Forged headers do not affect a listed client.
     for header in forged(UNLISTED) {
         let reply = set_up.post(LISTED, &[header]).await;
         assert_eq!(reply.status, 200, "{header:?}");
@@ -189,7 +190,7 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     assert_eq!(set_up.post(UNLISTED, &all).await.status, 403);
     assert_eq!(set_up.seen(), [""; 0]);
 
-    // A connection to the endpoint that is kept belongs to no client.
+    // A connection to the endpoint is kept for all clients.
     let addr = set_up.front_addr;
     let mut listed = Connection::connect(ip(LISTED), addr).await.unwrap();
     let mut unlisted = Connection::connect(ip(UNLISTED), addr).await.unwrap();
@@ -208,7 +209,7 @@ async fn keeps_its_connection_to_the_endpoint(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     for _ in 0..20 {
@@ -226,7 +227,7 @@ async fn passes_on_everything_in_report_only_mode(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "--report-only").await;
     set_up.serve.ready().await;
     for client in [LISTED, UNLISTED] {
@@ -236,11 +237,11 @@ async fn passes_on_everything_in_report_only_mode(kind: Kind) {
     set_up.serve.stop().await;
 }
 
-async fn leaves_the_shop_s_own_errors_alone(kind: Kind) {
+async fn keeps_the_errors_of_the_shop(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     for status in [500, 503, 403] {
@@ -254,11 +255,11 @@ async fn leaves_the_shop_s_own_errors_alone(kind: Kind) {
     set_up.serve.stop().await;
 }
 
-async fn gives_a_retryable_status_until_dns_is_there(kind: Kind) {
+async fn responds_with_a_retryable_status_until_dns_answers(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let mut dns = zone().await;
+    let mut dns = one_host().await;
     dns.pause().await;
     let set_up = SetUp::start(kind, &program, &dns, "").await;
     for client in [LISTED, UNLISTED] {
@@ -283,12 +284,12 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     let Some([program]) = servers::find([kind.name()]) else {
         return;
     };
-    let dns = zone().await;
+    let dns = one_host().await;
     let mut set_up = SetUp::start(kind, &program, &dns, "").await;
     set_up.serve.ready().await;
     set_up.serve.signal("TERM").await;
     set_up.serve.ended().await;
-    // First the connection ends without an answer, then none is accepted.
+    // First the connection ends without a response, then connections are refused.
     for _ in 0..2 {
         let reply = set_up.post(LISTED, &[]).await;
         assert_eq!(reply.status, kind.endpoint_down());
@@ -301,7 +302,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     }
 }
 
-/// What the endpoint answers, byte for byte, until it closes the connection.
+/// Response of the endpoint, byte for byte, until it closes the connection.
 async fn raw(
     peer: &str,
     server: SocketAddr,
@@ -309,9 +310,7 @@ async fn raw(
     target: &str,
     headers: &[(&str, &str)],
 ) -> String {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(ip(peer), 0)).unwrap();
-    let mut stream = socket.connect(server).await.unwrap();
+    let mut stream = connect(peer, server).await.unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -325,14 +324,7 @@ async fn raw(
     reply
 }
 
-/// A zone with one host at one address of this machine.
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
-}
-
-/// Headers by which a client claims to be `client`.
+/// Forged headers of a client that claims to be `client`.
 fn forged(client: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     let forwarded = match client {
         LISTED => "for=127.0.1.1",
@@ -363,7 +355,7 @@ struct SetUp {
 impl SetUp {
     async fn start(kind: Kind, program: &Path, dns: &DnsServer, flags: &str) -> Self {
         let header = kind.header();
-        let hosts = format!("--host one.example --allow-special-addresses {}", ask(dns));
+        let hosts = admit_one_host(dns);
         let proxy = format!("--trusted-proxy {FRONT} --client-ip-header {header}");
         let serve = Server::start(&format!("{proxy} {hosts} {flags}")).await;
         let relay = Relay::start(serve.addr).await;
@@ -386,13 +378,13 @@ impl SetUp {
         within(reply).await.unwrap()
     }
 
-    /// What has come to the shop since this was last asked.
+    /// Requests that reached the shop since the last call.
     fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.shop.seen.lock().unwrap())
     }
 }
 
-/// The way from the server in front to the endpoint, which counts connections.
+/// Relay from the server in front to the endpoint that counts connections.
 struct Relay {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -412,7 +404,7 @@ impl Relay {
                 count.fetch_add(1, Ordering::Relaxed);
                 open.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(to).await {
-                        // An end of either side ends both.
+                        // The end of either side ends both.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -430,7 +422,7 @@ impl Relay {
     }
 }
 
-/// A shop that notes every request.
+/// A shop that records every request.
 struct Shop {
     server: Merchant,
     seen: Seen,
@@ -461,7 +453,7 @@ async fn note(
     }
 }
 
-/// A server in front.
+/// Server in front of the endpoint and the shop.
 #[derive(Clone, Copy)]
 enum Kind {
     Nginx,
@@ -476,7 +468,7 @@ impl Kind {
         }
     }
 
-    /// Where it names the client to the endpoint.
+    /// Header in which it names the client to the endpoint.
     fn header(self) -> &'static str {
         match self {
             Self::Nginx => "x-real-ip",
@@ -484,7 +476,7 @@ impl Kind {
         }
     }
 
-    /// Its status when the endpoint cannot be asked.
+    /// Its status when the endpoint cannot be reached.
     fn endpoint_down(self) -> u16 {
         match self {
             Self::Nginx => 503,
@@ -516,7 +508,7 @@ impl Kind {
         .await
     }
 
-    /// The part of its configuration that the page shows.
+    /// The part of its configuration that is in the docs.
     fn shown(self) -> &'static str {
         match self {
             Self::Nginx => include_str!("../../../../tests/proxies/forward-auth-nginx.conf"),
@@ -524,7 +516,7 @@ impl Kind {
         }
     }
 
-    /// What it needs besides, so that it runs unprivileged and in its own folder.
+    /// Complete configuration, which runs unprivileged in a folder of its own.
     fn complete(self, shown: &str, dir: &Path) -> String {
         match self {
             Self::Nginx => {

@@ -1,16 +1,16 @@
-//! What goes to stderr, and what happens when nothing reads it.
+//! The log on stderr, also when it is not read.
 
 use std::{
     io::Write,
     net::{Ipv4Addr, SocketAddr},
     process::Stdio,
+    sync::Mutex,
     time::Duration,
 };
 
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope},
+    dns::{Fault, FaultScope},
     http::{Client, Connection},
-    servers::on_free_port,
     within,
 };
 use serde_json::Value;
@@ -22,26 +22,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{ask, command, ip, run, server::Server};
-
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
-
-/// A zone with one host at one address of this machine.
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
-}
-
-fn hosts(dns: &DnsServer) -> String {
-    format!("--host one.example --allow-special-addresses {}", ask(dns))
-}
+use crate::{
+    server::{Server, listening},
+    setup::{LISTED, UNLISTED, admit_one_host, ask, command, ip, one_host, run},
+};
 
 #[tokio::test]
 async fn a_log_that_is_not_read_stops_nothing() {
-    let dns = zone().await;
-    let mut serve = Unread::start(&hosts(&dns)).await;
+    let dns = one_host().await;
+    let mut serve = Unread::start(&admit_one_host(&dns)).await;
     serve.overflow().await;
     for (peer, status) in [(LISTED, 200), (UNLISTED, 403)] {
         assert_eq!(serve.get(peer, "/verify").await.0, status);
@@ -51,9 +40,9 @@ async fn a_log_that_is_not_read_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_read_again_says_how_many_lines_were_dropped_and_ends_with_the_last_line() {
-    let dns = zone().await;
-    let mut serve = Unread::start(&hosts(&dns)).await;
+async fn a_log_that_is_read_again_has_the_number_of_dropped_lines_and_the_last_line() {
+    let dns = one_host().await;
+    let mut serve = Unread::start(&admit_one_host(&dns)).await;
     serve.overflow().await;
     let mut lines = serve.lines.take().unwrap();
     let dropped = loop {
@@ -75,7 +64,7 @@ async fn a_log_that_is_read_again_says_how_many_lines_were_dropped_and_ends_with
     assert!(rest.iter().any(|line| line.ends_with(" stopped")));
 }
 
-/// A server whose log is left in its pipe.
+/// A server whose log is not read.
 struct Unread {
     child: Child,
     addr: SocketAddr,
@@ -88,12 +77,7 @@ impl Unread {
         let mut serve = command(line.split_whitespace());
         let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let addr = loop {
-            let line = within(lines.next_line()).await.unwrap().unwrap();
-            if let Some((_, addr)) = line.split_once("listening on http://") {
-                break addr.parse().unwrap();
-            }
-        };
+        let addr = within(listening(&mut lines, &Mutex::default())).await;
         let serve = Self {
             child,
             addr,
@@ -153,31 +137,27 @@ async fn terminate(child: &Child) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_log_that_cannot_be_written_stops_nothing() {
-    let dns = zone().await;
+    let dns = one_host().await;
     for (to, drops) in [("2>/dev/full", true), ("2>&-", false)] {
-        let start = async |addr: SocketAddr| {
-            let mut serve = tokio::process::Command::new("sh");
-            let line = format!(
-                "exec \"$0\" serve --listen {addr} --stop-delay 0s {} {to}",
-                hosts(&dns)
-            );
-            serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
-            let mut child = serve.env_clear().kill_on_drop(true).spawn()?;
-            let client = Client::from(ip(LISTED));
+        let mut serve = tokio::process::Command::new("sh");
+        let line = format!(
+            "exec \"$0\" serve --listen 127.0.0.1:0 --stop-delay 0s {} {to}",
+            admit_one_host(&dns)
+        );
+        serve.args(["-c", &line, env!("CARGO_BIN_EXE_callback-source")]);
+        let mut child = serve.env_clear().kill_on_drop(true).spawn().unwrap();
+        let addr = within(listening_of(&child)).await;
+        let client = Client::from(ip(LISTED));
+        let ready = async {
             loop {
-                if child.try_wait()?.is_some() {
-                    // Its log, which would tell the reason, cannot be written.
-                    return Err(std::io::ErrorKind::AddrInUse.into());
-                }
                 let reply = client.send(addr, "GET", "/readyz", &[], b"").await;
                 if reply.is_ok_and(|reply| reply.status == 200) {
-                    return Ok((addr, child));
+                    break;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        let started = within(on_free_port(Ipv4Addr::LOCALHOST.into(), start)).await;
-        let (addr, mut child) = started.unwrap();
+        within(ready).await;
         for (peer, status) in [(LISTED, 200), (UNLISTED, 403)] {
             let client = Client::from(ip(peer));
             let reply = within(client.send(addr, "GET", "/verify", &[], b"")).await;
@@ -194,6 +174,33 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     }
 }
 
+/// The address at which a process listens, from the tables of the system: its log cannot be read.
+#[cfg(target_os = "linux")]
+async fn listening_of(child: &Child) -> SocketAddr {
+    let process = format!("/proc/{}", child.id().unwrap());
+    let sockets = || {
+        let files = std::fs::read_dir(format!("{process}/fd")).unwrap();
+        let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        links.collect::<Vec<_>>()
+    };
+    loop {
+        let table = std::fs::read_to_string(format!("{process}/net/tcp")).unwrap();
+        let sockets = sockets();
+        let port = table.lines().find_map(|line| {
+            // Number, own address, other address, state; the tenth is the inode of the socket.
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let link = format!("socket:[{}]", fields.get(9)?);
+            let listens = fields[3] == "0A" && sockets.iter().any(|file| *file == *link);
+            let (_, port) = fields[1].split_once(':')?;
+            listens.then(|| u16::from_str_radix(port, 16).unwrap())
+        });
+        if let Some(port) = port {
+            return (Ipv4Addr::LOCALHOST, port).into();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// A pipe without room for another byte.
 #[cfg(target_os = "linux")]
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
@@ -204,7 +211,7 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_that_cannot_start_ends_although_nothing_reads_why() {
+async fn a_server_that_cannot_start_ends_although_its_error_is_not_read() {
     let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = used.local_addr().unwrap();
     let (_reader, full) = full_pipe();
@@ -219,11 +226,14 @@ async fn a_server_that_cannot_start_ends_although_nothing_reads_why() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_command_whose_messages_are_not_read_prints_its_data_and_can_be_ended() {
-    let dns = zone().await;
+async fn a_command_whose_messages_are_not_read_prints_its_data_and_ends_on_a_signal() {
+    let dns = one_host().await;
     dns.set_fault("two.example", Fault::Drop);
     let (_reader, full) = full_pipe();
-    let line = format!("lookup --log debug --host two.example {}", hosts(&dns));
+    let line = format!(
+        "lookup --log debug --host two.example {}",
+        admit_one_host(&dns)
+    );
     let mut lookup = command(line.split_whitespace());
     let mut child = lookup.stdout(Stdio::piped()).stderr(full).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -235,8 +245,8 @@ async fn a_command_whose_messages_are_not_read_prints_its_data_and_can_be_ended(
 }
 
 #[tokio::test]
-async fn a_reader_that_went_away_is_not_a_panic() {
-    let dns = zone().await;
+async fn a_closed_pipe_causes_no_panic() {
+    let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Drop);
     let folder = tempfile::tempdir().unwrap();
     let saved = folder.path().join("saved.http");
@@ -244,9 +254,9 @@ async fn a_reader_that_went_away_is_not_a_panic() {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "secret").unwrap();
     let lines = [
-        format!("lookup --log debug {}", hosts(&dns)),
-        format!("lookup --log trace --json {}", hosts(&dns)),
-        format!("check --log debug 127.0.1.1 {}", hosts(&dns)),
+        format!("lookup --log debug {}", admit_one_host(&dns)),
+        format!("lookup --log trace --json {}", admit_one_host(&dns)),
+        format!("check --log debug 127.0.1.1 {}", admit_one_host(&dns)),
         format!(
             "verify --url https://shop.example/ --request {} --secret-file {}",
             saved.display(),
@@ -273,10 +283,10 @@ async fn a_reader_that_went_away_is_not_a_panic() {
 
 #[tokio::test]
 async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
-    let dns = zone().await;
+    let dns = one_host().await;
     dns.set("one.example", 1, &[ip(LISTED), ip("127.0.1.2")]);
     let flags = "--log-format json --min-ttl 1s --host two.example";
-    let server = Server::start(&format!("{flags} {}", hosts(&dns))).await;
+    let server = Server::start(&format!("{flags} {}", admit_one_host(&dns))).await;
     server.has_logged("callback servers changed").await;
     dns.set("one.example", 1, &[ip(LISTED), ip("127.0.1.3")]);
     server.has_logged("127.0.1.3").await;
@@ -304,7 +314,7 @@ async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
     assert_eq!(refused["left_out"], 0);
     assert_eq!(refused["reason"], "not-listed");
     assert!(event("ready")["addresses"].is_u64());
-    // What comes first in a line is what one sorts by.
+    // Each line starts with its time, so that lines can be sorted.
     assert!(
         server
             .log()
@@ -324,8 +334,8 @@ async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
 }
 
 #[tokio::test]
-async fn packets_from_a_third_address_draw_no_lines() {
-    let dns = zone().await;
+async fn packets_from_a_third_address_cause_no_log_lines() {
+    let dns = one_host().await;
     let way = NoisyWay::start(dns.addr()).await;
     let hosts = format!(
         "--host one.example --allow-special-addresses --dns-server {}",
@@ -346,7 +356,7 @@ async fn packets_from_a_third_address_draw_no_lines() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
     }
 
-    // Who asks for these lines gets them.
+    // A filter can ask for these lines.
     let output = run(&format!("lookup --log debug {hosts}")).await;
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -364,7 +374,7 @@ struct NoisyWay {
     _task: JoinSet<()>,
 }
 
-/// Fewer than a socket has room for.
+/// Fewer than the receive buffer of a socket can store.
 const PACKETS: usize = 100;
 
 impl NoisyWay {
@@ -390,9 +400,9 @@ impl NoisyWay {
 }
 
 #[tokio::test]
-async fn pings_over_http2_draw_no_lines() {
-    let dns = zone().await;
-    let server = Server::start(&hosts(&dns)).await;
+async fn pings_over_http2_cause_no_log_lines() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let frame = |kind: u8, flags: u8, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();

@@ -2,10 +2,10 @@ use std::fs;
 
 use integration_tests::dns::{DnsServer, Fault, FaultScope, RecordType, ResponseCode};
 
-use crate::{ask, assert_shown, ip, run, zone};
+use crate::setup::{ask, assert_shown, ip, run, zone};
 
 #[tokio::test]
-async fn prints_addresses_sorted_by_number_each_once() {
+async fn prints_addresses_in_numerical_order_without_duplicates() {
     let dns = zone().await;
     let line = format!(
         "lookup --host one.example --host two.example --host three.example {}",
@@ -41,7 +41,7 @@ async fn prints_static_networks_among_the_addresses() {
 }
 
 #[tokio::test]
-async fn prints_static_networks_alone_without_asking() {
+async fn prints_static_networks_alone_without_a_lookup() {
     let dns = zone().await;
     let line = format!("lookup --allow 52.0.0.0/8 --by-host {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
@@ -142,7 +142,7 @@ async fn prints_json() {
 }
 
 #[tokio::test]
-async fn prints_what_was_found_when_a_host_could_not_be_asked() {
+async fn prints_the_found_addresses_when_a_lookup_fails() {
     let dns = zone().await;
     dns.set_fault(
         ("two.example", RecordType::AAAA),
@@ -157,7 +157,7 @@ async fn prints_what_was_found_when_a_host_could_not_be_asked() {
     104.45.28.230
     -- stderr
     error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     let line = format!(
         "lookup --by-host --host one.example --host two.example {}",
@@ -173,7 +173,7 @@ async fn prints_what_was_found_when_a_host_could_not_be_asked() {
     two.example  AAAA    -  failing   -
     -- stderr
     error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     let line = format!("lookup --json --host two.example {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
@@ -223,7 +223,7 @@ async fn prints_what_was_found_when_a_host_could_not_be_asked() {
     }
     -- stderr
     error: no answer for `two.example` AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
 }
 
@@ -292,20 +292,20 @@ async fn one_family_is_complete_where_the_questions_of_the_other_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_exist_is_told_with_one_family_too() {
+async fn a_host_that_does_not_exist_is_reported_with_one_family_too() {
     let dns = zone().await;
     let hosts = format!("--host gone.example {}", ask(&dns));
     assert_shown!(run(&format!("lookup --ipv4-only {hosts}")).await, @r#"
     exit 2
     -- stdout
     -- stderr
-    error: no answer for `gone.example` A: the name does not exist (NXDOMAIN), which is not believed while no other host answers
-    hint: check the spelling of the host, and which DNS server is asked
+    error: no answer for `gone.example` A: the name does not exist (NXDOMAIN); this denial is not believed while no other host answers
+    hint: check the spelling of the host, and the DNS server
     "#);
 }
 
 #[tokio::test]
-async fn both_families_cannot_be_the_only_one() {
+async fn the_flags_for_a_single_family_exclude_each_other() {
     assert_shown!(run("lookup --ipv4-only --ipv6-only").await, @r#"
     exit 2
     -- stdout
@@ -315,7 +315,7 @@ async fn both_families_cannot_be_the_only_one() {
     "#);
     let dns = zone().await;
     let line = format!("lookup --ipv4-only --host one.example {}", ask(&dns));
-    let mut command = crate::command(line.split_whitespace());
+    let mut command = crate::setup::command(line.split_whitespace());
     command.env("CALLBACK_SOURCE_IPV6_ONLY", "false");
     let output = command.output().await.expect("it can be started");
     assert!(output.status.success(), "{output:?}");
@@ -326,7 +326,7 @@ async fn the_environment_names_the_only_family_too() {
     let dns = zone().await;
     let line = format!("lookup --host two.example {}", ask(&dns));
     for (name, address) in [("IPV4", "52.232.113.216"), ("IPV6", "2a01:111::7")] {
-        let mut command = crate::command(line.split_whitespace());
+        let mut command = crate::setup::command(line.split_whitespace());
         command.env(format!("CALLBACK_SOURCE_{name}_ONLY"), "true");
         let output = command.output().await.expect("it can be started");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -335,7 +335,7 @@ async fn the_environment_names_the_only_family_too() {
 }
 
 #[tokio::test]
-async fn says_when_no_dns_server_answers() {
+async fn reports_that_no_dns_server_answers() {
     let mut dns = zone().await;
     let line = format!("lookup --environment test {}", ask(&dns));
     dns.pause().await;
@@ -345,7 +345,7 @@ async fn says_when_no_dns_server_answers() {
     -- stderr
     error: no answer for `callback-mt-1.vipps.no` A and AAAA: no DNS server answered in time: request timed out
     error: no answer for `callback-mt-2.vipps.no` A and AAAA: no DNS server answered in time: request timed out
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     dns.resume().await.unwrap();
     dns.set_fault(FaultScope::Everything, Fault::Drop);
@@ -355,25 +355,25 @@ async fn says_when_no_dns_server_answers() {
     -- stderr
     error: no answer for `callback-mt-1.vipps.no` A and AAAA: no DNS server answered in time: request timed out
     error: no answer for `callback-mt-2.vipps.no` A and AAAA: no DNS server answered in time: request timed out
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
 }
 
 #[tokio::test]
-async fn does_not_believe_a_denial_that_stands_alone() {
+async fn does_not_believe_a_denial_without_another_answer() {
     let dns = zone().await;
     let line = format!("lookup --host gone.example {}", ask(&dns));
     assert_shown!(run(&line).await, @r#"
     exit 2
     -- stdout
     -- stderr
-    error: no answer for `gone.example` A and AAAA: the name does not exist (NXDOMAIN), which is not believed while no other host answers
-    hint: check the spelling of the host, and which DNS server is asked
+    error: no answer for `gone.example` A and AAAA: the name does not exist (NXDOMAIN); this denial is not believed while no other host answers
+    hint: check the spelling of the host, and the DNS server
     "#);
 }
 
 #[tokio::test]
-async fn says_which_special_addresses_are_left_out() {
+async fn reports_special_purpose_addresses_that_are_left_out() {
     let dns = zone().await;
     dns.set(
         "one.example",
@@ -387,7 +387,7 @@ async fn says_which_special_addresses_are_left_out() {
     9.45.17.199
     -- stderr
     warning: special-purpose addresses of `one.example` A are left out: 10.0.0.1, 127.0.0.9
-    hint: tests can take them with `--allow-special-addresses`
+    hint: for tests, admit them with `--allow-special-addresses`
     "#);
     dns.set("one.example", 60, &[ip("10.0.0.1")]);
     assert_shown!(run(&line).await, @r#"
@@ -395,9 +395,9 @@ async fn says_which_special_addresses_are_left_out() {
     -- stdout
     -- stderr
     warning: special-purpose addresses of `one.example` A are left out: 10.0.0.1
-    hint: tests can take them with `--allow-special-addresses`
+    hint: for tests, admit them with `--allow-special-addresses`
     error: no answer for `one.example` A: the answer contains only special-purpose addresses
-    error: no answer for `one.example` AAAA: the name has no such record, which is not believed while no other host answers
+    error: no answer for `one.example` AAAA: the name has no such record; this denial is not believed while no other host answers
     "#);
     assert_shown!(run(&format!("{line} --allow-special-addresses")).await, @r#"
     exit 0
@@ -460,7 +460,7 @@ async fn looks_up_the_api_server_for_egress_rules() {
     HOST              TYPE  TTL  STATE     ADDRESS
     apitest.vipps.no  A      30  answered  8.8.8.8
     -- stderr
-    note: `--host` and `--allow` say who may call, and do not count with `--api`
+    note: `--host` and `--allow` are ignored with `--api`
     "#);
 }
 
@@ -491,7 +491,7 @@ async fn reads_a_state_file_and_never_writes_it() {
     104.45.28.230
     -- stderr
     error: no answer for `one.example` A and AAAA: the DNS server failed (SERVFAIL): DNS error: error response: Server Failure
-    hint: check that the DNS server can be reached, or name another one with `--dns-server IP`
+    hint: check that the DNS server can be reached, or give another one with `--dns-server IP`
     "#);
     dns.clear_faults();
     dns.set("one.example", 60, &[ip("9.9.9.9")]);
@@ -508,7 +508,7 @@ async fn reads_a_state_file_and_never_writes_it() {
     fs::remove_file(path).unwrap();
 }
 
-/// What the provider publishes, with two addresses that are not its own.
+/// A DNS server with the hosts of the provider, and with two addresses that do not belong to it.
 async fn provider() -> DnsServer {
     let dns = DnsServer::start().await.unwrap();
     for number in 1..=4 {

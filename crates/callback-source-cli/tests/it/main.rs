@@ -1,12 +1,8 @@
 //! The command as a process, against a DNS server in this one.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    process::Output,
-};
+mod setup;
 
-use integration_tests::dns::DnsServer;
-use tokio::process::Command;
+mod server;
 
 mod check;
 mod command;
@@ -18,63 +14,5 @@ mod module_order;
 mod proxies;
 mod real_dns;
 mod serve;
-mod server;
 mod signature;
 mod stopping;
-
-/// The command with these arguments, and nothing of this process's environment.
-fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_callback-source"));
-    command.env_clear().kill_on_drop(true);
-    command.args(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-    command
-}
-
-/// Runs the command with a line of arguments, split at spaces.
-async fn run(line: &str) -> Output {
-    let output = command(line.split_whitespace()).output().await;
-    output.expect("the command can be started")
-}
-
-/// What a user sees.
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-    let code = output.status.code().expect("it was not killed");
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    format!("exit {code}\n-- stdout\n{stdout}-- stderr\n{stderr}")
-}
-
-/// Compares what a user sees with an inline snapshot.
-macro_rules! assert_shown {
-    ($output:expr, @$snapshot:literal) => {{
-        let mut settings = insta::Settings::clone_current();
-        settings.add_filter(r"127\.0\.0\.1:\d+", "[SERVER]");
-        settings.add_filter(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[TIME]");
-        let shown = $crate::shown(&$output);
-        settings.bind(|| insta::assert_snapshot!(shown, @$snapshot));
-    }};
-}
-pub(crate) use assert_shown;
-
-/// A DNS server with three hosts: two addresses, one of each family, and an alias of the first.
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.expect("a free port");
-    dns.set("one.example", 60, &[ip("104.45.28.230"), ip("9.45.17.199")]);
-    dns.set(
-        "two.example",
-        300,
-        &[ip("2a01:111::7"), ip("52.232.113.216")],
-    );
-    dns.set_cname("three.example", 20, "one.example");
-    dns
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
-
-/// `--dns-server` and the address.
-fn ask(dns: &DnsServer) -> String {
-    let server: SocketAddr = dns.addr();
-    format!("--dns-server {server}")
-}

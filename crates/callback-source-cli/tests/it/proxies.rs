@@ -1,28 +1,15 @@
 //! `check` and `serve` behind proxies.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use integration_tests::dns::DnsServer;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, admit_one_host, assert_shown, command, connect, one_host, run},
 };
 
-use crate::{ask, assert_shown, command, ip, run, server::Server};
-
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
 const PROXY: &str = "127.0.9.1";
-
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
-}
-
-fn hosts(dns: &DnsServer) -> String {
-    format!("--host one.example --allow-special-addresses {}", ask(dns))
-}
 
 /// Runs the command with a line of arguments and headers.
 async fn check(line: &str, headers: &[&str]) -> std::process::Output {
@@ -35,8 +22,8 @@ async fn check(line: &str, headers: &[&str]) -> std::process::Output {
 
 #[tokio::test]
 async fn a_walk_is_explained_hop_by_hop() {
-    let dns = zone().await;
-    let hosts = hosts(&dns);
+    let dns = one_host().await;
+    let hosts = admit_one_host(&dns);
     let proxies = "--trusted-proxy 10.0.0.0/24,192.0.2.80 --client-ip-header x-forwarded-for";
     let behind = format!("--peer 10.0.0.7 {proxies} {hosts}");
     let forwarded = [
@@ -111,10 +98,10 @@ async fn a_walk_is_explained_hop_by_hop() {
 }
 
 #[tokio::test]
-async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
-    let dns = zone().await;
+async fn a_walk_without_a_client_is_refused_without_a_lookup() {
+    let dns = one_host().await;
     let proxies = "--trusted-proxy 10.0.0.0/24 --client-ip-header forwarded";
-    let behind = format!("--peer 10.0.0.7 {proxies} {}", hosts(&dns));
+    let behind = format!("--peer 10.0.0.7 {proxies} {}", admit_one_host(&dns));
     assert_shown!(check(&behind, &[]).await, @r#"
     exit 1
     -- stdout
@@ -161,11 +148,11 @@ async fn a_walk_that_leads_to_nobody_is_refused_without_a_look_up() {
 }
 
 #[tokio::test]
-async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
-    let dns = zone().await;
+async fn a_hop_at_a_unix_socket_is_passed_if_it_is_trusted() {
+    let dns = one_host().await;
     let header = "--client-ip-header x-forwarded-for";
     let behind = |proxies: &str| {
-        let hosts = hosts(&dns);
+        let hosts = admit_one_host(&dns);
         format!("--peer 10.0.0.7 --trusted-proxy {proxies} {header} {hosts}")
     };
     let forwarded = ["X-Forwarded-For: 198.51.100.66, 127.0.1.1, unix:"];
@@ -185,7 +172,7 @@ async fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
     -- stderr
     note: the proxy names no address as the caller's
     "#);
-    // No peer of a connection can be one.
+    // The peer of a connection is never `unix:`.
     for line in [
         format!("serve --listen 127.0.0.1:0 --trusted-proxy unix: {header}"),
         format!("check {}", behind("unix:")),
@@ -211,7 +198,7 @@ async fn one_flag_without_the_other_is_an_error() {
     -- stdout
     -- stderr
     error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
-    hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
+    hint: give the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run(&format!("{listen} --client-ip-header x-real-ip")).await, @r#"
     exit 2
@@ -232,7 +219,7 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: a trusted proxy names the client in one place: a header, or the PROXY protocol
+    error: `--client-ip-header` cannot be used with `--proxy-protocol`
     hint: leave out `--client-ip-header` or `--proxy-protocol`
     "#);
     let everybody = "--trusted-proxy 0.0.0.0/0 --client-ip-header forwarded";
@@ -240,14 +227,14 @@ async fn one_flag_without_the_other_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: `0.0.0.0/0` holds every address there is; name the networks that are meant
+    error: network `0.0.0.0/0` contains every address; list specific networks
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --trusted-proxy 10.0.0.1").await, @r#"
     exit 2
     -- stdout
     -- stderr
     error: `--trusted-proxy` requires `--client-ip-header` or `--proxy-protocol`
-    hint: name the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
+    hint: give the header with `--client-ip-header NAME`, or let `serve` read the PROXY protocol with `--proxy-protocol`
     "#);
     assert_shown!(run("check --peer 10.0.0.1 --client-ip-header forwarded").await, @r#"
     exit 2
@@ -268,10 +255,10 @@ async fn one_flag_without_the_other_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
-    let dns = zone().await;
+async fn only_a_trusted_proxy_names_the_client() {
+    let dns = one_host().await;
     let proxy = format!("--trusted-proxy {PROXY} --client-ip-header x-forwarded-for");
-    let server = Server::start(&format!("{proxy} {}", hosts(&dns))).await;
+    let server = Server::start(&format!("{proxy} {}", admit_one_host(&dns))).await;
     server.ready().await;
     for (peer, forwarded, status) in [
         (PROXY, Some("127.0.1.1"), 200),
@@ -296,9 +283,9 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
 
 #[tokio::test]
 async fn the_status_is_not_shown_to_a_trusted_proxy() {
-    let dns = zone().await;
+    let dns = one_host().await;
     for source in ["--client-ip-header x-real-ip", "--proxy-protocol"] {
-        let args = format!("--trusted-proxy {PROXY} {source} {}", hosts(&dns));
+        let args = format!("--trusted-proxy {PROXY} {source} {}", admit_one_host(&dns));
         let server = Server::start(&args).await;
         let own = server.get("127.0.0.1", "/status.json").await;
         assert_eq!(own.status, 200, "{source}");
@@ -315,8 +302,11 @@ async fn the_status_is_not_shown_to_a_trusted_proxy() {
 
 #[tokio::test]
 async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
-    let dns = zone().await;
-    let args = format!("--trusted-proxy {PROXY} --proxy-protocol {}", hosts(&dns));
+    let dns = one_host().await;
+    let args = format!(
+        "--trusted-proxy {PROXY} --proxy-protocol {}",
+        admit_one_host(&dns)
+    );
     let server = Server::start(&args).await;
     server.ready().await;
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
@@ -332,7 +322,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
         (PROXY, v2_unlisted, "HTTP/1.1 403"),
         (PROXY, b"PROXY UNKNOWN\r\n".to_vec(), "HTTP/1.1 403"),
         (PROXY, local, "HTTP/1.1 403"),
-        // Required, whole, and believed from nobody else.
+        // The header is required, must be complete, and is ignored from other peers.
         (PROXY, Vec::new(), ""),
         (
             PROXY,
@@ -355,7 +345,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
     }
     server.has_logged("no PROXY protocol header").await;
 
-    // In as many pieces as there are bytes.
+    // One byte at a time.
     let mut stream = connect(PROXY, server.addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
     for byte in v2 {
@@ -389,13 +379,13 @@ mod unix {
 
     #[tokio::test]
     async fn behind_a_unix_socket_the_peer_is_a_proxy() {
-        let dns = zone().await;
+        let dns = one_host().await;
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("verify.sock");
         let args = format!(
             "--listen unix:{} --client-ip-header x-forwarded-for --admin-listen 127.0.0.1:0 {}",
             socket.display(),
-            hosts(&dns),
+            admit_one_host(&dns),
         );
         let server = Server::start(&args).await;
         server.ready().await;
@@ -416,20 +406,20 @@ mod unix {
 
     #[tokio::test]
     async fn the_status_is_not_shown_at_a_unix_socket_and_health_is() {
-        let dns = zone().await;
+        let dns = one_host().await;
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("verify.sock");
         let listen = format!(
             "serve --listen unix:{} --client-ip-header x-real-ip",
             socket.display()
         );
-        let mut serve = command(format!("{listen} {}", hosts(&dns)).split_whitespace());
+        let mut serve = command(format!("{listen} {}", admit_one_host(&dns)).split_whitespace());
         let mut child = serve.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut log = tokio::io::BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("listening on unix:") {
+        let mut lines = String::new();
+        while !lines.contains("listening on unix:") {
             use tokio::io::AsyncBufReadExt;
-            assert_ne!(log.read_line(&mut said).await.unwrap(), 0, "{said}");
+            assert_ne!(log.read_line(&mut lines).await.unwrap(), 0, "{lines}");
         }
         let health = get(&socket, "", "/healthz").await;
         assert!(health.starts_with("HTTP/1.1 200"), "{health}");
@@ -438,24 +428,24 @@ mod unix {
         child.kill().await.unwrap();
         assert!(socket.exists());
 
-        // What was left over is taken over.
+        // A socket without a process is replaced.
         let args = format!(
             "--listen unix:{} --client-ip-header x-real-ip --admin-listen 127.0.0.1:0 {}",
             socket.display(),
-            hosts(&dns),
+            admit_one_host(&dns),
         );
         let server = Server::start(&args).await;
         let health = get(&socket, "X-Real-IP: 127.0.1.1\r\n", "/verify").await;
         assert!(health.starts_with("HTTP/1.1"), "{health}");
 
-        // And what is in use is not.
-        let output = run(&format!("{listen} {}", hosts(&dns))).await;
+        // A socket in use is not.
+        let output = run(&format!("{listen} {}", admit_one_host(&dns))).await;
         assert_eq!(output.status.code(), Some(2));
         server.stop().await;
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_or_in_use_is_left_alone() {
+    async fn a_file_or_a_socket_in_use_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("file"), "kept").unwrap();
@@ -480,33 +470,27 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_needs_a_header() {
+    async fn a_unix_socket_requires_a_header() {
         let listen = "serve --listen unix:/nowhere/verify.sock --host one.example";
         assert_shown!(run(listen).await, @r#"
         exit 2
         -- stdout
         -- stderr
-        error: the peer of a Unix socket has no address of its own
-        hint: name the header in which the proxy names the client with `--client-ip-header NAME`
+        error: `--listen unix:PATH` requires `--client-ip-header`: the peer of a Unix socket has no address
+        hint: give the header in which the proxy names the client with `--client-ip-header NAME`
         "#);
         let protocol = "--proxy-protocol --trusted-proxy 10.0.0.1";
         assert_shown!(run(&format!("{listen} {protocol}")).await, @r#"
         exit 2
         -- stdout
         -- stderr
-        error: the PROXY protocol is not read from a Unix socket
-        hint: let the proxy name the client in a header, with `--client-ip-header NAME`
+        error: `--proxy-protocol` cannot be used with `--listen unix:PATH`
+        hint: let the proxy name the client in a header, and give that with `--client-ip-header NAME`
         "#);
     }
 }
 
-async fn connect(peer: &str, server: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(ip(peer), 0))?;
-    socket.connect(server).await
-}
-
-/// Sends bytes and a request, and reads to the end.
+/// Sends bytes and a request, and reads the response to its end.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     before: &[u8],

@@ -3,7 +3,7 @@ use std::{io, net::IpAddr};
 use callback_source::vipps::Environment;
 use integration_tests::name_servers::{Knot, Unbound, dig_addresses};
 
-use crate::run;
+use crate::setup::run;
 
 #[tokio::test]
 async fn prints_the_same_list_as_dig() -> io::Result<()> {
@@ -32,8 +32,8 @@ async fn prints_the_same_list_as_dig() -> io::Result<()> {
             "lookup --environment production --dns-server {server}"
         ))
         .await;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
         let printed = String::from_utf8_lossy(&output.stdout);
         let printed: Vec<IpAddr> = printed
             .lines()

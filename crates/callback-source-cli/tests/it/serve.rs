@@ -8,7 +8,7 @@ use std::{
 };
 
 use integration_tests::{
-    dns::{DnsServer, Fault, FaultScope, ResponseCode},
+    dns::{Fault, FaultScope, ResponseCode},
     http::{Connection, Reply},
 };
 use tokio::{
@@ -19,26 +19,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{ask, ip, server::Server};
-
-const LISTED: &str = "127.0.1.1";
-const UNLISTED: &str = "127.0.2.1";
-
-/// A zone with one host at one address of this machine.
-async fn zone() -> DnsServer {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    dns
-}
-
-fn args(dns: &DnsServer) -> String {
-    format!("--host one.example --allow-special-addresses {}", ask(dns))
-}
+use crate::{
+    server::Server,
+    setup::{LISTED, UNLISTED, admit_one_host, ask, ip, one_host},
+};
 
 #[tokio::test]
-async fn answers_by_the_verdict_whatever_the_method() {
-    let dns = zone().await;
-    let server = Server::start(&format!("{} --allow 127.0.3.0/24", args(&dns))).await;
+async fn responds_by_the_verdict_for_every_method() {
+    let dns = one_host().await;
+    let server = Server::start(&format!("{} --allow 127.0.3.0/24", admit_one_host(&dns))).await;
     server.ready().await;
     for method in [
         "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PURGE",
@@ -82,8 +71,8 @@ async fn answers_by_the_verdict_whatever_the_method() {
 
 #[tokio::test]
 async fn a_refusal_of_a_request_with_a_small_body_does_not_end_the_connection() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let mut connection = server.connect(UNLISTED).await;
     for _ in 0..3 {
@@ -96,9 +85,9 @@ async fn a_refusal_of_a_request_with_a_small_body_does_not_end_the_connection() 
 }
 
 #[tokio::test]
-async fn a_refusal_that_leaves_a_large_body_says_that_the_connection_ends() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn a_refusal_before_a_large_body_announces_the_end_of_the_connection() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     for body in ["Content-Length: 1048577", "Transfer-Encoding: chunked"] {
         let mut stream = TcpStream::connect(server.addr).await.unwrap();
@@ -116,9 +105,9 @@ async fn a_refusal_that_leaves_a_large_body_says_that_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn does_not_believe_headers() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn ignores_forwarding_headers_of_untrusted_peers() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let forged = [
         ("x-forwarded-for", LISTED),
@@ -132,24 +121,24 @@ async fn does_not_believe_headers() {
 }
 
 #[tokio::test]
-async fn says_that_it_cannot_say() {
-    let dns = zone().await;
+async fn responds_with_503_when_the_list_cannot_decide() {
+    let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    let server = Server::start(&args(&dns)).await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     let reply = server.get(LISTED, "/verify").await;
     assert_eq!(summary(&reply), "503 reject - unresolved 5");
     server.stop().await;
 
-    let server = Server::start(&format!("{} --unsure-status 401", args(&dns))).await;
+    let server = Server::start(&format!("{} --unsure-status 401", admit_one_host(&dns))).await;
     let reply = server.get(LISTED, "/verify").await;
     assert_eq!(summary(&reply), "401 reject - unresolved 5");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn only_reports() {
-    let dns = zone().await;
-    let server = Server::start(&format!("{} --report-only", args(&dns))).await;
+async fn reports_without_refusing() {
+    let dns = one_host().await;
+    let server = Server::start(&format!("{} --report-only", admit_one_host(&dns))).await;
     server.ready().await;
     let reply = server.get(LISTED, "/verify").await;
     assert_eq!(summary(&reply), "200 allow one.example - -");
@@ -162,7 +151,7 @@ async fn only_reports() {
     server.stop().await;
 
     dns.set_fault(FaultScope::Everything, Fault::Drop);
-    let server = Server::start(&format!("{} --report-only", args(&dns))).await;
+    let server = Server::start(&format!("{} --report-only", admit_one_host(&dns))).await;
     let reply = server.get(UNLISTED, "/verify").await;
     assert_eq!(summary(&reply), "200 reject - unresolved -");
     server.stop().await;
@@ -170,9 +159,9 @@ async fn only_reports() {
 
 #[tokio::test]
 async fn listens_while_dns_is_silent() {
-    let dns = zone().await;
+    let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Drop);
-    let server = Server::start(&args(&dns)).await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     assert_eq!(server.get("127.0.9.9", "/healthz").await.status, 200);
     assert_eq!(server.get("127.0.9.9", "/readyz").await.status, 503);
     assert_eq!(server.get(LISTED, "/verify").await.status, 503);
@@ -185,8 +174,8 @@ async fn listens_while_dns_is_silent() {
 
 #[tokio::test]
 async fn shows_its_status_to_this_machine_only() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     server.get(LISTED, "/verify").await;
     let reply = server.get("127.0.0.1", "/status.json").await;
@@ -268,8 +257,12 @@ async fn shows_its_status_to_this_machine_only() {
 
 #[tokio::test]
 async fn keeps_the_operators_paths_on_their_own_listener() {
-    let dns = zone().await;
-    let server = Server::start(&format!("{} --admin-listen 127.0.0.1:0", args(&dns))).await;
+    let dns = one_host().await;
+    let server = Server::start(&format!(
+        "{} --admin-listen 127.0.0.1:0",
+        admit_one_host(&dns)
+    ))
+    .await;
     server.ready().await;
     let admin = server.admin.unwrap();
     for path in ["/healthz", "/readyz", "/status.json"] {
@@ -288,8 +281,8 @@ async fn keeps_the_operators_paths_on_their_own_listener() {
 
 #[tokio::test]
 async fn refuses_a_request_head_above_16_kib() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let head = |length: usize, lines: usize| {
         let mut head = "GET /verify HTTP/1.1\r\nhost: x\r\n".to_owned();
@@ -309,7 +302,7 @@ async fn refuses_a_request_head_above_16_kib() {
     ] {
         let head = head(length, lines);
         assert_eq!(head.len(), length);
-        let mut stream = connected(&server, LISTED).await;
+        let mut stream = server.stream(LISTED).await;
         stream.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(
             status_line(&mut stream).await,
@@ -337,8 +330,8 @@ async fn refuses_a_request_head_above_16_kib() {
 
 #[tokio::test]
 async fn keeps_a_connection_for_many_requests_with_bodies() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     for mut connection in [
         server.connect(LISTED).await,
@@ -357,11 +350,11 @@ async fn keeps_a_connection_for_many_requests_with_bodies() {
 }
 
 #[tokio::test]
-async fn answers_before_a_body_that_never_comes() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn responds_before_a_body_that_never_arrives() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
-    let mut stream = connected(&server, LISTED).await;
+    let mut stream = server.stream(LISTED).await;
     let head = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
     stream.write_all(head).await.unwrap();
     assert_eq!(status_line(&mut stream).await, "HTTP/1.1 200");
@@ -369,12 +362,12 @@ async fn answers_before_a_body_that_never_comes() {
 }
 
 #[tokio::test]
-async fn answers_a_client_that_closed_its_side() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn responds_to_a_client_that_closed_its_side() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     for (peer, status) in [(LISTED, "200"), (UNLISTED, "403")] {
-        let mut stream = connected(&server, peer).await;
+        let mut stream = server.stream(peer).await;
         let head = b"GET /verify HTTP/1.0\r\n\r\n";
         stream.write_all(head).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -384,9 +377,9 @@ async fn answers_a_client_that_closed_its_side() {
 }
 
 #[tokio::test]
-async fn closes_a_client_that_is_slow_with_its_head() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn closes_the_connection_of_a_client_that_is_slow_with_its_head() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let start = Instant::now();
     let mut slow = JoinSet::new();
@@ -397,15 +390,15 @@ async fn closes_a_client_that_is_slow_with_its_head() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "GET /verify HTTP/1.1\r\nx: ",
     ] {
-        let mut stream = connected(&server, LISTED).await;
+        let mut stream = server.stream(LISTED).await;
         slow.spawn(async move {
             stream.write_all(begin.as_bytes()).await.unwrap();
             let mut rest = Vec::new();
-            // Also the end of a connection that was cut.
+            // Also returns when the connection is reset.
             let _ = stream.read_to_end(&mut rest).await;
         });
     }
-    let mut later = connected(&server, LISTED).await;
+    let mut later = server.stream(LISTED).await;
     let first = b"GET /verify HTTP/1.1\r\nhost: x\r\n\r\n";
     later.write_all(first).await.unwrap();
     assert_eq!(status_line(&mut later).await, "HTTP/1.1 200");
@@ -426,13 +419,13 @@ async fn closes_a_client_that_is_slow_with_its_head() {
 }
 
 #[tokio::test]
-async fn slow_and_idle_clients_do_not_lock_others_out() {
-    let dns = zone().await;
-    let server = Server::start(&format!("{} --max-connections 20", args(&dns))).await;
+async fn slow_and_idle_clients_do_not_shut_out_others() {
+    let dns = one_host().await;
+    let server = Server::start(&format!("{} --max-connections 20", admit_one_host(&dns))).await;
     server.ready().await;
     let mut idle = Vec::new();
     for _ in 0..60 {
-        let mut stream = connected(&server, UNLISTED).await;
+        let mut stream = server.stream(UNLISTED).await;
         stream.write_all(b"GET /ver").await.unwrap();
         idle.push(stream);
     }
@@ -443,13 +436,13 @@ async fn slow_and_idle_clients_do_not_lock_others_out() {
 }
 
 #[tokio::test]
-async fn hundreds_of_open_connections_delay_nobody() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn hundreds_of_open_connections_delay_no_request() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let mut open = Vec::new();
     for number in 0..400 {
-        let mut stream = connected(&server, UNLISTED).await;
+        let mut stream = server.stream(UNLISTED).await;
         let begin: &[u8] = if number % 2 == 0 {
             b""
         } else {
@@ -472,11 +465,11 @@ async fn hundreds_of_open_connections_delay_nobody() {
 
 #[tokio::test]
 async fn stops_under_load_without_cutting_a_request() {
-    let dns = zone().await;
-    let mut server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let mut server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let answered = Arc::new(AtomicUsize::new(0));
-    // The system may reset a connection that is made at the very moment in which the server stops to listen.
+    // The system may reset a connection that arrives while the server closes its listener.
     let connects = Arc::new(RwLock::new(true));
     let mut clients = JoinSet::new();
     for number in 0..40 {
@@ -527,10 +520,10 @@ async fn stops_under_load_without_cutting_a_request() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let dns = zone().await;
-    let mut server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let mut server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
-    let mut slow = connected(&server, LISTED).await;
+    let mut slow = server.stream(LISTED).await;
     slow.write_all(b"GET /verify").await.unwrap();
     server.get(LISTED, "/healthz").await;
     server.signal("INT").await;
@@ -543,8 +536,8 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn gives_no_wrong_verdict_while_the_zone_rotates() {
-    let dns = zone().await;
+async fn no_verdict_is_wrong_while_the_zone_rotates() {
+    let dns = one_host().await;
     let hosts = "--host one.example --host two.example --min-ttl 1s";
     dns.set("two.example", 1, &[ip("127.0.4.1")]);
     let flags = format!("{hosts} --allow-special-addresses {}", ask(&dns));
@@ -574,8 +567,8 @@ async fn gives_no_wrong_verdict_while_the_zone_rotates() {
 
     let mut clients = JoinSet::new();
     for number in 0..100 {
-        // The provider that stays, strangers, and a server that comes and goes: once admitted, it
-        // is admitted for the linger window.
+        // A listed peer, an unlisted peer, and a server whose address leaves the zone and returns: once
+        // admitted, it stays admitted for the linger window.
         let (peer, kind) = match number % 3 {
             0 => (LISTED.to_owned(), 0),
             1 => (format!("127.0.2.{}", number + 1), 1),
@@ -614,8 +607,8 @@ async fn gives_no_wrong_verdict_while_the_zone_rotates() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn memory_stays_flat() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     let load = async |requests: usize| {
         let mut clients = JoinSet::new();
@@ -650,11 +643,11 @@ async fn memory_stays_flat() {
 }
 
 #[tokio::test]
-async fn a_restart_while_dns_is_down_refuses_nobody() {
-    let dns = zone().await;
+async fn a_restart_while_dns_is_down_refuses_no_listed_peer() {
+    let dns = one_host().await;
     let name = format!("callback-source-restart-{}.json", dns.addr().port());
     let path = std::env::temp_dir().join(name);
-    let flags = format!("{} --state-file {}", args(&dns), path.display());
+    let flags = format!("{} --state-file {}", admit_one_host(&dns), path.display());
     let server = Server::start(&flags).await;
     server.ready().await;
     server.stop().await;
@@ -666,9 +659,9 @@ async fn a_restart_while_dns_is_down_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn goes_on_when_nobody_reads_its_log() {
-    let dns = zone().await;
-    let server = Server::start(&args(&dns)).await;
+async fn keeps_serving_when_its_log_is_closed() {
+    let dns = one_host().await;
+    let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
     assert_eq!(server.get(UNLISTED, "/verify").await.status, 403);
     let mut unread = server.unread();
@@ -680,18 +673,12 @@ async fn goes_on_when_nobody_reads_its_log() {
     assert_eq!(unread.ended().await.code(), Some(0));
 }
 
-async fn connected(server: &Server, peer: &str) -> TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind((ip(peer), 0).into()).unwrap();
-    socket.connect(server.addr).await.unwrap()
-}
-
-/// The start of the next response, without its reason phrase.
+/// Start of the next response, without its reason phrase.
 async fn status_line(stream: &mut TcpStream) -> String {
     let mut start = [0; "HTTP/1.1 200".len()];
     let read: io::Result<_> = stream.read_exact(&mut start).await;
     read.expect("a response");
-    // The rest of the head, so that a later response is not mixed up with it.
+    // Skips the rest of the head, so that the next response can be read.
     let mut end = [0; 4];
     while &end != b"\r\n\r\n" {
         end.rotate_left(1);
@@ -700,7 +687,7 @@ async fn status_line(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&start).into_owned()
 }
 
-/// Status, tag, host, reason and pause of a response.
+/// Status, tag, host, reason and `Retry-After` of a response.
 fn summary(reply: &Reply) -> String {
     let header = |name| reply.header(name).unwrap_or("-");
     format!(

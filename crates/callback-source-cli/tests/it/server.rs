@@ -10,13 +10,14 @@ use std::{
 use integration_tests::http::{Client, Connection, Reply};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
     process::{Child, ChildStderr},
     sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 
-use crate::{command, ip};
+use crate::setup::{admit_one_host, command, connect, ip, one_host};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -30,8 +31,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `serve` on a free port, and waits until it listens. At a Unix socket the address is that
-    /// of the admin listener.
+    /// Starts `serve` with one host and waits until it is ready. The DNS server is gone by then.
+    pub(crate) async fn admitting_one_host(args: &str) -> Self {
+        let dns = one_host().await;
+        let server = Self::start(&format!("{} {args}", admit_one_host(&dns))).await;
+        server.ready().await;
+        server
+    }
+
+    /// Starts `serve` on a free port, and waits until it listens. With a Unix socket, the address is that of
+    /// the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
         let at_socket = args.contains("--listen unix:");
         let delay = match args.contains("--stop-delay") {
@@ -81,7 +90,7 @@ impl Server {
         self.has_logged("ready").await;
     }
 
-    /// Waits for a line that holds a text.
+    /// Waits for a log line that contains a text.
     pub(crate) async fn has_logged(&self, text: &str) {
         let mut logged = self.logged.clone();
         let wait = async {
@@ -120,6 +129,10 @@ impl Server {
             .expect("a connection")
     }
 
+    pub(crate) async fn stream(&self, peer: &str) -> TcpStream {
+        connect(peer, self.addr).await.expect("a connection")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
         let mut kill = tokio::process::Command::new("kill");
@@ -132,7 +145,7 @@ impl Server {
         ended.expect("it ends").expect("it can be waited for")
     }
 
-    /// Stops the server, and says how it ended.
+    /// Stops the server, and asserts that it ended without an error.
     pub(crate) async fn stop(mut self) {
         self.signal("TERM").await;
         let status = self.ended().await;
@@ -140,7 +153,7 @@ impl Server {
         assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 
-    /// The memory that the server has in use, in KiB.
+    /// Resident memory of the server in KiB.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory(&self) -> u64 {
         let id = self.child.id().expect("it runs");
@@ -151,14 +164,15 @@ impl Server {
     }
 }
 
-async fn listening(
+/// Reads the log up to the line with the address of a listener.
+pub(crate) async fn listening(
     lines: &mut tokio::io::Lines<BufReader<ChildStderr>>,
     log: &Mutex<Vec<String>>,
 ) -> SocketAddr {
     loop {
         let line = lines.next_line().await.expect("text");
-        let line = line.expect("it says where it listens");
-        // The first answers may come before that line.
+        let line = line.expect("it logs its address");
+        // DNS answers may be logged before that line.
         log.lock().unwrap().push(line.clone());
         if let Some((_, rest)) = line.split_once("listening on http://") {
             let address = rest.split(['"', ' ']).next().unwrap_or(rest);

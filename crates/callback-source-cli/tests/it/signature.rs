@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::{assert_shown, command, run};
+use crate::setup::{assert_shown, command, run};
 
 /// Published by the provider in 2023.
 const SECRET: &str =
@@ -15,7 +15,7 @@ const DATE: &str = "Thu, 30 Mar 2023 08:38:32 GMT";
 const BODY: &str = r#"{"some-unique-content":"ee6e441b-cc4a-46f8-895d-a5af79bcc233/hello-world"}"#;
 const HASH: &str = "lNlsp1XA03N34HrQsVzPgJKtC+r7l/RBF4V3JQUWMj4=";
 const SIGNATURE: &str = "agAiSyogQbDHpeucoNwYz+yAr5nJ+v+zasdkSbqzv+U=";
-/// The same with the secret decoded.
+/// The signature with the decoded secret.
 const OF_DECODED_SECRET: &str = "T3+NXHMmhNVEjW5PeJ4Gql70nf0MOXCAY9CoZDxuVQw=";
 
 /// A directory with the secret and a request.
@@ -48,7 +48,7 @@ impl Files {
         command
     }
 
-    /// `verify` with the secret, as of the date of the vector.
+    /// Runs `verify` with the secret, at the date of the vector.
     async fn verify(&self, args: &[&str]) -> std::process::Output {
         let verify = ["verify", "--request", "request", "--secret-file", "secret"];
         self.run(&[&verify[..], &["--at", DATE], args].concat())
@@ -77,14 +77,14 @@ fn vector() -> String {
 const PATH: &str = "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63";
 
 #[tokio::test]
-async fn the_published_vector_fits_as_of_its_date() {
+async fn the_published_vector_matches_as_of_its_date() {
     let files = Files::new(vector());
     assert_shown!(files.verify(&[]).await, @r#"
     exit 0
     -- stdout
-    date: fits
-    content hash: fits
-    signature: fits
+    date: matches
+    content hash: matches
+    signature: matches
     -- stderr
     "#);
     assert_shown!(files.verify(&["--url", URL, "--json"]).await, @r#"
@@ -114,31 +114,31 @@ async fn a_request_may_be_saved_with_bare_line_feeds_and_a_line_break_at_the_end
     assert_shown!(files.verify(&[]).await, @r#"
     exit 0
     -- stdout
-    date: fits
-    content hash: fits
-    signature: fits
+    date: matches
+    content hash: matches
+    signature: matches
     -- stderr
-    note: what stands behind the 74 bytes of the body does not count
+    note: bytes after the 74 bytes of the body are ignored
     "#);
 }
 
 #[tokio::test]
-async fn a_request_that_was_not_saved_whole_is_said_to_be_so() {
+async fn a_request_that_was_not_saved_whole_is_reported() {
     let whole = vector();
     let files = Files::new(&whole[..whole.len() - 3]);
     assert_shown!(files.verify(&[]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: the body is not the one whose hash is in `x-ms-content-sha256`
-    signature: fits
+    date: matches
+    content hash: the body does not have the hash in `x-ms-content-sha256`
+    signature: matches
     -- stderr
-    note: the body has 71 bytes in place of 74: it was not saved whole
+    note: the body has 71 of 74 bytes; save it whole
     "#);
 }
 
 #[tokio::test]
-async fn an_old_date_does_not_fit() {
+async fn an_old_date_does_not_match() {
     let files = Files::new(vector());
     let late = |at: &'static str| {
         let files = &files;
@@ -150,17 +150,17 @@ async fn an_old_date_does_not_fit() {
     assert_shown!(late("2023-03-30T08:43:33Z").await, @r#"
     exit 1
     -- stdout
-    date: 5m 1s old, at most 5m count
-    content hash: fits
-    signature: fits
+    date: 5m 1s old; at most 5m is accepted
+    content hash: matches
+    signature: matches
     -- stderr
     "#);
     assert_shown!(late("2023-03-30T08:33:31Z").await, @r#"
     exit 1
     -- stdout
-    date: 5m 1s ahead, at most 5m count
-    content hash: fits
-    signature: fits
+    date: 5m 1s ahead; at most 5m is accepted
+    content hash: matches
+    signature: matches
     -- stderr
     "#);
     for at in ["2023-03-30T08:43:32Z", "2023-03-30T08:33:32Z"] {
@@ -172,29 +172,29 @@ async fn an_old_date_does_not_fit() {
     let hint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         hint,
-        "hint: say when the request arrived with `--at TIME`\n"
+        "hint: give the time at which the request arrived with `--at TIME`\n"
     );
 }
 
 #[tokio::test]
-async fn a_signature_with_the_decoded_secret_does_not_fit() {
+async fn a_signature_with_the_decoded_secret_does_not_match() {
     let files = Files::new(request(PATH, "webhook.site", OF_DECODED_SECRET));
     assert_shown!(files.verify(&["--url", URL]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: fits
-    signature: key differs: the secret is that of another registration, or was changed (it looks like base64 and is not decoded), or a signed header was changed
+    date: matches
+    content hash: matches
+    signature: key differs: the secret belongs to another registration, the secret was changed (it looks like base64 and must not be decoded), or a signed header was changed
     -- stderr
     "#);
     assert_shown!(files.verify(&[]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: fits
-    signature: key, host or path differ
+    date: matches
+    content hash: matches
+    signature: key, host or path differs
     -- stderr
-    hint: say which URL was registered with `--url URL`, to know which of them
+    hint: to distinguish them, give the registered URL with `--url URL`
     "#);
     assert_shown!(files.verify(&["--json"]).await, @r#"
     exit 1
@@ -213,58 +213,58 @@ async fn a_signature_with_the_decoded_secret_does_not_fit() {
       }
     }
     -- stderr
-    hint: say which URL was registered with `--url URL`, to know which of them
+    hint: to distinguish them, give the registered URL with `--url URL`
     "#);
 }
 
 #[tokio::test]
-async fn a_host_or_path_that_a_proxy_changed_is_told_from_a_wrong_key() {
+async fn a_host_or_path_that_a_proxy_changed_is_distinguished_from_a_wrong_key() {
     let files = Files::new(request(PATH, "10.0.0.7:8080", SIGNATURE));
     assert_shown!(files.verify(&["--url", URL]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: fits
-    signature: host differs: `10.0.0.7:8080` arrived, `webhook.site` was registered; let the proxy keep it, or pin it
+    date: matches
+    content hash: matches
+    signature: host differs: `10.0.0.7:8080` arrived, `webhook.site` was registered; configure the proxy to keep it, or pin it
     -- stderr
     "#);
     files.write("request", request("/hooks", "webhook.site", SIGNATURE));
     assert_shown!(files.verify(&["--url", URL]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: fits
-    signature: path differs: `/hooks` arrived, `/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63` was registered; let the proxy keep it, or pin it
+    date: matches
+    content hash: matches
+    signature: path differs: `/hooks` arrived, `/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63` was registered; configure the proxy to keep it, or pin it
     -- stderr
     "#);
     files.write("request", request("/hooks", "10.0.0.7:8080", SIGNATURE));
     assert_shown!(files.verify(&["--url", URL]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: fits
-    signature: host and path differ, or the method: it was signed for the registered URL
+    date: matches
+    content hash: matches
+    signature: host and path differ, or the method: the request was signed for the registered URL
     -- stderr
     "#);
 }
 
 #[tokio::test]
-async fn a_body_that_was_changed_does_not_fit() {
+async fn a_changed_body_does_not_match() {
     let files = Files::new(vector().replace("hello-world", "hello-moon!"));
     assert_shown!(files.verify(&[]).await, @r#"
     exit 1
     -- stdout
-    date: fits
-    content hash: the body is not the one whose hash is in `x-ms-content-sha256`
-    signature: fits
+    date: matches
+    content hash: the body does not have the hash in `x-ms-content-sha256`
+    signature: matches
     -- stderr
     "#);
 }
 
 #[tokio::test]
-async fn a_header_that_cannot_be_read_is_named() {
+async fn an_invalid_header_is_named() {
     let files = Files::new("");
-    for (from, to, said) in [
+    for (from, to, line) in [
         (
             "x-ms-date:",
             "x-date:",
@@ -273,12 +273,12 @@ async fn a_header_that_cannot_be_read_is_named() {
         (
             DATE,
             "2023-03-30",
-            "date: the header `x-ms-date` is not in its form\n",
+            "date: the header `x-ms-date` is malformed\n",
         ),
         (
             HASH,
             "lNlsp1XA",
-            "content hash: the header `x-ms-content-sha256` is not in its form\n",
+            "content hash: the header `x-ms-content-sha256` is malformed\n",
         ),
         (
             "Authorization:",
@@ -288,25 +288,25 @@ async fn a_header_that_cannot_be_read_is_named() {
         (
             "HMAC-SHA256 ",
             "HMAC-SHA512 ",
-            "signature: `authorization` is of another scheme than `HMAC-SHA256`\n",
+            "signature: the scheme of `authorization` is not `HMAC-SHA256`\n",
         ),
         ("Host:", "X:", "signature: the header `host` is missing\n"),
         (
             "Host:",
             "Host: a\r\nHost:",
-            "signature: the host is said twice\n",
+            "signature: the host is given twice\n",
         ),
     ] {
         files.write("request", vector().replacen(from, to, 1));
         let output = files.verify(&[]).await;
         assert_eq!(output.status.code(), Some(1), "{to}");
         let stdout = String::from_utf8(output.stdout).unwrap();
-        assert!(stdout.contains(said), "{to}: {stdout}");
+        assert!(stdout.contains(line), "{to}: {stdout}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_an_error() {
+async fn a_file_without_a_request_is_an_error() {
     let files = Files::new("");
     for request in [
         "",
@@ -325,7 +325,7 @@ async fn what_is_no_request_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: `request` does not contain an HTTP request: no empty line ends the headers
+    error: `request` does not contain an HTTP request: the headers do not end with an empty line
     hint: save the request as it arrived: request line, headers, an empty line, body
     "#);
     let args = ["verify", "--request", "nowhere", "--secret-file", "secret"];
@@ -338,7 +338,7 @@ async fn what_is_no_request_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_secret_is_needed_and_not_shown() {
+async fn a_secret_is_required_and_never_shown() {
     let files = Files::new(vector());
     let args = ["verify", "--request", "request"];
     assert_shown!(files.run(&args).await, @r#"
@@ -346,7 +346,7 @@ async fn a_secret_is_needed_and_not_shown() {
     -- stdout
     -- stderr
     error: no webhook secret was given
-    hint: name a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
+    hint: give a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`
     "#);
     files.write("blank", "\n");
     let blank = [&args[..], &["--secret-file", "blank"]].concat();
@@ -354,8 +354,8 @@ async fn a_secret_is_needed_and_not_shown() {
     exit 2
     -- stdout
     -- stderr
-    error: the secret cannot be used: an empty secret proves nothing
-    hint: take the `secret` as the provider gave it when the webhook was registered
+    error: invalid webhook secret: an empty secret proves nothing
+    hint: use the `secret` exactly as the provider returned it when the webhook was registered
     "#);
 
     let mut by_environment = files.command(&[&args[..], &["--at", DATE]].concat());
@@ -416,7 +416,7 @@ async fn signs_the_published_vector() {
     -- stdout
     -- stderr
     error: the body from stdin cannot be put into a command line: it is not text
-    hint: save it to a file, and name that with `--body-file PATH`
+    hint: save the body to a file, and give that with `--body-file PATH`
     "#);
 }
 
@@ -445,7 +445,7 @@ async fn a_url_that_could_not_be_registered_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_signed_now_is_verified() {
+async fn verify_accepts_a_request_that_was_just_signed() {
     for (url, target, host) in [
         (
             "https://shop.example/hooks?a=b&c=%2F",
@@ -492,7 +492,11 @@ async fn what_is_signed_now_is_verified() {
             url,
         ];
         let output = files.run(&args).await;
-        assert!(output.status.success(), "{url}: {}", crate::shown(&output));
+        assert!(
+            output.status.success(),
+            "{url}: {}",
+            crate::setup::shown(&output)
+        );
     }
 }
 
@@ -515,7 +519,7 @@ async fn a_request_that_was_saved_of_http_2_is_read() {
     for version in ["HTTP/2", "HTTP/2.0", "HTTP/3"] {
         let files = Files::new(http1.replace("HTTP/1.1", version));
         let output = files.verify(&[]).await;
-        assert!(output.status.success(), "{}", crate::shown(&output));
+        assert!(output.status.success(), "{}", crate::setup::shown(&output));
     }
     let (_, fields) = http1.split_once("webhook.site\r\n").unwrap();
     let files = Files::new(format!(
@@ -523,11 +527,11 @@ async fn a_request_that_was_saved_of_http_2_is_read() {
          :path: /e2cee29b-012e-4f1d-8ef4-e95fd74a7a63\n{fields}"
     ));
     let output = files.verify(&[]).await;
-    assert!(output.status.success(), "{}", crate::shown(&output));
+    assert!(output.status.success(), "{}", crate::setup::shown(&output));
 }
 
 #[tokio::test]
-async fn says_that_a_secret_fits_without_the_white_space_or_quotation_marks() {
+async fn reports_that_a_secret_matches_without_white_space_or_quotation_marks() {
     let files = Files::new(request(
         "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63",
         "webhook.site",
@@ -543,22 +547,23 @@ async fn says_that_a_secret_fits_without_the_white_space_or_quotation_marks() {
     ] {
         files.write("secret", &secret);
         for url in [&["--url", URL][..], &[]] {
-            let shown = crate::shown(&files.verify(url).await);
-            let part =
-                format!("signature: key differs: the secret fits without the {around} around it");
+            let shown = crate::setup::shown(&files.verify(url).await);
+            let part = format!(
+                "signature: key differs: the secret matches without the {around} around it"
+            );
             assert!(
                 shown.starts_with("exit 1\n") && shown.contains(&part),
                 "{secret:?}: {shown}"
             );
-            let hint = format!("hint: take the {around} off the secret");
+            let hint = format!("hint: remove the {around} around the secret");
             assert!(shown.contains(&hint), "{shown}");
             assert!(!shown.contains(&SECRET[..20]), "{shown}");
         }
     }
     files.write("secret", " another secret ");
-    let shown = crate::shown(&files.verify(&["--url", URL]).await);
+    let shown = crate::setup::shown(&files.verify(&["--url", URL]).await);
     assert!(
-        shown.contains("key differs: the secret is that of another"),
+        shown.contains("key differs: the secret belongs to another"),
         "{shown}"
     );
 }

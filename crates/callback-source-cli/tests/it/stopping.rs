@@ -1,23 +1,10 @@
-//! The end of `serve`: signals, and the time in which it still serves.
+//! Signals to `serve`, and the delay before it stops.
 
-use integration_tests::dns::DnsServer;
-
-use crate::{ask, ip, server::Server};
-
-const LISTED: &str = "127.0.1.1";
-
-async fn start(flags: &str) -> Server {
-    let dns = DnsServer::start().await.unwrap();
-    dns.set("one.example", 60, &[ip(LISTED)]);
-    let known = format!("--host one.example --allow-special-addresses {}", ask(&dns));
-    let server = Server::start(&format!("{known} {flags}")).await;
-    server.ready().await;
-    server
-}
+use crate::{server::Server, setup::LISTED};
 
 #[tokio::test]
-async fn goes_on_serving_for_a_while_after_the_signal_to_stop() {
-    let mut server = start("--stop-delay 1h").await;
+async fn keeps_serving_for_the_delay_after_the_signal_to_stop() {
+    let mut server = Server::admitting_one_host("--stop-delay 1h").await;
     let mut kept = server.connect(LISTED).await;
     assert!(kept.send("GET", "/verify", &[], b"").await.unwrap().status < 300);
     server.signal("TERM").await;
@@ -36,7 +23,7 @@ async fn goes_on_serving_for_a_while_after_the_signal_to_stop() {
 
 #[tokio::test]
 async fn stops_by_itself_after_the_delay() {
-    let mut server = start("--stop-delay 1ms").await;
+    let mut server = Server::admitting_one_host("--stop-delay 1ms").await;
     server.signal("TERM").await;
     assert_eq!(server.ended().await.code(), Some(0));
     server.has_logged("stopped").await;
@@ -53,7 +40,7 @@ async fn only_three_signals_end_it() {
             "--listen unix:{} --client-ip-header x-real-ip --admin-listen 127.0.0.1:0",
             path.display()
         );
-        let mut server = start(&flags).await;
+        let mut server = Server::admitting_one_host(&flags).await;
         for ignored in ["HUP", "USR1", "USR2", "PIPE", "HUP"] {
             server.signal(ignored).await;
             assert_eq!(

@@ -1,4 +1,4 @@
-//! What the benchmarks and the tests of resources measure.
+//! The set-up of the benchmarks and of the tests of resources.
 #![allow(
     dead_code,
     missing_docs,
@@ -198,7 +198,7 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .hosts((0..hosts).map(host))
         .max_addresses(usize::MAX)
         .insecure_allow_special_addresses()
-        // However long the setup takes, nobody waits for a round.
+        // However long the setup takes, no request waits for an on-demand refresh.
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 

@@ -9,20 +9,20 @@ use http::Extensions;
 
 /// A mark that a check sets before it calls the inner service.
 ///
-/// It travels in the request's extensions, so that every check and extractor further inside can
-/// withdraw it: the provider signs a retry anew, but a proxy sends the same request again, and would
-/// get 409 for a callback that no handler has seen.
+/// It is in the request's extensions, so that every check and extractor further inside can withdraw it. The
+/// provider signs a retry anew, but a proxy repeats the same request, and would get 409 for a callback that no
+/// handler has seen.
 #[derive(Clone)]
 pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
-    /// Set by whatever stands inside of a tagging check and admits the request.
+    /// Set when a check or extractor inside of a tagging check admits the request.
     admitted_inside: Arc<AtomicBool>,
     /// The mark of another check, outside of the one that set this.
     outer: Option<Box<Self>>,
 }
 
 impl Acceptance {
-    /// `withdraw` removes the mark. It may be called more than once, and after the mark expired.
+    /// `withdraw` removes the mark. It may be called more than once, also after the mark expired.
     #[cfg(feature = "signature")]
     pub(crate) fn new(withdraw: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Acceptance {
         }
     }
 
-    /// Lets what stands inside withdraw the mark, together with an outer one.
+    /// Lets the checks inside withdraw the mark, together with an outer one.
     #[cfg(feature = "signature")]
     pub(crate) fn send_along(&self, extensions: &mut Extensions) {
         let mut mark = self.clone();
@@ -49,7 +49,7 @@ impl Acceptance {
 
     /// The mark that a check further outside has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        // Without the feature nothing sets one, and a refusal need not look for it.
+        // Without the feature no check sets one, and a refusal can save the lookup.
         if cfg!(feature = "signature") {
             extensions.get()
         } else {
@@ -66,6 +66,7 @@ pub(crate) fn refused(extensions: &Extensions) {
 }
 
 /// Keeps the mark of a request that reaches the handler, even if its sender leaves.
+#[cfg(feature = "signature")]
 pub(crate) fn admitted(extensions: &Extensions) {
     let mut mark = Acceptance::from_extensions(extensions);
     while let Some(at) = mark {
@@ -82,7 +83,7 @@ impl Undelivered {
         Self(Acceptance::from_extensions(extensions).cloned())
     }
 
-    /// To be called right before the inner service.
+    /// Keeps the mark. To be called right before the inner service.
     pub(crate) fn deliver(mut self) {
         self.0 = None;
     }
@@ -97,15 +98,14 @@ impl Drop for Undelivered {
 }
 
 /// The mark of a request that the inner service works on.
-#[cfg(feature = "signature")]
 pub(crate) struct Delivered {
     mark: Acceptance,
     tagging: bool,
     answered: bool,
 }
 
-#[cfg(feature = "signature")]
 impl Delivered {
+    #[cfg(feature = "signature")]
     pub(crate) fn new(mark: Acceptance, tagging: bool) -> Self {
         Self {
             mark,
@@ -114,7 +114,7 @@ impl Delivered {
         }
     }
 
-    /// Keeps the mark: there is a response, whichever.
+    /// Keeps the mark: the handler has responded, with whatever status.
     pub(crate) fn answered(mut self) {
         self.answered = true;
     }
@@ -124,14 +124,12 @@ impl Delivered {
     }
 }
 
-#[cfg(feature = "signature")]
 impl Drop for Delivered {
     fn drop(&mut self) {
         if self.answered {
             return;
         }
-        // A handler that a rejecting check has called may have done its work, although nobody waits
-        // for the response any more.
+        // The sender left. A handler that was called may have done its work all the same.
         let is_decided = !self.tagging || self.mark.admitted_inside.load(Ordering::Relaxed);
         if !is_decided || std::thread::panicking() {
             self.mark.withdraw();

@@ -1,14 +1,77 @@
-//! What all checks share: refusals, and the mark of a message that is accepted only once.
+//! The one shape of all checks.
+//!
+//! A [`Check`] judges a request, at once or after it waited. It either leaves its verdict in the request's
+//! extensions or gives the reason for a refusal. All checks share the rest: the [service](Checked), its
+//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only
+//! once.
 
 mod acceptance;
+mod future;
 mod refuse;
+mod service;
 
+pub(crate) use acceptance::Delivered;
 #[cfg(feature = "axum")]
 pub(crate) use acceptance::refused;
-pub(crate) use acceptance::{Undelivered, admitted};
-pub(crate) use refuse::refuse;
 #[cfg(feature = "signature")]
-pub(crate) use {
-    acceptance::{Acceptance, Delivered},
-    refuse::refuse_parts,
-};
+pub(crate) use acceptance::{Acceptance, admitted};
+pub use future::ResponseFuture;
+pub(crate) use service::Checked;
+
+use std::future::Future;
+
+use http::request::Parts;
+
+/// A check of requests with the body `B`.
+///
+/// It works on the request's head. Only the service knows the types of bodies and futures.
+pub(crate) trait Check<B>: Clone {
+    /// The body that is handed on.
+    type Body;
+    /// The reason for a refusal.
+    type Rejection: Clone + Send + Sync + 'static;
+    /// State of a request that waits for its verdict, including the body.
+    type Pending;
+    /// Findings of [`finish`](Self::finish) for [`accept`](Self::accept).
+    type Found;
+
+    /// Judges a request at once, if it need not wait.
+    fn begin(
+        &self,
+        parts: &mut Parts,
+        body: B,
+    ) -> Begun<Self::Body, Self::Pending, Self::Rejection>;
+
+    /// Judges a request after it waited.
+    fn finish(
+        &self,
+        pending: Self::Pending,
+        parts: &mut Parts,
+    ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
+
+    /// Judges a request for the last time, right before the inner service is called.
+    fn accept(
+        &self,
+        found: Self::Found,
+        parts: &mut Parts,
+    ) -> Result<Option<Delivered>, Self::Rejection>;
+}
+
+/// Outcome of a check before it waits.
+pub(crate) enum Begun<B, P, E> {
+    /// The request is admitted, or tagged: the inner service is called.
+    Passed(B),
+    /// The request is refused.
+    Refused(E),
+    /// The verdict has to be waited for.
+    Pending(P),
+}
+
+/// Treatment of a request that is not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is refused.
+    Rejecting,
+    /// It is handed on, with the verdict in its extensions and, on request, in its headers.
+    Tagging { headers: bool },
+}

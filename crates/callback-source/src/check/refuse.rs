@@ -1,66 +1,43 @@
-//! Refusals: the response, and what a refused request leaves behind.
+//! Refusals.
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Response, Version, header, request::Parts};
 
 use super::acceptance;
-use crate::RejectionResponse;
+use crate::{RejectionResponse, response::with_reason};
 
 /// The response to a refused request.
-pub(crate) fn refuse<Q, B, E>(
+pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     response: &impl RejectionResponse<B, E>,
     rejection: &E,
-    request: &Request<Q>,
+    parts: &Parts,
 ) -> Response<B> {
-    refused(
-        response.response(rejection),
-        request.headers(),
-        request.extensions(),
-        request.version(),
-    )
-}
-
-/// As [`refuse`], for a request that was taken apart.
-#[cfg(feature = "signature")]
-pub(crate) fn refuse_parts<B, E>(
-    response: &impl RejectionResponse<B, E>,
-    rejection: &E,
-    parts: &http::request::Parts,
-) -> Response<B> {
-    refused(
-        response.response(rejection),
-        &parts.headers,
-        &parts.extensions,
-        parts.version,
-    )
-}
-
-fn refused<B>(
-    mut response: Response<B>,
-    headers: &HeaderMap,
-    extensions: &Extensions,
-    version: Version,
-) -> Response<B> {
-    // A signature layer outside may have marked it as accepted.
-    acceptance::refused(extensions);
-    // hyper ends a connection whose body nobody reads, without a word. A proxy that is not told may send
-    // a genuine callback into it, and cannot send that again.
-    if leaves_a_body(headers, version) {
+    // A signature check outside may have marked the request as accepted.
+    acceptance::refused(&parts.extensions);
+    let mut response = with_reason(response.response(rejection), rejection.clone());
+    if leaves_unread_body(parts) {
+        // hyper closes a connection whose body is not read. Without notice, a proxy may send a genuine callback
+        // into it, and cannot send that again.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     response
 }
 
-/// Whether unread bytes of this request stand between the response and the next request.
-fn leaves_a_body(headers: &HeaderMap, version: Version) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || length.is_some_and(|length| length != "0");
-    has_body && version <= Version::HTTP_11
+/// Returns `true` if a body precedes the next request of the connection.
+fn leaves_unread_body(parts: &Parts) -> bool {
+    if parts.version > Version::HTTP_11 {
+        return false;
+    }
+    match parts.headers.get(header::CONTENT_LENGTH) {
+        Some(length) if length != "0" => true,
+        _ => parts.headers.contains_key(header::TRANSFER_ENCODING),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, Request};
+
     use super::*;
 
     #[test]
@@ -82,7 +59,8 @@ mod tests {
             let mut request = Request::new(());
             *request.headers_mut() = HeaderMap::from_iter(pair);
             *request.version_mut() = version;
-            let response = refuse(&|_: &()| Response::new(()), &(), &request);
+            let (parts, ()) = request.into_parts();
+            let response = refuse(&|_: &()| Response::new(()), &(), &parts);
             let close = response.headers().get(header::CONNECTION);
             assert_eq!(close.is_some(), ends, "{sent:?} {version:?}");
         }

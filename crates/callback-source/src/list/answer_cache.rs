@@ -1,11 +1,16 @@
-//! What was asked of DNS a moment ago, so that it is not asked again.
+//! The last result of each question, so that it is not asked again a moment later.
+//!
+//! The cache gives whoever asks two things: one flight per question, which moka's entry API brings, and
+//! results in bounded memory, for a host that is removed and put back. When a question is asked is not
+//! decided here: the [schedule](super::schedule) passes the floor with each question, and does not ask one
+//! that is in flight.
 
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -14,57 +19,60 @@ use moka::{
     future::Cache,
     ops::compute::{CompResult, Op},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::{Answer, Question, Resolve, ResolveError, ResolveErrorKind, set::before};
+use crate::{
+    Answer, Question, Resolve, ResolveError, ResolveErrorKind, list::clock::now, set::before,
+};
 
-/// Outcomes by question, failures included.
+/// Results by question, failures included.
 ///
-/// Whatever asks, a question goes out at most once per floor, and one at a time: moka's entry API
-/// gives one flight per question. Age is checked on the value, by our clock; moka's own expiry
-/// only frees the memory of questions that nobody asks any more.
+/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions
+/// that are not asked any more.
 pub(crate) struct AnswerCache {
-    outcomes: Cache<Question, Outcome>,
+    entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
-    floor: Duration,
     time_limit: Duration,
-    /// How long the machine has slept in all, in nanoseconds: `Instant` does not count it.
+    /// The sum of all sleeps of the machine in nanoseconds, which `Instant` does not include.
     slept: AtomicU64,
 }
 
-/// The outcome of a question.
-pub(crate) struct Asked {
-    /// When it was asked, with a sleep of the machine since then taken off.
-    pub(crate) at: Instant,
-    /// Whether this call asked it. Otherwise it was asked too short a time ago to ask again.
-    pub(crate) is_new: bool,
-    /// If it is not new, its TTL is less by its age.
-    pub(crate) outcome: Result<Answer, ResolveError>,
+/// The last lookup of a question.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    /// The time at which it was asked, less the sleep of the machine since then.
+    pub(crate) asked_at: Instant,
+    pub(crate) outcome: Outcome,
+}
+
+/// The outcome of a call of the cache.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// This call asked the question.
+    New(Result<Answer, ResolveError>),
+    /// The question was asked too recently. The TTL is reduced by the age of the answer.
+    Cached(Result<Answer, ResolveError>),
 }
 
 impl AnswerCache {
-    /// `floor` is the least time between two calls of the resolver for one question, `time_limit`
-    /// how long one may take.
-    pub(crate) fn new(resolver: impl Resolve, floor: Duration, time_limit: Duration) -> Self {
-        // No capacity: the questions are those of the configured hosts, and moka would turn away
-        // newcomers of a cache that is full.
-        let outcomes = Cache::builder().expire_after(ByTtl).build();
+    /// `time_limit` bounds each call of the resolver.
+    pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            outcomes,
+            // No capacity: the questions are those of the configured hosts, and moka would turn away
+            // newcomers of a cache that is full.
+            entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
-            floor,
             time_limit,
             slept: AtomicU64::new(0),
         }
     }
 
-    /// Asks, unless the question was asked less than a floor ago.
-    pub(crate) async fn ask(&self, question: Question) -> Asked {
-        let replace = async |entry: Option<moka::Entry<Question, Outcome>>| {
-            let (asked_at, slept) = (Instant::now(), self.slept.load(Ordering::Relaxed));
-            let is_recent =
-                |last: &Outcome| asked_at - self.awake(last, last.asked_at) < self.floor;
-            if entry.is_some_and(|entry| is_recent(entry.value())) {
+    /// Asks, unless the question was asked less than a `floor` ago.
+    pub(crate) async fn ask(&self, question: Question, floor: Duration) -> Lookup {
+        let replace = async |last: Option<moka::Entry<Question, Entry>>| {
+            let (asked_at, slept) = (now(), self.slept.load(Ordering::Relaxed));
+            let is_recent = |last: &Entry| asked_at - self.awake(last, last.asked_at) < floor;
+            if last.is_some_and(|last| is_recent(last.value())) {
                 #[cfg(callback_source_simulation)]
                 let share = !crate::simulation::planted(crate::simulation::Fault::RefreshNotShared);
                 #[cfg(not(callback_source_simulation))]
@@ -78,62 +86,63 @@ impl AnswerCache {
                 Ok(answer) => answer.ttl(),
                 Err(error) => error.negative_ttl().unwrap_or_default(),
             };
-            Op::Put(Outcome {
+            Op::Put(Entry {
                 asked_at,
-                answered_at: Instant::now(),
+                answered_at: now(),
                 slept,
                 // moka's expiry never shortens the floor.
-                keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(self.floor),
+                keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
                 result,
             })
         };
-        let kept = self
-            .outcomes
+        let computed = self
+            .entries
             .entry(question.clone())
             .and_compute_with(replace)
             .await;
-        let (is_new, entry) = match kept {
-            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => (true, entry),
-            CompResult::Unchanged(entry) | CompResult::Removed(entry) => (false, entry),
-            CompResult::StillNone(_) => {
-                return Asked {
-                    at: Instant::now(),
-                    is_new: false,
-                    outcome: Err(ResolveError::new(ResolveErrorKind::Other)),
-                };
+        match computed {
+            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
+                let entry = entry.into_value();
+                Lookup {
+                    asked_at: self.awake(&entry, entry.asked_at),
+                    outcome: Outcome::New(entry.result),
+                }
             }
-        };
-        let last = entry.into_value();
-        let at = self.awake(&last, last.asked_at);
-        let age = self.awake(&last, last.answered_at).elapsed();
-        let rest = |answer: Answer| {
-            let ttl = answer.ttl().saturating_sub(age);
-            Answer::new(answer.addresses().iter().copied(), ttl)
-        };
-        Asked {
-            at,
-            is_new,
-            outcome: match is_new {
-                true => last.result,
-                false => last.result.map(rest),
+            CompResult::Unchanged(entry) | CompResult::Removed(entry) => {
+                let entry = entry.into_value();
+                let answered_at = self.awake(&entry, entry.answered_at);
+                let age = now().saturating_duration_since(answered_at);
+                let rest = |answer: Answer| {
+                    let ttl = answer.ttl().saturating_sub(age);
+                    Answer::new(answer.addresses().iter().copied(), ttl)
+                };
+                Lookup {
+                    asked_at: self.awake(&entry, entry.asked_at),
+                    outcome: Outcome::Cached(entry.result.map(rest)),
+                }
+            }
+            // Only an entry is left as it is.
+            CompResult::StillNone(_) => Lookup {
+                asked_at: now(),
+                outcome: Outcome::Cached(Err(ResolveError::new(ResolveErrorKind::Other))),
             },
         }
     }
 
-    /// Adds a sleep of the machine to the age of all outcomes.
+    /// Adds a sleep of the machine to the age of all entries.
     pub(crate) fn slept(&self, slept: Duration) {
         let slept = u64::try_from(slept.as_nanos()).unwrap_or(u64::MAX);
         self.slept.fetch_add(slept, Ordering::Relaxed);
     }
 
-    /// A time of an outcome, with what the machine has slept since then taken off.
-    fn awake(&self, outcome: &Outcome, at: Instant) -> Instant {
-        let slept = self.slept.load(Ordering::Relaxed) - outcome.slept;
-        before(at.into_std(), Duration::from_nanos(slept)).into()
+    /// A time of an entry, less the sleep of the machine since then.
+    fn awake(&self, entry: &Entry, at: Instant) -> Instant {
+        let slept = self.slept.load(Ordering::Relaxed) - entry.slept;
+        before(at, Duration::from_nanos(slept))
     }
 
-    /// One call of the resolver. It ends in time whatever the resolver does: a flight that never
-    /// ended would hold up everybody who asks the same.
+    /// Calls the resolver once. The call ends in time whatever the resolver does: a flight that never
+    /// ended would block every later lookup of the question.
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
         // The call itself may panic as well as the future.
         let call = AssertUnwindSafe(async { self.resolver.resolve(question).await });
@@ -150,38 +159,41 @@ impl AnswerCache {
     }
 }
 
+impl std::fmt::Debug for AnswerCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnswerCache")
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone)]
-struct Outcome {
+struct Entry {
     asked_at: Instant,
     answered_at: Instant,
-    /// How long the machine had slept in all when it was asked.
+    /// The sum of all sleeps of the machine when the question was asked.
     slept: u64,
     keep: Duration,
     result: Result<Answer, ResolveError>,
 }
 
-/// Lets moka forget an outcome after its own time. moka's clock is not read here.
+/// Expiry of an entry after its own time. moka's clock is not read here.
 struct ByTtl;
 
-impl Expiry<Question, Outcome> for ByTtl {
-    fn expire_after_create(
-        &self,
-        _: &Question,
-        outcome: &Outcome,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
-        Some(outcome.keep)
+impl Expiry<Question, Entry> for ByTtl {
+    fn expire_after_create(&self, _: &Question, entry: &Entry, _: Instant) -> Option<Duration> {
+        Some(entry.keep)
     }
 
     // The default keeps the old entry's time, so that a refreshed one would vanish early.
     fn expire_after_update(
         &self,
         _: &Question,
-        outcome: &Outcome,
-        _: std::time::Instant,
+        entry: &Entry,
+        _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(outcome.keep)
+        Some(entry.keep)
     }
 }
 
@@ -202,18 +214,10 @@ impl<R: Resolve> DynResolve for R {
     }
 }
 
-impl std::fmt::Debug for AnswerCache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AnswerCache")
-            .field("floor", &self.floor)
-            .finish_non_exhaustive()
-    }
-}
-
-/// As long as a host may be away and still be known at once when it is put back.
+/// The least time for which moka keeps an entry, so that its clock never decides about the floor.
 const MIN_KEPT: Duration = Duration::from_secs(60);
 
-/// An outcome is of no use after this, since the list clamps TTLs itself.
+/// The list clamps TTLs itself, so that an entry has no use after this time.
 const MAX_KEPT: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
@@ -254,15 +258,29 @@ mod tests {
                 outcome
             }
         };
-        (Arc::new(AnswerCache::new(resolver, FLOOR, FLOOR)), calls)
+        (Arc::new(AnswerCache::new(resolver, FLOOR)), calls)
     }
 
     async fn is_asked(cache: &AnswerCache) -> bool {
-        cache.ask(question()).await.is_new
+        matches!(cache.ask(question(), FLOOR).await.outcome, Outcome::New(_))
+    }
+
+    fn new(lookup: Lookup) -> Result<Answer, ResolveError> {
+        match lookup.outcome {
+            Outcome::New(result) => result,
+            Outcome::Cached(result) => panic!("cached: {result:?}"),
+        }
+    }
+
+    fn cached(lookup: Lookup) -> Result<Answer, ResolveError> {
+        match lookup.outcome {
+            Outcome::New(result) => panic!("new: {result:?}"),
+            Outcome::Cached(result) => result,
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_goes_out_at_most_once_per_floor_whatever_came_of_it() {
+    async fn a_question_is_asked_at_most_once_per_floor_whatever_its_result() {
         let failure = ResolveError::new(ResolveErrorKind::ServFail);
         for outcome in [Ok(answer(0)), Ok(answer(3600)), Err(failure)] {
             let (cache, calls) = counted(outcome);
@@ -277,42 +295,41 @@ mod tests {
     }
 
     #[test]
-    fn moka_forgets_an_outcome_after_its_own_time_and_not_that_of_the_one_before() {
-        let outcome = Outcome {
-            asked_at: Instant::now(),
-            answered_at: Instant::now(),
+    fn moka_drops_an_entry_after_its_own_time_not_after_that_of_its_predecessor() {
+        let entry = Entry {
+            asked_at: now(),
+            answered_at: now(),
             slept: 0,
             keep: 70 * SECOND,
             result: Ok(answer(70)),
         };
-        let now = Instant::now().into_std();
-        let created = ByTtl.expire_after_create(&question(), &outcome, now);
-        let updated = ByTtl.expire_after_update(&question(), &outcome, now, Some(SECOND));
-        assert_eq!([created, updated], [Some(outcome.keep); 2]);
+        let now = now();
+        let created = ByTtl.expire_after_create(&question(), &entry, now);
+        let updated = ByTtl.expire_after_update(&question(), &entry, now, Some(SECOND));
+        assert_eq!([created, updated], [Some(entry.keep); 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outcome_from_before_tells_when_it_was_asked_and_the_rest_of_its_ttl() {
+    async fn a_cached_result_has_the_time_of_its_lookup_and_the_rest_of_its_ttl() {
         let (cache, _) = counted(Ok(answer(60)));
-        let start = Instant::now();
-        assert_eq!(cache.ask(question()).await.at, start);
+        let start = now();
+        assert_eq!(cache.ask(question(), FLOOR).await.asked_at, start);
         advance(3 * SECOND).await;
-        let asked = cache.ask(question()).await;
-        assert!(!asked.is_new);
-        assert_eq!(asked.at, start);
+        let lookup = cache.ask(question(), FLOOR).await;
+        assert_eq!(lookup.asked_at, start);
         // It took a second to come.
-        assert_eq!(asked.outcome.unwrap().ttl(), 57 * SECOND);
+        assert_eq!(cached(lookup).unwrap().ttl(), 57 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_machine_slept_counts_as_age_of_an_outcome() {
+    async fn a_sleep_of_the_machine_adds_to_the_age_of_an_entry() {
         let (cache, calls) = counted(Ok(answer(60)));
-        let start = Instant::now();
+        let start = now();
         assert!(is_asked(&cache).await);
         cache.slept(2 * SECOND);
-        let asked = cache.ask(question()).await;
-        assert_eq!((asked.is_new, asked.at), (false, start - 2 * SECOND));
-        assert_eq!(asked.outcome.unwrap().ttl(), 58 * SECOND);
+        let lookup = cache.ask(question(), FLOOR).await;
+        assert_eq!(lookup.asked_at, start - 2 * SECOND);
+        assert_eq!(cached(lookup).unwrap().ttl(), 58 * SECOND);
         cache.slept(2 * SECOND);
         assert!(is_asked(&cache).await, "a floor ago");
         assert!(!is_asked(&cache).await, "the sleep was before it");
@@ -320,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_who_ask_at_once_share_one_flight() {
+    async fn callers_at_the_same_moment_share_one_flight() {
         let (cache, calls) = counted(Ok(answer(60)));
         let asking = (0..100).map(|_| {
             let cache = Arc::clone(&cache);
@@ -335,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flight_whose_leader_leaves_is_flown_by_a_follower() {
+    async fn another_caller_asks_when_the_first_one_leaves() {
         let (cache, calls) = counted(Ok(answer(60)));
         let leader = tokio::spawn({
             let cache = Arc::clone(&cache);
@@ -348,17 +365,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_never_ends_is_given_up_after_the_time_limit() {
+    async fn a_resolver_that_never_ends_is_cancelled_at_the_time_limit() {
         let resolver = |_: Question| std::future::pending::<Result<Answer, ResolveError>>();
-        let cache = AnswerCache::new(resolver, FLOOR, 2 * SECOND);
-        let started = Instant::now();
-        let error = cache
-            .ask(question())
-            .await
-            .outcome
-            .expect_err("it never ends");
+        let cache = AnswerCache::new(resolver, 2 * SECOND);
+        let started = now();
+        let error = new(cache.ask(question(), FLOOR).await).expect_err("it never ends");
         assert_eq!(error.kind(), ResolveErrorKind::Timeout);
-        assert_eq!(started.elapsed(), 2 * SECOND);
+        assert_eq!(now() - started, 2 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
@@ -373,15 +386,11 @@ mod tests {
             Ok(answer(60))
         };
         let caches = [
-            (AnswerCache::new(in_call, FLOOR, FLOOR), "at once"),
-            (AnswerCache::new(later, FLOOR, FLOOR), "a bit later"),
+            (AnswerCache::new(in_call, FLOOR), "at once"),
+            (AnswerCache::new(later, FLOOR), "a bit later"),
         ];
         for (cache, text) in caches {
-            let error = cache
-                .ask(question())
-                .await
-                .outcome
-                .expect_err("it is a failure");
+            let error = new(cache.ask(question(), FLOOR).await).expect_err("it is a failure");
             assert_eq!(error.kind(), ResolveErrorKind::Panicked);
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             assert_eq!(cause.as_deref(), Some(text));
@@ -396,7 +405,7 @@ mod tests {
                 family,
                 ..question()
             };
-            assert!(cache.ask(question).await.is_new);
+            assert!(new(cache.ask(question, FLOOR).await).is_ok());
         }
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }

@@ -1,7 +1,7 @@
 //! Log events about a set: changes, failed lookups, recoveries.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     time::{Duration, Instant},
 };
@@ -10,16 +10,17 @@ use tracing::{debug, info, warn};
 
 use crate::{
     AllowSet, Family, LOG_TARGET, Question, ResolveError,
+    rate_limit::KeyedRateLimit,
     set::{Notice, Standing},
 };
 
 /// Reports what happens to a set; a question that keeps failing is reported now and then only.
 #[derive(Debug, Default)]
 pub(crate) struct NoticeLog {
-    failures: HashMap<Question, Instant>,
-    dropped: HashMap<Question, Instant>,
-    given_up: HashMap<Question, Instant>,
-    /// The questions of whose failure was told, and not yet of its end.
+    failures: KeyedRateLimit<Question>,
+    dropped: KeyedRateLimit<Question>,
+    given_up: KeyedRateLimit<Question>,
+    /// The questions whose failure was logged, and whose recovery was not yet.
     failing: HashSet<Question>,
 }
 
@@ -28,8 +29,8 @@ impl NoticeLog {
         if !notices.is_empty() {
             let hosts: HashSet<_> = set.hosts().collect();
             let is_kept = |question: &Question| hosts.contains(&question.host);
-            for told in [&mut self.failures, &mut self.dropped, &mut self.given_up] {
-                told.retain(|question, _| is_kept(question));
+            for limit in [&mut self.failures, &mut self.dropped, &mut self.given_up] {
+                limit.retain(is_kept);
             }
             self.failing.retain(is_kept);
         }
@@ -63,13 +64,13 @@ impl NoticeLog {
                     if self.failing.remove(question) {
                         info!(target: LOG_TARGET, %question, ?failed_for, "look-up works again");
                     }
-                    self.given_up.remove(question);
+                    self.given_up.forget(question);
                 }
                 Notice::Dropped {
                     question,
                     addresses,
                 } => {
-                    if Self::is_time(&mut self.dropped, question, ONCE_IN_TEN_MINUTES, now) {
+                    if self.dropped.admits(question, ONCE_IN_TEN_MINUTES, now) {
                         warn!(
                             target: LOG_TARGET,
                             %question,
@@ -92,9 +93,7 @@ impl NoticeLog {
 
     /// Logs once a day that a question is given up.
     fn given_up(&mut self, question: &Question, standing: Option<Standing>, now: Instant) {
-        if standing == Some(Standing::GivenUp)
-            && Self::is_time(&mut self.given_up, question, ONCE_A_DAY, now)
-        {
+        if standing == Some(Standing::GivenUp) && self.given_up.admits(question, ONCE_A_DAY, now) {
             warn!(
                 target: LOG_TARGET,
                 %question,
@@ -118,7 +117,7 @@ impl NoticeLog {
             debug!(target: LOG_TARGET, %question, %error, "denial not believed yet");
             return;
         }
-        if !Self::is_time(&mut self.failures, question, ONCE_IN_TEN_MINUTES, now) {
+        if !self.failures.admits(question, ONCE_IN_TEN_MINUTES, now) {
             return;
         }
         self.failing.insert(question.clone());
@@ -147,20 +146,6 @@ impl NoticeLog {
                 "look-up failed; {meanwhile}: {error}"
             );
         }
-    }
-
-    fn is_time(
-        told: &mut HashMap<Question, Instant>,
-        question: &Question,
-        pause: Duration,
-        now: Instant,
-    ) -> bool {
-        let before = told.get(question);
-        let is_time = before.is_none_or(|told| pause <= now.saturating_duration_since(*told));
-        if is_time {
-            told.insert(question.clone(), now);
-        }
-        is_time
     }
 }
 
@@ -238,7 +223,7 @@ mod tests {
         assert_eq!(told, 6);
         let notices = set.replace_hosts([], start);
         log.report(&notices, &set, start);
-        assert!(log.failures.is_empty());
+        assert!(log.failures.admits(&question, ONCE_IN_TEN_MINUTES, start));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +11,8 @@ use std::{
 };
 
 use tokio::sync::Notify;
+
+use crate::{rate_limit::subscriber, set::after};
 
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
@@ -76,10 +78,7 @@ struct Demand {
 }
 
 impl OnDemand {
-    /// `floor` is the least time between two lookups of a question for whatever reason.
-    pub(crate) fn new(limits: OnDemandLimits, floor: Duration, now: Instant) -> Self {
-        // Within one wait a question is asked once: a request that has seen its answer is done.
-        let interval = limits.interval.max(limits.wait).max(floor);
+    pub(crate) fn new(limits: OnDemandLimits, now: Instant) -> Self {
         Self {
             quiet_until: AtomicU64::new(0),
             demand: Mutex::new(Demand {
@@ -89,13 +88,8 @@ impl OnDemand {
                 has_refresher: true,
             }),
             epoch: now,
-            limits: OnDemandLimits { interval, ..limits },
+            limits,
         }
-    }
-
-    /// The least time between two lookups of one question for unlisted peers.
-    pub(crate) fn interval(&self) -> Duration {
-        self.limits.interval
     }
 
     pub(crate) fn wait(&self) -> Duration {
@@ -136,22 +130,22 @@ impl OnDemand {
         if crate::simulation::planted(crate::simulation::Fault::JudgedAtOnce) {
             return None;
         }
-        let place = place(peer);
+        let subscriber = subscriber(peer);
         let is_full = self.limits.waiters <= demand.waiting.len();
-        match demand.waiting.entry(place) {
+        match demand.waiting.entry(subscriber) {
             Entry::Occupied(mut requests) => *requests.get_mut() += 1,
             Entry::Vacant(_) if is_full => return None,
             Entry::Vacant(vacant) => {
                 vacant.insert(1);
             }
         }
-        Some(place)
+        Some(subscriber)
     }
 
     /// Ends the wait of one request.
-    pub(crate) fn leave(&self, place: IpAddr) {
+    pub(crate) fn leave(&self, subscriber: IpAddr) {
         let mut demand = self.lock();
-        if let Entry::Occupied(mut requests) = demand.waiting.entry(place) {
+        if let Entry::Occupied(mut requests) = demand.waiting.entry(subscriber) {
             *requests.get_mut() -= 1;
             if *requests.get() == 0 {
                 requests.remove();
@@ -200,9 +194,10 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Whether a request waits for a question that can be asked at this time.
-    pub(crate) fn is_wanted(&self, askable_at: Instant) -> bool {
-        self.on_demand.nanos(askable_at) < self.demand.until
+    /// The latest deadline of a request, if there was one.
+    pub(crate) fn wanted_until(&self) -> Option<Instant> {
+        let until = Duration::from_nanos(self.demand.until);
+        (!until.is_zero()).then(|| after(self.on_demand.epoch, until))
     }
 
     /// Says whether a question is being asked, and when the next of the others can be asked on
@@ -219,16 +214,6 @@ impl Turn<'_> {
     }
 }
 
-/// The peer, and of an IPv6 peer its /64: each subscriber has that many addresses at no cost.
-fn place(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(peer) => Ipv6Addr::from(peer.to_bits() & PREFIX_64).into(),
-        peer @ IpAddr::V4(_) => peer,
-    }
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-const PREFIX_64: u128 = !0 << 64;

@@ -1,26 +1,24 @@
 //! The one task that asks: due questions, on-demand refreshes, and the end of windows.
 
 use std::{
-    collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    task::JoinHandle,
-    time::{sleep, sleep_until},
-};
+use tokio::time::{sleep, sleep_until};
 use tracing::{error, info};
 
 use crate::{
-    LOG_TARGET, Question,
-    list::Shared,
-    list::answer_cache::{AnswerCache, Asked},
-    list::sleep_clock::SleepClock,
+    AllowList, LOG_TARGET, Question,
+    list::answer_cache::{AnswerCache, Lookup, Outcome},
+    list::clock::{SleepClock, now},
+    list::handle::Handle,
+    list::schedule::Schedule,
+    list::shared::Shared,
     list::state_file::StateFile,
-    set::{LAST_SECOND, MAX_JITTER, after, before},
+    list::state_writer::StateWriter,
 };
 
 /// Keeps an [`AllowList`](crate::AllowList) up to date.
@@ -39,42 +37,32 @@ use crate::{
 #[must_use = "nothing is looked up unless it runs"]
 pub struct Refresher {
     shared: Arc<Shared>,
+    /// Only counted: the list has been dropped when no handle is left.
+    handles: Weak<Handle>,
     cache: Arc<AnswerCache>,
-    attempted: HashMap<Question, Tried>,
+    schedule: Schedule,
     /// The next time at which a window ends.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
-    state: Option<State>,
-}
-
-/// The last lookup of a question.
-#[derive(Debug)]
-struct Tried {
-    /// When it was asked.
-    at: Instant,
-    /// How long it is put off beyond the time at which it is due.
-    delay: Duration,
+    state_writer: Option<StateWriter>,
 }
 
 impl Refresher {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        list: &AllowList,
         cache: AnswerCache,
+        schedule: Schedule,
         sleep_clock: Option<SleepClock>,
         state_file: Option<Arc<StateFile>>,
     ) -> Self {
-        let state = state_file.map(|file| State {
-            file,
-            writing: None,
-            written_at: tokio::time::Instant::now().into_std(),
-        });
         Self {
-            shared,
+            shared: Arc::clone(list.shared()),
+            handles: list.downgrade(),
             cache: Arc::new(cache),
-            attempted: HashMap::new(),
+            schedule,
             change_at: None,
             sleep_clock,
-            state,
+            state_writer: state_file.map(StateWriter::new),
         }
     }
 
@@ -87,140 +75,106 @@ impl Refresher {
             error!(target: LOG_TARGET, "the refresher panicked, which is a defect; it goes on");
             sleep(AFTER_PANIC).await;
         }
-        self.save_last().await;
+        self.write_last_state().await;
     }
 
     /// Saves what is known when the last handle of the list was dropped, without the disk being waited for
     /// on a thread of the runtime.
-    async fn save_last(&mut self) {
+    async fn write_last_state(&mut self) {
         self.notice_sleep();
-        let Some(State { file, .. }) = &self.state else {
-            return;
-        };
-        let file = Arc::clone(file);
-        let snapshot = file.snapshot(&self.shared.published.load());
-        // A panic of the writer is reported by tokio's own hook.
-        let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
+        if let Some(writer) = &self.state_writer {
+            writer.write_last(&self.shared).await;
+        }
         // Only now: if the runtime ends meanwhile, the write may not have begun.
-        self.state = None;
+        self.state_writer = None;
     }
 
     async fn drive(&mut self) {
-        let mut lookups = Lookups::default();
-        while !self.shared.handles_dropped.load(Ordering::Acquire) {
+        let mut lookups = FuturesUnordered::new();
+        // Those of a run that panicked are gone.
+        self.schedule.cancel();
+        while !self.handles_dropped() {
             self.notice_sleep();
-            let now = tokio::time::Instant::now().into_std();
+            let now = now();
             // Here and not where the timer is waited for: if another event came first, the timer for
             // this time is gone.
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
-            let ask_at = self.ask(&mut lookups, now);
-            let save_at = self.save(now);
+            let ask_at = self.ask(&lookups, now);
+            let write_at = self.write_state(now);
             let look_at = self.sleep_clock.is_some().then(|| now + BETWEEN_LOOKS);
 
-            let wake_at = [self.change_at, ask_at, save_at, look_at];
+            let wake_at = [self.change_at, ask_at, write_at, look_at];
             let wake_at = wake_at.into_iter().flatten().min();
             tokio::select! {
-                Some((question, asked)) = lookups.running.next() => {
-                    lookups.asking.remove(&question);
-                    self.finish(question, asked);
-                }
+                Some((question, lookup)) = lookups.next() => self.finish(question, lookup),
                 () = sleep_until(wake_at.unwrap_or(now).into()), if wake_at.is_some() => {}
-                () = saved(self.state.as_mut()) => {}
+                () = write_finished(self.state_writer.as_mut()) => {}
                 () = self.shared.wake.notified() => {}
             }
         }
     }
 
-    /// Starts the questions whose time has come, and returns when the next one is to be asked.
-    fn ask(&mut self, lookups: &mut Lookups, now: Instant) -> Option<Instant> {
+    fn handles_dropped(&self) -> bool {
+        self.handles.strong_count() == 0
+    }
+
+    fn write_state(&mut self, now: Instant) -> Option<Instant> {
+        let writer = self.state_writer.as_mut()?;
+        writer.write_if_due(&self.shared, now)
+    }
+
+    /// Asks the questions whose time has come, and returns when the next one is to be asked.
+    fn ask(&mut self, lookups: &Lookups, now: Instant) -> Option<Instant> {
         let turn = self.shared.on_demand.turn();
         let set = self.shared.published.load_full();
         self.change_at = set.next_change_at(now);
-        let floor = set.rules().min_ttl;
-        let mut next = None;
-        let mut next_idle = None;
-        // Not that of a host which is gone meanwhile.
-        let mut is_asking = false;
-        for (question, due_at) in set.questions() {
-            if lookups.asking.contains(&question) {
-                is_asking = true;
-                continue;
-            }
-            // A host that was taken out and put back is not put off: the cache may know it.
-            let tried = self.attempted.get(&question);
-            let tried = tried.filter(|_| !set.is_unasked(&question));
-            let due_at = tried.map_or(due_at, |tried| {
-                after(due_at, tried.delay).max(after(tried.at, floor))
-            });
-            let askable_at = tried.map_or(due_at, |tried| {
-                after(tried.at, self.shared.on_demand.interval())
-            });
-            let ask_at = match turn.is_wanted(askable_at) {
-                true => due_at.min(askable_at),
-                false => due_at,
-            };
-            if ask_at <= now {
-                lookups.start(&self.cache, question);
-                is_asking = true;
-            } else {
-                next = earlier(next, ask_at);
-                next_idle = earlier(next_idle, askable_at);
-            }
+        let plan = self.schedule.plan(&set, turn.wanted_until(), now);
+        if turn.end(plan.is_asking, plan.next_on_demand) {
+            self.shared.wake_waiters();
         }
-        if turn.end(is_asking, next_idle) {
-            self.shared.published_changed.send_replace(());
+        for question in plan.ask {
+            let (cache, floor) = (Arc::clone(&self.cache), self.schedule.floor());
+            lookups.push(Box::pin(async move {
+                let lookup = cache.ask(question.clone(), floor).await;
+                (question, lookup)
+            }));
         }
-        next
+        plan.next_at
     }
 
-    fn finish(&mut self, question: Question, asked: Asked) {
+    /// Applies the result of a lookup, and puts the next one off.
+    fn finish(&mut self, question: Question, lookup: Lookup) {
         let set = self.shared.published.load_full();
-        self.attempted
-            .retain(|tried, _| set.hosts().any(|host| *host == tried.host));
-        let at = asked.at.into_std();
-        let tried = self.attempted.entry(question.clone()).or_insert(Tried {
-            at,
-            delay: Duration::ZERO,
-        });
-        tried.at = at;
-        if !asked.is_new && !set.is_unasked(&question) {
-            return;
-        }
+        self.schedule.ended(&question, lookup.asked_at, &set);
+        let (is_new, result) = match lookup.outcome {
+            Outcome::New(result) => (true, result),
+            Outcome::Cached(result) if set.is_unasked(&question) => (false, result),
+            Outcome::Cached(_) => return,
+        };
         #[cfg(feature = "metrics")]
-        let counted = asked.is_new.then(|| asked.outcome.clone());
+        let counted = is_new.then(|| result.clone());
+        #[cfg(not(feature = "metrics"))]
+        let _ = is_new;
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
-            && set
-                .due_at(&question)
-                .is_some_and(|at| tokio::time::Instant::now().into_std() < at)
+            && set.due_at(&question).is_some_and(|at| now() < at)
         {
             return;
         }
-        let last_second = match &asked.outcome {
-            Err(error) if !error.is_denial() => Duration::ZERO,
-            _ => LAST_SECOND,
-        };
+        let has_failed = matches!(&result, Err(error) if !error.is_denial());
         self.shared
-            .update(|set, now| set.apply(&question, asked.outcome, now));
+            .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         #[cfg(feature = "metrics")]
-        if let Some(outcome) = counted {
-            super::log::looked_up(
-                outcome.as_ref().map(|_| ()),
-                &set,
-                tokio::time::Instant::now().into_std(),
-            );
+        if let Some(result) = counted {
+            super::log::looked_up(result.as_ref().map(|_| ()), &set, now());
         }
         if let Some(due_at) = set.due_at(&question) {
-            let wait = due_at.saturating_duration_since(tokio::time::Instant::now().into_std());
-            let jitter = MAX_JITTER.min(wait / 10).mul_f64(fastrand::f64());
-            tried.delay = last_second + jitter;
-            #[cfg(callback_source_simulation)]
-            if crate::simulation::planted(crate::simulation::Fault::JitterNegative) {
-                tried.delay = last_second.saturating_sub(jitter);
-            }
+            let (now, chance) = (now(), fastrand::f64());
+            self.schedule
+                .put_off(&question, has_failed, due_at, now, chance);
         }
     }
 
@@ -231,10 +185,8 @@ impl Refresher {
         };
         info!(target: LOG_TARGET, ?slept, "the machine slept; windows end earlier by that time");
         self.cache.slept(slept);
-        for tried in self.attempted.values_mut() {
-            tried.at = before(tried.at, slept);
-        }
-        let file = self.state.as_ref().map(|state| &state.file);
+        self.schedule.slept(slept);
+        let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
             // Within the same change: hosts that are replaced in between would move twice or not at all.
             if let Some(file) = file {
@@ -243,106 +195,27 @@ impl Refresher {
             set.slept(slept, now)
         });
     }
-
-    /// Writes the state if it is time, or says when it will be.
-    fn save(&mut self, now: Instant) -> Option<Instant> {
-        let state = self.state.as_mut()?;
-        if state.writing.is_some() {
-            return None;
-        }
-        let due_at = match self.shared.dirty.load(Ordering::Acquire) {
-            true => now,
-            false => state.written_at + BETWEEN_SAVES,
-        };
-        #[cfg(callback_source_simulation)]
-        if crate::simulation::planted(crate::simulation::Fault::ChangesSavedLate)
-            && now < state.written_at + BETWEEN_SAVES
-        {
-            return Some(state.written_at + BETWEEN_SAVES);
-        }
-        if now < due_at {
-            return Some(due_at);
-        }
-        self.shared.dirty.store(false, Ordering::Release);
-        state.written_at = now;
-        let file = Arc::clone(&state.file);
-        let snapshot = file.snapshot(&self.shared.published.load());
-        state.writing = Some(tokio::task::spawn_blocking(move || file.write(&snapshot)));
-        None
-    }
 }
 
 impl Drop for Refresher {
     fn drop(&mut self) {
         self.notice_sleep();
         self.shared.on_demand.end();
-        self.shared.published_changed.send_replace(());
-        // The runtime ends, and a task to wait in with it.
-        if let Some(State { file, .. }) = self.state.take() {
-            let snapshot = file.snapshot(&self.shared.published.load());
-            let (written, is_written) = std::sync::mpsc::channel();
-            let write = move || {
-                file.write(&snapshot);
-                let _ = written.send(());
-            };
-            // A disk that is stuck must not keep the process from ending.
-            if std::thread::Builder::new().spawn(write).is_ok() {
-                let _ = is_written.recv_timeout(LAST_WRITE);
-            }
+        self.shared.wake_waiters();
+        if let Some(writer) = self.state_writer.take() {
+            writer.write_at_exit(&self.shared);
         }
     }
 }
 
-#[derive(Debug)]
-struct State {
-    file: Arc<StateFile>,
-    writing: Option<JoinHandle<()>>,
-    /// Or the start: a file that was not understood is not overwritten with nothing at once.
-    written_at: Instant,
-}
-
-async fn saved(state: Option<&mut State>) {
-    match state {
-        Some(State {
-            writing: writing @ Some(_),
-            ..
-        }) => {
-            if let Some(writing) = writing {
-                // A panic of the writer is reported by tokio's own hook; the next save tries again.
-                let _ = writing.await;
-            }
-            *writing = None;
-        }
-        _ => std::future::pending().await,
+async fn write_finished(writer: Option<&mut StateWriter>) {
+    match writer {
+        Some(writer) => writer.write_finished().await,
+        None => std::future::pending().await,
     }
 }
 
-#[derive(Default)]
-struct Lookups {
-    running: FuturesUnordered<BoxFuture<'static, (Question, Asked)>>,
-    asking: HashSet<Question>,
-}
-
-impl Lookups {
-    fn start(&mut self, cache: &Arc<AnswerCache>, question: Question) {
-        self.asking.insert(question.clone());
-        let cache = Arc::clone(cache);
-        self.running.push(Box::pin(async move {
-            let asked = cache.ask(question.clone()).await;
-            (question, asked)
-        }));
-    }
-}
-
-fn earlier(at: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(at.map_or(other, |at| at.min(other)))
-}
-
-/// For how long the end of a runtime waits for the last write.
-const LAST_WRITE: Duration = Duration::from_secs(2);
-
-/// Times move on with each answer; addresses that change are saved at once.
-const BETWEEN_SAVES: Duration = Duration::from_secs(60);
+type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -355,17 +228,16 @@ mod tests {
         net::IpAddr,
         sync::{
             Mutex,
-            atomic::{AtomicI64, AtomicUsize},
+            atomic::{AtomicI64, AtomicUsize, Ordering},
         },
         time::SystemTime,
     };
 
-    use tokio::time::advance;
+    use tokio::{task::JoinHandle, time::advance};
 
     use super::*;
     use crate::{
-        AllowList, AllowListBuilder, Answer, Freshness, RejectionKind, ResolveError,
-        ResolveErrorKind,
+        AllowListBuilder, Answer, Freshness, RejectionKind, ResolveError, ResolveErrorKind,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -1,37 +1,44 @@
-//! A search in sorted addresses that hardly gets longer with their number.
+//! Search in sorted addresses, in a time that hardly grows with their number.
 
-/// Entries sorted by a number, with a table of equal steps that tells in which few of them to search.
+/// Sorted entries, with a table that narrows a search to a few of them.
+///
+/// The range of the keys is divided into steps of equal size, about as many as entries, and the table has
+/// the entries of each step. See `docs/design.md` for the alternatives.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressTable<K, V> {
     entries: Box<[(K, V)]>,
     start: K,
     shift: u32,
-    /// How many entries lie before each step of `2^shift` from `start` on, and before its end.
+    /// Positions of the first entry of each step of `2^shift`, counted from `start`, and of the first entry
+    /// after it.
     steps: Box<[(u32, u32)]>,
 }
 
-/// An address as a number.
+/// An address as an integer.
 pub(crate) trait Key: Copy + Default + Ord {
-    /// How many whole steps of `2^shift` it is after `start`; `None` before it.
+    /// Number of whole steps of `2^shift` from `start` to this key; `None` if the key is less than `start`.
     fn steps_after(self, start: Self, shift: u32) -> Option<usize>;
 
-    /// How many bits the distance from `start` has, which must not be later.
+    /// Number of bits of the distance from `start`, which must not be greater than this key.
     fn bits_after(self, start: Self) -> u32;
 }
 
 impl<K: Key, V> AddressTable<K, V> {
-    /// The entries must be sorted. A key can be there several times.
+    /// A table of these entries, which must be sorted. Several entries can have the same key.
     pub(crate) fn new(entries: impl Into<Box<[(K, V)]>>) -> Self {
         let entries = entries.into();
         let (Some((start, _)), Some((end, _))) = (entries.first(), entries.last()) else {
             return Self::default();
         };
         let start = *start;
-        // As many steps as entries, or up to twice as many.
+        // At least as many steps as entries, and at most twice as many.
         let shift = end
             .bits_after(start)
             .saturating_sub(usize::BITS - entries.len().leading_zeros());
-        let step = |key: K| key.steps_after(start, shift).expect("they are sorted");
+        let step = |key: K| {
+            key.steps_after(start, shift)
+                .expect("the entries are sorted")
+        };
         let mut steps = vec![(0, 0); step(*end) + 1];
         for (key, _) in &entries {
             steps[step(*key)].1 += 1;
@@ -50,7 +57,7 @@ impl<K: Key, V> AddressTable<K, V> {
         }
     }
 
-    /// The entries whose keys are not greater than this one.
+    /// The entries whose keys are not greater than this key.
     pub(crate) fn up_to(&self, key: K) -> &[(K, V)] {
         let Some(step) = key.steps_after(self.start, self.shift) else {
             return &[];
@@ -97,7 +104,7 @@ impl Key for u32 {
 impl Key for u128 {
     fn steps_after(self, start: Self, shift: u32) -> Option<usize> {
         let steps = self.checked_sub(start)? >> shift;
-        // Beyond the end of every table.
+        // A number that does not fit is beyond the end of every table.
         Some(usize::try_from(steps).unwrap_or(usize::MAX))
     }
 
@@ -121,7 +128,7 @@ mod tests {
         }
     }
 
-    /// Numbers in a few clusters, so that some steps hold many keys and most hold none.
+    /// Numbers in a few clusters, so that some steps have many keys and most have none.
     fn clustered() -> impl Strategy<Value = u32> {
         let clusters = vec![0, 1 << 16, 0x0a00_0000, u32::MAX - 999];
         (prop::sample::select(clusters), 0..1_000_u32).prop_map(|(cluster, at)| cluster + at)
@@ -129,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_look_at_each_key_finds(
+        fn finds_the_same_entries_as_a_linear_search(
             keys in prop::collection::vec(clustered(), 0..300),
             asked in prop::collection::vec(prop_oneof![clustered(), any::<u32>()], 20),
             wide in prop::collection::vec(any::<u128>(), 0..20),
@@ -143,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_address_can_be_held() {
+    fn the_first_and_the_last_address_can_be_keys() {
         let ends = [0, 1, 6, 7, 8, u32::MAX - 1, u32::MAX];
         check(vec![], &ends);
         check(vec![0], &ends);

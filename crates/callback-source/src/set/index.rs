@@ -1,4 +1,4 @@
-//! What a request reads: every admitted address with the time until which it is.
+//! Lookup index: admitted addresses with their expiry.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
 
@@ -7,109 +7,124 @@ use crate::{
     set::address_table::{AddressTable, Key},
 };
 
-/// AddressTable addresses, and the spans of time in which every host is known, by family.
+/// Admitted addresses, and the spans of time in which every host is resolved. A request reads nothing
+/// else of a set but its static networks.
 #[derive(Clone, Debug)]
-pub(crate) struct Index {
+pub(super) struct Index {
     v4: AddressTable<u32, Admission>,
     v6: AddressTable<u128, Admission>,
-    known: [Known; 2],
+    /// By [`Family`].
+    resolved: [Resolved; 2],
 }
 
-/// The spans of time in which every host is known for a family. There is one, unless a host is given
-/// up, so the first is in place: reading it follows no pointer.
+/// Spans of time in which every host is resolved for a family. Unless a host is given up there is only
+/// one, so the first is stored inline: reading it follows no pointer.
 #[derive(Clone, Debug)]
-struct Known {
+struct Resolved {
     first: Validity,
     later: Box<[Validity]>,
 }
 
-/// One reason to admit one address. An address can have several, the best first.
+/// One reason to admit one address. An address can have several.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission {
-    pub(crate) address: IpAddr,
-    pub(crate) freshness: Freshness,
-    pub(crate) host: HostName,
-    pub(crate) since: Instant,
-    pub(crate) until: Instant,
+pub(super) struct Admission {
+    pub(super) address: IpAddr,
+    pub(super) freshness: Freshness,
+    pub(super) host: HostName,
+    pub(super) since: Instant,
+    pub(super) until: Instant,
 }
 
 /// A half-open span of time; `None` is unbounded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Validity {
-    pub(crate) from: Option<Instant>,
-    pub(crate) until: Option<Instant>,
+pub(super) struct Validity {
+    pub(super) from: Option<Instant>,
+    pub(super) until: Option<Instant>,
 }
 
 impl Index {
-    /// `known` gives the spans in which every host is known, by family.
-    pub(crate) fn new(rows: Vec<Admission>, known: [Vec<Validity>; 2], now: Instant) -> Self {
+    /// `resolved` are the spans in which every host is resolved, by family.
+    pub(super) fn new(
+        admissions: Vec<Admission>,
+        resolved: [Vec<Validity>; 2],
+        now: Instant,
+    ) -> Self {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
-        for row in rows {
-            match row.address {
-                IpAddr::V4(address) => v4.push((address.to_bits(), row)),
-                IpAddr::V6(address) => v6.push((address.to_bits(), row)),
+        for admission in admissions {
+            match admission.address {
+                IpAddr::V4(address) => v4.push((address.to_bits(), admission)),
+                IpAddr::V6(address) => v6.push((address.to_bits(), admission)),
             }
         }
         Self {
             v4: sort(v4),
             v6: sort(v6),
-            known: known.map(|spans| Known::new(spans, now)),
+            resolved: resolved.map(|spans| Resolved::new(spans, now)),
         }
     }
 
     /// The best reason to admit a peer, whose address must be in canonical form.
-    pub(crate) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Admission> {
+    pub(super) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Admission> {
         match peer {
             IpAddr::V4(peer) => find(&self.v4, peer.to_bits(), now),
             IpAddr::V6(peer) => find(&self.v6, peer.to_bits(), now),
         }
     }
 
-    /// Whether every host is known for the family of a peer, whose address must be in canonical form,
-    /// so that "not listed" can be said.
-    pub(crate) fn is_known(&self, peer: IpAddr, now: Instant) -> bool {
+    /// Whether every host is resolved for the family of a peer, whose address must be in canonical form.
+    pub(super) fn is_resolved(&self, peer: IpAddr, now: Instant) -> bool {
         let family = match peer {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
         };
-        let known = &self.known[family as usize];
+        let resolved = &self.resolved[family as usize];
         #[cfg(callback_source_simulation)]
-        let known = match crate::simulation::planted(crate::simulation::Fault::FamiliesSwapped) {
-            true => &self.known[1 - family as usize],
-            false => known,
+        let resolved = match crate::simulation::planted(crate::simulation::Fault::FamiliesSwapped) {
+            true => &self.resolved[1 - family as usize],
+            false => resolved,
         };
-        known.first.contains(now) || known.later.iter().any(|span| span.contains(now))
+        resolved.first.contains(now) || resolved.later.iter().any(|span| span.contains(now))
     }
 
-    /// Every row, those whose time is over included.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &Admission> {
+    /// Every reason to admit an address, expired ones included.
+    pub(super) fn admissions(&self) -> impl Iterator<Item = &Admission> {
         self.v4.iter().chain(self.v6.iter())
     }
 }
 
 /// Sorts by address, and the best reason of an address to the end.
-fn sort<K: Key>(mut rows: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
-    // Of two hosts that are as good a reason, the first is named.
-    rows.reverse();
-    rows.sort_by_key(|(key, row)| (*key, Reverse(row.freshness)));
-    AddressTable::new(rows)
+fn sort<K: Key>(mut admissions: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
+    // Of two hosts that are equally good reasons, the one that is configured first is reported.
+    admissions.reverse();
+    admissions.sort_by_key(|(key, admission)| (*key, Reverse(admission.freshness)));
+    AddressTable::new(admissions)
 }
 
-fn find<K: Key>(rows: &AddressTable<K, Admission>, peer: K, now: Instant) -> Option<&Admission> {
-    let listed = rows.up_to(peer).iter().rev();
+fn find<K: Key>(table: &AddressTable<K, Admission>, peer: K, now: Instant) -> Option<&Admission> {
+    let listed = table.up_to(peer).iter().rev();
+    let mut reasons = listed
+        .take_while(|(address, _)| *address == peer)
+        .map(|(_, admission)| admission);
     #[cfg(callback_source_simulation)]
     if crate::simulation::planted(crate::simulation::Fault::WindowEndIncluded) {
-        let mut listed = listed.take_while(|(address, _)| *address == peer);
-        return listed.find(|(_, row)| now <= row.until).map(|(_, row)| row);
+        return reasons.find(|admission| now <= admission.until);
     }
-    listed
-        .take_while(|(address, _)| *address == peer)
-        .map(|(_, row)| row)
-        .find(|row| now < row.until)
+    reasons.find(|admission| now < admission.until)
 }
 
-impl Known {
+/// Addresses that are admitted at a time, each once for each reason.
+pub(super) fn admitted_at<'a>(
+    admissions: impl IntoIterator<Item = &'a Admission>,
+    now: Instant,
+) -> impl Iterator<Item = IpAddr> {
+    let admitted = admissions
+        .into_iter()
+        .filter(move |admission| now < admission.until);
+    admitted.map(|admission| admission.address)
+}
+
+impl Resolved {
     fn new(spans: Vec<Validity>, now: Instant) -> Self {
         let never = Validity {
             from: Some(now),
@@ -124,20 +139,20 @@ impl Known {
 }
 
 impl Validity {
-    pub(crate) const ALWAYS: Self = Self {
+    pub(super) const ALWAYS: Self = Self {
         from: None,
         until: None,
     };
 
-    pub(crate) fn until(until: Instant) -> Self {
+    pub(super) fn until(until: Instant) -> Self {
         Self {
             until: Some(until),
             ..Self::ALWAYS
         }
     }
 
-    /// The spans that both have in common.
-    pub(crate) fn in_both(one: &[Self], other: &[Self]) -> Vec<Self> {
+    /// Intersection of two lists of spans.
+    pub(super) fn in_both(one: &[Self], other: &[Self]) -> Vec<Self> {
         let pairs = one
             .iter()
             .flat_map(|one| other.iter().map(|other| one.and(*other)));
@@ -159,7 +174,73 @@ impl Validity {
         matches!((self.from, self.until), (Some(from), Some(until)) if until <= from)
     }
 
-    pub(crate) fn contains(self, now: Instant) -> bool {
+    pub(super) fn contains(self, now: Instant) -> bool {
         self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    #[test]
+    fn the_freshest_reason_is_found_and_of_two_equal_ones_the_first_host() {
+        let now = now();
+        let admission = |host: &str, freshness, seconds| Admission {
+            address: IpAddr::from([20, 0, 0, 1]),
+            freshness,
+            host: host.parse().unwrap(),
+            since: now,
+            until: now + seconds * SECOND,
+        };
+        let admissions = vec![
+            admission("a.test", Freshness::Lingering, 9),
+            admission("b.test", Freshness::Fresh, 5),
+            admission("c.test", Freshness::Fresh, 7),
+        ];
+        let index = Index::new(admissions, Default::default(), now);
+        for (second, host) in [
+            (0, Some("b.test")),
+            (4, Some("b.test")),
+            (5, Some("c.test")),
+            (7, Some("a.test")),
+            (9, None),
+        ] {
+            let found = index.find([20, 0, 0, 1].into(), now + second * SECOND);
+            let found = found.map(|admission| admission.host.as_str());
+            assert_eq!(found, host, "after {second} s");
+        }
+        for beside in [[20, 0, 0, 0], [20, 0, 0, 2]] {
+            assert!(index.find(beside.into(), now).is_none());
+        }
+    }
+
+    #[test]
+    fn spans_are_half_open_and_those_that_only_touch_have_nothing_in_common() {
+        let now = now();
+        let at = |second: u32| now + second * SECOND;
+        let span = |from, until| Validity {
+            from: Some(at(from)),
+            until: Some(at(until)),
+        };
+        assert!(!span(2, 4).contains(at(1)) && span(2, 4).contains(at(2)));
+        assert!(span(2, 4).contains(at(3)) && !span(2, 4).contains(at(4)));
+        assert!(Validity::ALWAYS.contains(now) && !Validity::until(at(4)).contains(at(4)));
+
+        let with_gap = [Validity::until(at(3)), span(5, 9)];
+        let both = Validity::in_both(&with_gap, &[span(3, 6)]);
+        let [only] = both[..] else {
+            panic!("{both:?}");
+        };
+        assert_eq!((only.from, only.until), (Some(at(5)), Some(at(6))));
+        assert_eq!(Validity::in_both(&with_gap, &[Validity::ALWAYS]).len(), 2);
     }
 }

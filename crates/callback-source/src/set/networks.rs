@@ -1,4 +1,4 @@
-//! Sets of networks.
+//! Static networks.
 
 use std::{
     collections::BTreeMap,
@@ -9,18 +9,20 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::set::address_table::{AddressTable, Key};
 
-/// Networks in canonical form, merged where they overlap or touch, by their first addresses and with
-/// their last.
+/// Networks in canonical form, merged where they overlap or touch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
+    /// By the first address of each network, with its last address.
     v4: AddressTable<u32, (u32, IpNet)>,
     v6: AddressTable<u128, (u128, IpNet)>,
 }
 
 impl Networks {
+    /// Merges these networks.
+    ///
     /// # Errors
     ///
-    /// A network that is, or together with the others makes up, a whole address family.
+    /// A network that is a whole address family, or makes one up together with the others.
     pub(crate) fn new(networks: &[IpNet]) -> Result<Self, NetworkError> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -46,7 +48,7 @@ impl Networks {
         whole.map_or(Ok(merged), |network| Err(NetworkError { network }))
     }
 
-    /// The network that holds an address, which must be in canonical form.
+    /// The network that contains an address, which must be in canonical form.
     pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
         match address {
             IpAddr::V4(address) => find(&self.v4, address.to_bits()),
@@ -64,34 +66,38 @@ impl Networks {
     }
 }
 
-/// The addresses that networks hold together, to tell of each network as it is added whether a whole
-/// family is made up. Adding one takes no longer with many.
+/// Union of networks. It detects, as each network is added, whether a whole address family is made up.
+///
+/// The time to add a network grows only with the logarithm of their number. Merging all of them after
+/// each addition would make a long list of networks slow to configure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cover {
-    /// The last address of each stretch, by its first.
+    /// Last address of each range, by its first. Ranges neither overlap nor touch.
     v4: BTreeMap<u128, u128>,
     v6: BTreeMap<u128, u128>,
 }
 
 impl Cover {
+    /// Adds a network.
+    ///
     /// # Errors
     ///
-    /// A network that is, or together with those before makes up, a whole address family.
+    /// A network that is a whole address family, or makes one up together with the earlier ones.
     pub(crate) fn add(&mut self, network: IpNet) -> Result<(), NetworkError> {
         let (is_whole, whole) = match canonical(network) {
             IpNet::V4(network) => {
                 let first = network.network().to_bits().into();
                 let last = network.broadcast().to_bits().into();
-                let stretch = add(&mut self.v4, first, last);
+                let range = add(&mut self.v4, first, last);
                 let whole = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-                (stretch == (0, u32::MAX.into()), IpNet::V4(whole))
+                (range == (0, u32::MAX.into()), IpNet::V4(whole))
             }
             IpNet::V6(network) => {
                 let first = network.network().to_bits();
                 let last = network.broadcast().to_bits();
-                let stretch = add(&mut self.v6, first, last);
+                let range = add(&mut self.v6, first, last);
                 let whole = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
-                (stretch == (0, u128::MAX), IpNet::V6(whole))
+                (range == (0, u128::MAX), IpNet::V6(whole))
             }
         };
         match is_whole {
@@ -101,37 +107,50 @@ impl Cover {
     }
 }
 
-/// Adds a stretch, and gives the one that it is part of now.
-fn add(stretches: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u128, u128) {
-    let touching = |stretches: &BTreeMap<u128, u128>, last: u128| {
-        let (at, end) = stretches.range(..=last.saturating_add(1)).next_back()?;
+/// Adds a range and returns the range that it is part of now.
+fn add(ranges: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u128, u128) {
+    let touching = |ranges: &BTreeMap<u128, u128>, last: u128| {
+        let (at, end) = ranges.range(..=last.saturating_add(1)).next_back()?;
         Some((*at, *end))
     };
-    while let Some((at, end)) = touching(stretches, last)
+    while let Some((at, end)) = touching(ranges, last)
         && first <= end.saturating_add(1)
     {
-        stretches.remove(&at);
+        ranges.remove(&at);
         first = first.min(at);
         last = last.max(end);
     }
-    stretches.insert(first, last);
+    ranges.insert(first, last);
     (first, last)
 }
 
 fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<IpNet> {
-    // They do not overlap.
+    // The networks do not overlap, so no earlier one can contain the address.
     let (_, (last, network)) = networks.up_to(address).last()?;
     (address <= *last).then_some(*network)
 }
 
-/// Networks that hold every address of a family: nobody would be refused.
+/// Error for networks that contain every address of a family: no peer would be refused.
+///
+/// ```
+/// use std::time::Instant;
+/// use callback_source::{AllowSet, set::Rules};
+///
+/// let halves = ["0.0.0.0/1".parse().unwrap(), "128.0.0.0/1".parse().unwrap()];
+/// let error = AllowSet::new(Rules::default(), [], &halves, Instant::now()).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "network `0.0.0.0/0` contains every address; list specific networks"
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{network}` holds every address there is; name the networks that are meant")]
+#[error("network `{network}` contains every address; list specific networks")]
 pub struct NetworkError {
     network: IpNet,
 }
 
-/// A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) is the IPv4 network itself.
+/// Canonical form of a network. A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the
+/// IPv4 network.
 fn canonical(network: IpNet) -> IpNet {
     match network {
         IpNet::V6(v6) if v6.prefix_len() >= MAPPED_PREFIX => match v6.addr().to_ipv4_mapped() {
@@ -207,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_family_is_refused_in_every_spelling() {
+    fn a_whole_family_is_rejected_in_every_spelling() {
         for all in [
             &["0.0.0.0/0"][..],
             &["::/0"],
@@ -227,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_are_added_in_any_order_make_up_a_family_with_the_last_one_only() {
-        // The whole family but its last address, from both ends.
+    fn networks_added_in_any_order_make_up_a_family_only_with_the_last_one() {
+        // The whole family except its last address.
         let halves = (1..=32).map(|length| {
             let first = u32::MAX - (u32::MAX >> (length - 1));
             IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(first), length).unwrap())
@@ -247,10 +266,10 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn ten_times_the_networks_take_no_hundred_times_as_long() {
+    fn ten_times_the_networks_take_less_than_forty_times_as_long() {
         use rustix::time::{ClockId, clock_gettime};
 
-        // Of this thread, so that other programs do not matter.
+        // The time of this thread, so that other programs do not matter.
         let spent = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             time.tv_sec * 1_000_000_000 + time.tv_nsec
@@ -277,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_what_one_of_the_networks_holds(
+        fn contains_the_addresses_of_each_network_and_no_others(
             given in prop::collection::vec((0..4_u32, any::<u16>(), 9..=32_u8), 0..40),
             asked in prop::collection::vec((0..4_u32, any::<u16>()), 40),
         ) {
@@ -298,8 +317,8 @@ mod tests {
             }
             for (high, low) in asked {
                 for address in [IpAddr::from(v4(high, low)), v6(high, low).into()] {
-                    let held = nets.iter().any(|net| net.contains(&address));
-                    prop_assert_eq!(set.find(address).is_some(), held);
+                    let expected = nets.iter().any(|net| net.contains(&address));
+                    prop_assert_eq!(set.find(address).is_some(), expected);
                     prop_assert!(set.find(address).is_none_or(|net| net.contains(&address)));
                 }
             }

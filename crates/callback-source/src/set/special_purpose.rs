@@ -1,17 +1,65 @@
-//! Addresses that no provider can call from.
+//! Rule 7: addresses that no provider can call from.
 
 use std::{net::IpAddr, sync::LazyLock};
 
 use ipnet::IpNet;
 
-/// Whether an address is special-purpose by the IANA registries, so that an answer which holds it
-/// is wrong or hostile: DNS must not open the merchant's own network.
+use super::Rules;
+use crate::{Answer, ResolveError, ResolveErrorKind};
+
+/// The part of an outcome that a set may use, and the special-purpose addresses that were dropped from
+/// it. An answer that is left without an address is a denial.
+pub(super) fn usable(
+    outcome: Result<Answer, ResolveError>,
+    rules: &Rules,
+) -> (Result<Answer, ResolveError>, Vec<IpAddr>) {
+    let mut dropped = Vec::new();
+    let usable = outcome.and_then(|answer| usable_answer(answer, rules, &mut dropped));
+    (usable, dropped)
+}
+
+fn usable_answer(
+    answer: Answer,
+    rules: &Rules,
+    dropped: &mut Vec<IpAddr>,
+) -> Result<Answer, ResolveError> {
+    #[cfg(callback_source_simulation)]
+    if crate::simulation::planted(crate::simulation::Fault::SpecialAdmitted)
+        && !answer.addresses().is_empty()
+    {
+        return Ok(answer);
+    }
+    if answer.addresses().len() > rules.max_addresses {
+        return Err(ResolveError::new(ResolveErrorKind::TooManyAddresses));
+    }
+    let ttl = answer.ttl();
+    let recorded = answer.addresses().iter().copied();
+    let answer = Answer::new(recorded.filter(|address| !is_synthesized(*address)), ttl);
+    if answer.addresses().is_empty() {
+        return Err(ResolveError::new(ResolveErrorKind::NoData).with_negative_ttl(ttl));
+    }
+    if rules.insecure_allow_special_addresses {
+        return Ok(answer);
+    }
+    let (special, kept): (Vec<_>, Vec<_>) = answer
+        .addresses()
+        .iter()
+        .partition(|address| is_special(**address));
+    *dropped = special;
+    if kept.is_empty() {
+        return Err(ResolveError::new(ResolveErrorKind::OnlySpecialAddresses));
+    }
+    Ok(Answer::new(kept, ttl))
+}
+
+/// Whether an address is special-purpose by the IANA registries. An answer that contains one is wrong
+/// or hostile: DNS must not admit the merchant's own network.
 ///
-/// Inside 192.0.0.0/24 and 2001::/23, which hold a few globally reachable assignments (anycast
-/// services, never a caller), everything counts as special-purpose.
+/// Everything inside 192.0.0.0/24 and 2001::/23 is treated as special-purpose. The few globally
+/// reachable assignments in them are anycast services, which never call.
 ///
 /// Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), multicast
-/// (RFC 5771, RFC 4291). IPv6 outside 2000::/3 is not assigned to anybody (RFC 4291 section 2.4).
+/// (RFC 5771, RFC 4291). IPv6 outside 2000::/3 is unassigned (RFC 4291 section 2.4).
 pub(crate) fn is_special(address: IpAddr) -> bool {
     let address = address.to_canonical();
     match address {
@@ -23,9 +71,9 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a DNS64 (RFC 6147) made the address up from an A record: it is in the prefix that is well
-/// known for that (RFC 6052 section 2.1), or in the one for local use (RFC 8215).
-pub(crate) fn is_made_up_from_ipv4(address: IpAddr) -> bool {
+/// Whether a DNS64 (RFC 6147) synthesized the address from an A record: it is in the well-known prefix
+/// for that (RFC 6052 section 2.1), or in the one for local use (RFC 8215).
+pub(crate) fn is_synthesized(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else {
         return false;
     };
@@ -84,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_what_a_dns64_makes_up_at_both_edges() {
+    fn recognizes_the_addresses_of_a_dns64_at_both_edges() {
         for (address, expected) in [
             ("64:ff9b::", true),
             ("64:ff9b::92d:11c7", true),
@@ -97,13 +145,13 @@ mod tests {
             ("2001:db8::92d:11c7", false),
             ("9.45.17.199", false),
         ] {
-            let made_up = is_made_up_from_ipv4(address.parse().unwrap());
-            assert_eq!(made_up, expected, "{address}");
+            let synthesized = is_synthesized(address.parse().unwrap());
+            assert_eq!(synthesized, expected, "{address}");
         }
     }
 
     #[test]
-    fn knows_the_special_purpose_networks_at_both_edges() {
+    fn recognizes_the_special_purpose_networks_at_both_edges() {
         let special = [
             "0.0.0.0",
             "0.255.255.255",
@@ -155,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_the_neighbours_of_special_networks_alone() {
+    fn does_not_drop_the_neighbours_of_special_networks() {
         let ordinary = [
             "1.0.0.0",
             "9.255.255.255",

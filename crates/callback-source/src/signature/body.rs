@@ -1,4 +1,4 @@
-//! The body, buffered and hashed.
+//! Buffering and hashing of the body.
 
 use std::{pin::pin, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{task::consume_budget, time::timeout};
 
 use crate::MessageRejectionKind::{self, BodyAborted, BodyTimeout, BodyTooLarge};
 
-/// What a body may be at most.
+/// Limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) bytes: usize,
@@ -25,7 +25,7 @@ pub(super) async fn collect<B: Body>(
     limits: Limits,
 ) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-    // The body itself knows nothing of its length if a layer outside of this one has wrapped it.
+    // The body itself does not know its length if a layer outside has wrapped it.
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let hinted = body.size_hint();
@@ -39,8 +39,8 @@ pub(super) async fn collect<B: Body>(
         .unwrap_or(Err(BodyTimeout))
 }
 
-/// Hashes each frame as it comes, so that a large body is not hashed in one go. A body of one frame,
-/// as most are, is not copied.
+/// Hashes each frame when it arrives, so that a large body does not block the thread. A body of one frame, as most
+/// are, is not copied.
 async fn collect_frames<B: Body>(
     body: B,
     limit: usize,
@@ -51,8 +51,8 @@ async fn collect_frames<B: Body>(
     let mut only = Bytes::new();
     let mut several = BytesMut::new();
     loop {
-        // A body that always has a frame at hand, be it an empty one, would else never let the time limit be
-        // looked at.
+        // A body that always has a frame at hand, even an empty one, would otherwise keep the time limit from
+        // being polled.
         consume_budget().await;
         let Some(frame) = body.frame().await else {
             break;
@@ -70,7 +70,7 @@ async fn collect_frames<B: Body>(
             continue;
         }
         if several.is_empty() {
-            // The length is what the sender announces: not worth more than this much room.
+            // The sender announces the length, so it must not reserve more memory than this.
             several.reserve(expected.min(MAX_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }

@@ -1,10 +1,11 @@
-//! The message verdict as an extractor.
+//! The extractor of the message verdict.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use crate::{CallbackRejection, MessageVerdict, check};
 
+/// Present behind every message layer. Behind a tagging one, the handler decides.
 impl<S: Sync> FromRequestParts<S> for MessageVerdict {
     type Rejection = CallbackRejection;
 

@@ -1,31 +1,37 @@
-//! The layer of the Webhooks API's signatures.
+//! The layer and the service of the Webhooks API's signatures.
 
 use std::{
     fmt,
     marker::PhantomData,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{
+    Request, Response,
     request::Parts,
     uri::{Authority, PathAndQuery},
 };
+use http_body::Body;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use super::{
-    ReplayGuard, SecretSource, VerifySignature,
-    body::Limits,
-    gate::Gate,
+    ReplayGuard, SecretSource,
+    signature_check::{HandOn, Settings, SignatureCheck, sealed::Sealed},
     webhook::{HTTPS_PORT, sent_host},
 };
-use crate::PlainText;
+use crate::{
+    MessageRejection, PlainText, RejectionResponse, ResponseFuture,
+    check::{Checked, Mode},
+};
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
-/// `H` says in which type the body is handed on: as it came ([`SameBody`]), or another
-/// ([`with_body`](Self::with_body)).
+/// `H` stands for the type of the body that the inner service gets: that of the request ([`SameBody`]), or another
+/// one ([`with_body`](Self::with_body)).
 #[must_use]
 pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     settings: Settings<K>,
@@ -33,45 +39,23 @@ pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     hand_on: PhantomData<fn() -> H>,
 }
 
-/// How deliveries are checked.
-pub(super) struct Settings<K> {
-    pub(super) gate: Gate<K>,
-    pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    pub(super) window: Duration,
-    pub(super) host: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) limits: Limits,
-    pub(super) replay: Option<ReplayGuard>,
-}
-
 impl<K: SecretSource> VerifySignatureLayer<K> {
-    /// Refuses what is not signed with one of the secrets.
+    /// Refuses requests that are not signed with one of the secrets.
     pub fn rejecting(keys: K) -> Self {
-        Self::new(keys, false)
+        Self::new(keys, Mode::Rejecting)
     }
 
-    /// Lets everything through, with the [`MessageVerdict`](crate::MessageVerdict) in the request's
-    /// extensions: to try the check out, or to judge in the handler.
+    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions: to try the
+    /// check out, or to decide in the handler.
     ///
-    /// Only a body that is too large, too slow or broken off is still refused: it cannot be handed on.
+    /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand that on.
     pub fn tagging(keys: K) -> Self {
-        Self::new(keys, true)
+        Self::new(keys, Mode::Tagging { headers: false })
     }
 
-    fn new(keys: K, tagging: bool) -> Self {
+    fn new(keys: K, mode: Mode) -> Self {
         Self {
-            settings: Settings {
-                gate: Gate::new(keys, tagging, webhook_id),
-                clock: Arc::new(SystemTime::now),
-                window: WINDOW,
-                host: None,
-                path: None,
-                limits: Limits {
-                    bytes: BODY_LIMIT,
-                    time: BODY_TIME_LIMIT,
-                },
-                replay: None,
-            },
+            settings: Settings::new(keys, mode),
             response: PlainText,
             hand_on: PhantomData,
         }
@@ -79,70 +63,90 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// How far the date of a request may be from now, before and after. Default: five minutes.
+    /// Sets the greatest difference between the date of a request and the clock. Default: five minutes.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self
     }
 
-    /// Another clock than the system's, for tests.
+    /// Replaces the system's clock, for tests.
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.settings.clock = Arc::new(now);
         self
     }
 
-    /// The host of the registered URL, a port other than 443 included, for a proxy that does not
-    /// keep it. The request's own is then not looked at.
+    /// Pins the host to that of the registered URL, including a port other than 443, for a proxy that does not
+    /// preserve it. The request's own host is then ignored.
+    ///
+    /// ```
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    ///
+    /// // The proxy forwards `https://shop.example/webhooks` as `http://10.0.0.7:8080/`.
+    /// VerifySignatureLayer::rejecting(Secret::new("of the registration")?)
+    ///     .host("shop.example".parse()?)
+    ///     .path("/webhooks".parse()?);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn host(mut self, host: Authority) -> Self {
         self.settings.host = Some(sent_host(&host, HTTPS_PORT).into_owned());
         self
     }
 
-    /// The path and query of the registered URL, for a proxy that does not keep it. The request's own is
-    /// then not looked at: put the layer on that one route only.
+    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The request's
+    /// own are then ignored, so put the layer on that one route only. See [`host`](Self::host) for an example.
     pub fn path(mut self, path: PathAndQuery) -> Self {
-        // In contrast to `as_str`, with a `/` before a bare query.
+        // Unlike `as_str`, it adds a `/` before a bare query.
         self.settings.path = Some(path.to_string());
         self
     }
 
-    /// The most bytes that a body may have. Default: 256 KiB.
+    /// Sets the greatest length of a body. Default: 256 KiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self
     }
 
-    /// The time within which the whole body must arrive. Default: five seconds.
+    /// Sets the time within which the whole body must arrive. Default: five seconds.
     pub fn body_time_limit(mut self, limit: Duration) -> Self {
         self.settings.limits.time = limit;
         self
     }
 
-    /// By what the source is asked for secrets, instead of the `webhook-id`: the sale unit in the path,
-    /// for example. `None`, or nothing in it, is no id.
+    /// Replaces the `webhook-id` as the id by which secrets are looked up, for example by the sale unit in the
+    /// path. `None` and an empty text mean that the request has no id.
     ///
-    /// What it reads of the request is not proven yet.
+    /// The request has not been verified at this point.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use callback_source::signature::{Secret, Secrets, VerifySignatureLayer};
+    ///
+    /// let secrets = HashMap::from([("oslo".to_owned(), Secrets::from(Secret::new("of the sale unit")?))]);
+    /// VerifySignatureLayer::rejecting(secrets)
+    ///     .select_by(|parts| parts.uri.path().strip_prefix("/webhooks/").map(str::to_owned));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn select_by(
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.settings.gate.select_by(id);
+        self.settings.message.select_by(id);
         self
     }
 
-    /// The time within which the source must give the secrets. Default: two seconds.
+    /// Sets the time within which the source must give the secrets. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
-        self.settings.gate.lookup_limit(limit);
+        self.settings.message.lookup_limit(limit);
         self
     }
 
-    /// Refuses the very same request when it comes again within the window. Off by default.
+    /// Refuses a repetition of the same request within the window. Off by default.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
         self.settings.replay = Some(guard);
         self
     }
 
-    /// Makes the responses to refused requests in another way.
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
     pub fn with_response<T>(self, response: T) -> VerifySignatureLayer<K, T, H> {
         VerifySignatureLayer {
             settings: self.settings,
@@ -151,8 +155,17 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         }
     }
 
-    /// Hands the body on as a `B`, for inner services that do not take what the server gives:
-    /// `with_body::<Full<Bytes>>()` where the server gives hyper's `Incoming`.
+    /// Hands the body on as a `B`, for inner services that do not accept the server's type of body:
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    /// use http_body_util::Full;
+    ///
+    /// // hyper's server gives an `Incoming`, which cannot be made of bytes.
+    /// VerifySignatureLayer::rejecting(Secret::new("of the registration")?).with_body::<Full<Bytes>>();
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_body<B>(self) -> VerifySignatureLayer<K, R, IntoBody<B>> {
         VerifySignatureLayer {
             settings: self.settings,
@@ -169,12 +182,14 @@ where
     type Service = VerifySignature<S, K, R, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifySignature {
+        VerifySignature(Checked {
             inner,
-            settings: Arc::new(self.settings.clone()),
+            check: SignatureCheck {
+                settings: Arc::new(self.settings.clone()),
+                hand_on: PhantomData,
+            },
             response: self.response.clone(),
-            hand_on: PhantomData,
-        }
+        })
     }
 }
 
@@ -196,67 +211,65 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
     }
 }
 
-impl<K> Clone for Settings<K> {
-    fn clone(&self) -> Self {
-        Self {
-            gate: self.gate.clone(),
-            clock: Arc::clone(&self.clock),
-            window: self.window,
-            host: self.host.clone(),
-            path: self.path.clone(),
-            limits: self.limits,
-            replay: self.replay.clone(),
-        }
+/// Calls the inner service only for deliveries that are signed, or tags the others. See the
+/// [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`]: a request waits for its body after the inner service was found ready.
+pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);
+
+impl<S, K, R, H, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySignature<S, K, R, H>
+where
+    S: Service<Request<H::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    K: SecretSource,
+    R: RejectionResponse<ResBody, MessageRejection> + Clone + Send + 'static,
+    H: HandOn<ReqBody> + 'static,
+    ReqBody: Body + Send + 'static,
+    ReqBody::Data: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.0.call(request)
     }
 }
 
-impl<K> fmt::Debug for Settings<K> {
+impl<S: Clone, K, R: Clone, H> Clone for VerifySignature<S, K, R, H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("gate", &self.gate)
-            .field("window", &self.window)
-            .field("host", &self.host)
-            .field("path", &self.path)
-            .field("limits", &self.limits)
-            .field("replay", &self.replay.is_some())
+        f.debug_struct("VerifySignature")
+            .field("settings", &self.0.check.settings)
             .finish_non_exhaustive()
     }
 }
 
-/// In which type a buffered body is handed on.
-pub trait HandOn<ReqBody> {
-    /// That type.
-    type Body: From<Bytes>;
-}
-
-/// In the type in which it came, such as `axum::body::Body`.
+/// The body is handed on in its own type, such as `axum::body::Body`.
 #[derive(Clone, Copy, Debug)]
-pub struct SameBody;
+pub struct SameBody(());
 
-impl<B: From<Bytes>> HandOn<B> for SameBody {
+impl Sealed for SameBody {}
+
+impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
 }
 
-/// As a `B`, whatever it came in.
+/// The body is handed on as a `B`.
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
 
-impl<ReqBody, B: From<Bytes>> HandOn<ReqBody> for IntoBody<B> {
+impl<B> Sealed for IntoBody<B> {}
+
+impl<ReqBody, B: From<Bytes> + Send> HandOn<ReqBody> for IntoBody<B> {
     type Body = B;
 }
-
-/// The registration that a delivery claims to belong to. One that is there twice is none, and one
-/// that no provider would give is not worth a look-up.
-fn webhook_id(parts: &Parts) -> Option<String> {
-    let mut values = parts.headers.get_all("webhook-id").into_iter();
-    let id = values.next()?.to_str().ok()?;
-    (values.next().is_none() && id.len() <= MAX_ID).then(|| id.to_owned())
-}
-
-const WINDOW: Duration = Duration::from_secs(5 * 60);
-const BODY_LIMIT: usize = 256 * 1024;
-
-/// Half of the ten seconds that the Webhooks API waits for the answer.
-const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
-
-const MAX_ID: usize = 128;

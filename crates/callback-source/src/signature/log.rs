@@ -1,4 +1,4 @@
-//! Log events and counts of message verdicts.
+//! Log events and counters of the message checks.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use tracing::{debug, error, warn};
 
 use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, metrics, rate_limit::PeerRateLimit};
 
-pub(crate) fn proven(signed: &VerifiedMessage) {
-    debug!(target: LOG_TARGET, proof = ?signed.auth(), "callback proven");
+pub(crate) fn verified(message: &VerifiedMessage) {
+    debug!(target: LOG_TARGET, auth = ?message.auth(), "message verified");
     metrics::message_verdict("valid");
 }
 
-pub(crate) fn unproven(
+pub(crate) fn rejected(
     rejection: &MessageRejection,
     peer: Option<IpAddr>,
     tagged: bool,
@@ -31,17 +31,17 @@ pub(crate) fn unproven(
         cause = std::error::Error::source(rejection).map(tracing::field::display),
         tagged,
         left_out,
-        "callback not proven"
+        "message not verified"
     );
 }
 
-/// Said once: it shows with the first request that anybody makes.
+/// Reports once that a layer is missing, which the first request shows.
 pub(crate) fn no_layer() {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| {
+    static REPORTED: std::sync::Once = std::sync::Once::new();
+    REPORTED.call_once(|| {
         error!(
             target: LOG_TARGET,
-            "a policy asks for a verdict that no layer gave, so every callback is refused; put \
+            "the verdict that a policy needs is missing, so every callback is refused; put \
              `RequireVerifiedLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
              `VerifyTokenLayer`"
         );

@@ -1,57 +1,56 @@
-//! The callback's own proof: its signature, or the merchant's token, and both locks together.
+//! The message checks: webhook signatures and tokens.
 //!
-//! A listed address can be shared with strangers; [`VerifySourceLayer`](crate::verify::VerifySourceLayer)
-//! is one lock. The message's own proof is the other: [`VerifySignatureLayer`] for the Webhooks API,
-//! [`VerifyTokenLayer`] for eCom, Checkout and Express. Both refuse what is not proven
-//! (`rejecting`), or let it through with a mark (`tagging`).
+//! Other customers of a cloud may share a listed address, so the source check,
+//! [`VerifySourceLayer`](crate::verify::VerifySourceLayer), is not sufficient by itself. The message check is the
+//! second one: [`VerifySignatureLayer`] for the Webhooks API, [`VerifyTokenLayer`] for eCom, Checkout and Express.
+//! Both refuse a message that is not verified (`rejecting`), or hand it on with its verdict (`tagging`).
 //!
 //! # Signatures
 //!
-//! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be there once, in their form:
-//!    `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
-//!    `Authorization`, or in `X-Vipps-Authorization` where the former is missing or of another scheme (a
-//!    proxy's own). If both are signatures, they must be the same.
-//! 2. The date is at most five minutes from now, before or after. A retry is signed anew, so that this
-//!    loses none.
-//! 3. The [source](SecretSource) gives the secrets for the `webhook-id`, or by what
-//!    [`select_by`](VerifySignatureLayer::select_by) says. Each is tried, and no comparison ends early.
-//!    The signature is over `{method}\n{path and query}\n{date};{host};{hash}`, path and host byte for
-//!    byte as they were sent, or as they are pinned. None at all refuses everything.
-//! 4. Only then is the body read, up to a limit of bytes and of time, and must have the hash.
-//!    It is handed on byte for byte; trailers are dropped.
-//! 5. With a [`ReplayGuard`] the very same request is refused when it comes again. A delivery counts as
-//!    accepted when the inner service is called; it does not if that fails, or a layer or extractor of this
-//!    crate further inside refuses it.
+//! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be present exactly once and well-formed. The
+//!    signature is `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
+//!    `Authorization`, or in `X-Vipps-Authorization` if the former is missing or has another scheme (a proxy's own
+//!    credentials). If both are signatures, they must be equal.
+//! 2. The date may differ from the clock by at most five minutes. A retry is signed anew, so no retry is lost.
+//! 3. The [source](SecretSource) gives the secrets for the `webhook-id`, or for the id that
+//!    [`select_by`](VerifySignatureLayer::select_by) reads. Each is tried, and no comparison ends early. The
+//!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as they
+//!    were sent, or as they are pinned. Without any secret, every request is refused.
+//! 4. Only then is the body read, up to a limit of bytes and of time. It must have the signed hash, and is handed on
+//!    byte for byte, without trailers.
+//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the inner
+//!    service is called. It is not if that service fails, or if a layer or extractor of this crate further inside
+//!    refuses it.
 //!
-//! Right: [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) is put into the request's extensions, and the inner service is
-//! called. Otherwise [`RejectionResponse`](crate::RejectionResponse) makes the response: 401, 409,
-//! 413, 408, 400, or 503 with `Retry-After` where the secrets cannot be had; never 2xx, and never with
-//! anything of the request in it. When tagging, the inner service is called in both cases; only a body
-//! that cannot be handed on is still refused.
+//! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
+//! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
+//! 408, 400, or 503 with `Retry-After` if the secrets are not available. It is never 2xx, and never repeats any of
+//! the request. A tagging layer calls the inner service in both cases, and only refuses a body that it cannot
+//! hand on whole.
 //!
 //! # Tokens
 //!
-//! `Authorization` must be there once and be one of the tokens, verbatim. The body is not read.
+//! `Authorization` must be present exactly once and equal one of the tokens, verbatim. The body is not read.
 //!
-//! # Both locks
+//! # Both checks
 //!
-//! Two rejecting layers ask for both. [`RequireVerifiedLayer`](crate::require::RequireVerifiedLayer) joins the verdicts of two tagging layers by
-//! a [`Policy`](crate::Policy), whose default is [`Both`](crate::Policy::Both); [`VerifiedCallback`](crate::VerifiedCallback) tells the handler. One message layer
-//! counts for a route: where two are stacked, both must be right.
+//! Two rejecting layers require both. [`RequireVerifiedLayer`](crate::require::RequireVerifiedLayer) joins the
+//! verdicts of two tagging layers by a [`Policy`](crate::Policy), whose default is [`Both`](crate::Policy::Both). If
+//! two message layers are stacked, both must verify the message.
 //!
 //! # Deployment caveat
 //!
-//! Host and path are those of the URL that was registered. A proxy must keep them, or they must be
+//! Host and path are those of the URL that was registered. A proxy must preserve them, or they must be
 //! pinned with [`host`](VerifySignatureLayer::host) and [`path`](VerifySignatureLayer::path). Layers outside
-//! must not change the body (decompress it, say). Put the source layer outermost: strangers then
-//! cost no look-up of secrets. The clock must be right to minutes.
+//! must not change the body, for example decompress it. Put the source layer outermost, so that unlisted peers
+//! cause no lookup of secrets. The clock must be correct to minutes.
 //!
-//! # What the operator sees
+//! # Events and metrics
 //!
-//! Of a message that is not proven an event at WARN, limited like those of the source (by peer, if a
-//! source layer stands outside), with the reason, and the cause where a source of secrets failed; of
-//! one that is proven an event at DEBUG. With the feature `metrics` the counter
-//! `callback_source_proofs_total` by `verdict`. No secret, token or signature is ever printed.
+//! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of
+//! secrets failed. These events have the same rate limit as those of the source check, by peer if a source layer
+//! is outside. A verified message causes an event at DEBUG. With the feature `metrics`, the counter
+//! `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
 //!
 //! # Examples
 //!
@@ -69,8 +68,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let merchant = service_fn(async |request: Request<Full<Bytes>>| {
-//!     let proof = request.extensions().get::<VerifiedCallback>().expect("only what is proven comes here");
-//!     assert!(proof.allowed().is_some() && proof.message().is_some());
+//!     let callback = request.extensions().get::<VerifiedCallback>().expect("both checks admit it");
+//!     assert!(callback.allowed().is_some() && callback.message().is_some());
 //!     Ok::<_, Infallible>(Response::new(request.into_body()))
 //! });
 //! let secret = Secret::new("the secret of the registration")?;
@@ -104,26 +103,21 @@ pub mod webhook;
 mod body;
 #[cfg(feature = "axum")]
 mod extract;
-mod future;
-mod gate;
 mod layer;
 pub(crate) mod log;
+mod message_check;
 mod replay;
-mod service;
-mod token;
+mod signature_check;
+mod token_check;
 
 pub use {
-    future::ResponseFuture,
-    layer::{HandOn, IntoBody, SameBody, VerifySignatureLayer},
+    layer::{IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
     replay::ReplayGuard,
     secret::{Secret, SecretError, Secrets, Token},
-    service::VerifySignature,
+    signature_check::HandOn,
     source::{CachedSecrets, SecretSource, SecretUnavailable},
-    token::{VerifyToken, VerifyTokenLayer},
+    token_check::{VerifyToken, VerifyTokenLayer},
 };
-
-#[doc(hidden)]
-pub use token::check_token;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Deliveries that were accepted already.
+//! Deliveries that were accepted before.
 
 use std::{
     fmt,
@@ -14,37 +14,44 @@ use tokio::time::Instant;
 
 use crate::check::Acceptance;
 
-/// Remembers the signatures that were accepted, while their dates are within the window, so that the
-/// very same request is not accepted twice.
+/// Memory of accepted signatures, so that the same request is not accepted twice within the window of its date.
 ///
-/// What is remembered is the signature alone: the `webhook-id` is not signed, so that a replay could
-/// change it, and a retry is signed anew with a new date.
+/// It remembers the signature alone. The `webhook-id` is not signed, so a replay could change it. A retry of the
+/// provider is signed anew with a new date.
 ///
-/// A delivery is marked right before the inner service is called: its body was read and fits, and the
-/// inner service is ready. From then on it counts as accepted, whatever the response. A proxy that
-/// sends the same request again gets 409; the provider's own retry does not. Of two copies that arrive at
-/// the same time one is accepted. The mark is taken back when the delivery did not get to the handler after
-/// all, or got no response:
+/// ```
+/// use callback_source::signature::{ReplayGuard, Secret, VerifySignatureLayer};
+///
+/// let secret = Secret::new("of the registration")?;
+/// VerifySignatureLayer::rejecting(secret).replay_guard(ReplayGuard::default());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A delivery is marked right before the inner service is called, when its body was read and has the signed hash,
+/// and the inner service is ready. It is accepted from then on, whatever the response. A proxy that repeats the
+/// request gets 409; the provider's own retry does not. Of two copies that arrive at the same time, one is
+/// accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
 ///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
 /// - the inner service failed with an error, or panicked;
 /// - behind a tagging layer, the sender left before [`RequireVerified`](crate::require::RequireVerified) or an
-///   extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) let it through.
+///   extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) admitted
+///   it.
 ///
-/// Otherwise a sender that leaves after the mark does not take it back: the handler may have done its
-/// work. Within axum's `Router` every service says that it is ready and waits later, so put layers that
-/// make requests wait, such as a concurrency limit, outside of a rejecting signature layer.
+/// Otherwise the mark stays when a sender leaves after it was set: the handler may have done its work. Within axum's
+/// `Router` every service is ready at once and waits later, so put layers that make requests wait, such as a
+/// concurrency limit, outside of a rejecting signature layer.
 ///
-/// It is bounded; when it is full the signature that was used longest ago is forgotten. It is per
-/// process: replicas do not know of each other. Clones share what they remember.
+/// The memory is bounded; when it is full, the signature that was used longest ago is forgotten. Clones share it.
+/// Other processes do not: replicas of a service do not know each other's signatures.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
     marks: Arc<AtomicU64>,
 }
 
-/// When a signature was accepted, by our clock: moka's is not ours, see `answer_cache`.
+/// Time at which a signature was accepted, by our clock, since moka's is not ours, see `answer_cache`.
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,
@@ -59,13 +66,13 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// Remembers at most so many signatures.
+    /// A guard that remembers at most so many signatures.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
             accepted: Cache::builder()
                 .max_capacity(capacity.max(1))
-                // The default policy turns newcomers away when full, which would let them through twice.
+                // The default policy rejects new entries when full, which would admit them twice.
                 .eviction_policy(EvictionPolicy::lru())
                 .expire_after(ByWindow)
                 .build(),
@@ -73,8 +80,8 @@ impl ReplayGuard {
         }
     }
 
-    /// Whether a signature was accepted within the window.
-    pub(super) fn holds(&self, signature: &[u8; 32]) -> bool {
+    /// Returns `true` if a signature was accepted within the window.
+    pub(super) fn is_accepted(&self, signature: &[u8; 32]) -> bool {
         let accepted = self.accepted.get(signature);
         accepted.is_some_and(|accepted| !accepted.is_over())
     }
@@ -86,10 +93,10 @@ impl ReplayGuard {
         let accepted = Accepted {
             mark,
             at: Instant::now(),
-            // A request may be dated ahead by the window, and counts until the window after that.
+            // A request may be dated ahead by the window, and is valid until the window after that.
             keep: window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST),
         };
-        // `or_insert` looks and inserts in two steps, which would tell two at once that they are the first.
+        // `or_insert` looks up and inserts in two steps, so two requests at once could both be the first.
         let entry = self.accepted.entry(signature);
         let kept = entry.or_insert_with_if(|| accepted, Accepted::is_over);
         (kept.value().mark == mark).then(|| {
@@ -110,7 +117,7 @@ impl ReplayGuard {
 }
 
 impl Default for ReplayGuard {
-    /// Remembers at most 100,000 signatures.
+    /// A guard that remembers at most 100,000 signatures.
     fn default() -> Self {
         Self::new(100_000)
     }
@@ -124,7 +131,7 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// Lets moka forget a signature when its date has left the window.
+/// Lets moka remove a signature when its date has left the window.
 struct ByWindow;
 
 impl Expiry<[u8; 32], Accepted> for ByWindow {
@@ -151,7 +158,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
 
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// moka takes no more than a thousand years.
+/// moka panics above a thousand years.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
@@ -194,14 +201,14 @@ mod tests {
         for number in 0..=255 {
             assert!(guard.mark([number; 32], WINDOW).is_some());
             guard.accepted.run_pending_tasks();
-            assert!(guard.holds(&[number; 32]), "{number}");
+            assert!(guard.is_accepted(&[number; 32]), "{number}");
             assert!(guard.mark([number; 32], WINDOW).is_none(), "{number}");
         }
         assert!(guard.accepted.entry_count() <= 10);
     }
 
     #[test]
-    fn the_longest_window_is_no_panic() {
+    fn the_longest_window_does_not_panic() {
         assert!(ReplayGuard::new(0).mark([1; 32], Duration::MAX).is_some());
     }
 
@@ -210,13 +217,13 @@ mod tests {
         let guard = ReplayGuard::default();
         assert!(guard.mark([1; 32], WINDOW).is_some());
         advance(2 * WINDOW + MARGIN - SECOND).await;
-        assert!(guard.holds(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
+        assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
         advance(SECOND).await;
-        assert!(!guard.holds(&[1; 32]));
+        assert!(!guard.is_accepted(&[1; 32]));
         // And as long once more.
         assert!(guard.mark([1; 32], WINDOW).is_some());
         advance(2 * WINDOW + MARGIN - SECOND).await;
-        assert!(guard.holds(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
+        assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
     }
 
     #[test]
@@ -238,15 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_taken_back_leaves_that_of_another_request() {
+    fn a_withdrawn_mark_leaves_that_of_another_request() {
         let guard = ReplayGuard::default();
         let first = guard.mark([1; 32], WINDOW).unwrap();
         first.withdraw();
-        assert!(!guard.holds(&[1; 32]));
+        assert!(!guard.is_accepted(&[1; 32]));
         let second = guard.mark([1; 32], WINDOW).unwrap();
         first.withdraw();
-        assert!(guard.holds(&[1; 32]));
+        assert!(guard.is_accepted(&[1; 32]));
         second.withdraw();
-        assert!(!guard.holds(&[1; 32]));
+        assert!(!guard.is_accepted(&[1; 32]));
     }
 }

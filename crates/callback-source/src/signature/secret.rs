@@ -1,4 +1,4 @@
-//! Secrets and tokens, which do not print and are wiped.
+//! Secrets and tokens, which are wiped and never printed.
 
 use std::{
     fmt,
@@ -12,22 +12,33 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::{MessageRejection, MessageRejectionKind};
+
 /// The secret of a webhook registration.
 ///
-/// What is kept is the keyed HMAC, not the text. It does not print, and is wiped when it is dropped;
-/// so is the text that was handed in. Copies that others made of it, and what the compiler spilled
-/// to the stack, are out of reach.
+/// It keeps the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped, as is the text that
+/// was passed in. Copies elsewhere in the program, and those that the compiler left on the stack, are out of reach.
+///
+/// ```
+/// use callback_source::signature::{Secret, SecretError};
+///
+/// let from_file = "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6Fh==\n";
+/// assert_eq!(Secret::new(from_file).unwrap_err(), SecretError::NotBare);
+/// let secret = Secret::new(from_file.trim())?;
+/// assert_eq!(format!("{secret:?}"), "Secret(…)");
+/// # Ok::<_, SecretError>(())
+/// ```
 #[derive(Clone)]
 pub struct Secret(Box<Hmac<Sha256>>);
 
 impl Secret {
-    /// The secret as it was given by the provider: its UTF-8 bytes are the key. It looks like base64
-    /// and is not decoded, nor is it trimmed.
+    /// A secret as the provider shows it. The key is its UTF-8 bytes: it looks like base64, but is not decoded. It
+    /// is not trimmed either.
     ///
     /// # Errors
     ///
-    /// A secret that is empty or blank, which anybody could sign with. One that cannot be what the provider
-    /// gave, since it begins or ends with white space or has a line break in it: no webhook would fit.
+    /// A secret that is empty or blank, with which anyone could sign. A secret that begins or ends with white space
+    /// or contains a line break: the provider does not give such secrets, and no signature would match.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
         let secret = Zeroizing::new(secret.into());
         if secret.chars().all(is_blank) {
@@ -39,7 +50,7 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// For the path of a request for which there is no secret, so that it takes the same time.
+    /// Stands in for the secret of an unknown registration, so that its rejection takes the same time.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -51,7 +62,7 @@ impl Secret {
         Self(Box::new(hmac))
     }
 
-    /// The HMAC-SHA256 of a message that comes in parts.
+    /// The HMAC-SHA256 of a message in parts.
     pub(super) fn mac(&self, message: &[&[u8]]) -> [u8; 32] {
         let mut mac = (*self.0).clone();
         for part in message {
@@ -69,18 +80,27 @@ impl fmt::Debug for Secret {
 
 /// The merchant's own `Authorization` value, as handed to the provider with an order.
 ///
-/// What is kept is its SHA-256, so that comparing takes the same time whatever its length. It does
-/// not print, and is wiped when it is dropped; so is the text that was handed in.
+/// It keeps the SHA-256, so that a comparison takes the same time for any length. It is never printed, and is wiped
+/// when it is dropped, as is the text that was passed in.
+///
+/// ```
+/// use callback_source::signature::{SecretError, Token};
+///
+/// let token = Token::new("Bearer s3cret")?;
+/// assert_eq!(format!("{token:?}"), "Token(…)");
+/// assert_eq!(Token::new("").unwrap_err(), SecretError::Empty);
+/// # Ok::<_, SecretError>(())
+/// ```
 #[derive(Clone)]
 pub struct Token(Box<Zeroizing<[u8; 32]>>);
 
 impl Token {
-    /// The whole value of the header, which is compared verbatim: `Bearer …` if that is what was handed
-    /// to the provider.
+    /// A token from the whole value of the header, which is compared verbatim: `Bearer …` if the provider was given
+    /// that.
     ///
     /// # Errors
     ///
-    /// A value that is empty or that no `Authorization` header can have: with control characters, or
+    /// A value that is empty, or that an `Authorization` header cannot have: with control characters, or with
     /// white space around it.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
@@ -93,11 +113,11 @@ impl Token {
         Ok(Self::hashed(value.as_bytes()))
     }
 
-    pub(super) fn hashed(value: &[u8]) -> Self {
+    fn hashed(value: &[u8]) -> Self {
         Self(Box::new(Zeroizing::new(Sha256::digest(value).into())))
     }
 
-    pub(super) fn ct_eq(&self, other: &Self) -> Choice {
+    fn ct_eq(&self, other: &Self) -> Choice {
         self.0.as_slice().ct_eq(other.0.as_slice())
     }
 }
@@ -108,33 +128,33 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a text cannot be a [`Secret`] or a [`Token`].
+/// Error for a text that cannot be a [`Secret`] or a [`Token`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// It is empty, or nothing but white space.
+    /// The text is empty or blank.
     #[error("an empty secret proves nothing")]
     Empty,
-    /// It begins or ends with white space, or has a line break or another control character in it.
+    /// The text begins or ends with white space, or contains a line break or another control character.
     #[error(
         "the secret has white space around it or a control character in it, such as the line break at \
          the end of a file: hand in the secret alone, `text.trim()` for a file"
     )]
     NotBare,
-    /// It cannot be the value of a header, so that no request could have it.
+    /// The text cannot be the value of a header, so that no request can have it.
     #[error(
         "the token cannot be the value of a header: no control characters, no white space around it"
     )]
     NotAHeader,
 }
 
-/// Whether nothing stands around a text that does not show.
+/// Returns `true` for a text without invisible characters around it.
 fn is_bare(text: &str) -> bool {
     !text.starts_with(is_blank) && !text.ends_with(is_blank)
 }
 
-/// White space, and what a file can begin or end with and nobody sees: a byte order mark, and characters
-/// without a width.
+/// Returns `true` for white space and other invisible characters at the ends of a file: a byte order mark, and
+/// characters without a width.
 fn is_blank(character: char) -> bool {
     character.is_whitespace()
         || matches!(
@@ -143,9 +163,18 @@ fn is_blank(character: char) -> bool {
         )
 }
 
-/// The secrets, or tokens, that count for a request; each of them is tried.
+/// The secrets, or tokens, with which a request may be verified. Each of them is tried.
 ///
-/// None at all refuses every request. Cloning is one reference count.
+/// An empty list refuses every request. Cloning is one reference count.
+///
+/// ```
+/// use callback_source::signature::{Secret, Secrets};
+///
+/// // While a secret is replaced, both are accepted.
+/// let secrets = Secrets::from_iter([Secret::new("the old one")?, Secret::new("the new one")?]);
+/// assert_eq!(secrets.len(), 2);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Secrets<T = Secret>(Arc<[T]>);
 
@@ -181,7 +210,45 @@ impl<T> Deref for Secrets<T> {
     }
 }
 
-/// Wipes what was computed with a secret and must not stay behind.
+impl Secrets<Token> {
+    /// Checks the value of an `Authorization` header, for services without
+    /// [`VerifyTokenLayer`](super::VerifyTokenLayer).
+    ///
+    /// Every token is compared, and no comparison ends early. Digests are compared, so that the time it takes
+    /// reveals nothing of a token's length.
+    ///
+    /// ```
+    /// use callback_source::signature::{Secrets, Token};
+    ///
+    /// let tokens = Secrets::from_iter([Token::new("s3cret-2025")?, Token::new("s3cret-2026")?]);
+    /// assert!(tokens.check(b"s3cret-2026").is_ok());
+    /// assert!(tokens.check(b"s3cret-2024").is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Another value ([`Token`](MessageRejectionKind::Token)), or no token to compare with
+    /// ([`UnknownKey`](MessageRejectionKind::UnknownKey)).
+    pub fn check(&self, value: &[u8]) -> Result<(), MessageRejection> {
+        let token = Token::hashed(value);
+        if self.is_empty() {
+            let _ = std::hint::black_box(token.ct_eq(&Token::hashed(b"")));
+            return Err(MessageRejection::new(MessageRejectionKind::UnknownKey));
+        }
+        let mut equal = Choice::from(0);
+        for expected in self.iter() {
+            equal |= token.ct_eq(expected);
+        }
+        if bool::from(equal) {
+            Ok(())
+        } else {
+            Err(MessageRejection::new(MessageRejectionKind::Token))
+        }
+    }
+}
+
+/// Compares a digest that was computed with a secret, and wipes it.
 pub(super) fn equal_and_wiped(mut computed: [u8; 32], claimed: &[u8; 32]) -> Choice {
     let equal = computed.ct_eq(claimed);
     computed.zeroize();

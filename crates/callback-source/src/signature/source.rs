@@ -1,4 +1,4 @@
-//! Where secrets and tokens come from.
+//! Sources of secrets and tokens.
 
 use std::{collections::HashMap, error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -8,18 +8,18 @@ use tokio::time::Instant;
 use super::{Secret, Secrets, Token};
 use crate::MessageRejection;
 
-/// Gives the secrets ([`Secret`]) or tokens (`T` = [`Token`]) that count for a request.
+/// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
-/// `id` says which: of the signature layer the `webhook-id` of the registration, of the token layer the
-/// path, and of both what `select_by` makes of the request (a sale unit, an order). It is not proven
-/// yet. The sources:
+/// They are looked up by an id. For the signature layer it is the `webhook-id` of the registration, for the token
+/// layer the path, and for both it can be replaced by `select_by` (a sale unit, an order). The id has not been
+/// verified. These are sources:
 ///
 /// - a [`Secret`] or [`Token`], or [`Secrets`] of several: all are tried, whatever the id;
 /// - a `HashMap` by id;
-/// - a closure that gives a future of them, best within [`CachedSecrets`], which bounds what the ids of
-///   callers can take.
+/// - a closure that returns a future of them, best within [`CachedSecrets`], which bounds the memory that ids of
+///   callers can occupy.
 ///
-/// No secrets for an id refuse the request; an error is answered with 503, since it may be a genuine one.
+/// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
 ///
 /// ```
 /// use std::{collections::HashMap, io, time::Duration};
@@ -46,11 +46,11 @@ use crate::MessageRejection;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub trait SecretSource<T = Secret>: Send + Sync + 'static {
-    /// The secrets for a request; none if none is known.
+    /// Looks up the secrets for a request. An empty list means that the id is unknown.
     ///
     /// # Errors
     ///
-    /// They cannot be had right now.
+    /// The secrets are not available right now.
     fn secrets(
         &self,
         id: Option<&str>,
@@ -95,14 +95,14 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
     }
 }
 
-/// The secrets cannot be had: the store that keeps them failed, or did not answer in time.
+/// Error for secrets that are not available: their store failed, or did not respond in time.
 ///
-/// The cause is [`source`](Error::source); it goes into the log, so it should not tell secrets.
+/// The cause is the [`source`](Error::source). It is logged, so it must not contain secrets.
 #[derive(Clone, Debug)]
 pub struct SecretUnavailable(Arc<dyn Error + Send + Sync>);
 
 impl SecretUnavailable {
-    /// With the cause.
+    /// An error with this cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into().into())
     }
@@ -110,7 +110,7 @@ impl SecretUnavailable {
 
 impl fmt::Display for SecretUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the secrets cannot be had")
+        f.write_str("the secrets are not available")
     }
 }
 
@@ -126,23 +126,23 @@ impl From<SecretUnavailable> for MessageRejection {
     }
 }
 
-/// Remembers for a while what a [`SecretSource`] said.
+/// Cache in front of a [`SecretSource`]. See there for an example.
 ///
 /// One lookup at a time runs for each id, and all requests that wait share its outcome. Failures are not
-/// remembered. The absence of a secret is remembered for at most ten seconds.
+/// cached. An id without secrets is cached for at most ten seconds.
 ///
-/// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, room for
-/// some 15,000, of which those asked for most stay; 1 MiB for ids that have none. An id of more than
-/// 1,024 bytes is not looked up: there are no secrets for it.
+/// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, which suffices for
+/// some 15,000, and 1 MiB for ids that have none. The ids that are looked up most stay. An id of more than 1,024
+/// bytes is not looked up and has no secrets.
 pub struct CachedSecrets<S, T = Secret> {
     source: S,
     known: Cache<String, Loaded<T>>,
-    /// When there was no secret for an id.
+    /// Ids without secrets, with the time of their lookup.
     unknown: Cache<String, Instant>,
     ttl: Duration,
 }
 
-/// What was loaded, and when: moka's clock is not ours, see `answer_cache`.
+/// Secrets with the time of their lookup, since moka's clock is not ours, see `answer_cache`.
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -162,7 +162,7 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Remembers for `ttl`, at most a day: for so long a secret counts that was withdrawn at its source.
+    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for so long.
     #[must_use]
     pub fn new(source: S, ttl: Duration) -> Self {
         let ttl = ttl.min(A_DAY);
@@ -195,7 +195,7 @@ where
     T: Send + Sync + 'static,
 {
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
-        // The layers never ask for an empty id.
+        // The layers never look up an empty id.
         let key = id.unwrap_or_default();
         if MAX_ID < key.len() {
             return Ok(Secrets::default());
@@ -204,7 +204,7 @@ where
             if self.is_fresh(&loaded) {
                 return Ok(loaded.secrets);
             }
-            // Only if it is still the old one: another request may have replaced it meanwhile.
+            // Remove only the expired entry: another request may have replaced it meanwhile.
             let forget = |entry: Option<moka::Entry<String, Loaded<T>>>| {
                 let is_old = entry.is_some_and(|entry| !self.is_fresh(entry.value()));
                 std::future::ready(if is_old {
@@ -221,7 +221,7 @@ where
         {
             return Ok(Secrets::default());
         }
-        // Errors are shared by those who wait, and not remembered.
+        // Errors are shared by the requests that wait, and not cached.
         let load = async {
             let secrets = self.source.secrets(id).await.map_err(Missing::Failed)?;
             let at = Instant::now();
@@ -241,13 +241,13 @@ where
     }
 }
 
-/// Why nothing was loaded.
+/// The reason for which no secrets were loaded.
 enum Missing {
     Unknown,
     Failed(SecretUnavailable),
 }
 
-/// What an entry with this id takes, about.
+/// Estimated size of an entry with this id.
 fn weight(id: &str) -> u32 {
     let length = u32::try_from(id.len()).unwrap_or(u32::MAX);
     length.saturating_add(OF_AN_ENTRY)
@@ -270,10 +270,10 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
 const MAX_KNOWN: u64 = 16 * 1024 * 1024;
 const MAX_UNKNOWN: u64 = 1024 * 1024;
 
-/// In bytes; a path, say, with an order in it.
+/// In bytes. A path with an order number is shorter.
 const MAX_ID: usize = 1024;
 
-/// In bytes, moka's own part included.
+/// In bytes, including moka's own part.
 const OF_AN_ENTRY: u32 = 512;
 
 /// In bytes.
@@ -300,7 +300,7 @@ mod tests {
 
     type Outcome = Result<Secrets, &'static str>;
 
-    /// A source that takes a second and counts its calls.
+    /// A source that responds after a second and counts its calls.
     fn counted(
         outcome: impl Fn(Option<String>) -> Outcome + Send + Sync + 'static,
     ) -> (Arc<CachedSecrets<impl SecretSource>>, Arc<AtomicUsize>) {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_there_is_no_secret_is_remembered_for_ten_seconds_only() {
+    async fn an_id_without_secrets_is_remembered_for_ten_seconds_only() {
         let (cached, calls) = counted(|_| Ok(Secrets::default()));
         for (pause, expected) in [
             (Duration::ZERO, 1),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_id_of_more_than_1024_bytes_is_unknown_without_a_look_up() {
+    async fn an_id_of_more_than_1024_bytes_is_unknown_without_a_lookup() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         let longest = "x".repeat(MAX_ID);
         assert_eq!(cached.secrets(Some(&longest)).await.unwrap().len(), 1);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn made_up_ids_of_any_length_take_two_megabytes_at_most_and_forget_no_known_one() {
+    async fn made_up_ids_use_two_megabytes_at_most_and_displace_no_known_one() {
         let (cached, _) = counted(|id| match id {
             Some(id) if id.starts_with("known") => Ok(secrets()),
             Some(id) if id.starts_with("failing") => Err("no such table"),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_is_bounded_in_bytes() {
+    async fn known_secrets_are_bounded_in_bytes() {
         let (cached, _) = counted(|_| {
             Ok([secrets()[0].clone(), secrets()[0].clone()]
                 .into_iter()
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_that_is_withdrawn_counts_no_longer_than_its_time() {
+    async fn a_secret_that_is_withdrawn_is_accepted_until_its_time_ends() {
         let (cached, calls) = {
             let gone = std::sync::atomic::AtomicBool::new(false);
             counted(move |_| match gone.swap(true, Ordering::Relaxed) {
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_up_whose_request_leaves_is_made_by_the_next() {
+    async fn a_lookup_whose_request_leaves_is_made_by_the_next() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         let leader = tokio::spawn({
             let cached = Arc::clone(&cached);

@@ -209,7 +209,7 @@ async fn a_refusal_is_never_2xx_and_repeats_nothing_of_the_request() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "HMAC-SHA256");
     let text = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(text, "the signature or token is not right\n");
+    assert_eq!(text, "the signature or token is invalid\n");
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn the_window_has_both_ends_and_can_be_set() {
 }
 
 #[tokio::test]
-async fn nobody_has_a_body_read_without_a_signature_over_its_hash() {
+async fn a_body_is_not_read_without_a_signature_of_its_hash() {
     let table = [
         ("b", "authorization", Signature),
         ("a", "x-ms-date", MissingHeader),
@@ -248,7 +248,7 @@ async fn nobody_has_a_body_read_without_a_signature_over_its_hash() {
 }
 
 #[tokio::test]
-async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_not() {
+async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_not() {
     for (length, limit, is_taken) in [
         (LIMIT, None, true),
         (LIMIT + 1, None, false),
@@ -400,7 +400,7 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
     );
-    // A host that is pinned is all that counts, even where the proxy's is no host.
+    // Only the pinned host is read, even if the proxy's is malformed.
     let mut twice = rewritten();
     twice
         .headers_mut()
@@ -413,7 +413,7 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
 }
 
 #[tokio::test]
-async fn what_is_pinned_can_be_taken_from_the_registered_url() {
+async fn host_and_path_can_be_pinned_to_the_registered_url() {
     for url in [
         URL,
         "https://shop.example?tenant=7",
@@ -726,7 +726,7 @@ async fn a_sender_that_leaves_while_the_handler_works_has_delivered() {
 }
 
 #[tokio::test]
-async fn an_error_or_a_panic_of_the_inner_service_is_no_acceptance() {
+async fn an_error_or_a_panic_of_the_inner_service_withdraws_the_mark() {
     let fails = Arc::new(AtomicUsize::new(0));
     let times = Arc::clone(&fails);
     let inner = service_fn(move |_: Request<Full<Bytes>>| {
@@ -932,9 +932,9 @@ async fn the_secret_is_that_of_the_registration() {
 /// What a source is asked for, of requests with these values of `webhook-id`.
 async fn asked_for(ids: &[&[u8]]) -> Option<String> {
     let asked = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&asked);
+    let seen = Arc::clone(&asked);
     let source = move |id: Option<String>| {
-        *told.lock().unwrap() = Some(id);
+        *seen.lock().unwrap() = Some(id);
         async { Ok::<_, Infallible>(Secrets::from(secret("a"))) }
     };
     let mut request = delivery("a", "{}");
@@ -986,13 +986,13 @@ async fn an_empty_id_is_none_and_has_no_secret() {
 }
 
 #[tokio::test]
-async fn a_path_of_any_length_is_no_hindrance_where_one_token_is_for_all() {
+async fn a_path_may_have_any_length_if_one_token_is_for_all() {
     let mut request = with_tokens(&["a"]);
     *request.uri_mut() = format!("/{}", "x".repeat(60_000)).parse().unwrap();
     let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
     assert_eq!(token_outcome(one, request.clone()).await, None);
 
-    // With tokens by path it is a path without one, and told the same.
+    // With tokens by path, it is a path without a token, and gets the same response.
     let looked_up = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&looked_up);
     let source = move |_: Option<String>| {
@@ -1046,7 +1046,7 @@ async fn a_source_that_fails_or_never_answers_is_503_and_never_true() {
 }
 
 #[tokio::test]
-async fn a_stranger_costs_no_look_up() {
+async fn an_unlisted_peer_causes_no_lookup() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let source = move |_: Option<String>| {
@@ -1155,7 +1155,7 @@ where
 }
 
 #[tokio::test]
-async fn a_token_counts_verbatim() {
+async fn a_token_is_compared_verbatim() {
     let layer = VerifyTokenLayer::rejecting(Token::new("Bearer s3cret").unwrap());
     for (sent, expected) in [
         (&["Bearer s3cret"][..], None),
@@ -1250,13 +1250,13 @@ async fn joined(
     key: &str,
 ) -> Result<VerifiedCallback, StatusCode> {
     let inner = service_fn(async |request: Request<Full<Bytes>>| {
-        let proof = request
+        let callback = request
             .extensions()
             .get::<VerifiedCallback>()
             .unwrap()
             .clone();
         let mut response = Response::new(Full::<Bytes>::default());
-        response.extensions_mut().insert(proof);
+        response.extensions_mut().insert(callback);
         Ok::<_, Infallible>(response)
     });
     let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
@@ -1271,8 +1271,8 @@ async fn joined(
         request.extensions_mut().insert(peer);
     }
     let response = service.oneshot(request).await.unwrap();
-    let proof = response.extensions().get::<VerifiedCallback>();
-    proof.cloned().ok_or_else(|| response.status())
+    let callback = response.extensions().get::<VerifiedCallback>();
+    callback.cloned().ok_or_else(|| response.status())
 }
 
 const LISTED: Option<&str> = Some("192.0.2.1");
@@ -1291,7 +1291,7 @@ async fn a_bad_signature_is_refused_though_the_address_is_right() {
 }
 
 #[tokio::test]
-async fn each_policy_joins_the_verdicts_as_it_says() {
+async fn each_policy_joins_the_verdicts_of_two_layers() {
     let both = joined(Policy::Both, LISTED, "a").await.unwrap();
     assert!(both.allowed().is_some() && both.message().is_some() && both.warning().is_none());
     let refused = joined(Policy::Both, STRANGER, "a").await;
@@ -1332,8 +1332,8 @@ mod with_axum {
 
     use super::*;
 
-    async fn handler(proof: VerifiedCallback, body: Bytes) -> String {
-        assert!(proof.message().is_some());
+    async fn handler(callback: VerifiedCallback, body: Bytes) -> String {
+        assert!(callback.message().is_some());
         String::from_utf8(body.to_vec()).unwrap()
     }
 
@@ -1391,7 +1391,7 @@ mod with_axum {
     }
 
     #[tokio::test]
-    async fn the_extractor_asks_for_both_where_nobody_said_otherwise() {
+    async fn the_extractor_requires_both_without_a_layer() {
         let hooks = || Router::new().route("/hooks", post(handler));
         let table = [
             (hooks().layer(rejecting(secret("a"))).layer(source()), 200),

@@ -1,4 +1,4 @@
-//! Whether a callback carries its own proof, and why not.
+//! The verdict of a message check.
 
 use std::{
     error::Error,
@@ -11,43 +11,90 @@ use http::StatusCode;
 
 use super::source::RETRY_AFTER;
 
-/// What is said of a callback's own proof. Both message layers leave one in the request's extensions.
+/// Decision of a message check on a callback's signature or token.
 ///
 /// | verdict | when | response |
 /// |---|---|---|
-/// | [`Allow`](Self::Allow) | the signature or the token is right | the inner service's |
-/// | [`Reject`](Self::Reject) | it is missing or not right | 401 with `WWW-Authenticate` |
-/// | … [`Replay`](MessageRejectionKind::Replay) | the very same request was accepted before | 409 |
-/// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | more bytes than the limit | 413 |
+/// | [`Allow`](Self::Allow) | the signature or the token is valid | the inner service's |
+/// | [`Reject`](Self::Reject) | it is missing or invalid | 401 with `WWW-Authenticate` |
+/// | … [`Replay`](MessageRejectionKind::Replay) | the same request was accepted before | 409 |
+/// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | the body has more bytes than the limit | 413 |
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
-/// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body broke off | 400 |
-/// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets cannot be had: cannot decide | 503 with `Retry-After` |
+/// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body ended early | 400 |
+/// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
+///
+/// Both message layers leave it in the request's extensions. A layer of your own that does so, for another
+/// provider's signatures, can be joined with the source check by a [`Policy`](crate::Policy):
+///
+/// ```
+/// use std::convert::Infallible;
+/// use callback_source::{
+///     AllowList, MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, Policy, VerifiedMessage,
+///     require::RequireVerifiedLayer,
+///     verify::{SocketAddrPeer, VerifySourceLayer},
+/// };
+/// use http::{Request, Response, StatusCode};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// /// The check of the other provider, which sends a key.
+/// fn verify(mut request: Request<()>) -> Request<()> {
+///     let verdict = match request.headers().get("x-key") {
+///         Some(key) if key == "k3y" => MessageVerdict::Allow(VerifiedMessage::new(MessageAuth::Token, None)),
+///         Some(_) => MessageVerdict::Reject(MessageRejection::new(MessageRejectionKind::Token)),
+///         None => MessageVerdict::Reject(MessageRejection::new(MessageRejectionKind::MissingHeader)),
+///     };
+///     request.extensions_mut().insert(verdict);
+///     request
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("shipped")));
+/// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+/// let service = ServiceBuilder::new()
+///     .layer(VerifySourceLayer::tagging(list, SocketAddrPeer))
+///     .map_request(verify)
+///     .layer(RequireVerifiedLayer::new(Policy::Both))
+///     .service(merchant);
+///
+/// let callback = |key: &str| -> Result<_, Box<dyn std::error::Error>> {
+///     let mut request = Request::post("/callbacks").header("x-key", key).body(())?;
+///     request.extensions_mut().insert("192.0.2.1:4711".parse::<std::net::SocketAddr>()?);
+///     Ok(request)
+/// };
+/// let response = service.clone().oneshot(callback("k3y")?).await?;
+/// assert_eq!(response.status(), StatusCode::OK);
+/// let response = service.oneshot(callback("guess")?).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum MessageVerdict {
-    /// The callback's own proof is right.
+    /// The signature or token is valid.
     Allow(VerifiedMessage),
-    /// It is missing, not right, or cannot be checked.
+    /// It is missing or invalid, or cannot be checked.
     Reject(MessageRejection),
 }
 
 impl MessageVerdict {
-    /// Whether the proof is right.
+    /// Returns `true` for a message that was verified.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
 
-    /// What is known of a right proof.
+    /// The message that was verified.
     #[must_use]
     pub fn allowed(&self) -> Option<&VerifiedMessage> {
         match self {
-            Self::Allow(signed) => Some(signed),
+            Self::Allow(message) => Some(message),
             Self::Reject(_) => None,
         }
     }
 
-    /// Why the proof does not count.
+    /// The reason for which the message was not verified.
     #[must_use]
     pub fn rejection(&self) -> Option<&MessageRejection> {
         match self {
@@ -57,7 +104,7 @@ impl MessageVerdict {
     }
 }
 
-/// A proof that is right.
+/// A message whose signature or token is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
     pub(crate) auth: MessageAuth,
@@ -65,30 +112,42 @@ pub struct VerifiedMessage {
 }
 
 impl VerifiedMessage {
-    /// What the callback proved itself with.
+    /// A message that was verified in this way. `date` is the time at which the sender signed it, if the
+    /// signature covers one.
+    ///
+    /// The layers of the module `signature` make these. Use it to verify the messages of another provider, see
+    /// [`MessageVerdict`] for an example.
+    #[must_use]
+    pub fn new(auth: MessageAuth, date: Option<SystemTime>) -> Self {
+        Self { auth, date }
+    }
+
+    /// The means by which the message was verified.
     #[must_use]
     pub fn auth(&self) -> MessageAuth {
         self.auth
     }
 
-    /// When the sender signed it; `None` for a token, which says nothing of time.
+    /// Time at which the sender signed the message; `None` for a token.
     #[must_use]
     pub fn date(&self) -> Option<SystemTime> {
         self.date
     }
 }
 
-/// The two ways in which a callback proves itself.
+/// Means by which a message is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
-    /// An HMAC over method, path, date, host and body.
+    /// An HMAC of method, path, date, host and body.
     Signature,
-    /// The merchant's own `Authorization` value. It covers nothing of the request.
+    /// The merchant's own `Authorization` value, which covers nothing of the request.
     Token,
 }
 
-/// Why a callback's own proof does not count.
+/// The reason for which a message was not verified.
+///
+/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
 #[derive(Clone, Debug)]
 pub struct MessageRejection {
     kind: MessageRejectionKind,
@@ -114,6 +173,7 @@ impl MessageRejection {
         }
     }
 
+    /// Secrets that are not available, for this cause.
     pub(crate) fn unavailable(cause: Arc<dyn Error + Send + Sync>) -> Self {
         Self {
             cause: Some(cause),
@@ -127,7 +187,7 @@ impl MessageRejection {
         self.kind
     }
 
-    /// The name of the header that is missing, duplicated or malformed.
+    /// Name of the header that is missing, duplicated or malformed.
     #[must_use]
     pub fn header(&self) -> Option<&'static str> {
         self.header
@@ -139,7 +199,13 @@ impl MessageRejection {
         self.kind.status()
     }
 
-    /// After how long the sender should try again; only where a retry can end otherwise.
+    /// The text of the response, one line.
+    #[must_use]
+    pub fn body_text(&self) -> &'static str {
+        self.kind.description()
+    }
+
+    /// Pause before the sender's next try. `None` if a retry would end in the same way.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.kind.is_undecided().then_some(RETRY_AFTER)
@@ -162,42 +228,41 @@ impl Error for MessageRejection {
     }
 }
 
-/// The reasons of a [`MessageRejection`].
+/// Reasons of a [`MessageRejection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageRejectionKind {
-    /// A header of the proof is not there.
+    /// A header of the signature, or the token, is missing.
     MissingHeader,
-    /// A header of the proof is there twice, or two that must agree do not.
+    /// A header of the signature, or the token, is present twice, or two that must agree do not.
     DuplicateHeader,
-    /// A header of the proof is not in its form.
+    /// A header of the signature is malformed.
     MalformedHeader,
-    /// The signature is of another algorithm than `HMAC-SHA256`.
+    /// The algorithm of the signature is not `HMAC-SHA256`.
     Algorithm,
-    /// The signature is over other headers than `x-ms-date;host;x-ms-content-sha256`.
+    /// The signature covers other headers than `x-ms-date;host;x-ms-content-sha256`.
     SignedHeaders,
     /// The request was signed too long ago.
     DateStale,
-    /// The request was signed too far in the future: one of the two clocks is wrong.
+    /// The request was signed in the future: one of the two clocks is wrong.
     DateAhead,
     /// The signature is not that of a known secret over this method, path, date, host and hash.
     Signature,
-    /// There is no secret, or no token, for this request.
+    /// No secret, or no token, is known for this request.
     UnknownKey,
     /// The body is not the one that was signed.
     ContentHash,
-    /// The very same request was accepted before.
+    /// The same request was accepted before.
     Replay,
-    /// The token is not one of those expected.
+    /// The token is not one of the expected ones.
     Token,
     /// The body is larger than the limit.
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body broke off.
+    /// The body ended early.
     BodyAborted,
-    /// The secrets, or tokens, cannot be had right now: it cannot be said whether the proof is
-    /// right. Worth a retry.
+    /// The secrets, or tokens, are not available right now, so that nothing is decided. Worth a retry.
     SecretUnavailable,
 }
 
@@ -225,8 +290,8 @@ impl MessageRejectionKind {
         }
     }
 
-    /// The status of the response: 401, 409, 413, 408, 400 or 503. Never 2xx: the sender would
-    /// believe that the callback was delivered.
+    /// The status of the response: 401, 409, 413, 408, 400 or 503. It is never 2xx, which would tell the sender
+    /// that the callback was delivered.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -249,30 +314,30 @@ impl MessageRejectionKind {
         }
     }
 
-    /// Whether it could not be decided: the same request may be right on another try.
+    /// Returns `true` if nothing was decided: the same request may be admitted on another try.
     pub(crate) fn is_undecided(self) -> bool {
         self == Self::SecretUnavailable
     }
 
-    // An unknown key and a wrong signature read the same: a stranger learns nothing about which
-    // registrations there are.
-    pub(crate) fn description(self) -> &'static str {
+    // An unknown key and a wrong signature read the same, so that the response does not reveal which
+    // registrations exist.
+    fn description(self) -> &'static str {
         match self {
             Self::MissingHeader => "the signature or token is missing\n",
-            Self::DuplicateHeader => "a header of the signature is there twice\n",
+            Self::DuplicateHeader => "a header of the signature is present twice\n",
             Self::MalformedHeader => "a header of the signature is malformed\n",
-            Self::Algorithm => "the signature must be of HMAC-SHA256\n",
-            Self::SignedHeaders => "the signature is over other headers\n",
+            Self::Algorithm => "the signature must be HMAC-SHA256\n",
+            Self::SignedHeaders => "the signature covers other headers\n",
             Self::DateStale => "the request was signed too long ago\n",
             Self::DateAhead => "the request was signed in the future\n",
             Self::Signature | Self::UnknownKey | Self::Token => {
-                "the signature or token is not right\n"
+                "the signature or token is invalid\n"
             }
             Self::ContentHash => "the body is not the one that was signed\n",
-            Self::Replay => "this very request was received before\n",
+            Self::Replay => "this request was received before\n",
             Self::BodyTooLarge => "the body is too large\n",
-            Self::BodyTimeout => "the body took too long\n",
-            Self::BodyAborted => "the body broke off\n",
+            Self::BodyTimeout => "the body took too long to arrive\n",
+            Self::BodyAborted => "the body ended early\n",
             Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
         }
     }

@@ -1,4 +1,4 @@
-//! Verdicts as plain data: what the checks decide, and why.
+//! Verdicts as plain data: the decisions of the checks, with their reasons.
 
 #[cfg(feature = "signature")]
 mod message;

@@ -8,11 +8,11 @@ use super::{
     Allowed, MessageRejection, MessageVerdict, Rejection, RejectionKind, Verdict, VerifiedMessage,
 };
 
-/// Which of the two locks must be open. A value, so that it can come from the configuration.
+/// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
 /// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
-/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “cannot decide” is
+/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “undecided” is
 /// [`Unresolved`](RejectionKind::Unresolved) of the source and
 /// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
 ///
@@ -20,41 +20,54 @@ use super::{
 /// |---|---|---|---|---|---|
 /// | allowed | valid | ✓ | ✓ | ✓ | ✓ |
 /// | allowed | invalid | 401 | 401 | ✓ | 401 |
-/// | allowed | cannot decide | 503 | 503 | ✓ | 503 |
+/// | allowed | undecided | 503 | 503 | ✓ | 503 |
 /// | allowed | no layer | 500 | 500 | ✓ | 500 |
 /// | not listed | valid | 403 | ✓! | 403 | ✓ |
 /// | not listed | invalid | 403 | 401 | 403 | 401 |
-/// | not listed | cannot decide | 403 | 503 | 403 | 503 |
+/// | not listed | undecided | 403 | 503 | 403 | 503 |
 /// | not listed | no layer | 500 | 500 | 403 | 500 |
-/// | cannot decide | valid | 503 | ✓! | 503 | ✓ |
-/// | cannot decide | invalid | 401 | 401 | 503 | 401 |
-/// | cannot decide | cannot decide | 503 | 503 | 503 | 503 |
-/// | cannot decide | no layer | 500 | 500 | 503 | 500 |
+/// | undecided | valid | 503 | ✓! | 503 | ✓ |
+/// | undecided | invalid | 401 | 401 | 503 | 401 |
+/// | undecided | undecided | 503 | 503 | 503 | 503 |
+/// | undecided | no layer | 500 | 500 | 503 | 500 |
 /// | malformed forwarding | valid | 400 | ✓! | 400 | ✓ |
 /// | malformed forwarding | invalid | 400 | 401 | 400 | 401 |
-/// | malformed forwarding | cannot decide | 400 | 503 | 400 | 503 |
+/// | malformed forwarding | undecided | 400 | 503 | 400 | 503 |
 /// | malformed forwarding | no layer | 500 | 500 | 400 | 500 |
 /// | no layer | valid | 500 | 500 | 500 | ✓ |
 /// | no layer | invalid | 500 | 500 | 500 | 401 |
-/// | no layer | cannot decide | 500 | 500 | 500 | 503 |
+/// | no layer | undecided | 500 | 500 | 500 | 503 |
 /// | no layer | no layer | 500 | 500 | 500 | 500 |
 ///
-/// So a right source never makes up for a wrong message, a final “no” wins over “try again”, and a lock
-/// that the policy asks for and nobody installed refuses everything. A request without any peer
-/// address counts as malformed forwarding, with 500. The other reasons of an invalid message have their own
+/// A listed source never makes up for an invalid message, and a final refusal wins over “try again”. A policy that
+/// needs a check refuses everything where the layer of that check is missing. A request without a peer address is
+/// treated as malformed forwarding, with 500. The other reasons of an invalid message have their own
 /// [status](crate::MessageRejectionKind::status).
+///
+/// ```
+/// use callback_source::{MessageAuth, MessageVerdict, Policy, Rejection, RejectionKind, Verdict, VerifiedMessage};
+///
+/// let policy: Policy = "message-warn-on-source".parse()?;
+/// let unlisted = Verdict::Reject(Rejection::new(RejectionKind::NotListed, None));
+/// let message = MessageVerdict::Allow(VerifiedMessage::new(MessageAuth::Signature, None));
+///
+/// let callback = policy.judge(Some(&unlisted), Some(&message))?;
+/// assert_eq!(callback.warning().map(Rejection::kind), Some(RejectionKind::NotListed));
+/// assert!(Policy::Both.judge(Some(&unlisted), Some(&message)).is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// The source must be listed, and the message proven. The default.
+    /// The source must be listed, and the message verified. The default.
     #[default]
     Both,
-    /// The message must be proven; what is wrong with the source only warns. For those who cannot
-    /// afford to lose a callback from a server that DNS does not name yet.
+    /// The message must be verified; a source that is not listed only causes a warning. For services that
+    /// cannot afford to lose a callback from a server that DNS does not name yet.
     MessageWarnOnSource,
-    /// The source must be listed; the message is not looked at. Others can send from listed addresses.
+    /// The source must be listed; the message is ignored. Others can send from listed addresses.
     SourceOnly,
-    /// The message must be proven; the source is not looked at.
+    /// The message must be verified; the source is ignored.
     MessageOnly,
 }
 
@@ -71,11 +84,11 @@ impl Policy {
         }
     }
 
-    /// What it makes of a pair of verdicts; `None` where no layer left one. See the table above.
+    /// Joins two verdicts, each `None` where no layer left one. See the table above.
     ///
     /// # Errors
     ///
-    /// Why the request is refused.
+    /// The reason for which the request is refused.
     pub fn judge(
         self,
         source: Option<&Verdict>,
@@ -137,7 +150,7 @@ impl FromStr for Policy {
     ///
     /// # Errors
     ///
-    /// Any other text, an empty one too: no policy is taken for granted.
+    /// Any other text. An empty one does not stand for the default.
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         [
             Self::Both,
@@ -151,16 +164,16 @@ impl FromStr for Policy {
     }
 }
 
-/// A text that names no [`Policy`].
+/// Error for a text that is not the name of a [`Policy`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{}` is no policy; there are `both`, `message-warn-on-source`, `source-only` and \
+    "unknown policy `{}`; expected `both`, `message-warn-on-source`, `source-only` or \
      `message-only`",
     .0.escape_default()
 )]
 pub struct PolicyError(String);
 
-/// What is known of a callback that its [`Policy`] admits.
+/// A callback that its [`Policy`] admits, with the evidence.
 ///
 /// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature `axum` it is an extractor,
 /// which judges by [`Policy::Both`] where that layer is missing.
@@ -173,57 +186,53 @@ pub struct VerifiedCallback {
 }
 
 impl VerifiedCallback {
-    /// Judges a request by what the layers left in its extensions.
+    /// Judges a request by the verdicts that the layers left in its extensions.
     ///
     /// # Errors
     ///
-    /// Why the request is refused.
+    /// The reason for which the request is refused.
     pub fn from_extensions(
         extensions: &Extensions,
         policy: Policy,
     ) -> Result<Self, CallbackRejection> {
-        // A rejecting layer leaves no `Verdict`, a tagging one leaves an `Allowed` too.
-        let source = extensions.get::<Verdict>().cloned();
-        let source = source.or_else(|| extensions.get().cloned().map(Verdict::Allow));
-        policy.judge(source.as_ref(), extensions.get())
+        policy.judge(extensions.get(), extensions.get())
     }
 
-    /// By which policy it was admitted.
+    /// The policy that admitted it.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// The source, if it is listed and the policy looks at it.
+    /// The source, if it is listed and the policy does not ignore it.
     #[must_use]
     pub fn allowed(&self) -> Option<&Allowed> {
         self.allowed.as_ref()
     }
 
-    /// The message's own proof, unless the policy does not look at it.
+    /// The message, unless the policy ignores it.
     #[must_use]
     pub fn message(&self) -> Option<&VerifiedMessage> {
         self.message.as_ref()
     }
 
-    /// What is wrong with the source of a callback that
-    /// [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits nevertheless. The source layer
-    /// has it in the log.
+    /// The source's rejection, of a callback that [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits
+    /// nevertheless. The source layer has logged it.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()
     }
 }
 
-/// Why a [`Policy`] refuses a request.
+/// The reason for which a [`Policy`] refuses a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallbackRejection {
-    /// The source is not listed, or cannot be judged.
+    /// The source is not listed, or is undecided.
     Source(Rejection),
-    /// The message is not proven, or cannot be judged.
+    /// The message is not verified, or is undecided.
     Message(MessageRejection),
-    /// A layer whose verdict the policy asks for is missing: the service is set up wrongly.
+    /// A layer whose verdict the policy needs is missing: the service is set up wrongly.
     NoLayer,
 }
 
@@ -238,7 +247,17 @@ impl CallbackRejection {
         }
     }
 
-    /// After how long the sender should try again; only where a retry can end otherwise.
+    /// The text of the response, one line.
+    #[must_use]
+    pub fn body_text(&self) -> &'static str {
+        match self {
+            Self::Source(rejection) => rejection.body_text(),
+            Self::Message(rejection) => rejection.body_text(),
+            Self::NoLayer => "the route is not wrapped in the layers that its policy needs\n",
+        }
+    }
+
+    /// Pause before the sender's next try. `None` if a retry would end in the same way.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -270,8 +289,8 @@ mod tests {
     use super::*;
     use crate::verdict::{Freshness, MessageAuth, MessageRejectionKind, Source};
 
-    fn source(said: &str) -> Option<Verdict> {
-        let kind = match said {
+    fn source(cell: &str) -> Option<Verdict> {
+        let kind = match cell {
             "allowed" => {
                 let peer: IpAddr = "192.0.2.1".parse().unwrap();
                 return Some(Verdict::Allow(Allowed {
@@ -282,7 +301,7 @@ mod tests {
                 }));
             }
             "not listed" => RejectionKind::NotListed,
-            "cannot decide" => RejectionKind::Unresolved,
+            "undecided" => RejectionKind::Unresolved,
             "malformed forwarding" => RejectionKind::ForwardedMalformed,
             "no layer" => return None,
             other => panic!("{other}"),
@@ -290,8 +309,8 @@ mod tests {
         Some(Verdict::Reject(Rejection::new(kind, None)))
     }
 
-    fn message(said: &str) -> Option<MessageVerdict> {
-        let kind = match said {
+    fn message(cell: &str) -> Option<MessageVerdict> {
+        let kind = match cell {
             "valid" => {
                 return Some(MessageVerdict::Allow(VerifiedMessage {
                     auth: MessageAuth::Signature,
@@ -299,7 +318,7 @@ mod tests {
                 }));
             }
             "invalid" => MessageRejectionKind::Signature,
-            "cannot decide" => MessageRejectionKind::SecretUnavailable,
+            "undecided" => MessageRejectionKind::SecretUnavailable,
             "no layer" => return None,
             other => panic!("{other}"),
         };
@@ -307,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_verdicts_gives_what_the_table_says() {
+    fn every_pair_of_verdicts_is_joined_as_in_the_table() {
         let table = include_str!("policy.rs")
             .lines()
             .filter_map(|line| line.strip_prefix("/// | "))
@@ -325,7 +344,7 @@ mod tests {
             for (policy, expected) in policies.into_iter().zip(&cells[2..]) {
                 let judged = policy.judge(source(cells[0]).as_ref(), message(cells[1]).as_ref());
                 let found = match judged {
-                    Ok(proof) if proof.warning().is_some() => "✓!".to_owned(),
+                    Ok(callback) if callback.warning().is_some() => "✓!".to_owned(),
                     Ok(_) => "✓".to_owned(),
                     Err(rejection) => rejection.status().as_u16().to_string(),
                 };
@@ -387,7 +406,7 @@ mod tests {
     fn a_replay_is_final_whatever_the_source() {
         let replay = MessageRejection::new(MessageRejectionKind::Replay);
         let replay = MessageVerdict::Reject(replay);
-        let judged = Policy::Both.judge(source("cannot decide").as_ref(), Some(&replay));
+        let judged = Policy::Both.judge(source("undecided").as_ref(), Some(&replay));
         assert_eq!(judged.unwrap_err().status(), StatusCode::CONFLICT);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a peer may call, and why.
+//! The verdict of the source check.
 
 use std::{
     fmt,
@@ -11,32 +11,44 @@ use ipnet::IpNet;
 
 use crate::HostName;
 
-/// What the list says of a peer.
+/// Decision of a list on a peer.
 ///
 /// | verdict | when | response |
 /// |---|---|---|
-/// | [`Allow`](Self::Allow) | the peer is in a current, lingering or stale answer, or in a static network | the inner service's |
-/// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer | 403 |
-/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or its last answer is past the stale window: cannot decide | 503 with `Retry-After` |
-/// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request carries no peer address | 500 |
+/// | [`Allow`](Self::Allow) | a current, lingering or stale answer names the peer, or a static network contains it | the inner service's |
+/// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer's address | 403 |
+/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or its last answer is past the stale window | 503 with `Retry-After` |
+/// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
+///
+/// [`VerifySource`](crate::verify::VerifySource) leaves it in the extensions of each request that it hands on:
+///
+/// ```
+/// use callback_source::Verdict;
+/// use http::Request;
+///
+/// fn is_from_provider<B>(request: &Request<B>) -> bool {
+///     request.extensions().get::<Verdict>().is_some_and(Verdict::is_allowed)
+/// }
+/// # assert!(!is_from_provider(&Request::new(())));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
     /// The peer is one of the provider's callback servers.
     Allow(Allowed),
-    /// The peer is not known to be one.
+    /// The peer is not known to be one of them.
     Reject(Rejection),
 }
 
 impl Verdict {
-    /// Whether the peer may call.
+    /// Returns `true` for a peer that may call.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
 
-    /// What is known of a peer that may call.
+    /// The peer that may call, with the evidence.
     #[must_use]
     pub fn allowed(&self) -> Option<&Allowed> {
         match self {
@@ -45,7 +57,16 @@ impl Verdict {
         }
     }
 
-    /// Why a peer may not call.
+    /// The peer's address, if it is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Allow(allowed) => Some(allowed.peer()),
+            Self::Reject(rejection) => rejection.peer(),
+        }
+    }
+
+    /// The reason for which the peer may not call.
     #[must_use]
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
@@ -55,10 +76,10 @@ impl Verdict {
     }
 }
 
-/// A peer that may call: who it is, and how that is known.
+/// A peer that may call, with the evidence.
 ///
-/// Left in the request's extensions by [`VerifySource`](crate::verify::VerifySource); with the
-/// feature `axum` it is an extractor.
+/// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
+/// extensions; with the feature `axum` it is an extractor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     pub(crate) peer: IpAddr,
@@ -67,7 +88,7 @@ pub struct Allowed {
     pub(crate) since: Instant,
 }
 
-/// What lists an allowed peer.
+/// The host or network that lists a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Host(HostName),
@@ -81,7 +102,7 @@ impl Allowed {
         self.peer
     }
 
-    /// The callback server whose answer holds the address; `None` for a static network.
+    /// The callback server whose answer names the address; `None` for a static network.
     #[must_use]
     pub fn host(&self) -> Option<&HostName> {
         match &self.source {
@@ -90,7 +111,7 @@ impl Allowed {
         }
     }
 
-    /// The static network that holds the address; `None` for an answer of DNS.
+    /// The static network that contains the address; `None` for an answer of DNS.
     #[must_use]
     pub fn network(&self) -> Option<IpNet> {
         match &self.source {
@@ -99,7 +120,7 @@ impl Allowed {
         }
     }
 
-    /// How it is known that the address belongs to the host.
+    /// The kind of evidence.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         self.freshness
@@ -135,24 +156,24 @@ impl Allowed {
     }
 }
 
-/// How an allowed address is known.
+/// Evidence for which an address is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// In a static network of the configuration.
+    /// A static network of the configuration contains it.
     Static,
-    /// In an answer whose TTL has not ended, or ended a moment ago while the refresh is under way.
+    /// An answer names it whose TTL has not ended, or ended a moment ago while the refresh is under way.
     Fresh,
-    /// In an answer that was read from the state file, and not yet confirmed by DNS since.
+    /// An answer names it that was read from the state file, and that DNS has not confirmed since.
     Restored,
-    /// In the last valid answer, whose TTL ended, while questions fail.
+    /// The last valid answer names it. The TTL has ended, and lookups fail.
     Stale,
-    /// No longer in the answer, but within the linger window.
+    /// The last answer does not name it any more; the linger window has not ended.
     Lingering,
 }
 
 impl Freshness {
-    /// The name in lower case, for logs, headers and JSON.
+    /// The name in lower case, for logs, headers and JSON: `static`, `fresh`, …
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -171,7 +192,28 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// Why a peer may not call.
+/// The reason for which a peer may not call.
+///
+/// The layer leaves it in the extensions of the *response* as well, so that a layer outside can tell one 403 from
+/// another:
+///
+/// ```
+/// use std::convert::Infallible;
+/// use callback_source::{AllowList, Rejection, RejectionKind};
+/// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Infallible> {
+/// let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("shipped")));
+/// let layer = VerifySourceLayer::rejecting(AllowList::fixed([]), SocketAddrPeer);
+/// let response = layer.layer(merchant).oneshot(Request::new(())).await?;
+/// let rejection = response.extensions().get::<Rejection>().expect("it was refused");
+/// assert_eq!(rejection.kind(), RejectionKind::NoPeer);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     kind: RejectionKind,
@@ -179,7 +221,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection for this reason; `peer` is what was known of the caller's address.
+    /// A rejection for this reason. `peer` is the caller's address, if it is known.
     #[must_use]
     pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
         Self { kind, peer }
@@ -191,7 +233,7 @@ impl Rejection {
         self.kind
     }
 
-    /// The peer's address in canonical form, unless that is what is missing.
+    /// The peer's address in canonical form, if it is known.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer
@@ -203,7 +245,13 @@ impl Rejection {
         self.kind.status()
     }
 
-    /// After how long the sender should try again; only where a retry can end otherwise.
+    /// The text of the response, one line.
+    #[must_use]
+    pub fn body_text(&self) -> &'static str {
+        self.kind.description()
+    }
+
+    /// Pause before the sender's next try. `None` if a retry would end in the same way.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         (self.kind == RejectionKind::Unresolved).then_some(RETRY_AFTER)
@@ -212,30 +260,32 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.description())
+        f.write_str(self.body_text())
     }
 }
 
-/// The reasons of a [`Rejection`].
+impl std::error::Error for Rejection {}
+
+/// Reasons of a [`Rejection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// Every host is known for the peer's family (answered, denied, or given up), and none has the
-    /// peer. Also if only the other family is looked up.
+    /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's
+    /// address. Also given if only the other family is looked up.
     NotListed,
-    /// Some host has not been resolved yet, or its last answer is past the stale window: it cannot be said
-    /// whether the peer is listed. Worth a retry.
+    /// Some host has not been resolved yet, or its last answer is past the stale window, so that the peer
+    /// may be listed or not. Worth a retry.
     Unresolved,
-    /// The request carries no peer address: the service is set up wrongly.
+    /// The request has no peer address: the service is set up wrongly.
     NoPeer,
     /// The connection comes from a trusted proxy, and the header that names the client is missing.
     ForwardedMissing,
-    /// The connection comes from a trusted proxy, and where the client should stand in the header,
-    /// there is no address.
+    /// The connection comes from a trusted proxy, and the entry that should name the client is not an
+    /// address.
     ForwardedMalformed,
-    /// The connection comes from a trusted proxy, and every hop in the header is one too.
+    /// The connection comes from a trusted proxy, and every hop in the header is a trusted proxy, too.
     ForwardedAllTrusted,
-    /// The connection comes from a trusted proxy, and so do more hops than are walked.
+    /// The connection comes from a trusted proxy, and the header names more of them than are walked.
     ForwardedTooManyHops,
     /// The connection comes from a trusted proxy, and a header with one value appears twice.
     ForwardedDuplicate,
@@ -257,7 +307,7 @@ impl RejectionKind {
         }
     }
 
-    /// The status of the response: 403, 503, 400 or 500. Never 2xx: the sender would believe that the
+    /// The status of the response: 403, 503, 400 or 500. It is never 2xx, which would tell the sender that the
     /// callback was delivered.
     #[must_use]
     pub fn status(self) -> StatusCode {
@@ -273,13 +323,13 @@ impl RejectionKind {
         }
     }
 
-    pub(crate) fn description(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             Self::NotListed => "this address may not send callbacks",
             Self::Unresolved => "the callback servers cannot be looked up right now, try again",
-            Self::NoPeer => "the caller's address is unknown: the service is not set up properly",
-            Self::ForwardedMissing => "the proxy does not say who the caller is",
-            Self::ForwardedMalformed => "the proxy names no address as the caller's",
+            Self::NoPeer => "the caller's address is unknown: the service is set up wrongly",
+            Self::ForwardedMissing => "the proxy does not name the caller",
+            Self::ForwardedMalformed => "the proxy does not give the caller's address",
             Self::ForwardedAllTrusted => "the proxy names proxies only",
             Self::ForwardedTooManyHops => "the proxy names too many proxies",
             Self::ForwardedDuplicate => "the proxy names several callers",
@@ -293,7 +343,7 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// About one question with its time limit: long enough for a failing look-up to be asked again.
+/// About the time limit of one question, so that a failed lookup has been tried again by then.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

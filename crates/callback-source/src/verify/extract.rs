@@ -1,17 +1,17 @@
-//! The verdict as an extractor.
+//! Extractors of the verdict and of the allowed peer.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, error::Error, fmt};
 
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 
-use crate::{Allowed, PlainText, Rejection, RejectionResponse, Verdict, check};
+use crate::{Allowed, Rejection, Verdict, check};
 
-/// Behind a rejecting layer always there. Behind a tagging one, a request that is not allowed is
-/// refused here.
+/// Always present behind a rejecting layer. Behind a tagging one, the extractor refuses a request that is not
+/// allowed.
 impl<S: Sync> FromRequestParts<S> for Allowed {
     type Rejection = NotVerified;
 
@@ -22,13 +22,13 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
             Ok(Verdict::Reject(rejection)) => NotVerified::Rejected(rejection),
             Err(no_layer) => no_layer,
         };
-        // The handler is not called, so a replay guard must not take the callback for accepted.
+        // The handler is not called, so a replay guard must not treat the callback as accepted.
         check::refused(&parts.extensions);
         Err(refusal)
     }
 }
 
-/// `None` where the peer is not allowed, and where there is no layer.
+/// `None` if the peer is not allowed, or if the route is not wrapped in a layer.
 impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 
@@ -45,36 +45,62 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     type Rejection = NotVerified;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotVerified> {
-        if let Some(verdict) = parts.extensions.get::<Self>() {
-            return Ok(verdict.clone());
-        }
-        let allowed = parts.extensions.get::<Allowed>();
-        allowed
-            .cloned()
-            .map(Self::Allow)
-            .ok_or(NotVerified::NoLayer)
+        let verdict = parts.extensions.get::<Self>();
+        verdict.cloned().ok_or(NotVerified::NoLayer)
     }
 }
 
-/// Why a handler cannot have its [`Allowed`] or [`Verdict`].
+/// The reason for which a handler does not get its [`Allowed`] or [`Verdict`].
+///
+/// ```
+/// use callback_source::{Rejection, RejectionKind, verify::NotVerified};
+///
+/// assert_eq!(NotVerified::NoLayer.status(), 500);
+/// let rejection = Rejection::new(RejectionKind::NotListed, None);
+/// assert_eq!(NotVerified::Rejected(rejection).status(), 403);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotVerified {
-    /// The request did not come through [`VerifySource`](super::VerifySource): the route is not
-    /// wrapped. Answered with 500.
+    /// The route is not wrapped in a [`VerifySourceLayer`](super::VerifySourceLayer). The response is 500.
     NoLayer,
     /// The layer tags, and the peer is not allowed.
     Rejected(Rejection),
 }
 
-impl IntoResponse for NotVerified {
-    fn into_response(self) -> axum::response::Response {
+impl NotVerified {
+    /// The status of the response: that of the rejection, or 500.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Rejected(rejection) => PlainText.response(&rejection),
-            Self::NoLayer => {
-                let text = "the route is not wrapped in a `VerifySourceLayer`\n";
-                (http::StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
-            }
+            Self::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Rejected(rejection) => rejection.status(),
+        }
+    }
+
+    /// The text of the response, one line.
+    #[must_use]
+    pub fn body_text(&self) -> &'static str {
+        match self {
+            Self::NoLayer => "the route is not wrapped in a `VerifySourceLayer`\n",
+            Self::Rejected(rejection) => rejection.body_text(),
+        }
+    }
+}
+
+impl fmt::Display for NotVerified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.body_text().trim_end())
+    }
+}
+
+impl Error for NotVerified {}
+
+impl IntoResponse for NotVerified {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NoLayer => (self.status(), self.body_text()).into_response(),
+            Self::Rejected(rejection) => rejection.into_response(),
         }
     }
 }

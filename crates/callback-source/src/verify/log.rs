@@ -1,4 +1,4 @@
-//! Log events and counts of source verdicts.
+//! Log events and counters of the source check.
 
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -14,7 +14,7 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    metrics::source_verdict("allow");
+    metrics::source_allowed();
 }
 
 /// `hosts` is called only if there is something to log.
@@ -25,7 +25,7 @@ pub(crate) fn refused(
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    metrics::source_verdict(rejection.kind().as_str());
+    metrics::source_rejected(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -54,8 +54,8 @@ pub(crate) fn refused(
     );
 }
 
-/// Reports how the header of a PROXY protocol connection was read, or why not.
-#[cfg(feature = "proxy-protocol")]
+/// Reports the outcome of reading a PROXY protocol header: its kind, or the reason for closing the connection.
+#[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,
     peer: std::net::IpAddr,

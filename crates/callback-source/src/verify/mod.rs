@@ -1,40 +1,39 @@
 //! The check of each request's peer against an [`AllowList`](crate::AllowList).
 //!
 //! [`VerifySourceLayer`] admits a request when its peer is in the list, and otherwise refuses it
-//! ([`rejecting`](VerifySourceLayer::rejecting)) or lets it through with a mark
+//! ([`rejecting`](VerifySourceLayer::rejecting)) or hands it on with a tag
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
 //! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so
-//!    that a client cannot send a tag. A byte that is not a letter or digit counts as `-`, since some upstreams
-//!    fold them all: `x.callback.source` is removed too. Trailers of the request are part of the body, which
-//!    the layer does not touch: the proxy in front of such an upstream must drop them.
-//! 2. The [`PeerIp`] source says whose address counts. Headers such as `X-Forwarded-For` are read only by
+//!    that a client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some
+//!    upstreams fold them all: `x.callback.source` is removed, too. Trailers of the request are part of the
+//!    body, which the layer does not read: the proxy in front of such an upstream must drop them.
+//! 2. A [`PeerIp`] gives the client's address. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
-//! 4. Allowed: [`Allowed`](crate::Allowed) is put into the request's extensions, and the inner service is
-//!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) makes the response:
-//!    403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with anything of the request in it. When
-//!    tagging, the inner service is called in both cases, and the
-//!    [`Verdict`](crate::Verdict) is in the extensions.
+//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service
+//!    is called. Rejected: the inner service is not called, and
+//!    [`RejectionResponse`](crate::RejectionResponse) makes the response: 403, 503 with `Retry-After`, 400 or
+//!    500, never 2xx, and never with anything of the request in it. When tagging, the inner service is called
+//!    in both cases, with the verdict in the extensions.
 //!
-//! Every request is judged, whatever its method, and also on a connection that was used before. The
-//! body is not read; readiness and errors are those of the inner service, and a refused request keeps no
-//! place of a concurrency limit inside. A refusal over HTTP/1 that leaves a body unread says
-//! `Connection: close`.
+//! The layer judges every request, whatever its method, also on a connection that was used before. It does not
+//! read the body. Readiness and errors are those of the inner service, and a refused request occupies no permit
+//! of a concurrency limit inside. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
+//! response. Over HTTP/1 it has the header `Connection: close` if it leaves a body unread.
 //!
 //! # Deployment caveat
 //!
-//! Behind a proxy the peer is the proxy. With [`ConnectInfoPeer`] every callback is then refused; do
-//! not "fix" that by listing the proxy's address, which would admit everybody, but use
-//! [`ForwardedPeer`].
+//! Behind a proxy, the connection's peer is the proxy, and with [`ConnectInfoPeer`] every callback is refused. Use
+//! [`ForwardedPeer`] there. Listing the proxy's address instead would admit every client of the proxy.
 //!
 //! # Examples
 //!
 //! ```
 //! use std::{convert::Infallible, net::{IpAddr, SocketAddr}};
-//! use callback_source::{AllowList, Allowed};
+//! use callback_source::{AllowList, Verdict};
 //! use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
 //! use http::{Request, Response, StatusCode};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -42,7 +41,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Infallible> {
 //! let merchant = service_fn(async |request: Request<()>| {
-//!     let allowed = request.extensions().get::<Allowed>().expect("only callbacks come here");
+//!     let allowed = request.extensions().get::<Verdict>().and_then(Verdict::allowed);
+//!     let allowed = allowed.expect("only callbacks come here");
 //!     Ok::<_, Infallible>(Response::new(format!("hello, {}", allowed.peer())))
 //! });
 //! let list = AllowList::fixed(["192.0.2.1".parse::<IpAddr>().unwrap()]);
@@ -63,26 +63,21 @@
 
 #[cfg(feature = "axum")]
 mod extract;
-pub mod forwarded;
-mod future;
-mod layer;
+mod forwarded;
 mod log;
 mod peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
-mod service;
+mod source_check;
 mod tag;
 mod unix;
 
-#[cfg(feature = "proxy-protocol")]
-pub use proxy_protocol::ProxyProtocolListener;
 #[cfg(feature = "axum")]
 pub use {extract::NotVerified, peer::ConnectInfoPeer};
 pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
-    future::ResponseFuture,
-    layer::VerifySourceLayer,
     peer::{PeerIp, SocketAddrPeer},
-    service::VerifySource,
+    source_check::{VerifySource, VerifySourceLayer},
+    tag::tag_headers,
     unix::{UnixConnection, UnixPeer},
 };

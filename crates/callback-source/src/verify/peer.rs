@@ -1,4 +1,4 @@
-//! Whose address counts.
+//! The address that is judged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,9 +6,9 @@ use http::{Extensions, HeaderMap};
 
 use crate::{Rejection, RejectionKind};
 
-/// Says whose address counts for a request.
+/// Source of the address that is judged.
 ///
-/// There is no default: it is the deployer's decision. A closure will do; `None` counts as
+/// The deployer has to choose one; no default is safe. A closure can be used, whose `None` means
 /// [`RejectionKind::NoPeer`]:
 ///
 /// ```
@@ -25,14 +25,14 @@ use crate::{Rejection, RejectionKind};
 /// let layer = VerifySourceLayer::rejecting(AllowList::fixed([]), peer);
 /// ```
 ///
-/// Who reads headers must know that anybody can send them: use them only when the connection's own
-/// peer is a proxy of yours, and then take the entry that this proxy wrote.
+/// Any client can send any header. A source that reads headers must do so only if the connection's own peer is a
+/// trusted proxy, and must use the entry that this proxy wrote. [`ForwardedPeer`](super::ForwardedPeer) does.
 pub trait PeerIp {
-    /// The address that counts.
+    /// The client's address.
     ///
     /// # Errors
     ///
-    /// Why there is none. The request is then refused, or tagged, for this reason.
+    /// The reason for which the request has no such address. It is then refused, or tagged.
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 
@@ -45,8 +45,22 @@ where
     }
 }
 
-/// The peer of the TCP connection, as axum's `into_make_service_with_connect_info::<SocketAddr>()`
-/// passes it on; axum's `MockConnectInfo` counts where it is missing, for tests.
+/// The peer of the TCP connection, from axum's `into_make_service_with_connect_info::<SocketAddr>()`.
+///
+/// Where that is missing, axum's `MockConnectInfo` is used, for tests:
+///
+/// ```
+/// use std::net::{IpAddr, SocketAddr};
+/// use axum::extract::connect_info::MockConnectInfo;
+/// use callback_source::verify::{ConnectInfoPeer, PeerIp};
+/// use http::{Extensions, HeaderMap};
+///
+/// let mut extensions = Extensions::new();
+/// extensions.insert(MockConnectInfo("192.0.2.1:4711".parse::<SocketAddr>()?));
+/// let peer = ConnectInfoPeer.peer_ip(&HeaderMap::new(), &extensions);
+/// assert_eq!(peer, Ok("192.0.2.1".parse::<IpAddr>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "axum")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConnectInfoPeer;
@@ -66,8 +80,19 @@ impl PeerIp for ConnectInfoPeer {
     }
 }
 
-/// The peer of the connection as a plain [`SocketAddr`] in the request's extensions, where a server
-/// without axum puts it.
+/// The peer of the connection, from a plain [`SocketAddr`] in the request's extensions, for servers without axum.
+///
+/// ```
+/// use std::net::{IpAddr, SocketAddr};
+/// use callback_source::verify::{PeerIp, SocketAddrPeer};
+/// use http::{Extensions, HeaderMap};
+///
+/// let mut extensions = Extensions::new();
+/// extensions.insert("192.0.2.1:4711".parse::<SocketAddr>()?);
+/// let peer = SocketAddrPeer.peer_ip(&HeaderMap::new(), &extensions);
+/// assert_eq!(peer, Ok("192.0.2.1".parse::<IpAddr>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketAddrPeer;
 

@@ -1,13 +1,15 @@
-//! The headers that carry a verdict to an upstream that is not Rust.
+//! The headers that give a verdict to an upstream that is not written in Rust.
+
+use std::iter;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
-/// Removes tags that the client sent, in every spelling that an upstream may take for one: servers fold `_`
-/// into `-`, and CGI, PHP and lighttpd every byte that is not a letter or digit into `_`.
+/// Removes tags that the client sent, in every spelling that an upstream may read as one: servers fold `_`
+/// into `-`, and CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
-    // One at a time, since next to no request has one.
+    // One at a time, since hardly any request has one.
     while let Some(forged) = headers.keys().find(|name| is_tag(name.as_str())).cloned() {
         headers.remove(forged);
     }
@@ -15,8 +17,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 
 /// Sets the tags of a verdict.
 pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
-    // A proxy behind takes off what `Connection` names (RFC 9110 section 7.6.1): the client must not have
-    // the tags taken off.
+    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). The client
+    // could have the tags removed by naming them.
     let names_a_tag = |line: &HeaderValue| {
         let names = line
             .as_bytes()
@@ -29,51 +31,73 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
     if headers.get_all(header::CONNECTION).iter().any(names_a_tag) {
         headers.remove(header::CONNECTION);
     }
-    match verdict {
-        Verdict::Allow(allowed) => {
-            headers.insert(SOURCE, HeaderValue::from_static("allow"));
-            let host = allowed
-                .host()
-                .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-            if let Some(host) = host {
-                headers.insert(HOST, host);
-            }
-        }
-        Verdict::Reject(rejection) => {
-            headers.insert(SOURCE, HeaderValue::from_static("reject"));
-            headers.insert(REASON, HeaderValue::from_static(rejection.kind().as_str()));
-        }
+    for (name, value) in tag_headers(verdict) {
+        headers.insert(name, value);
     }
 }
 
-fn is_tag(name: &str) -> bool {
-    TAGS.iter().any(|tag| {
-        name.len() == tag.as_str().len()
-            && name
-                .bytes()
-                .map(|byte| {
-                    if byte.is_ascii_alphanumeric() {
-                        byte
-                    } else {
-                        b'-'
-                    }
-                })
-                .eq(tag.as_str().bytes())
-    })
+/// Headers that carry a verdict: `x-callback-source` with `allow` or `reject`, and the host or the reason.
+///
+/// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets them on requests. An endpoint that
+/// answers for another server, such as forward auth, sets them on its response.
+///
+/// # Examples
+///
+/// ```
+/// use callback_source::{Rejection, RejectionKind, Verdict, verify::tag_headers};
+///
+/// let verdict = Verdict::Reject(Rejection::new(RejectionKind::NotListed, None));
+/// let headers: http::HeaderMap = tag_headers(&verdict).collect();
+/// assert_eq!(headers["x-callback-source"], "reject");
+/// assert_eq!(headers["x-callback-reason"], "not-listed");
+/// ```
+pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+    let (source, detail) = match verdict {
+        Verdict::Allow(allowed) => {
+            let host = allowed.host().map(|host| host.as_str());
+            let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+            ("allow", host.map(|host| (HOST, host)))
+        }
+        Verdict::Reject(rejection) => {
+            let reason = HeaderValue::from_static(rejection.kind().as_str());
+            ("reject", Some((REASON, reason)))
+        }
+    };
+    iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
-static TAGS: [HeaderName; 3] = [SOURCE, HOST, REASON];
+// Inlined down to the comparison of lengths: it runs for every header of every request.
+#[inline]
+fn is_tag(name: &str) -> bool {
+    matches!(name.len(), LENGTH_OF_SOURCE | LENGTH_OF_HOST) && is_spelling_of_tag(name)
+}
+
+#[cold]
+fn is_spelling_of_tag(name: &str) -> bool {
+    let fold = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => byte,
+        false => b'-',
+    };
+    let folded = name.bytes().map(fold);
+    [SOURCE, HOST, REASON]
+        .iter()
+        .any(|tag| folded.clone().eq(tag.as_str().bytes()))
+}
 
 const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
 const HOST: HeaderName = HeaderName::from_static("x-callback-host");
 const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
+
+/// That of `x-callback-reason`, too.
+const LENGTH_OF_SOURCE: usize = "x-callback-source".len();
+const LENGTH_OF_HOST: usize = "x-callback-host".len();
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_client_cannot_have_the_tags_taken_off_behind_the_layer() {
+    fn a_client_cannot_have_the_tags_removed_behind_the_layer() {
         let rejection = crate::Rejection::new(crate::RejectionKind::NotListed, None);
         let verdict = Verdict::Reject(rejection);
         for (line, stays) in [
@@ -94,7 +118,7 @@ mod tests {
     #[test]
     fn no_byte_that_an_upstream_may_fold_keeps_a_tag() {
         let separators = "!#$%&'*+-.^_`|~";
-        for tag in &TAGS {
+        for tag in [SOURCE, HOST, REASON] {
             for separator in separators.chars() {
                 for other in separators.chars() {
                     let mut pieces = tag.as_str().splitn(3, '-');

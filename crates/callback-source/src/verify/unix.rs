@@ -2,14 +2,13 @@
 
 use http::Extensions;
 
-/// The peer of a Unix socket: a proxy by definition, whoever may open the socket.
+/// The peer of a Unix socket, which is a proxy by definition.
 ///
-/// It has no address, so it is a source only inside of a [`ForwardedPeer`](super::ForwardedPeer), which
-/// then reads the configured header of every request. Only requests whose extensions hold a
-/// [`UnixConnection`] count, as axum passes it on with
-/// `into_make_service_with_connect_info::<UnixConnection>()` (feature `unix-socket`); all others are
-/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP listener for the same service
-/// opens nothing.
+/// It has no address, so it can be used only inside of a [`ForwardedPeer`](super::ForwardedPeer), which
+/// then reads the configured header of every request. The request's extensions must contain a
+/// [`UnixConnection`], which axum's `into_make_service_with_connect_info::<UnixConnection>()` inserts (feature
+/// `unix-socket`). Other requests are refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP
+/// listener for the same service admits nothing.
 ///
 /// ```
 /// use callback_source::verify::{ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer};
@@ -49,7 +48,7 @@ use http::Extensions;
 ///
 /// # Deployment caveat
 ///
-/// Whoever may write to the socket says who the client is. Put it into a directory that only the
+/// Any process that may write to the socket can name any client. Put the socket into a directory that only the
 /// proxy's user can enter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnixPeer;
@@ -68,13 +67,12 @@ impl UnixPeer {
     }
 }
 
-/// Says, in the extensions of a request, that it came over a Unix socket.
+/// Mark, in the extensions of a request, that it came over a Unix socket. See [`UnixPeer`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct UnixConnection(());
 
 impl UnixConnection {
-    /// For servers without axum, to be put into the extensions of each request of a Unix socket, and
-    /// for tests.
+    /// A mark to put into the extensions of each request of a Unix socket, for servers without axum and for tests.
     #[expect(
         clippy::new_without_default,
         reason = "it is a statement about a connection, not an empty value"

@@ -197,3 +197,80 @@ fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> 
 
 /// So that hosts which are replaced again and again do not fill the memory.
 const MAX_REMOVED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::state_file::format::{
+        Clocks,
+        tests::{lingering_since, saved},
+    };
+
+    #[test]
+    fn a_family_that_is_not_asked_is_kept_in_the_file() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        let host: HostName = "h.test".parse().unwrap();
+        let asked = HashSet::from([Question {
+            host,
+            family: Family::V6,
+        }]);
+        let mut all = saved(clocks);
+        let lingering = "2606:4700::1".parse().unwrap();
+        all[0]
+            .lingering
+            .insert(lingering, lingering_since(clocks.instant));
+        let restored = unasked.start(all.clone(), &asked);
+        assert_eq!(restored[0].records.len(), 1);
+        assert_eq!(restored[0].records[0].family, Family::V6);
+        assert_eq!(restored[0].lingering.len(), 1);
+        unasked.expire(&Default::default(), clocks.instant);
+        let mut again = unasked.add_to(restored, &asked);
+        again[0]
+            .records
+            .sort_by_key(|records| records.family as usize);
+        assert_eq!(again, all);
+    }
+
+    #[test]
+    fn what_is_kept_of_another_host_ages_while_the_machine_sleeps() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        unasked.start(saved(clocks), &HashSet::new());
+        let rules = Rules::default();
+        let window = Duration::from_secs(50) + rules.stale_for;
+        unasked.slept(window - Duration::from_secs(1));
+        unasked.expire(&rules, clocks.instant);
+        assert_eq!(unasked.add_to(Vec::new(), &HashSet::new()).len(), 1);
+        unasked.slept(Duration::from_secs(1));
+        unasked.expire(&rules, clocks.instant);
+        assert!(unasked.add_to(Vec::new(), &HashSet::new()).is_empty());
+    }
+
+    #[test]
+    fn the_state_of_hosts_that_were_taken_out_is_bounded() {
+        let clocks = Clocks::now();
+        let mut unasked = Unasked::default();
+        let question = |number: u64| Question {
+            host: format!("h{number}.test").parse().unwrap(),
+            family: Family::V4,
+        };
+        let none = HashSet::new();
+        for number in 0..1_000 {
+            let mut known = saved(clocks);
+            known[0].host = question(number).host;
+            if let Some(held) = &mut known[0].records[0].answer {
+                held.ttl_ends += Duration::from_secs(number);
+            }
+            unasked.replace(known, &HashSet::from([question(number)]), &none);
+            unasked.expire(&Default::default(), clocks.instant);
+        }
+        let mut back = |number| {
+            let asked = HashSet::from([question(number)]);
+            unasked.replace(Vec::new(), &none, &asked).len()
+        };
+        assert_eq!((0..1_000).map(&mut back).sum::<usize>(), 256);
+        assert_eq!(back(999), 0, "it was taken");
+        assert!(unasked.add_to(Vec::new(), &none).is_empty());
+    }
+}

@@ -1,15 +1,24 @@
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::serve::Listener;
+use ppp::v2;
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, timeout},
 };
 
-use super::*;
+use super::{
+    listener::{HEADER_TIMEOUT, MAX_PENDING, Unread},
+    *,
+};
+use crate::verify::TrustedProxies;
 
 use HeaderError::{Malformed, Missing, NoAddress, TooLong};
 
 const PROXY: &str = "10.0.0.7:4711";
-const STRANGER: &str = "198.51.100.66:4711";
+const UNTRUSTED: &str = "198.51.100.66:4711";
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.80 5000 443\r\n";
 const CLIENT: &str = "192.0.2.1:5000";
 
@@ -447,11 +456,11 @@ async fn a_header_may_come_byte_by_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_header_of_a_stranger_is_just_bytes() {
+async fn a_header_of_an_untrusted_peer_is_part_of_its_request() {
     let mut world = World::new();
     for sent in [V1.to_vec(), version_2(0x21, 0x11, &v4([192, 0, 2, 1]))] {
-        let _far = world.connect(STRANGER, &sent).await;
-        assert_eq!(world.accept(sent.len()).await, (addr(STRANGER), sent));
+        let _far = world.connect(UNTRUSTED, &sent).await;
+        assert_eq!(world.accept(sent.len()).await, (addr(UNTRUSTED), sent));
     }
 }
 
@@ -535,7 +544,7 @@ async fn a_proxy_that_drips_has_no_more_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_proxy_holds_up_nobody() {
+async fn a_silent_proxy_delays_no_other_connection() {
     let mut world = World::new();
     let start = Instant::now();
     let mut silent = Vec::new();
@@ -544,8 +553,8 @@ async fn a_silent_proxy_holds_up_nobody() {
     }
     let _proxied = world.connect(PROXY, &[V1, b"GET /"].concat()).await;
     assert_eq!(world.accept(5).await.0, addr(CLIENT));
-    let _direct = world.connect(STRANGER, b"GET /").await;
-    assert_eq!(world.accept(5).await.0, addr(STRANGER));
+    let _direct = world.connect(UNTRUSTED, b"GET /").await;
+    assert_eq!(world.accept(5).await.0, addr(UNTRUSTED));
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 

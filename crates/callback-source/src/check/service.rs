@@ -1,0 +1,82 @@
+//! The service of all checks.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{Begun, Check, ResponseFuture, acceptance::Undelivered, refuse::refuse};
+use crate::RejectionResponse;
+
+/// Calls the inner service for requests that a [`Check`] admits.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked<S, C, R> {
+    pub(crate) inner: S,
+    pub(crate) check: C,
+    pub(crate) response: R,
+}
+
+impl<S, C, R, ReqBody, ResBody> Service<Request<ReqBody>> for Checked<S, C, R>
+where
+    S: Service<Request<C::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    C: Check<ReqBody, Body: Send, Pending: Send, Found: Send> + Send + Sync + 'static,
+    R: RejectionResponse<ResBody, C::Rejection> + Clone + Send + 'static,
+    C::Pending: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        match self.check.begin(&mut parts, body) {
+            Begun::Passed(body) => {
+                ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body)))
+            }
+            Begun::Refused(rejection) => {
+                // The service that was found ready may occupy a permit of a concurrency limit inside until it
+                // is called or dropped, and the server keeps it for the connection's next request.
+                self.inner = self.inner.clone();
+                ResponseFuture::refused(refuse(&self.response, &rejection, &parts))
+            }
+            Begun::Pending(pending) => {
+                // As above: it waits with a clone that is not ready yet.
+                let mut inner = self.inner.clone();
+                self.inner = inner.clone();
+                let check = self.check.clone();
+                let response = self.response.clone();
+                ResponseFuture::pending(async move {
+                    let undelivered = Undelivered::new(&parts.extensions);
+                    let (body, found) = match check.finish(pending, &mut parts).await {
+                        Ok(finished) => finished,
+                        Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),
+                    };
+                    poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    // No `await` between the mark and the call: a sender that leaves before the handler has
+                    // seen the request must not leave a mark.
+                    let delivered = match check.accept(found, &mut parts) {
+                        Ok(delivered) => delivered,
+                        Err(rejection) => return Ok(refuse(&response, &rejection, &parts)),
+                    };
+                    undelivered.deliver();
+                    let called = inner.call(Request::from_parts(parts, body)).await;
+                    if let Some(delivered) = delivered {
+                        match called {
+                            Ok(_) => delivered.answered(),
+                            Err(_) => delivered.failed(),
+                        }
+                    }
+                    called
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The list that a service asks: a handle to a set that is kept up to date.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
+
+use ipnet::IpNet;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    AllowSet, HostName, Verdict,
+    list::{
+        AllowListBuilder, Changes, builder::warn_of_gaps, clock::now, on_demand::OnDemandLimits,
+        shared::Shared,
+    },
+    set::{HostHealth, Rules},
+};
+
+/// The addresses that may call, kept up to date by a [`Refresher`].
+///
+/// A handle: cloning it is one reference count, and all clones see the same set. When the last one
+/// is dropped, the refresher ends.
+///
+/// Reading it takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list
+/// whose refresher died ends in [`Unresolved`](crate::RejectionKind::Unresolved), not in an open door.
+///
+/// With the feature `metrics` it reports through the `metrics` facade:
+///
+/// | name | kind | labels |
+/// |---|---|---|
+/// | `callback_source_verdicts_total` | counter | `verdict`: `allow`, `not-listed`, `unresolved`, … |
+/// | `callback_source_lookups_total` | counter | `outcome`: `answer`, `nxdomain`, `servfail`, … |
+/// | `callback_source_changes_total` | counter | – |
+/// | `callback_source_addresses` | gauge | – |
+/// | `callback_source_oldest_answer_age_seconds` | gauge | – |
+/// | `callback_source_proxy_headers_total` | counter | `outcome`: `client`, `local`, `malformed`, …; with the feature `proxy-protocol` |
+#[derive(Clone, Debug)]
+pub struct AllowList {
+    handle: Arc<Handle>,
+}
+
+impl AllowList {
+    /// Starts to describe a list.
+    pub fn builder() -> AllowListBuilder {
+        AllowListBuilder::default()
+    }
+
+    /// A list of exactly these addresses, without DNS and without a task: for a merchant's own
+    /// tests.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let list = AllowList::fixed(["127.0.1.1".parse().unwrap()]);
+    /// assert!(list.verdict("127.0.1.1".parse().unwrap()).is_allowed());
+    /// assert!(!list.verdict("127.0.1.2".parse().unwrap()).is_allowed());
+    /// ```
+    #[must_use]
+    pub fn fixed(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let now = now();
+        let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
+        let set = AllowSet::new(Rules::default(), [], &networks, now)
+            .expect("it would take 2^32 single addresses to make up a whole family");
+        let shared = Shared::new(set, OnDemandLimits::default(), now);
+        shared.on_demand.end();
+        Self::new(Arc::new(shared))
+    }
+
+    /// Whether a peer may call, by what is known at this moment. Never waits.
+    pub fn verdict(&self, peer: IpAddr) -> Verdict {
+        self.verdict_at(peer, Instant::now())
+    }
+
+    pub(crate) fn verdict_at(&self, peer: IpAddr, now: Instant) -> Verdict {
+        self.shared().published.load().verdict(peer, now.into_std())
+    }
+
+    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but for an unlisted peer first
+    /// waits for lookups, so that a server that was added a moment ago is not refused.
+    ///
+    /// A question that was last asked more than 5 seconds ago is asked at once, one that was asked less than
+    /// 5 but more than 4 seconds ago when the 5 seconds are over, and one that is being asked is waited for.
+    /// If that leaves none, the peer is judged at once. It waits for at most 1 second. At most 1,024 peers
+    /// wait at a time (IPv6 peers by their /64), each with any number of requests; others are judged at
+    /// once. All of them share the lookups, and dropping the future cancels none.
+    ///
+    /// A caching resolver between here and the provider can still hide a new address until its TTL
+    /// ends.
+    pub async fn verdict_after_refresh(&self, peer: IpAddr) -> Verdict {
+        let now = Instant::now();
+        let verdict = self.verdict_at(peer, now);
+        if verdict.is_allowed() {
+            return verdict;
+        }
+        match self.refresh_on_demand(peer, now) {
+            Some(on_demand) => on_demand.await,
+            None => verdict,
+        }
+    }
+
+    /// The settled verdict of an unlisted peer, unless it is to be judged at once.
+    pub(crate) fn refresh_on_demand(
+        &self,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
+        let on_demand = &self.shared().on_demand;
+        let deadline = on_demand.deadline(now.into_std());
+        let permit = match on_demand.is_quiet(deadline) {
+            true => None,
+            false => Permit::new(self.shared(), peer, deadline),
+        };
+        // The answer that ended the last lookup may have come after the verdict that led here.
+        if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
+            return None;
+        }
+        let list = self.clone();
+        Some(async move {
+            if permit.is_some() {
+                let shared = list.shared();
+                let mut published_changed = shared.published_changed.subscribe();
+                let settled = async {
+                    while !shared.on_demand.is_quiet(deadline)
+                        && !list.verdict(peer).is_allowed()
+                        && published_changed.changed().await.is_ok()
+                    {}
+                };
+                // Too late or not, the verdict is by what is known then.
+                let _ = timeout(shared.on_demand.wait(), settled).await;
+            }
+            list.verdict(peer)
+        })
+    }
+
+    /// Waits until the list [is ready](Self::is_ready).
+    ///
+    /// A service need not wait for it: requests that come before are answered as well as they can
+    /// be. Never ends while no host answers.
+    pub async fn ready(&self) {
+        let mut published_changed = self.shared().published_changed.subscribe();
+        while !self.is_ready() && published_changed.changed().await.is_ok() {}
+    }
+
+    /// Waits until every question was tried once to an end, answered or not, which takes no longer
+    /// than the time limit of one question.
+    pub async fn attempted(&self) {
+        let mut published_changed = self.shared().published_changed.subscribe();
+        while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
+    }
+
+    /// Whether every question was tried once to an end, and an address or a static network is in
+    /// force. A ready list is not ready again only when nothing is in force.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared().published.load().is_ready(now())
+    }
+
+    /// The set at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<AllowSet> {
+        self.shared().published.load_full()
+    }
+
+    /// How each host is doing at this moment.
+    #[must_use]
+    pub fn health(&self) -> Vec<HostHealth> {
+        self.snapshot().health(now())
+    }
+
+    /// Follows the changes of the set from this moment on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        let published_changed = self.shared().published_changed.subscribe();
+        Changes::new(self.clone(), published_changed)
+    }
+
+    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, those that go
+    /// lose them at once, and new ones are looked up at once.
+    ///
+    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has
+    /// its addresses again. A restart does not know a host that was taken out in this way.
+    pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
+        let hosts: Vec<_> = hosts.into_iter().collect();
+        warn_of_gaps(&hosts);
+        let shared = self.shared();
+        shared.update(|set, now| match &shared.state_file {
+            Some(file) => file.replace_hosts(set, hosts, now),
+            None => set.replace_hosts(hosts, now),
+        });
+        shared.on_demand.hosts_replaced();
+        shared.wake.notify_one();
+    }
+
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            handle: Arc::new(Handle { shared }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Handle> {
+        Arc::downgrade(&self.handle)
+    }
+
+    pub(super) fn by_host(&self) -> BTreeMap<HostName, BTreeSet<IpAddr>> {
+        let health = self.health().into_iter();
+        health
+            .map(|health| (health.host, health.addresses))
+            .collect()
+    }
+}
+
+/// One per list; its reference count is the number of handles.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.wake.notify_one();
+    }
+}
+
+/// Permit of a request to wait for an on-demand refresh.
+struct Permit {
+    shared: Arc<Shared>,
+    peer: IpAddr,
+}
+
+impl Permit {
+    fn new(shared: &Arc<Shared>, peer: IpAddr, deadline: u64) -> Option<Self> {
+        let peer = shared.on_demand.join(peer, deadline, &shared.wake)?;
+        let shared = Arc::clone(shared);
+        Some(Self { shared, peer })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shared.on_demand.leave(self.peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Barrier, Mutex},
+        time::Duration,
+    };
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{Answer, Question};
+
+    /// Everything that a request does before it waits, from several threads at the same moment, while
+    /// the refresher stands still.
+    #[tokio::test(start_paused = true)]
+    async fn of_peers_that_call_at_the_same_moment_each_waits_for_the_refresh() {
+        const THREADS: usize = 4;
+        let answer = |_: Question| {
+            let addresses = ["20.0.0.1".parse().unwrap()];
+            std::future::ready(Ok(Answer::new(addresses, Duration::from_secs(3600))))
+        };
+        let list = AllowList::builder()
+            .host("h.test".parse().unwrap())
+            .spawn(answer);
+        list.ready().await;
+        for _ in 0..2_000 {
+            advance(Duration::from_secs(6)).await;
+            let now = Instant::now();
+            let barrier = Barrier::new(THREADS);
+            let waits = |peer: usize| {
+                let (list, barrier) = (&list, &barrier);
+                move || {
+                    let peer = [20, 0, 9, peer as u8].into();
+                    barrier.wait();
+                    list.refresh_on_demand(peer, now).is_some()
+                }
+            };
+            let waiting = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..THREADS).map(|peer| scope.spawn(waits(peer))).collect();
+                let waiting = threads.into_iter().map(|thread| thread.join().unwrap());
+                waiting.filter(|waits| *waits).count()
+            });
+            assert_eq!(waiting, THREADS);
+            // The refresh ends.
+            let peer = [20, 0, 9, 9].into();
+            assert!(!list.verdict_after_refresh(peer).await.is_allowed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_answer_comes_between_verdict_and_wait_is_admitted() {
+        let addresses = Arc::new(Mutex::new(["20.0.0.1".parse().unwrap()]));
+        let current = Arc::clone(&addresses);
+        let list =
+            AllowList::builder()
+                .host("h.test".parse().unwrap())
+                .spawn(move |_: Question| {
+                    let answer = Answer::new(*current.lock().unwrap(), Duration::from_secs(3600));
+                    std::future::ready(Ok(answer))
+                });
+        list.ready().await;
+        advance(Duration::from_secs(6)).await;
+
+        let new = "20.0.0.2".parse().unwrap();
+        let now = Instant::now();
+        assert!(!list.verdict_at(new, now).is_allowed());
+        // Another peer's call has the question asked, and all is over.
+        *addresses.lock().unwrap() = [new];
+        let _ = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let settled = list.refresh_on_demand(new, now).expect("it is not refused");
+        assert!(settled.await.is_allowed());
+    }
+}

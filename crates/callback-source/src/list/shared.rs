@@ -1,0 +1,128 @@
+//! The state between the handles of a list and its refresher.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    AllowSet,
+    list::{
+        clock::now,
+        log::NoticeLog,
+        on_demand::{OnDemand, OnDemandLimits},
+        state_file::StateFile,
+    },
+    rate_limit::PeerRateLimit,
+    set::Notice,
+};
+
+/// State that the handles of a list share with its refresher.
+///
+/// | field | written by | read by | wakes |
+/// |---|---|---|---|
+/// | `writer` | [`update`](Self::update), under its mutex | the same | |
+/// | `published` | `update`, while it has `writer` | each verdict, without waiting; the refresher | |
+/// | `published_changed` | `update`, after both; the refresher, when a wait may be over | the state writer, for the count | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
+/// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
+/// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
+///
+/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
+/// `replace_hosts`. No field is a flag that two sides write: whether the list was dropped is the reference
+/// count of its handle, and whether addresses changed since the last write of the state file is a count
+/// that only grows.
+///
+/// Four orders matter:
+///
+/// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published
+///    in between marks the subscription as changed.
+/// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
+///    sees the set, and a state file that includes a count includes its changes.
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the
+///    refresher took its turn between the first two the other way round, it would call the new hosts quiet
+///    by the old set, and their unlisted peers would be judged at once. Woken before the set is published,
+///    it would look at the old one and sleep.
+/// 4. The last handle is counted out **before** it wakes the refresher.
+///
+/// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
+/// reads everything again.
+pub(crate) struct Shared {
+    /// The set that verdicts are made from.
+    pub(crate) published: ArcSwap<AllowSet>,
+    /// The set that is changed, and then published as a copy. Never locked for a verdict.
+    writer: Mutex<Writer>,
+    /// Sent after each publication, with the number of address changes so far.
+    pub(crate) published_changed: watch::Sender<u64>,
+    /// Wakes the refresher.
+    pub(crate) wake: Notify,
+    pub(crate) on_demand: OnDemand,
+    /// Limits the log of refusals.
+    pub(crate) refusals: PeerRateLimit,
+    /// The file that the refresher writes.
+    pub(super) state_file: Option<Arc<StateFile>>,
+}
+
+impl Shared {
+    pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, now: Instant) -> Self {
+        Self {
+            on_demand: OnDemand::new(on_demand, now),
+            published: ArcSwap::from_pointee(set.clone()),
+            writer: Mutex::new(Writer {
+                set,
+                log: NoticeLog::default(),
+            }),
+            published_changed: watch::Sender::new(0),
+            wake: Notify::new(),
+            refusals: PeerRateLimit::new(now.into()),
+            state_file: None,
+        }
+    }
+
+    /// Changes the set, publishes it and logs what happened.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
+        let now = now();
+        // A panic of another writer leaves a usable set: each change ends by building the index anew.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(callback_source_simulation)]
+        let before = writer.set.clone();
+        let notices = change(&mut writer.set, now);
+        self.published.store(Arc::new(writer.set.clone()));
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::PublishedBeforeApplied) {
+            self.published.store(Arc::new(before));
+        }
+        let Writer { set, log } = &mut *writer;
+        log.report(&notices, set, now);
+        drop(writer);
+        let is_change = |notice: &Notice| matches!(notice, Notice::Changed(_));
+        let has_changed = notices.iter().any(is_change);
+        self.published_changed
+            .send_modify(|changes| *changes += u64::from(has_changed));
+    }
+
+    /// The number of updates so far that changed addresses.
+    pub(crate) fn address_changes(&self) -> u64 {
+        *self.published_changed.borrow()
+    }
+
+    /// Wakes those who wait, without a new set.
+    pub(crate) fn wake_waiters(&self) {
+        self.published_changed.send_modify(|_| ());
+    }
+}
+
+struct Writer {
+    set: AllowSet,
+    log: NoticeLog,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("published", &self.published)
+            .finish_non_exhaustive()
+    }
+}

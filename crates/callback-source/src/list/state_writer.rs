@@ -1,0 +1,106 @@
+//! Writes of the state file by the refresher.
+
+use std::{
+    future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinHandle;
+
+use crate::list::{clock::now, shared::Shared, state_file::StateFile};
+
+/// Decides when the state file is written. One write runs at a time, on a thread that may block.
+#[derive(Debug)]
+pub(crate) struct StateWriter {
+    file: Arc<StateFile>,
+    /// The write in progress.
+    writing: Option<JoinHandle<()>>,
+    /// The time of the last write, or the start: a file that was ignored is not overwritten with nothing
+    /// at once.
+    written_at: Instant,
+    /// The count of address changes that the last write includes.
+    written_changes: u64,
+}
+
+impl StateWriter {
+    pub(crate) fn new(file: Arc<StateFile>) -> Self {
+        Self {
+            file,
+            writing: None,
+            written_at: now(),
+            written_changes: 0,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &StateFile {
+        &self.file
+    }
+
+    /// Starts a write if one is due, and otherwise returns the time at which it will be. `None` while one
+    /// runs: [`write_finished`](Self::write_finished) then returns first.
+    pub(crate) fn write_if_due(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
+        if self.writing.is_some() {
+            return None;
+        }
+        // Read before the set is: a change in between is written twice, not never.
+        let changes = shared.address_changes();
+        let due_at = match changes == self.written_changes {
+            true => self.written_at + BETWEEN_WRITES,
+            false => now,
+        };
+        #[cfg(callback_source_simulation)]
+        let due_at = match crate::simulation::planted(crate::simulation::Fault::ChangesSavedLate) {
+            true => self.written_at + BETWEEN_WRITES,
+            false => due_at,
+        };
+        if now < due_at {
+            return Some(due_at);
+        }
+        self.written_at = now;
+        self.written_changes = changes;
+        let file = Arc::clone(&self.file);
+        let snapshot = file.snapshot(&shared.published.load());
+        self.writing = Some(tokio::task::spawn_blocking(move || file.write(&snapshot)));
+        None
+    }
+
+    /// Waits until the write in progress has ended; forever if there is none.
+    pub(crate) async fn write_finished(&mut self) {
+        match &mut self.writing {
+            // A panic of the write is reported by tokio's own hook; the next write tries again.
+            Some(writing) => drop(writing.await),
+            None => future::pending().await,
+        }
+        self.writing = None;
+    }
+
+    /// Writes the current state and waits for it, not on a thread of the runtime.
+    pub(crate) async fn write_last(&self, shared: &Shared) {
+        let file = Arc::clone(&self.file);
+        let snapshot = file.snapshot(&shared.published.load());
+        // A panic of the write is reported by tokio's own hook.
+        let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
+    }
+
+    /// Writes the current state while the runtime ends, and with it each task that could wait. Blocks for
+    /// at most two seconds: a disk that is stuck must not keep the process from ending.
+    pub(crate) fn write_at_exit(self, shared: &Shared) {
+        let file = self.file;
+        let snapshot = file.snapshot(&shared.published.load());
+        let (written, is_written) = std::sync::mpsc::channel();
+        let write = move || {
+            file.write(&snapshot);
+            let _ = written.send(());
+        };
+        if std::thread::Builder::new().spawn(write).is_ok() {
+            let _ = is_written.recv_timeout(LAST_WRITE);
+        }
+    }
+}
+
+/// Times change with each answer; addresses that change are written at once.
+const BETWEEN_WRITES: Duration = Duration::from_secs(60);
+
+/// The longest wait of an ending runtime for the last write.
+const LAST_WRITE: Duration = Duration::from_secs(2);

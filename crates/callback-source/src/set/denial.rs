@@ -1,0 +1,65 @@
+//! Rule 4: when a denial is believed.
+
+use std::time::Instant;
+
+use super::{
+    AllowSet, Notice, host::Host, question_state::LastAnswer, question_view::QuestionView,
+};
+use crate::{Family, ResolveError, ResolveErrorKind};
+
+impl QuestionView<'_> {
+    /// Whether an error is a denial, and one that came at `denied_at` is believed.
+    pub(super) fn believes(self, error: &ResolveError, denied_at: Instant, now: Instant) -> bool {
+        if !error.is_denial() {
+            return false;
+        }
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::DenialBelievedEarly) {
+            let mut hosts = self.others().chain([self.host]);
+            return hosts.any(|host| current_answers(host, now).next().is_some());
+        }
+        if self.state().had_answer {
+            // Not an answer from before the denial: in a zone that denies everything, hosts that have not
+            // been asked again yet must not confirm the denials of those that have. Nor an answer of
+            // another zone, which shows nothing about this one.
+            let mut answers = self
+                .others_of_zone()
+                .flat_map(|other| current_answers(other, now));
+            return answers.any(|answer| denied_at <= answer.answered_at);
+        }
+        let mut others = self.others();
+        if others.any(|other| current_answers(other, now).next().is_some()) {
+            return true;
+        }
+        error.kind() == ResolveErrorKind::NoData && current_answers(self.host, now).next().is_some()
+    }
+}
+
+impl AllowSet {
+    /// Reconsiders denials that were not believed, so that the order in which the answers of one refresh
+    /// arrive does not matter.
+    pub(super) fn believe_late(&mut self, now: Instant, notices: &mut Vec<Notice>) {
+        // All are judged before one is applied: it must not matter which host is configured first.
+        let mut believed = Vec::new();
+        for (at, host) in self.hosts.iter().enumerate() {
+            for family in Family::ALL {
+                if let Some(failing) = &host.question(family).failing
+                    && self
+                        .view(at, family)
+                        .believes(&failing.error, failing.at, now)
+                {
+                    believed.push((at, family, failing.error.clone(), failing.at));
+                }
+            }
+        }
+        for (at, family, error, denied_at) in believed {
+            self.hosts[at].deny(family, &error, denied_at, &self.rules, now, notices);
+        }
+    }
+}
+
+/// Unexpired answers of a host that DNS itself gave.
+fn current_answers(host: &Host, now: Instant) -> impl Iterator<Item = &LastAnswer> {
+    let questions = host.questions.iter();
+    questions.filter_map(move |state| state.current_answer(now))
+}

@@ -1,0 +1,178 @@
+//! Health of each host, for operators.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{AllowSet, question_view::QuestionView};
+use crate::{Family, HostName, Question, ResolveError};
+
+/// Health of one host.
+///
+/// ```
+/// use std::time::Instant;
+/// use callback_source::{AllowSet, set::{QuestionStatus, Rules}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let now = Instant::now();
+/// let set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
+/// let health = set.health(now);
+/// assert_eq!(health[0].host.as_str(), "callback.example.com");
+/// assert_eq!(health[0].families[0].state, QuestionStatus::Unasked);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HostHealth {
+    /// Name of the host.
+    pub host: HostName,
+    /// Addresses that the host admits at this moment, lingering ones included.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its two questions, A and AAAA.
+    pub families: [FamilyHealth; 2],
+}
+
+/// Health of one question. See [`HostHealth`] for an example.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FamilyHealth {
+    /// Family of the question.
+    pub family: Family,
+    /// Status of the question.
+    pub state: QuestionStatus,
+    /// Addresses of the last valid answer, sorted, while it is in use.
+    pub addresses: Vec<IpAddr>,
+    /// TTL of the last valid answer as the servers gave it, while that answer is in use.
+    pub ttl: Option<Duration>,
+    /// Time of the last valid answer, while it is in use.
+    pub answered_at: Option<Instant>,
+    /// Special-purpose addresses that were dropped from the last outcome.
+    pub dropped: Vec<IpAddr>,
+    /// Time of the first failure since the last valid outcome, while the question fails.
+    pub failing_since: Option<Instant>,
+    /// Error of the last failure, while the question fails.
+    pub last_error: Option<ResolveError>,
+}
+
+/// Status of one question. See [`HostHealth`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QuestionStatus {
+    /// The question has had no outcome yet.
+    Unasked,
+    /// The last outcome is an answer.
+    Answered,
+    /// The last outcome is a believed denial: there are no such addresses.
+    Denied,
+    /// The last outcome is a failure; an earlier answer may still be in use.
+    Failing,
+    /// The question has failed for the whole stale window while other hosts answer, and is given up.
+    GivenUp,
+    /// The stale window of the last answer is over, and nothing has come since.
+    Expired,
+    /// The list looks up the other family only.
+    NotAsked,
+}
+
+impl QuestionStatus {
+    /// The name in lower case, for JSON and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unasked => "unasked",
+            Self::Answered => "answered",
+            Self::Denied => "denied",
+            Self::Failing => "failing",
+            Self::GivenUp => "failed",
+            Self::Expired => "expired",
+            Self::NotAsked => "not-asked",
+        }
+    }
+}
+
+/// The part of a failing question that is still in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its last answer, or believed denial.
+    InUse { until: Instant, restored: bool },
+    /// Nothing: it has had no valid outcome yet.
+    Unknown,
+    /// Nothing any more, but it has not failed for the whole stale window.
+    Over,
+    /// Nothing, and verdicts are given without it.
+    GivenUp,
+}
+
+impl AllowSet {
+    /// Health of each host.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> Vec<HostHealth> {
+        let hosts = self.hosts.iter().enumerate();
+        hosts
+            .map(|(at, host)| HostHealth {
+                host: host.name.clone(),
+                addresses: host.admitted(&self.rules, now),
+                families: Family::ALL.map(|family| self.view(at, family).health(now)),
+            })
+            .collect()
+    }
+
+    /// The part of a failing question that is still in use.
+    pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
+        self.find(question).map(|question| question.standing(now))
+    }
+}
+
+impl QuestionView<'_> {
+    fn standing(self, now: Instant) -> Standing {
+        if self.is_given_up(now) {
+            return Standing::GivenUp;
+        }
+        let state = self.state();
+        let until = state.stale_until(self.rules);
+        if until <= now {
+            return Standing::Over;
+        }
+        if !state.has_valid_outcome() {
+            return Standing::Unknown;
+        }
+        let answer = state.last_answer.as_ref();
+        Standing::InUse {
+            until,
+            restored: answer.is_some_and(|answer| answer.restored),
+        }
+    }
+
+    fn health(self, now: Instant) -> FamilyHealth {
+        let state = self.state();
+        let is_in_use = now < state.stale_until(self.rules);
+        let answer = state.last_answer.as_ref().filter(|_| is_in_use);
+        let failing = state.failing.as_ref();
+        let status = match failing {
+            _ if !self.rules.asks(self.family) => QuestionStatus::NotAsked,
+            Some(_) if self.is_given_up(now) => QuestionStatus::GivenUp,
+            Some(_) => QuestionStatus::Failing,
+            None if answer.is_some() => QuestionStatus::Answered,
+            None if state.denied && is_in_use => QuestionStatus::Denied,
+            None if state.attempted => QuestionStatus::Expired,
+            None => QuestionStatus::Unasked,
+        };
+        FamilyHealth {
+            family: self.family,
+            state: status,
+            addresses: answer.map_or_else(Vec::new, |answer| answer.addresses.to_vec()),
+            ttl: answer.map(|answer| answer.ttl),
+            answered_at: answer.map(|answer| answer.answered_at),
+            dropped: state.dropped.clone(),
+            failing_since: failing.map(|failing| failing.since),
+            last_error: failing.map(|failing| failing.error.clone()),
+        }
+    }
+
+    fn is_given_up(self, now: Instant) -> bool {
+        self.given_up().is_some_and(|span| span.contains(now))
+    }
+}

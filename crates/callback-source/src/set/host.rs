@@ -1,0 +1,245 @@
+//! One host: its two questions, and the addresses that left their answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Notice, Rules, SetChange, after, before,
+    index::{Admission, admitted_at},
+    question_state::QuestionState,
+};
+use crate::{Answer, Family, Freshness, HostName, Question, ResolveError};
+
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) name: HostName,
+    /// By [`Family`].
+    pub(super) questions: [QuestionState; 2],
+    pub(super) lingering: BTreeMap<IpAddr, Lingering>,
+    /// Addresses that were admitted at the last report of changes.
+    reported: BTreeSet<IpAddr>,
+}
+
+/// An address that left the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lingering {
+    pub(super) left_at: Instant,
+    pub(super) until: Instant,
+}
+
+impl Host {
+    pub(super) fn new(name: HostName, now: Instant) -> Self {
+        let unasked = QuestionState::new(now);
+        Self {
+            name,
+            questions: [unasked.clone(), unasked],
+            lingering: BTreeMap::new(),
+            reported: BTreeSet::new(),
+        }
+    }
+
+    /// Applies an answer, which must not be empty.
+    pub(super) fn answer(
+        &mut self,
+        family: Family,
+        answer: &Answer,
+        rules: &Rules,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        if let Some(failing) = &self.question(family).failing {
+            notices.push(Notice::Recovered {
+                question: self.asks(family),
+                failing_since: failing.since,
+            });
+        }
+        let ttl_ends = after(now, rules.clamp(answer.ttl()));
+        let replaced = self.question_mut(family).answer(answer, ttl_ends, now);
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::LingerRestarted) {
+            for lingering in self.lingering.values_mut() {
+                lingering.left_at = now;
+                lingering.until = rules.linger_until(now, ttl_ends);
+            }
+        }
+        for address in answer.addresses() {
+            self.lingering.remove(address);
+        }
+        if let Some(replaced) = replaced {
+            let left = replaced.addresses.into_iter();
+            let left = left.filter(|address| !answer.addresses().contains(address));
+            self.linger(left, ttl_ends, rules, now, notices);
+        }
+    }
+
+    /// Applies a denial that came at `denied_at` and is believed now.
+    pub(super) fn deny(
+        &mut self,
+        family: Family,
+        error: &ResolveError,
+        denied_at: Instant,
+        rules: &Rules,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        let denied = self.question_mut(family).last_answer.take();
+        let lingers = denied.is_some()
+            || self
+                .lingering
+                .keys()
+                .any(|address| Family::of(*address) == family);
+        let ttl_ends = rules.denied_until(error, denied_at, lingers);
+        let left = denied.into_iter().flat_map(|answer| answer.addresses);
+        self.linger(left, ttl_ends, rules, now, notices);
+        self.question_mut(family).deny(ttl_ends);
+    }
+
+    /// Applies a failed lookup, or a denial that is not believed.
+    pub(super) fn fail(
+        &mut self,
+        family: Family,
+        error: ResolveError,
+        rules: &Rules,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        let times = self.question_mut(family).fail(error.clone(), rules, now);
+        notices.push(Notice::Failed {
+            question: self.asks(family),
+            error,
+            times,
+        });
+    }
+
+    /// Lets addresses linger that are omitted by what has that end of its TTL.
+    fn linger(
+        &mut self,
+        left: impl Iterator<Item = IpAddr>,
+        ttl_ends: Instant,
+        rules: &Rules,
+        now: Instant,
+        notices: &mut Vec<Notice>,
+    ) {
+        if rules.linger.is_zero() {
+            return;
+        }
+        let until = rules.linger_until(now, ttl_ends);
+        for address in left {
+            // Answers to both questions can name one address, and the other one may have omitted it with a
+            // longer TTL.
+            let earlier = self.lingering.get(&address);
+            let lingering = Lingering {
+                left_at: now,
+                until: earlier.map_or(until, |earlier| earlier.until.max(until)),
+            };
+            self.lingering.insert(address, lingering);
+        }
+        let dropped = self.lingering.len().saturating_sub(rules.max_lingering);
+        if dropped == 0 {
+            return;
+        }
+        let lingering = self.lingering.iter();
+        let mut oldest: Vec<_> = lingering
+            .map(|(address, lingering)| (lingering.left_at, *address))
+            .collect();
+        oldest.sort_unstable();
+        for (_, address) in &oldest[..dropped] {
+            self.lingering.remove(address);
+        }
+        notices.push(Notice::LingerLimitReached {
+            host: self.name.clone(),
+            dropped,
+        });
+    }
+
+    /// Moves all times into the past.
+    pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
+        for lingering in self.lingering.values_mut() {
+            lingering.left_at = before(lingering.left_at, slept);
+            lingering.until = before(lingering.until, slept);
+        }
+        for state in &mut self.questions {
+            state.slept(slept, now);
+        }
+    }
+
+    /// Removes everything that is over, so that no address that is no longer admitted can come back.
+    pub(super) fn end_windows(&mut self, rules: &Rules, now: Instant) {
+        self.lingering.retain(|_, lingering| now < lingering.until);
+        for state in &mut self.questions {
+            state.end_windows(rules, now);
+        }
+    }
+
+    /// Reports the difference between these addresses and those of the last report.
+    pub(super) fn report(&mut self, admitted: BTreeSet<IpAddr>, now: Instant) -> Option<Notice> {
+        let change = SetChange {
+            host: self.name.clone(),
+            added: admitted.difference(&self.reported).copied().collect(),
+            removed: self.reported.difference(&admitted).copied().collect(),
+            at: now,
+        };
+        self.reported = admitted;
+        let changed = !change.added.is_empty() || !change.removed.is_empty();
+        changed.then_some(Notice::Changed(change))
+    }
+
+    pub(super) fn question_mut(&mut self, family: Family) -> &mut QuestionState {
+        &mut self.questions[family as usize]
+    }
+
+    pub(super) fn question(&self, family: Family) -> &QuestionState {
+        &self.questions[family as usize]
+    }
+
+    /// The question about this host for a family.
+    pub(super) fn asks(&self, family: Family) -> Question {
+        Question {
+            host: self.name.clone(),
+            family,
+        }
+    }
+
+    /// Every reason to admit an address, with its end.
+    pub(super) fn admissions(&self, rules: &Rules) -> Vec<Admission> {
+        let mut admissions = Vec::new();
+        let mut push = |address, freshness, since, until| {
+            let host = self.name.clone();
+            admissions.push(Admission {
+                address,
+                freshness,
+                host,
+                since,
+                until,
+            });
+        };
+        for state in &self.questions {
+            let Some(answer) = &state.last_answer else {
+                continue;
+            };
+            let since = answer.answered_at;
+            let fresh_until = state.fresh_until(answer, rules);
+            let stale_until = state.stale_until(rules);
+            for address in answer.addresses.iter().copied() {
+                if answer.restored {
+                    push(address, Freshness::Restored, since, stale_until);
+                } else {
+                    push(address, Freshness::Fresh, since, fresh_until);
+                    push(address, Freshness::Stale, since, stale_until);
+                }
+            }
+        }
+        for (address, lingering) in &self.lingering {
+            let Lingering { left_at, until } = *lingering;
+            push(*address, Freshness::Lingering, left_at, until);
+        }
+        admissions
+    }
+
+    pub(super) fn admitted(&self, rules: &Rules, now: Instant) -> BTreeSet<IpAddr> {
+        admitted_at(&self.admissions(rules), now).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! Arithmetic on instants that cannot panic.
+
+use std::time::{Duration, Instant};
+
+/// Adds a duration, which the configuration may make as long as it likes.
+pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
+    instant
+        .checked_add(duration)
+        .unwrap_or_else(|| instant + FAR)
+}
+
+/// Subtracts a time that the machine slept. Systems that report sleep can represent instants that far
+/// in the past.
+pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
+    instant.checked_sub(slept).unwrap_or(instant)
+}
+
+/// A hundred years: as good as forever, and safe to add.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -1,0 +1,22 @@
+//! The rules of [`AllowSet`](super::AllowSet) a second time, and schedules that compare the two.
+//!
+//! [`Model`](rules::Model) is written from the rules and shares no code with the set: it has no index,
+//! reports no changes, and derives every verdict from the last outcomes. It is slow and meant to be
+//! obviously right. Random schedules come from proptest ([`strategies`]) and from the fuzzer
+//! ([`bytes`]).
+
+mod bytes;
+mod checks;
+mod fixtures;
+mod rules;
+mod schedule;
+#[cfg(test)]
+mod strategies;
+mod trial;
+mod verdicts;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(fuzzing)]
+pub(crate) use bytes::play;

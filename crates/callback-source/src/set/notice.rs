@@ -1,0 +1,74 @@
+//! Events of a set that its operator should know.
+
+use std::{net::IpAddr, time::Instant};
+
+use crate::{HostName, Question, ResolveError};
+
+/// An event of a set that its operator should know.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use callback_source::{AllowSet, Answer, set::{Notice, Rules}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let now = Instant::now();
+/// let mut set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
+/// let (question, _) = set.questions().next().expect("the set has a host");
+/// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+/// let notices = set.apply(&question, Ok(answer), now);
+/// assert!(matches!(&notices[..], [Notice::Changed(change)] if change.added.len() == 1));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// Addresses were added or removed.
+    Changed(SetChange),
+    /// A lookup failed.
+    Failed {
+        /// Question that failed.
+        question: Question,
+        /// Cause of the failure. A denial here is one that is not believed.
+        error: ResolveError,
+        /// How often in a row the question has failed now.
+        times: u32,
+    },
+    /// A question that had failed was answered.
+    Recovered {
+        /// Question that was answered.
+        question: Question,
+        /// Time of the first failure.
+        failing_since: Instant,
+    },
+    /// Special-purpose addresses were dropped from an answer.
+    Dropped {
+        /// Question that was answered.
+        question: Question,
+        /// Addresses that were dropped.
+        addresses: Vec<IpAddr>,
+    },
+    /// More addresses of a host linger than the limit; the oldest were removed before their time.
+    LingerLimitReached {
+        /// Host of the addresses.
+        host: HostName,
+        /// Number of addresses that were removed.
+        dropped: usize,
+    },
+}
+
+/// Addresses of one host that were added to the set or removed from it.
+///
+/// An address that left the answer but lingers has not been removed. See [`Notice`] for an example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetChange {
+    /// Host of the addresses.
+    pub host: HostName,
+    /// Addresses that are admitted now and were not before, sorted.
+    pub added: Vec<IpAddr>,
+    /// Addresses that were admitted before and are not now, sorted.
+    pub removed: Vec<IpAddr>,
+    /// Time of the change.
+    pub at: Instant,
+}

@@ -1,0 +1,200 @@
+//! State of a single question.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{Rules, after, before};
+use crate::{Answer, ResolveError};
+
+/// Everything that the outcomes of a single question left behind.
+#[derive(Clone, Debug)]
+pub(super) struct QuestionState {
+    /// Last valid answer, until its stale window ends.
+    pub(super) last_answer: Option<LastAnswer>,
+    /// Whether the last valid outcome was an answer, even if its stale window is over.
+    pub(super) had_answer: bool,
+    /// Whether the last valid outcome was a believed denial, until its stale window ends.
+    pub(super) denied: bool,
+    /// Failures since the last valid outcome.
+    pub(super) failing: Option<Failing>,
+    /// Special-purpose addresses that were dropped from the last outcome.
+    pub(super) dropped: Vec<IpAddr>,
+    /// Start of the stale window: the end of the last valid outcome's TTL, or the time at which the host
+    /// was added.
+    pub(super) stale_from: Instant,
+    /// Whether the question has had an outcome of any kind.
+    pub(super) attempted: bool,
+    pub(super) due_at: Instant,
+}
+
+/// A valid answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastAnswer {
+    pub(crate) addresses: Box<[IpAddr]>,
+    /// TTL as the servers gave it.
+    pub(crate) ttl: Duration,
+    pub(crate) answered_at: Instant,
+    /// End of the clamped TTL.
+    pub(crate) ttl_ends: Instant,
+    /// Whether it was read from the state file.
+    pub(crate) restored: bool,
+}
+
+/// Failures since the last valid outcome.
+#[derive(Clone, Debug)]
+pub(super) struct Failing {
+    /// The first of them.
+    pub(super) since: Instant,
+    /// The first after which the question was asked without a gap.
+    pub(super) run_since: Instant,
+    /// End of the time in which the next outcome follows without a gap, see
+    /// [`Rules::next_outcome_by`].
+    pub(super) next_by: Instant,
+    pub(super) times: u32,
+    /// Time of the last failure.
+    pub(super) at: Instant,
+    pub(super) error: ResolveError,
+}
+
+impl QuestionState {
+    /// The state of a question that has not been asked yet and is due now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last_answer: None,
+            had_answer: false,
+            denied: false,
+            failing: None,
+            dropped: Vec::new(),
+            stale_from: now,
+            attempted: false,
+            due_at: now,
+        }
+    }
+
+    /// Applies an answer, whose clamped TTL ends at that time, and returns the one that it replaces.
+    pub(super) fn answer(
+        &mut self,
+        answer: &Answer,
+        ttl_ends: Instant,
+        now: Instant,
+    ) -> Option<LastAnswer> {
+        self.had_answer = true;
+        self.denied = false;
+        self.failing = None;
+        self.stale_from = ttl_ends;
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::StaleFromAnswer) {
+            self.stale_from = now;
+        }
+        self.due_at = ttl_ends;
+        self.last_answer.replace(LastAnswer {
+            addresses: answer.addresses().into(),
+            ttl: answer.ttl(),
+            answered_at: now,
+            ttl_ends,
+            restored: false,
+        })
+    }
+
+    /// Applies a believed denial, whose TTL ends at that time.
+    pub(super) fn deny(&mut self, ttl_ends: Instant) {
+        self.last_answer = None;
+        self.had_answer = false;
+        self.denied = true;
+        self.failing = None;
+        self.stale_from = ttl_ends;
+        self.due_at = ttl_ends;
+    }
+
+    /// Applies a failed lookup and returns how often in a row the question has failed now.
+    pub(super) fn fail(&mut self, error: ResolveError, rules: &Rules, now: Instant) -> u32 {
+        let (since, run_since, times) = match &self.failing {
+            Some(before) => {
+                let run_since = match now <= before.next_by {
+                    true => before.run_since,
+                    false => now,
+                };
+                (before.since, run_since, before.times.saturating_add(1))
+            }
+            None => (now, now, 1),
+        };
+        self.due_at = after(now, rules.backoff(times));
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::FailureForgets) {
+            self.last_answer = None;
+        }
+        self.failing = Some(Failing {
+            since,
+            run_since,
+            next_by: rules.next_outcome_by(now, self.due_at),
+            times,
+            at: now,
+            error,
+        });
+        times
+    }
+
+    /// Moves all times into the past. The failures do not become longer: nothing was asked meanwhile.
+    pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
+        let back = |at: &mut Instant| *at = before(*at, slept);
+        back(&mut self.stale_from);
+        back(&mut self.due_at);
+        if let Some(answer) = &mut self.last_answer {
+            answer.slept(slept);
+        }
+        if let Some(failing) = &mut self.failing {
+            back(&mut failing.since);
+            // The order of denials and answers stays as it was.
+            back(&mut failing.at);
+            failing.run_since = now;
+        }
+    }
+
+    /// Removes a valid outcome whose stale window is over.
+    pub(super) fn end_windows(&mut self, rules: &Rules, now: Instant) {
+        if self.stale_until(rules) <= now {
+            self.last_answer = None;
+            self.denied = false;
+        }
+    }
+
+    /// Whether there is an answer or a believed denial. It is in use until
+    /// [`stale_until`](Self::stale_until).
+    pub(super) fn has_valid_outcome(&self) -> bool {
+        self.last_answer.is_some() || self.denied
+    }
+
+    /// The last answer, if DNS itself gave it and its TTL has not ended. An answer whose refresh is under
+    /// way does not show that DNS still answers at all.
+    pub(super) fn current_answer(&self, now: Instant) -> Option<&LastAnswer> {
+        let answer = self.last_answer.as_ref();
+        answer.filter(|answer| !answer.restored && now < answer.ttl_ends)
+    }
+
+    /// Time until which an answer of this question is fresh: while it does not fail, its refresh may be
+    /// under way.
+    pub(super) fn fresh_until(&self, answer: &LastAnswer, rules: &Rules) -> Instant {
+        match self.failing {
+            Some(_) => answer.ttl_ends,
+            None => after(answer.ttl_ends, rules.refresh_time()),
+        }
+    }
+
+    /// Time until which the last valid outcome is in use.
+    pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
+        let stale_until = after(self.stale_from, rules.stale_for);
+        match self.failing {
+            Some(_) => stale_until,
+            None => stale_until.max(after(self.stale_from, rules.refresh_time())),
+        }
+    }
+}
+
+impl LastAnswer {
+    pub(super) fn slept(&mut self, slept: Duration) {
+        self.answered_at = before(self.answered_at, slept);
+        self.ttl_ends = before(self.ttl_ends, slept);
+    }
+}

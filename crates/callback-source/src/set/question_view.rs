@@ -1,0 +1,59 @@
+//! One question among those of a set.
+
+use super::{AllowSet, Rules, host::Host, question_state::QuestionState};
+use crate::{Family, Question};
+
+/// One question and what the rules compare it with: its host, the other hosts, and the rules themselves.
+#[derive(Clone, Copy)]
+pub(super) struct QuestionView<'a> {
+    pub(super) host: &'a Host,
+    pub(super) family: Family,
+    hosts: &'a [Host],
+    pub(super) rules: &'a Rules,
+}
+
+impl AllowSet {
+    /// The question about the host at that position.
+    pub(super) fn view(&self, at: usize, family: Family) -> QuestionView<'_> {
+        QuestionView {
+            host: &self.hosts[at],
+            family,
+            hosts: &self.hosts,
+            rules: &self.rules,
+        }
+    }
+
+    /// A question of the set; `None` if it is about another host, or about a family that is not looked up.
+    pub(super) fn find(&self, question: &Question) -> Option<QuestionView<'_>> {
+        let at = self.position(question)?;
+        Some(self.view(at, question.family))
+    }
+
+    /// Position of the host that a question of the set is about.
+    pub(super) fn position(&self, question: &Question) -> Option<usize> {
+        if !self.rules.asks(question.family) {
+            return None;
+        }
+        let mut hosts = self.hosts.iter();
+        hosts.position(|host| host.name == question.host)
+    }
+}
+
+impl<'a> QuestionView<'a> {
+    pub(super) fn state(self) -> &'a QuestionState {
+        self.host.question(self.family)
+    }
+
+    /// The other hosts of the set.
+    pub(super) fn others(self) -> impl Iterator<Item = &'a Host> {
+        let name = &self.host.name;
+        self.hosts.iter().filter(move |other| other.name != *name)
+    }
+
+    /// The other hosts of the set that are of the same zone.
+    pub(super) fn others_of_zone(self) -> impl Iterator<Item = &'a Host> {
+        let name = &self.host.name;
+        self.others()
+            .filter(move |other| other.name.is_of_same_zone(name))
+    }
+}

@@ -1,0 +1,142 @@
+//! Windows and bounds of a set, and the times that follow from them.
+
+use std::time::{Duration, Instant};
+
+use super::after;
+use crate::{Family, ResolveError};
+
+/// Windows and bounds of an [`AllowSet`](super::AllowSet).
+///
+/// ```
+/// use std::time::Duration;
+/// use callback_source::set::Rules;
+///
+/// let mut rules = Rules::default();
+/// rules.linger = Duration::from_secs(30 * 60);
+/// assert_eq!(rules.stale_for, Duration::from_secs(24 * 60 * 60));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rules {
+    /// Least TTL of an answer; a lesser one is raised to it. Default 5 s.
+    pub min_ttl: Duration,
+    /// Greatest TTL of an answer; a greater one is lowered to it. Default 1 h.
+    pub max_ttl: Duration,
+    /// How long an address stays admitted after it left the answer, and at least until the answer that
+    /// omits it has been refreshed. Zero turns lingering off. Default 1 h.
+    pub linger: Duration,
+    /// How long the last valid answer stays in use while the question fails. Default 24 h.
+    pub stale_for: Duration,
+    /// Longest pause between two lookups of a failing question. Default 60 s.
+    pub max_backoff: Duration,
+    /// Greatest number of addresses in an answer. Default 256.
+    pub max_addresses: usize,
+    /// Greatest number of addresses of one host that linger at the same time. Default 1,024.
+    pub max_lingering: usize,
+    /// How long a lookup may take. An expired answer stays in use while it is refreshed. Default 5 s.
+    pub question_time_limit: Duration,
+    /// The only family that is looked up; `None` for both. Peers of the other family are
+    /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default
+    /// `None`.
+    pub only_family: Option<Family>,
+    /// Admits special-purpose addresses (loopback, private, documentation …) that DNS answers with.
+    /// Default `false`; only for tests.
+    pub insecure_allow_special_addresses: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(60 * 60),
+            linger: Duration::from_secs(60 * 60),
+            stale_for: Duration::from_secs(24 * 60 * 60),
+            max_backoff: Duration::from_secs(60),
+            max_addresses: 256,
+            max_lingering: 1024,
+            question_time_limit: Duration::from_secs(5),
+            only_family: None,
+            insecure_allow_special_addresses: false,
+        }
+    }
+}
+
+impl Rules {
+    /// A TTL within the bounds. If the bounds cross, the least one wins.
+    pub(super) fn clamp(&self, ttl: Duration) -> Duration {
+        ttl.min(self.max_ttl).max(self.min_ttl)
+    }
+
+    /// How long a refresh can take after the TTL has ended.
+    pub(super) fn refresh_time(&self) -> Duration {
+        let begins = LAST_SECOND + MAX_JITTER;
+        begins.saturating_add(self.question_time_limit)
+    }
+
+    /// Time at which an address that left an answer, or was denied, stops lingering.
+    ///
+    /// `ttl_ends` is the end of the TTL of the answer that omits it. An earlier end would let a single
+    /// answer that omits an address remove it, although the next answer names it again.
+    pub(super) fn linger_until(&self, left_at: Instant, ttl_ends: Instant) -> Instant {
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::LingerWithoutRefresh) {
+            return after(left_at, self.linger);
+        }
+        after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
+    }
+
+    /// End of the TTL of a believed denial. While addresses linger, the question is due well before they
+    /// are no longer admitted.
+    pub(super) fn denied_until(
+        &self,
+        error: &ResolveError,
+        denied_at: Instant,
+        lingers: bool,
+    ) -> Instant {
+        let ttl = self.clamp(error.negative_ttl().unwrap_or(NEGATIVE_TTL));
+        let most = match lingers {
+            true => (self.linger / 4).max(self.min_ttl),
+            false => ttl,
+        };
+        after(denied_at, ttl.min(most))
+    }
+
+    /// Pause after a question has failed so many times in a row. It doubles with each failure.
+    pub(super) fn backoff(&self, times: u32) -> Duration {
+        let first = self.min_ttl.max(MIN_BACKOFF);
+        first
+            .saturating_mul(1 << (times - 1).min(16))
+            .min(self.max_backoff)
+            .max(first)
+    }
+
+    /// Time by which a question that failed at `failed_at` has its next outcome, unless it is not asked.
+    /// A later outcome leaves a gap: a restart, a suspended machine, a late refresher.
+    pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
+        let pause = self.max_ttl.min(self.stale_for / 4);
+        after(due_at, self.refresh_time()).max(after(failed_at, pause))
+    }
+
+    pub(super) fn asks(&self, family: Family) -> bool {
+        self.only_family.is_none_or(|only| only == family)
+    }
+
+    /// The families that are looked up.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let only = self.only_family;
+        let asked = move |family: &Family| only.is_none_or(|only| only == *family);
+        Family::ALL.into_iter().filter(asked)
+    }
+}
+
+/// How long a resolver can hand out records whose TTL has ended by our clock: a refresh begins that
+/// much later.
+pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
+
+/// Greatest random delay that is added to the wait for a refresh.
+pub(crate) const MAX_JITTER: Duration = Duration::from_millis(500);
+
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+
+/// TTL of a denial without an SOA record.
+const NEGATIVE_TTL: Duration = Duration::from_secs(60);

@@ -1,0 +1,149 @@
+//! Stories of the wgap set, by rule.
+
+mod answer;
+mod back_off;
+mod bad_answers;
+mod denial;
+mod families;
+mod given_up;
+mod linger;
+mod notices;
+mod order;
+mod readiness;
+mod replacing_hosts;
+mod restoring;
+mod stale;
+mod verdicts;
+
+use super::*;
+use crate::ResolveErrorKind;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const MS: Duration = Duration::from_millis(1);
+
+/// A set of hosts `h0.psp.test`, `h1.psp.test` …, a clock that starts at zero, and short methods to feed it.
+struct World {
+    set: AllowSet,
+    start: Instant,
+    now: Instant,
+}
+
+impl World {
+    fn new(hosts: usize) -> Self {
+        Self::with(hosts, Rules::default())
+    }
+
+    fn with(hosts: usize, rules: Rules) -> Self {
+        let now = now();
+        let set = AllowSet::new(rules, (0..hosts).map(host), &[], now).unwrap();
+        Self {
+            set,
+            start: now,
+            now,
+        }
+    }
+
+    fn at(&mut self, since_start: Duration) -> &mut Self {
+        self.now = self.start + since_start;
+        self
+    }
+
+    fn apply(
+        &mut self,
+        number: usize,
+        family: Family,
+        outcome: Result<Answer, ResolveError>,
+    ) -> Vec<Notice> {
+        let question = Question {
+            host: host(number),
+            family,
+        };
+        self.set.apply(&question, outcome, self.now)
+    }
+
+    fn answer(&mut self, number: usize, family: Family, ttl: u64, addresses: &[&str]) {
+        self.apply(number, family, Ok(answer(ttl, addresses)));
+    }
+
+    fn fail(&mut self, number: usize, family: Family, kind: ResolveErrorKind) {
+        self.apply(number, family, Err(ResolveError::new(kind)));
+    }
+
+    /// Answers both questions of each host: one A record of its own, no AAAA record.
+    fn answer_each(&mut self, ttl: u64) {
+        for number in 0..self.set.hosts.len() {
+            self.answer(number, Family::V4, ttl, &[&own_address(number)]);
+        }
+        for number in 0..self.set.hosts.len() {
+            self.fail(number, Family::V6, ResolveErrorKind::NoData);
+        }
+    }
+
+    fn verdict(&self, peer: &str) -> &'static str {
+        match self.set.verdict(peer.parse().unwrap(), self.now) {
+            Verdict::Allow(allowed) => allowed.freshness().as_str(),
+            Verdict::Reject(rejection) => rejection.kind().as_str(),
+        }
+    }
+
+    fn due_in(&self, number: usize, family: Family) -> Duration {
+        let question = Question {
+            host: host(number),
+            family,
+        };
+        let (_, due_at) = self
+            .set
+            .questions()
+            .find(|(due, _)| *due == question)
+            .unwrap();
+        due_at - self.now
+    }
+
+    fn state(&self, number: usize, family: Family) -> QuestionStatus {
+        self.set.health(self.now)[number].families[family as usize].state
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn host(number: usize) -> HostName {
+    format!("h{number}.psp.test").parse().unwrap()
+}
+
+fn own_address(number: usize) -> String {
+    format!("20.0.{number}.1")
+}
+
+fn answer(ttl: u64, addresses: &[&str]) -> Answer {
+    Answer::new(
+        addresses.iter().map(|text| text.parse().unwrap()),
+        Duration::from_secs(ttl),
+    )
+}
+
+fn changes(notices: &[Notice]) -> Vec<(String, usize, usize)> {
+    let change = |notice: &Notice| match notice {
+        Notice::Changed(change) => Some((
+            change.host.to_string(),
+            change.added.len(),
+            change.removed.len(),
+        )),
+        _ => None,
+    };
+    notices.iter().filter_map(change).collect()
+}
+
+const FAILURES: [ResolveErrorKind; 9] = [
+    ResolveErrorKind::ServFail,
+    ResolveErrorKind::Refused,
+    ResolveErrorKind::ErrorCode,
+    ResolveErrorKind::Timeout,
+    ResolveErrorKind::Network,
+    ResolveErrorKind::Malformed,
+    ResolveErrorKind::Truncated,
+    ResolveErrorKind::Bogus,
+    ResolveErrorKind::BrokenChain,
+];

@@ -1,0 +1,262 @@
+//! The check of the Webhooks API's signatures.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http_body::Body;
+
+use super::{
+    ReplayGuard, SecretSource,
+    body::{self, Limits},
+    message_check::MessageCheck,
+    webhook::{self, Claim, Target},
+};
+use crate::{
+    MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, VerifiedMessage,
+    check::{Acceptance, Begun, Check, Delivered, Mode},
+};
+
+/// Type in which a buffered body is handed on. Implemented by [`SameBody`](super::SameBody) and
+/// [`IntoBody`](super::IntoBody).
+pub trait HandOn<ReqBody>: sealed::Sealed {
+    /// That type.
+    type Body: From<Bytes> + Send;
+}
+
+pub(super) struct SignatureCheck<K, H> {
+    pub(super) settings: Arc<Settings<K>>,
+    pub(super) hand_on: PhantomData<fn() -> H>,
+}
+
+impl<K, H> Clone for SignatureCheck<K, H> {
+    fn clone(&self) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+            hand_on: PhantomData,
+        }
+    }
+}
+
+impl<K, H, B> Check<B> for SignatureCheck<K, H>
+where
+    K: SecretSource,
+    H: HandOn<B>,
+    B: Body<Data: Send> + Send,
+{
+    type Body = H::Body;
+    type Rejection = MessageRejection;
+    type Pending = B;
+    type Found = Option<Claimed>;
+
+    fn begin(&self, _: &mut Parts, body: B) -> Begun<H::Body, B, MessageRejection> {
+        Begun::Pending(body)
+    }
+
+    async fn finish(
+        &self,
+        body: B,
+        parts: &mut Parts,
+    ) -> Result<(H::Body, Option<Claimed>), MessageRejection> {
+        let (body, claimed) = self.settings.check(parts, body).await?;
+        Ok((body.into(), claimed))
+    }
+
+    fn accept(
+        &self,
+        claimed: Option<Claimed>,
+        parts: &mut Parts,
+    ) -> Result<Option<Delivered>, MessageRejection> {
+        let mark = self.settings.accept(claimed, parts)?;
+        let is_tagging = self.settings.message.is_tagging();
+        Ok(mark.map(|mark| Delivered::new(mark, is_tagging)))
+    }
+}
+
+pub(super) mod sealed {
+    #[expect(unnameable_types, reason = "it seals `HandOn`")]
+    pub trait Sealed {}
+}
+
+/// Options of the check.
+pub(super) struct Settings<K> {
+    pub(super) message: MessageCheck<K>,
+    pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    pub(super) window: Duration,
+    pub(super) host: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) limits: Limits,
+    pub(super) replay: Option<ReplayGuard>,
+}
+
+impl<K: SecretSource> Settings<K> {
+    pub(super) fn new(keys: K, mode: Mode) -> Self {
+        Self {
+            message: MessageCheck::new(keys, mode, webhook_id),
+            clock: Arc::new(SystemTime::now),
+            window: WINDOW,
+            host: None,
+            path: None,
+            limits: Limits {
+                bytes: BODY_LIMIT,
+                time: BODY_TIME_LIMIT,
+            },
+            replay: None,
+        }
+    }
+
+    /// The body of a request that is handed on, with its claim. `None` if the request was tagged as rejected.
+    async fn check<B: Body>(
+        &self,
+        parts: &mut Parts,
+        body: B,
+    ) -> Result<(Bytes, Option<Claimed>), MessageRejection> {
+        // The signature covers the hash of the body, so that it can be checked first: an unsigned body is not
+        // buffered.
+        let claimed = self.check_headers(parts).await;
+        if let Err(rejection) = &claimed
+            && !self.message.is_tagging()
+        {
+            self.message.report(rejection, &parts.extensions);
+            return Err(rejection.clone());
+        }
+        let (bytes, hash) = match body::collect(body, &parts.headers, self.limits).await {
+            Ok(collected) => collected,
+            Err(kind) => {
+                let rejection = MessageRejection::new(kind);
+                self.message.report(&rejection, &parts.extensions);
+                return Err(rejection);
+            }
+        };
+        match claimed.and_then(|claimed| self.check_body(claimed, &hash)) {
+            Ok(claimed) => Ok((bytes, Some(claimed))),
+            Err(rejection) => {
+                let verdict = MessageVerdict::Reject(rejection);
+                self.message.act(verdict, &mut parts.extensions)?;
+                Ok((bytes, None))
+            }
+        }
+    }
+
+    /// Marks a signed request for the guard, and leaves its verdict.
+    fn accept(
+        &self,
+        claimed: Option<Claimed>,
+        parts: &mut Parts,
+    ) -> Result<Option<Acceptance>, MessageRejection> {
+        let Some(Claimed {
+            signature, message, ..
+        }) = claimed
+        else {
+            return Ok(None);
+        };
+        let mark = match &self.replay {
+            Some(guard) => match guard.mark(signature, self.window) {
+                Some(mark) => Some(mark),
+                // Another copy was faster, while this one waited for the inner service.
+                None => {
+                    let verdict = MessageVerdict::Reject(replay());
+                    self.message.act(verdict, &mut parts.extensions)?;
+                    return Ok(None);
+                }
+            },
+            None => None,
+        };
+        let verdict = MessageVerdict::Allow(message);
+        self.message.act(verdict, &mut parts.extensions)?;
+        if let Some(mark) = &mark {
+            mark.send_along(&mut parts.extensions);
+        }
+        Ok(mark)
+    }
+
+    async fn check_headers(&self, parts: &Parts) -> Result<Claimed, MessageRejection> {
+        let claim = Claim::from_headers(&parts.headers)?;
+        claim.check_date((self.clock)(), self.window)?;
+        let mut target = match &self.host {
+            Some(host) => Target::from_request_at(parts, host),
+            None => Target::from_request(parts)?,
+        };
+        if let Some(path) = &self.path {
+            target = target.with_path_and_query(path);
+        }
+        let secrets = self.message.secrets(parts).await?;
+        claim.check_signature(&target, &secrets)?;
+        Ok(Claimed {
+            hash: claim.hash(),
+            signature: claim.signature(),
+            message: VerifiedMessage {
+                auth: MessageAuth::Signature,
+                date: Some(claim.date()),
+            },
+        })
+    }
+
+    fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, MessageRejection> {
+        webhook::check_hash(&claimed.hash, hash)?;
+        // A replay need not wait for the inner service.
+        match &self.replay {
+            Some(guard) if guard.is_accepted(&claimed.signature) => Err(replay()),
+            _ => Ok(claimed),
+        }
+    }
+}
+
+fn replay() -> MessageRejection {
+    MessageRejection::new(MessageRejectionKind::Replay)
+}
+
+/// The claim of a request whose headers are signed.
+pub(super) struct Claimed {
+    hash: [u8; 32],
+    signature: [u8; 32],
+    message: VerifiedMessage,
+}
+
+impl<K> Clone for Settings<K> {
+    fn clone(&self) -> Self {
+        Self {
+            message: self.message.clone(),
+            clock: Arc::clone(&self.clock),
+            window: self.window,
+            host: self.host.clone(),
+            path: self.path.clone(),
+            limits: self.limits,
+            replay: self.replay.clone(),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Settings<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("message", &self.message)
+            .field("window", &self.window)
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .field("limits", &self.limits)
+            .field("replay", &self.replay.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The registration that a delivery claims to belong to. A header that is present twice is ignored, and so is one
+/// that is longer than any id of the provider: it must not cause a lookup.
+fn webhook_id(parts: &Parts) -> Option<String> {
+    let mut values = parts.headers.get_all("webhook-id").into_iter();
+    let id = values.next()?.to_str().ok()?;
+    (values.next().is_none() && id.len() <= MAX_ID).then(|| id.to_owned())
+}
+
+const WINDOW: Duration = Duration::from_secs(5 * 60);
+const BODY_LIMIT: usize = 256 * 1024;
+
+/// Half of the ten seconds that the Webhooks API waits for the answer.
+const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+const MAX_ID: usize = 128;

@@ -1,0 +1,106 @@
+//! Diagnosis of a delivery that is refused.
+
+use std::time::{Duration, SystemTime};
+
+use http::{Uri, request::Parts};
+
+use super::{Claim, Target};
+use crate::{MessageRejection, signature::Secrets};
+
+/// Finds the part of a delivery that does not match, to explain a refusal.
+///
+/// `url` is the registered one, if it is known. It distinguishes a host or path that a proxy rewrote from a wrong
+/// key.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::signature::{Secret, webhook};
+/// use http::{Request, Uri};
+///
+/// let secret = Secret::new("of the registration")?;
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+/// let mut request = Request::post("/webhooks").body(())?;
+/// *request.headers_mut() = webhook::sign(&secret, &url, b"{}", now)?;
+/// request.headers_mut().insert("host", "10.0.0.7:8080".parse()?);
+///
+/// let (parts, ()) = request.into_parts();
+/// let window = Duration::from_secs(300);
+/// let diagnosis = webhook::diagnose(&parts, b"{}", &secret.into(), Some(&url), now, window)?;
+/// assert_eq!(diagnosis.signature, Err(webhook::Mismatch::Host));
+/// assert!(diagnosis.date.is_ok() && diagnosis.content.is_ok());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// Headers that are missing, duplicated or malformed.
+pub fn diagnose(
+    parts: &Parts,
+    body: &[u8],
+    secrets: &Secrets,
+    url: Option<&Uri>,
+    now: SystemTime,
+    window: Duration,
+) -> Result<Diagnosis, MessageRejection> {
+    let claim = Claim::from_headers(&parts.headers)?;
+    let sent = Target::from_request(parts)?;
+    let matches = |target: &Target<'_>| claim.check_signature(target, secrets).is_ok();
+    let mismatch = || {
+        let Some(registered) = url.and_then(|url| Target::from_url(url).ok()) else {
+            return Mismatch::Key;
+        };
+        if matches(&sent.clone().with_host(registered.host())) {
+            Mismatch::Host
+        } else if matches(
+            &sent
+                .clone()
+                .with_path_and_query(registered.path_and_query()),
+        ) {
+            Mismatch::Path
+        } else if matches(&registered) {
+            Mismatch::Target
+        } else {
+            Mismatch::Key
+        }
+    };
+    Ok(Diagnosis {
+        date: claim.check_date(now, window),
+        content: claim.check_body(body),
+        signature: if matches(&sent) {
+            Ok(())
+        } else {
+            Err(mismatch())
+        },
+    })
+}
+
+/// Result of [`diagnose`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// Check of the date.
+    pub date: Result<(), MessageRejection>,
+    /// Check of the body against the claimed hash.
+    pub content: Result<(), MessageRejection>,
+    /// Check of the signature.
+    pub signature: Result<(), Mismatch>,
+}
+
+/// The part of a delivery that its signature does not match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// The delivery was signed for the host of the registered URL, and arrived with another one.
+    #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
+    Host,
+    /// The delivery was signed for the path of the registered URL, and arrived with another one.
+    #[error("the path is not that of the registered URL: let the proxy keep it, or pin it")]
+    Path,
+    /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
+    #[error("method, host or path are not those of the registered URL")]
+    Target,
+    /// None of the secrets signed it, neither for the target that was sent nor for the registered URL.
+    #[error("no secret fits: it is that of another registration, or the headers were changed")]
+    Key,
+}

@@ -1,0 +1,289 @@
+//! The client behind proxies, and the proxies that are trusted to name it.
+
+mod entry;
+mod walk;
+
+#[cfg(feature = "proxy-protocol")]
+pub(super) use entry::usable_client;
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{Extensions, HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+use self::walk::{ForwardedEntries, PlainEntries, single, walk_list};
+use super::{PeerIp, UnixPeer};
+use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
+
+/// Proxies whose forwarding headers are trusted.
+///
+/// Cloning is one reference count.
+#[derive(Clone, Debug)]
+pub struct TrustedProxies {
+    networks: Arc<Networks>,
+    unix_sockets: bool,
+}
+
+impl TrustedProxies {
+    /// Trusts these networks; an address is a network of one.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`: any client could then choose its
+    /// address.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
+        let networks: Vec<_> = networks.into_iter().collect();
+        Networks::new(&networks).map(|networks| Self {
+            networks: Arc::new(networks),
+            unix_sockets: false,
+        })
+    }
+
+    /// Trusts no address, for services whose only proxy is the one at a [Unix socket](super::UnixPeer).
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            networks: Arc::default(),
+            unix_sockets: false,
+        }
+    }
+
+    /// Trusts the entry `unix:` of a list as well, and continues with the entry on its left.
+    ///
+    /// nginx writes it into `X-Forwarded-For`, and into `Forwarded` if so configured, for a client that
+    /// came over a Unix socket: the proxy in front of nginx on the same machine. It is a trusted hop like any
+    /// other, so everything to its right must be trusted as well. It is never the client, and it is malformed in
+    /// a header with one address. Without this option it is malformed in a list, too.
+    ///
+    /// Any process that may write to that socket can choose the entries to the left. Put the socket into a
+    /// directory that only the outer proxy's user can enter.
+    ///
+    /// ```
+    /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
+    /// use http::HeaderMap;
+    /// use std::net::IpAddr;
+    ///
+    /// let nginx: IpAddr = "10.0.0.7".parse()?;
+    /// let proxies = TrustedProxies::new([nginx.into()])?.with_unix_sockets();
+    /// let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies);
+    ///
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1, unix:".parse()?);
+    /// assert_eq!(peer.client(nginx, &headers), Ok("192.0.2.1".parse::<IpAddr>()?));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_unix_sockets(mut self) -> Self {
+        self.unix_sockets = true;
+        self
+    }
+
+    /// Returns `true` for the address of a trusted proxy.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.is_trusted(address.to_canonical())
+    }
+
+    fn is_trusted(&self, canonical: IpAddr) -> bool {
+        self.networks.find(canonical).is_some()
+    }
+}
+
+/// The client that a trusted proxy names; otherwise the connection's peer.
+///
+/// It reads the client from exactly one configured header:
+///
+/// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. Loopback
+///    and private peers are not exempt.
+/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists: all lines in order, one entry per hop. The walk goes
+///    from the right, where the nearest proxy has written, over trusted hops. The first entry that is not trusted
+///    is the client. Entries further left come from the client and are ignored.
+/// 3. A single-value header such as `X-Real-IP` names the client.
+/// 4. The request is refused (400) if the header is [missing](RejectionKind::ForwardedMissing), if an entry on the
+///    walk is [not an address](RejectionKind::ForwardedMalformed), if
+///    [every hop is trusted](RejectionKind::ForwardedAllTrusted), if the walk is
+///    [longer than 32 hops](RejectionKind::ForwardedTooManyHops), or if a single-value header
+///    [appears twice](RejectionKind::ForwardedDuplicate). Neither the leftmost entry nor the proxy is used instead.
+///
+/// An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
+/// `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are
+/// not resolved. Zones, octal or shortened quads, empty elements, and unspecified, multicast and broadcast
+/// addresses are malformed. The entry `unix:` of a list is a hop only
+/// [on request](TrustedProxies::with_unix_sockets), and never the client.
+///
+/// # Deployment caveat
+///
+/// The proxy must write the header that is configured. A single-value header that the client sent must be
+/// replaced, a list must be appended to. Trust the proxy's own addresses, not the network it is part of.
+///
+/// # Example
+///
+/// ```
+/// use callback_source::verify::{ForwardedPeer, PeerIp, SocketAddrPeer, TrustedProxies};
+/// use http::{Extensions, HeaderMap};
+/// use std::net::{IpAddr, SocketAddr};
+///
+/// let proxies = TrustedProxies::new(["10.0.0.0/24".parse()?])?;
+/// let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies);
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-forwarded-for", "192.0.2.66, 192.0.2.1".parse()?);
+/// let mut extensions = Extensions::new();
+///
+/// extensions.insert("10.0.0.7:4711".parse::<SocketAddr>()?);
+/// assert_eq!(peer.peer_ip(&headers, &extensions), Ok("192.0.2.1".parse::<IpAddr>()?));
+///
+/// extensions.insert("192.0.2.99:4711".parse::<SocketAddr>()?);
+/// assert_eq!(peer.peer_ip(&headers, &extensions), Ok("192.0.2.99".parse::<IpAddr>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ForwardedPeer<P> {
+    connection: P,
+    proxies: TrustedProxies,
+    source: ForwardedSource,
+}
+
+/// The header in which a trusted proxy names the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ForwardedSource {
+    XForwardedFor,
+    Forwarded,
+    Single(HeaderName),
+}
+
+impl<P> ForwardedPeer<P> {
+    /// Reads `X-Forwarded-For`. `connection` gives the peer of the connection.
+    pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
+        Self {
+            connection,
+            proxies,
+            source: ForwardedSource::XForwardedFor,
+        }
+    }
+
+    /// Reads the parameter `for` of `Forwarded` (RFC 7239).
+    pub fn forwarded(connection: P, proxies: TrustedProxies) -> Self {
+        Self {
+            connection,
+            proxies,
+            source: ForwardedSource::Forwarded,
+        }
+    }
+
+    /// Reads a header with one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
+    /// `Fly-Client-IP`, …
+    ///
+    /// The two list headers are read as lists, as by [`x_forwarded_for`](Self::x_forwarded_for) and
+    /// [`forwarded`](Self::forwarded).
+    pub fn header(connection: P, proxies: TrustedProxies, name: HeaderName) -> Self {
+        let source = if name == X_FORWARDED_FOR {
+            ForwardedSource::XForwardedFor
+        } else if name == header::FORWARDED {
+            ForwardedSource::Forwarded
+        } else {
+            ForwardedSource::Single(name)
+        };
+        Self {
+            connection,
+            proxies,
+            source,
+        }
+    }
+
+    /// The client of a connection from `peer` with these headers.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which a trusted proxy's header does not give the client, see rule 4.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
+        self.walk(peer, headers, |_, _| {})
+    }
+
+    /// Like [`client`](Self::client), and calls `hop` with each hop on the way, nearest first, and with `true` if
+    /// it is trusted. The first is the peer itself. A hop at a Unix socket has no address and is left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`client`](Self::client).
+    pub fn walk(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        mut hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, Rejection> {
+        let peer = peer.to_canonical();
+        let trusted = self.proxies.is_trusted(peer);
+        hop(peer, trusted);
+        if !trusted {
+            return Ok(peer);
+        }
+        self.walk_header(headers, hop)
+            .map_err(|kind| Rejection::new(kind, Some(peer)))
+    }
+
+    fn walk_header(
+        &self,
+        headers: &HeaderMap,
+        mut hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, RejectionKind> {
+        let is_trusted = |address| {
+            let trusted = self.proxies.is_trusted(address);
+            hop(address, trusted);
+            trusted
+        };
+        match &self.source {
+            ForwardedSource::XForwardedFor => walk_list(
+                headers.get_all(&X_FORWARDED_FOR),
+                PlainEntries,
+                self.proxies.unix_sockets,
+                is_trusted,
+            ),
+            ForwardedSource::Forwarded => walk_list(
+                headers.get_all(header::FORWARDED),
+                ForwardedEntries,
+                self.proxies.unix_sockets,
+                is_trusted,
+            ),
+            ForwardedSource::Single(name) => single(headers.get_all(name), is_trusted),
+        }
+    }
+}
+
+impl ForwardedPeer<UnixPeer> {
+    /// Like [`walk`](Self::walk) for a connection to a Unix socket. The peer is a trusted proxy without an
+    /// address, so the first hop is the last entry of its header.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the proxy's header does not give the client, see rule 4.
+    pub fn walk_behind_socket(
+        &self,
+        headers: &HeaderMap,
+        hop: impl FnMut(IpAddr, bool),
+    ) -> Result<IpAddr, Rejection> {
+        self.walk_header(headers, hop)
+            .map_err(|kind| Rejection::new(kind, None))
+    }
+}
+
+impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        self.client(self.connection.peer_ip(headers, extensions)?, headers)
+    }
+}
+
+/// Refuses a request that did not come over a Unix socket with [`NoPeer`](RejectionKind::NoPeer).
+impl PeerIp for ForwardedPeer<UnixPeer> {
+    fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
+        if !UnixPeer::is_peer(extensions) {
+            return Err(Rejection::new(RejectionKind::NoPeer, None));
+        }
+        self.walk_behind_socket(headers, |_, _| {})
+    }
+}
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! The source check: layer, service, and the check itself.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, request::Parts};
+use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{PeerIp, log, tag};
+use crate::{
+    AllowList, HostName, PlainText, Rejection, RejectionResponse, ResponseFuture, Verdict,
+    check::{Begun, Check, Checked, Delivered, Mode},
+};
+
+/// Wraps services in [`VerifySource`]. See the [module docs](super) for an example.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct VerifySourceLayer<P, R = PlainText> {
+    check: SourceCheck<P>,
+    response: R,
+}
+
+impl<P> VerifySourceLayer<P> {
+    /// Refuses requests that do not come from a callback server.
+    pub fn rejecting(allow: AllowList, peer: P) -> Self {
+        Self::new(allow, peer, Mode::Rejecting)
+    }
+
+    /// Hands on every request, with the [`Verdict`] in its extensions: to try the check out, or to decide in
+    /// the handler.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use callback_source::{AllowList, Verdict};
+    /// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Infallible> {
+    /// let merchant = service_fn(async |request: Request<()>| {
+    ///     let verdict = request.extensions().get::<Verdict>().expect("the layer leaves one");
+    ///     let text = if verdict.is_allowed() { "shipped" } else { "asked the provider first" };
+    ///     Ok::<_, Infallible>(Response::new(text))
+    /// });
+    /// let layer = VerifySourceLayer::tagging(AllowList::fixed([]), SocketAddrPeer);
+    /// let response = layer.layer(merchant).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body(), "asked the provider first");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tagging(allow: AllowList, peer: P) -> Self {
+        Self::new(allow, peer, Mode::Tagging { headers: false })
+    }
+
+    fn new(allow: AllowList, peer: P, mode: Mode) -> Self {
+        Self {
+            check: SourceCheck { allow, peer, mode },
+            response: PlainText,
+        }
+    }
+
+    /// Adds the verdict as request headers, for an upstream that is not written in Rust: `x-callback-source`
+    /// (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason` (the reason for a
+    /// rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
+    ///
+    /// Does nothing to a rejecting layer, which only hands on requests that are allowed.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    /// use callback_source::verify::{SocketAddrPeer, VerifySourceLayer};
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+    /// let layer = VerifySourceLayer::tagging(list, SocketAddrPeer).with_tag_headers();
+    /// ```
+    pub fn with_tag_headers(mut self) -> Self {
+        if let Mode::Tagging { headers } = &mut self.check.mode {
+            *headers = true;
+        }
+        self
+    }
+}
+
+impl<P, R> VerifySourceLayer<P, R> {
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// tagging layer.
+    pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
+        let check = self.check;
+        VerifySourceLayer { check, response }
+    }
+}
+
+impl<S, P, R> Layer<S> for VerifySourceLayer<P, R>
+where
+    P: Clone,
+    R: Clone,
+{
+    type Service = VerifySource<S, P, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        VerifySource(Checked {
+            inner,
+            check: self.check.clone(),
+            response: self.response.clone(),
+        })
+    }
+}
+
+/// Calls the inner service only for requests from a callback server, or tags the others.
+/// See the [module docs](super) for an example.
+///
+/// The inner service must be [`Clone`]: a request may have to wait for its verdict, and a clone that
+/// is not ready yet waits with it. After a refusal a clone replaces the service that was found ready,
+/// so that a refused request occupies no permit of a concurrency limit.
+#[derive(Clone, Debug)]
+pub struct VerifySource<S, P, R = PlainText>(Checked<S, SourceCheck<P>, R>);
+
+impl<S, P, R, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySource<S, P, R>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    P: PeerIp + Clone + Send + Sync + 'static,
+    R: RejectionResponse<ResBody> + Clone + Send + 'static,
+    ReqBody: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct SourceCheck<P> {
+    allow: AllowList,
+    peer: P,
+    mode: Mode,
+}
+
+/// The verdict after an on-demand refresh, and the body of the request that waits for it.
+type Pending<B> = (Pin<Box<dyn Future<Output = Verdict> + Send>>, B);
+
+impl<P, B> Check<B> for SourceCheck<P>
+where
+    P: PeerIp + Clone + Sync,
+    B: Send,
+{
+    type Body = B;
+    type Rejection = Rejection;
+    type Pending = Pending<B>;
+    type Found = ();
+
+    fn begin(&self, parts: &mut Parts, body: B) -> Begun<B, Pending<B>, Rejection> {
+        tag::scrub(&mut parts.headers);
+        let now = Instant::now();
+        let verdict = match self.peer.peer_ip(&parts.headers, &parts.extensions) {
+            Ok(peer) => {
+                let verdict = self.allow.verdict_at(peer, now);
+                if !verdict.is_allowed()
+                    && let Some(refreshed) = self.allow.refresh_on_demand(peer, now)
+                {
+                    return Begun::Pending((Box::pin(refreshed), body));
+                }
+                verdict
+            }
+            Err(rejection) => Verdict::Reject(rejection),
+        };
+        match self.act(verdict, parts, now) {
+            Ok(()) => Begun::Passed(body),
+            Err(rejection) => Begun::Refused(rejection),
+        }
+    }
+
+    async fn finish(
+        &self,
+        (refreshed, body): Pending<B>,
+        parts: &mut Parts,
+    ) -> Result<(B, ()), Rejection> {
+        let verdict = refreshed.await;
+        self.act(verdict, parts, Instant::now())?;
+        Ok((body, ()))
+    }
+
+    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
+        Ok(None)
+    }
+}
+
+impl<P> SourceCheck<P> {
+    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    // Inlined, so that the verdict of a listed peer is moved once, into its box.
+    #[inline]
+    fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
+        match &verdict {
+            Verdict::Allow(allowed) => log::allowed(allowed),
+            Verdict::Reject(rejection) => self.report(rejection, now),
+        }
+        // Joined by an outer layer, with the verdict of another list.
+        #[cfg(feature = "signature")]
+        parts.extensions.remove::<crate::VerifiedCallback>();
+        let verdict = match verdict {
+            Verdict::Reject(rejection) if self.mode == Mode::Rejecting => return Err(rejection),
+            verdict => verdict,
+        };
+        if self.mode == (Mode::Tagging { headers: true }) {
+            tag::set(&mut parts.headers, &verdict);
+        }
+        parts.extensions.insert(verdict);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn report(&self, rejection: &Rejection, now: Instant) {
+        let shared = self.allow.shared();
+        let tagged = self.mode != Mode::Rejecting;
+        let hosts = || {
+            let set = shared.published.load();
+            let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
+            hosts.join(",")
+        };
+        log::refused(rejection, tagged, &shared.refusals, hosts, now);
+    }
+}
