@@ -1,4 +1,4 @@
-//! How many lines a log would have.
+//! The number of log lines.
 
 use std::sync::{
     Arc,
@@ -8,7 +8,7 @@ use std::sync::{
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{Layer, layer::Context};
 
-/// Counts the events of the library from INFO on, as a service would log them.
+/// Counts the events of the library at INFO and above, the level of most services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lines {
     pub(crate) info: Arc<AtomicU64>,

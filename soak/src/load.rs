@@ -1,4 +1,4 @@
-//! Callers at full speed: servers that are listed at times, and strangers.
+//! Callers at full speed: servers that are listed for some of the time, and unlisted peers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,11 +14,11 @@ use integration_tests::http::Connection;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    faulty_zone,
     oracle::{MAX_REPORTED, Must, Oracle},
-    weather,
 };
 
-/// What the callers saw.
+/// The results of all calls.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) requests: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Tally {
     pub(crate) admitted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) undecided: AtomicU64,
-    /// How many had to be admitted, and how many to be refused.
+    /// The numbers of calls that had to be admitted, and that had to be refused.
     pub(crate) had_to_admit: AtomicU64,
     pub(crate) had_to_refuse: AtomicU64,
     pub(crate) wrong_admissions: AtomicU64,
@@ -38,12 +38,12 @@ pub(crate) struct Tally {
     details: Mutex<Vec<String>>,
 }
 
-/// One caller after the other, each from an address of its own.
+/// Callers one after the other, each from its own address.
 pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) hosts: usize,
-    /// Whether all callers are strangers.
-    pub(crate) stranger: bool,
+    /// True if all callers are unlisted peers.
+    pub(crate) unlisted: bool,
     pub(crate) oracle: Arc<Oracle>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) rng: Rng,
@@ -52,15 +52,15 @@ pub(crate) struct Caller {
 impl Caller {
     pub(crate) async fn run(mut self, end: Instant) {
         while Instant::now() < end {
-            let source = if self.stranger {
-                weather::stranger(self.rng.u8(0..8), self.rng.u8(1..=250))
+            let source = if self.unlisted {
+                faulty_zone::unlisted(self.rng.u8(0..8), self.rng.u8(1..=250))
             } else {
                 let listed = self.rng.bool().then(|| self.oracle.in_zone(&mut self.rng));
                 listed
                     .flatten()
-                    .unwrap_or_else(|| weather::sometimes_listed(&mut self.rng, self.hosts))
+                    .unwrap_or_else(|| faulty_zone::sometimes_listed(&mut self.rng, self.hosts))
             };
-            // One in eight sends a single request, as a provider does.
+            // One caller in eight sends a single request, as a provider does.
             let most = if self.rng.u8(..8) == 0 { 1 } else { 2_000 };
             if let Err(error) = self.call(source, most, end).await {
                 self.tally.broken.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Caller {
         let mut connection = timeout(PATIENCE, Connection::connect(source, server)).await??;
         self.tally.connections.fetch_add(1, Ordering::Relaxed);
         let end = end.min(Instant::now() + Duration::from_millis(self.rng.u64(200..3_000)));
-        // A refusal that leaves a body unread ends the connection, one without a body does not.
+        // A refusal ends the connection only if it leaves a body unread.
         let body = if self.rng.bool() { BODY } else { b"" };
         for _ in 0..most {
             if end <= Instant::now() {
@@ -138,7 +138,7 @@ impl Tally {
             .sum()
     }
 
-    /// The first things that went wrong.
+    /// The first errors.
     pub(crate) fn details(&self) -> Vec<String> {
         self.details
             .lock()
@@ -154,7 +154,7 @@ impl Tally {
     }
 }
 
-/// Longer than any request waits for a look-up.
+/// Longer than any request waits for a lookup.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/vipps/callbacks/v2/payments/order-1";

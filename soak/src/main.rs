@@ -1,15 +1,14 @@
-//! A bounded run of everything at once: a zone that rotates, DNS that fails in every way it can,
-//! listed callers and strangers at full speed over real sockets, and an [oracle] that knows
-//! at each instant who must be admitted, who must not, and where either is right.
+//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed
+//! and unlisted callers at full speed over real sockets. An [oracle] knows for each instant and address
+//! if it must be admitted, must be refused, or if either verdict is right.
 //!
 //! ```text
 //! cargo run --release -p soak -- --seconds 1800
 //! ```
 //!
-//! Exits with 1 if one verdict was wrong, one answer was, or DNS was asked too often.
+//! The exit code is 1 if a verdict or an answer was wrong, or if too many questions went out.
 
 use std::{
-    fmt::Display,
     io,
     net::{Ipv6Addr, SocketAddr},
     process::ExitCode,
@@ -26,6 +25,7 @@ use callback_source::{
     verify::{ConnectInfoPeer, VerifySourceLayer},
     vipps::Environment,
 };
+use clap::{Parser, value_parser};
 use fastrand::Rng;
 use tokio::{
     net::TcpListener,
@@ -35,86 +35,70 @@ use tokio::{
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::{
+    faulty_zone::{Counts, FaultyZone},
     lines::Lines,
     load::{Caller, Tally},
     oracle::Oracle,
-    weather::{Counts, Weather},
 };
 
+mod faulty_zone;
 mod lines;
 mod load;
 mod oracle;
-mod weather;
 mod windows;
 
 fn main() -> ExitCode {
-    match Options::read(std::env::args().skip(1)) {
-        Ok(options) => match run(&options) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => fail(error),
-        },
-        Err(problem) => fail(problem),
-    }
-}
-
-fn fail(problem: impl Display) -> ExitCode {
-    eprintln!("soak: {problem}");
-    ExitCode::from(2)
-}
-
-struct Options {
-    length: Duration,
-    callers: usize,
-    seed: u64,
-}
-
-impl Options {
-    fn read(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self {
-            length: Duration::from_secs(60),
-            callers: 32,
-            seed: fastrand::u64(..),
-        };
-        while let Some(name) = args.next() {
-            let value = args.next().and_then(|value| value.parse().ok());
-            let value: u64 = value.ok_or_else(|| format!("`{name}` needs a number"))?;
-            match name.as_str() {
-                "--seconds" if value >= 1 => options.length = Duration::from_secs(value),
-                "--callers" if (2..=512).contains(&value) => options.callers = value as usize,
-                "--seed" => options.seed = value,
-                _ => return Err(format!("`{name} {value}` is no option; {USAGE}")),
-            }
+    let args = Args::parse();
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
         }
-        Ok(options)
     }
+}
+
+/// A bounded run under load, with an oracle for every verdict.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Length of the run, in seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u64).range(1..))]
+    seconds: u64,
+
+    /// Number of callers at a time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = value_parser!(u16).range(2..=512))]
+    callers: u16,
+
+    /// Seed of the random choices; by default another one in each run
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 #[tokio::main]
-async fn run(options: &Options) -> io::Result<bool> {
+async fn run(args: &Args) -> io::Result<bool> {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     println!(
         "soak for {} s with {} callers, seed {}",
-        options.length.as_secs(),
-        options.callers,
-        options.seed
+        args.seconds, args.callers, seed
     );
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
-    let mut rng = Rng::with_seed(options.seed);
+    let mut rng = Rng::with_seed(seed);
 
     let hosts: Vec<_> = Environment::Production.hosts().collect();
     let oracle = Arc::new(Oracle::new(hosts.clone()));
     let counts = Arc::<Counts>::default();
-    let weather = Weather::new(
+    let zone = FaultyZone::new(
         hosts.clone(),
         Arc::clone(&oracle),
         Arc::clone(&counts),
         rng.fork(),
     );
-    let weather = weather.await?;
-    let resolver = Overheard {
-        resolver: HickoryResolver::from_servers(weather.servers()).map_err(io::Error::other)?,
+    let zone = zone.await?;
+    let resolver = ReportingResolver {
+        resolver: HickoryResolver::from_servers(zone.servers()).map_err(io::Error::other)?,
         oracle: Arc::clone(&oracle),
     };
     let started = Instant::now();
@@ -122,14 +106,14 @@ async fn run(options: &Options) -> io::Result<bool> {
     let server = serve(list.clone()).await?;
     list.ready().await;
 
-    let end = started + options.length;
+    let end = started + Duration::from_secs(args.seconds);
     let tally = Arc::<Tally>::default();
     let mut callers = JoinSet::new();
-    for number in 0..options.callers {
+    for number in 0..args.callers {
         let caller = Caller {
             server,
             hosts: hosts.len(),
-            stranger: number % 4 == 0,
+            unlisted: number % 4 == 0,
             oracle: Arc::clone(&oracle),
             tally: Arc::clone(&tally),
             rng: rng.fork(),
@@ -137,7 +121,7 @@ async fn run(options: &Options) -> io::Result<bool> {
         callers.spawn(caller.run(end));
     }
     let mut background = JoinSet::new();
-    background.spawn(weather.run());
+    background.spawn(zone.run());
 
     let memory_at_start = memory();
     let mut minute = interval(Duration::from_secs(60));
@@ -192,7 +176,7 @@ async fn run(options: &Options) -> io::Result<bool> {
         requests - number(&tally.had_to_admit) - number(&tally.had_to_refuse),
     );
     println!(
-        "weather              {} rotations, {} faults, {} outages",
+        "zone                 {} rotations, {} faults, {} outages",
         number(&counts.rotations),
         number(&counts.faults),
         number(&counts.outages),
@@ -223,7 +207,7 @@ async fn run(options: &Options) -> io::Result<bool> {
         println!("  {detail}");
     }
     if too_often {
-        println!("  DNS was asked too often");
+        println!("  too many DNS questions");
     }
     Ok(tally.wrong() == 0 && wrong_answers.is_empty() && !too_often)
 }
@@ -242,7 +226,7 @@ fn spawn_list(hosts: Vec<HostName>, resolver: impl Resolve) -> io::Result<AllowL
     Ok(builder.spawn(resolver))
 }
 
-/// On a dual-stack socket, whose IPv4 peers are `::ffff:a.b.c.d`.
+/// Serves on a dual-stack socket, whose IPv4 peers are `::ffff:a.b.c.d`.
 async fn serve(list: AllowList) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await?;
     let address = listener.local_addr()?;
@@ -257,13 +241,13 @@ async fn serve(list: AllowList) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// The resolver, and the oracle that listens.
-struct Overheard {
+/// A resolver that reports to the oracle.
+struct ReportingResolver {
     resolver: HickoryResolver,
     oracle: Arc<Oracle>,
 }
 
-impl Resolve for Overheard {
+impl Resolve for ReportingResolver {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
         let asked_at = Instant::now();
         self.oracle.asked(&question);
@@ -273,7 +257,7 @@ impl Resolve for Overheard {
     }
 }
 
-/// Resident memory in KiB; 0 where the system does not say.
+/// Resident memory in KiB; 0 if the system does not report it.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -286,5 +270,3 @@ fn memory() -> u64 {
 fn number(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
-
-const USAGE: &str = "usage: soak [--seconds N] [--callers N] [--seed N]";

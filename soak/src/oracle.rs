@@ -1,9 +1,9 @@
-//! Who must be admitted, who must not, and where either is right.
+//! The verdict that each address must get, or that either verdict is right.
 //!
-//! The oracle hears of each change of the zone before it happens and of each outcome of a question
-//! before the list does, and keeps for each address two bounds: the span in which it is surely
-//! admitted, and the end of the span in which it may be. Between the two, either verdict is right.
-//! It takes no side where the rules depend on more than one host (whether a denial is believed).
+//! The oracle learns each change of the zone before it happens, and each outcome of a question before
+//! the list. For each address it has two bounds: the span in which the address is surely admitted, and
+//! the end of the span in which it may be admitted. Between the two, either verdict is right. The same
+//! applies where the rules depend on more than one host, as in the decision to believe a denial.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -30,10 +30,10 @@ pub(crate) struct Oracle {
 #[derive(Debug)]
 struct State {
     hosts: Vec<Host>,
-    /// By address and host.
+    /// Key: address and host.
     listed: HashMap<(IpAddr, usize), Listed>,
     zone: HashMap<(IpAddr, usize), InZone>,
-    /// Since when no server fails.
+    /// The start of the time without a faulty server.
     calm_since: Option<Instant>,
     asked: BTreeMap<Question, AskedLog>,
     wrong_answers: Vec<String>,
@@ -43,31 +43,31 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// Until when the A question counts as answered, so that nobody is told "cannot decide".
+    /// The span in which the A question is answered, so that the verdict is never "cannot decide".
     known_from: Option<Instant>,
     known_until: Option<Instant>,
-    /// Since when the zone holds a valid answer, by family.
+    /// The start of the time with a valid answer in the zone, by family.
     answering_since: [Option<Instant>; 2],
 }
 
-/// What the zone said of a host for a time.
+/// The addresses of a host in the zone for a time.
 #[derive(Debug)]
 struct Version {
     addresses: BTreeSet<IpAddr>,
     until: Option<Instant>,
 }
 
-/// What follows from the answers that the list has got.
+/// The conclusions from the answers of the list.
 #[derive(Clone, Copy, Debug)]
 struct Listed {
     surely_from: Instant,
     surely_until: Instant,
     perhaps_until: Instant,
-    /// In the last valid answer; `None` after a denial that may or may not have been believed.
-    held: Option<bool>,
+    /// True if in the last valid answer; `None` after a denial that may have been believed.
+    in_answer: Option<bool>,
 }
 
-/// What follows from the zone alone.
+/// The conclusions from the zone alone.
 #[derive(Clone, Copy, Debug)]
 enum InZone {
     Since(Instant),
@@ -81,7 +81,7 @@ struct AskedLog {
     shortest_pause: Option<Duration>,
 }
 
-/// What a verdict must be.
+/// The verdict that is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Must {
     Admit,
@@ -89,16 +89,16 @@ pub(crate) enum Must {
     Either,
 }
 
-/// What was known when a request was sent.
+/// The knowledge at the time of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expectation {
     sent: Instant,
     surely_until: Option<Instant>,
-    settled: bool,
+    is_known: bool,
     known_until: Option<Instant>,
 }
 
-/// How often was asked.
+/// The numbers of questions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
     pub(crate) asked: u64,
@@ -128,12 +128,12 @@ impl Oracle {
         }
     }
 
-    /// To be called before the servers fail, and after they have recovered.
+    /// Call it before the servers fail and after they have recovered.
     pub(crate) fn calm(&self, calm: bool) {
         self.write().calm_since = calm.then(Instant::now);
     }
 
-    /// To be called before the servers hold the new version; [`published`](Self::published) after.
+    /// Call it before the servers have the new version, and [`published`](Self::published) after.
     pub(crate) fn publishing(&self, host: usize, addresses: BTreeSet<IpAddr>) {
         let now = Instant::now();
         let mut state = self.write();
@@ -204,7 +204,7 @@ impl Oracle {
         }
     }
 
-    /// To be called before the list hears of the outcome.
+    /// Call it before the list gets the outcome.
     pub(crate) fn outcome(
         &self,
         question: &Question,
@@ -247,26 +247,26 @@ impl Oracle {
         rng.choice(listed)
     }
 
-    /// To be called before a request is sent.
+    /// Call it before a request is sent.
     pub(crate) fn expect(&self, peer: IpAddr) -> Expectation {
         let sent = Instant::now();
         let state = self.read();
         Expectation {
             sent,
             surely_until: state.surely_until(peer, sent),
-            settled: state.is_settled_in(peer, sent),
+            is_known: state.is_settled_in(peer, sent),
             known_until: state.known_until(sent),
         }
     }
 
-    /// To be called when it was answered.
+    /// Call it when the request was answered.
     pub(crate) fn must(&self, peer: IpAddr, expected: Expectation) -> Must {
         let answered = Instant::now();
         let state = self.read();
         let until = expected.surely_until;
         let surely = until.is_some_and(|until| answered < until)
             && state.surely_until(peer, answered).is_some();
-        let settled = expected.settled && state.is_settled_in(peer, answered);
+        let settled = expected.is_known && state.is_settled_in(peer, answered);
         if surely || settled {
             return Must::Admit;
         }
@@ -276,14 +276,14 @@ impl Oracle {
         Must::Either
     }
 
-    /// Whether "cannot decide" was no right answer.
+    /// True if "cannot decide" was wrong.
     pub(crate) fn must_decide(&self, expected: Expectation) -> bool {
         let now = Instant::now();
         expected.known_until.is_some_and(|until| now < until)
             && self.read().known_until(now).is_some()
     }
 
-    /// What is known of an address, for a report.
+    /// The knowledge about an address, for a report.
     pub(crate) fn describe(&self, peer: IpAddr) -> String {
         let now = Instant::now();
         let since = |at: Instant| {
@@ -307,7 +307,7 @@ impl Oracle {
                     -since(listed.surely_from),
                     -since(listed.surely_until),
                     -since(listed.perhaps_until),
-                    listed.held,
+                    listed.in_answer,
                 )
             });
             let zone = zone.map(|zone| match zone {
@@ -331,7 +331,7 @@ impl Oracle {
         }
     }
 
-    /// Answers that no version of the zone explains.
+    /// Answers that match no version of the zone.
     pub(crate) fn wrong_answers(&self) -> Vec<String> {
         self.read().wrong_answers.clone()
     }
@@ -346,7 +346,7 @@ impl Oracle {
 }
 
 impl State {
-    /// An answer is exactly what the zone held at some time while the question was asked.
+    /// True if the answer is exactly that of the zone at some time during the question.
     fn check(&mut self, host: usize, question: &Question, answer: &Answer, asked_at: Instant) {
         let got: BTreeSet<_> = answer.addresses().iter().copied().collect();
         let mut versions = self.hosts[host].versions.iter();
@@ -368,29 +368,29 @@ impl State {
         for ((address, of), listed) in &mut self.listed {
             if *of != host
                 || Family::of(*address) != family
-                || listed.held == Some(false)
+                || listed.in_answer == Some(false)
                 || answer.addresses().contains(address)
             {
                 continue;
             }
-            if listed.held == Some(true) && now + SLACK < listed.surely_until {
+            if listed.in_answer == Some(true) && now + SLACK < listed.surely_until {
                 listed.surely_until = now + lingers;
             }
             if now <= listed.perhaps_until {
-                // A denial before it may have been believed, with a longer TTL.
+                // An earlier denial, with a longer TTL, may have been believed.
                 listed.perhaps_until = now + SLACK + MAX_LINGER;
             }
-            listed.held = Some(false);
+            listed.in_answer = Some(false);
         }
         for address in answer.addresses() {
             let before = self.listed.get(&(*address, host));
-            // The list hears of it a bit later, and until then the older answer has to hold.
+            // The list learns of it later; until then the older answer must stay in use.
             let kept = before.filter(|listed| now + SLACK < listed.surely_until);
             let listed = Listed {
                 surely_from: kept.map_or(now + SLACK, |listed| listed.surely_from),
                 surely_until: now + MIN_TTL + STALE,
                 perhaps_until: now + SLACK + MAX_TTL + STALE,
-                held: Some(true),
+                in_answer: Some(true),
             };
             self.listed.insert((*address, host), listed);
         }
@@ -409,12 +409,12 @@ impl State {
             if *of != host || !(both || Family::of(*address) == family) {
                 continue;
             }
-            if listed.held == Some(true) {
+            if listed.in_answer == Some(true) {
                 let lingers = LINGER.max(MIN_TTL + REFRESH);
                 listed.surely_until = listed.surely_until.min(now + lingers);
-                // It may be believed as late as at the end of the stale window.
+                // It may be believed as late as the end of the stale window.
                 listed.perhaps_until += MAX_LINGER;
-                listed.held = None;
+                listed.in_answer = None;
             }
         }
     }
@@ -427,8 +427,8 @@ impl State {
             .max()
     }
 
-    /// Whether the zone has held the address, and all servers have been well, for so long that the
-    /// list must have learned of it, whatever it asked.
+    /// True if the address has been in the zone, and all servers without fault, for so long that the list
+    /// must know it.
     fn is_settled_in(&self, peer: IpAddr, now: Instant) -> bool {
         let long_ago = |at: Instant| at + CALM_AFTER < now;
         self.calm_since.is_some_and(long_ago)
@@ -438,7 +438,7 @@ impl State {
             })
     }
 
-    /// Whether an address is no longer, or never was, admitted on the strength of any host.
+    /// True if no host admits the address: not any longer, or never.
     fn is_out(&self, peer: IpAddr, sent: Instant) -> bool {
         (0..self.hosts.len()).all(|host| {
             let by_answers = self

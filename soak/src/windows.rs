@@ -1,4 +1,4 @@
-//! The rules of the list under test: short, so that every window ends many times in a run.
+//! The windows of the list under test, so short that each ends many times in a run.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(2);
 pub(crate) const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) const MAX_ADDRESSES: usize = 256;
 
-/// How long a refresh can take after the TTL has ended: a second, the jitter, the time limit.
+/// The longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit.
 pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 
-/// The longest that an address lingers: until an answer with the greatest TTL has been refreshed, which
-/// is longer than [`LINGER`].
+/// The longest time that an address lingers: until an answer with the greatest TTL has been refreshed,
+/// which is longer than [`LINGER`].
 pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
-/// How late the list may hear of what the oracle has heard of, on a busy machine.
+/// The delay, on a busy machine, with which the list learns what the oracle already knows.
 pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
-/// After this time without a failure the list knows the zone: a question that was under way when the
-/// last fault ended, the longest pause after it (the greatest TTL, the second after it, the jitter), a good
-/// question, and some slack.
+/// The time without a fault after which the list knows the zone: a question that was pending when the last
+/// fault ended, the longest pause after it (the greatest TTL, the second after it, the jitter), a
+/// successful question, and slack.
 pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

@@ -106,8 +106,8 @@ fn a_list_of_ten_hosts_is_small() {
         return;
     }
     // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a
-    // timer wheel of 17 KiB. A measurement that took as long, on a busy machine, says nothing: repeat
-    // it. Each runs in a process of its own, since it also frees what an earlier one left to free.
+    // timer wheel of 17 KiB. Repeat a measurement that took as long, on a busy machine. Each runs in a
+    // process of its own, since a cache also frees the garbage of earlier ones.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {
@@ -147,7 +147,7 @@ fn bytes_of_a_list_of_ten_hosts() -> i64 {
             list
         }));
     });
-    let set = list.expect("it was made").snapshot();
+    let set = list.expect("the list was made").snapshot();
     assert!(set.is_ready(Instant::now().into_std()));
     let mut published = None;
     let of_set = measure(|| published = Some(AllowSet::clone(&set)));

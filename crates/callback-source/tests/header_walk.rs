@@ -1,4 +1,4 @@
-//! The walk over a proxy's header is on the path of every request.
+//! The walk over a proxy's header, which is on the path of every request.
 
 use std::{hint::black_box, net::SocketAddr};
 

@@ -1,4 +1,4 @@
-//! What a merchant's dashboard shows.
+//! The metrics for a merchant's dashboard.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -65,7 +65,7 @@ async fn verdicts_lookups_and_the_set_are_counted() {
             let value = match value {
                 DebugValue::Counter(count) => count.to_string(),
                 DebugValue::Gauge(gauge) => gauge.to_string(),
-                DebugValue::Histogram(_) => panic!("there is none"),
+                DebugValue::Histogram(_) => panic!("no metric is a histogram"),
             };
             format!("{}[{}] {value}", name.as_str(), labels.join(","))
         })

@@ -1,4 +1,4 @@
-//! What a sleep of the machine does to a set: time goes on, and nothing fails meanwhile.
+//! The effect of a sleep of the machine on a set: time passes, and no question fails meanwhile.
 
 use std::{
     net::IpAddr,
@@ -87,7 +87,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
             (lingering, start + SECOND + HOUR + REFRESH),
         ];
         for (set, ends) in windows {
-            // Slept for the last time so that a tick is left of the window, or nothing.
+            // The last sleep leaves one tick of the window, or nothing.
             for (left, is_allowed) in [(tick, true), (Duration::ZERO, false)] {
                 let mut set = set.clone();
                 let now = (ends - left).checked_sub(slept).unwrap();
@@ -112,7 +112,7 @@ fn a_window_that_ends_during_a_sleep_is_reported_and_stays_closed() {
     let verdict = set.verdict(address(1), now);
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::Unresolved));
-    // It left no answer while it was admitted, so it does not linger.
+    // It left no answer while it was admitted, so that it does not linger.
     set.apply(&question("a.test"), answer(2, 60 * SECOND), now);
     assert!(!set.verdict(address(1), now).is_allowed());
 }
@@ -142,7 +142,7 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
     assert_eq!(family.state, QuestionStatus::Failing, "not given up");
     let failing_since = (start + 60 * SECOND).checked_sub(25 * HOUR);
     assert_eq!(family.failing_since, failing_since);
-    // Nor after it, when the question fails again and the other host answers.
+    // The same after the sleep, when the question fails again and the other host answers.
     set.apply(&question("a.test"), failure(), now);
     set.apply(&question("b.test"), answer(2, HOUR), now);
     let family = set.health(now).swap_remove(0).families[0].clone();

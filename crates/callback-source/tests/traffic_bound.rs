@@ -1,5 +1,6 @@
-//! However the requests and the answers fall, DNS is asked at most once per floor and question, and for
-//! unlisted peers once per interval; and a new server is admitted as soon as DNS can be asked for it.
+//! The bounds of DNS traffic, for any order of requests and answers: a question goes out at most once per
+//! interval floor, and for unlisted peers once per on-demand interval. A new server is admitted as soon
+//! as its question may go out.
 
 use std::{
     collections::HashMap,
@@ -12,17 +13,17 @@ use callback_source::{AllowList, Answer, HostName, Question, ResolveError, Resol
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
-/// What the resolver does with a question.
+/// The behaviour of the resolver for a question.
 #[derive(Clone, Debug)]
 struct Behaviour {
-    takes: Duration,
+    delay: Duration,
     outcome: Result<u64, ResolveErrorKind>,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Wait(Duration),
-    Strangers(usize),
+    UnlistedPeers(usize),
     Replace(usize),
 }
 
@@ -37,14 +38,14 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
         3 => prop_oneof![Just(0u64), 1..10u64, Just(300), Just(u64::from(u32::MAX))].prop_map(Ok),
         1 => proptest::sample::select(kinds.to_vec()).prop_map(Err),
     ];
-    let takes = prop_oneof![Just(0u64), 1..900u64, 900..12_000u64].prop_map(Duration::from_millis);
-    (takes, outcome).prop_map(|(takes, outcome)| Behaviour { takes, outcome })
+    let delay = prop_oneof![Just(0u64), 1..900u64, 900..12_000u64].prop_map(Duration::from_millis);
+    (delay, outcome).prop_map(|(delay, outcome)| Behaviour { delay, outcome })
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..30_000u64).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
-        3 => (1..20usize).prop_map(Step::Strangers),
+        3 => (1..20usize).prop_map(Step::UnlistedPeers),
         1 => (1..4usize).prop_map(Step::Replace),
     ]
 }
@@ -64,9 +65,9 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
         let mut log = log.lock().unwrap();
         let count: usize = log.values().map(Vec::len).sum();
         log.entry(question).or_default().push(Instant::now());
-        let Behaviour { takes, outcome } = behaviours[count % behaviours.len()].clone();
+        let Behaviour { delay, outcome } = behaviours[count % behaviours.len()].clone();
         async move {
-            sleep(takes).await;
+            sleep(delay).await;
             match outcome {
                 Ok(ttl) => Ok(Answer::new(
                     ["20.0.0.1".parse().unwrap()],
@@ -81,15 +82,15 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
         .ttl_bounds(floor, Duration::from_secs(3600))
         .unwrap();
     let list = builder.spawn(resolver);
-    let stranger: IpAddr = "20.0.9.9".parse().unwrap();
+    let unlisted: IpAddr = "20.0.9.9".parse().unwrap();
     for step in steps {
         match step {
             Step::Wait(time) => sleep(time).await,
             Step::Replace(count) => list.replace_hosts(hosts(count)),
-            Step::Strangers(count) => {
+            Step::UnlistedPeers(count) => {
                 let asking = (0..count).map(|_| {
                     let list = list.clone();
-                    tokio::spawn(async move { list.verdict_after_refresh(stranger).await })
+                    tokio::spawn(async move { list.verdict_after_refresh(unlisted).await })
                 });
                 let asking: Vec<_> = asking.collect();
                 for task in asking {
@@ -105,31 +106,31 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
 #[derive(Clone, Debug)]
 struct Flood {
     ttl: u64,
-    /// How many peers call, and the pause between their calls.
+    /// The number of peers that call, and the pause between their calls.
     peers: u8,
     pause: Duration,
-    /// How long an answer takes.
-    takes: Duration,
-    /// The pauses before each rotation, and from it to the call of the new server.
+    /// The time until an answer.
+    delay: Duration,
+    /// The pause before each rotation, and the pause from it to the call of the new server.
     rotations: Vec<(Duration, Duration)>,
 }
 
 fn flood() -> impl Strategy<Value = Flood> {
     let nanos = |most_ms: u64| (0..most_ms * 1_000_000).prop_map(Duration::from_nanos);
-    let takes = prop_oneof![Just(Duration::ZERO), nanos(300), nanos(4_000)];
+    let delay = prop_oneof![Just(Duration::ZERO), nanos(300), nanos(4_000)];
     let rotation = (nanos(70_000), prop_oneof![nanos(6_500), nanos(70_000)]);
     (
         prop_oneof![5..20u64, 20..120u64],
         0..4u8,
         nanos(2_000).prop_map(|pause| pause + Duration::from_millis(20)),
-        takes,
+        delay,
         proptest::collection::vec(rotation, 1..8),
     )
-        .prop_map(|(ttl, peers, pause, takes, rotations)| Flood {
+        .prop_map(|(ttl, peers, pause, delay, rotations)| Flood {
             ttl,
             peers,
             pause,
-            takes,
+            delay,
             rotations,
         })
 }
@@ -139,14 +140,14 @@ fn server(rotations: u8) -> IpAddr {
     [20, 0, 0, rotations].into()
 }
 
-/// The call of a new server, and what came of it.
+/// The call of a new server and its result.
 #[derive(Debug)]
 struct Call {
     rotated_at: Instant,
     at: Instant,
     took: Duration,
     is_allowed: bool,
-    /// When the last lookup before the call began.
+    /// The start of the last lookup before the call.
     asked_before: Instant,
 }
 
@@ -154,7 +155,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
     let rotations = Arc::new(Mutex::new(0));
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (current, log) = (Arc::clone(&rotations), Arc::clone(&asked));
-    let Flood { ttl, takes, .. } = flood;
+    let Flood { ttl, delay, .. } = flood;
     let resolver = move |question: Question| {
         let v4 = question.family == callback_source::Family::V4;
         if v4 {
@@ -162,7 +163,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
         }
         let addresses = v4.then(|| server(*current.lock().unwrap()));
         async move {
-            sleep(takes).await;
+            sleep(delay).await;
             Ok(Answer::new(addresses, Duration::from_secs(ttl)))
         }
     };
@@ -171,7 +172,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
     for peer in 0..flood.peers {
         let list = list.clone();
         tokio::spawn(async move {
-            // Each in a phase of its own.
+            // Each has its own phase.
             sleep(flood.pause.mul_f64(f64::from(peer) / 4.3)).await;
             loop {
                 let list = list.clone();
@@ -205,7 +206,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(1);
-/// The clock of timers; the test's own sleep and the refresher's each round up to it.
+/// The resolution of timers, to which the sleeps of the test and of the refresher are rounded up.
 const TICK: Duration = Duration::from_millis(3);
 
 proptest! {
@@ -213,7 +214,7 @@ proptest! {
 
     #[test]
     fn in_a_flood_a_new_server_is_admitted_as_soon_as_its_question_may_go_out(flood in flood()) {
-        let takes = flood.takes;
+        let delay = flood.delay;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         let (asked, calls) = runtime.block_on(calls_in_a_flood(flood));
@@ -224,14 +225,14 @@ proptest! {
             prop_assert!(call.took <= WAIT + TICK, "{call:?}");
             let asked_at = match call.rotated_at <= call.asked_before {
                 true => call.asked_before,
-                false => call.at.max(call.asked_before + INTERVAL).max(call.asked_before + takes),
+                false => call.at.max(call.asked_before + INTERVAL).max(call.asked_before + delay),
             };
-            if asked_at + takes + TICK < call.at + WAIT {
-                prop_assert!(call.is_allowed, "{call:?}, {takes:?}");
+            if asked_at + delay + TICK < call.at + WAIT {
+                prop_assert!(call.is_allowed, "{call:?}, {delay:?}");
             }
-            // Nor does it wait for longer than the answer takes.
+            // It waits no longer than the answer takes.
             if call.is_allowed {
-                let answered_at = asked_at + takes + TICK;
+                let answered_at = asked_at + delay + TICK;
                 prop_assert!(call.at + call.took <= call.at.max(answered_at), "{call:?}");
             }
         }

@@ -1,4 +1,4 @@
-//! The zone, which rotates, and its two servers, which fail.
+//! A zone that rotates, on two servers that fail.
 
 use std::{
     collections::BTreeSet,
@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::oracle::Oracle;
 
-/// Changes zone and servers for as long as it is polled.
-pub(crate) struct Weather {
+/// The zone and its servers; [`run`](Self::run) changes them as long as it is polled.
+pub(crate) struct FaultyZone {
     hosts: Vec<HostName>,
     servers: Vec<DnsServer>,
     faults: Vec<ActiveFault>,
@@ -36,7 +36,7 @@ struct ActiveFault {
     until: Instant,
 }
 
-/// What the weather was like.
+/// The numbers of changes and faults.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) rotations: AtomicU64,
@@ -45,7 +45,7 @@ pub(crate) struct Counts {
     pub(crate) packets: AtomicU64,
 }
 
-impl Weather {
+impl FaultyZone {
     pub(crate) async fn new(
         hosts: Vec<HostName>,
         oracle: Arc<Oracle>,
@@ -53,7 +53,7 @@ impl Weather {
         rng: Rng,
     ) -> std::io::Result<Self> {
         let servers = vec![DnsServer::start().await?, DnsServer::start().await?];
-        let mut weather = Self {
+        let mut zone = Self {
             paused: vec![None; servers.len()],
             hosts,
             servers,
@@ -62,39 +62,39 @@ impl Weather {
             counts,
             rng,
         };
-        for server in &weather.servers {
+        for server in &zone.servers {
             server.set_negative_ttl(Some(1));
-            for host in &weather.hosts {
+            for host in &zone.hosts {
                 server.append(host.as_str(), RecordType::A, stray(host));
             }
         }
-        for host in 0..weather.hosts.len() {
-            let addresses = weather.few(host);
-            weather.publish(host, addresses, false);
+        for host in 0..zone.hosts.len() {
+            let addresses = zone.few(host);
+            zone.publish(host, addresses, false);
         }
-        weather.oracle.calm(true);
-        Ok(weather)
+        zone.oracle.calm(true);
+        Ok(zone)
     }
 
     pub(crate) fn servers(&self) -> impl Iterator<Item = std::net::SocketAddr> {
         self.servers.iter().map(DnsServer::addr)
     }
 
-    /// Never ends: fair weather first, then changeable, fair, an outage, fair, and so on.
+    /// Never ends: calm, then single faults, calm, an outage, calm, and so on.
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
-        self.fair(Duration::from_secs(10)).await;
+        self.calm(Duration::from_secs(10)).await;
         loop {
-            self.changeable(Duration::from_secs(16)).await?;
+            self.single_faults(Duration::from_secs(16)).await?;
             self.recover().await?;
-            self.fair(Duration::from_secs(13)).await;
+            self.calm(Duration::from_secs(13)).await;
             self.outage(Duration::from_secs(14)).await?;
             self.recover().await?;
-            self.fair(Duration::from_secs(13)).await;
+            self.calm(Duration::from_secs(13)).await;
         }
     }
 
-    /// Rotates a bit, then rests for so long that the list must know the zone.
-    async fn fair(&mut self, length: Duration) {
+    /// Rotates for a while, then rests until the list must know the zone.
+    async fn calm(&mut self, length: Duration) {
         let end = Instant::now() + length;
         let rest = Instant::now() + length / 6;
         while Instant::now() < end {
@@ -105,7 +105,7 @@ impl Weather {
         }
     }
 
-    async fn changeable(&mut self, length: Duration) -> std::io::Result<()> {
+    async fn single_faults(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         let end = Instant::now() + length;
         while Instant::now() < end {
@@ -121,7 +121,7 @@ impl Weather {
         Ok(())
     }
 
-    /// Nobody answers properly, for longer than the stale window.
+    /// No server answers correctly for longer than the stale window.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Weather {
         sleep(TICK).await;
     }
 
-    /// Gives one host other addresses, or none, or too many.
+    /// Gives one host other addresses, no addresses, or too many.
     fn rotate(&mut self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
         let host = self.rng.usize(..self.hosts.len());
@@ -264,7 +264,7 @@ impl Weather {
             }
             at => FAULTS[at],
         };
-        // A fault of one server is made good by the other: most have to hit both.
+        // The other server compensates for a fault of one, so that most faults must affect both.
         if self.rng.u8(..4) > 0 {
             for server in 0..self.servers.len() {
                 self.set_fault(server, scope.clone(), fault, length);
@@ -305,7 +305,7 @@ impl Weather {
         if self.paused[server].take().is_none() {
             return Ok(());
         }
-        // The port may have been taken by a passing connection.
+        // An outgoing connection may use the port for a moment.
         let mut tries = 50;
         while let Err(error) = self.servers[server].resume().await {
             tries -= 1;
@@ -318,13 +318,13 @@ impl Weather {
     }
 }
 
-/// A record of another name in the answers to a host's A question, which must be ignored.
+/// A record of another name in the answers to the A question of a host; the list must ignore it.
 fn stray(host: &HostName) -> Record {
     let name = Name::from_ascii(format!("stray.{host}.")).expect("the hosts are short");
     Record::from_rdata(name, 3600, RData::A(Ipv4Addr::new(127, 200, 0, 1).into()))
 }
 
-/// An address that is in the zone at times.
+/// An address that is in the zone for some of the time.
 pub(crate) fn sometimes_listed(rng: &mut Rng, hosts: usize) -> IpAddr {
     let host = rng.usize(..hosts);
     match rng.u8(..20) {
@@ -336,8 +336,8 @@ pub(crate) fn sometimes_listed(rng: &mut Rng, hosts: usize) -> IpAddr {
     }
 }
 
-/// An address that never is.
-pub(crate) fn stranger(third: u8, last: u8) -> IpAddr {
+/// An address that is never in the zone.
+pub(crate) fn unlisted(third: u8, last: u8) -> IpAddr {
     Ipv4Addr::new(127, 200, third, last).into()
 }
 
@@ -362,7 +362,7 @@ const SHARED: u8 = 6;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Zero, within the bounds, above them, and one with the top bit set, which counts as zero.
+/// Zero, within the bounds, above them, and one with the top bit set, which means zero.
 const TTLS: [u32; 6] = [0, 1, 1, 2, 60, u32::MAX];
 
 const FAULTS: [Fault; 18] = [
