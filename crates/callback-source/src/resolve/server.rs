@@ -15,7 +15,6 @@ use futures_util::{
 use hickory_resolver::{
     net::{
         DnsError, NetError,
-        runtime::TokioRuntimeProvider,
         tcp::TcpClientStream,
         udp::UdpClientStream,
         xfer::{DnsMultiplexer, DnsRequestSender},
@@ -31,6 +30,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tracing::info;
+
+#[cfg(callback_source_simulation)]
+use crate::simulation::{Fault, network::Provider, planted};
+#[cfg(not(callback_source_simulation))]
+use hickory_resolver::net::runtime::TokioRuntimeProvider as Provider;
 
 use super::chain::kind_of;
 use crate::{ResolveErrorKind, observe::TARGET};
@@ -96,7 +100,7 @@ impl Server {
             let plain_under_way = under_way.iter().any(|form| form.is_plain());
             let unreachable = matches!(outcome, Err(NetError::Io(_)));
             match outcome {
-                Ok(message) if message.truncation => {
+                Ok(message) if is_truncated(&message) => {
                     if !form.is_plain() {
                         self.spelled(query.name());
                     }
@@ -113,6 +117,8 @@ impl Server {
                         true => form.is_plain() || self.learned().spelled(query.name()),
                         false => self.was_answered(query.name()).await,
                     };
+                    #[cfg(callback_source_simulation)]
+                    let believed = believed || planted(Fault::DenialUnconfirmed);
                     if believed {
                         self.learn(query.name(), form, past, false);
                         return Err(error);
@@ -408,6 +414,14 @@ fn refuses_edns(error: &NetError) -> bool {
     )
 }
 
+fn is_truncated(message: &Message) -> bool {
+    #[cfg(callback_source_simulation)]
+    if planted(Fault::TruncatedTaken) {
+        return false;
+    }
+    message.truncation
+}
+
 /// Tests for NXDOMAIN and "no such record".
 pub(super) fn is_denial(error: &NetError) -> bool {
     let kind = kind_of(error);
@@ -420,7 +434,7 @@ async fn over_udp(
     asked: Query,
     most_sent: u8,
 ) -> Result<Message, NetError> {
-    let mut socket = UdpClientStream::builder(server, TokioRuntimeProvider::default())
+    let mut socket = UdpClientStream::builder(server, Provider::default())
         .with_timeout(Some(TIME_LIMIT))
         .with_max_retries(most_sent)
         .build();
@@ -435,7 +449,7 @@ async fn over_tcp(
     request: DnsRequest,
     asked: Query,
 ) -> Result<Message, NetError> {
-    let provider = TokioRuntimeProvider::default();
+    let provider = Provider::default();
     let (connecting, sender) = TcpClientStream::new(server, None, Some(TIME_LIMIT), provider);
     let mut connection = DnsMultiplexer::new(connecting.await?, sender).with_timeout(TIME_LIMIT);
     let mut response = connection.send_message(request);
