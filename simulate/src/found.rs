@@ -27,9 +27,21 @@ fn a_quiet_day_holds_and_is_the_same_each_time() {
 }
 
 #[test]
+fn a_quiet_day_of_the_real_resolver_holds_and_is_the_same_each_time() {
+    let schedule = Schedule::with_length(10, 24 * 60 * 60);
+    assert!(schedule.hickory);
+    holds(&schedule);
+    let played = [(); 2].map(|()| play(&schedule, None).expect("a runtime").tally);
+    assert_eq!(played[0].trace, played[1].trace);
+    // Over UDP, TCP, or both.
+    assert!(played[0].questions <= played[0].messages, "{played:?}");
+}
+
+#[test]
 fn a_list_of_nothing_holds() {
     holds(&Schedule {
         seed: 0,
+        hickory: false,
         setting: Setting {
             hosts: 0,
             min_ttl: 5,
@@ -46,6 +58,7 @@ fn a_list_of_nothing_holds() {
 fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
     holds(&Schedule {
         seed: 1,
+        hickory: false,
         setting: Setting {
             hosts: 3,
             min_ttl: 1,
@@ -94,6 +107,7 @@ fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
 fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
     holds(&Schedule {
         seed: 55,
+        hickory: false,
         setting: Setting {
             hosts: 5,
             min_ttl: 5,
@@ -123,6 +137,7 @@ fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
 fn what_was_written_before_writes_fail_stays_on_the_disk() {
     holds(&Schedule {
         seed: 66,
+        hickory: false,
         setting: Setting {
             hosts: 3,
             min_ttl: 5,
@@ -202,6 +217,7 @@ fn what_was_written_before_writes_fail_stays_on_the_disk() {
 fn states_that_become_the_same_are_not_a_change_that_is_saved_at_once() {
     holds(&Schedule {
         seed: 374,
+        hickory: false,
         setting: Setting {
             hosts: 7,
             min_ttl: 1,

@@ -34,12 +34,14 @@ use crate::{
 mod exhaustive;
 #[cfg(test)]
 mod found;
+mod network;
 mod oracle;
 mod planted;
 mod play;
 mod schedule;
 mod shrink;
 mod sum;
+mod wire;
 mod world;
 
 fn main() -> ExitCode {

@@ -87,4 +87,7 @@ const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::JitterNegative, 1),
     (Fault::ChangesSavedLate, 12),
     (Fault::PublishedBeforeApplied, 1),
+    // By hickory on a network in memory.
+    (Fault::TruncatedTaken, 10),
+    (Fault::DenialUnconfirmed, 30),
 ];

@@ -6,7 +6,7 @@ use std::{
 };
 
 use callback_source::{
-    AllowList, Policy, RejectionKind, Verdict,
+    AllowList, HickoryResolver, Policy, RejectionKind, Verdict,
     require::RequireVerifiedLayer,
     signature::{Secrets, Token, VerifyTokenLayer},
     simulation,
@@ -22,6 +22,7 @@ use tokio::{
 use tower::{Layer, Service, service_fn, util::BoxCloneService};
 
 use crate::{
+    network::{self, Wired},
     oracle::{Given, Ms, Right, Worlds, everybody, family_of},
     schedule::{Ending, Event, Schedule, Stack, What},
     world::{Class, RECHECK_WAIT, SLACK, Scripted, Shared, Tally, Violation, address, name},
@@ -50,6 +51,9 @@ pub(crate) fn play(schedule: &Schedule, fault: Option<simulation::Fault>) -> io:
         .build()?;
     let played = runtime.block_on(async {
         let mut player = Player::new(schedule);
+        if schedule.hickory {
+            network::connect(&player.shared, schedule.seed);
+        }
         player.run().await?;
         let state = player.shared.lock();
         Ok(Played {
@@ -59,6 +63,7 @@ pub(crate) fn play(schedule: &Schedule, fault: Option<simulation::Fault>) -> io:
         })
     });
     simulation::plant(None);
+    simulation::set_network(None);
     played
 }
 
@@ -155,6 +160,14 @@ impl<'a> Player<'a> {
             self.check(now);
         }
         let now = ms(at).max(now);
+        if let What::Zone { .. }
+        | What::Gone { .. }
+        | What::Server { .. }
+        | What::Latency { .. }
+        | What::Lag { .. } = what
+        {
+            self.shared.lock().weather += 1;
+        }
         match what {
             What::Zone {
                 host,
@@ -235,11 +248,16 @@ impl<'a> Player<'a> {
         if start.state_file {
             builder = builder.state_file(self.state_file()?);
         }
-        let resolver = Scripted {
-            shared: self.shared.clone(),
-            life,
+        let shared = self.shared.clone();
+        let (list, refresher) = match self.schedule.hickory {
+            true => builder.pair(Wired {
+                resolver: HickoryResolver::from_servers(network::servers())
+                    .map_err(io::Error::other)?,
+                shared,
+                life,
+            }),
+            false => builder.pair(Scripted { shared, life }),
         };
-        let (list, refresher) = builder.pair(resolver);
         self.process = Some(Process::new(list, tokio::spawn(refresher.run())));
         self.check(now);
         Ok(())

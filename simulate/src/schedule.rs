@@ -7,6 +7,8 @@ use fastrand::Rng;
 pub(crate) struct Schedule {
     /// Seeds what the library draws by chance.
     pub(crate) seed: u64,
+    /// Whether hickory asks the servers, on a network in memory, in place of the scripted resolver.
+    pub(crate) hickory: bool,
     pub(crate) setting: Setting,
     /// How long it takes, in seconds.
     pub(crate) seconds: u64,
@@ -142,6 +144,8 @@ impl Schedule {
         draw.events.retain(|event| event.at < draw.end);
         Self {
             seed,
+            // It takes longer.
+            hickory: seed.is_multiple_of(10),
             setting: draw.setting,
             seconds,
             events: draw.events,

@@ -131,11 +131,12 @@ impl Shrinking {
 pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
     let mut text = format!(
         "#[test]\nfn seed_{}() {{\n    // {:?} at {} ms.\n    holds(&Schedule {{\n        seed: {},\n        \
-         setting: {:?},\n        seconds: {},\n        events: vec![\n",
+         hickory: {},\n        setting: {:?},\n        seconds: {},\n        events: vec![\n",
         schedule.seed,
         violation.class,
         violation.at,
         schedule.seed,
+        schedule.hickory,
         schedule.setting,
         schedule.seconds
     );

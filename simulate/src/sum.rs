@@ -31,6 +31,7 @@ impl Sum {
             requests,
             waited,
             questions,
+            messages,
             processes,
             trace,
         } = played.tally;
@@ -42,6 +43,7 @@ impl Sum {
         sum.requests += requests;
         sum.waited += waited;
         sum.questions += questions;
+        sum.messages += messages;
         sum.processes += processes;
         sum.trace = sum.trace.wrapping_add(trace);
         if let Some(violation) = &played.violation {
@@ -66,7 +68,7 @@ impl Sum {
              verdicts             {verdicts}: {} admitted, {} refused, {} undecided\n\
              oracle               {} decided, {} either\n\
              requests             {} through the layers, {} waited\n\
-             questions            {}, at most {} of a seed\n\
+             questions            {}, at most {} of a seed; {} messages of the real resolver\n\
              processes            {}\n\
              trace                {:016x}\n\
              wrong admissions     {}\n\
@@ -76,7 +78,8 @@ impl Sum {
              too many questions   {}\n\
              asked too late       {}\n\
              wrong waiting        {}\n\
-             wrong responses      {}",
+             wrong responses      {}\n\
+             wrong lookups        {}",
             self.seeds,
             self.virtual_time as f64 / (365.0 * 86_400_000.0),
             wall.as_secs_f64(),
@@ -89,6 +92,7 @@ impl Sum {
             tally.waited,
             tally.questions,
             self.most_questions,
+            tally.messages,
             tally.processes,
             tally.trace,
             wrong(Class::WrongAdmission),
@@ -99,6 +103,7 @@ impl Sum {
             wrong(Class::AskedTooLate),
             wrong(Class::Waiting),
             wrong(Class::Response),
+            wrong(Class::Lookup),
         );
         for (seed, violation) in &self.wrong {
             text += "\n  ";

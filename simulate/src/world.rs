@@ -39,12 +39,17 @@ pub(crate) struct State {
     zone: Vec<Vec<(Ms, Zone)>>,
     gone: [Vec<(Ms, bool)>; HOSTS as usize],
     pub(crate) servers: [Server; 2],
+    /// How often anything about the servers changed.
+    pub(crate) weather: u64,
+    /// The lookups of the real resolver.
+    pub(crate) flights: [crate::network::Flight; 2 * HOSTS as usize],
     asked: [AskLog; 2 * HOSTS as usize],
     /// The number of the process that runs.
     pub(crate) life: u32,
     /// When an unlisted caller last had the list asked again.
     pub(crate) unlisted_at: Ms,
     rng: Rng,
+    pub(crate) seed: u64,
     pub(crate) tally: Tally,
     pub(crate) violation: Option<Violation>,
 }
@@ -84,6 +89,8 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     pub(crate) waited: u64,
     pub(crate) questions: u64,
+    /// That the real resolver sent to servers.
+    pub(crate) messages: u64,
     pub(crate) processes: u64,
     /// Sums up everything that happened, in whatever order within a moment.
     pub(crate) trace: u64,
@@ -112,6 +119,8 @@ pub(crate) enum Class {
     Waiting,
     /// A response that no verdict gives.
     Response,
+    /// A lookup came to what no server said.
+    Lookup,
 }
 
 impl Violation {
@@ -147,10 +156,13 @@ impl Shared {
                 zone: vec![vec![(Ms::MIN, Zone::default())]; 2 * usize::from(HOSTS)],
                 gone: std::array::from_fn(|_| vec![(Ms::MIN, false)]),
                 servers: [server; 2],
+                weather: 0,
+                flights: Default::default(),
                 asked: [AskLog::default(); 2 * HOSTS as usize],
                 life: 0,
                 unlisted_at: Ms::MIN / 2,
                 rng: Rng::with_seed(schedule.seed),
+                seed: schedule.seed,
                 tally: Tally::default(),
                 violation: None,
             })),
@@ -412,6 +424,35 @@ impl State {
         (passed, None)
     }
 
+    /// How long a message to a server and its response take, and whether they are lost. Over TCP what is
+    /// lost is sent again.
+    ///
+    /// What happens in the same millisecond hickory orders by chance: neither depends on that order.
+    pub(crate) fn sends(
+        &mut self,
+        at: usize,
+        over_tcp: bool,
+        question: Option<usize>,
+        now: Ms,
+    ) -> (u64, bool) {
+        self.tally.messages += 1;
+        let Server { mood, latency, .. } = self.servers[at];
+        let drawn = mix(&[
+            self.seed.cast_signed(),
+            now,
+            at as i64,
+            i64::from(over_tcp),
+            question.map_or(-1, |question| question as i64),
+        ]);
+        let lost = mood == Mood::Lossy && drawn >> 40 & 1 == 1;
+        let apart = question.unwrap_or_default() + 16 * at + 32 * usize::from(over_tcp);
+        let takes = u64::from(latency) + 7 + apart as u64;
+        match over_tcp {
+            true if lost => (takes + 1_000, false),
+            _ => (takes, lost),
+        }
+    }
+
     fn view(&self, host: u8, family: u8, server: Server, now: Ms) -> (Zone, bool) {
         let then = now - Ms::from(server.lag);
         let zone = self.zone[usize::from(2 * host + family)].iter();
@@ -425,7 +466,7 @@ impl State {
     }
 
     /// What a server says to a question, and what the list has to make of it.
-    fn outcome(
+    pub(crate) fn outcome(
         &self,
         host: u8,
         family: u8,
@@ -590,9 +631,14 @@ pub(crate) fn name(host: u8) -> HostName {
     NAMES[usize::from(host)].clone()
 }
 
-fn number(host: &HostName) -> u8 {
+pub(crate) fn number(host: &HostName) -> u8 {
     let number = NAMES.iter().position(|name| name == host);
     number.expect("a host of the simulation") as u8
+}
+
+pub(crate) fn host_named(name: &str) -> Option<u8> {
+    let number = NAMES.iter().position(|of| of.as_str() == name);
+    number.map(|number| number as u8)
 }
 
 /// The address of a caller.
@@ -603,25 +649,26 @@ pub(crate) fn address(who: u8) -> IpAddr {
     }
 }
 
-fn ms(duration: Duration) -> Ms {
+pub(crate) fn ms(duration: Duration) -> Ms {
     i64::try_from(duration.as_millis()).unwrap_or(Ms::MAX)
 }
 
 /// A hash that does not change from run to run.
-fn mix(numbers: &[i64]) -> u64 {
+pub(crate) fn mix(numbers: &[i64]) -> u64 {
     numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
         let mixed = (hash ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ mixed >> 29
     })
 }
 
-/// The first, second and last are of one zone.
+/// The first, second and last are of one zone. Long enough that letters in random case are never all in
+/// lower case.
 static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     let names = [
-        "one.psp.example",
-        "two.psp.example",
-        "out.other.test",
-        "three.psp.example",
+        "callback-origin-one.production.psp.example",
+        "callback-origin-two.production.psp.example",
+        "outgoing-notifications.merchant.other.test",
+        "callback-origin-three.production.psp.example",
     ];
     names.map(|name| name.parse().expect("a host name"))
 });

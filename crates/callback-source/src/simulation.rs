@@ -1,4 +1,4 @@
-//! The seam of the simulator: a wall clock that it sets, and faults that it plants.
+//! The seam of the simulator: a wall clock that it sets, a network in memory, and faults that it plants.
 //!
 //! Compiled only behind `cfg(callback_source_simulation)`, which only the build script of the unpublished
 //! package `simulate/library` sets. Everything is per thread, since each simulation runs on one.
@@ -6,6 +6,12 @@
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
+
+#[cfg(feature = "hickory")]
+pub use self::network::{Network, Response, Sent, set_network};
+
+#[cfg(feature = "hickory")]
+pub(crate) mod network;
 
 /// Faults that can be planted, each at one point of the library.
 ///
@@ -49,6 +55,10 @@ pub enum Fault {
     ChangesSavedLate,
     /// The set is published before the change is applied.
     PublishedBeforeApplied,
+    /// A truncated response is taken for the whole one.
+    TruncatedTaken,
+    /// A denial of a name in random case is believed at once.
+    DenialUnconfirmed,
 }
 
 impl Fault {
@@ -72,6 +82,8 @@ impl Fault {
         Self::JitterNegative,
         Self::ChangesSavedLate,
         Self::PublishedBeforeApplied,
+        Self::TruncatedTaken,
+        Self::DenialUnconfirmed,
     ];
 }
 

@@ -6,7 +6,6 @@ use futures_util::StreamExt;
 use hickory_resolver::{
     net::{
         DnsError, NetError,
-        runtime::TokioRuntimeProvider,
         tcp::TcpClientStream,
         udp::UdpClientStream,
         xfer::{DnsMultiplexer, DnsRequestSender},
@@ -20,13 +19,18 @@ use hickory_resolver::{
 
 use super::TIME_LIMIT;
 
+#[cfg(callback_source_simulation)]
+use crate::simulation::network::Provider;
+#[cfg(not(callback_source_simulation))]
+use hickory_resolver::net::runtime::TokioRuntimeProvider as Provider;
+
 pub(super) async fn over_udp(
     server: SocketAddr,
     request: DnsRequest,
     asked: Query,
     most_sent: u8,
 ) -> Result<Message, NetError> {
-    let mut socket = UdpClientStream::builder(server, TokioRuntimeProvider::default())
+    let mut socket = UdpClientStream::builder(server, Provider::default())
         .with_timeout(Some(TIME_LIMIT))
         .with_max_retries(most_sent)
         .build();
@@ -41,7 +45,7 @@ pub(super) async fn over_tcp(
     request: DnsRequest,
     asked: Query,
 ) -> Result<Message, NetError> {
-    let provider = TokioRuntimeProvider::default();
+    let provider = Provider::default();
     let (connecting, sender) = TcpClientStream::new(server, None, Some(TIME_LIMIT), provider);
     let mut connection = DnsMultiplexer::new(connecting.await?, sender).with_timeout(TIME_LIMIT);
     let mut response = connection.send_message(request);

@@ -93,7 +93,7 @@ impl Server {
             let plain_under_way = under_way.iter().any(|form| form.is_plain());
             let unreachable = matches!(outcome, Err(NetError::Io(_)));
             match outcome {
-                Ok(message) if message.truncation => {
+                Ok(message) if is_truncated(&message) => {
                     if !form.is_plain() {
                         self.spelled(query.name());
                     }
@@ -110,6 +110,9 @@ impl Server {
                         true => form.is_plain() || self.learned().spelled(query.name()),
                         false => self.was_answered(query.name()).await,
                     };
+                    #[cfg(callback_source_simulation)]
+                    let believed = believed
+                        || crate::simulation::planted(crate::simulation::Fault::DenialUnconfirmed);
                     if believed {
                         self.learn(query.name(), form, past, false);
                         return Err(error);
@@ -275,6 +278,14 @@ fn refuses_edns(error: &NetError) -> bool {
         code,
         ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS | ResponseCode::BADSIG
     )
+}
+
+fn is_truncated(message: &Message) -> bool {
+    #[cfg(callback_source_simulation)]
+    if crate::simulation::planted(crate::simulation::Fault::TruncatedTaken) {
+        return false;
+    }
+    message.truncation
 }
 
 /// Returns true for NXDOMAIN and "no such record".

@@ -1,0 +1,412 @@
+//! The real [`HickoryResolver`], and the two DNS servers on a network in memory.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use callback_source::{
+    Answer, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
+    simulation::{self, Response, Sent},
+};
+use tokio::time::sleep;
+
+use crate::{
+    oracle::{Callers, Ms, Outcome, everybody},
+    schedule::Mood,
+    wire::{Alias, Query, Said, TARGET},
+    world::{Class, Server, Shared, State, address, host_named, mix, ms, number},
+};
+
+/// Puts the servers onto the network of this thread.
+pub(crate) fn connect(shared: &Shared, seed: u64) {
+    simulation::set_network(Some(Arc::new(Network {
+        shared: shared.clone(),
+        seed,
+    })));
+}
+
+/// The addresses of the servers, in the order in which they are asked. A configuration file would be read on
+/// another thread, whose time is not simulated.
+pub(crate) fn servers() -> impl Iterator<Item = SocketAddr> {
+    SERVERS.iter().map(|server| (*server, 53).into())
+}
+
+struct Network {
+    shared: Shared,
+    seed: u64,
+}
+
+impl simulation::Network for Network {
+    fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response {
+        let at = SERVERS.iter().position(|of| IpAddr::V4(*of) == server.ip());
+        let Some(at) = at else {
+            return Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) });
+        };
+        let shared = self.shared.clone();
+        let now = shared.now();
+        let habit = Habit::of(self.seed, at, now);
+        let (over_udp, query) = match sent {
+            Sent::Packet(packet) => (true, Query::read(packet)),
+            Sent::Message(message) => (false, Query::read(message)),
+            Sent::Connection => (false, None),
+        };
+        let is_connection = sent == Sent::Connection;
+        let question = query.as_ref().and_then(question_of);
+        let (takes, lost) = shared.lock().sends(at, !over_udp, question, now);
+        Box::pin(async move {
+            let silent = over_udp
+                && match habit {
+                    Habit::NoUdp => true,
+                    Habit::SilentToEdns => query.as_ref().is_some_and(|query| query.edns.is_some()),
+                    _ => false,
+                };
+            if lost || silent {
+                return std::future::pending().await;
+            }
+            sleep(Duration::from_millis(takes)).await;
+            let now = shared.now();
+            let mood = shared.lock().servers[at].mood;
+            match mood {
+                Mood::Silent => return std::future::pending().await,
+                Mood::Unreachable => return Err(io::ErrorKind::NetworkUnreachable.into()),
+                _ => {}
+            }
+            if is_connection {
+                return match habit == Habit::NoTcp || mood == Mood::Truncated {
+                    true => Err(io::ErrorKind::ConnectionRefused.into()),
+                    false => Ok(Vec::new()),
+                };
+            }
+            let Some(query) = query else {
+                return Err(io::Error::other(
+                    "a question that the simulation cannot read",
+                ));
+            };
+            Ok(respond(
+                &mut shared.lock(),
+                at,
+                habit,
+                &query,
+                over_udp,
+                now,
+            ))
+        })
+    }
+}
+
+/// The response of a server to a message.
+fn respond(
+    state: &mut State,
+    at: usize,
+    habit: Habit,
+    query: &Query,
+    over_udp: bool,
+    now: Ms,
+) -> Vec<u8> {
+    let Some(question) = question_of(query) else {
+        return query.respond(&Said::Code(REFUSED), over_udp, false).0;
+    };
+    let host = (question / 2) as u8;
+    let (_, result) = state.outcome(host, query.family, state.servers[at], now);
+    let alias = match habit {
+        _ if is_target(query) => Alias::None,
+        Habit::JoinedAlias => Alias::Joined,
+        Habit::AliasApart => Alias::Apart,
+        _ => Alias::None,
+    };
+    let other = match habit {
+        Habit::NoEdns if query.edns.is_some() => Some(Said::Code(FORMERR)),
+        Habit::LowerCaseOnly if !query.is_lower_case => Some(Said::Denial {
+            no_data: false,
+            ttl: 300,
+        }),
+        Habit::Truncates if over_udp && result.is_ok() => Some(Said::Truncated),
+        _ => None,
+    };
+    let is_true = other.is_none();
+    let said = other.unwrap_or_else(|| said(&result, alias));
+    let respells = habit == Habit::Respells;
+    let (message, cut) = query.respond(&said, over_udp, respells);
+    if is_true && !cut {
+        // Over UDP and without EDNS, two that agree may be needed.
+        let alone = !over_udp || query.edns.is_some();
+        let misspelled = respells && !query.is_lower_case;
+        let settles = alone && !misspelled && alias != Alias::Apart;
+        state.flights[question].said.push((result, settles));
+    }
+    message
+}
+
+fn is_target(query: &Query) -> bool {
+    query.name.starts_with(TARGET)
+}
+
+/// The question of the list that a message belongs to.
+fn question_of(query: &Query) -> Option<usize> {
+    let target = query.name.strip_prefix(TARGET);
+    let host = host_named(target.unwrap_or(&query.name))?;
+    Some(usize::from(2 * host + query.family))
+}
+
+fn said(result: &Result<Answer, ResolveError>, alias: Alias) -> Said {
+    let seconds = |ttl: Duration| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+    match result {
+        Ok(answer) => Said::Addresses {
+            addresses: answer.addresses().to_vec(),
+            ttl: seconds(answer.ttl()),
+            alias,
+        },
+        Err(error) => match error.kind() {
+            ResolveErrorKind::NoData | ResolveErrorKind::NxDomain => Said::Denial {
+                no_data: error.kind() == ResolveErrorKind::NoData,
+                ttl: seconds(error.negative_ttl().unwrap_or_default()),
+            },
+            ResolveErrorKind::Refused => Said::Code(REFUSED),
+            ResolveErrorKind::ErrorCode => Said::Code(NOTAUTH),
+            ResolveErrorKind::BrokenChain => Said::Loop,
+            ResolveErrorKind::Malformed => Said::Garbage,
+            ResolveErrorKind::Truncated => Said::Truncated,
+            // A resolver that validates says no more than that to those who do not.
+            _ => Said::Code(SERVFAIL),
+        },
+    }
+}
+
+/// What a server does to some questions, whatever its mood. Another one after each [`Habit::LASTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    None,
+    JoinedAlias,
+    AliasApart,
+    /// Refuses EDNS.
+    NoEdns,
+    SilentToEdns,
+    /// A firewall drops UDP.
+    NoUdp,
+    NoTcp,
+    /// Over UDP, answers are truncated.
+    Truncates,
+    /// Denies names in another spelling.
+    LowerCaseOnly,
+    /// Repeats the question in lower case.
+    Respells,
+}
+
+impl Habit {
+    const LASTS: Ms = 20 * 24 * 60 * 60 * 1_000;
+
+    const ALL: [Self; 12] = [
+        Self::None,
+        Self::None,
+        Self::None,
+        Self::JoinedAlias,
+        Self::AliasApart,
+        Self::NoEdns,
+        Self::SilentToEdns,
+        Self::NoUdp,
+        Self::NoTcp,
+        Self::Truncates,
+        Self::LowerCaseOnly,
+        Self::Respells,
+    ];
+
+    fn of(seed: u64, server: usize, now: Ms) -> Self {
+        let drawn = mix(&[seed.cast_signed(), server as i64, now / Self::LASTS]);
+        Self::ALL[(drawn >> 32) as usize % Self::ALL.len()]
+    }
+}
+
+/// The resolver of one process.
+pub(crate) struct Wired {
+    pub(crate) resolver: HickoryResolver,
+    pub(crate) shared: Shared,
+    pub(crate) life: u32,
+}
+
+impl Resolve for Wired {
+    async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        let host = number(&question.host);
+        let family = question.family as u8;
+        {
+            let mut state = self.shared.lock();
+            if state.life != self.life {
+                return Err(ResolveError::new(ResolveErrorKind::Other));
+            }
+            state.asked(host, family.into(), self.shared.now());
+            let weather = state.weather;
+            state.flights[usize::from(2 * host + family)] = Flight {
+                weather,
+                said: Vec::new(),
+            };
+        }
+        let mut landing = Landing {
+            wired: self,
+            host,
+            family,
+            landed: false,
+        };
+        let result = self.resolver.resolve(question).await;
+        landing.landed = true;
+        landing.report(Some(&result));
+        result
+    }
+}
+
+/// A lookup of the real resolver.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    /// How often anything about the servers had changed when it began.
+    weather: u64,
+    /// What servers said to it so far, and whether hickory has to take it if it is an answer.
+    said: Vec<(Result<Answer, ResolveError>, bool)>,
+}
+
+/// Notices a question that ran out of time.
+struct Landing<'a> {
+    wired: &'a Wired,
+    host: u8,
+    family: u8,
+    landed: bool,
+}
+
+impl Landing<'_> {
+    fn report(&self, result: Option<&Result<Answer, ResolveError>>) {
+        let Self { host, family, .. } = *self;
+        let Wired { shared, life, .. } = self.wired;
+        let now = shared.now();
+        let mut state = shared.lock();
+        if state.life != *life {
+            return;
+        }
+        if let Err(problem) = explained(&mut state, host, family, now, result) {
+            let text = format!("host {host}, family {family}: {problem}, {result:?}");
+            state.violated(now, Class::Lookup, text);
+        }
+        state.came(host, family.into(), outcome(result), now);
+        shared.news.notify_one();
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.report(None);
+        }
+    }
+}
+
+/// Compares what came of a lookup with what the servers said.
+fn explained(
+    state: &mut State,
+    host: u8,
+    family: u8,
+    now: Ms,
+    result: Option<&Result<Answer, ResolveError>>,
+) -> Result<(), &'static str> {
+    let Flight { weather, said } =
+        std::mem::take(&mut state.flights[usize::from(2 * host + family)]);
+    let answers = || said.iter().filter_map(|(said, _)| said.as_ref().ok());
+    let errors = || said.iter().filter_map(|(said, _)| said.as_ref().err());
+    match result {
+        Some(Ok(answer)) => {
+            let same = |of: &Answer| of.addresses() == answer.addresses();
+            // Two answers over UDP count as far as they agree.
+            let agreed = |one: &Answer| {
+                answers().any(|other| {
+                    let both = one.addresses().iter().copied();
+                    let both = both.filter(|address| other.addresses().contains(address));
+                    both.eq(answer.addresses().iter().copied())
+                })
+            };
+            if !answers().any(|of| same(of) || agreed(of)) {
+                return Err("no server gave this answer");
+            }
+            match answers().any(|of| of.ttl() == answer.ttl()) {
+                true => Ok(()),
+                false => Err("no server gave this TTL"),
+            }
+        }
+        Some(Err(error)) if error.is_denial() => {
+            let mut denials = errors().filter(|of| of.kind() == error.kind());
+            match denials.any(|of| of.negative_ttl() == error.negative_ttl()) {
+                true => Ok(()),
+                false => Err("no server denied it so"),
+            }
+        }
+        _ => {
+            if said.iter().any(|(said, settles)| *settles && said.is_ok()) {
+                return Err("it failed although a server answered");
+            }
+            // It is a response, and final.
+            let loops = |of: &ResolveError| of.kind() == ResolveErrorKind::BrokenChain;
+            if errors().any(loops) {
+                return Ok(());
+            }
+            let mut servers = state.servers.iter().enumerate();
+            let well = servers.any(|(at, server)| {
+                let habit = Habit::of(state.seed, at, now);
+                let cut = habit == Habit::NoTcp && server.mood == Mood::TooMany;
+                is_well(server) && !cut
+            });
+            match well && weather == state.weather {
+                true => Err("it failed although a server is well"),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+/// Whether an answer or a denial comes of it for sure.
+fn is_well(server: &Server) -> bool {
+    let answers = match server.mood {
+        Mood::Well | Mood::Rebinds | Mood::Portal | Mood::TooMany | Mood::Denies | Mood::Empty => {
+            true
+        }
+        Mood::ServFail
+        | Mood::Refused
+        | Mood::ErrorCode
+        | Mood::Malformed
+        | Mood::Truncated
+        | Mood::Bogus
+        | Mood::BrokenChain
+        | Mood::Unreachable
+        | Mood::Silent
+        | Mood::Lossy => false,
+    };
+    answers && server.latency <= 300 && server.lag == 0
+}
+
+/// What the list has to make of it.
+fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
+    match result {
+        Some(Ok(answer)) if answer.addresses().len() <= MOST_ADDRESSES => {
+            let named = |who: &u8| answer.addresses().contains(&address(*who));
+            let addresses = everybody().filter(named);
+            match addresses.fold(0, |set: Callers, who| set | 1 << who) {
+                0 => Outcome::Failure,
+                addresses => Outcome::Answer {
+                    addresses,
+                    ttl: ms(answer.ttl()),
+                },
+            }
+        }
+        Some(Err(error)) if error.is_denial() => Outcome::Denial {
+            no_data: error.kind() == ResolveErrorKind::NoData,
+            ttl: ms(error.negative_ttl().unwrap_or_default()),
+        },
+        _ => Outcome::Failure,
+    }
+}
+
+const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 53), Ipv4Addr::new(192, 0, 2, 54)];
+
+/// The most addresses that an answer may hold.
+const MOST_ADDRESSES: usize = 256;
+
+const FORMERR: u8 = 1;
+const SERVFAIL: u8 = 2;
+const REFUSED: u8 = 5;
+const NOTAUTH: u8 = 9;
