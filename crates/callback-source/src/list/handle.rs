@@ -19,7 +19,7 @@ use crate::{
     set::{HostHealth, Rules},
 };
 
-/// The addresses that may call, kept up to date by a [`Refresher`].
+/// The addresses that may call, kept up to date by a [`Refresher`](crate::Refresher).
 ///
 /// A handle: cloning it is one reference count, and all clones see the same set. When the last one
 /// is dropped, the refresher ends.
