@@ -105,10 +105,10 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 
 // These limits leave 5 % of what the layer adds.
 #[library_benchmark(setup = call)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
-#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_855))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_052))]
-#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_934))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(2_945))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_778))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(2_987))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_857))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
 #[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(3_801))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
@@ -139,7 +139,7 @@ fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
 
 // A thousand refusals of a thousand peers, when the rate limit of the log is used up.
 #[library_benchmark(setup = unlisted_peers)]
-#[bench::of_unlisted_peers(config = limit(4_212_852))]
+#[bench::of_unlisted_peers(config = limit(5_091_541))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
