@@ -18,11 +18,14 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use super::messages::{
-    Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
-    HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
+use super::{
+    ext_authz_messages::{
+        Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
+        HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
+    },
+    response,
+    verify::Verify,
 };
-use crate::serve::{response, verify::Verify};
 
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
@@ -182,7 +185,7 @@ mod tests {
     use crate::{
         config::Client,
         serve::{
-            ext_authz::messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
+            ext_authz_messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
             status::VerdictCounts,
         },
     };

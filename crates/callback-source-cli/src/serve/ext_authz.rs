@@ -4,9 +4,6 @@
 //! that keep callers from each other. A failure of gRPC itself is never an admission: Envoy treats it as an
 //! endpoint that is down.
 
-mod messages;
-mod service;
-
 use std::{net::SocketAddr, time::Duration};
 
 use callback_source::{
@@ -18,8 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tracing::{error, info};
 
-use self::service::Authorization;
-use super::verify::Verify;
+use super::{ext_authz_service::Authorization, verify::Verify};
 use crate::{
     args::ServeArgs,
     config::{Client, Proxies, has_network},
