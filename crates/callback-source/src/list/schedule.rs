@@ -10,8 +10,8 @@
 //! 4. **never while it is in flight.**
 //!
 //! The floor belongs to the schedule. Only a host that was removed and put back is outside of it: such a
-//! question is due at once, and the [answer cache](super::answer_cache), which is told the floor with each
-//! question, returns the last result instead of asking.
+//! question is due at once, and the [answer cache](super::answer_cache), which receives the floor with
+//! each question, returns the last result instead of asking.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     pub(crate) ask: Vec<Question>,
     /// The time at which the next of the other questions is to be asked.
     pub(crate) next_at: Option<Instant>,
-    /// Whether a question of the set is in flight.
+    /// Set if a question of the set is in flight.
     pub(crate) is_asking: bool,
     /// The time from which the next of the other questions can be asked on demand.
     pub(crate) next_on_demand: Option<Instant>,

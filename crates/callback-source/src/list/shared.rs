@@ -31,8 +31,8 @@ use crate::{
 /// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
 ///
 /// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
-/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle tells that
-/// the list was dropped. A count of changes, which only grows, tells that the state file is out of date.
+/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle shows that
+/// the list was dropped. A count of changes, which only grows, shows that the state file is out of date.
 ///
 /// Four orders matter:
 ///

@@ -128,11 +128,11 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
             denied: records.is_some_and(|records| records.denied),
             answer: records
                 .and_then(|records| records.answer.as_ref())
-                .map(|held| SavedAnswer {
-                    addresses: held.addresses.to_vec(),
-                    ttl: millis(held.ttl),
-                    answered_at: clocks.utc_of(held.answered_at),
-                    ttl_ends: clocks.utc_of(held.ttl_ends),
+                .map(|answer| SavedAnswer {
+                    addresses: answer.addresses.to_vec(),
+                    ttl: millis(answer.ttl),
+                    answered_at: clocks.utc_of(answer.answered_at),
+                    ttl_ends: clocks.utc_of(answer.ttl_ends),
                 }),
         }
     };
@@ -344,7 +344,7 @@ pub(super) mod tests {
     pub(crate) fn saved(clocks: Clocks) -> Vec<PersistedHost> {
         let ago = |seconds| clocks.instant - Duration::from_secs(seconds);
         let ahead = |seconds| clocks.instant + Duration::from_secs(seconds);
-        let held = LastAnswer {
+        let answer = LastAnswer {
             addresses: ["20.0.0.1".parse().unwrap(), "20.0.0.2".parse().unwrap()].into(),
             ttl: Duration::from_secs(60),
             answered_at: ago(10),
@@ -356,7 +356,7 @@ pub(super) mod tests {
             family: Family::V4,
             stale_from: ahead(50),
             denied: false,
-            answer: Some(held),
+            answer: Some(answer),
         };
         let v6 = PersistedQuestion {
             family: Family::V6,
@@ -543,7 +543,7 @@ pub(super) mod tests {
         let text = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
         let text = text.replace("20.0.0.2", "2606:4700::1");
         let saved = decode(text.as_bytes(), clocks).unwrap();
-        let held = saved[0].records[0].answer.as_ref().unwrap();
-        assert_eq!(*held.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
+        let answer = saved[0].records[0].answer.as_ref().unwrap();
+        assert_eq!(*answer.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }
