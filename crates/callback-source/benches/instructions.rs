@@ -100,6 +100,7 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
     let request = support::callback(peer);
     support::exhaust_log(service, kept);
     support::serve(service, support::callback(peer));
+    support::settle_allocator();
     (service, request)
 }
 
@@ -134,6 +135,7 @@ fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
     let service = leak(support::verified(&kept.list));
     let requests = a_thousand();
     support::exhaust_log(service, kept);
+    support::settle_allocator();
     (service, requests)
 }
 
@@ -156,6 +158,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
     let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
     let first = request();
     support::serve(router, request());
+    support::settle_allocator();
     (router, first)
 }
 
@@ -175,6 +178,7 @@ fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
     let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
     let first = request();
     support::serve(service, request());
+    support::settle_allocator();
     (service, first)
 }
 
