@@ -438,7 +438,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let year = 365 * 24 * 3600 * 1000_u64;
     edit(&path(&folder), |file| {
         file["hosts"][0]["a"]["answer"]["ttl_ends"] = json!(now_utc() + year);
-        *field(&mut file["hosts"][0]["a"], "stale_from") = json!(now_utc() + year);
+        *field(&mut file["hosts"][0]["a"], "window_from") = json!(now_utc() + year);
     })?;
 
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
@@ -761,7 +761,7 @@ fn shift(host: &mut Value, by: u64) {
         }
     };
     for family in ["a", "aaaa"] {
-        earlier(field(&mut host[family], "stale_from"));
+        earlier(field(&mut host[family], "window_from"));
         if host[family]["answer"].is_object() {
             earlier(&mut host[family]["answer"]["answered_at"]);
             earlier(&mut host[family]["answer"]["ttl_ends"]);

@@ -80,6 +80,8 @@ struct SavedHost {
 
 #[derive(Serialize, Deserialize)]
 struct SavedQuestion {
+    // The key is part of version 1 of the format.
+    #[serde(rename = "window_from")]
     stale_from: u64,
     denied: bool,
     answer: Option<SavedAnswer>,
@@ -387,6 +389,19 @@ pub(super) mod tests {
             utc: Duration::from_millis(NOW),
         };
         assert_eq!(decode(&text, later).unwrap(), saved(shifted));
+    }
+
+    /// The keys are written out, so that a renamed field of the code cannot change the format unnoticed.
+    #[test]
+    fn version_1_of_the_format_is_read_and_written_with_these_keys() {
+        const TEXT: &str = r#"{"version":1,"written_at":1760000000000,"hosts":[{"host":"h.test","a":{"window_from":1760000050000,"denied":false,"answer":{"addresses":["20.0.0.1","20.0.0.2"],"ttl":60000,"answered_at":1759999990000,"ttl_ends":1760000050000}},"aaaa":{"window_from":1759999700000,"denied":true,"answer":null},"lingering":{"20.0.0.3":1759998200000},"lingering_until":{"20.0.0.3":1760001800000}}]}"#;
+        let clocks = clocks(NOW);
+        assert_eq!(decode(TEXT.as_bytes(), clocks).unwrap(), saved(clocks));
+        let value = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+        assert_eq!(
+            value(&encode(saved(clocks), clocks)),
+            value(TEXT.as_bytes())
+        );
     }
 
     #[test]
