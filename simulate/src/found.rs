@@ -1,4 +1,4 @@
-//! Schedules that went wrong once, each shrunk. `simulate --seed N` prints them as they stand here.
+//! Schedules that once violated a rule, each shrunk. `simulate --seed N` prints them in this form.
 
 #[expect(unused_imports, reason = "as far as the schedules need them")]
 use crate::{
@@ -33,7 +33,7 @@ fn a_quiet_day_of_the_real_resolver_holds_and_is_the_same_each_time() {
     holds(&schedule);
     let played = [(); 2].map(|()| play(&schedule, None).expect("a runtime").tally);
     assert_eq!(played[0].trace, played[1].trace);
-    // Over UDP, TCP, or both.
+    // A question goes out over UDP, TCP, or both.
     assert!(played[0].questions <= played[0].messages, "{played:?}");
 }
 
