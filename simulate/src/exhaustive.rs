@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_schedule_of_two_events_is_judged_rightly() {
+    fn every_schedule_of_two_events_gets_the_right_verdicts() {
         let looked = exhaust(2).expect("all are right");
         assert!(looked.schedules > 100);
     }

@@ -621,7 +621,7 @@ impl Draw {
         self.questions += 40;
     }
 
-    /// Changes the faults every second.
+    /// Changes faults and addresses many times within ten minutes.
     fn storm(&mut self, at: u64) {
         let ttl = self.ttl(MINUTE * 10);
         let lasts = MINUTE * 10 * SECOND;

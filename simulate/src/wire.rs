@@ -213,7 +213,7 @@ mod tests {
     const ASKED: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03oNe\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0";
 
     #[test]
-    fn a_question_is_read_with_its_letters_and_its_edns() {
+    fn a_question_keeps_its_spelling_and_its_edns() {
         let query = Query::read(ASKED).expect("a question");
         assert_eq!(query.name, "one.test");
         assert!(!query.is_lower_case);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_a_packet_is_truncated() {
+    fn a_response_too_large_for_a_packet_is_truncated() {
         let query = Query::read(ASKED).expect("a question");
         let said = Said::Addresses {
             addresses: vec![IpAddr::from([192, 0, 2, 1]); 300],

@@ -1,4 +1,4 @@
-//! The verdict that each address must get, or that either verdict is right.
+//! Oracle: the verdict that each address must get, unless either verdict is right.
 //!
 //! The oracle learns each change of the zone before it happens, and each outcome of a question before
 //! the list. For each address it has two bounds: the span in which the address is surely admitted, and

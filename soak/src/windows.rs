@@ -17,7 +17,7 @@ pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 /// which is longer than [`LINGER`].
 pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
-/// The delay, on a busy machine, with which the list learns what the oracle already knows.
+/// The time by which the list may lag behind the oracle on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// The time without a fault after which the list knows the zone: a question that was pending when the last

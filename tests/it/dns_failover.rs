@@ -122,7 +122,7 @@ async fn one_good_server_of_four_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_error_response_is_reported_rather_than_another_servers_silence() -> io::Result<()> {
+async fn an_error_response_is_reported_even_if_another_server_is_silent() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(FaultScope::Everything, Fault::Drop);
     second.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));

@@ -166,7 +166,7 @@ async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_named_pipe_as_configuration_blocks_nothing() -> io::Result<()> {
+async fn a_named_pipe_as_configuration_does_not_block() -> io::Result<()> {
     let file = File::new()?;
     let made = std::process::Command::new("mkfifo")
         .arg(&file.path)

@@ -504,7 +504,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
         "every question is tried first"
     );
 
-    // A host that fails later does not, either.
+    // Nor does a host that fails later.
     resolver.set_outcome(
         OTHER,
         Family::V4,
@@ -513,7 +513,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
     sleep(Duration::from_secs(3600)).await;
     assert!(list.is_ready());
     sleep(Duration::from_secs(25 * 3600)).await;
-    assert!(!list.is_ready(), "nothing is in force any more");
+    assert!(!list.is_ready(), "no address is admitted any more");
 }
 
 #[tokio::test(start_paused = true)]

@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two at a time, so that the second runs on what the first left.
+    // Two requests at a time, so that the second uses the service that the first left behind.
     let first = within(service.ready())
         .await
         .expect("it is open")

@@ -221,8 +221,8 @@ async fn a_file_that_a_group_of_others_can_write_is_ignored() -> io::Result<()> 
 }
 
 #[tokio::test]
-async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_it() -> io::Result<()>
-{
+async fn a_file_that_a_group_of_the_process_can_write_is_restored_and_stays_readable_by_it()
+-> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
@@ -283,7 +283,7 @@ async fn the_first_start_needs_no_file_and_does_not_warn() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
+async fn an_unwritable_folder_does_not_stop_the_list() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let missing = folder.path().join("missing");

@@ -322,7 +322,7 @@ async fn waiters_that_leave_return_their_permits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_dns_delays_an_unlisted_peer_by_one_second_and_continues() {
+async fn slow_dns_delays_an_unlisted_peer_by_one_second_while_the_lookup_continues() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()

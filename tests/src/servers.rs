@@ -99,7 +99,7 @@ fn free_port(ip: IpAddr) -> SocketAddr {
 /// A free port alone is not enough: some servers share a port with another process that listens
 /// there (`SO_REUSEPORT`), so that nothing would say "address in use".
 fn claim(port: u16) -> bool {
-    // An address that only claims use. Systems other than Linux do not have it.
+    // An address that is used only for claims. Systems other than Linux do not have it.
     match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
         Ok(claim) => {
             let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -136,9 +136,9 @@ pub(super) async fn serve(
                 .initial_connection_window_size(WINDOW)
                 .max_send_buf_size(BUFFER);
             if spared {
-                // A proxy asks about many callers over one connection. Those that wait for an on-demand
-                // refresh must leave room for the provider's servers, and no number of cancelled or malformed
-                // requests may end the connection.
+                // A proxy sends the requests of many callers over one connection. Requests that wait for an
+                // on-demand refresh must leave room for the provider's servers, and no number of cancelled or
+                // malformed requests may end the connection.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)

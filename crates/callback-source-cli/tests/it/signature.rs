@@ -510,7 +510,7 @@ async fn with_stdin(command: &mut tokio::process::Command, bytes: &[u8]) -> std:
 }
 
 #[tokio::test]
-async fn a_request_that_was_saved_of_http_2_is_read() {
+async fn a_request_saved_from_http_2_is_read() {
     let http1 = request(
         "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63",
         "webhook.site",
