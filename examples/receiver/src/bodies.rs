@@ -250,7 +250,7 @@ pub(crate) struct ChargeEvent {
     pub(crate) event_type: String,
     /// `INITIAL`, `RECURRING`, …
     pub(crate) charge_type: Option<String>,
-    /// In the minor unit of the currency, as are those below.
+    /// In the minor unit of the currency, like the next three amounts.
     pub(crate) amount: Option<i64>,
     /// Captured so far.
     pub(crate) amount_captured: Option<i64>,
