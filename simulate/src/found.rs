@@ -212,7 +212,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
     });
 }
 
-/// From seed 88, with less idle time.
+/// Seed 88, with less idle time.
 #[test]
 fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {

@@ -121,7 +121,7 @@ impl FaultyZone {
         Ok(())
     }
 
-    /// No server answers correctly for longer than the stale window.
+    /// Simulates an outage: no server answers correctly for this time, which exceeds the stale window.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);

@@ -303,7 +303,7 @@ impl Oracle {
             }
             let listed = listed.map(|listed| {
                 format!(
-                    "surely {:.3} to {:.3}, perhaps to {:.3}, held {:?}",
+                    "surely {:.3} to {:.3}, perhaps to {:.3}, in the answer {:?}",
                     -since(listed.surely_from),
                     -since(listed.surely_until),
                     -since(listed.perhaps_until),

@@ -66,7 +66,7 @@ class Dns:
 
 
 class Shop(http.server.ThreadingHTTPServer):
-    """Notes every request that it receives, and answers 201, which no gateway answers by itself."""
+    """Records every request, and answers 201, a status that no gateway sends by itself."""
 
     daemon_threads = True
 
@@ -354,7 +354,7 @@ class Run:
         self.shop.seen.clear()
 
     def call(self, **arguments):
-        """Status, headers, and how many requests the shop got."""
+        """Status and headers of the response, and the number of requests that the shop got."""
         self.shop.seen.clear()
         status, headers = request(arguments.pop("port", self.port), **arguments)
         return status, headers, len(self.shop.seen)

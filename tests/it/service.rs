@@ -492,7 +492,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let admitted = within(shedding.clone().oneshot(delivery("a", ONE))).await;
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 
-    // A buffer around the layer holds one service for all connections.
+    // A buffer around the layer keeps one service for all connections.
     let buffered = Buffer::new(layer.layer(limited.clone()), 8);
     let refused = within(buffered.clone().oneshot(delivery("a", UNLISTED))).await;
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));

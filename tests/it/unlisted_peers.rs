@@ -467,7 +467,7 @@ async fn an_on_demand_refresh_repeats_no_question_of_a_moment_ago() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_on_demand_refresh_repeats_no_question_within_its_interval_whatever_the_floor() {
+async fn an_on_demand_refresh_repeats_no_question_within_its_interval_for_any_floor() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     resolver.set(OTHER, 7, &["127.0.1.2"]);

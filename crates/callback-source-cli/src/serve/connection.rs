@@ -176,8 +176,8 @@ fn log_end(end: hyper::Result<()>) {
 
 /// Reads until the client has closed its side.
 ///
-/// Closing a socket that has unread bytes, or receives some afterwards, resets the connection, and the reset
-/// can overtake the response: a client that still sends its body would never read why it is refused.
+/// A socket that is closed with unread bytes, or receives bytes afterwards, resets the connection. The reset can
+/// overtake the response. A client that still sends its body would then never read why it is refused.
 async fn linger(stream: &mut Stream) {
     if stream.shutdown().await.is_ok() {
         let mut bytes = vec![0; 4 * 1024];
