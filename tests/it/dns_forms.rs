@@ -16,7 +16,7 @@ use tokio::{net::UdpSocket, time::Instant};
 use crate::common::{HOST, ONE, a, aaaa};
 
 #[tokio::test]
-async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
+async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
     for code in [
         ResponseCode::FormErr,
         ResponseCode::NotImp,
@@ -51,7 +51,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without() -> io::Result<()> {
+async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without_edns() -> io::Result<()> {
     for transport in [
         Transport::Both,
         Transport::UdpOnly,
@@ -383,8 +383,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_question() -> io::Result<()>
-{
+async fn a_server_that_falls_silent_in_another_form_does_not_block_later_questions()
+-> io::Result<()> {
     let needed = [
         (Fault::RefuseEdns(ResponseCode::FormErr), Transport::Both),
         (Fault::DropMixedCase, Transport::UdpOnly),

@@ -553,7 +553,7 @@ async fn a_static_network_makes_a_list_ready_once_all_is_attempted() {
 }
 
 #[tokio::test]
-async fn a_hundred_lists_in_a_row_leave_no_task() -> io::Result<()> {
+async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let before = tokio::runtime::Handle::current()

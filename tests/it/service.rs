@@ -192,7 +192,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
 }
 
 #[tokio::test]
-async fn a_closure_can_make_the_refusal() {
+async fn a_closure_can_build_the_refusal() {
     let refusal = |rejection: &Rejection| {
         let text = format!(r#"{{"error":"{}"}}"#, rejection.kind().as_str());
         let mut response = Response::new(text);
@@ -212,7 +212,7 @@ async fn a_closure_can_make_the_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_refusal_after_a_wait_is_made_the_same_way() {
+async fn a_closure_also_builds_the_refusal_after_a_wait() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, callback_source::Family::V4, Outcome::Pending);
     let list = tiny_list(&[HOST]).spawn(resolver);

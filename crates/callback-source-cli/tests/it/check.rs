@@ -69,7 +69,7 @@ async fn reports_for_each_peer_whether_it_would_be_admitted() {
 }
 
 #[tokio::test]
-async fn is_undecided_when_dns_cannot_be_asked() {
+async fn is_undecided_when_dns_cannot_be_reached() {
     let dns = zone().await;
     let hosts = format!("--host one.example --host two.example {}", ask(&dns));
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::Refused));

@@ -77,7 +77,7 @@ fn vector() -> String {
 const PATH: &str = "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63";
 
 #[tokio::test]
-async fn the_published_vector_matches_as_of_its_date() {
+async fn the_published_vector_matches_at_its_date() {
     let files = Files::new(vector());
     assert_shown!(files.verify(&[]).await, @r#"
     exit 0
