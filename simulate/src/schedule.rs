@@ -59,7 +59,7 @@ pub(crate) enum What {
     Flood { who: u8, requests: u16 },
     /// The hosts are replaced at run time.
     Hosts { hosts: u8 },
-    /// The wall clock jumps, in milliseconds.
+    /// The wall clock jumps by this number of milliseconds.
     WallStep { ms: i64 },
     /// The state file becomes unwritable, or writable again.
     Writes { fail: bool },

@@ -140,7 +140,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
         let start = Instant::now();
         answers(&resolver).await?;
         let took = start.elapsed();
-        // TCP is tried after 400 ms, and the second question at once, not 200 ms later.
+        // The resolver tries TCP after 400 ms. It sends the second question at once, not 200 ms later.
         assert!(took < Duration::from_millis(550), "{took:?}");
         Ok(())
     };

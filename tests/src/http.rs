@@ -61,7 +61,7 @@ impl From<IpAddr> for Client {
 
 /// A connection for several requests, one after the other.
 ///
-/// Dropping it closes it.
+/// It is closed when dropped.
 #[derive(Debug)]
 pub struct Connection {
     sender: Sender,

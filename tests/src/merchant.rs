@@ -22,7 +22,7 @@ use crate::{
     within,
 };
 
-/// A running server; dropping it stops it.
+/// A running server, stopped when dropped.
 #[derive(Debug)]
 pub struct Merchant {
     addr: SocketAddr,

@@ -472,7 +472,7 @@ async fn an_idle_connection_is_kept_for_its_time() {
     server.stop().await;
 }
 
-/// Sends HTTP/2 requests whose bodies never end, one after the other as the server allows.
+/// Sends HTTP/2 requests whose bodies never end, as fast as the server accepts them.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn http2_streams_that_never_end_their_body_use_no_memory() {
