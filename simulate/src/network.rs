@@ -334,12 +334,12 @@ fn explained(
             let mut denials = errors().filter(|of| of.kind() == error.kind());
             match denials.any(|of| of.negative_ttl() == error.negative_ttl()) {
                 true => Ok(()),
-                false => Err("no server denied it so"),
+                false => Err("no server gave this denial"),
             }
         }
         _ => {
             if said.iter().any(|(said, settles)| *settles && said.is_ok()) {
-                return Err("it failed although a server answered");
+                return Err("the lookup failed although a server answered");
             }
             // A CNAME loop is a final response.
             let loops = |of: &ResolveError| of.kind() == ResolveErrorKind::BrokenChain;
@@ -353,7 +353,7 @@ fn explained(
                 is_well(server) && !cut
             });
             match well && weather == state.weather {
-                true => Err("it failed although a server is well"),
+                true => Err("the lookup failed although a server works"),
                 false => Ok(()),
             }
         }

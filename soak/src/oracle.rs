@@ -43,7 +43,7 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// The span in which the A question is answered, so that the verdict is never "cannot decide".
+    /// The span with an answer to the A question, so that the list can always decide.
     known_from: Option<Instant>,
     known_until: Option<Instant>,
     /// The start of the time with a valid answer in the zone, by family.

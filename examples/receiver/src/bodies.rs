@@ -181,9 +181,9 @@ impl ShippingMethods {
 pub(crate) enum Webhook {
     /// ePayment.
     Epayment(Box<EpaymentEvent>),
-    /// Recurring, of a charge. It has every field of an agreement's event, so it is tried first.
+    /// Recurring: an event of a charge. It has every field of an agreement's event, so it is tried first.
     Charge(ChargeEvent),
-    /// Recurring, of an agreement.
+    /// Recurring: an event of an agreement.
     Agreement(AgreementEvent),
     /// QR.
     CheckIn(CheckIn),

@@ -196,7 +196,9 @@ async fn root_and_members_of_the_group_can_read_the_state_file_of_a_server() {
     server.stop().await;
     // A file of another user, with the mode that `fsGroup` of Kubernetes sets.
     if let Err(error) = chown(&path, Some(12345), Some(12345)) {
-        eprintln!("SKIPPED root_and_members_of_the_group_can_read_the_state_file_of_a_server: needs root ({error})");
+        eprintln!(
+            "SKIPPED root_and_members_of_the_group_can_read_the_state_file_of_a_server: needs root ({error})"
+        );
         return;
     }
     let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
