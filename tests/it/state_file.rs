@@ -367,7 +367,7 @@ async fn a_link_at_the_temporary_file_is_not_followed() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_crash_loop_changes_no_time() -> io::Result<()> {
+async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
     let folder = TempDir::new()?;
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
