@@ -109,8 +109,8 @@ pub(super) fn client(args: &ServeArgs, proxies: &Proxies) -> Client {
     }
 }
 
-/// As many as a trusted proxy has on the other listener.
+/// The same number as for a trusted proxy on the other listener.
 const MAX_STREAMS: u32 = 200;
 
-/// Finds connections whose Envoy is gone without having closed them.
+/// Interval of pings, which detect an Envoy that is gone without having closed its connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
