@@ -48,6 +48,7 @@ fn a_list_of_nothing_holds() {
             max_ttl: 3600,
             linger: 3600,
             stale_for: 86400,
+            networks: false,
         },
         seconds: 60,
         events: Vec::new(),
@@ -65,6 +66,7 @@ fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
             max_ttl: 86400,
             linger: 7200,
             stale_for: 43200,
+            networks: false,
         },
         seconds: 110,
         events: vec![
@@ -114,6 +116,7 @@ fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
             max_ttl: 3600,
             linger: 600,
             stale_for: 3600,
+            networks: false,
         },
         seconds: 62,
         events: vec![
@@ -144,6 +147,7 @@ fn what_was_written_before_writes_fail_stays_on_the_disk() {
             max_ttl: 3600,
             linger: 3600,
             stale_for: 86400,
+            networks: false,
         },
         seconds: 691,
         events: vec![
@@ -224,6 +228,7 @@ fn states_that_become_the_same_are_not_a_change_that_is_saved_at_once() {
             max_ttl: 7200,
             linger: 60,
             stale_for: 600,
+            networks: false,
         },
         seconds: 900,
         events: vec![
