@@ -225,19 +225,29 @@ fn duration(at: Ms) -> Duration {
     Duration::from_millis(u64::try_from(at).unwrap_or_default())
 }
 
-/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window.
-const RULES: [Rules; 2] = [
+/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window. And no stale
+/// window at all.
+const RULES: [Rules; 3] = [
     Rules {
         min_ttl: 5_000,
         max_ttl: 3_600_000,
         linger: 60_000,
         stale_for: 1_800_000,
+        networks: 0,
     },
     Rules {
         min_ttl: 5_000,
         max_ttl: 3_600_000,
         linger: 3_600_000,
         stale_for: 900_000,
+        networks: 0,
+    },
+    Rules {
+        min_ttl: 5_000,
+        max_ttl: 3_600_000,
+        linger: 60_000,
+        stale_for: 0,
+        networks: 0,
     },
 ];
 

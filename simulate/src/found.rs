@@ -48,6 +48,7 @@ fn an_empty_list_gets_the_right_verdicts() {
             max_ttl: 3600,
             linger: 3600,
             stale_for: 86400,
+            networks: false,
         },
         seconds: 60,
         events: Vec::new(),
@@ -65,6 +66,7 @@ fn the_state_of_a_removed_host_is_not_in_the_file() {
             max_ttl: 86400,
             linger: 7200,
             stale_for: 43200,
+            networks: false,
         },
         seconds: 110,
         events: vec![
@@ -114,6 +116,7 @@ fn no_call_waits_for_a_host_that_was_removed_meanwhile() {
             max_ttl: 3600,
             linger: 600,
             stale_for: 3600,
+            networks: false,
         },
         seconds: 62,
         events: vec![
@@ -144,6 +147,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
             max_ttl: 3600,
             linger: 3600,
             stale_for: 86400,
+            networks: false,
         },
         seconds: 691,
         events: vec![
@@ -224,6 +228,7 @@ fn states_that_become_equal_are_not_saved_at_once() {
             max_ttl: 7200,
             linger: 60,
             stale_for: 600,
+            networks: false,
         },
         seconds: 900,
         events: vec![

@@ -131,6 +131,8 @@ pub(crate) struct Rules {
     pub(crate) max_ttl: Ms,
     pub(crate) linger: Ms,
     pub(crate) stale_for: Ms,
+    /// The callers of static networks.
+    pub(crate) networks: Callers,
 }
 
 impl From<&Setting> for Rules {
@@ -141,6 +143,10 @@ impl From<&Setting> for Rules {
             max_ttl: ms(setting.max_ttl),
             linger: ms(setting.linger),
             stale_for: ms(setting.stale_for),
+            networks: match setting.networks {
+                true => STATIC.iter().fold(0, |set, who| set | 1 << who),
+                false => 0,
+            },
         }
     }
 }
@@ -208,10 +214,16 @@ impl Worlds {
 
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         self.settle(now);
-        let before = self.perhaps(now);
-        for model in &mut self.models {
-            model.replace_hosts(&self.rules, hosts, self.saves, now);
-            model.settle(&self.rules, now);
+        let models = std::mem::take(&mut self.models);
+        let mut before = Vec::new();
+        for model in &models {
+            for saved_at in model.saved_at(&self.rules, now) {
+                let mut model = model.clone();
+                before.push(model.picture(&self.rules, now).perhaps);
+                model.replace_hosts(&self.rules, hosts, self.saves, saved_at, now);
+                model.settle(&self.rules, now);
+                self.models.push(model);
+            }
         }
         self.note_change(&before, now);
         self.merge();
@@ -643,12 +655,12 @@ impl Model {
             .min()
     }
 
-    fn replace_hosts(&mut self, rules: &Rules, hosts: u8, keep: bool, now: Ms) {
+    fn replace_hosts(&mut self, rules: &Rules, hosts: u8, keep: bool, saved_at: Ms, now: Ms) {
         let (stay, go) = std::mem::take(&mut self.hosts)
             .into_iter()
             .partition(|host| hosts >> host.host & 1 == 1);
         self.hosts = stay;
-        self.forget(rules, now);
+        self.forget(rules, saved_at);
         if keep {
             self.parked
                 .extend(go.into_iter().map(|host: Host| (host, false)));
@@ -666,11 +678,24 @@ impl Model {
         self.parked.sort_by_key(|(host, _)| host.host);
     }
 
+    /// Times at which the state may have been saved last. The first save after its stale window forgets the answer
+    /// of an unconfigured host, which can stay in use for as long as a refresh takes.
+    fn saved_at(&self, rules: &Rules, now: Ms) -> Vec<Ms> {
+        let parked = self.parked.iter().flat_map(|(host, _)| &host.records);
+        let over = parked.map(|records| records.window_from + rules.stale_for);
+        let over = over.filter(|at| *at <= now && now < *at + REFRESH_TIME - rules.stale_for);
+        let mut times: Vec<_> = over.map(|at| at - 1).collect();
+        times.push(now);
+        times.sort_unstable();
+        times.dedup();
+        times
+    }
+
     /// Forgets answers and denials of unconfigured hosts whose window has ended.
     fn forget(&mut self, rules: &Rules, now: Ms) {
         for (host, _) in &mut self.parked {
             for records in &mut host.records {
-                if records.window_ends(rules) <= now {
+                if records.window_from + rules.stale_for <= now {
                     records.held = None;
                     records.answered = false;
                     records.denied = false;
@@ -718,7 +743,7 @@ impl Model {
     }
 
     pub(crate) fn picture(&self, rules: &Rules, now: Ms) -> Picture {
-        let mut surely = 0;
+        let mut surely = rules.networks;
         let mut perhaps = 0;
         for host in &self.hosts {
             for records in &host.records {
@@ -738,7 +763,7 @@ impl Model {
             }
         }
         let known = [0, 1].map(|family| {
-            let start = match self.hosts.is_empty() {
+            let start = match self.hosts.is_empty() && rules.networks == 0 {
                 // An empty list must answer `Unresolved`.
                 true => Tri::No,
                 false => Tri::Yes,
@@ -904,8 +929,13 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
+    /// What has not failed since stays in use while it is refreshed.
     fn window_ends(&self, rules: &Rules) -> Ms {
-        self.window_from + rules.stale_for
+        let least = match self.failing {
+            Some(_) => 0,
+            None => REFRESH_TIME,
+        };
+        self.window_from + rules.stale_for.max(least)
     }
 }
 
@@ -935,6 +965,9 @@ pub(crate) fn everybody() -> impl Iterator<Item = u8> {
 fn same_zone(one: u8, other: u8) -> bool {
     (one == 2) == (other == 2)
 }
+
+/// Callers in the static networks, if there are any: one that can be listed, and three that are not.
+const STATIC: [u8; 4] = [2, 48, 49, 50];
 
 /// Longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit of a
 /// question.

@@ -245,6 +245,10 @@ impl<'a> Player<'a> {
             .map_err(io::Error::other)?
             .linger(seconds(setting.linger))
             .stale_for(seconds(setting.stale_for));
+        if setting.networks {
+            let networks = NETWORKS.map(|network| network.parse().expect("a network"));
+            builder = builder.nets(networks).map_err(io::Error::other)?;
+        }
         if start.state_file {
             builder = builder.state_file(self.state_file()?);
         }
@@ -575,6 +579,9 @@ fn beside(path: &std::path::Path) -> PathBuf {
 fn ms(at: u64) -> Ms {
     i64::try_from(at).unwrap_or(Ms::MAX)
 }
+
+/// Those of the oracle's static callers.
+const NETWORKS: [&str; 3] = ["20.0.1.2/32", "20.0.1.48/30", "2a00:1234:0:31::/64"];
 
 const TOKEN: &str = "s3cret";
 

@@ -24,6 +24,8 @@ pub(crate) struct Setting {
     pub(crate) max_ttl: u64,
     pub(crate) linger: u64,
     pub(crate) stale_for: u64,
+    /// Whether static networks are admitted as well.
+    pub(crate) networks: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +137,13 @@ impl Schedule {
                 max_ttl: 0,
                 linger: 0,
                 stale_for: 0,
+                networks: false,
             },
             end: seconds * SECOND,
             questions: 0,
             events: Vec::new(),
         };
-        draw.all();
+        draw.all(seed);
         draw.events.sort_by_key(|event| event.at);
         draw.events.retain(|event| event.at < draw.end);
         Self {
@@ -164,8 +167,9 @@ struct Draw {
 }
 
 impl Draw {
-    fn all(&mut self) {
+    fn all(&mut self, seed: u64) {
         self.setting();
+        self.setting.networks = seed % 10 == 3;
         self.start();
         let hosts = u64::from(self.setting.hosts.count_ones());
         // In calm times each question goes out once per maximum TTL.
