@@ -74,7 +74,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `axum` | yes | axum's `ConnectInfo` on each request, as `ConnectInfoPeer` reads it |
 //! | `dns-server` | no | `dns::DnsServer`, a DNS server on a loopback port |

@@ -137,8 +137,8 @@ impl Provider {
 
     /// Fails every lookup from now on.
     ///
-    /// A list that had an answer keeps it and calls it stale; once the stale window has ended, it can
-    /// no longer decide:
+    /// A list that had an answer keeps it as stale; once the stale window has ended, the list can no longer
+    /// decide:
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Instruction counts and their limits, which are what was reached and 5 %.
+//! Instruction counts and their limits. A limit is the measured count plus 5 %.
 //!
-//! `docs/performance.md` holds the goals, and how a limit is changed.
+//! `docs/performance.md` lists the goals and explains how to change a limit.
 #![allow(
     missing_docs,
     unused_qualifications,
@@ -76,7 +76,7 @@ fn networks(asked: &'static Asked) -> Verdict {
 library_benchmark_group!(name = verdict, benchmarks = [addresses, networks]);
 
 fn nothing() -> Request<Body> {
-    // Warms up what each thread does once, and leaves the allocator with something at hand.
+    // Warms up the state that each thread initializes once, and gives the allocator free blocks to reuse.
     let request = support::callback(support::address(Family::V4, 0));
     support::serve(
         &mut Merchant,
@@ -103,7 +103,7 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
     (service, request)
 }
 
-// These limits leave 5 % of what the layer adds.
+// These limits allow 5 % more than the layer added when they were set.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
 #[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_855))]
@@ -159,7 +159,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
     (router, first)
 }
 
-// A whole router of axum's, without the server around it.
+// A whole axum router, without the server around it.
 #[library_benchmark(setup = router)]
 #[bench::bare(args = (support::bare), config = limit(6_657))]
 #[bench::route_no_op(args = (support::route_no_op), config = limit(7_082))]
@@ -215,7 +215,7 @@ fn x_forwarded_for((behind, peer, headers): Forwarded) -> IpAddr {
 
 library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
 
-// All that the task does besides asking: ten hosts, two families, three addresses each.
+// All work of the refresher except the lookups: ten hosts, two families, three addresses each.
 #[library_benchmark]
 #[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_461_983))]
 fn round(mut round: support::Round) -> support::Round {

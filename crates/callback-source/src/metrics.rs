@@ -1,7 +1,7 @@
 //! Every counter and gauge of the library. Without the feature `metrics` they do nothing.
 #![cfg_attr(
     not(feature = "metrics"),
-    expect(unused_variables, reason = "the macros below make nothing of them")
+    expect(unused_variables, reason = "the macros below expand to nothing")
 )]
 
 #[cfg(feature = "metrics")]
@@ -30,7 +30,7 @@ pub(crate) fn message_verdict(verdict: &'static str) {
     counter!("callback_source_proofs_total", "verdict" => verdict);
 }
 
-/// Counts a connection of a trusted proxy, by what its PROXY protocol header contains.
+/// Counts a connection of a trusted proxy, by the content of its PROXY protocol header.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {
     counter!("callback_source_proxy_headers_total", "outcome" => outcome);

@@ -186,7 +186,7 @@ impl DnsServer {
         self.shared.lock().transport = transport;
     }
 
-    /// Sets if an answer has the whole CNAME chain, which is the default, or only its first step.
+    /// Sets whether an answer has the whole CNAME chain, which is the default, or only its first step.
     pub fn follow_cnames(&self, follow: bool) {
         self.shared.lock().zone.follow_cnames = follow;
     }

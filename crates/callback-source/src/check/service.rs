@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::check::{Acceptance, Delivered};
 
-    /// Never comes to a verdict.
+    /// Never reaches a verdict.
     #[derive(Clone)]
     struct Waits;
 

@@ -1,9 +1,9 @@
 //! The last result of each question, so that it is not asked again a moment later.
 //!
-//! The cache gives whoever asks two things: one flight per question, which moka's entry API brings, and
-//! results in bounded memory, for a host that is removed and put back. When a question is asked is not
-//! decided here: the [schedule](super::schedule) passes the floor with each question, and does not ask one
-//! that is in flight.
+//! The cache gives its callers two things: a single lookup in flight per question, by moka's entry API, and
+//! results in bounded memory, for a host that is removed and put back. When a question is asked is not decided
+//! here: the [schedule](super::schedule) passes the refresh interval floor with each question, and does not ask
+//! one that is in flight.
 
 use std::{
     future::Future,
@@ -58,8 +58,8 @@ impl AnswerCache {
     /// `time_limit` bounds each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity: the questions are those of the configured hosts, and moka would turn away
-            // newcomers of a cache that is full.
+            // No capacity: the questions are those of the configured hosts, and moka rejects new entries when a
+            // cache is full.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
             time_limit,
@@ -90,7 +90,7 @@ impl AnswerCache {
                 asked_at,
                 answered_at: now(),
                 slept,
-                // moka's expiry never shortens the floor.
+                // moka's expiry never shortens the refresh interval floor.
                 keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
                 result,
             })
@@ -121,7 +121,7 @@ impl AnswerCache {
                     outcome: Outcome::Cached(entry.result.map(rest)),
                 }
             }
-            // Only an entry is left as it is.
+            // Unreachable: the closure leaves only an existing entry unchanged.
             CompResult::StillNone(_) => Lookup {
                 asked_at: now(),
                 outcome: Outcome::Cached(Err(ResolveError::new(ResolveErrorKind::Other))),
@@ -214,7 +214,8 @@ impl<R: Resolve> DynResolve for R {
     }
 }
 
-/// The least time for which moka keeps an entry, so that its clock never decides about the floor.
+/// The minimum time for which moka keeps an entry, so that moka's clock never shortens the refresh interval
+/// floor.
 const MIN_KEPT: Duration = Duration::from_secs(60);
 
 /// The list clamps TTLs itself, so that an entry has no use after this time.
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_is_asked_at_most_once_per_floor_whatever_its_result() {
+    async fn a_question_is_asked_at_most_once_per_interval_floor_whatever_its_result() {
         let failure = ResolveError::new(ResolveErrorKind::ServFail);
         for outcome in [Ok(answer(0)), Ok(answer(3600)), Err(failure)] {
             let (cache, calls) = counted(outcome);

@@ -146,14 +146,15 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses an answer may contain. An answer with more is a failed lookup. Default 256.
+    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup.
+    /// Default 256.
     pub fn max_addresses(mut self, max_addresses: usize) -> Self {
         self.rules.max_addresses = max_addresses;
         self
     }
 
-    /// Sets how many addresses of one host may linger at a time. With more, the oldest are no longer admitted.
-    /// Default 1,024.
+    /// Sets how many addresses of one host may linger at a time. Beyond that, the oldest are no longer
+    /// admitted. Default 1,024.
     pub fn max_lingering(mut self, max_lingering: usize) -> Self {
         self.rules.max_lingering = max_lingering;
         self
@@ -197,7 +198,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the least time between two on-demand refreshes of one question. Default 5 s.
+    /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
     ///
     /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
     /// [wait](Self::on_demand_wait).

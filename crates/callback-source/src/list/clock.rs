@@ -19,7 +19,7 @@ impl SleepClock {
     /// The clocks of this system; `None` if it has none that includes sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
-        // It would be checked every few seconds of a simulated year.
+        // Checks every few seconds of a simulated year would make a simulation slow.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
             return None;

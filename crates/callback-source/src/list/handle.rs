@@ -25,7 +25,7 @@ use crate::{
 /// one is dropped, the refresher ends.
 ///
 /// A verdict takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list whose
-/// refresher died answers [`Unresolved`](crate::RejectionKind::Unresolved) in the end, and never admits
+/// refresher died eventually answers [`Unresolved`](crate::RejectionKind::Unresolved), and never admits a peer
 /// forever.
 ///
 /// ```
@@ -153,7 +153,7 @@ impl AllowList {
                         && published_changed.changed().await.is_ok()
                     {}
                 };
-                // In time or not: the verdict is by the set of that moment.
+                // Whether or not the refresh ended in time, the verdict uses the current set.
                 let _ = timeout(shared.on_demand.wait(), refreshed).await;
             }
             list.verdict(peer)
@@ -162,8 +162,8 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service does not have to wait for it: earlier requests are answered by what is known. Waits forever
-    /// while no host answers.
+    /// A service does not have to wait for it: earlier requests get a verdict by the answers so far. Waits
+    /// forever while no host answers.
     pub async fn ready(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
@@ -310,7 +310,7 @@ mod tests {
     /// The steps of a request before it waits, on several threads at the same moment, while the refresher
     /// does not run.
     #[tokio::test(start_paused = true)]
-    async fn of_peers_that_call_at_the_same_moment_each_waits_for_the_refresh() {
+    async fn peers_that_call_at_the_same_moment_all_wait_for_the_refresh() {
         const THREADS: usize = 4;
         let answer = |_: Question| {
             let addresses = ["20.0.0.1".parse().unwrap()];

@@ -63,7 +63,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// Sets the greatest difference between the date of a request and the clock. Default: five minutes.
+    /// Sets the maximum difference between the date of a request and the clock. Default: five minutes.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self
@@ -100,7 +100,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the greatest length of a body. Default: 256 KiB.
+    /// Sets the maximum length of a body. Default: 256 KiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self

@@ -20,7 +20,7 @@ pub(super) struct MessageCheck<K> {
     refusals: Arc<PeerRateLimit>,
 }
 
-/// Reads the id from a request by which its secrets are looked up.
+/// Reads the id by which the secrets for a request are looked up.
 type Select = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
 impl<K> MessageCheck<K> {
@@ -76,7 +76,7 @@ impl<K> MessageCheck<K> {
             MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
-        // Joined by an outer layer, before this verdict was there.
+        // Joined by an outer layer, before this verdict existed.
         extensions.remove::<VerifiedCallback>();
         // A message that a check outside of this one rejected stays rejected, whatever this one found.
         let is_rejected = extensions

@@ -66,7 +66,7 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers at most so many signatures.
+    /// A guard that remembers at most `capacity` signatures.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
@@ -173,7 +173,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn of_many_that_come_at_once_one_is_the_first() {
+    fn of_many_attempts_at_the_same_time_one_is_the_first() {
         const ROUNDS: u16 = 2_000;
         let guard = ReplayGuard::default();
         let start = Barrier::new(4);
@@ -220,14 +220,14 @@ mod tests {
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
         advance(SECOND).await;
         assert!(!guard.is_accepted(&[1; 32]));
-        // And as long once more.
+        // And again for the same time.
         assert!(guard.mark([1; 32], WINDOW).is_some());
         advance(2 * WINDOW + MARGIN - SECOND).await;
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
     }
 
     #[test]
-    fn moka_keeps_a_signature_for_as_long() {
+    fn moka_keeps_a_signature_for_two_windows_and_a_minute() {
         let guard = ReplayGuard::default();
         let keep = |window| {
             guard.mark([1; 32], window).unwrap().withdraw();

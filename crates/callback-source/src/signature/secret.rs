@@ -133,7 +133,7 @@ impl fmt::Debug for Token {
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
-    #[error("an empty secret proves nothing")]
+    #[error("the secret is empty")]
     Empty,
     /// The text begins or ends with white space, or contains a line break or another control character.
     #[error(
@@ -215,7 +215,7 @@ impl Secrets<Token> {
     /// [`VerifyTokenLayer`](super::VerifyTokenLayer).
     ///
     /// Every token is compared, and no comparison ends early. Digests are compared, so that the time it takes
-    /// reveals nothing of a token's length.
+    /// reveals nothing about a token's length.
     ///
     /// ```
     /// use callback_source::signature::{Secrets, Token};
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_secret_or_token_prints() {
+    fn no_part_of_a_secret_or_token_is_printed() {
         let secret = Secret::new("hunter2-secret").unwrap();
         let token = Token::new("Bearer hunter2-token").unwrap();
         let secrets = Secrets::from(secret.clone());
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_header_can_have_is_refused() {
+    fn a_token_that_is_not_a_valid_header_value_is_refused() {
         for text in [
             "a\n",
             " a",
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_read_with_what_stands_around_it_is_refused_and_the_cure_is_named() {
+    fn a_secret_with_surrounding_white_space_is_refused_and_the_error_names_the_fix() {
         const SECRET: &str = "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6Fh==";
         for around in [
             "\n", "\r\n", " ", "\t", "\u{a0}", "\u{2028}", "\u{feff}", "\u{200b}",
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_that_is_kept_is_wiped_on_drop() {
+    fn the_stored_key_material_is_wiped_on_drop() {
         fn is_wiped<T: ZeroizeOnDrop>() {}
         is_wiped::<sha2::block_api::Sha256VarCore>();
         is_wiped::<Zeroizing<[u8; 32]>>();

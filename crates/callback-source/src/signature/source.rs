@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_by_those_who_wait_and_not_remembered() {
+    async fn a_failure_is_shared_by_the_requests_that_wait_and_not_cached() {
         let (cached, calls) = counted(|_| Err("the vault is sealed"));
         let waiting: Vec<_> = (0..50)
             .map(|_| {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_id_without_secrets_is_remembered_for_ten_seconds_only() {
+    async fn an_id_without_secrets_is_cached_for_only_ten_seconds() {
         let (cached, calls) = counted(|_| Ok(Secrets::default()));
         for (pause, expected) in [
             (Duration::ZERO, 1),
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_whose_request_leaves_is_made_by_the_next() {
+    async fn a_lookup_whose_request_is_dropped_is_repeated_by_the_next() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         let leader = tokio::spawn({
             let cached = Arc::clone(&cached);

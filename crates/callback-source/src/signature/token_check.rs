@@ -107,7 +107,7 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
     /// tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifyTokenLayer<K, T> {
         VerifyTokenLayer {

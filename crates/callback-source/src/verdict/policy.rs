@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_asks_for_both() {
+    fn the_default_requires_both() {
         assert_eq!(Policy::default(), Policy::Both);
     }
 

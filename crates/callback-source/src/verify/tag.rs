@@ -88,7 +88,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
 const HOST: HeaderName = HeaderName::from_static("x-callback-host");
 const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
 
-/// That of `x-callback-reason`, too.
+/// Also the length of `x-callback-reason`.
 const LENGTH_OF_SOURCE: usize = "x-callback-source".len();
 const LENGTH_OF_HOST: usize = "x-callback-host".len();
 

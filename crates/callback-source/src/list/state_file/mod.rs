@@ -35,7 +35,7 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// Locked while the disk is written.
     written: Mutex<Written>,
-    /// Whether a file was ignored. It may become valid, for example when the clock is corrected.
+    /// True if a file was ignored. It may become valid, for example when the clock is corrected.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
@@ -47,7 +47,7 @@ struct Written {
     /// The number of the last snapshot written: an older one never replaces a newer one.
     number: u64,
     failure_limit: RateLimit,
-    /// Whether a failure was logged, and its end was not yet.
+    /// True if a failure was logged, and its end was not yet.
     is_failing: bool,
     cut_limit: RateLimit,
 }
@@ -273,7 +273,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_written_at_the_bound_is_read() {
+    fn a_file_of_the_maximum_size_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let file = StateFile::kept(path.clone());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_ignored_is_not_overwritten_with_nothing() {
+    fn an_ignored_file_is_not_overwritten_by_an_empty_state() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         fs::write(&path, r#"{"version": 2}"#).unwrap();

@@ -64,7 +64,7 @@ impl Unasked {
         }
     }
 
-    /// Drops state whose windows have ended, and what exceeds the bound.
+    /// Drops state whose windows have ended, and state beyond the bound.
     pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
         let current = |saved: &mut Vec<PersistedHost>| current(std::mem::take(saved), rules, now);
         let before = current(&mut self.before);
@@ -169,7 +169,8 @@ fn current(
     saved.into_iter().filter_map(ends).collect()
 }
 
-/// Drops what is over, and returns the end of the rest. A restored set uses nothing beyond that end.
+/// Drops state whose windows have ended, and returns the end of the rest. A restored set uses nothing beyond
+/// that end.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.records.retain_mut(|records| {
         let stale_until = records_end(records, rules, now);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_another_host_ages_while_the_machine_sleeps() {
+    fn the_kept_state_of_another_host_ages_while_the_machine_sleeps() {
         let clocks = Clocks::now();
         let mut unasked = Unasked::default();
         unasked.start(saved(clocks), &HashSet::new());
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_hosts_that_were_taken_out_is_bounded() {
+    fn the_state_of_removed_hosts_is_bounded() {
         let clocks = Clocks::now();
         let mut unasked = Unasked::default();
         let question = |number: u64| Question {
@@ -271,7 +272,7 @@ mod tests {
             unasked.replace(Vec::new(), &none, &asked).len()
         };
         assert_eq!((0..1_000).map(&mut back).sum::<usize>(), 256);
-        assert_eq!(back(999), 0, "it was taken");
+        assert_eq!(back(999), 0, "it was removed");
         assert!(unasked.add_to(Vec::new(), &none).is_empty());
     }
 }

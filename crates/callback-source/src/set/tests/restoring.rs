@@ -206,7 +206,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     world.at(HOUR + day);
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
 
-    // A TTL above today's greatest is cut to it.
+    // A TTL above today's maximum is lowered to it.
     let answer = held(now, now + 50 * HOUR);
     let short = Rules {
         max_ttl: 60 * SECOND,
@@ -261,7 +261,7 @@ fn today_s_rules_and_hosts_apply_to_the_saved_state() {
     assert_eq!(
         again.verdict("20.0.1.1"),
         "not-listed",
-        "not a host any more"
+        "no longer a host"
     );
     let few = Rules {
         max_addresses: 1,

@@ -92,15 +92,15 @@ pub struct Diagnosis {
 #[non_exhaustive]
 pub enum Mismatch {
     /// The delivery was signed for the host of the registered URL, and arrived with another one.
-    #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
+    #[error("the host is not that of the registered URL; make the proxy preserve it, or pin it")]
     Host,
     /// The delivery was signed for the path of the registered URL, and arrived with another one.
-    #[error("the path is not that of the registered URL: let the proxy keep it, or pin it")]
+    #[error("the path is not that of the registered URL; make the proxy preserve it, or pin it")]
     Path,
     /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
     #[error("method, host or path are not those of the registered URL")]
     Target,
     /// None of the secrets signed it, neither for the target that was sent nor for the registered URL.
-    #[error("no secret fits: it is that of another registration, or the headers were changed")]
+    #[error("no secret matches; it belongs to another registration, or the headers were changed")]
     Key,
 }

@@ -149,7 +149,7 @@ impl<L: Listener + fmt::Debug> fmt::Debug for ProxyProtocolListener<L> {
 #[derive(Debug)]
 pub(super) enum Unread {
     Header(HeaderError),
-    /// The connection ended after so many bytes.
+    /// The connection ended after this number of bytes.
     Closed(usize),
     TimedOut,
 }
