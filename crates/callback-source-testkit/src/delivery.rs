@@ -181,7 +181,7 @@ impl Delivery {
         self.header(AUTHORIZATION.as_str(), token)
     }
 
-    /// Makes the request, with a body of the type that the service takes.
+    /// Makes the request, with a body of the type that the service expects.
     ///
     /// # Panics
     ///

@@ -64,7 +64,9 @@ fn compare() -> Result<bool, BoxError> {
             counts.push(count);
         }
         if counts.iter().any(|count| *count != counts[0]) {
-            println!("FAILED: the comparison of the {what} reveals the position of the first wrong byte");
+            println!(
+                "FAILED: the comparison of the {what} reveals the position of the first wrong byte"
+            );
             is_right = false;
         }
     }

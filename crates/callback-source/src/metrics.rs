@@ -47,7 +47,7 @@ pub(crate) fn set_changed() {
     counter!("callback_source_changes_total");
 }
 
-/// Gauges the set: how many addresses it admits, and the age of its oldest answer.
+/// Updates the gauges of the set: the number of admitted addresses, and the age of the oldest answer.
 #[cfg(feature = "metrics")]
 pub(crate) fn set(addresses: usize, oldest_answer: Duration) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -125,8 +125,8 @@ fn plain_text<B: From<&'static str>>(
     response
 }
 
-/// Leaves the reason in the extensions of the response, so that a layer outside, for traces or metrics, can
-/// tell one 403 from another.
+/// Leaves the reason in the extensions of the response, so that an outer layer, for traces or metrics, can
+/// distinguish one 403 from another.
 pub(crate) fn with_reason<B, E>(mut response: Response<B>, rejection: E) -> Response<B>
 where
     E: Clone + Send + Sync + 'static,

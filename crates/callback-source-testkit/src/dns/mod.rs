@@ -165,7 +165,7 @@ impl DnsServer {
 
     /// Appends `record`, whose owner may be any name, to the answers for `name` and type `asked`.
     ///
-    /// A change of the addresses of `name` keeps it; [`remove`](Self::remove) removes it.
+    /// It stays when the addresses of `name` change; [`remove`](Self::remove) removes it.
     pub fn append(&self, name: &str, asked: RecordType, record: Record) {
         let name = absolute(name);
         self.shared.lock().zone.append(name, asked, record);

@@ -63,7 +63,7 @@ pub(crate) enum Begun<B, P, E> {
     Passed(B),
     /// The request is refused.
     Refused(E),
-    /// The verdict has to be waited for.
+    /// The request has to wait for its verdict.
     Pending(P),
 }
 

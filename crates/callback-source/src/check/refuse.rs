@@ -11,7 +11,7 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     rejection: E,
     mut parts: Parts,
 ) -> Response<B> {
-    // A signature check outside may have marked the request as accepted.
+    // An outer signature check may have marked the request as accepted.
     acceptance::refused(&parts.extensions);
     let mut response = response.response(&rejection);
     if leaves_unread_body(&parts) {

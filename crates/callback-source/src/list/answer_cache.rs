@@ -27,8 +27,8 @@ use crate::{
 
 /// Results by question, failures included.
 ///
-/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions
-/// that are not asked any more.
+/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions that are
+/// no longer asked.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
@@ -289,7 +289,10 @@ mod tests {
             advance(FLOOR - SECOND - Duration::from_millis(1)).await;
             assert!(!is_asked(&cache).await);
             advance(Duration::from_millis(1)).await;
-            assert!(is_asked(&cache).await, "a floor after it was asked");
+            assert!(
+                is_asked(&cache).await,
+                "one interval floor after it was asked"
+            );
             assert!(!is_asked(&cache).await, "asked again");
             assert_eq!(calls.load(Ordering::Relaxed), 2);
         }
@@ -318,7 +321,7 @@ mod tests {
         advance(3 * SECOND).await;
         let lookup = cache.ask(question(), FLOOR).await;
         assert_eq!(lookup.asked_at, start);
-        // It took a second to come.
+        // The answer took a second.
         assert_eq!(cached(lookup).unwrap().ttl(), 57 * SECOND);
     }
 
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_is_a_failure_with_its_message_whether_in_the_call_or_later() {
+    async fn a_panic_in_the_call_or_in_its_future_is_a_failure_with_its_message() {
         let in_call =
             |_: Question| -> std::future::Ready<Result<Answer, ResolveError>> { panic!("at once") };
         let later = |_: Question| async {

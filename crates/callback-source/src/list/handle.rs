@@ -178,7 +178,7 @@ impl AllowList {
 
     /// Returns whether every question was asked once and at least one address or static network is admitted.
     ///
-    /// A list that became ready stays ready until nothing is admitted any more.
+    /// A list that became ready stays ready until it admits no address and no static network.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared().published.load().is_ready(now())

@@ -419,7 +419,8 @@ mod tests {
         drop(list);
         running.await.unwrap();
 
-        // The wall clock of this test has not slept, so that the answer is as long ago as the sleep.
+        // The wall clock of this test did not advance during the sleep, so the state file shows the sleep as
+        // age of the answer.
         let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ago = since_epoch - Duration::from_millis(answered_at());
         let expected = 8 * HOUR + 10 * SECOND;

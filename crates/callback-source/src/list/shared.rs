@@ -40,9 +40,9 @@ use crate::{
 ///    in between marks the subscription as changed.
 /// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
 ///    sees the set, and a state file that includes a count includes its changes.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. Were the first
-///    two swapped, a turn of the refresher between them would make the list quiet by the old set, and
-///    requests from the new hosts would be judged at once. Woken before the set is published, the refresher
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two
+///    were swapped, a turn of the refresher between them would make the list quiet by the old set, and requests
+///    from the new hosts would be judged at once. If the refresher were woken before the set is published, it
 ///    would plan by the old one and sleep.
 /// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///

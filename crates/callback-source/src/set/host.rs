@@ -114,7 +114,7 @@ impl Host {
         });
     }
 
-    /// Lets addresses linger that left the answer. `ttl_ends` is the end of the TTL of the answer or denial
+    /// Lets addresses that left the answer linger. `ttl_ends` is the end of the TTL of the answer or denial
     /// that omits them.
     fn linger(
         &mut self,

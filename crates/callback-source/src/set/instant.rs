@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Adds a duration, which the configuration may make as long as it likes.
+/// Adds a duration, which the configuration does not bound.
 pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)

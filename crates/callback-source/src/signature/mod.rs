@@ -22,11 +22,11 @@
 //!    service is called. It is not if that service fails, or if a layer or extractor of this crate further inside
 //!    refuses it.
 //!
-//! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
-//! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
-//! 408, 400, or 503 with `Retry-After` if the secrets are not available. It is never 2xx, and never repeats any of
-//! the request. A tagging layer calls the inner service in both cases, and only refuses a body that it cannot
-//! hand on whole.
+//! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the
+//! inner service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401,
+//! 409, 413, 408, 400, or 503 with `Retry-After` if the secrets are not available. It is never 2xx, and never
+//! repeats any part of the request. A tagging layer calls the inner service in both cases, and only refuses a
+//! body that it cannot hand on whole.
 //!
 //! # Tokens
 //!

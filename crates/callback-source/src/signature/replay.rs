@@ -144,7 +144,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
         Some(accepted.keep)
     }
 
-    // The default keeps the time of the value before.
+    // The default keeps the expiry of the previous value.
     fn expire_after_update(
         &self,
         _: &[u8; 32],
@@ -173,7 +173,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn of_many_attempts_at_the_same_time_one_is_the_first() {
+    fn only_one_of_many_attempts_at_the_same_time_gets_the_mark() {
         const ROUNDS: u16 = 2_000;
         let guard = ReplayGuard::default();
         let start = Barrier::new(4);

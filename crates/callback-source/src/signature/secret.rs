@@ -50,7 +50,8 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// A secret in place of that of an unknown registration, so that the rejection is as slow.
+    /// A secret that replaces the missing one of an unknown registration, so that the rejection takes the same
+    /// time.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -133,17 +134,17 @@ impl fmt::Debug for Token {
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
-    #[error("the secret is empty")]
+    #[error("the secret or token is empty")]
     Empty,
     /// The text begins or ends with white space, or contains a line break or another control character.
     #[error(
-        "the secret has white space around it or a control character in it, such as the line break at \
-         the end of a file: hand in the secret alone, `text.trim()` for a file"
+        "the secret has surrounding white space or a control character, such as the line break at \
+         the end of a file; pass only the secret, `text.trim()` for a file"
     )]
     NotBare,
-    /// The text cannot be the value of a header, so that no request can have it.
+    /// The text is not a valid header value, so no request can contain it.
     #[error(
-        "the token cannot be the value of a header: no control characters, no white space around it"
+        "the token is not a valid header value; remove control characters and surrounding white space"
     )]
     NotAHeader,
 }

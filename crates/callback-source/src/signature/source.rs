@@ -16,8 +16,8 @@ use crate::MessageRejection;
 ///
 /// - a [`Secret`] or [`Token`], or [`Secrets`] of several: all are tried, whatever the id;
 /// - a `HashMap` by id;
-/// - a closure that returns a future of them, best within [`CachedSecrets`], which bounds the memory that ids of
-///   callers can occupy.
+/// - a closure that returns a future of them, preferably wrapped in [`CachedSecrets`], which bounds the memory
+///   that ids of callers can occupy.
 ///
 /// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
 ///
@@ -162,7 +162,7 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for so long.
+    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for that time.
     #[must_use]
     pub fn new(source: S, ttl: Duration) -> Self {
         let ttl = ttl.min(A_DAY);

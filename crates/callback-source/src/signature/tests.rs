@@ -57,7 +57,7 @@ fn rejecting(keys: impl SecretSource) -> VerifySignatureLayer<impl SecretSource>
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
-/// Answers with the body, and with what it finds in the extensions.
+/// Answers with the body, and with the verdict that it finds in the extensions.
 async fn echo<B>(request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -192,7 +192,7 @@ async fn a_signed_delivery_is_handed_on_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_delivery_of_another_key_or_body_is_refused() {
+async fn a_delivery_with_another_key_or_body_is_refused() {
     let refused = outcome(rejecting(secret("a")), delivery("b", "{}")).await;
     assert_eq!(refused, Err(Signature));
     let request = delivery("a", "{}").map(|_| Full::from("{ }"));
@@ -335,7 +335,7 @@ async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_arrived() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_handed_on_is_refused_when_tagging_too() {
+async fn a_tagging_layer_also_refuses_a_body_that_it_cannot_hand_on() {
     let tagging = || VerifySignatureLayer::tagging(secret("a")).clock(date);
     let body = Frames::new([Bytes::from("{")], End::Error);
     let refused = outcome(tagging(), delivery("b", "{}").map(|_| body)).await;
@@ -451,7 +451,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(date()), first()).await.is_ok());
     assert_eq!(outcome(layer(date()), first()).await, Err(Replay));
     assert_eq!(outcome(layer(date() + WINDOW), first()).await, Err(Replay));
-    // The id is not signed: changing it does not make another request of it.
+    // The id is not signed, so a changed id does not make it a different request.
     let mut renamed = first();
     renamed
         .headers_mut()
@@ -475,7 +475,7 @@ where
     service.ready().await.unwrap().call(request)
 }
 
-/// With a guard, in both modes; a tagging layer has a policy inside, which makes the refusal.
+/// With a guard, in both modes; a tagging layer has a policy inside, which refuses.
 type Guarded<S> = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, S>;
 
 fn guarded<S>(guard: &ReplayGuard, inner: S) -> [Guarded<S::Error>; 2]
@@ -568,7 +568,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
             Token::new("token").map(Secrets::from)
         }
     };
-    // The token layer reads the `Authorization` that the signature is not in.
+    // The token layer reads the `Authorization` header, which does not contain the signature.
     let token = VerifyTokenLayer::rejecting(tokens);
     let layer = VerifySignatureLayer::rejecting(secret("a")).clock(date);
     let layer = layer.replay_guard(ReplayGuard::default());
@@ -592,7 +592,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
 }
 
 #[tokio::test]
-async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_through() {
+async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it() {
     /// Reports that it is ready and waits later, as every service within axum's `Router` does.
     #[derive(Clone)]
     struct Later<S>(ConcurrencyLimit<S>);
@@ -633,7 +633,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_
     let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
     drop((waiting, busy));
-    // The next one gets to the handler, and leaves then.
+    // The next one reaches the handler, and then leaves.
     let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(working.as_mut().now_or_never().is_none(), "it works");
     drop(working);
@@ -642,7 +642,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_
 }
 
 #[tokio::test]
-async fn of_two_copies_that_wait_for_the_handler_one_is_accepted() {
+async fn one_of_two_copies_that_wait_for_the_handler_is_accepted() {
     for mode in [0, 1] {
         let limited = ConcurrencyLimit::new(service_fn(echo::<Full<Bytes>>), 1);
         let mut service = guarded(&ReplayGuard::default(), limited.clone())[mode].clone();
@@ -694,7 +694,7 @@ async fn a_copy_that_waited_too_long_is_tagged_as_a_replay() {
 }
 
 #[tokio::test]
-async fn whatever_the_handler_answers_the_delivery_was_accepted() {
+async fn a_delivery_is_accepted_whatever_the_handler_responds() {
     for status in [200, 404, 500, 503] {
         let inner = service_fn(move |_: Request<Full<Bytes>>| async move {
             let mut response = Response::new(Full::<Bytes>::default());
@@ -855,7 +855,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
         let unsure = StatusCode::SERVICE_UNAVAILABLE;
         cases.push((unsure, "192.0.2.1", refusing, admitting, conflict));
     }
-    // Another signature layer, or one of tokens, inside.
+    // Another signature layer, or a token layer, inside.
     let guard = guard();
     let [refusing, admitting] = ["b", "a"].map(|key| {
         let inside = rejecting(secret(key)).replay_guard(ReplayGuard::default());
@@ -1083,7 +1083,7 @@ async fn the_body_can_be_handed_on_in_another_type() {
 
 #[tokio::test]
 async fn the_inner_service_that_was_found_ready_is_the_one_that_is_called() {
-    /// Panics if it is called without having been asked.
+    /// Panics if it is called before `poll_ready`.
     #[derive(Debug, Default)]
     struct Strict(bool);
 
@@ -1410,7 +1410,7 @@ mod with_axum {
                     .layer(rejecting(secret("a"))),
                 200,
             ),
-            // The admission by an outer layer ends with the rejection by an inner one.
+            // The rejection by an inner layer revokes the admission by an outer one.
             (
                 hooks()
                     .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))

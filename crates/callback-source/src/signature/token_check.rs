@@ -24,8 +24,8 @@ use crate::{
 
 /// Wraps services in [`VerifyToken`].
 ///
-/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is not
-/// read. A token covers nothing of the request: anyone who has seen one can send any body with it.
+/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is
+/// not read. A token does not cover any part of the request: anyone who has seen one can send any body with it.
 ///
 /// ```
 /// use std::convert::Infallible;

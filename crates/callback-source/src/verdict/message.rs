@@ -141,7 +141,7 @@ impl VerifiedMessage {
 pub enum MessageAuth {
     /// An HMAC of method, path, date, host and body.
     Signature,
-    /// The merchant's own `Authorization` value, which covers nothing of the request.
+    /// The merchant's own `Authorization` value, which does not cover any part of the request.
     Token,
 }
 

@@ -216,8 +216,8 @@ impl VerifiedCallback {
         self.message.as_ref()
     }
 
-    /// The source's rejection, of a callback that [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits
-    /// nevertheless. The source layer has logged it.
+    /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the
+    /// callback nevertheless. The source layer has logged it.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()

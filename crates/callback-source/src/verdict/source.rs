@@ -135,8 +135,8 @@ impl Allowed {
 
     /// Time that has passed since [`since`](Self::since).
     ///
-    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a
-    /// callback with more care the older the answer is that admitted its peer:
+    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a callback with
+    /// more care if its peer was admitted by an old answer:
     ///
     /// ```
     /// use std::time::Duration;
@@ -162,13 +162,13 @@ impl Allowed {
 pub enum Freshness {
     /// A static network of the configuration contains it.
     Static,
-    /// An answer names it whose TTL has not ended, or ended a moment ago while the refresh is under way.
+    /// A current answer names it: its TTL has not ended, or ended a moment ago and the refresh is under way.
     Fresh,
-    /// An answer names it that was read from the state file, and that DNS has not confirmed since.
+    /// An answer from the state file names it, and DNS has not confirmed that answer since.
     Restored,
     /// The last valid answer names it. The TTL has ended, and lookups fail.
     Stale,
-    /// The last answer does not name it any more; the linger window has not ended.
+    /// The last answer no longer names it, and the linger window has not ended.
     Lingering,
 }
 
@@ -194,8 +194,8 @@ impl fmt::Display for Freshness {
 
 /// The reason for which a peer may not call.
 ///
-/// The layer leaves it in the extensions of the *response* as well, so that a layer outside can tell one 403 from
-/// another:
+/// The layer leaves it in the extensions of the *response* as well, so that an outer layer can distinguish one
+/// 403 from another:
 ///
 /// ```
 /// use std::convert::Infallible;

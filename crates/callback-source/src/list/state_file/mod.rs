@@ -47,7 +47,7 @@ struct Written {
     /// The number of the last snapshot written: an older one never replaces a newer one.
     number: u64,
     failure_limit: RateLimit,
-    /// True if a failure was logged, and its end was not yet.
+    /// True if a failure was logged and its end has not been logged yet.
     is_failing: bool,
     cut_limit: RateLimit,
 }

@@ -35,7 +35,7 @@ impl Unasked {
         now
     }
 
-    /// Keeps the state of the questions that are not asked any more, and returns that of those that are asked
+    /// Keeps the state of the questions that are no longer asked, and returns the state of those that are asked
     /// again.
     pub(super) fn replace(
         &mut self,
@@ -95,7 +95,7 @@ pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
     set.questions().map(|(question, _)| question).collect()
 }
 
-/// Adds what is missing in `all`.
+/// Adds the state that is missing in `all`.
 fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
     let mut places: HashMap<HostName, usize> = hosts

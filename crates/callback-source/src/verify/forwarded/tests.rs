@@ -126,7 +126,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
                 Err(Malformed),
             ),
             (
-                "garbage behind a trusted hop",
+                "garbage before a trusted hop",
                 &["192.0.2.1, garbage, 10.0.0.8"],
                 Err(Malformed),
             ),
@@ -153,7 +153,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
             ("no header", &[], Err(Missing)),
             ("empty", &[""], Err(Malformed)),
             (
-                "empty line behind the client",
+                "empty line after the client",
                 &["192.0.2.1", ""],
                 Err(Malformed),
             ),
@@ -202,19 +202,15 @@ fn x_forwarded_for_is_walked_from_the_right() {
             ("port of a trusted hop", &["192.0.2.1, 10.0.0.8:1"], Ok(A)),
             ("empty port", &["192.0.2.1:"], Err(Malformed)),
             (
-                "empty port behind brackets",
+                "empty port after brackets",
                 &["[2001:db8::1]:"],
                 Err(Malformed),
             ),
             ("port out of range", &["192.0.2.1:65536"], Err(Malformed)),
             ("port with a sign", &["192.0.2.1:+80"], Err(Malformed)),
             ("port that is a name", &["192.0.2.1:http"], Err(Malformed)),
-            ("text behind brackets", &["[2001:db8::1]x"], Err(Malformed)),
-            (
-                "text behind a port",
-                &["[2001:db8::1]:443x"],
-                Err(Malformed),
-            ),
+            ("text after brackets", &["[2001:db8::1]x"], Err(Malformed)),
+            ("text after a port", &["[2001:db8::1]:443x"], Err(Malformed)),
             ("open bracket", &["[2001:db8::1"], Err(Malformed)),
             ("closing bracket", &["2001:db8::1]"], Err(Malformed)),
             ("doubled brackets", &["[[2001:db8::1]]"], Err(Malformed)),
@@ -257,7 +253,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
                 Err(Malformed),
             ),
             (
-                "zone behind a mapped prefix",
+                "zone after a mapped prefix",
                 &["::fffF:0:1%:"],
                 Err(Malformed),
             ),
@@ -448,7 +444,7 @@ fn forwarded_is_walked_from_the_right() {
                 Ok(A),
             ),
             ("space before the sign", &["for =192.0.2.1"], Err(Malformed)),
-            ("space behind the sign", &["for= 192.0.2.1"], Err(Malformed)),
+            ("space after the sign", &["for= 192.0.2.1"], Err(Malformed)),
             (
                 "space around the semicolon",
                 &["proto=https ; for=192.0.2.1"],
@@ -542,7 +538,7 @@ fn an_obfuscated_port_is_a_port() {
             ),
             ("without quotes", &["for=192.0.2.1:_p"], Err(Malformed)),
             (
-                "nothing behind the byte",
+                "nothing after the byte",
                 &["for=\"192.0.2.1:_\""],
                 Err(Malformed),
             ),
@@ -583,7 +579,7 @@ fn an_obfuscated_port_is_a_port() {
             ("an empty port", &["for=\"192.0.2.1:\""], Err(Malformed)),
         ],
     );
-    // Only the standard of `Forwarded` has them.
+    // Only the `Forwarded` standard defines obfuscated ports.
     check(
         &xff(),
         &[("in a plain list", &["192.0.2.1:_p"], Err(Malformed))],
@@ -611,7 +607,7 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
                 Ok(X),
             ),
             (
-                "right of it everything must be trusted",
+                "everything to its right must be trusted",
                 &["192.0.2.1, unix:, 198.51.100.66"],
                 Ok(X),
             ),

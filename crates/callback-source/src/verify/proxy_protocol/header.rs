@@ -108,7 +108,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // The family and the length of its addresses are to be ignored here (section 2.2). The parser does not.
+        // Section 2.2 requires that the family and the length of its addresses are ignored. The parser reads
+        // them.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }

@@ -26,7 +26,7 @@ pub struct ProxyProtocolListener<L: Listener> {
     header_timeout: Duration,
     required: bool,
     refusals: Arc<PeerRateLimit>,
-    /// Connections whose header is being read; below in the order of their arrival.
+    /// Connections whose header is being read. `arrived` lists them in the order of their arrival.
     pub(super) pending: JoinSet<Option<Connection<L::Io>>>,
     pub(super) arrived: VecDeque<AbortHandle>,
 }

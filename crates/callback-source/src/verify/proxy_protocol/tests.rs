@@ -430,7 +430,7 @@ async fn the_client_is_the_peer_and_the_rest_is_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_request_behind_the_header_arrives_whole() {
+async fn a_long_request_after_the_header_arrives_whole() {
     let mut world = World::new();
     let request: Vec<u8> = (0..20_000_u16).flat_map(u16::to_be_bytes).collect();
     let _far = world.connect(PROXY, &[V1, &request].concat()).await;
@@ -587,7 +587,7 @@ async fn many_connections_leave_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
+async fn the_proxy_is_the_peer_if_an_optional_header_is_missing() {
     let mut world = World::new();
     world.listener = world.listener.insecure_header_optional();
     let _far = world.connect(PROXY, b"POST /").await;

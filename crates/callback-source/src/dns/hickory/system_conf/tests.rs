@@ -167,7 +167,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53", "192.0.2.2:53"],
     ),
     sample(
-        "comments behind the address",
+        "comments after the address",
         b"nameserver 192.0.2.1 # the first\nnameserver 192.0.2.2;the second\nnameserver 192.0.2.3#the third\n\
           #nameserver 192.0.2.4\n;nameserver 192.0.2.5\n",
         &["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53"],
@@ -215,7 +215,7 @@ const SAMPLES: &[Sample] = &[
         )
     },
     sample(
-        "an address that is mapped, and old spellings",
+        "a mapped address, and old spellings",
         b"nameserver ::ffff:192.0.2.1\nnameserver 127.1\nnameserver 192.168.001.010\nnameserver 0xa.0.0.1\n",
         &[
             "192.0.2.1:53",
