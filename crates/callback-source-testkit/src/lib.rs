@@ -59,8 +59,8 @@
 //! }
 //! ```
 //!
-//! `tokio`'s feature `test-util` gives the paused time: a sleep of a day takes no time, and every
-//! refresh within it runs in order.
+//! `tokio`'s feature `test-util` pauses the time: a sleep of a day takes no real time, and every refresh within
+//! it runs in order.
 //!
 //! | to test | use |
 //! |---|---|

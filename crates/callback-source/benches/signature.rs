@@ -248,7 +248,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("there is nothing to wait for"),
+        Poll::Pending => panic!("nothing has to wait"),
     }
 }
 

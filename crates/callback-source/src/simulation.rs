@@ -96,8 +96,8 @@ pub(crate) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
-/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it
-/// goes on with tokio's clock.
+/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it continues
+/// with tokio's clock.
 pub fn set_wall_clock(at: Instant, utc: Duration) {
     WALL_CLOCK.set(Some((at, utc)));
 }

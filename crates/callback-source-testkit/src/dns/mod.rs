@@ -85,7 +85,7 @@ impl DnsServer {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
-    /// Starts a server on `addr`; port 0 stands for any free port.
+    /// Starts a server on `addr`; port 0 selects any free port.
     ///
     /// # Errors
     ///

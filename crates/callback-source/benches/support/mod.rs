@@ -56,7 +56,7 @@ pub fn address(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// Just beside a listed address.
+/// An unlisted address next to a listed one.
 pub fn unlisted(family: Family, number: u32) -> IpAddr {
     match address(family, number) {
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() | 1).into()),
@@ -64,7 +64,7 @@ pub fn unlisted(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// A peer from the middle of a set, so that no search ends early by luck, or an unlisted one next to it.
+/// A peer from the middle of a set, so that no search ends early by luck, or its unlisted neighbour.
 pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
@@ -305,7 +305,7 @@ pub fn callback(peer: IpAddr) -> Request<Body> {
     request
 }
 
-/// One request from end to end, whose future never has to wait.
+/// A complete request whose future is ready at its first poll.
 pub fn serve<S, B>(service: &mut S, request: Request<B>) -> S::Response
 where
     S: Service<Request<B>, Error = Infallible>,

@@ -58,8 +58,8 @@ impl AnswerCache {
     /// `time_limit` bounds each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity: the questions are those of the configured hosts, and moka rejects new entries when a
-            // cache is full.
+            // No capacity limit: the questions are those of the configured hosts, and moka rejects new entries
+            // when a cache is full.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
             time_limit,

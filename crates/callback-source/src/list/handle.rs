@@ -107,8 +107,8 @@ impl AllowList {
     /// an on-demand refresh, so that a server that was added a moment ago is not refused.
     ///
     /// The refresh asks each question whose last lookup is at least 5 seconds ago. It waits for those that are
-    /// in flight, and for those whose 5 seconds end within the wait. If there are none, the peer is judged at
-    /// once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
+    /// in flight, and for those whose 5 seconds end within the wait. Without such lookups, the peer is judged
+    /// at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
     /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
     /// the lookups, and dropping the future cancels none. See
     /// [`on_demand_wait`](AllowListBuilder::on_demand_wait) for an example.
@@ -206,8 +206,8 @@ impl AllowList {
     /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, removed ones lose them at
     /// once, and new ones are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has its
-    /// addresses again. They do not survive a restart in between.
+    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains
+    /// its addresses. They do not survive a restart in between.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

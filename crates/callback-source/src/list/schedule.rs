@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_on_demand_interval_is_at_least_the_floor_and_the_wait() {
+    fn the_on_demand_interval_is_at_least_the_interval_floor_and_the_wait() {
         for (interval, wait, expected) in [(1, 2, 5), (7, 2, 7), (1, 9, 9)] {
             let limits = OnDemandLimits {
                 interval: interval * SECOND,

@@ -83,7 +83,7 @@ impl StateWriter {
         let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
     }
 
-    /// Writes the current state while the runtime ends, and with it each task that could wait. Blocks for
+    /// Writes the current state while the runtime shuts down, when no task can wait for the write. Blocks for
     /// at most two seconds: a disk that is stuck must not keep the process from ending.
     pub(crate) fn write_at_exit(self, shared: &Shared) {
         let file = self.file;

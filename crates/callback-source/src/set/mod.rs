@@ -216,7 +216,7 @@ impl AllowSet {
         notices
     }
 
-    /// Adds a sleep of the machine, during which `Instant` stands still: moves all earlier times into the
+    /// Adds a sleep of the machine, during which `Instant` does not advance: moves all earlier times into the
     /// past by its length.
     ///
     /// Nothing was asked during the sleep, so it is not part of the time for which a question has failed.

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_network_at_both_edges_and_not_beside_them() {
+    fn finds_the_network_at_both_edges_and_not_next_to_them() {
         let set = networks(&["212.93.32.0/19", "185.218.228.0/22", "2a01:111::/32"]).unwrap();
         assert_eq!(find(&set, "212.93.32.0").as_deref(), Some("212.93.32.0/19"));
         assert_eq!(

@@ -41,7 +41,7 @@ pub(crate) struct PersistedLingering {
 }
 
 impl AllowSet {
-    /// The state that a restart should find again.
+    /// The state that a restart restores.
     pub(crate) fn save(&self) -> Vec<PersistedHost> {
         self.hosts.iter().map(Host::save).collect()
     }

@@ -30,8 +30,8 @@ use crate::{
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
-/// `H` stands for the type of the body that the inner service gets: that of the request ([`SameBody`]), or another
-/// one ([`with_body`](Self::with_body)).
+/// `H` determines the type of the body that the inner service receives: that of the request ([`SameBody`]), or
+/// another one ([`with_body`](Self::with_body)).
 #[must_use]
 pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     settings: Settings<K>,
@@ -134,7 +134,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the time within which the source must give the secrets. Default: two seconds.
+    /// Sets the time within which the source must return the secrets. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.settings.message.lookup_limit(limit);
         self

@@ -66,7 +66,7 @@ impl<K> MessageCheck<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,

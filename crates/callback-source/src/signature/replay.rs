@@ -51,7 +51,7 @@ pub struct ReplayGuard {
     marks: Arc<AtomicU64>,
 }
 
-/// Time at which a signature was accepted, by our clock, since moka's is not ours, see `answer_cache`.
+/// Time at which a signature was accepted, by tokio's clock, since moka has its own, see `answer_cache`.
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,

@@ -101,8 +101,8 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// A value that is empty, or that an `Authorization` header cannot have: with control characters, or with
-    /// white space around it.
+    /// A value that is empty or not valid in an `Authorization` header: one with control characters or
+    /// surrounding white space.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
         if value.chars().all(is_blank) {

@@ -142,7 +142,7 @@ pub struct CachedSecrets<S, T = Secret> {
     ttl: Duration,
 }
 
-/// Secrets with the time of their lookup, since moka's clock is not ours, see `answer_cache`.
+/// Secrets with the time of their lookup, since moka has its own clock, see `answer_cache`.
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -241,7 +241,7 @@ where
     }
 }
 
-/// The reason for which no secrets were loaded.
+/// The reason why no secrets were loaded.
 enum Missing {
     Unknown,
     Failed(SecretUnavailable),

@@ -105,7 +105,7 @@ where
     }
 }
 
-/// A body that comes in frames, and then ends, breaks off, or never ends.
+/// A body that arrives in frames, and then ends, breaks off, or never ends.
 struct Frames {
     frames: std::vec::IntoIter<Bytes>,
     end: End,

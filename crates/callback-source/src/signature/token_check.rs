@@ -50,7 +50,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A token for each order comes from a closure, by the path of the request:
+/// A closure can return a separate token for each order, by the path of the request:
 ///
 /// ```
 /// use callback_source::signature::{Secrets, Token, VerifyTokenLayer};
@@ -101,7 +101,7 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Sets the time within which the source must give the tokens. Default: two seconds.
+    /// Sets the time within which the source must return the tokens. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
         self

@@ -94,7 +94,7 @@ impl MessageVerdict {
         }
     }
 
-    /// The reason for which the message was not verified.
+    /// The reason why the message was not verified.
     #[must_use]
     pub fn rejection(&self) -> Option<&MessageRejection> {
         match self {
@@ -115,8 +115,8 @@ impl VerifiedMessage {
     /// A message that was verified in this way. `date` is the time at which the sender signed it, if the
     /// signature covers one.
     ///
-    /// The layers of the module `signature` make these. Use it to verify the messages of another provider, see
-    /// [`MessageVerdict`] for an example.
+    /// The layers of the module `signature` create such messages. Use it to verify the messages of another
+    /// provider, see [`MessageVerdict`] for an example.
     #[must_use]
     pub fn new(auth: MessageAuth, date: Option<SystemTime>) -> Self {
         Self { auth, date }
@@ -145,7 +145,7 @@ pub enum MessageAuth {
     Token,
 }
 
-/// The reason for which a message was not verified.
+/// The reason why a message was not verified.
 ///
 /// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
 #[derive(Clone, Debug)]

@@ -88,7 +88,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused.
+    /// The reason why the request is refused.
     pub fn judge(
         self,
         source: Option<&Verdict>,
@@ -150,7 +150,7 @@ impl FromStr for Policy {
     ///
     /// # Errors
     ///
-    /// Any other text. An empty one does not stand for the default.
+    /// Any other text. An empty text does not mean the default.
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         [
             Self::Both,
@@ -190,7 +190,7 @@ impl VerifiedCallback {
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused.
+    /// The reason why the request is refused.
     pub fn from_extensions(
         extensions: &Extensions,
         policy: Policy,
@@ -224,7 +224,7 @@ impl VerifiedCallback {
     }
 }
 
-/// The reason for which a [`Policy`] refuses a request.
+/// The reason why a [`Policy`] refuses a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallbackRejection {

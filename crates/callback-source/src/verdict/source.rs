@@ -66,7 +66,7 @@ impl Verdict {
         }
     }
 
-    /// The reason for which the peer may not call.
+    /// The reason why the peer may not call.
     #[must_use]
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
@@ -192,7 +192,7 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// The reason for which a peer may not call.
+/// The reason why a peer may not call.
 ///
 /// The layer leaves it in the extensions of the *response* as well, so that an outer layer can distinguish one
 /// 403 from another:

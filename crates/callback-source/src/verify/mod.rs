@@ -15,7 +15,7 @@
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is
 //!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse)
-//!    makes the response: 403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with any part of the
+//!    builds the response: 403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with any part of the
 //!    request in it. When tagging, the inner service is called in both cases, with the verdict in the
 //!    extensions.
 //!

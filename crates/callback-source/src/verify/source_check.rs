@@ -198,7 +198,7 @@ where
 }
 
 impl<P> SourceCheck<P> {
-    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
     // Inlined, so that the verdict of a listed peer is moved once, into its box.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_that_an_upstream_may_fold_keeps_a_tag() {
+    fn a_tag_is_removed_with_any_byte_that_an_upstream_may_fold() {
         let separators = "!#$%&'*+-.^_`|~";
         for tag in [SOURCE, HOST, REASON] {
             for separator in separators.chars() {

@@ -433,7 +433,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_leaves_the_old_file_and_nothing_beside_it() {
+    fn a_full_disk_leaves_the_old_file_and_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let full = std::process::Command::new("mount")
@@ -442,7 +442,7 @@ mod tests {
             .status();
         if !full.is_ok_and(|mounted| mounted.success()) {
             eprintln!(
-                "SKIPPED a_full_disk_leaves_the_old_file_and_nothing_beside_it: cannot mount"
+                "SKIPPED a_full_disk_leaves_the_old_file_and_no_temporary_file: cannot mount"
             );
             return;
         }

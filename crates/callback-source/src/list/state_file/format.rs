@@ -93,7 +93,7 @@ struct SavedAnswer {
     ttl_ends: u64,
 }
 
-/// Reason for which the text of a state file is rejected.
+/// Reason why the text of a state file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("it is malformed: {0}")]

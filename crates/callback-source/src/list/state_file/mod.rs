@@ -102,7 +102,7 @@ impl StateFile {
         notices
     }
 
-    /// Replaces the hosts of a set. A host that comes back has its state again.
+    /// Replaces the hosts of a set. A host that is added again regains its state.
     pub(crate) fn replace_hosts(
         &self,
         set: &mut AllowSet,

@@ -159,7 +159,7 @@ fn divide(
     (inside, outside)
 }
 
-/// Returns the state whose windows are open, each with their end.
+/// Returns the state with open windows, each with the end of its windows.
 fn current(
     saved: Vec<PersistedHost>,
     rules: &Rules,

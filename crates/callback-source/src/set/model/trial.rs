@@ -316,7 +316,7 @@ impl Trial {
             for address in &change.removed {
                 assert!(
                     admitted.remove(address),
-                    "{address} was not there: {change:?}"
+                    "{address} was not present: {change:?}"
                 );
             }
         }

@@ -81,7 +81,7 @@ fn a_host_that_does_not_exist_affects_no_other_and_unlisted_peers_are_not_listed
 }
 
 #[test]
-fn a_denial_that_comes_in_before_the_first_answer_is_believed_with_it() {
+fn a_denial_that_arrives_before_the_first_answer_is_believed_with_it() {
     let mut world = World::new(2);
     world.fail(0, Family::V6, ResolveErrorKind::NoData);
     world.fail(1, Family::V4, ResolveErrorKind::NxDomain);

@@ -69,7 +69,7 @@ fn insert(parts: &mut Parts, name: &'static str, value: &[u8]) {
     parts.headers.insert(name, value);
 }
 
-/// The text with each of its bytes changed in turn to others that can stand in its place.
+/// The text with each byte in turn replaced by others that are valid at its position.
 fn flipped(text: &str) -> impl Iterator<Item = Vec<u8>> {
     (0..text.len()).flat_map(move |at| {
         [1, 2, 32].into_iter().filter_map(move |bit| {

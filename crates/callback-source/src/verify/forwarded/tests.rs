@@ -439,7 +439,7 @@ fn forwarded_is_walked_from_the_right() {
             ("capitalised", &["For=192.0.2.1"], Ok(A)),
             ("another name", &["fore=192.0.2.1"], Err(Malformed)),
             (
-                "another name beside it",
+                "another name next to it",
                 &["fore=198.51.100.66;for=192.0.2.1"],
                 Ok(A),
             ),
@@ -662,7 +662,7 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
                 Err(Malformed),
             ),
             (
-                "with an address beside it",
+                "with an address next to it",
                 &["for=192.0.2.1, for=\"unix:\";for=10.0.0.8"],
                 Err(Malformed),
             ),

@@ -96,7 +96,8 @@ impl Header {
         }
     }
 
-    // The parsers get whole headers only: whether a header is complete, and where it ends, is decided here.
+    // The parsers receive only complete headers. This function decides whether a header is complete, and where
+    // it ends.
     fn parse_v2(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         let Some(fixed) = bytes.first_chunk::<V2_FIXED>() else {
             return Ok(None);

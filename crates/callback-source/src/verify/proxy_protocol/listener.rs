@@ -18,8 +18,8 @@ use crate::{
     verify::{TrustedProxies, log},
 };
 
-/// A listener that reads the PROXY protocol and gives the client as the connection's peer. See the
-/// [module docs](super) for the rules and an example.
+/// A listener that reads the PROXY protocol and returns the client as the connection's peer. See the [module
+/// docs](super) for the rules and an example.
 pub struct ProxyProtocolListener<L: Listener> {
     listener: L,
     proxies: TrustedProxies,
@@ -145,7 +145,7 @@ impl<L: Listener + fmt::Debug> fmt::Debug for ProxyProtocolListener<L> {
     }
 }
 
-/// The reason for which a connection is closed.
+/// The reason why a connection is closed.
 #[derive(Debug)]
 pub(super) enum Unread {
     Header(HeaderError),
