@@ -1,4 +1,4 @@
-//! Tests for a service behind [`callback_source`]: a payment provider in the process that moves its
+//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its
 //! servers, loses its DNS and signs its callbacks.
 //!
 //! No test needs the network or a real address: the [`Provider`] answers the list's DNS questions,

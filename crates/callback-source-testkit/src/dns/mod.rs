@@ -1,4 +1,4 @@
-//! A DNS server in this process, over UDP and TCP on one port.
+//! An in-process DNS server, over UDP and TCP on one port.
 //!
 //! The server answers for every name of its zone and denies all others:
 //!

@@ -232,7 +232,7 @@ where
 
 impl<K: SecretSource<Token>> TokenCheck<K> {
     async fn check(&self, parts: &Parts) -> Result<(), MessageRejection> {
-        // Before the lookup, so that a request without a token costs none.
+        // Before the lookup, so that a request without a token causes none.
         let value = one(&parts.headers, &header::AUTHORIZATION, "authorization")?;
         self.0.secrets(parts).await?.check(value.as_bytes())
     }

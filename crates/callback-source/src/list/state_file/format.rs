@@ -312,7 +312,7 @@ const VERSION: u32 = 1;
 /// The largest backward step of the wall clock that is accepted, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// The largest text that is written or read, in bytes: some hundred thousand addresses.
+/// The largest text that is written or read, in bytes. It is enough for some hundred thousand addresses.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> 
         Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
         None => records.stale_from,
     };
-    // A time that no answer of this program can have must not keep it forever.
+    // Capped: a time that this program cannot have written must not keep the state forever.
     records.stale_from = records.stale_from.min(longest);
     after(records.stale_from, rules.stale_for)
 }

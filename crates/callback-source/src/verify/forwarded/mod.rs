@@ -195,7 +195,7 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// The reason why a trusted proxy's header does not give the client, see rule 4.
+    /// The reason why a trusted proxy's header does not name the client, see rule 4.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
@@ -256,7 +256,7 @@ impl ForwardedPeer<UnixPeer> {
     ///
     /// # Errors
     ///
-    /// The reason why the proxy's header does not give the client, see rule 4.
+    /// The reason why the proxy's header does not name the client, see rule 4.
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,

@@ -74,8 +74,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the header.
-    /// The inner result has those of [`parse`](Self::parse).
+    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the
+    /// header. The inner result has the errors of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
