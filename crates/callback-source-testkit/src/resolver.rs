@@ -51,6 +51,8 @@ use tokio::time::{Instant, sleep};
 pub struct ScriptedResolver(Arc<Mutex<State>>);
 
 /// The outcome of a lookup.
+///
+/// See [`ScriptedResolver`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {

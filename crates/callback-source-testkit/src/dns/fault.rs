@@ -11,6 +11,8 @@ use hickory_proto::{
 use super::{absolute, zone::Zone};
 
 /// A fault of an answer.
+///
+/// See the [module docs](super) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -136,6 +138,8 @@ impl Fault {
 }
 
 /// The questions that a [`Fault`] applies to.
+///
+/// See the [module docs](super) for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FaultScope {
     /// Every question.

@@ -141,6 +141,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     }
 
     /// Refuses a repetition of the same request within the window. Off by default.
+    ///
+    /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
         self.settings.replay = Some(guard);
         self

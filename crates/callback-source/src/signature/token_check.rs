@@ -93,6 +93,8 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 impl<K, R> VerifyTokenLayer<K, R> {
     /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
     /// has no id.
+    ///
+    /// See [`VerifySignatureLayer::select_by`](super::VerifySignatureLayer::select_by) for an example.
     pub fn select_by(
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,

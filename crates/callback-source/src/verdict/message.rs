@@ -105,6 +105,8 @@ impl MessageVerdict {
 }
 
 /// A message whose signature or token is valid.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
     pub(crate) auth: MessageAuth,
@@ -136,6 +138,8 @@ impl VerifiedMessage {
 }
 
 /// Means by which a message is verified.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
@@ -148,6 +152,8 @@ pub enum MessageAuth {
 /// The reason why a message was not verified.
 ///
 /// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Debug)]
 pub struct MessageRejection {
     kind: MessageRejectionKind,
@@ -229,6 +235,8 @@ impl Error for MessageRejection {
 }
 
 /// Reasons of a [`MessageRejection`].
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageRejectionKind {

@@ -177,6 +177,8 @@ pub struct PolicyError(String);
 ///
 /// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature `axum` it is an extractor,
 /// which judges by [`Policy::Both`] where that layer is missing.
+///
+/// See [`Policy`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCallback {
     policy: Policy,

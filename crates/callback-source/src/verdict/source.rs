@@ -80,6 +80,8 @@ impl Verdict {
 ///
 /// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
 /// extensions; with the feature `axum` it is an extractor.
+///
+/// See [`age`](Self::age) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     pub(crate) peer: IpAddr,
@@ -156,7 +158,9 @@ impl Allowed {
     }
 }
 
-/// Evidence for which an address is allowed.
+/// Evidence that admits an address.
+///
+/// See [`Allowed::age`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
@@ -267,6 +271,8 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 /// Reasons of a [`Rejection`].
+///
+/// See [`Rejection`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {

@@ -76,6 +76,8 @@ pub fn diagnose(
 }
 
 /// Result of [`diagnose`].
+///
+/// See [`diagnose`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {
@@ -88,6 +90,8 @@ pub struct Diagnosis {
 }
 
 /// The part of a delivery that its signature does not match.
+///
+/// See [`diagnose`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mismatch {

@@ -18,6 +18,15 @@ use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
 /// Proxies whose forwarding headers are trusted.
 ///
 /// Cloning is one reference count.
+///
+/// ```
+/// use callback_source::verify::TrustedProxies;
+///
+/// let proxies = TrustedProxies::new(["10.0.0.0/24".parse()?])?;
+/// assert!(proxies.contains("10.0.0.7".parse()?));
+/// assert!(TrustedProxies::new(["0.0.0.0/0".parse()?]).is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TrustedProxies {
     networks: Arc<Networks>,

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::verify::forwarded::usable_client;
 
 /// A header of the PROXY protocol.
+///
+/// See [`parse`](Self::parse) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     client: Option<SocketAddr>,
@@ -169,6 +171,8 @@ fn client(address: impl Into<IpAddr>, port: u16) -> Result<SocketAddr, HeaderErr
 }
 
 /// Error for bytes that do not begin with a valid header of the PROXY protocol.
+///
+/// See [`Header::parse`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
