@@ -213,7 +213,7 @@ pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     }
 }
 
-/// A body that the default response can be made of, and that owns nothing.
+/// A body that the default response can be built from, and that owns no memory.
 pub type Body = &'static str;
 
 /// The service behind the layer.

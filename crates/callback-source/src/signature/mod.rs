@@ -18,9 +18,9 @@
 //!    they were sent, or as they are pinned. Without any secret, every request is refused.
 //! 4. Only then is the body read, up to a limit of bytes and of time. It must have the signed hash, and is handed on
 //!    byte for byte, without trailers.
-//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the inner
-//!    service is called. It is not if that service fails, or if a layer or extractor of this crate further inside
-//!    refuses it.
+//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the
+//!    inner service is called. It is not accepted if that service fails, or if a layer or extractor of this
+//!    crate further inside refuses it.
 //!
 //! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the
 //! inner service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401,

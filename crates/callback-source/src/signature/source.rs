@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_is_looked_up_again_when_its_time_ends() {
+    async fn a_secret_is_looked_up_again_after_its_cache_time() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         for (pause, expected) in [(Duration::ZERO, 1), (TTL - SECOND / 2, 1), (SECOND / 2, 2)] {
             advance(pause).await;
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_that_is_withdrawn_is_accepted_until_its_time_ends() {
+    async fn a_secret_that_is_withdrawn_is_accepted_until_its_cache_time_ends() {
         let (cached, calls) = {
             let gone = std::sync::atomic::AtomicBool::new(false);
             counted(move |_| match gone.swap(true, Ordering::Relaxed) {

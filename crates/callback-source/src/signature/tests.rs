@@ -755,7 +755,7 @@ async fn an_error_or_a_panic_of_the_inner_service_withdraws_the_mark() {
 
 #[tokio::test]
 async fn a_panic_before_the_call_leaves_no_mark() {
-    /// Panics when it is asked for the second time.
+    /// Panics at the second call of `poll_ready`.
     #[derive(Clone)]
     struct Panics(Arc<AtomicUsize>);
 
