@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(lookup.asked_at, start - 2 * SECOND);
         assert_eq!(cached(lookup).unwrap().ttl(), 58 * SECOND);
         cache.slept(2 * SECOND);
-        assert!(is_asked(&cache).await, "a floor ago");
+        assert!(is_asked(&cache).await, "one interval floor ago");
         assert!(!is_asked(&cache).await, "the sleep was before it");
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }

@@ -467,7 +467,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(later), retry).await.is_ok());
 }
 
-/// A service as a server drives it: found ready first, and kept while the response is made.
+/// A service as a server drives it: polled until it is ready, then kept until the response is complete.
 async fn served<S>(service: &mut S, request: Request<Full<Bytes>>) -> S::Future
 where
     S: Service<Request<Full<Bytes>>, Error: std::fmt::Debug>,
