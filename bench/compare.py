@@ -6,9 +6,9 @@
     compare.py plot          writes compare.svg from compare.csv
     compare.py instructions  counts the instructions of the whole process per request
 
-Every round starts each anew and loads it, in an order by chance, so that what else the machine does, what
-the one before left behind, and where a process happens to lie in memory falls on all of them alike; a ratio
-is to the bare route of the same round.
+Each round restarts every service and loads it, in random order. Other work on the machine, the effects of the
+previous service and the memory layout of a process therefore affect all services alike. Each ratio compares a
+service with the bare route of the same round.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PORTS = {
 }
 SERVE = 18110
 
-# What the process of a service is told to be.
+# Argument of the service process, by name in the table.
 CHECKS = {
     "bare": "bare",
     "bare again": "bare",
@@ -184,7 +184,7 @@ def run(args):
                     load(scratch, PORTS[name], 1)
                     rows.append([number, name, *load(scratch, PORTS[name], args.seconds)])
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-    # Only when it is whole: a run that broke off leaves the last one's.
+    # Written only after a complete run: an aborted run keeps the previous file.
     with args.csv.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
@@ -203,7 +203,7 @@ def write_files(scratch):
 
 
 def start(stack, name, service, command, scratch):
-    """Starts a service with what stands before and behind it, and waits until they listen."""
+    """Starts a service with the proxy in front of it and the endpoint behind it, and waits until all listen."""
     run = lambda *line, **env: stack.enter_context(running(line, env))
     proxied = name not in CHECKS
     behind = "bare" if proxied else name
@@ -213,7 +213,7 @@ def start(stack, name, service, command, scratch):
         run(
             command, "serve", "--stop-delay", "0s", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
-            # It is never asked for what decides here.
+            # No verdict here needs this host, so its DNS server does not exist.
             "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",
         )
         ports.add(SERVE)
@@ -239,13 +239,13 @@ def running(line, env):
 
 
 def pin(core):
-    """What is measured has one core for itself, proxies and service together; the load has another."""
+    """Pins a process to a core: one for the service and its proxies, another for the load generator."""
     if os.cpu_count() >= 2:
         os.sched_setaffinity(0, {core})
 
 
 def free(port):
-    """Something left over would be measured instead."""
+    """Exits if a port is in use: a process of an earlier run would be measured instead."""
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         sys.exit(f"something listens on port {port}")
 
@@ -281,14 +281,14 @@ def read(path):
 
 
 def paired(rows, column):
-    """By service: the ratios to the bare route of the same round."""
+    """Ratios to the bare route of the same round, by service."""
     value = {(row["round"], row["service"]): float(row[column]) for row in rows}
     rounds = sorted({row["round"] for row in rows}, key=int)
     return {name: [value[at, name] / value[at, "bare"] for at in rounds] for name in PORTS}
 
 
 def ratios(rows, column):
-    """By service: the median of the ratios and its 95 % interval."""
+    """Median of the ratios and its 95 % interval, by service."""
     result = {}
     for name, of in paired(rows, column).items():
         chance = random.Random(1)
@@ -342,7 +342,7 @@ def plot(rows):
 
 
 def instructions():
-    """Callgrind's count of 5,000 requests less that of 1,000, so that the start does not count."""
+    """Instructions per request: the count for 5,000 requests minus that for 1,000, which excludes the start."""
     service = build()
     bare = None
     for check in dict.fromkeys(CHECKS.values()):
@@ -355,7 +355,7 @@ def instructions():
 def collected(service, check, requests):
     port = PORTS["bare"]
     free(port)
-    # Head and body in one segment, so that the process reads as often for each request.
+    # Head and body in one segment, so that each request causes the same number of reads.
     request = (
         f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"

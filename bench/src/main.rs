@@ -77,7 +77,7 @@ where
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Sixteen addresses; the last is the load generator's.
+/// Sixteen addresses. The last is that of the load generator.
 fn listed() -> impl Iterator<Item = IpAddr> {
     (0..15)
         .map(|at| IpAddr::from([20, 0, at, 7]))
@@ -94,7 +94,7 @@ async fn list() -> AllowList {
     list
 }
 
-/// What a merchant writes who has a list of addresses and `axum-client-ip`.
+/// Check that a merchant would write with a list of addresses and `axum-client-ip`.
 async fn client_ip(
     State(listed): State<Arc<HashSet<IpAddr>>>,
     ClientIp(peer): ClientIp,
@@ -131,8 +131,8 @@ where
     }
 }
 
-/// About the least that a check can do which tells the handler of its verdict: look at the peer and at
-/// the clock, go through a list that never changes, and leave something in the extensions.
+/// Cheapest check that still passes its verdict to the handler: compare the peer with a fixed list, read the
+/// clock, and insert an extension.
 #[derive(Clone)]
 struct Least<S> {
     inner: S,

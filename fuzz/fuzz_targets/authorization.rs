@@ -1,4 +1,4 @@
-//! Only one spelling of a digest is read from an `Authorization` header.
+//! Parser of `Authorization`: it accepts only one spelling of each digest.
 
 #![no_main]
 

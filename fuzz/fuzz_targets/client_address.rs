@@ -1,5 +1,5 @@
-//! Whatever stands in the header, the client is never a proxy, never no address, and never changed
-//! by what stands to its left.
+//! Forwarding headers: for any header, the client is never a proxy, always an address, and never changed by
+//! entries to its left.
 
 #![no_main]
 
@@ -16,7 +16,8 @@ enum Header {
     Single,
 }
 
-// The header's letter, what the client wrote to the left, and the lines, each behind a line feed.
+// Format of the input: the letter of the header, the entries that the client wrote to the left, and the lines,
+// each after a line feed.
 fuzz_target!(|input: &[u8]| {
     let (header, input) = match input {
         [b'x', input @ ..] => (Header::XForwardedFor, input),

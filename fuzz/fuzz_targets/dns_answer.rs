@@ -1,5 +1,5 @@
-//! Whatever the servers send, an answer holds only addresses on the chain of the question, and the
-//! walk ends.
+//! DNS responses: for any messages, an answer contains only addresses on the CNAME chain of the question, and
+//! the walk along the chain ends.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let family = Family::ALL[usize::from(family & 1)];
     let mut packets = Vec::new();
-    // As over TCP: the length of each message before it.
+    // Format of the input: the length of each message precedes it, as over TCP.
     while let [high, low, after @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
         packets.push(after[..length].to_vec());
@@ -52,14 +52,14 @@ fuzz_target!(|input: &[u8]| {
     let admitted = set.addresses(now);
     assert!(admitted.len() <= 256);
     for address in &admitted {
-        let answer = answered.as_ref().expect("a failure admits nobody");
+        let answer = answered.as_ref().expect("a failure admits no address");
         assert!(answer.addresses().contains(address));
         assert!(!address.is_loopback() && !address.is_unspecified() && !address.is_multicast());
         assert!(!matches!(address, IpAddr::V4(address) if address.is_private()));
     }
 });
 
-/// All addresses that belong to the name asked for or to one it is an alias of, by any message.
+/// Returns all addresses that any message gives for the name of the question or for a name on its alias chain.
 fn on_chain(packets: &[Vec<u8>], family: Family) -> BTreeSet<IpAddr> {
     let messages = packets
         .iter()

@@ -1,4 +1,4 @@
-//! Any text is either a host name in one form, or an error that is fit for a log.
+//! Parser of host names: any text gives either a host name in its normal form, or an error that is safe to log.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever opens a connection, what is read of it is what its bytes say, and more bytes change
-//! nothing.
+//! Parser of the PROXY protocol header: its result depends only on the bytes of the header, not on those that
+//! follow.
 
 #![no_main]
 
@@ -9,25 +9,25 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = Header::parse(bytes);
     if let Ok(Some(header)) = &whole {
-        assert!(header.length() <= bytes.len(), "it reads past the end");
+        assert!(header.length() <= bytes.len(), "the header reads past the end");
         let exact = Header::parse(&bytes[..header.length()]);
         assert_eq!(
             exact.as_ref(),
             Ok(&Some(header.clone())),
-            "what follows counts"
+            "the bytes that follow change the result"
         );
         if let Some(client) = header.client() {
             assert!(!client.ip().is_unspecified() && !client.ip().is_multicast());
         }
     }
-    // A part of it either waits for more or has the same end.
+    // A prefix either needs more bytes or gives the same result.
     for len in [0, 1, 5, 12, 13, 16, 28, 52, 107, bytes.len() / 2] {
         let Some(part) = bytes.get(..len) else {
             continue;
         };
         match Header::parse(part) {
             Ok(None) => {}
-            early => assert_eq!(early, whole, "{len} bytes decided otherwise"),
+            early => assert_eq!(early, whole, "the first {len} bytes give another result"),
         }
     }
 });

@@ -1,4 +1,4 @@
-//! Any schedule of outcomes, restarts and time: the set agrees with the independent model of its rules.
+//! Rules of the set: for any schedule of outcomes, restarts and time, the set agrees with the independent model.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever a state file holds, it opens the list only to addresses that stand in it, for no longer
-//! than the windows allow, and what was restored survives being saved, also by a list of other hosts.
+//! State files: for any content, only addresses in the file are admitted, for no longer than the windows allow.
+//! The restored state is saved without a change, also by a list of other hosts.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &[u8]| {
     let rules = Rules::default();
     let hosts: Vec<_> = Environment::Test.hosts().collect();
-    // Some time after the start of the clock, so that times before can be told.
+    // Well after the epoch of the clock, so that earlier times can be represented.
     let now = tokio::time::Instant::now().into_std();
     let empty = AllowSet::new(rules.clone(), hosts.clone(), &[], now);
     let empty = empty.expect("no network is too wide");
@@ -53,5 +53,5 @@ fuzz_target!(|text: &[u8]| {
     }
 });
 
-/// When the files among the seeds were written, since the epoch.
+/// Time at which the seed files were written, since the Unix epoch.
 const UTC: Duration = Duration::from_secs(1_780_000_000);

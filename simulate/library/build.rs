@@ -1,4 +1,4 @@
-//! Sets the cfg of the seam. The published package has no build script, so that no release can have it.
+//! Enables the simulation hooks. The published package has no build script, so no release can enable them.
 
 fn main() {
     println!("cargo::rustc-cfg=callback_source_simulation");

@@ -1,9 +1,9 @@
-//! Every schedule of a few events for two hosts and both families, on the set itself.
+//! All schedules of a few events for two hosts and both families, applied to the set itself.
 //!
-//! Events: an answer, another answer, a denial, a failure, and two ticks, to the end of the next window and
-//! to the millisecond before it. After each event the verdicts of ten callers are compared with those of the
-//! [model](crate::oracle), at this moment and at each end of a window that would follow. Schedules that differ
-//! only in the names of hosts or families are looked at once.
+//! The events are an answer, another answer, a denial, a failure, and two ticks: to the end of the next window,
+//! and to the millisecond before it. After each event the verdicts on ten callers are compared with those of
+//! the [model](crate::oracle), for this moment and for the end of each following window. Schedules that differ
+//! only in the names of hosts or families are checked once.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     world::{address, name},
 };
 
-/// How many schedules there were, and how many verdicts.
+/// Numbers of schedules and of verdicts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Looked {
     pub(crate) schedules: u64,
@@ -25,11 +25,11 @@ pub(crate) struct Looked {
     pub(crate) either: u64,
 }
 
-/// Looks at all schedules of so many events.
+/// Checks all schedules with this number of events.
 ///
 /// # Errors
 ///
-/// The first schedule after which a verdict is wrong.
+/// Returns the first schedule after which a verdict is wrong.
 pub(crate) fn exhaust(depth: u32) -> Result<Looked, String> {
     let mut looked = Looked::default();
     for rules in RULES {
@@ -62,7 +62,7 @@ enum Step {
         family: u8,
         what: Came,
     },
-    /// To the end of the next window, or to the millisecond before.
+    /// Time moves to the end of the next window, or to the millisecond before.
     Tick {
         early: Ms,
     },
@@ -79,7 +79,7 @@ enum Came {
 struct Search {
     rules: Rules,
     no_data: bool,
-    /// Between two events.
+    /// Pause between two events.
     pause: Ms,
     base: std::time::Instant,
     path: Vec<Step>,
@@ -106,7 +106,7 @@ impl Search {
             self.go(&set, &model, next, depth - 1)?;
             self.path.pop();
         }
-        // The first outcome gives host and family their names.
+        // Host and family of the first outcome are interchangeable with the others, so one choice is enough.
         let first = !self
             .path
             .iter()
@@ -202,7 +202,7 @@ impl Search {
     }
 }
 
-/// Two addresses of each question, and one unlisted caller of each family.
+/// Returns two addresses of each question, and one unlisted caller of each family.
 fn callers() -> impl Iterator<Item = u8> {
     let pool = [0, 1, 2, 3]
         .into_iter()
@@ -225,7 +225,7 @@ fn duration(at: Ms) -> Duration {
     Duration::from_millis(u64::try_from(at).unwrap_or_default())
 }
 
-/// The windows in both orders: lingering shorter and longer than the TTL and than the stale window.
+/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window.
 const RULES: [Rules; 2] = [
     Rules {
         min_ttl: 5_000,
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_schedule_of_two_events_is_judged_rightly() {
+    fn every_schedule_of_two_events_gets_the_right_verdicts() {
         let looked = exhaust(2).expect("all are right");
         assert!(looked.schedules > 100);
     }

@@ -1,4 +1,4 @@
-//! Schedules that went wrong once, each shrunk. `simulate --seed N` prints them as they stand here.
+//! Schedules that once violated a rule, each shrunk. `simulate --seed N` prints them in this form.
 
 #[expect(unused_imports, reason = "as far as the schedules need them")]
 use crate::{
@@ -19,7 +19,7 @@ fn holds(schedule: &Schedule) {
 }
 
 #[test]
-fn a_quiet_day_holds_and_is_the_same_each_time() {
+fn a_quiet_day_violates_no_rule_and_is_reproducible() {
     let schedule = Schedule::with_length(1, 24 * 60 * 60);
     holds(&schedule);
     let traces = [(); 2].map(|()| play(&schedule, None).expect("a runtime").tally.trace);
@@ -27,18 +27,18 @@ fn a_quiet_day_holds_and_is_the_same_each_time() {
 }
 
 #[test]
-fn a_quiet_day_of_the_real_resolver_holds_and_is_the_same_each_time() {
+fn a_quiet_day_of_the_real_resolver_violates_no_rule_and_is_reproducible() {
     let schedule = Schedule::with_length(10, 24 * 60 * 60);
     assert!(schedule.hickory);
     holds(&schedule);
     let played = [(); 2].map(|()| play(&schedule, None).expect("a runtime").tally);
     assert_eq!(played[0].trace, played[1].trace);
-    // Over UDP, TCP, or both.
+    // A question goes out over UDP, TCP, or both.
     assert!(played[0].questions <= played[0].messages, "{played:?}");
 }
 
 #[test]
-fn a_list_of_nothing_holds() {
+fn an_empty_list_gets_the_right_verdicts() {
     holds(&Schedule {
         seed: 0,
         hickory: false,
@@ -55,7 +55,7 @@ fn a_list_of_nothing_holds() {
 }
 
 #[test]
-fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
+fn the_state_of_a_removed_host_is_not_in_the_file() {
     holds(&Schedule {
         seed: 1,
         hickory: false,
@@ -104,7 +104,7 @@ fn what_was_known_of_a_host_that_was_taken_out_is_not_in_the_file() {
 }
 /// Seed 55.
 #[test]
-fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
+fn no_call_waits_for_a_host_that_was_removed_meanwhile() {
     holds(&Schedule {
         seed: 55,
         hickory: false,
@@ -134,7 +134,7 @@ fn no_answer_is_awaited_for_a_host_that_was_taken_out_meanwhile() {
 
 /// Seed 66.
 #[test]
-fn what_was_written_before_writes_fail_stays_on_the_disk() {
+fn a_file_written_before_writes_fail_stays_on_disk() {
     holds(&Schedule {
         seed: 66,
         hickory: false,
@@ -212,9 +212,9 @@ fn what_was_written_before_writes_fail_stays_on_the_disk() {
     });
 }
 
-/// From seed 88, with less idle time.
+/// Seed 88, with less idle time.
 #[test]
-fn states_that_become_the_same_are_not_a_change_that_is_saved_at_once() {
+fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {
         seed: 374,
         hickory: false,

@@ -1,6 +1,5 @@
 //! A year in seconds: the real list, refresher, layers and state file under a simulated clock and network,
-//! driven by one seed, beside an [oracle] that knows who must be admitted, who must not, and where either is
-//! right.
+//! driven by one seed. An [oracle] decides for each peer and moment which verdicts are right.
 //!
 //! ```text
 //! cargo run --release -p simulate -- --seed 1            # a year; a failing one is shrunk and printed
@@ -109,7 +108,7 @@ fn seeds(options: &Options) -> io::Result<bool> {
     Ok(sum.wrong.is_empty())
 }
 
-/// Shrinks a schedule that goes wrong and prints it.
+/// Shrinks a schedule that violates a rule, and prints it.
 fn explain(schedule: &Schedule, fault: Option<Fault>) -> io::Result<()> {
     let Played { violation, .. } = play(schedule, fault)?;
     let Some(violation) = violation else {

@@ -1,4 +1,4 @@
-//! The real [`HickoryResolver`], and the two DNS servers on a network in memory.
+//! The real [`HickoryResolver`], and two DNS servers on a network in memory.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::{
     world::{Class, Server, Shared, State, address, host_named, mix, ms, number},
 };
 
-/// Puts the servers onto the network of this thread.
+/// Attaches the servers to the network of this thread.
 pub(crate) fn connect(shared: &Shared, seed: u64) {
     simulation::set_network(Some(Arc::new(Network {
         shared: shared.clone(),
@@ -28,8 +28,8 @@ pub(crate) fn connect(shared: &Shared, seed: u64) {
     })));
 }
 
-/// The addresses of the servers, in the order in which they are asked. A configuration file would be read on
-/// another thread, whose time is not simulated.
+/// Returns the addresses of the servers in query order. A configuration file would be read on another thread,
+/// whose time is not simulated.
 pub(crate) fn servers() -> impl Iterator<Item = SocketAddr> {
     SERVERS.iter().map(|server| (*server, 53).into())
 }
@@ -131,7 +131,7 @@ fn respond(
     let respells = habit == Habit::Respells;
     let (message, cut) = query.respond(&said, over_udp, respells);
     if is_true && !cut {
-        // Over UDP and without EDNS, two that agree may be needed.
+        // Over UDP without EDNS, the resolver may need two responses that agree.
         let alone = !over_udp || query.edns.is_some();
         let misspelled = respells && !query.is_lower_case;
         let settles = alone && !misspelled && alias != Alias::Apart;
@@ -144,7 +144,7 @@ fn is_target(query: &Query) -> bool {
     query.name.starts_with(TARGET)
 }
 
-/// The question of the list that a message belongs to.
+/// Returns the question of the list that a message belongs to.
 fn question_of(query: &Query) -> Option<usize> {
     let target = query.name.strip_prefix(TARGET);
     let host = host_named(target.unwrap_or(&query.name))?;
@@ -169,13 +169,14 @@ fn said(result: &Result<Answer, ResolveError>, alias: Alias) -> Said {
             ResolveErrorKind::BrokenChain => Said::Loop,
             ResolveErrorKind::Malformed => Said::Garbage,
             ResolveErrorKind::Truncated => Said::Truncated,
-            // A resolver that validates says no more than that to those who do not.
+            // A validating resolver reports any other failure as SERVFAIL.
             _ => Said::Code(SERVFAIL),
         },
     }
 }
 
-/// What a server does to some questions, whatever its mood. Another one after each [`Habit::LASTS`].
+/// Behavior of a server towards some questions, independent of its mood. It changes after each
+/// [`Habit::LASTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
     None,
@@ -187,9 +188,9 @@ enum Habit {
     /// A firewall drops UDP.
     NoUdp,
     NoTcp,
-    /// Over UDP, answers are truncated.
+    /// Truncates answers over UDP.
     Truncates,
-    /// Denies names in another spelling.
+    /// Denies names that are not in lower case.
     LowerCaseOnly,
     /// Repeats the question in lower case.
     Respells,
@@ -258,13 +259,13 @@ impl Resolve for Wired {
 /// A lookup of the real resolver.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
-    /// How often anything about the servers had changed when it began.
+    /// Number of changes to the servers when the lookup began.
     weather: u64,
-    /// What servers said to it so far, and whether hickory has to take it if it is an answer.
+    /// Responses to the lookup so far, each with `true` if hickory must accept it when it is an answer.
     said: Vec<(Result<Answer, ResolveError>, bool)>,
 }
 
-/// Notices a question that ran out of time.
+/// Guard that reports a question as failed if its time limit ends first.
 struct Landing<'a> {
     wired: &'a Wired,
     host: u8,
@@ -298,7 +299,7 @@ impl Drop for Landing<'_> {
     }
 }
 
-/// Compares what came of a lookup with what the servers said.
+/// Checks that the result of a lookup follows from the responses of the servers.
 fn explained(
     state: &mut State,
     host: u8,
@@ -313,7 +314,7 @@ fn explained(
     match result {
         Some(Ok(answer)) => {
             let same = |of: &Answer| of.addresses() == answer.addresses();
-            // Two answers over UDP count as far as they agree.
+            // Of two answers over UDP, the addresses that both contain are used.
             let agreed = |one: &Answer| {
                 answers().any(|other| {
                     let both = one.addresses().iter().copied();
@@ -333,14 +334,14 @@ fn explained(
             let mut denials = errors().filter(|of| of.kind() == error.kind());
             match denials.any(|of| of.negative_ttl() == error.negative_ttl()) {
                 true => Ok(()),
-                false => Err("no server denied it so"),
+                false => Err("no server gave this denial"),
             }
         }
         _ => {
             if said.iter().any(|(said, settles)| *settles && said.is_ok()) {
-                return Err("it failed although a server answered");
+                return Err("the lookup failed although a server answered");
             }
-            // It is a response, and final.
+            // A CNAME loop is a final response.
             let loops = |of: &ResolveError| of.kind() == ResolveErrorKind::BrokenChain;
             if errors().any(loops) {
                 return Ok(());
@@ -352,14 +353,14 @@ fn explained(
                 is_well(server) && !cut
             });
             match well && weather == state.weather {
-                true => Err("it failed although a server is well"),
+                true => Err("the lookup failed although a server works"),
                 false => Ok(()),
             }
         }
     }
 }
 
-/// Whether an answer or a denial comes of it for sure.
+/// Returns whether the server is certain to give an answer or a denial.
 fn is_well(server: &Server) -> bool {
     let answers = match server.mood {
         Mood::Well | Mood::Rebinds | Mood::Portal | Mood::TooMany | Mood::Denies | Mood::Empty => {
@@ -379,7 +380,7 @@ fn is_well(server: &Server) -> bool {
     answers && server.latency <= 300 && server.lag == 0
 }
 
-/// What the list has to make of it.
+/// Returns the outcome that the list must see.
 fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
     match result {
         Some(Ok(answer)) if answer.addresses().len() <= MOST_ADDRESSES => {
@@ -403,7 +404,7 @@ fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
 
 const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 53), Ipv4Addr::new(192, 0, 2, 54)];
 
-/// The most addresses that an answer may hold.
+/// Maximum number of addresses in an answer.
 const MOST_ADDRESSES: usize = 256;
 
 const FORMERR: u8 = 1;

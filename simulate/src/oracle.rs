@@ -1,21 +1,21 @@
-//! Who must be admitted, who must not, and where either is right.
+//! Oracle: the verdicts that are right for each caller.
 //!
-//! Written from the contract, and without code of the library: addresses are bits of a number, times are
-//! milliseconds. A [`Model`] is one possible state of the list. Where the contract leaves a choice, or where a
-//! killed process may or may not have saved its latest state, there are several, and the right verdicts are
-//! those of any of them. A verdict that only some of them explain rules out the others.
+//! The oracle is written from the contract and shares no code with the library: addresses are bits of a number,
+//! times are milliseconds. A [`Model`] is one possible state of the list. Several states are possible where the
+//! contract leaves a choice, and where a killed process may or may not have saved its latest state. A verdict
+//! is right if one of these states explains it. Each verdict rules out the states that do not explain it.
 
 use std::collections::VecDeque;
 
 use crate::schedule::{HOSTS, POOL, Setting, WHO};
 
-/// Milliseconds since the start; a wall clock can shift them below zero.
+/// Milliseconds since the start. A wall clock can shift them below zero.
 pub(crate) type Ms = i64;
 
 /// A set of callers, one bit each.
 pub(crate) type Callers = u64;
 
-/// What came of a question, as the resolver gives it to the list.
+/// Outcome of a question, as the resolver returns it to the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answer { addresses: Callers, ttl: Ms },
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
     Failure,
 }
 
-/// Which verdicts are right for a caller.
+/// Verdicts that are right for a caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Right {
     pub(crate) admit: bool,
@@ -53,7 +53,7 @@ pub(crate) enum Given {
     Unresolved,
 }
 
-/// Which verdicts are right for all callers at one moment.
+/// Verdicts that are right for all callers at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
     surely: Callers,
@@ -100,14 +100,14 @@ enum Tri {
 pub(crate) struct Worlds {
     pub(crate) models: Vec<Model>,
     rules: Rules,
-    /// States of the last minute, which a killed process may have left on the disk, each with the offset
-    /// of the wall clock at which it may have been written.
+    /// States of the last minute, which a killed process may have left on disk, each with the offset of the
+    /// wall clock at which it may have been written.
     recent: VecDeque<(Ms, Ms, Vec<Model>)>,
-    /// What may stand on the disk.
+    /// States that the file may contain.
     disk: Vec<OnDisk>,
-    /// When addresses changed last.
+    /// Time of the last change of addresses.
     changed_at: Option<Ms>,
-    /// Whether the file cannot be written, so that `disk` stays as it is.
+    /// True if the file cannot be written, so that `disk` stays as it is.
     blocked: bool,
     saves: bool,
     wall: Ms,
@@ -118,13 +118,13 @@ pub(crate) struct Worlds {
 #[derive(Clone, Debug)]
 struct OnDisk {
     model: Model,
-    /// The offset of the wall clock when it was written.
+    /// Offset of the wall clock at the time of writing.
     wall: Ms,
-    /// When it was written: not before, and not after.
+    /// Earliest and latest time of writing.
     written: (Ms, Ms),
 }
 
-/// In milliseconds.
+/// Windows and bounds, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) min_ttl: Ms,
@@ -150,7 +150,7 @@ impl Rules {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
 
-    /// The pause after so many failures in a row.
+    /// Returns the pause after this number of failures in a row.
     pub(crate) fn backoff(&self, times: u32) -> Ms {
         let least = self.min_ttl.max(1_000);
         let doubled = least << times.saturating_sub(1).min(16);
@@ -184,7 +184,7 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Takes account of windows that have ended.
+    /// Applies the ends of windows up to now.
     pub(crate) fn settle(&mut self, now: Ms) {
         let mut changed_at = Vec::new();
         for model in &mut self.models {
@@ -199,7 +199,7 @@ impl Worlds {
             }
             changed_at.push(changed);
         }
-        // What is not sure in one of them may not have been saved.
+        // If a change is uncertain in one state, it may not have been saved.
         let changed_at: Option<Vec<_>> = changed_at.into_iter().collect();
         if let Some(at) = changed_at.and_then(|all| all.into_iter().min()) {
             self.changed_at = self.changed_at.max(Some(at));
@@ -218,7 +218,7 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Addresses that change are saved at once: whatever the state was, if they change in each possible one.
+    /// Changed addresses are saved at once. The change is certain only if every possible state changes.
     fn note_change(&mut self, before: &[Callers], now: Ms) {
         let after = self.perhaps(now);
         if before
@@ -253,14 +253,14 @@ impl Worlds {
         }
     }
 
-    /// The process ends. `written`: by itself, with its state saved at the last moment.
+    /// Ends the process. `written` means a clean exit, which saves the final state.
     pub(crate) fn end(&mut self, written: bool, now: Ms) {
         self.settle(now);
         if !self.saves {
             return;
         }
         if self.blocked {
-            // Nothing is written.
+            // A blocked file stays as it is.
         } else if written {
             let on_disk = |model: &Model| OnDisk {
                 model: model.on_disk(&self.rules, now),
@@ -268,7 +268,7 @@ impl Worlds {
                 written: (now, now),
             };
             let mut left: Vec<_> = self.models.iter().map(on_disk).collect();
-            // A file that was not understood is not overwritten with nothing.
+            // A file that was not understood is not overwritten with an empty one.
             if self.models.iter().all(Model::is_empty) {
                 left.append(&mut self.disk);
             }
@@ -280,12 +280,12 @@ impl Worlds {
         self.recent.clear();
     }
 
-    /// The file is damaged.
+    /// Damages the file.
     pub(crate) fn lose_disk(&mut self) {
         self.disk.clear();
     }
 
-    /// A new process starts.
+    /// Starts a new process.
     pub(crate) fn start(&mut self, hosts: u8, saves: bool, now: Ms) {
         let blank = Model::new(hosts, now);
         self.models.clear();
@@ -293,7 +293,7 @@ impl Worlds {
             for saved in &self.disk {
                 let shift = self.wall - saved.wall;
                 let (earliest, latest) = saved.written;
-                // From the future: ignored.
+                // A file from the future is ignored.
                 if now + CLOCK_STEP < latest - shift {
                     self.models.push(blank.clone());
                 }
@@ -332,7 +332,7 @@ impl Worlds {
             .fold(Right::default(), Right::or)
     }
 
-    /// Rules out what does not explain a verdict, which must be right in one state at least.
+    /// Rules out each state that does not explain a verdict. At least one must remain.
     pub(crate) fn observe(&mut self, pictures: &[Picture], who: u8, given: Given) {
         let mut pictures = pictures.iter();
         self.models.retain(|_| {
@@ -342,7 +342,7 @@ impl Worlds {
         });
     }
 
-    /// The first time after this one at which a verdict may change by itself.
+    /// Returns the first time after this one at which a verdict may change by itself.
     pub(crate) fn next_edge(&self, after: Ms) -> Option<Ms> {
         let models = self.models.iter();
         models
@@ -351,7 +351,7 @@ impl Worlds {
             .min()
     }
 
-    /// How often in a row a question has failed.
+    /// Returns the number of failures of a question in a row.
     pub(crate) fn failures(&self, host: u8, family: usize) -> u32 {
         let models = self.models.iter();
         let failing = models.filter_map(|model| model.records(host, family)?.failing.as_ref());
@@ -389,7 +389,7 @@ impl Worlds {
             return;
         }
         self.recent.push_back((now, self.wall, self.models.clone()));
-        // The one before the last minute was still there when it began.
+        // The state before the last minute was still in use when that minute began.
         while self
             .recent
             .get(1)
@@ -399,7 +399,7 @@ impl Worlds {
         }
     }
 
-    /// What a process that is killed may leave.
+    /// Returns the states that a killed process may leave in the file.
     fn on_disk(&self, now: Ms) -> Vec<OnDisk> {
         let written_from = (now - BETWEEN_SAVES - SLACK).max(self.changed_at.unwrap_or(Ms::MIN));
         let mut left = Vec::new();
@@ -417,7 +417,7 @@ impl Worlds {
         }
         let surely_written = self.started_at + BETWEEN_SAVES + SLACK <= now
             || self.changed_at.is_some_and(|at| at < now);
-        // A file that was not understood is not overwritten with nothing.
+        // A file that was not understood is not overwritten with an empty one.
         let nothing = self.changed_at.is_none() && self.models.iter().all(Model::is_empty);
         if nothing || !surely_written {
             left.extend(self.disk.iter().cloned());
@@ -437,8 +437,8 @@ impl Worlds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     hosts: Vec<Host>,
-    /// What was known of hosts that are not configured now, and whether the file keeps it: it does of those
-    /// that were not configured at the start, and forgets those that were taken out later.
+    /// State of hosts that are not configured now, each with `true` if the file keeps it. The file keeps hosts
+    /// that were not configured at the start, and drops hosts that were removed later.
     parked: Vec<(Host, bool)>,
 }
 
@@ -460,10 +460,10 @@ struct Lingering {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Records {
     held: Option<Held>,
-    /// The last valid outcome was an answer, even if its window is over.
+    /// True if the last valid outcome was an answer, even if its window has ended.
     answered: bool,
     denied: bool,
-    /// The end of the last valid answer's TTL, or when the host was added.
+    /// End of the last valid answer's TTL, or the time at which the host was added.
     window_from: Ms,
     failing: Option<Failing>,
 }
@@ -478,9 +478,9 @@ struct Held {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Failing {
-    /// The first failure of a run without a gap in which nothing was asked.
+    /// First failure of a run without a gap in the questions.
     since: Ms,
-    /// A later failure leaves such a gap.
+    /// Latest time of the next failure; a later one leaves a gap.
     next_by: Ms,
     times: u32,
     at: Ms,
@@ -565,7 +565,7 @@ impl Model {
         let host = &mut self.hosts[at];
         let records = &mut host.records[family];
         let left = records.held.take().map_or(0, |held| held.addresses);
-        // Asked again well before what lingers is gone.
+        // The question is repeated well before the lingering addresses are removed.
         let lingering = host
             .lingering
             .iter()
@@ -631,7 +631,7 @@ impl Model {
         }
     }
 
-    /// The next time at which a window ends, and whether it is certain.
+    /// Returns the next end of a window, and whether it is certain.
     fn next_settling(&self, rules: &Rules) -> Option<(Ms, bool)> {
         let hosts = self.hosts.iter();
         let lingering = hosts.clone().flat_map(|host| &host.lingering);
@@ -666,7 +666,7 @@ impl Model {
         self.parked.sort_by_key(|(host, _)| host.host);
     }
 
-    /// What is over of a host that is not configured is forgotten, also that it was answered.
+    /// Forgets answers and denials of unconfigured hosts whose window has ended.
     fn forget(&mut self, rules: &Rules, now: Ms) {
         for (host, _) in &mut self.parked {
             for records in &mut host.records {
@@ -679,7 +679,7 @@ impl Model {
         }
     }
 
-    /// As it is saved.
+    /// Returns the state as the file saves it.
     fn on_disk(&self, rules: &Rules, now: Ms) -> Self {
         let mut saved = self.clone();
         saved.parked.retain(|(_, in_file)| *in_file);
@@ -739,7 +739,7 @@ impl Model {
         }
         let known = [0, 1].map(|family| {
             let start = match self.hosts.is_empty() {
-                // A list of nothing decides nothing.
+                // An empty list must answer `Unresolved`.
                 true => Tri::No,
                 false => Tri::Yes,
             };
@@ -759,7 +759,7 @@ impl Model {
         }
     }
 
-    /// Whether a host is known for a family: heard of, or given up.
+    /// Returns whether a host is known for a family: it has an answer or a denial, or it is given up.
     fn known(&self, rules: &Rules, at: usize, family: usize, now: Ms) -> Tri {
         let records = &self.hosts[at].records[family];
         if (records.held.is_some() || records.denied) && now < records.window_ends(rules) {
@@ -777,7 +777,7 @@ impl Model {
             .iter()
             .filter(|of| of.host != self.hosts[at].host);
         let zone = |of: &&Host| same_zone(of.host, self.hosts[at].host);
-        // Whether a zone that does not answer at all is confirmed by another one is left open.
+        // The contract leaves open whether another zone can confirm a zone that never answers.
         let any_zone = !others.clone().any(|of| zone(&of));
         let mut known = Tri::No;
         for (other, of) in others.flat_map(|host| host.records.iter().map(move |of| (host, of))) {
@@ -792,7 +792,7 @@ impl Model {
                 }
                 known = Tri::Either;
             }
-            // It is still being refreshed.
+            // The answer is still being refreshed.
             if of.failing.is_none() && now < held.ttl_ends + REFRESH_TIME {
                 known = Tri::Either;
             }
@@ -820,7 +820,7 @@ impl Model {
                 }
             }
         }
-        // What another host's answer decides.
+        // Another host's answer can decide whether a failing host is given up.
         if fails {
             let records = self.hosts.iter().flat_map(|host| &host.records);
             edges.extend(records.filter_map(|of| of.held.map(|held| held.ttl_ends)));
@@ -845,7 +845,7 @@ impl Host {
         }
     }
 
-    /// With its original times, but for what a wall clock that was set has shifted.
+    /// Restores the original times, shifted as far as the wall clock was changed.
     fn restored(&self, rules: &Rules, shift: Ms, now: Ms) -> Self {
         let mut host = Self::new(self.host, now);
         for (records, saved) in host.records.iter_mut().zip(&self.records) {
@@ -882,7 +882,7 @@ impl Host {
         self.lingering.retain(|of| of.addresses != 0);
     }
 
-    /// `due_at`: the end of the TTL of what omits them.
+    /// Lets addresses linger. `due_at` is the end of the TTL of the answer that omits them.
     fn leave(&mut self, addresses: Callers, rules: &Rules, now: Ms, due_at: Ms) {
         if addresses == 0 {
             return;
@@ -909,12 +909,12 @@ impl Records {
     }
 }
 
-/// The bit of an address: host, family, number in the pool.
+/// Returns the bit of an address, by host, family and number in the pool.
 pub(crate) fn caller(host: u8, family: u8, number: u8) -> u8 {
     (host * 2 + family) * POOL + number
 }
 
-/// Unlisted callers take turns.
+/// Returns the family of a caller. Unlisted callers alternate between the families.
 pub(crate) fn family_of(who: u8) -> usize {
     match who < HOSTS * 2 * POOL {
         true => usize::from(who / POOL % 2),
@@ -931,21 +931,22 @@ pub(crate) fn everybody() -> impl Iterator<Item = u8> {
     0..WHO
 }
 
-/// Hosts 0, 1 and 3 are of one zone.
+/// Returns whether two hosts are in the same zone: hosts 0, 1 and 3 are.
 fn same_zone(one: u8, other: u8) -> bool {
     (one == 2) == (other == 2)
 }
 
-/// How long a refresh can take after the TTL's end: a second, the jitter, the time limit of a question.
+/// Longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit of a
+/// question.
 pub(crate) const REFRESH_TIME: Ms = 6_500;
 
 const MAX_BACKOFF: Ms = 60_000;
 
-/// How long times that changed may stay unsaved.
+/// Longest time for which changed times can stay unsaved.
 const BETWEEN_SAVES: Ms = 60_000;
 
-/// Timers count in milliseconds.
+/// Timers have a resolution of a millisecond.
 const SLACK: Ms = 5;
 
-/// How far the wall clock may go back without the file being from the future.
+/// Largest backward step of the wall clock after which the file does not appear to be from the future.
 const CLOCK_STEP: Ms = 60_000;

@@ -1,4 +1,4 @@
-//! Faults planted in the library, each of which must be found: a test of the test.
+//! Faults planted in the library, each of which the simulation must find: a test of the test.
 
 use std::{io, ops::Range};
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::{play::play, schedule::Schedule};
 
-/// Searches for a seed that finds each fault, or plays those that did.
+/// Searches for a seed that finds each fault, or replays the known seeds.
 ///
 /// # Errors
 ///
-/// A runtime or a folder that cannot be had.
+/// Fails if the runtime or the temporary folder cannot be created.
 pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::Result<bool> {
     let mut all_found = true;
     if replay {
-        // Without a fault they find nothing.
+        // Without a planted fault, these seeds find no violation.
         let mut seeds: Vec<_> = FOUND_BY.iter().map(|(_, seed)| *seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
@@ -35,7 +35,7 @@ pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::
         let known = FOUND_BY.iter().find(|(of, _)| of == fault);
         let seeds = match (replay, known) {
             (true, Some((_, seed))) => *seed..*seed + 1,
-            // Without a seed there is nothing to replay.
+            // A fault without a known seed cannot be replayed.
             (true, None) => 0..0,
             (false, _) => seeds.clone(),
         };
@@ -64,10 +64,10 @@ pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::
     Ok(all_found)
 }
 
-/// A tenth of a year.
+/// Length of a searched schedule: a tenth of a year.
 const SEARCHED: u64 = 36 * 24 * 60 * 60;
 
-/// The first seed that found each.
+/// The first seed that found each fault.
 const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::WindowEndIncluded, 1),
     (Fault::FamiliesSwapped, 2),
@@ -87,7 +87,7 @@ const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::JitterNegative, 1),
     (Fault::ChangesSavedLate, 12),
     (Fault::PublishedBeforeApplied, 1),
-    // By hickory on a network in memory.
+    // Found with hickory on a network in memory.
     (Fault::TruncatedTaken, 10),
     (Fault::DenialUnconfirmed, 30),
 ];

@@ -28,20 +28,20 @@ use crate::{
     world::{Class, RECHECK_WAIT, SLACK, Scripted, Shared, Tally, Violation, address, name},
 };
 
-/// What came of a schedule.
+/// Result of a schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Played {
     pub(crate) tally: Tally,
     pub(crate) violation: Option<Violation>,
-    /// Until when it was played.
+    /// Time at which the run ended.
     pub(crate) until: Ms,
 }
 
-/// Plays a schedule until its end or until something is wrong.
+/// Plays a schedule until its end or until a rule is violated.
 ///
 /// # Errors
 ///
-/// A runtime or a folder that cannot be had.
+/// Fails if the runtime or the temporary folder cannot be created.
 pub(crate) fn play(schedule: &Schedule, fault: Option<simulation::Fault>) -> io::Result<Played> {
     fastrand::seed(schedule.seed);
     simulation::plant(fault);
@@ -72,14 +72,14 @@ struct Player<'a> {
     shared: Shared,
     process: Option<Process>,
     starts: Option<Start>,
-    /// Up to when edges were looked at.
+    /// Time up to which the ends of windows have been checked.
     looked: Ms,
     edge_calls: VecDeque<(u8, i8)>,
     folder: Option<TempDir>,
     wall: Ms,
 }
 
-/// A process that is to start.
+/// A process that will start.
 #[derive(Clone, Copy)]
 struct Start {
     at: Ms,
@@ -141,7 +141,7 @@ impl<'a> Player<'a> {
             let event = events.peek().map(|event| ms(event.at));
             let wake = [Some(end), start, event, edge.map(|(at, _)| at)];
             let wake = wake.into_iter().flatten().min().unwrap_or(end);
-            // What the list hears of meanwhile can bring an edge nearer.
+            // An outcome that arrives meanwhile can bring the next end of a window forward.
             let news = self.shared.news.notified();
             let _ = timeout_at(self.shared.instant(wake), news).await;
         }
@@ -264,7 +264,7 @@ impl<'a> Player<'a> {
     }
 
     async fn end(&mut self, ending: Ending) -> io::Result<()> {
-        // The clock stands still while a file is being written: after this none is.
+        // The clock stands still while a file is being written. A millisecond later, no write is in progress.
         sleep_until(self.shared.instant(self.shared.now() + 1)).await;
         let Some(process) = self.process.take() else {
             return Ok(());
@@ -288,7 +288,7 @@ impl<'a> Player<'a> {
         let Some(path) = path.filter(|_| ending != Ending::Clean) else {
             return Ok(());
         };
-        // A killed process does not write what this one wrote when it was dropped.
+        // A killed process writes nothing, so the file that this one wrote when it was dropped is undone.
         let written = fs::read(&path).unwrap_or_default();
         match &before {
             Some(before) => fs::write(&path, before)?,
@@ -297,7 +297,7 @@ impl<'a> Player<'a> {
         match ending {
             Ending::Damaged if before.is_some() => fs::write(&path, &written[..written.len() / 2])?,
             Ending::KillWriting => {
-                // Unless a folder stands there, so that nothing can be written.
+                // Fails if a folder blocks the path, so that no file can be written.
                 let _ = fs::write(beside(&path), &written[..written.len() / 2]);
             }
             _ => {}
@@ -335,7 +335,7 @@ impl<'a> Player<'a> {
         simulation::set_wall_clock(self.shared.instant(0), Duration::from_millis(utc));
     }
 
-    /// The next time at which to look: just before, at, and just after the end of a window.
+    /// Returns the next time to check: just before, at, or just after the end of a window.
     fn next_look(&self) -> Option<(Ms, i8)> {
         self.process.as_ref()?;
         let state = self.shared.lock();
@@ -345,7 +345,7 @@ impl<'a> Player<'a> {
     }
 
     async fn look(&mut self, now: Ms) {
-        // What ends at this moment is taken note of first.
+        // Tasks whose timers end at this moment run first.
         self.let_others_run().await;
         let late = self.next_look().map(|(_, late)| late);
         self.looked = now;
@@ -366,8 +366,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Compares the verdicts that the set of this moment gives at the end of a window: the refresher, which
-    /// takes away what is over, may come after a request.
+    /// Compares the verdicts that the current set gives at the end of a window. A request may arrive before the
+    /// refresher removes expired addresses.
     fn foresee(&self, at: Ms) {
         let Some(process) = &self.process else {
             return;
@@ -381,7 +381,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Compares the verdicts of all callers.
+    /// Compares the verdicts on all callers.
     fn check(&self, now: Ms) {
         let Some(process) = &self.process else {
             return;
@@ -446,7 +446,7 @@ impl<'a> Player<'a> {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 struct Call {
     shared: Shared,
     who: u8,
@@ -454,9 +454,9 @@ struct Call {
     sent: Ms,
     life: u32,
     at_first: Right,
-    /// What could be asked when it was sent.
+    /// Questions that could go out when the request was sent.
     due: Vec<usize>,
-    /// How often the hosts had been replaced.
+    /// Number of replacements of the hosts at that time.
     replaced: u32,
 }
 
@@ -474,7 +474,7 @@ impl Call {
             (Stack::Source | Stack::Both { token: true }, 200) => Given::Admit,
             (Stack::Source | Stack::Both { .. }, 403) => Given::NotListed,
             (Stack::Source | Stack::Both { token: true }, 503) => Given::Unresolved,
-            // Admitted or undecided: the message decides.
+            // The client is admitted or undecided, so the message decides.
             (Stack::Both { token: false }, 401) => {
                 if !(right.admit || right.unresolved) {
                     let text = format!("caller {}: 401, and it is surely not listed", self.who);
@@ -578,5 +578,5 @@ fn ms(at: u64) -> Ms {
 
 const TOKEN: &str = "s3cret";
 
-/// In 2026.
+/// A time in 2026.
 const WALL_CLOCK_STARTS: Ms = 1_795_000_000_000;

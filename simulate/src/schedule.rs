@@ -1,21 +1,21 @@
-//! What happens in a simulated year: one seed gives one schedule.
+//! Events of a simulated year: one seed gives one schedule.
 
 use fastrand::Rng;
 
-/// Everything that happens, in order. Printed with `{:?}` it is the Rust expression of itself.
+/// All events, in order. The `{:?}` format is the Rust expression of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// Seeds what the library draws by chance.
+    /// Seed of the library's random choices.
     pub(crate) seed: u64,
-    /// Whether hickory asks the servers, on a network in memory, in place of the scripted resolver.
+    /// True if hickory asks the servers on a network in memory, in place of the scripted resolver.
     pub(crate) hickory: bool,
     pub(crate) setting: Setting,
-    /// How long it takes, in seconds.
+    /// Length of the schedule, in seconds.
     pub(crate) seconds: u64,
     pub(crate) events: Vec<Event>,
 }
 
-/// What stays the same for the whole run. Times are in seconds.
+/// Settings for the whole run. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// The configured hosts, one bit each.
@@ -35,20 +35,21 @@ pub(crate) struct Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// The zone holds these addresses of a host's pool, one bit each, with a TTL in seconds. None: no data.
+    /// The zone has these addresses of a host's pool, one bit each, with a TTL in seconds. Without a bit: no
+    /// data.
     Zone {
         host: u8,
         family: u8,
         addresses: u8,
         ttl: u32,
     },
-    /// The host's name is gone (NXDOMAIN), or is back.
+    /// The host's name is removed (NXDOMAIN), or added back.
     Gone { host: u8, gone: bool },
-    /// How one of the two DNS servers behaves from now on.
+    /// One of the two DNS servers changes its behavior.
     Server { server: u8, mood: Mood },
-    /// How long a server takes to answer, in milliseconds.
+    /// Delay of a server's answers, in milliseconds.
     Latency { server: u8, ms: u32 },
-    /// A server answers by the zone as it was this long ago, in milliseconds.
+    /// A server answers from the zone as it was this long ago, in milliseconds.
     Lag { server: u8, ms: u32 },
     /// A request through the layer.
     Call { who: u8, through: Stack },
@@ -56,13 +57,13 @@ pub(crate) enum What {
     EdgeCall { who: u8, late: i8 },
     /// Many requests of one peer at once.
     Flood { who: u8, requests: u16 },
-    /// The hosts are replaced while the list runs.
+    /// The hosts are replaced at run time.
     Hosts { hosts: u8 },
-    /// The wall clock jumps, in milliseconds.
+    /// The wall clock jumps by this number of milliseconds.
     WallStep { ms: i64 },
-    /// The state file can no longer be written, or can again.
+    /// The state file becomes unwritable, or writable again.
     Writes { fail: bool },
-    /// The process ends and a new one starts after a time in milliseconds.
+    /// The process ends, and a new one starts after this time in milliseconds.
     Restart {
         ending: Ending,
         down: u32,
@@ -71,7 +72,7 @@ pub(crate) enum What {
     },
 }
 
-/// How a DNS server behaves.
+/// Behavior of a DNS server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Well,
@@ -87,19 +88,19 @@ pub(crate) enum Mood {
     Silent,
     /// Every other packet is lost.
     Lossy,
-    /// NXDOMAIN to everything.
+    /// Answers every question with NXDOMAIN.
     Denies,
-    /// No data to everything.
+    /// Answers every question with no data.
     Empty,
-    /// A captive portal: one private address for everything.
+    /// Answers every question with one private address, as a captive portal does.
     Portal,
-    /// Private addresses beside the right ones.
+    /// Adds private addresses to the right ones.
     Rebinds,
-    /// More addresses than an answer may hold.
+    /// Answers with more addresses than allowed.
     TooMany,
 }
 
-/// Which layers a request goes through.
+/// Layers that a request passes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stack {
     /// `VerifySourceLayer::rejecting`.
@@ -110,21 +111,21 @@ pub(crate) enum Stack {
     Warns { token: bool },
 }
 
-/// How a process ends.
+/// The way in which a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// By itself: the state is written.
+    /// A clean exit, which writes the state.
     Clean,
     /// `kill -9`.
     Kill,
-    /// `kill -9` in the middle of a write: half a file beside the whole old one.
+    /// `kill -9` during a write, which leaves half a temporary file beside the old file.
     KillWriting,
-    /// The disk is damaged: the file is cut off.
+    /// Damage to the disk, which truncates the file.
     Damaged,
 }
 
 impl Schedule {
-    /// So many seconds.
+    /// Creates a schedule of this length.
     pub(crate) fn with_length(seed: u64, seconds: u64) -> Self {
         let mut draw = Draw {
             rng: Rng::with_seed(seed),
@@ -144,7 +145,7 @@ impl Schedule {
         draw.events.retain(|event| event.at < draw.end);
         Self {
             seed,
-            // It takes longer.
+            // Hickory is slower.
             hickory: seed.is_multiple_of(10),
             setting: draw.setting,
             seconds,
@@ -157,7 +158,7 @@ struct Draw {
     rng: Rng,
     setting: Setting,
     end: u64,
-    /// How many questions the schedule costs so far, by a careful estimate.
+    /// Number of questions that the schedule causes so far, by a cautious estimate.
     questions: u64,
     events: Vec<Event>,
 }
@@ -167,15 +168,15 @@ impl Draw {
         self.setting();
         self.start();
         let hosts = u64::from(self.setting.hosts.count_ones());
-        // In calm times each question is asked once per greatest TTL.
+        // In calm times each question goes out once per maximum TTL.
         self.questions = 2 * hosts * self.end / SECOND / self.setting.max_ttl.min(CALM_TTL);
-        // Those that every year has.
+        // Episodes that every year has.
         for month in [3, 6, 9, 12] {
             let at = self.end / 12 * month - self.rng.u64(0..self.end / 24);
             self.rotation(at);
         }
         self.callers();
-        // A year has the more of the others the cheaper they are.
+        // The cheaper the other episodes are, the more of them a year has.
         for _ in 0..MAX_EPISODES {
             if MAX_QUESTIONS < self.questions {
                 break;
@@ -189,14 +190,14 @@ impl Draw {
         let hosts = *self.pick(&[0b0001, 0b0011, 0b0011, 0b0011, 0b0101, 0b0111]);
         self.setting.hosts = hosts;
         let windows = [
-            // The defaults.
+            // The default windows.
             (5, HOUR, HOUR, 24 * HOUR),
             (5, HOUR, HOUR, 24 * HOUR),
             (5, HOUR, HOUR, 24 * HOUR),
             // Long TTLs.
             (30, 7 * 24 * HOUR, 24 * HOUR, 3 * 24 * HOUR),
             (1, 24 * HOUR, 2 * HOUR, 12 * HOUR),
-            // Windows that are shorter than the TTLs.
+            // Windows shorter than the TTLs.
             (1, 2 * HOUR, MINUTE, 10 * MINUTE),
             (5, HOUR, 10 * MINUTE, HOUR),
             (10, 4 * HOUR, 3 * HOUR, 30 * MINUTE),
@@ -205,7 +206,7 @@ impl Draw {
         let setting = &mut self.setting;
         (setting.min_ttl, setting.max_ttl) = (min_ttl, max_ttl);
         (setting.linger, setting.stale_for) = (linger, stale_for);
-        // What a year of the least TTL of an hour costs for more hosts leaves too little for the rest.
+        // With a maximum TTL of an hour, more hosts would use up too much of the year's budget of questions.
         if setting.hosts == 0b0111 && setting.max_ttl == HOUR {
             setting.hosts = 0b0101;
         }
@@ -298,11 +299,11 @@ impl Draw {
         }
     }
 
-    /// New addresses for a host; callers from them from the first moment on.
+    /// Gives a host new addresses, which send callbacks from the first moment on.
     fn rotation(&mut self, at: u64) {
         let host = self.host();
         let ttl = self.ttl(8 * HOUR);
-        // Operators lower the TTL beforehand, or do not.
+        // Some operators lower the TTL beforehand.
         if self.rng.bool() {
             let before = [self.some_addresses(), self.some_addresses()];
             self.zone(at.saturating_sub(2 * HOUR * SECOND), host, before, ttl);
@@ -322,7 +323,7 @@ impl Draw {
         self.zone(calm, host, after, CALM_TTL as u32);
     }
 
-    /// Another part of a larger set in each answer.
+    /// Returns a different part of a larger set in each answer.
     fn subsets(&mut self, at: u64) {
         let host = self.host();
         let ttl = *self.pick(&[0, 30, 60, 300, 3600]);
@@ -341,7 +342,7 @@ impl Draw {
         self.zone(end, host, last, CALM_TTL as u32);
     }
 
-    /// Both servers fail in some way.
+    /// Makes both servers fail in some way.
     fn outage(&mut self, at: u64) {
         let lasts = self.length();
         let moods = FAILING;
@@ -385,7 +386,7 @@ impl Draw {
         }
     }
 
-    /// Everything is denied, or a portal answers.
+    /// Denies every question, or answers as a captive portal.
     fn denials(&mut self, at: u64) {
         let lasts = self.length();
         let mood = *self.pick(&[Mood::Denies, Mood::Empty, Mood::Portal, Mood::Rebinds]);
@@ -404,7 +405,7 @@ impl Draw {
         self.edges(at, lasts, 6);
     }
 
-    /// One host is withdrawn, or answers nothing any more.
+    /// Withdraws one host, or makes it fail for good.
     fn broken_host(&mut self, at: u64) {
         let host = self.host();
         let lasts = self.length();
@@ -423,7 +424,7 @@ impl Draw {
         self.edges(at, lasts, 8);
     }
 
-    /// Processes that end in every way, with and without DNS.
+    /// Ends processes in every way, with and without DNS.
     fn restarts(&mut self, at: u64) {
         let hosts = self.setting.hosts;
         let mut now = at;
@@ -506,7 +507,7 @@ impl Draw {
             self.calls(now, now + 10_000, 4);
             self.edges(now, 4 * HOUR * SECOND, 2);
         }
-        // A list with a state file writes once a minute, which is dear.
+        // A list with a state file writes once a minute, which makes the simulation slow.
         now += self.rng.u64(MINUTE..30 * HOUR) * SECOND;
         self.push(
             now,
@@ -558,7 +559,7 @@ impl Draw {
         self.rotation_of(when, host);
     }
 
-    /// The second server knows the zone as it was, and is asked where the first fails.
+    /// Lets the second server answer from an older zone. It is asked when the first one fails.
     fn differing(&mut self, at: u64) {
         let lasts = self.length().min(6 * HOUR * SECOND);
         let ms = *self.pick(&[10_000, 300_000, 3_600_000]);
@@ -591,7 +592,7 @@ impl Draw {
         self.zone(at + lasts, host, now, CALM_TTL as u32);
     }
 
-    /// Many callers within seconds, around a rotation.
+    /// Sends many requests within seconds, around a rotation.
     fn busy(&mut self, at: u64) {
         let host = self.host();
         let when = at + self.rng.u64(0..8_000);
@@ -620,7 +621,7 @@ impl Draw {
         self.questions += 40;
     }
 
-    /// Faults that change by the second.
+    /// Changes faults and addresses many times within ten minutes.
     fn storm(&mut self, at: u64) {
         let ttl = self.ttl(MINUTE * 10);
         let lasts = MINUTE * 10 * SECOND;
@@ -669,8 +670,8 @@ impl Draw {
     }
 
     fn zone(&mut self, at: u64, host: u8, mut addresses: [u8; 2], ttl: u32) {
-        // That a host without another one of its zone has lost a family is never believed, and asked
-        // once a minute: not for months.
+        // Without another host in its zone, the loss of a family is never believed, and the question goes out
+        // once a minute. The episode must therefore not last for months.
         let mates = self.setting.hosts & ZONE & !(1 << host);
         if u64::from(ttl) == CALM_TTL && at > 0 && (ZONE >> host & 1 == 0 || mates == 0) {
             for of in &mut addresses {
@@ -720,7 +721,7 @@ impl Draw {
         self.questions += 2 * hosts * seconds / every.max(self.setting.min_ttl);
     }
 
-    /// A TTL for so many seconds, longer the longer it is in use, and its cost.
+    /// Draws a TTL for this number of seconds, and adds its cost. The longer it is in use, the longer it is.
     fn ttl(&mut self, seconds: u64) -> u32 {
         let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);
@@ -728,7 +729,7 @@ impl Draw {
         u32::try_from(ttl).unwrap_or(u32::MAX)
     }
 
-    /// How long a trouble lasts, in milliseconds: seconds, minutes, or longer than a window.
+    /// Draws the length of an outage, in milliseconds: seconds, minutes, or longer than a window.
     fn length(&mut self) -> u64 {
         let stale = self.setting.stale_for;
         let longest = *self.pick(&[
@@ -802,7 +803,7 @@ const ALL: [Mood; 10] = [
 /// Hosts that can be configured.
 pub(crate) const HOSTS: u8 = 4;
 
-/// Those that are of one zone.
+/// Hosts in the same zone.
 const ZONE: u8 = 0b1011;
 
 /// Addresses that a host can have in each family.
@@ -820,12 +821,12 @@ const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// What a provider has when nothing is going on.
+/// TTL of the provider outside episodes.
 const CALM_TTL: u64 = 24 * HOUR;
 
-/// Where the drawing of further episodes stops. The bound is 100,000.
+/// Number of questions above which no further episode is drawn. A run may ask at most 100,000.
 const MAX_QUESTIONS: u64 = 70_000;
 const MAX_EPISODES: u32 = 120;
 
-/// How often a question is asked at most while its TTL is short.
+/// Maximum number of refreshes of a question while its TTL is short.
 const MAX_REFRESHES: u64 = 600;

@@ -1,4 +1,4 @@
-//! The shortest schedule that still goes wrong.
+//! Shrinker: finds a short schedule that still violates a rule.
 
 use std::{fmt::Write, io, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     world::{Class, Violation},
 };
 
-/// Removes events and shortens pauses for as long as the schedule goes wrong in the same way.
+/// Removes events and shortens pauses while the schedule still violates the same rule.
 ///
 /// # Errors
 ///
-/// A runtime or a folder that cannot be had.
+/// Fails if the runtime or the temporary folder cannot be created.
 pub(crate) fn shrink(
     schedule: &Schedule,
     fault: Option<Fault>,
@@ -43,7 +43,7 @@ struct Shrinking {
 }
 
 impl Shrinking {
-    /// Nothing after it matters.
+    /// Cuts the schedule off after the violation.
     fn end_at(&mut self, at: i64) {
         let at = u64::try_from(at).unwrap_or_default();
         self.best.events.retain(|event| event.at <= at);
@@ -64,7 +64,7 @@ impl Shrinking {
         Ok(true)
     }
 
-    /// Without the first part, but for the zone that it begins with: idle time is what costs most.
+    /// Removes the first part, except for the initial zone: idle time costs the most.
     fn begin_later(&mut self) -> io::Result<()> {
         let mut part = 2;
         while part < 1 << 8 {
@@ -102,7 +102,7 @@ impl Shrinking {
         Ok(())
     }
 
-    /// The pause before each event becomes as short as can be.
+    /// Shortens the pause before each event.
     fn draw_together(&mut self) -> io::Result<()> {
         let mut at = 0;
         while at < self.best.events.len() {
@@ -127,7 +127,7 @@ impl Shrinking {
     }
 }
 
-/// A schedule as a test to paste into `found.rs`.
+/// Formats a schedule as a test to paste into `found.rs`.
 pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
     let mut text = format!(
         "#[test]\nfn seed_{}() {{\n    // {:?} at {} ms.\n    holds(&Schedule {{\n        seed: {},\n        \
@@ -147,5 +147,5 @@ pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
     text
 }
 
-/// In real time.
+/// Time limit, in real time.
 const LONGEST: Duration = Duration::from_secs(120);

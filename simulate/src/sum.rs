@@ -1,4 +1,4 @@
-//! What many seeds come to.
+//! Summary of the results of many seeds.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,12 +7,12 @@ use crate::{
     world::{Class, Tally, Violation},
 };
 
-/// The sum of several runs.
+/// Sum of the results of several runs.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) seeds: u64,
     tally: Tally,
-    /// In milliseconds.
+    /// Simulated time, in milliseconds.
     virtual_time: i64,
     most_questions: u64,
     pub(crate) wrong: BTreeMap<u64, Violation>,
@@ -113,5 +113,5 @@ impl Sum {
     }
 }
 
-/// The bound of a seed.
+/// Maximum number of questions per seed.
 const QUESTIONS: u64 = 100_000;

@@ -1,23 +1,23 @@
-//! DNS messages as the simulated servers read and write them. By hand, so that an error of hickory's in writing
-//! is not made up for by the same one in reading.
+//! DNS messages as the simulated servers read and write them. The code does not use hickory, so that an error
+//! in its encoder cannot hide the same error in its decoder.
 
 use std::net::IpAddr;
 
-/// A question, as it came over the wire.
+/// A question as received.
 #[derive(Debug)]
 pub(crate) struct Query {
     id: [u8; 2],
-    /// The name, the type and the class, as they stand in the message.
+    /// Name, type and class, as in the message.
     question: Vec<u8>,
-    /// The name in lower case, without the last dot.
+    /// Name in lower case, without the final dot.
     pub(crate) name: String,
     pub(crate) is_lower_case: bool,
     pub(crate) family: u8,
-    /// The most bytes of a response over UDP, where the question has EDNS.
+    /// Maximum size of a response over UDP in bytes, if the question has EDNS.
     pub(crate) edns: Option<u16>,
 }
 
-/// What a server says.
+/// Content of a response.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Addresses {
@@ -36,13 +36,13 @@ pub(crate) enum Said {
     Truncated,
 }
 
-/// Whether the name of a host is an alias.
+/// The way in which a response uses an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alias {
     None,
-    /// The response holds the alias and the addresses.
+    /// The response contains the alias and the addresses.
     Joined,
-    /// The target has to be asked for.
+    /// The response contains only the alias, so the resolver must look up the target.
     Apart,
 }
 
@@ -62,7 +62,7 @@ impl Query {
         }
         let (name_type, rest) = (message.get(at..at + 4)?, message.get(at + 4..)?);
         let name = labels.join(".");
-        // The root, and the type of EDNS.
+        // The root name and the type of EDNS.
         let edns = rest.strip_prefix(&[0, 0, 41]);
         let payload = edns.and_then(|edns| edns.first_chunk::<2>());
         Some(Self {
@@ -79,7 +79,7 @@ impl Query {
         })
     }
 
-    /// The response, over UDP cut to what the client takes. Also returns whether it was cut.
+    /// Encodes the response, truncated over UDP to the client's maximum. Also returns whether it was truncated.
     pub(crate) fn respond(&self, said: &Said, over_udp: bool, respell: bool) -> (Vec<u8>, bool) {
         let whole = self.write(said, respell);
         let most = self.edns.map_or(512, |most| most.max(512));
@@ -94,7 +94,7 @@ impl Query {
         let mut code = 0;
         match said {
             Said::Garbage => {
-                // A header that promises a question, and half of it.
+                // The header announces a question, but only half of one follows.
                 let mut message = self.header(0, false, [1, 0, 0, 0]);
                 message.extend(&self.question[..3]);
                 return message;
@@ -123,7 +123,8 @@ impl Query {
             }
             Said::Denial { no_data, ttl } => {
                 code = if *no_data { 0 } else { 3 };
-                // Of the root zone: its name, a mailbox, five numbers of which the last is the negative TTL.
+                // The SOA record of the root zone: a name, a mailbox, and five numbers. The last number is the
+                // negative TTL.
                 let mut soa = vec![0, 0];
                 for number in [1, 3600, 600, 86400, *ttl] {
                     soa.extend(number.to_be_bytes());
@@ -137,7 +138,7 @@ impl Query {
         let counts = [1, sections.answers, sections.authorities, additional];
         let mut message = self.header(code, truncated, counts);
         match respell {
-            // No byte of the length, type or class is a letter.
+            // Lower-casing cannot change the length, type or class: none of their bytes is a letter.
             true => message.extend(self.question.to_ascii_lowercase()),
             false => message.extend(&self.question),
         }
@@ -150,13 +151,13 @@ impl Query {
 
     fn header(&self, code: u8, truncated: bool, counts: [u16; 4]) -> Vec<u8> {
         let mut header = self.id.to_vec();
-        // A response, recursion desired and available.
+        // A response with recursion desired and available.
         header.extend([0x81 | u8::from(truncated) << 1, 0x80 | code]);
         header.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
         header
     }
 
-    /// Where the name of this question leads to as an alias.
+    /// Returns the target of the alias.
     fn target(&self) -> Vec<u8> {
         let label = TARGET.trim_end_matches('.');
         let mut target = vec![label.len() as u8];
@@ -194,7 +195,7 @@ impl Sections {
     }
 }
 
-/// What an alias's target has before the name.
+/// Prefix of an alias's target, before the name.
 pub(crate) const TARGET: &str = "edge.";
 
 /// A pointer to the name of the question.
@@ -212,7 +213,7 @@ mod tests {
     const ASKED: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03oNe\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0";
 
     #[test]
-    fn a_question_is_read_with_its_letters_and_its_edns() {
+    fn a_question_keeps_its_spelling_and_its_edns() {
         let query = Query::read(ASKED).expect("a question");
         assert_eq!(query.name, "one.test");
         assert!(!query.is_lower_case);
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_a_packet_is_truncated() {
+    fn a_response_too_large_for_a_packet_is_truncated() {
         let query = Query::read(ASKED).expect("a question");
         let said = Said::Addresses {
             addresses: vec![IpAddr::from([192, 0, 2, 1]); 300],

@@ -1,4 +1,4 @@
-//! The provider's zone, the two DNS servers that a merchant asks, and what was asked of them.
+//! The provider's zone, the two DNS servers that a merchant uses, and a log of the questions to them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -18,7 +18,7 @@ use crate::{
     schedule::{HOSTS, Mood, POOL, Schedule},
 };
 
-/// A simulation as its parts see it.
+/// Shared handle to the state of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     state: Arc<Mutex<State>>,
@@ -26,27 +26,27 @@ pub(crate) struct Shared {
     start: Instant,
 }
 
-/// What is known, and what has come of it so far.
+/// State of a simulation and its results so far.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) worlds: Worlds,
     pub(crate) hosts: u8,
-    /// How often the hosts were replaced.
+    /// Number of replacements of the hosts.
     pub(crate) replaced: u32,
-    /// The replacement in which each host went or came last.
+    /// The latest replacement that added or removed each host.
     moved: [u32; HOSTS as usize],
     rules: Rules,
     zone: Vec<Vec<(Ms, Zone)>>,
     gone: [Vec<(Ms, bool)>; HOSTS as usize],
     pub(crate) servers: [Server; 2],
-    /// How often anything about the servers changed.
+    /// Number of changes to the servers.
     pub(crate) weather: u64,
-    /// The lookups of the real resolver.
+    /// Lookups of the real resolver.
     pub(crate) flights: [crate::network::Flight; 2 * HOSTS as usize],
     asked: [AskLog; 2 * HOSTS as usize],
-    /// The number of the process that runs.
+    /// Number of the running process.
     pub(crate) life: u32,
-    /// When an unlisted caller last had the list asked again.
+    /// Time of the last on-demand refresh.
     pub(crate) unlisted_at: Ms,
     rng: Rng,
     pub(crate) seed: u64,
@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) violation: Option<Violation>,
 }
 
-/// What a zone holds for a question.
+/// Records of a zone for a question.
 #[derive(Clone, Copy, Debug, Default)]
 struct Zone {
     addresses: u8,
@@ -69,7 +69,7 @@ pub(crate) struct Server {
     pub(crate) lag: u32,
 }
 
-/// When a question was asked last by this process, and when it may and must be asked again.
+/// Times of a question in this process: the last one, and the bounds for the next one.
 #[derive(Clone, Copy, Debug, Default)]
 struct AskLog {
     asked: Option<Ms>,
@@ -79,7 +79,7 @@ struct AskLog {
     latest: Option<Ms>,
 }
 
-/// What was counted.
+/// Counters of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) admitted: u64,
@@ -89,14 +89,14 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     pub(crate) waited: u64,
     pub(crate) questions: u64,
-    /// That the real resolver sent to servers.
+    /// Number of messages from the real resolver to the servers.
     pub(crate) messages: u64,
     pub(crate) processes: u64,
-    /// Sums up everything that happened, in whatever order within a moment.
+    /// Checksum of all events, which does not depend on their order within a moment.
     pub(crate) trace: u64,
 }
 
-/// What went wrong.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) at: Ms,
@@ -109,29 +109,29 @@ pub(crate) enum Class {
     WrongAdmission,
     WrongRefusal,
     WrongIndecision,
-    /// A question was asked too often, or before its time.
+    /// A question went out too often or too early.
     AskedTooOften,
-    /// More questions in all than the bound of a seed.
+    /// The seed caused more questions than allowed.
     TooManyQuestions,
-    /// A question was not asked in time.
+    /// A question went out too late.
     AskedTooLate,
-    /// A caller was not waited for as promised.
+    /// A caller did not wait as promised.
     Waiting,
-    /// A response that no verdict gives.
+    /// A response that does not match any verdict.
     Response,
-    /// A lookup came to what no server said.
+    /// The result of a lookup does not follow from the responses.
     Lookup,
 }
 
 impl Violation {
-    /// In a single line.
+    /// Formats the violation in a single line.
     pub(crate) fn of_seed(&self, seed: u64) -> String {
         let Self { at, class, detail } = self;
         let detail = detail.lines().next().unwrap_or_default();
         format!("seed {seed}, at {at} ms: {class:?}, {detail}")
     }
 
-    /// Whether it shows only at the end, so that it cannot be shrunk.
+    /// Returns whether the violation appears only at the end, so that it cannot be shrunk.
     pub(crate) fn is_bound(&self) -> bool {
         self.class == Class::TooManyQuestions
     }
@@ -208,7 +208,7 @@ impl State {
             .get_or_insert(Violation { at, class, detail });
     }
 
-    /// Compares a verdict of the list with what is right.
+    /// Compares a verdict of the list with the right ones.
     pub(crate) fn judge(&mut self, who: u8, given: Given, right: Right, now: Ms) {
         self.tally.trace = self
             .tally
@@ -283,7 +283,8 @@ impl State {
                 let wait = self.rules.clamp(ttl) + LAST_SECOND;
                 (wait, wait)
             }
-            // Believed or not, or believed late; asked again before what it took is gone.
+            // The denial is believed at once, later, or never. The question is repeated before lingering
+            // addresses end.
             Outcome::Denial { ttl, .. } => {
                 let wait = self.rules.clamp(ttl);
                 (
@@ -291,7 +292,7 @@ impl State {
                     wait.max(self.rules.backoff(times)) + LAST_SECOND,
                 )
             }
-            // A second later where an answer was refused.
+            // After a rejected answer, the retry may come a second later.
             Outcome::Failure => (
                 self.rules.backoff(times),
                 self.rules.backoff(times) + LAST_SECOND,
@@ -304,7 +305,7 @@ impl State {
         log.latest = is_configured.then_some(now + most + MAX_JITTER + SLACK);
     }
 
-    /// Every question is asked in time.
+    /// Checks that every question goes out in time.
     pub(crate) fn check_questions(&mut self, now: Ms) {
         for (at, log) in self.asked.into_iter().enumerate() {
             if self.hosts >> (at / 2) & 1 == 1 && log.latest.is_some_and(|latest| latest < now) {
@@ -319,7 +320,7 @@ impl State {
         }
     }
 
-    /// The questions that an unlisted caller of this family has asked, at this moment.
+    /// Returns the questions that an unlisted caller of this family would trigger now.
     pub(crate) fn due_for_unlisted(&self, family: usize, now: Ms) -> Vec<usize> {
         let wait = RECHECK.max(self.rules.min_ttl);
         let questions = (0..usize::from(HOSTS)).filter(|host| self.hosts >> host & 1 == 1);
@@ -332,21 +333,21 @@ impl State {
             .collect()
     }
 
-    /// Whether a question was asked since a time, and what came of it.
+    /// Returns whether a question went out since a time, and whether its lookup has ended.
     pub(crate) fn asked_since(&self, question: usize, since: Ms) -> (bool, bool) {
         let log = &self.asked[question];
         let asked = log.asked.is_some_and(|asked| since <= asked);
         (asked, asked && !log.in_flight)
     }
 
-    /// Whether the host of a question has been configured all the time since a replacement.
+    /// Returns whether the host of a question has been configured without a break since a replacement.
     pub(crate) fn stayed_since(&self, question: usize, replaced: u32) -> bool {
         let host = question / 2;
         self.hosts >> host & 1 == 1 && self.moved[host] <= replaced
     }
 
-    /// The hosts are replaced. What was asked of those that come is asked at once, unless it was a moment
-    /// ago: then what came of it counts.
+    /// Replaces the hosts. The questions of added hosts go out at once, unless they went out a moment ago: then
+    /// their last outcome is used.
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         let added = hosts & !self.hosts;
         let moved = hosts ^ self.hosts;
@@ -386,7 +387,7 @@ impl State {
         }
     }
 
-    /// A new process has asked nothing yet.
+    /// Starts a process, which has not sent any question.
     pub(crate) fn new_process(&mut self, now: Ms) {
         self.life += 1;
         self.tally.processes += 1;
@@ -399,7 +400,7 @@ impl State {
         }
     }
 
-    /// How the servers answer a question: after how long, and which of them. `None`: never.
+    /// Returns the delay of the servers' answer and the server that gives it, or `None` if no answer arrives.
     fn answers(&mut self) -> (u64, Option<usize>) {
         let mut passed = 0;
         for (at, server) in self.servers.into_iter().enumerate() {
@@ -424,10 +425,11 @@ impl State {
         (passed, None)
     }
 
-    /// How long a message to a server and its response take, and whether they are lost. Over TCP what is
-    /// lost is sent again.
+    /// Returns the time that a message to a server and its response take, and whether one of them is lost. Over
+    /// TCP, a lost packet is sent again.
     ///
-    /// What happens in the same millisecond hickory orders by chance: neither depends on that order.
+    /// The result does not depend on the order of events in one millisecond, because hickory orders them at
+    /// random.
     pub(crate) fn sends(
         &mut self,
         at: usize,
@@ -465,7 +467,7 @@ impl State {
         )
     }
 
-    /// What a server says to a question, and what the list has to make of it.
+    /// Returns the response of a server to a question, and the outcome that the list must see.
     pub(crate) fn outcome(
         &self,
         host: u8,
@@ -477,7 +479,7 @@ impl State {
         let (zone, gone) = self.view(host, family, server, now);
         let ttl = Duration::from_secs(zone.ttl.into());
         let denial = |no_data| {
-            // As long as the zone's own TTL where that is calm, so that a year is not full of it.
+            // In calm times the negative TTL is as long as the zone's own, to limit the number of questions.
             let (kind, negative_ttl) = match no_data {
                 true => (ResolveErrorKind::NoData, ttl),
                 false => (ResolveErrorKind::NxDomain, NEGATIVE_TTL),
@@ -545,7 +547,7 @@ impl Outcome {
 }
 
 impl Mood {
-    /// Whether the next server is asked as well.
+    /// Returns whether the resolver also asks the next server.
     fn fails(self) -> bool {
         !matches!(
             self,
@@ -560,7 +562,7 @@ impl Mood {
     }
 }
 
-/// The resolver of one process.
+/// Resolver of one process.
 #[derive(Debug)]
 pub(crate) struct Scripted {
     pub(crate) shared: Shared,
@@ -601,7 +603,7 @@ impl Resolve for Scripted {
     }
 }
 
-/// Notices a question that ran out of time.
+/// Guard that reports a question as failed if its time limit ends first.
 struct Flight<'a> {
     resolver: &'a Scripted,
     host: u8,
@@ -641,7 +643,7 @@ pub(crate) fn host_named(name: &str) -> Option<u8> {
     number.map(|number| number as u8)
 }
 
-/// The address of a caller.
+/// Returns the address of a caller.
 pub(crate) fn address(who: u8) -> IpAddr {
     match family_of(who) {
         0 => IpAddr::V4(Ipv4Addr::new(20, 0, 1, who)),
@@ -653,7 +655,7 @@ pub(crate) fn ms(duration: Duration) -> Ms {
     i64::try_from(duration.as_millis()).unwrap_or(Ms::MAX)
 }
 
-/// A hash that does not change from run to run.
+/// Hashes numbers; the result is the same in each run.
 pub(crate) fn mix(numbers: &[i64]) -> u64 {
     numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
         let mixed = (hash ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -661,8 +663,8 @@ pub(crate) fn mix(numbers: &[i64]) -> u64 {
     })
 }
 
-/// The first, second and last are of one zone. Long enough that letters in random case are never all in
-/// lower case.
+/// Host names: the first, second and last are in one zone. They are so long that a name in random case is never
+/// all in lower case by chance.
 static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     let names = [
         "callback-origin-one.production.psp.example",
@@ -673,13 +675,13 @@ static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     names.map(|name| name.parse().expect("a host name"))
 });
 
-/// No question more often, whoever asks.
+/// Minimum time between two lookups of a question, whoever triggers them.
 const RECHECK: Ms = 5_000;
-/// How long an unlisted caller waits at most.
+/// Longest time that an unlisted caller waits.
 pub(crate) const RECHECK_WAIT: Ms = 1_000;
 const LAST_SECOND: Ms = 1_000;
 const MAX_JITTER: Ms = 500;
-/// Timers count in milliseconds.
+/// Timers have a resolution of a millisecond.
 pub(crate) const SLACK: Ms = 3;
 const NEGATIVE_TTL: Duration = Duration::from_secs(300);
 const SILENCE: u64 = 400;

@@ -80,7 +80,7 @@ impl FaultyZone {
         self.servers.iter().map(DnsServer::addr)
     }
 
-    /// Never ends: calm, then single faults, calm, an outage, calm, and so on.
+    /// Alternates forever between calm, single faults, calm, and an outage.
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
         self.calm(Duration::from_secs(10)).await;
         loop {
@@ -121,7 +121,7 @@ impl FaultyZone {
         Ok(())
     }
 
-    /// No server answers correctly for longer than the stale window.
+    /// Simulates an outage: no server answers correctly for this time, which exceeds the stale window.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl FaultyZone {
         sleep(TICK).await;
     }
 
-    /// Gives one host other addresses, no addresses, or too many.
+    /// Replaces the addresses of one host by others, by none, or by too many.
     fn rotate(&mut self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
         let host = self.rng.usize(..self.hosts.len());

@@ -1,4 +1,4 @@
-//! The verdict that each address must get, or that either verdict is right.
+//! Oracle: the verdict that each address must get, unless either verdict is right.
 //!
 //! The oracle learns each change of the zone before it happens, and each outcome of a question before
 //! the list. For each address it has two bounds: the span in which the address is surely admitted, and
@@ -43,7 +43,7 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// The span in which the A question is answered, so that the verdict is never "cannot decide".
+    /// The span with an answer to the A question, so that the list can always decide.
     known_from: Option<Instant>,
     known_until: Option<Instant>,
     /// The start of the time with a valid answer in the zone, by family.
@@ -303,7 +303,7 @@ impl Oracle {
             }
             let listed = listed.map(|listed| {
                 format!(
-                    "surely {:.3} to {:.3}, perhaps to {:.3}, held {:?}",
+                    "surely {:.3} to {:.3}, perhaps to {:.3}, in the answer {:?}",
                     -since(listed.surely_from),
                     -since(listed.surely_until),
                     -since(listed.perhaps_until),

@@ -17,10 +17,11 @@ pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 /// which is longer than [`LINGER`].
 pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
-/// The delay, on a busy machine, with which the list learns what the oracle already knows.
+/// The time by which the list may lag behind the oracle on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
-/// The time without a fault after which the list knows the zone: a question that was pending when the last
-/// fault ended, the longest pause after it (the greatest TTL, the second after it, the jitter), a
-/// successful question, and slack.
+/// The time without a fault after which the list must know the zone.
+///
+/// It consists of a question that was pending when the last fault ended, the longest pause after it (the
+/// greatest TTL, the second after it, the jitter), a successful question, and slack.
 pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

@@ -34,7 +34,7 @@ BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 
 class Dns:
-    """A name server for one host: its A records are a set of addresses, `None` for no answer at all."""
+    """A name server with one host. Its A records are a set of addresses, or `None` to send no answer."""
 
     def __init__(self):
         self.addresses, self.delay = {LISTED}, 0.0
@@ -66,7 +66,7 @@ class Dns:
 
 
 class Shop(http.server.ThreadingHTTPServer):
-    """Notes every request that it receives, and answers 201, which no gateway answers by itself."""
+    """Records every request, and answers 201, a status that no gateway sends by itself."""
 
     daemon_threads = True
 
@@ -113,7 +113,7 @@ class ShopRequest(http.server.BaseHTTPRequestHandler):
 
 
 class FastCgiShop(socketserver.ThreadingTCPServer):
-    """The same shop as a FastCGI responder, as php-fpm is one."""
+    """The same shop as a FastCGI responder, like php-fpm."""
 
     daemon_threads = True
 
@@ -194,7 +194,7 @@ def wait_until(what, condition, seconds=60):
 
 
 class Endpoint:
-    """`callback-source serve`, as the page starts it."""
+    """`callback-source serve`, with the flags of the page."""
 
     def __init__(self, program, dns, header, report_only=False):
         flags = ["--report-only"] if report_only else []
@@ -315,7 +315,7 @@ def blocks(page, name):
 
 
 class Cell(Exception):
-    """A cell that is not as it must be."""
+    """A cell of the table that differs from its expectation."""
 
 
 def expect(condition, message):
@@ -330,7 +330,7 @@ class Run:
         self.gateway, self.program, self.page = gateway, program, page
 
     def cell(self, scenario):
-        """What happens in a scenario, on servers of its own. Raises `Cell` if it is wrong."""
+        """Runs a scenario on servers of its own and returns the text for the table. Raises `Cell` on a mismatch."""
         self.dns, self.shop = Dns(), self.gateway.shop()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gateway-"))
         self.endpoint = self.process = None
@@ -354,7 +354,7 @@ class Run:
         self.shop.seen.clear()
 
     def call(self, **arguments):
-        """Status, headers, and how many requests the shop got."""
+        """Status and headers of the response, and the number of requests that the shop got."""
         self.shop.seen.clear()
         status, headers = request(arguments.pop("port", self.port), **arguments)
         return status, headers, len(self.shop.seen)
@@ -384,7 +384,7 @@ def forged(run):
     for headers in [*([value] for value in values), values + tags]:
         status, _, seen = run.call(source=UNLISTED, headers=headers)
         expect((status, seen) == (403, 0), f"{headers}: {status}, shop {seen}")
-    # A genuine callback whose headers name somebody else passes all the same.
+    # A genuine callback passes even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
     return "403"
@@ -504,7 +504,7 @@ def apache(program):
 
 
 def find(name, *places):
-    """The first of these programs that is installed; `name` may be in the search path."""
+    """The first installed program of these; `name` is looked up in the search path."""
     for place in places:
         if place and pathlib.Path(place).is_file():
             return str(place)
@@ -560,7 +560,7 @@ def gateways(venv):
              http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
         make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy, {503}),
-        # The client is in the request, not in a header. `--client-ip-header` is for the other listener.
+        # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the other listener.
         make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy, {503}),
     ]
 

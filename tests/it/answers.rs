@@ -111,7 +111,7 @@ async fn a_ttl_with_the_top_bit_set_is_zero() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn eight_aliases_are_followed_and_not_nine() -> io::Result<()> {
+async fn eight_aliases_are_followed_but_not_nine() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     for at in 0..9 {
         dns.set_cname(
@@ -160,7 +160,7 @@ async fn records_of_other_owners_are_ignored() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn addresses_of_the_family_not_asked_for_are_ignored() -> io::Result<()> {
+async fn addresses_of_the_other_family_are_ignored() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     dns.append(

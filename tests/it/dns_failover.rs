@@ -122,7 +122,7 @@ async fn one_good_server_of_four_is_enough() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_error_response_is_reported_rather_than_another_servers_silence() -> io::Result<()> {
+async fn an_error_response_is_reported_even_if_another_server_is_silent() -> io::Result<()> {
     let (first, second) = two_servers().await?;
     first.set_fault(FaultScope::Everything, Fault::Drop);
     second.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
@@ -277,7 +277,7 @@ async fn nothing_is_cached_below_the_list() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_name_is_asked_for_by_each_family_on_its_own() -> io::Result<()> {
+async fn each_family_of_a_name_is_a_question_of_its_own() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let list = tiny_list(&[HOST]).spawn(dns.resolver());

@@ -125,7 +125,7 @@ async fn a_loop_of_aliases_is_a_failure() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn an_alias_of_nothing_is_a_failure() -> io::Result<()> {
+async fn an_alias_without_a_target_is_a_failure() -> io::Result<()> {
     is_a_failure(Fault::CnameToNowhere, ResolveErrorKind::BrokenChain).await
 }
 
@@ -613,7 +613,7 @@ async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
         .filter(|asked| asked.record_type == RecordType::A);
     let times: Vec<_> = times.map(|asked| asked.at).collect();
     for pair in times.windows(2) {
-        // The test measures arrivals, whose distance the network can shorten.
+        // The test measures arrivals, and the network can shorten the interval between two of them.
         assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{times:?}");
     }
     Ok(())

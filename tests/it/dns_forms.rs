@@ -16,7 +16,7 @@ use tokio::{net::UdpSocket, time::Instant};
 use crate::common::{HOST, ONE, a, aaaa};
 
 #[tokio::test]
-async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
+async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
     for code in [
         ResponseCode::FormErr,
         ResponseCode::NotImp,
@@ -31,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // An answer must stay as hard to forge.
+            // The question must not become easier to forge an answer to.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -51,7 +51,7 @@ async fn a_server_that_refuses_edns_is_asked_without() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without() -> io::Result<()> {
+async fn a_server_that_refuses_edns_in_twelve_bytes_is_asked_without_edns() -> io::Result<()> {
     for transport in [
         Transport::Both,
         Transport::UdpOnly,
@@ -140,7 +140,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
         let start = Instant::now();
         answers(&resolver).await?;
         let took = start.elapsed();
-        // TCP is tried after 400 ms, and the second question at once, not 200 ms later.
+        // The resolver tries TCP after 400 ms. It sends the second question at once, not 200 ms later.
         assert!(took < Duration::from_millis(550), "{took:?}");
         Ok(())
     };
@@ -193,7 +193,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
 }
 
 #[tokio::test]
-async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Result<()> {
+async fn a_server_that_knows_only_lower_case_names_is_asked_in_lower_case() -> io::Result<()> {
     for code in [
         ResponseCode::NXDomain,
         // There is no such record.
@@ -221,7 +221,7 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
             );
             match transport {
                 Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
-                // Two that must agree: without mixed case one answer is easier to forge.
+                // Two answers must agree: without mixed case, a single answer is easier to forge.
                 _ => {
                     assert_eq!(asked.len(), 2, "{asked:?}");
                     assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
@@ -233,7 +233,7 @@ async fn a_server_that_knows_names_in_lower_case_only_is_asked_so() -> io::Resul
 }
 
 #[tokio::test]
-async fn the_log_reports_a_server_that_knows_names_in_lower_case_only() -> io::Result<()> {
+async fn the_log_reports_a_server_that_knows_only_lower_case_names() -> io::Result<()> {
     let log = Log::capture();
     let dns = server(Fault::LowerCaseOnly(ResponseCode::NXDomain)).await?;
     let list = tiny_list(&[HOST]).spawn(dns.resolver());
@@ -268,7 +268,7 @@ async fn a_denial_is_believed_after_one_more_question() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_denial_is_believed_at_once_when_the_other_family_is_there() -> io::Result<()> {
+async fn a_denial_is_believed_at_once_when_the_other_family_has_an_answer() -> io::Result<()> {
     for fault in [
         Fault::Rcode(ResponseCode::NXDomain),
         Fault::NoDataWithoutSoa,
@@ -364,8 +364,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // Beside the other form it may arrive second, but not each time. The last question arrives after
-        // the packets of the previous one.
+        // The full form competes with the other one and may lose, but not each time. The last question
+        // arrives after the packets of the previous one.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;
@@ -383,8 +383,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_server_that_falls_silent_after_it_needed_a_form_ends_no_later_question() -> io::Result<()>
-{
+async fn a_server_that_falls_silent_in_another_form_does_not_block_later_questions()
+-> io::Result<()> {
     let needed = [
         (Fault::RefuseEdns(ResponseCode::FormErr), Transport::Both),
         (Fault::DropMixedCase, Transport::UdpOnly),

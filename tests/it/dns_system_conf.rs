@@ -139,7 +139,7 @@ fn without_a_configuration_the_server_on_this_machine_is_used() -> io::Result<()
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::Result<()> {
+async fn an_unreadable_configuration_is_a_failure_until_it_becomes_readable() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
     // Root can read the file whatever its mode.
@@ -166,7 +166,7 @@ async fn a_configuration_that_cannot_be_read_is_a_failure_until_it_can() -> io::
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_named_pipe_as_configuration_blocks_nothing() -> io::Result<()> {
+async fn a_named_pipe_as_configuration_does_not_block() -> io::Result<()> {
     let file = File::new()?;
     let made = std::process::Command::new("mkfifo")
         .arg(&file.path)

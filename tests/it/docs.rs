@@ -54,7 +54,7 @@ fn every_fault_of_the_operator_s_table_names_a_test() {
 }
 
 #[test]
-fn every_input_that_broke_it_names_a_test() {
+fn every_input_that_broke_the_library_names_a_test() {
     let rows = rows("verification.md", "\n## The inputs that broke it\n");
     let numbers = (1..=43).map(|number| format!("| {number} |"));
     for number in numbers {

@@ -504,7 +504,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
         "every question is tried first"
     );
 
-    // A host that fails later does not, either.
+    // Nor does a host that fails later.
     resolver.set_outcome(
         OTHER,
         Family::V4,
@@ -513,7 +513,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
     sleep(Duration::from_secs(3600)).await;
     assert!(list.is_ready());
     sleep(Duration::from_secs(25 * 3600)).await;
-    assert!(!list.is_ready(), "nothing is in force any more");
+    assert!(!list.is_ready(), "no address is admitted any more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -553,7 +553,7 @@ async fn a_static_network_makes_a_list_ready_once_all_is_attempted() {
 }
 
 #[tokio::test]
-async fn a_hundred_lists_in_a_row_leave_no_task() -> io::Result<()> {
+async fn a_hundred_lists_in_a_row_leave_no_task_behind() -> io::Result<()> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[ONE]);
     let before = tokio::runtime::Handle::current()

@@ -20,7 +20,8 @@ use integration_tests::{
 use crate::common::{HOST, ONE, UNLISTED};
 
 #[tokio::test]
-async fn every_production_and_recovery_server_calls_a_production_route() -> io::Result<()> {
+async fn every_production_and_recovery_server_is_admitted_on_a_production_route() -> io::Result<()>
+{
     let dns = vipps_zone().await?;
     let merchant = merchant_of(&dns, &[Environment::Production]).await?;
 

@@ -39,7 +39,7 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
 /// unbound uses whole seconds and serves a record until its TTL is below zero, up to a second longer
 /// than the TTL.
 #[tokio::test]
-async fn a_rotation_behind_a_resolver_reaches_the_layer_as_fast() -> io::Result<()> {
+async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -305,7 +305,7 @@ async fn a_resolver_without_udp_is_asked_over_tcp() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn the_list_is_what_dig_prints() -> io::Result<()> {
+async fn the_list_has_the_addresses_that_dig_prints() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
         return Ok(());
     };
@@ -337,7 +337,7 @@ async fn the_list_is_what_dig_prints() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn nsd_is_followed_without_a_resolver_between() -> io::Result<()> {
+async fn a_list_follows_nsd_without_a_resolver_in_between() -> io::Result<()> {
     let Some(mut nsd) = Nsd::start(&records()).await? else {
         return Ok(());
     };

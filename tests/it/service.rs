@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two at a time, so that the second runs on what the first left.
+    // Two requests at a time, so that the second uses the service that the first left behind.
     let first = within(service.ready())
         .await
         .expect("it is open")
@@ -192,7 +192,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
 }
 
 #[tokio::test]
-async fn a_closure_can_make_the_refusal() {
+async fn a_closure_can_build_the_refusal() {
     let refusal = |rejection: &Rejection| {
         let text = format!(r#"{{"error":"{}"}}"#, rejection.kind().as_str());
         let mut response = Response::new(text);
@@ -212,7 +212,7 @@ async fn a_closure_can_make_the_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_refusal_after_a_wait_is_made_the_same_way() {
+async fn a_closure_also_builds_the_refusal_after_a_wait() {
     let resolver = ScriptedResolver::default();
     resolver.set_outcome(HOST, callback_source::Family::V4, Outcome::Pending);
     let list = tiny_list(&[HOST]).spawn(resolver);
@@ -492,7 +492,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let admitted = within(shedding.clone().oneshot(delivery("a", ONE))).await;
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 
-    // A buffer around the layer holds one service for all connections.
+    // A buffer around the layer keeps one service for all connections.
     let buffered = Buffer::new(layer.layer(limited.clone()), 8);
     let refused = within(buffered.clone().oneshot(delivery("a", UNLISTED))).await;
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));

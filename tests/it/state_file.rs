@@ -221,8 +221,8 @@ async fn a_file_that_a_group_of_others_can_write_is_ignored() -> io::Result<()> 
 }
 
 #[tokio::test]
-async fn a_file_that_the_own_group_can_write_is_restored_and_stays_readable_by_it() -> io::Result<()>
-{
+async fn a_file_that_a_group_of_the_process_can_write_is_restored_and_stays_readable_by_it()
+-> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
@@ -283,7 +283,7 @@ async fn the_first_start_needs_no_file_and_does_not_warn() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_stops_nothing() -> io::Result<()> {
+async fn an_unwritable_folder_does_not_stop_the_list() -> io::Result<()> {
     let log = Log::capture();
     let folder = TempDir::new()?;
     let missing = folder.path().join("missing");
@@ -367,7 +367,7 @@ async fn a_link_at_the_temporary_file_is_not_followed() -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_crash_loop_changes_no_time() -> io::Result<()> {
+async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
     let folder = TempDir::new()?;
     let dns = DnsServer::start().await?;
     dns.set(HOST, 1, &[ONE]);
@@ -438,7 +438,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let year = 365 * 24 * 3600 * 1000_u64;
     edit(&path(&folder), |file| {
         file["hosts"][0]["a"]["answer"]["ttl_ends"] = json!(now_utc() + year);
-        *field(&mut file["hosts"][0]["a"], "stale_from") = json!(now_utc() + year);
+        *field(&mut file["hosts"][0]["a"], "window_from") = json!(now_utc() + year);
     })?;
 
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
@@ -761,7 +761,7 @@ fn shift(host: &mut Value, by: u64) {
         }
     };
     for family in ["a", "aaaa"] {
-        earlier(field(&mut host[family], "stale_from"));
+        earlier(field(&mut host[family], "window_from"));
         if host[family]["answer"].is_object() {
             earlier(&mut host[family]["answer"]["answered_at"]);
             earlier(&mut host[family]["answer"]["ttl_ends"]);

@@ -194,7 +194,7 @@ async fn a_question_goes_out_when_due_although_the_peer_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_host_s_question_is_waited_for_until_it_may_go_out() {
+async fn a_call_waits_for_each_host_until_its_question_may_go_out() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);
     resolver.set_outcome(OTHER, Family::V4, late(700, UNLISTED, 60));
@@ -227,7 +227,7 @@ async fn a_peer_of_a_host_that_was_just_added_waits_for_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_of_a_host_that_is_gone_is_not_waited_for() {
+async fn no_call_waits_for_the_lookup_of_a_removed_host() {
     let (resolver, list) = asked_at_zero().await;
     resolver.set_outcome(OTHER, Family::V4, Outcome::Pending);
     list.replace_hosts([HOST, OTHER].map(host_name));
@@ -322,7 +322,7 @@ async fn waiters_that_leave_return_their_permits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_dns_delays_an_unlisted_peer_by_one_second_and_continues() {
+async fn slow_dns_delays_an_unlisted_peer_by_one_second_while_the_lookup_continues() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     let list = AllowList::builder()
@@ -467,7 +467,7 @@ async fn an_on_demand_refresh_repeats_no_question_of_a_moment_ago() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_on_demand_refresh_repeats_no_question_within_its_interval_whatever_the_floor() {
+async fn an_on_demand_refresh_repeats_no_question_within_its_interval_for_any_floor() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
     resolver.set(OTHER, 7, &["127.0.1.2"]);

@@ -1,6 +1,6 @@
 //! An HTTP client with a choice of its source address.
 //!
-//! The layer under test judges the peer's address, so that a test needs several. On Linux a socket
+//! The layer under test judges the peer's address, so a test needs several source addresses. On Linux a socket
 //! can be bound to all of 127.0.0.0/8.
 
 use std::{
@@ -61,7 +61,7 @@ impl From<IpAddr> for Client {
 
 /// A connection for several requests, one after the other.
 ///
-/// Dropping it closes it.
+/// It is closed when dropped.
 #[derive(Debug)]
 pub struct Connection {
     sender: Sender,
@@ -83,7 +83,7 @@ impl Connection {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
-        // Its errors are also the errors of the requests.
+        // An error of the connection also appears as an error of its requests.
         driver.spawn(async { connection.await.unwrap_or_default() });
         Ok(Self {
             sender: Sender::Http1(sender),

@@ -22,7 +22,7 @@ use crate::{
     within,
 };
 
-/// A running server; dropping it stops it.
+/// A running server, stopped when dropped.
 #[derive(Debug)]
 pub struct Merchant {
     addr: SocketAddr,
@@ -147,5 +147,5 @@ async fn echo(
     (headers, body)
 }
 
-/// As in a callback of the provider's eCom API.
+/// Path of a callback of the provider's eCom API.
 const PATH: &str = "/vipps/callbacks/v2/payments/acme-shop-123-order123abc";

@@ -1,7 +1,7 @@
 //! Real servers, started for one test on loopback.
 //!
 //! A test whose server is not installed is skipped, with a line on standard error. With
-//! `CALLBACK_SOURCE_REQUIRE_SERVERS=1` it fails.
+//! `CALLBACK_SOURCE_REQUIRE_SERVERS=1`, the test fails instead.
 
 use std::{
     env,
@@ -55,8 +55,8 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// Starts something on a free port of this address, and on another one when the port is taken in
-/// between: when the error, or a server's log in it, says "address in use".
+/// Starts a server on a free port of this address. If another process binds the port first, tries another
+/// port. The sign of that is "address in use" in the error, which may contain the server's log.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub async fn on_free_port<T>(
     }
 }
 
-/// A free port, below those that the system assigns by itself, and no other test's.
+/// A free port that no other test uses, below the ports that the system assigns by itself.
 fn free_port(ip: IpAddr) -> SocketAddr {
     let process = std::process::id().wrapping_mul(PORTS_A_PROCESS);
     let spread = u16::try_from(process % u32::from(PORTS)).unwrap_or_default();
@@ -97,9 +97,9 @@ fn free_port(ip: IpAddr) -> SocketAddr {
 /// Claims a port until this process ends; false if another process of these tests has claimed it.
 ///
 /// A free port alone is not enough: some servers share a port with another process that listens
-/// there (`SO_REUSEPORT`), so that nothing would say "address in use".
+/// there (`SO_REUSEPORT`), so that no error would report "address in use".
 fn claim(port: u16) -> bool {
-    // An address that only claims use. Systems other than Linux do not have it.
+    // An address that is used only for claims. Systems other than Linux do not have it.
     match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
         Ok(claim) => {
             let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,7 @@ mod tests {
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[tokio::test]
-    async fn a_port_that_is_taken_in_between_is_replaced_by_another() -> io::Result<()> {
+    async fn a_port_that_another_process_binds_first_is_replaced() -> io::Result<()> {
         let tried = Mutex::new(Vec::new());
         let (_other, listener) = on_free_port(LOCALHOST, async |addr| {
             let is_first = {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_error_is_not_tried_again() {
+    async fn another_error_is_not_retried() {
         let attempts = AtomicU16::new(0);
         let result = on_free_port(LOCALHOST, async |_| {
             attempts.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Configuration that the flags of a command mean.
+//! Configuration from the flags of a command.
 
 use std::net::IpAddr;
 

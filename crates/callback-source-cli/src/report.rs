@@ -23,7 +23,7 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     }))
 }
 
-/// Returns whether a question is asked. With `--ipv4-only`, the AAAA question is not.
+/// Returns whether a question is asked. `--ipv4-only` omits the AAAA questions.
 pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }

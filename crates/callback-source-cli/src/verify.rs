@@ -78,7 +78,7 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Part {
     fits: Option<bool>,
-    /// Reason for programs.
+    /// Machine-readable reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip)]

@@ -100,15 +100,16 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
     let request = support::callback(peer);
     support::exhaust_log(service, kept);
     support::serve(service, support::callback(peer));
+    support::settle_allocator();
     (service, request)
 }
 
 // These limits allow 5 % more than the layer added when they were set.
 #[library_benchmark(setup = call)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(3_008))]
-#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_855))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(3_052))]
-#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_934))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(2_945))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_778))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(2_987))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_857))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
 #[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(3_801))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
@@ -134,12 +135,13 @@ fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
     let service = leak(support::verified(&kept.list));
     let requests = a_thousand();
     support::exhaust_log(service, kept);
+    support::settle_allocator();
     (service, requests)
 }
 
 // A thousand refusals of a thousand peers, when the rate limit of the log is used up.
 #[library_benchmark(setup = unlisted_peers)]
-#[bench::of_unlisted_peers(config = limit(4_212_852))]
+#[bench::of_unlisted_peers(config = limit(5_091_541))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
@@ -156,6 +158,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
     let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
     let first = request();
     support::serve(router, request());
+    support::settle_allocator();
     (router, first)
 }
 
@@ -175,6 +178,7 @@ fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
     let request = || support::callback(support::address(Family::V4, 9)).map(Into::into);
     let first = request();
     support::serve(service, request());
+    support::settle_allocator();
     (service, first)
 }
 

@@ -40,7 +40,7 @@ impl Callback for Payment {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TransactionInfo {
-    /// In the minor unit of the currency.
+    /// The amount in the minor unit of the currency.
     pub(crate) amount: Option<i64>,
     /// `RESERVED`, `RESERVE`, `SALE`, `RESERVE_FAILED`, `SALE_FAILED`, `CANCELLED`, `REJECTED`, …
     pub(crate) status: String,
@@ -56,7 +56,7 @@ pub(crate) struct TransactionInfo {
 pub(crate) struct Shipment {
     /// The address.
     pub(crate) address: Option<ShipmentAddress>,
-    /// In the major unit of the currency.
+    /// The cost in the major unit of the currency.
     pub(crate) shipping_cost: Option<Number>,
     /// The method, as the customer saw it.
     pub(crate) shipping_method: Option<String>,
@@ -125,9 +125,9 @@ impl Callback for ShippingAddress {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShippingMethods {
-    /// As in the request.
+    /// The `addressId` of the request.
     pub(crate) address_id: i64,
-    /// As in the request.
+    /// The id of the order in the request.
     pub(crate) order_id: String,
     /// The methods.
     pub(crate) shipping_details: Vec<ShippingMethod>,
@@ -141,7 +141,7 @@ pub(crate) struct ShippingMethod {
     pub(crate) is_default: &'static str,
     /// The position in the list.
     pub(crate) priority: u32,
-    /// In the major unit of the currency.
+    /// The cost in the major unit of the currency.
     pub(crate) shipping_cost: u32,
     /// The name that the customer sees.
     pub(crate) shipping_method: &'static str,
@@ -150,7 +150,7 @@ pub(crate) struct ShippingMethod {
 }
 
 impl ShippingMethods {
-    /// The methods of a shop that offers the same two for every address.
+    /// The two methods of the example shop, which do not depend on the address.
     pub(crate) fn from_shop(address_id: i64, order_id: String) -> Self {
         Self {
             address_id,
@@ -181,9 +181,9 @@ impl ShippingMethods {
 pub(crate) enum Webhook {
     /// ePayment.
     Epayment(Box<EpaymentEvent>),
-    /// Recurring, of a charge. It has every field of an agreement's event, so it is tried first.
+    /// Recurring: an event of a charge. It has every field of an agreement's event, so it is tried first.
     Charge(ChargeEvent),
-    /// Recurring, of an agreement.
+    /// Recurring: an event of an agreement.
     Agreement(AgreementEvent),
     /// QR.
     CheckIn(CheckIn),
@@ -232,7 +232,7 @@ pub(crate) struct EpaymentEvent {
 pub(crate) struct Amount {
     /// The ISO 4217 code.
     pub(crate) currency: String,
-    /// In the minor unit of the currency.
+    /// The number of minor units of the currency.
     pub(crate) value: i64,
 }
 
@@ -250,13 +250,13 @@ pub(crate) struct ChargeEvent {
     pub(crate) event_type: String,
     /// `INITIAL`, `RECURRING`, …
     pub(crate) charge_type: Option<String>,
-    /// In the minor unit of the currency, as are those below.
+    /// The amount, like the next three in the minor unit of the currency.
     pub(crate) amount: Option<i64>,
-    /// Captured so far.
+    /// The amount captured so far.
     pub(crate) amount_captured: Option<i64>,
-    /// Cancelled so far.
+    /// The amount cancelled so far.
     pub(crate) amount_canceled: Option<i64>,
-    /// Refunded so far.
+    /// The amount refunded so far.
     pub(crate) amount_refunded: Option<i64>,
     /// The ISO 4217 code.
     pub(crate) currency: Option<String>,

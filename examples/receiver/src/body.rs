@@ -55,7 +55,7 @@ pub(crate) enum BadBody {
     /// Empty.
     #[error("the body is empty")]
     Empty,
-    /// Not JSON; the position of the error.
+    /// The body is not JSON. The fields are the position of the error.
     #[error("the body is not JSON: line {line}, column {column}")]
     NoJson {
         /// From 1.

@@ -16,7 +16,7 @@ use callback_source_testkit::dns::DnsServer;
 /// | `callback-dr-1` … `callback-dr-4` | 127.0.2.1 … 127.0.2.4 |
 /// | `callback-mt-1`, `callback-mt-2` | 127.0.3.1, 127.0.3.2 |
 ///
-/// Dropping it stops it.
+/// It stops when dropped.
 #[derive(Debug)]
 pub(crate) struct EmbeddedDns(DnsServer);
 

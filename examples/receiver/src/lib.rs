@@ -1,7 +1,7 @@
 //! A merchant's service that receives every callback of Vipps MobilePay, from its callback servers
 //! only.
 //!
-//! Copy [`app::router`]. The rest is the frame of any service, and an embedded DNS server for trials.
+//! Copy [`app::router`]. The rest is the usual code around a service, and an embedded DNS server for trials.
 
 pub mod args;
 mod embedded_dns;

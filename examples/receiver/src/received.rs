@@ -176,7 +176,7 @@ impl Received {
     }
 }
 
-/// The sender: listed and why, or the reason of its refusal.
+/// The sender: the reason why it is listed, or the reason of its refusal.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Sender {

@@ -221,5 +221,5 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
 const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
 const MAX_SECRET: usize = 8 * 1024;
 
-/// As long as the provider waits for a response at most.
+/// The longest time that the provider waits for a response.
 const GRACE: Duration = Duration::from_secs(10);

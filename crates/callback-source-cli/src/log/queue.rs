@@ -60,8 +60,8 @@ impl Lines {
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
-            // Not while the queue is full: this line would be dropped, too, and during a flood each
-            // line that gets through would cause another.
+            // Reported only when the queue has room: otherwise this line would be dropped as well, and
+            // during a flood each line that gets through would cause another report.
             if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(

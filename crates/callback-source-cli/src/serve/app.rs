@@ -112,8 +112,8 @@ impl App {
         response
     }
 
-    /// Reduces a request to what its verdict depends on. Many callers at a time can make the server keep a
-    /// request for the second of an on-demand refresh, and each could have sent 16 KiB.
+    /// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory
+    /// for a second, and many callers at a time can each send a head of 16 KiB.
     fn relevant_part(&self, peer: Peer, head: Parts) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = head.method;
@@ -121,7 +121,7 @@ impl App {
         let is_proxy = matches!(peer, Peer::Unix | Peer::Tcp { proxied: true, .. });
         if is_proxy && self.reads_headers {
             *request.headers_mut() = head.headers;
-            // The layer would treat them as a body that is never read.
+            // With these headers, the layer would expect a body that never arrives.
             request.headers_mut().remove(header::CONTENT_LENGTH);
             request.headers_mut().remove(header::TRANSFER_ENCODING);
         }
@@ -144,7 +144,7 @@ impl App {
 /// Returns whether a request was made on this machine, and not by a proxy on it for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
-        // A proxy may have written the name in any spelling that folds into this one.
+        // A proxy may write the name with other characters in place of `-`.
         let name = name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "-");
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };

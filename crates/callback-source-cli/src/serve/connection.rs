@@ -136,9 +136,9 @@ pub(super) async fn serve(
                 .initial_connection_window_size(WINDOW)
                 .max_send_buf_size(BUFFER);
             if spared {
-                // A proxy asks about many callers over one connection. Those that wait for an on-demand
-                // refresh must leave room for the provider's servers, and no number of cancelled or malformed
-                // requests may end the connection.
+                // A proxy sends the requests of many callers over one connection. Requests that wait for an
+                // on-demand refresh must leave room for the provider's servers, and no number of cancelled or
+                // malformed requests may end the connection.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
@@ -176,8 +176,8 @@ fn log_end(end: hyper::Result<()>) {
 
 /// Reads until the client has closed its side.
 ///
-/// Closing a socket that has unread bytes, or receives some afterwards, resets the connection, and the reset
-/// can overtake the response: a client that still sends its body would never read why it is refused.
+/// A socket that is closed with unread bytes, or receives bytes afterwards, resets the connection. The reset can
+/// overtake the response. A client that still sends its body would then never read why it is refused.
 async fn linger(stream: &mut Stream) {
     if stream.shutdown().await.is_ok() {
         let mut bytes = vec![0; 4 * 1024];

@@ -59,7 +59,7 @@ pub(super) async fn until_deadline<F: Future>(
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // The future is polled first, so that the timer knows of every byte that the client has sent.
+            // The future is polled first, so that the timer has seen every byte from the client.
             match timer.ends(&limits) {
                 Some(end) => poll_at(alarm.as_mut(), end, cx).map(|()| None),
                 None => Poll::Pending,

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_endpoint_takes_all_but_verify_from_the_other() {
+    fn an_admin_endpoint_serves_everything_except_verify() {
         for (path, route) in [
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),

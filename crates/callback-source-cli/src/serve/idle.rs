@@ -32,7 +32,7 @@ pub(super) struct Limits {
     idle_from: Option<Instant>,
     /// `true` if the connection ends with the next response.
     pub(super) closes_after_response: bool,
-    /// End of even a request in flight, such as of a client that ignores GOAWAY.
+    /// Time at which the connection ends even with a request in flight, in case the client ignores GOAWAY.
     pub(super) cut_at: Option<Instant>,
 }
 
@@ -205,10 +205,10 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 
 const CROWDED_TIME: Duration = Duration::from_secs(1);
 
-/// For a request that was sent before the client could notice the stop.
+/// Time for a request that was sent before the client could notice the stop.
 const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// For the last request of a connection. An on-demand refresh needs one second.
+/// Time for the last request of a connection. An on-demand refresh needs one second.
 pub(super) const LAST_RESPONSE_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

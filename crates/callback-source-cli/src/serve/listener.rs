@@ -203,18 +203,18 @@ impl Accepted {
     }
 }
 
-/// As in tokio's `bind`.
+/// Backlog of connections, as in tokio's `bind`.
 const BACKLOG: u32 = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Has no `await`, during which tokio's driver could report the connections.
+    /// Accepts queued connections without an `await`, during which tokio's driver could report them.
     fn accepts_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
         let empty = listener.accept_queued().map_err(|error| error.kind());
         assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));
-        // More than the budget of a task.
+        // More connections than a task may accept before it yields.
         for _ in 0..200 {
             connect();
             assert!(listener.accept_queued().is_ok());

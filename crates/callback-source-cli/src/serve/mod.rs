@@ -34,6 +34,11 @@ mod status;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
+mod ext_authz_messages;
+#[cfg(feature = "ext-authz")]
+mod ext_authz_service;
+
+#[cfg(feature = "ext-authz")]
 mod ext_authz;
 
 mod endpoint;

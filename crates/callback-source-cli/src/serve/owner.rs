@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Owner of a connection, by which permits are shared.
+/// Owner of a connection. Owners share the permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// A trusted proxy, or the proxy at a Unix socket.

@@ -112,8 +112,8 @@ impl Permit {
         &self.timer
     }
 
-    /// Returns whether a crowded listener spares the connection. One whose PROXY header is unread comes from
-    /// a trusted proxy.
+    /// Returns whether a crowded listener spares the connection. A connection whose PROXY header is unread comes
+    /// from a trusted proxy.
     pub(super) fn is_spared(&self) -> bool {
         matches!(self.owner, Owner::Trusted | Owner::Unknown)
     }

@@ -60,7 +60,7 @@ impl DiscardedBody {
         }
     }
 
-    /// Waits for the end for as long as the response may be delayed.
+    /// Waits for the end of the body, up to the maximum delay of the response.
     pub(super) async fn end_in_time(mut self) -> bool {
         if self.time_limit.is_zero() {
             return false;
@@ -72,7 +72,7 @@ impl DiscardedBody {
 const DISCARD_LIMIT: usize = 1024 * 1024;
 const FRAME_COST: usize = 32;
 
-/// Delay of a response for the rest of a body that has begun to arrive, so that the connection can be used
+/// Maximum delay of a response while the rest of a body arrives. Once it has arrived, the connection can be used
 /// again.
 const BODY_TIME: Duration = Duration::from_millis(500);
 const END_FRAME_TIME: Duration = Duration::from_millis(20);

@@ -69,7 +69,7 @@ async fn reports_for_each_peer_whether_it_would_be_admitted() {
 }
 
 #[tokio::test]
-async fn is_undecided_when_dns_cannot_be_asked() {
+async fn is_undecided_when_dns_cannot_be_reached() {
     let dns = zone().await;
     let hosts = format!("--host one.example --host two.example {}", ask(&dns));
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::Refused));
@@ -196,7 +196,9 @@ async fn root_and_members_of_the_group_can_read_the_state_file_of_a_server() {
     server.stop().await;
     // A file of another user, with the mode that `fsGroup` of Kubernetes sets.
     if let Err(error) = chown(&path, Some(12345), Some(12345)) {
-        eprintln!("SKIPPED root_and_members_of_the_group_can_look: needs root ({error})");
+        eprintln!(
+            "SKIPPED root_and_members_of_the_group_can_read_the_state_file_of_a_server: needs root ({error})"
+        );
         return;
     }
     let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();

@@ -283,7 +283,7 @@ async fn a_silent_client_behind_a_proxy_is_closed_after_a_second_in_a_crowd() {
 }
 
 #[tokio::test]
-async fn busy_connections_of_trusted_proxies_end_when_nothing_else_can() {
+async fn busy_connections_of_trusted_proxies_end_only_when_no_other_can() {
     let flags = format!("--max-connections 4 --trusted-proxy {PROXY} --client-ip-header x-real-ip");
     let server = Server::admitting_one_host(&flags).await;
     let target = Target {
@@ -472,7 +472,7 @@ async fn an_idle_connection_is_kept_for_its_time() {
     server.stop().await;
 }
 
-/// Sends HTTP/2 requests whose bodies never end, one after the other as the server allows.
+/// Sends HTTP/2 requests whose bodies never end, as fast as the server accepts them.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn http2_streams_that_never_end_their_body_use_no_memory() {

@@ -384,7 +384,7 @@ impl SetUp {
     }
 }
 
-/// Relay from the server in front to the endpoint that counts connections.
+/// Relay from the server in front to the endpoint, which counts the connections.
 struct Relay {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,

@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_log_that_is_not_read_stops_nothing() {
+async fn an_unread_log_does_not_stop_the_server() {
     let dns = one_host().await;
     let mut serve = Unread::start(&admit_one_host(&dns)).await;
     serve.overflow().await;
@@ -136,7 +136,7 @@ async fn terminate(child: &Child) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_log_that_cannot_be_written_stops_nothing() {
+async fn an_unwritable_log_does_not_stop_the_server() {
     let dns = one_host().await;
     for (to, drops) in [("2>/dev/full", true), ("2>&-", false)] {
         let mut serve = tokio::process::Command::new("sh");

@@ -108,7 +108,7 @@ async fn a_walk_without_a_client_is_refused_without_a_lookup() {
     10.0.0.7 is a trusted proxy
     10.0.0.7 reject forwarded-missing
     -- stderr
-    note: the proxy does not say who the caller is
+    note: the proxy does not name the caller
     "#);
     assert_shown!(check(&behind, &["Forwarded: for=127.0.1.1, for=unknown, for=10.0.0.8"]).await, @r#"
     exit 1
@@ -117,7 +117,7 @@ async fn a_walk_without_a_client_is_refused_without_a_lookup() {
     10.0.0.8 is a trusted proxy
     10.0.0.7 reject forwarded-malformed
     -- stderr
-    note: the proxy names no address as the caller's
+    note: the proxy does not give the caller's address
     "#);
     assert_shown!(check(&format!("--json {behind}"), &["Forwarded: for=10.0.0.8"]).await, @r#"
     exit 1
@@ -170,7 +170,7 @@ async fn a_hop_at_a_unix_socket_is_passed_if_it_is_trusted() {
     10.0.0.7 is a trusted proxy
     10.0.0.7 reject forwarded-malformed
     -- stderr
-    note: the proxy names no address as the caller's
+    note: the proxy does not give the caller's address
     "#);
     // The peer of a connection is never `unix:`.
     for line in [

@@ -6,7 +6,7 @@ use integration_tests::name_servers::{Knot, Unbound, dig_addresses};
 use crate::setup::run;
 
 #[tokio::test]
-async fn prints_the_same_list_as_dig() -> io::Result<()> {
+async fn prints_the_same_addresses_as_dig() -> io::Result<()> {
     let records = "\
         callback-1 60 A 20.0.0.1\n\
         callback-1 60 A 104.0.0.2\n\

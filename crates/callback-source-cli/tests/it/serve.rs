@@ -136,7 +136,7 @@ async fn responds_with_503_when_the_list_cannot_decide() {
 }
 
 #[tokio::test]
-async fn reports_without_refusing() {
+async fn report_only_mode_refuses_nothing() {
     let dns = one_host().await;
     let server = Server::start(&format!("{} --report-only", admit_one_host(&dns))).await;
     server.ready().await;
@@ -519,7 +519,7 @@ async fn stops_under_load_without_cutting_a_request() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_server_at_once() {
     let dns = one_host().await;
     let mut server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;
@@ -606,7 +606,7 @@ async fn no_verdict_is_wrong_while_the_zone_rotates() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn memory_stays_flat() {
+async fn memory_use_stays_flat() {
     let dns = one_host().await;
     let server = Server::start(&admit_one_host(&dns)).await;
     server.ready().await;

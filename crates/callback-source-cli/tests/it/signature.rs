@@ -77,7 +77,7 @@ fn vector() -> String {
 const PATH: &str = "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63";
 
 #[tokio::test]
-async fn the_published_vector_matches_as_of_its_date() {
+async fn the_published_vector_matches_at_its_date() {
     let files = Files::new(vector());
     assert_shown!(files.verify(&[]).await, @r#"
     exit 0
@@ -510,7 +510,7 @@ async fn with_stdin(command: &mut tokio::process::Command, bytes: &[u8]) -> std:
 }
 
 #[tokio::test]
-async fn a_request_that_was_saved_of_http_2_is_read() {
+async fn a_request_saved_from_http_2_is_read() {
     let http1 = request(
         "/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63",
         "webhook.site",

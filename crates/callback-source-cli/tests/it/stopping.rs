@@ -32,7 +32,7 @@ async fn stops_by_itself_after_the_delay() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn only_three_signals_end_it() {
+async fn only_three_signals_end_the_server() {
     for ending in ["TERM", "INT", "QUIT"] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("verify.sock");

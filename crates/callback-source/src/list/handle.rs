@@ -19,7 +19,7 @@ use crate::{
     set::{HostHealth, Rules},
 };
 
-/// The list of admitted addresses, kept up to date by a [`Refresher`](crate::Refresher).
+/// The addresses that may call, kept up to date by a [`Refresher`](crate::Refresher).
 ///
 /// This is a handle: cloning it increments a reference count, and all clones share one set. When the last
 /// one is dropped, the refresher ends.

@@ -74,7 +74,7 @@ struct Demand {
     next_idle: u64,
     /// The peers that wait, each with its number of requests.
     waiting: HashMap<IpAddr, usize>,
-    /// True while the refresher runs. Without it nothing makes the list quiet again.
+    /// Unset when the refresher has ended: without it nothing makes the list quiet again.
     has_refresher: bool,
 }
 

@@ -44,7 +44,7 @@ async fn a_wrong_signature_from_a_listed_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_right_signature_from_an_unlisted_address_is_refused() {
+async fn a_valid_signature_from_an_unlisted_address_is_refused() {
     let app = app(Mode::Reject);
     let reply = app.webhook(UNLISTED_PEER, SECRET).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);

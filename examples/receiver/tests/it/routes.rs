@@ -395,7 +395,7 @@ fn assert_contains(received: &Value, sent: &Value) {
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What it is, and how the provider sends it.
+/// Each callback by name, with its method, path and body.
 pub(crate) const CALLBACKS: [(&str, &str, &str, &str); 10] = [
     (
         "ecom-payment",

@@ -80,6 +80,8 @@ struct SavedHost {
 
 #[derive(Serialize, Deserialize)]
 struct SavedQuestion {
+    // The key is part of version 1 of the format.
+    #[serde(rename = "window_from")]
     stale_from: u64,
     denied: bool,
     answer: Option<SavedAnswer>,
@@ -128,11 +130,11 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
             denied: records.is_some_and(|records| records.denied),
             answer: records
                 .and_then(|records| records.answer.as_ref())
-                .map(|held| SavedAnswer {
-                    addresses: held.addresses.to_vec(),
-                    ttl: millis(held.ttl),
-                    answered_at: clocks.utc_of(held.answered_at),
-                    ttl_ends: clocks.utc_of(held.ttl_ends),
+                .map(|answer| SavedAnswer {
+                    addresses: answer.addresses.to_vec(),
+                    ttl: millis(answer.ttl),
+                    answered_at: clocks.utc_of(answer.answered_at),
+                    ttl_ends: clocks.utc_of(answer.ttl_ends),
                 }),
         }
     };
@@ -344,7 +346,7 @@ pub(super) mod tests {
     pub(crate) fn saved(clocks: Clocks) -> Vec<PersistedHost> {
         let ago = |seconds| clocks.instant - Duration::from_secs(seconds);
         let ahead = |seconds| clocks.instant + Duration::from_secs(seconds);
-        let held = LastAnswer {
+        let answer = LastAnswer {
             addresses: ["20.0.0.1".parse().unwrap(), "20.0.0.2".parse().unwrap()].into(),
             ttl: Duration::from_secs(60),
             answered_at: ago(10),
@@ -356,7 +358,7 @@ pub(super) mod tests {
             family: Family::V4,
             stale_from: ahead(50),
             denied: false,
-            answer: Some(held),
+            answer: Some(answer),
         };
         let v6 = PersistedQuestion {
             family: Family::V6,
@@ -387,6 +389,19 @@ pub(super) mod tests {
             utc: Duration::from_millis(NOW),
         };
         assert_eq!(decode(&text, later).unwrap(), saved(shifted));
+    }
+
+    /// The keys are written out, so that a renamed field of the code cannot change the format unnoticed.
+    #[test]
+    fn version_1_of_the_format_is_read_and_written_with_these_keys() {
+        const TEXT: &str = r#"{"version":1,"written_at":1760000000000,"hosts":[{"host":"h.test","a":{"window_from":1760000050000,"denied":false,"answer":{"addresses":["20.0.0.1","20.0.0.2"],"ttl":60000,"answered_at":1759999990000,"ttl_ends":1760000050000}},"aaaa":{"window_from":1759999700000,"denied":true,"answer":null},"lingering":{"20.0.0.3":1759998200000},"lingering_until":{"20.0.0.3":1760001800000}}]}"#;
+        let clocks = clocks(NOW);
+        assert_eq!(decode(TEXT.as_bytes(), clocks).unwrap(), saved(clocks));
+        let value = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+        assert_eq!(
+            value(&encode(saved(clocks), clocks)),
+            value(TEXT.as_bytes())
+        );
     }
 
     #[test]
@@ -543,7 +558,7 @@ pub(super) mod tests {
         let text = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
         let text = text.replace("20.0.0.2", "2606:4700::1");
         let saved = decode(text.as_bytes(), clocks).unwrap();
-        let held = saved[0].records[0].answer.as_ref().unwrap();
-        assert_eq!(*held.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
+        let answer = saved[0].records[0].answer.as_ref().unwrap();
+        assert_eq!(*answer.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }

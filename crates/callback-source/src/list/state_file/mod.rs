@@ -35,7 +35,7 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// Locked while the disk is written.
     written: Mutex<Written>,
-    /// True if a file was ignored. It may become valid, for example when the clock is corrected.
+    /// Set if a file was ignored. It may become valid, for example when the clock is corrected.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
@@ -47,7 +47,7 @@ struct Written {
     /// The number of the last snapshot written: an older one never replaces a newer one.
     number: u64,
     failure_limit: RateLimit,
-    /// True if a failure was logged and its end has not been logged yet.
+    /// Set between the log line of a failure and that of its end.
     is_failing: bool,
     cut_limit: RateLimit,
 }

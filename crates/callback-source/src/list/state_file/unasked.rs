@@ -98,16 +98,15 @@ pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
 /// Adds the state that is missing in `all`.
 fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
-    let mut places: HashMap<HostName, usize> = hosts
-        .map(|(place, saved)| (saved.host.clone(), place))
-        .collect();
+    let mut positions: HashMap<HostName, usize> =
+        hosts.map(|(at, saved)| (saved.host.clone(), at)).collect();
     for saved in more {
-        let Some(place) = places.get(&saved.host) else {
-            places.insert(saved.host.clone(), all.len());
+        let Some(at) = positions.get(&saved.host) else {
+            positions.insert(saved.host.clone(), all.len());
             all.push(saved);
             continue;
         };
-        let known = &mut all[*place];
+        let known = &mut all[*at];
         for records in saved.records {
             if !known.records.iter().any(|of| of.family == records.family) {
                 known.records.push(records);
@@ -189,7 +188,9 @@ fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instan
 fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> Instant {
     let longest = after(now, rules.max_ttl);
     records.stale_from = match &records.answer {
-        Some(held) => held.ttl_ends.min(after(held.answered_at, rules.max_ttl)),
+        Some(answer) => answer
+            .ttl_ends
+            .min(after(answer.answered_at, rules.max_ttl)),
         None => records.stale_from,
     };
     // Capped: a time that this program cannot have written must not keep the state forever.
@@ -261,8 +262,8 @@ mod tests {
         for number in 0..1_000 {
             let mut known = saved(clocks);
             known[0].host = question(number).host;
-            if let Some(held) = &mut known[0].records[0].answer {
-                held.ttl_ends += Duration::from_secs(number);
+            if let Some(answer) = &mut known[0].records[0].answer {
+                answer.ttl_ends += Duration::from_secs(number);
             }
             unasked.replace(known, &HashSet::from([question(number)]), &none);
             unasked.expire(&Default::default(), clocks.instant);
@@ -272,7 +273,7 @@ mod tests {
             unasked.replace(Vec::new(), &none, &asked).len()
         };
         assert_eq!((0..1_000).map(&mut back).sum::<usize>(), 256);
-        assert_eq!(back(999), 0, "it was removed");
+        assert_eq!(back(999), 0, "it was returned");
         assert!(unasked.add_to(Vec::new(), &none).is_empty());
     }
 }

@@ -4,9 +4,6 @@
 //! that keep callers from each other. A failure of gRPC itself is never an admission: Envoy treats it as an
 //! endpoint that is down.
 
-mod messages;
-mod service;
-
 use std::{net::SocketAddr, time::Duration};
 
 use callback_source::{
@@ -18,8 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tracing::{error, info};
 
-use self::service::Authorization;
-use super::verify::Verify;
+use super::{ext_authz_service::Authorization, verify::Verify};
 use crate::{
     args::ServeArgs,
     config::{Client, Proxies, has_network},
@@ -113,8 +109,8 @@ pub(super) fn client(args: &ServeArgs, proxies: &Proxies) -> Client {
     }
 }
 
-/// As many as a trusted proxy has on the other listener.
+/// The same number as for a trusted proxy on the other listener.
 const MAX_STREAMS: u32 = 200;
 
-/// Finds connections whose Envoy is gone without having closed them.
+/// Interval of pings, which detect an Envoy that is gone without having closed its connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);

@@ -18,11 +18,14 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use super::messages::{
-    Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
-    HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
+use super::{
+    ext_authz_messages::{
+        Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
+        HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
+    },
+    response,
+    verify::Verify,
 };
-use crate::serve::{response, verify::Verify};
 
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
@@ -98,7 +101,7 @@ fn source(attributes: &Attributes) -> Option<IpAddr> {
     address.socket_address.as_ref()?.address.parse().ok()
 }
 
-/// Headers that are not valid, such as Envoy's `:path`, are left out: no client can be named by them.
+/// Returns the valid headers of the request. Others, such as Envoy's `:path`, cannot name a client.
 fn headers(attributes: Attributes) -> HeaderMap {
     let http = attributes.request.and_then(|request| request.http);
     let pairs = http.map(|http| http.headers).unwrap_or_default();
@@ -107,7 +110,7 @@ fn headers(attributes: Attributes) -> HeaderMap {
         let value = HeaderValue::from_maybe_shared(Bytes::from(value)).ok()?;
         Some((name, value))
     });
-    // A body is none of this check's concern.
+    // The verdict does not depend on the body.
     let mut headers: HeaderMap = valid.collect();
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRANSFER_ENCODING);
@@ -162,7 +165,7 @@ async fn answer(response: Response<response::Body>) -> CheckResponse {
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The tags that the shop may read. What the verdict does not set is removed, since the caller may have sent it.
+/// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
 const CODE_OK: i32 = 0;
@@ -182,7 +185,7 @@ mod tests {
     use crate::{
         config::Client,
         serve::{
-            ext_authz::messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
+            ext_authz_messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
             status::VerdictCounts,
         },
     };
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn report_only_admits_everyone_and_says_so() {
+    async fn report_only_mode_admits_everyone_and_reports_the_reason() {
         let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
         let response = service(list, true)
             .check(request(Some("192.0.2.2"), &[]))
