@@ -54,6 +54,17 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     usable_client(address)
 }
 
+/// An address and its port, where an IPv6 address has no brackets: `2001:db8::1:443` is port 443 of
+/// `2001:db8::1`, although it is a valid address as a whole.
+pub(super) fn address_with_port(text: &[u8]) -> Option<IpAddr> {
+    let colon = text.iter().rposition(|byte| *byte == b':')?;
+    let (node, port) = (&text[..colon], &text[colon + 1..]);
+    // With one colon left, the address itself would have a port.
+    let colons = node.iter().filter(|byte| **byte == b':').count();
+    let is_valid = is_port(str::from_utf8(port).ok()?) && colons != 1;
+    is_valid.then(|| address(node))?
+}
+
 /// Four numbers without leading zeros, and nothing else.
 pub(super) fn quad(text: &[u8]) -> Option<Ipv4Addr> {
     let mut parts = text.split(|byte| *byte == b'.');

@@ -11,7 +11,10 @@ use std::{net::IpAddr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use self::walk::{ForwardedEntries, PlainEntries, single, walk_list};
+use self::{
+    entry::{address, address_with_port},
+    walk::{ForwardedEntries, PlainEntries, single, walk_list},
+};
 use super::{PeerIp, UnixPeer};
 use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
 
@@ -183,6 +186,8 @@ impl<P> ForwardedPeer<P> {
     /// Reads a header with one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
     /// `Fly-Client-IP`, …
     ///
+    /// `CloudFront-Viewer-Address` always has a port, also after an IPv6 address without brackets.
+    ///
     /// The two list headers are read as lists, as by [`x_forwarded_for`](Self::x_forwarded_for) and
     /// [`forwarded`](Self::forwarded).
     pub fn header(connection: P, proxies: TrustedProxies, name: HeaderName) -> Self {
@@ -254,7 +259,13 @@ impl<P> ForwardedPeer<P> {
                 self.proxies.unix_sockets,
                 is_trusted,
             ),
-            ForwardedSource::Single(name) => single(headers.get_all(name), is_trusted),
+            ForwardedSource::Single(name) => {
+                let parse = match *name == CLOUDFRONT {
+                    true => address_with_port,
+                    false => address,
+                };
+                single(headers.get_all(name), parse, is_trusted)
+            }
         }
     }
 }
@@ -291,6 +302,9 @@ impl PeerIp for ForwardedPeer<UnixPeer> {
         self.walk_behind_socket(headers, |_, _| {})
     }
 }
+
+/// Always has a port, and an IPv6 address in it has no brackets.
+static CLOUDFRONT: HeaderName = HeaderName::from_static("cloudfront-viewer-address");
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 

@@ -709,6 +709,35 @@ fn trusting_unix_sockets_trusts_no_peer_and_no_address() {
 }
 
 #[test]
+fn the_port_of_cloudfront_is_never_part_of_an_ipv6_address() {
+    let name = HeaderName::from_static("cloudfront-viewer-address");
+    let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]).unwrap();
+    let peer = ForwardedPeer::header(SocketAddrPeer, proxies, name.clone());
+    let client = |value: &'static str| {
+        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(value))]);
+        peer.client(ip("10.0.0.1"), &headers).ok()
+    };
+    assert_eq!(client("192.0.2.1:443"), Some(ip("192.0.2.1")));
+    assert_eq!(client("2001:db8::1:443"), Some(ip("2001:db8::1")));
+    assert_eq!(
+        client("2001:db8:1:2:3:4:5:6:443"),
+        Some(ip("2001:db8:1:2:3:4:5:6"))
+    );
+    assert_eq!(client("[2001:db8::1]:443"), Some(ip("2001:db8::1")));
+    for value in [
+        "192.0.2.1",
+        "192.0.2.1:80:443",
+        "192.0.2.1:",
+        "192.0.2.1:65536",
+        "2001:db8::1:beef",
+        "443",
+        "",
+    ] {
+        assert_eq!(client(value), None, "{value}");
+    }
+}
+
+#[test]
 fn a_single_value_header_names_the_client() {
     check(
         &real_ip(),

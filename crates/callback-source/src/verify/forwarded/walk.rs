@@ -50,8 +50,10 @@ pub(super) fn walk_list<'a>(
     }
 }
 
+/// A header with one value, which `parse` reads.
 pub(super) fn single<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
+    parse: impl FnOnce(&[u8]) -> Option<IpAddr>,
     mut is_trusted: impl FnMut(IpAddr) -> bool,
 ) -> Result<IpAddr, RejectionKind> {
     let mut lines = lines.into_iter();
@@ -59,7 +61,7 @@ pub(super) fn single<'a>(
     if lines.next().is_some() {
         return Err(RejectionKind::ForwardedDuplicate);
     }
-    let address = address(trim(line.as_bytes())).ok_or(RejectionKind::ForwardedMalformed)?;
+    let address = parse(trim(line.as_bytes())).ok_or(RejectionKind::ForwardedMalformed)?;
     if is_trusted(address) {
         return Err(RejectionKind::ForwardedAllTrusted);
     }
