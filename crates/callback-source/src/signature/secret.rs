@@ -166,7 +166,7 @@ fn is_blank(character: char) -> bool {
 
 /// The secrets, or tokens, with which a request may be verified. Each of them is tried.
 ///
-/// An empty list refuses every request. Cloning is one reference count.
+/// An empty list refuses every request. Cloning only increments a reference count.
 ///
 /// ```
 /// use callback_source::signature::{Secret, Secrets};

@@ -20,7 +20,7 @@ use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
 
 /// Proxies whose forwarding headers are trusted.
 ///
-/// Cloning is one reference count.
+/// Cloning only increments a reference count.
 ///
 /// ```
 /// use callback_source::verify::TrustedProxies;
