@@ -109,7 +109,7 @@ async fn a_panic_of_the_resolver_is_only_a_failed_lookup() {
         let error = family.last_error.expect("it failed");
         assert_eq!(error.kind(), ResolveErrorKind::Panicked);
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        assert!(cause.is_some_and(|cause| cause.contains("as the script says")));
+        assert!(cause.is_some_and(|cause| cause.contains("scripted panic")));
 
         resolver.set(HOST, 60, &["127.0.1.1"]);
         within(list.changes().next()).await;

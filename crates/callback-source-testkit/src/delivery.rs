@@ -17,7 +17,7 @@ use http::{
 ///
 /// # Example
 ///
-/// A signed delivery, and one whose body was changed on the way:
+/// A signed delivery, and another one with a body that was changed in transit:
 ///
 /// ```
 /// use axum::{Router, body::Body, http::StatusCode, routing::post};
@@ -181,7 +181,7 @@ impl Delivery {
         self.header(AUTHORIZATION.as_str(), token)
     }
 
-    /// Makes the request, with a body of the type that the service takes.
+    /// Makes the request, with a body of the type that the service expects.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! Tests for a service behind [`callback_source`]: a payment provider in the process that moves its
+//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its
 //! servers, loses its DNS and signs its callbacks.
 //!
 //! No test needs the network or a real address: the [`Provider`] answers the list's DNS questions,
@@ -59,8 +59,8 @@
 //! }
 //! ```
 //!
-//! `tokio`'s feature `test-util` gives the paused time: a sleep of a day takes no time, and every
-//! refresh within it runs in order.
+//! `tokio`'s feature `test-util` pauses the time: a sleep of a day takes no real time, and every refresh within
+//! it runs in order.
 //!
 //! | to test | use |
 //! |---|---|
@@ -74,7 +74,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `axum` | yes | axum's `ConnectInfo` on each request, as `ConnectInfoPeer` reads it |
 //! | `dns-server` | no | `dns::DnsServer`, a DNS server on a loopback port |

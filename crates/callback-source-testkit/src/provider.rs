@@ -13,7 +13,7 @@ use callback_source::{Family, HostName, ResolveErrorKind, vipps::Environment};
 
 use crate::{Delivery, Outcome, ScriptedResolver};
 
-/// A payment provider in the process: callback servers, their DNS, and the requests they send.
+/// An in-process payment provider: callback servers, their DNS, and the requests they send.
 ///
 /// Each host has one IPv4 address and none in IPv6. The addresses are globally routable, since a
 /// list rejects loopback and documentation addresses; nothing is ever sent to them. Clones share one
@@ -137,8 +137,8 @@ impl Provider {
 
     /// Fails every lookup from now on.
     ///
-    /// A list that had an answer keeps it and calls it stale; once the stale window has ended, it can
-    /// no longer decide:
+    /// A list that had an answer keeps it as stale; once the stale window has ended, the list can no longer
+    /// decide:
     ///
     /// ```
     /// use std::time::Duration;

@@ -51,6 +51,8 @@ use tokio::time::{Instant, sleep};
 pub struct ScriptedResolver(Arc<Mutex<State>>);
 
 /// The outcome of a lookup.
+///
+/// See [`ScriptedResolver`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -133,7 +135,7 @@ impl Resolve for ScriptedResolver {
             state.outcomes.get(&question).cloned()
         };
         let outcome = outcome.unwrap_or(Outcome::Failure(ResolveErrorKind::NoData));
-        assert!(!matches!(outcome, Outcome::Panic), "as the script says");
+        assert!(!matches!(outcome, Outcome::Panic), "scripted panic");
         async move {
             let mut outcome = outcome;
             loop {
@@ -142,7 +144,7 @@ impl Resolve for ScriptedResolver {
                     Outcome::Failure(kind) => return Err(ResolveError::new(kind)),
                     Outcome::Pending => pending().await,
                     Outcome::Panic | Outcome::PanicInFuture => {
-                        panic!("as the script says, later")
+                        panic!("scripted panic in the future")
                     }
                     Outcome::After(delay, then) => {
                         sleep(delay).await;

@@ -1,7 +1,7 @@
-//! Eight threads on one list, against one: what a request costs each of them.
+//! Cost of a request on eight threads that share one list, compared with a single thread.
 //!
-//! In processor time, so that whatever else the machine does counts little; waiting for another
-//! core's cache line is processor time.
+//! Measured in processor time, which other programs hardly affect. It includes the wait for another core's
+//! cache line.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn main() {
         ("verdict, set replaced 1000/s", true, ask),
         ("layer", false, call),
         ("layer, set replaced 1000/s", true, call),
-        ("layer over nothing (no list)", false, no_op),
+        ("layer that does nothing (no list)", false, no_op),
     ] {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -1,14 +1,15 @@
 //! The cost of a message check, in instructions as callgrind counts them. It fails if
 //!
 //! - the refusal of a wrong signature, content hash or token depends on the position of the first wrong byte,
-//!   with which a sender could find the right one byte by byte;
-//! - a delivery through the layer costs more than 15 % over the bare SHA-256 of its body and the HMAC of its
-//!   string to sign, and what the service inside does with it anyway.
+//!   since a sender could then find the right value byte by byte;
+//! - a delivery through the layer costs over 15 % more than the bare SHA-256 of its body, the HMAC of its
+//!   string to sign, and the work of the inner service.
 //!
-//! A limit on each count alone would show neither. A plain `==` of 32 bytes is not noticed: the compiler makes
-//! one comparison of vectors of it.
+//! A limit on each count alone would detect neither. A plain `==` of 32 bytes is not detected, since the
+//! compiler turns it into a single vector comparison.
 //!
-//! Needs valgrind, on x86-64, where it knows no SHA instructions: both sides of the second are portable code.
+//! Needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the second
+//! comparison run portable code.
 
 use std::{
     convert::Infallible,
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [MEASURE, what, number] => measure(what, number),
-        // Cargo says `--bench`.
+        // Cargo passes `--bench`.
         _ => compare(),
     };
     match done {
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts each case in a process of its own, and says whether all is as it should be.
+/// Counts each case in a process of its own, and returns whether all of them pass.
 fn compare() -> Result<bool, BoxError> {
     let mut is_right = true;
     for what in ["signature", "content-hash", "token"] {
@@ -63,7 +64,9 @@ fn compare() -> Result<bool, BoxError> {
             counts.push(count);
         }
         if counts.iter().any(|count| *count != counts[0]) {
-            println!("FAILED: the comparison of the {what} tells where the first wrong byte is");
+            println!(
+                "FAILED: the comparison of the {what} reveals the position of the first wrong byte"
+            );
             is_right = false;
         }
     }
@@ -92,14 +95,14 @@ fn count(what: &str, number: &str) -> Result<u64, BoxError> {
         .lines()
         .find_map(|line| line.split_once("Collected : "));
     let count = count.and_then(|(_, count)| count.trim().parse().ok());
-    // Nothing at all is counted when the function was not found.
+    // The count is zero if callgrind did not find the function.
     match count {
         Some(count) if count > 0 && output.status.success() => Ok(count),
         _ => Err(format!("{what} {number}: {printed}").into()),
     }
 }
 
-/// Calls this where callgrind counts.
+/// Calls `work` inside `measured`, the only function in which callgrind counts.
 fn counted<T>(mut work: impl FnMut() -> T) -> T {
     let mut done = None;
     measured(&mut || done = Some(black_box(work())));
@@ -111,7 +114,7 @@ fn measured(work: &mut dyn FnMut()) {
     work();
 }
 
-/// Runs one case, and says whether it came out as it is meant.
+/// Runs one case, and returns whether its outcome is the expected one.
 fn measure(what: &str, number: &str) -> Result<bool, BoxError> {
     let number: usize = number.parse()?;
     let secret = Secret::new(SECRET)?;
@@ -163,7 +166,7 @@ async fn merchant<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
     Ok(Response::new(Full::default()))
 }
 
-/// Counts one delivery to a service that is warm.
+/// Counts one delivery to a warmed-up service.
 fn serve<S>(mut service: S, length: usize) -> Result<StatusCode, BoxError>
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
@@ -183,8 +186,7 @@ where
     Ok(response.ok_or("it is called once")??.status())
 }
 
-/// Counts what cannot be done without: the hash of the body, and the HMAC of the string to sign with a key
-/// that is at hand.
+/// Counts the indispensable work: the hash of the body, and the HMAC of the string to sign with a prepared key.
 fn bare(body: &[u8]) -> Result<bool, BoxError> {
     let keyed = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let to_sign = to_sign(&Sha256::digest(body).into());
@@ -205,7 +207,7 @@ fn delivery(bytes: &[u8], hash: &[u8; 32], mac: &[u8; 32]) -> Request<Body> {
         "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature={}",
         STANDARD.encode(mac)
     );
-    // As many as an observed delivery has.
+    // As many headers as an observed delivery has.
     let headers = [
         ("host", HOST),
         ("user-agent", "Vipps MobilePay/1.0 Webhooks/1.0"),
@@ -246,7 +248,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("there is nothing to wait for"),
+        Poll::Pending => panic!("nothing has to wait"),
     }
 }
 

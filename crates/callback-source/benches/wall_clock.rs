@@ -1,4 +1,5 @@
-//! The same in nanoseconds: by hand, since they depend on the machine and on what else it does.
+//! The same benchmarks in nanoseconds. They are run by hand, since the results depend on the machine and its
+//! load.
 
 mod support;
 
@@ -58,7 +59,7 @@ fn layer_unlisted(bencher: Bencher<'_, '_>) {
         .bench_values(|(mut service, request)| support::serve(&mut service, request));
 }
 
-/// All that the task does in a round: ten hosts, two families, three addresses each.
+/// All work of the refresher except the lookups: ten hosts, two families, three addresses each.
 #[divan::bench]
 fn refresh(bencher: Bencher<'_, '_>) {
     bencher

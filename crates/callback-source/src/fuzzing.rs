@@ -37,7 +37,8 @@ pub fn play(bytes: &[u8]) {
 /// Time since the epoch at which a schedule starts.
 const START: Duration = Duration::from_secs(1_780_000_000);
 
-/// The text that a set of other hosts makes of the text of a state file; `None` if the text is refused.
+/// The text that a set of other hosts writes after it has read the text of a state file; `None` if the text is
+/// refused.
 #[must_use]
 pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
     state_file::rewritten(set, text, now, utc)
@@ -57,7 +58,7 @@ pub fn followed(
 ///
 /// # Errors
 ///
-/// The reason for which a webhook with this value is rejected.
+/// The reason why a webhook with this value is rejected.
 #[cfg(feature = "signature")]
 pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], MessageRejectionKind> {
     webhook::parse_authorization(value)

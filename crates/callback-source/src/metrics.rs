@@ -1,7 +1,7 @@
 //! Every counter and gauge of the library. Without the feature `metrics` they do nothing.
 #![cfg_attr(
     not(feature = "metrics"),
-    expect(unused_variables, reason = "the macros below make nothing of them")
+    expect(unused_variables, reason = "the macros below expand to nothing")
 )]
 
 #[cfg(feature = "metrics")]
@@ -30,7 +30,7 @@ pub(crate) fn message_verdict(verdict: &'static str) {
     counter!("callback_source_proofs_total", "verdict" => verdict);
 }
 
-/// Counts a connection of a trusted proxy, by what its PROXY protocol header contains.
+/// Counts a connection of a trusted proxy, by the content of its PROXY protocol header.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {
     counter!("callback_source_proxy_headers_total", "outcome" => outcome);
@@ -47,7 +47,7 @@ pub(crate) fn set_changed() {
     counter!("callback_source_changes_total");
 }
 
-/// Gauges the set: how many addresses it admits, and the age of its oldest answer.
+/// Updates the gauges of the set: the number of admitted addresses, and the age of the oldest answer.
 #[cfg(feature = "metrics")]
 pub(crate) fn set(addresses: usize, oldest_answer: Duration) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -81,7 +81,8 @@ where
         let text = rejection.body_text();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2 requires one. It is the same for tokens, which have no scheme.
+            // RFC 9110 section 15.5.2 requires a challenge with 401. Tokens have no scheme, so they get the
+            // same one.
             let challenge = HeaderValue::from_static("HMAC-SHA256");
             response
                 .headers_mut()
@@ -124,8 +125,8 @@ fn plain_text<B: From<&'static str>>(
     response
 }
 
-/// Leaves the reason in the extensions of the response, so that a layer outside, for traces or metrics, can
-/// tell one 403 from another.
+/// Leaves the reason in the extensions of the response, so that an outer layer, for traces or metrics, can
+/// distinguish one 403 from another.
 pub(crate) fn with_reason<B, E>(mut response: Response<B>, rejection: E) -> Response<B>
 where
     E: Clone + Send + Sync + 'static,

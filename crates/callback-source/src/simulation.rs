@@ -21,7 +21,7 @@ pub(crate) mod network;
 pub enum Fault {
     /// An address is admitted at the very instant at which its window ends.
     WindowEndIncluded,
-    /// Whether every host is known is read from the other family.
+    /// The state of the other family decides if every host is known.
     FamiliesSwapped,
     /// The times of a restored answer start anew.
     RestoredRenewed,
@@ -37,25 +37,25 @@ pub enum Fault {
     GivenUpByTimeUnasked,
     /// Hosts that are replaced keep being admitted until the next answer.
     HostsKept,
-    /// A failure takes the last answer away.
+    /// A failure removes the last answer.
     FailureForgets,
     /// Special-purpose addresses are taken from an answer.
     SpecialAdmitted,
-    /// A request that wants a question asked does not wake the refresher.
+    /// A request that needs a lookup does not wake the refresher.
     WakeUpLost,
     /// An unlisted peer is not waited for.
     JudgedAtOnce,
-    /// The floor between two lookups of a question is not kept by the cache.
+    /// The answer cache ignores the refresh interval floor.
     RefreshNotShared,
-    /// What an on-demand refresh brings is not applied.
+    /// The result of an on-demand refresh is not applied.
     OnDemandAnswerDropped,
-    /// The jitter is taken off the wait instead of added.
+    /// The jitter is subtracted from the wait instead of added.
     JitterNegative,
     /// Addresses that changed are saved within a minute, not at once.
     ChangesSavedLate,
     /// The set is published before the change is applied.
     PublishedBeforeApplied,
-    /// A truncated response is taken for the whole one.
+    /// A truncated response is treated as complete.
     TruncatedTaken,
     /// A denial of a name in random case is believed at once.
     DenialUnconfirmed,
@@ -96,13 +96,13 @@ pub(crate) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
-/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it
-/// goes on with tokio's clock.
+/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it continues
+/// with tokio's clock.
 pub fn set_wall_clock(at: Instant, utc: Duration) {
     WALL_CLOCK.set(Some((at, utc)));
 }
 
-/// Whether this thread simulates: its wall clock was set.
+/// Returns true if this thread simulates: its wall clock was set.
 pub(crate) fn is_simulated() -> bool {
     WALL_CLOCK.get().is_some()
 }

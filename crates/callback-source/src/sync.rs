@@ -18,7 +18,7 @@ mod interleaved {
 
     use super::Mutex;
 
-    /// An `arc_swap::ArcSwap` whose every access is a point at which shuttle can switch.
+    /// An `arc_swap::ArcSwap` that lets shuttle switch threads at every access.
     #[derive(Debug)]
     pub(crate) struct ArcSwap<T> {
         current: Mutex<Arc<T>>,

@@ -17,6 +17,8 @@ use std::{fmt, str::FromStr};
 use crate::HostName;
 
 /// Environment of Vipps MobilePay.
+///
+/// See the [module docs](self) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Environment {
     /// Real payments. Includes the disaster-recovery servers, which take over without notice.

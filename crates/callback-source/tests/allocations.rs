@@ -160,7 +160,7 @@ fn count(work: impl FnOnce()) -> u64 {
     count_total
 }
 
-/// The box of the rejection. The map that it is in was the request's.
+/// The box of the rejection. Its map is reused from the request.
 const OF_THE_REASON: u64 = 1;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.

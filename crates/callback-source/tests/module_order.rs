@@ -51,7 +51,7 @@ fn paths(tree: &str, before: &str, found: &mut Vec<String>) {
     }
 }
 
-/// All that a module imports, and all paths from the crate's root or the parent that stand in its code.
+/// All imports of a module, and all paths in its code that start at the crate's root or at the parent.
 fn uses(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("use ") {
@@ -99,7 +99,7 @@ fn target(modules: &BTreeMap<ModulePath, String>, from: &ModulePath, path: &str)
     at
 }
 
-/// Which module uses which other, of each folder: `a/b.rs` that uses `a/c.rs` is `(a, b, c)`.
+/// Uses among the modules of each folder: `a/b.rs` that uses `a/c.rs` is `(a, b, c)`.
 fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     let mut all = BTreeMap::new();
     modules(folder, &Vec::new(), &mut all);
@@ -124,7 +124,7 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Circles among the modules of one folder: what is left when those that use none of the rest are taken away.
+/// Circles among the modules of one folder: the modules left after those that use none of the rest are removed.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {
@@ -188,6 +188,6 @@ fn no_two_modules_of_the_command_use_each_other() {
     }
 }
 
-/// Methods of a type that make another one, which uses the type: `AllowList::builder()` and `changes()`.
+/// Methods of one type that create another type, which uses the first: `AllowList::builder()` and `changes()`.
 const MAKES: [(&str, &str, &str); 2] =
     [("list", "handle", "builder"), ("list", "handle", "changes")];

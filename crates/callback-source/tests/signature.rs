@@ -108,7 +108,7 @@ async fn a_delivery_is_verified_as_it_is_on_the_wire() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_however_it_comes() {
+async fn a_body_over_the_limit_is_refused_however_it_is_framed() {
     let (address, calls) = serve().await;
     for (length, status) in [(256 * 1024, 200), (256 * 1024 + 1, 413)] {
         let body = vec![b'x'; length];

@@ -172,7 +172,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
     for peer in 0..flood.peers {
         let list = list.clone();
         tokio::spawn(async move {
-            // Each has its own phase.
+            // Each peer starts at a different time.
             sleep(flood.pause.mul_f64(f64::from(peer) / 4.3)).await;
             loop {
                 let list = list.clone();

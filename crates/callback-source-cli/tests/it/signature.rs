@@ -354,7 +354,7 @@ async fn a_secret_is_required_and_never_shown() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid webhook secret: an empty secret proves nothing
+    error: invalid webhook secret: the secret or token is empty
     hint: use the `secret` exactly as the provider returned it when the webhook was registered
     "#);
 

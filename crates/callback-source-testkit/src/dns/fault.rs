@@ -11,6 +11,8 @@ use hickory_proto::{
 use super::{absolute, zone::Zone};
 
 /// A fault of an answer.
+///
+/// See the [module docs](super) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -28,10 +30,10 @@ pub enum Fault {
     LowerCaseEcho,
     /// Records of class CHAOS.
     WrongClass,
-    /// Over UDP an empty, truncated answer; over TCP the correct one.
+    /// Over UDP, an empty, truncated answer; over TCP, the correct one.
     TruncateUdp,
-    /// Over UDP a truncated answer with its first record only; over TCP the connection is closed
-    /// instead of an answer.
+    /// Over UDP, a truncated answer with only its first record; over TCP, the connection is closed without an
+    /// answer.
     TruncateNoTcp,
     /// The correct answer after a delay.
     Delay(Duration),
@@ -43,9 +45,11 @@ pub enum Fault {
     CnameLoop,
     /// A CNAME to a name that does not exist, and NXDOMAIN.
     CnameToNowhere,
-    /// This code to a question with EDNS (an OPT record), without records; to others the correct answer.
+    /// This code, without records, for a question with EDNS (an OPT record); other questions get the correct
+    /// answer.
     RefuseEdns(ResponseCode),
-    /// Like [`RefuseEdns`](Self::RefuseEdns), in twelve bytes: the response repeats no question.
+    /// Like [`RefuseEdns`](Self::RefuseEdns), but the response has only twelve bytes: it does not repeat the
+    /// question.
     RefuseEdnsBriefly(ResponseCode),
     /// No answer to a question with EDNS.
     DropEdns,
@@ -134,6 +138,8 @@ impl Fault {
 }
 
 /// The questions that a [`Fault`] applies to.
+///
+/// See the [module docs](super) for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FaultScope {
     /// Every question.

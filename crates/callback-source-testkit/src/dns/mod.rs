@@ -1,4 +1,4 @@
-//! A DNS server in this process, over UDP and TCP on one port.
+//! An in-process DNS server, over UDP and TCP on one port.
 //!
 //! The server answers for every name of its zone and denies all others:
 //!
@@ -85,7 +85,7 @@ impl DnsServer {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
-    /// Starts a server on `addr`; port 0 stands for any free port.
+    /// Starts a server on `addr`; port 0 selects any free port.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl DnsServer {
 
     /// Appends `record`, whose owner may be any name, to the answers for `name` and type `asked`.
     ///
-    /// A change of the addresses of `name` keeps it; [`remove`](Self::remove) removes it.
+    /// It stays when the addresses of `name` change; [`remove`](Self::remove) removes it.
     pub fn append(&self, name: &str, asked: RecordType, record: Record) {
         let name = absolute(name);
         self.shared.lock().zone.append(name, asked, record);
@@ -186,7 +186,7 @@ impl DnsServer {
         self.shared.lock().transport = transport;
     }
 
-    /// Sets if an answer has the whole CNAME chain, which is the default, or only its first step.
+    /// Sets whether an answer has the whole CNAME chain, which is the default, or only its first step.
     pub fn follow_cnames(&self, follow: bool) {
         self.shared.lock().zone.follow_cnames = follow;
     }

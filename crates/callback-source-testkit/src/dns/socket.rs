@@ -15,7 +15,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both sockets. For port 0 it tries another port if the one of TCP is in use for UDP.
+    /// Binds both sockets. For port 0 it tries another port if the TCP port is in use for UDP.
     pub(super) async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let mut attempts = if addr.port() == 0 { 16 } else { 1 };
         loop {
@@ -65,7 +65,7 @@ async fn serve_tcp(listener: &TcpListener, shared: &Shared) {
     accepted
         .for_each_concurrent(None, async |accepted| {
             if let Ok((connection, _)) = accepted {
-                // As above.
+                // The client may have gone away.
                 let _ = serve_connection(connection, shared).await;
             }
         })

@@ -63,14 +63,14 @@ impl BinEncodable for Answer<'_> {
         encoder.emit_u32(self.record.ttl)?;
         let length = encoder.place::<u16>()?;
         self.record.data.emit(encoder)?;
-        // Data longer than 64 KiB does not fit into the encoder in the first place.
+        // The encoder rejects data longer than 64 KiB, so the length fits.
         let written = encoder.len_since_place(&length) as u16;
         length.replace(encoder, written)
     }
 }
 
-/// An empty additional section that frees the last bytes for the OPT record after it, which a
-/// truncated answer has as well.
+/// An empty additional section that gives back the bytes reserved for the OPT record, which follows it even in
+/// a truncated answer.
 struct RoomForOpt(u16);
 
 impl EmitAndCount for RoomForOpt {

@@ -1,9 +1,9 @@
-//! The set-up of the benchmarks and of the tests of resources.
+//! Shared set-up of the benchmarks and of the resource tests.
 #![allow(
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "each user takes its part"
+    reason = "each target uses only a part"
 )]
 
 use std::{
@@ -39,7 +39,7 @@ pub fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
-/// Keeps the end of what is measured out of the count.
+/// Leaks a measured value, so that its drop is not counted.
 pub fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
@@ -62,7 +62,7 @@ pub fn address(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// Just beside a listed address.
+/// An unlisted address next to a listed one.
 pub fn unlisted(family: Family, number: u32) -> IpAddr {
     match address(family, number) {
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() | 1).into()),
@@ -70,7 +70,7 @@ pub fn unlisted(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// One from the middle of a set, so that no search is done by luck, or one beside it.
+/// A peer from the middle of a set, so that no search ends early by luck, or its unlisted neighbour.
 pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
@@ -92,7 +92,7 @@ pub fn rules() -> Rules {
     rules
 }
 
-/// A set of one host with so many addresses in each family.
+/// A set of one host with `count` addresses in each family.
 pub fn set_of(count: u32) -> (AllowSet, std::time::Instant) {
     let now = Instant::now().into_std();
     let mut set = AllowSet::new(rules(), [host(1)], &[], now).expect("no networks");
@@ -108,7 +108,7 @@ pub fn set_of(count: u32) -> (AllowSet, std::time::Instant) {
     (set, now)
 }
 
-/// A set of so many static networks in each family, which neither touch nor overlap.
+/// A set of `count` static networks in each family, which neither touch nor overlap.
 pub fn set_of_networks(count: u32) -> (AllowSet, std::time::Instant) {
     let networks: Vec<_> = Family::ALL
         .into_iter()
@@ -142,7 +142,7 @@ pub fn ten_hosts() -> Round {
         now,
         published: None,
     };
-    // The first puts the addresses in; those that follow find them there.
+    // The first refresh adds the addresses; later ones find them present.
     round.run();
     round
 }
@@ -170,7 +170,7 @@ impl Resolve for Zone {
     }
 }
 
-/// A list that is kept by a refresher, which stands still unless the runtime is driven.
+/// A list with a refresher, which makes progress only while the runtime is driven.
 pub struct Kept {
     pub list: AllowList,
     pub since: Instant,
@@ -208,7 +208,8 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
-/// Uses up the room that the log has in one second, as a flood does, and not at its end.
+/// Uses up the log's limit for the current second, as a flood does. Waits for the start of a second first, so
+/// that the limit does not reset during the measurement.
 pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     while kept.since.elapsed().subsec_millis() > 300 {
         std::thread::yield_now();
@@ -218,7 +219,7 @@ pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     }
 }
 
-/// A body that the default response can be made of, and that owns nothing.
+/// A body that the default response can be built from, and that owns no memory.
 pub type Body = &'static str;
 
 /// The service behind the layer.
@@ -310,7 +311,7 @@ pub fn callback(peer: IpAddr) -> Request<Body> {
     request
 }
 
-/// One request from end to end, whose future never has to wait.
+/// A complete request whose future is ready at its first poll.
 pub fn serve<S, B>(service: &mut S, request: Request<B>) -> S::Response
 where
     S: Service<Request<B>, Error = Infallible>,

@@ -17,7 +17,7 @@ pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
     /// Set when a check or extractor inside of a tagging check admits the request.
     admitted_inside: Arc<AtomicBool>,
-    /// The mark of another check, outside of the one that set this.
+    /// The mark of another check, which is outside of the check that set this one.
     outer: Option<Box<Self>>,
 }
 
@@ -47,7 +47,7 @@ impl Acceptance {
         }
     }
 
-    /// The mark that a check further outside has set.
+    /// The mark that an outer check has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         // Without the feature no check sets one, and a refusal can save the lookup.
         if cfg!(feature = "signature") {

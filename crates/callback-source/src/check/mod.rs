@@ -1,9 +1,9 @@
 //! The one shape of all checks.
 //!
 //! A [`Check`] judges a request, at once or after it waited. It either leaves its verdict in the request's
-//! extensions or gives the reason for a refusal. All checks share the rest: the [service](Checked), its
-//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only
-//! once.
+//! extensions or returns the reason for a refusal. All checks share the rest: the [service](Checked), its
+//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted
+//! only once.
 
 mod acceptance;
 mod future;
@@ -63,7 +63,7 @@ pub(crate) enum Begun<B, P, E> {
     Passed(B),
     /// The request is refused.
     Refused(E),
-    /// The verdict has to be waited for.
+    /// The request has to wait for its verdict.
     Pending(P),
 }
 

@@ -11,17 +11,17 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     rejection: E,
     mut parts: Parts,
 ) -> Response<B> {
-    // A signature check outside may have marked the request as accepted.
+    // An outer signature check may have marked the request as accepted.
     acceptance::refused(&parts.extensions);
     let mut response = response.response(&rejection);
     if leaves_unread_body(&parts) {
-        // hyper closes a connection whose body is not read. Without notice, a proxy may send a genuine callback
-        // into it, and cannot send that again.
+        // hyper closes a connection whose body is not read. Without this header, a proxy may reuse the closing
+        // connection for a genuine callback, which it cannot send again.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     if response.extensions().is_empty() {
-        // The map of the request, emptied: a new one takes two allocations, which a flood would pay for.
+        // The map of the request, emptied: a new one takes two allocations, which add up in a flood.
         parts.extensions.clear();
         *response.extensions_mut() = parts.extensions;
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_ends_the_connection_where_a_body_is_left_in_it() {
+    fn a_refusal_closes_the_connection_if_a_body_is_left_unread() {
         let length = |length| Some((header::CONTENT_LENGTH, length));
         let chunked = Some((header::TRANSFER_ENCODING, "chunked"));
         for (sent, version, ends) in [

@@ -53,7 +53,7 @@ where
                 self.inner = inner.clone();
                 let check = self.check.clone();
                 let response = self.response.clone();
-                // Not within the block, whose sender may leave before it is polled.
+                // Created outside of the async block: the sender may leave before the block is polled.
                 let undelivered = Undelivered::new(&parts.extensions);
                 ResponseFuture::pending(async move {
                     let (body, found) = match check.finish(pending, &mut parts).await {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::check::{Acceptance, Delivered};
 
-    /// Never comes to a verdict.
+    /// Never reaches a verdict.
     #[derive(Clone)]
     struct Waits;
 

@@ -81,6 +81,8 @@ impl Error for ResolveError {
 }
 
 /// Kinds of [`ResolveError`].
+///
+/// See [`ResolveError`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveErrorKind {

@@ -88,6 +88,16 @@ impl fmt::Debug for HostName {
 }
 
 /// An invalid host name.
+///
+/// ```
+/// use callback_source::HostName;
+///
+/// let error = "https://callback-1.vipps.no/".parse::<HostName>().unwrap_err();
+/// assert!(error.to_string().ends_with("give only the host name `callback-1.vipps.no`"));
+///
+/// let error = "192.0.2.1".parse::<HostName>().unwrap_err();
+/// assert_eq!(error.address(), Some("192.0.2.1/32".parse().unwrap()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid host name `{}`: {problem}", name.escape_default())]
 pub struct HostNameError {

@@ -76,6 +76,8 @@ where
 }
 
 /// One host name and one record type.
+///
+/// See [`Resolve`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Question {
     /// Host name to look up.
@@ -91,6 +93,14 @@ impl fmt::Display for Question {
 }
 
 /// Address family, and its record type: A or AAAA.
+///
+/// ```
+/// use callback_source::Family;
+///
+/// assert_eq!(Family::of("::ffff:192.0.2.1".parse()?), Family::V4);
+/// assert_eq!(Family::V6.to_string(), "AAAA");
+/// # Ok::<_, std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4, A records.
@@ -123,6 +133,16 @@ impl fmt::Display for Family {
 }
 
 /// Addresses of one host in one family, with their TTL.
+///
+/// ```
+/// use std::{net::IpAddr, time::Duration};
+/// use callback_source::Answer;
+///
+/// let (one, two): (IpAddr, IpAddr) = ("20.0.0.1".parse()?, "20.0.0.2".parse()?);
+/// let answer = Answer::new([two, one, two], Duration::from_secs(60));
+/// assert_eq!(answer.addresses(), [one, two]);
+/// # Ok::<_, std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     addresses: Vec<IpAddr>,

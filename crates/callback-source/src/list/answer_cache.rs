@@ -1,9 +1,9 @@
 //! The last result of each question, so that it is not asked again a moment later.
 //!
-//! The cache gives whoever asks two things: one flight per question, which moka's entry API brings, and
-//! results in bounded memory, for a host that is removed and put back. When a question is asked is not
-//! decided here: the [schedule](super::schedule) passes the floor with each question, and does not ask one
-//! that is in flight.
+//! The cache gives its callers two things: a single lookup in flight per question, by moka's entry API, and
+//! results in bounded memory, for a host that is removed and put back. When a question is asked is not decided
+//! here: the [schedule](super::schedule) passes the refresh interval floor with each question, and does not ask
+//! one that is in flight.
 
 use std::{
     future::Future,
@@ -27,8 +27,8 @@ use crate::{
 
 /// Results by question, failures included.
 ///
-/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions
-/// that are not asked any more.
+/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions that are
+/// no longer asked.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
@@ -58,8 +58,8 @@ impl AnswerCache {
     /// `time_limit` bounds each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity: the questions are those of the configured hosts, and moka would turn away
-            // newcomers of a cache that is full.
+            // No capacity limit: the questions are those of the configured hosts, and moka rejects new entries
+            // when a cache is full.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
             time_limit,
@@ -90,7 +90,7 @@ impl AnswerCache {
                 asked_at,
                 answered_at: now(),
                 slept,
-                // moka's expiry never shortens the floor.
+                // moka's expiry never shortens the refresh interval floor.
                 keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
                 result,
             })
@@ -121,7 +121,7 @@ impl AnswerCache {
                     outcome: Outcome::Cached(entry.result.map(rest)),
                 }
             }
-            // Only an entry is left as it is.
+            // Unreachable: the closure leaves only an existing entry unchanged.
             CompResult::StillNone(_) => Lookup {
                 asked_at: now(),
                 outcome: Outcome::Cached(Err(ResolveError::new(ResolveErrorKind::Other))),
@@ -214,7 +214,8 @@ impl<R: Resolve> DynResolve for R {
     }
 }
 
-/// The least time for which moka keeps an entry, so that its clock never decides about the floor.
+/// The minimum time for which moka keeps an entry, so that moka's clock never shortens the refresh interval
+/// floor.
 const MIN_KEPT: Duration = Duration::from_secs(60);
 
 /// The list clamps TTLs itself, so that an entry has no use after this time.
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_is_asked_at_most_once_per_floor_whatever_its_result() {
+    async fn a_question_is_asked_at_most_once_per_interval_floor_whatever_its_result() {
         let failure = ResolveError::new(ResolveErrorKind::ServFail);
         for outcome in [Ok(answer(0)), Ok(answer(3600)), Err(failure)] {
             let (cache, calls) = counted(outcome);
@@ -288,7 +289,10 @@ mod tests {
             advance(FLOOR - SECOND - Duration::from_millis(1)).await;
             assert!(!is_asked(&cache).await);
             advance(Duration::from_millis(1)).await;
-            assert!(is_asked(&cache).await, "a floor after it was asked");
+            assert!(
+                is_asked(&cache).await,
+                "one interval floor after it was asked"
+            );
             assert!(!is_asked(&cache).await, "asked again");
             assert_eq!(calls.load(Ordering::Relaxed), 2);
         }
@@ -317,7 +321,7 @@ mod tests {
         advance(3 * SECOND).await;
         let lookup = cache.ask(question(), FLOOR).await;
         assert_eq!(lookup.asked_at, start);
-        // It took a second to come.
+        // The answer took a second.
         assert_eq!(cached(lookup).unwrap().ttl(), 57 * SECOND);
     }
 
@@ -331,7 +335,7 @@ mod tests {
         assert_eq!(lookup.asked_at, start - 2 * SECOND);
         assert_eq!(cached(lookup).unwrap().ttl(), 58 * SECOND);
         cache.slept(2 * SECOND);
-        assert!(is_asked(&cache).await, "a floor ago");
+        assert!(is_asked(&cache).await, "one interval floor ago");
         assert!(!is_asked(&cache).await, "the sleep was before it");
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
@@ -375,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_is_a_failure_with_its_message_whether_in_the_call_or_later() {
+    async fn a_panic_in_the_call_or_in_its_future_is_a_failure_with_its_message() {
         let in_call =
             |_: Question| -> std::future::Ready<Result<Answer, ResolveError>> { panic!("at once") };
         let later = |_: Question| async {

@@ -146,14 +146,15 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses an answer may contain. An answer with more is a failed lookup. Default 256.
+    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup.
+    /// Default 256.
     pub fn max_addresses(mut self, max_addresses: usize) -> Self {
         self.rules.max_addresses = max_addresses;
         self
     }
 
-    /// Sets how many addresses of one host may linger at a time. With more, the oldest are no longer admitted.
-    /// Default 1,024.
+    /// Sets how many addresses of one host may linger at a time. Beyond that, the oldest are no longer
+    /// admitted. Default 1,024.
     pub fn max_lingering(mut self, max_lingering: usize) -> Self {
         self.rules.max_lingering = max_lingering;
         self
@@ -197,7 +198,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the least time between two on-demand refreshes of one question. Default 5 s.
+    /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
     ///
     /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
     /// [wait](Self::on_demand_wait).
@@ -293,6 +294,12 @@ impl AllowListBuilder {
     /// drop(list);
     /// running.await?;
     ///
+    /// // Another process reads the file without writing it.
+    /// let (inspected, _) = builder.clone().restore_from(&path).pair(|_: Question| async {
+    ///     Err(ResolveError::new(ResolveErrorKind::Timeout))
+    /// });
+    /// assert!(inspected.verdict("20.0.0.1".parse()?).is_allowed());
+    ///
     /// // After the restart DNS is down.
     /// let list = builder.spawn(|_: Question| async {
     ///     Err(ResolveError::new(ResolveErrorKind::Timeout))
@@ -313,6 +320,8 @@ impl AllowListBuilder {
     /// The file may belong to any user and group, so that root and members of its group can read it. A file
     /// that every user can write is ignored here too. Do not admit peers by such a list unless you trust the
     /// owner of the file.
+    ///
+    /// See [`state_file`](Self::state_file) for an example.
     pub fn restore_from(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = true;
@@ -383,6 +392,8 @@ pub(super) fn warn_of_gaps(hosts: &[HostName]) {
 }
 
 /// Error for invalid TTL bounds.
+///
+/// See [`AllowListBuilder::ttl_bounds`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid TTL bounds {min:?} to {max:?}: the minimum must be at least 1 s and at most the maximum"

@@ -55,7 +55,7 @@ impl Changes {
 
     /// Waits until the addresses differ from those at the last call, and returns the differences by host.
     ///
-    /// Waits forever if nothing changes any more. Dropping the future loses nothing.
+    /// Waits forever if there are no further changes. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<SetChange> {
         loop {
             self.published_changed.mark_unchanged();

@@ -19,15 +19,15 @@ impl SleepClock {
     /// The clocks of this system; `None` if it has none that includes sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
-        // It would be checked every few seconds of a simulated year.
+        // Checks every few seconds of a simulated year would make a simulation slow.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
             return None;
         }
         use rustix::time::{ClockId, clock_gettime};
 
-        // A pause of this thread between the two readings makes the result smaller, so the largest of three
-        // is the most exact. Read in the other order, a pause would look like a sleep.
+        // A pause of this thread between the two readings makes the result smaller, so the largest of three is
+        // the most exact. In the other order, a pause would look like a sleep.
         let read = |clock| {
             let since = Duration::try_from(clock_gettime(clock)).unwrap_or_default();
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_went_back_is_not_followed_by_a_sleep() {
+    fn a_backward_reading_is_not_followed_by_a_sleep() {
         let ahead = Arc::new(AtomicI64::new(0));
         let read = Arc::clone(&ahead);
         let mut clock = SleepClock::new(move || read.load(Ordering::Relaxed));

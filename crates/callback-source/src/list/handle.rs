@@ -25,7 +25,7 @@ use crate::{
 /// one is dropped, the refresher ends.
 ///
 /// A verdict takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list whose
-/// refresher died answers [`Unresolved`](crate::RejectionKind::Unresolved) in the end, and never admits
+/// refresher died eventually answers [`Unresolved`](crate::RejectionKind::Unresolved), and never admits a peer
 /// forever.
 ///
 /// ```
@@ -107,8 +107,8 @@ impl AllowList {
     /// an on-demand refresh, so that a server that was added a moment ago is not refused.
     ///
     /// The refresh asks each question whose last lookup is at least 5 seconds ago. It waits for those that are
-    /// in flight, and for those whose 5 seconds end within the wait. If there are none, the peer is judged at
-    /// once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
+    /// in flight, and for those whose 5 seconds end within the wait. Without such lookups, the peer is judged
+    /// at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
     /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
     /// the lookups, and dropping the future cancels none. See
     /// [`on_demand_wait`](AllowListBuilder::on_demand_wait) for an example.
@@ -153,7 +153,7 @@ impl AllowList {
                         && published_changed.changed().await.is_ok()
                     {}
                 };
-                // In time or not: the verdict is by the set of that moment.
+                // Whether or not the refresh ended in time, the verdict uses the current set.
                 let _ = timeout(shared.on_demand.wait(), refreshed).await;
             }
             list.verdict(peer)
@@ -162,8 +162,8 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service does not have to wait for it: earlier requests are answered by what is known. Waits forever
-    /// while no host answers.
+    /// A service does not have to wait for it: earlier requests get a verdict by the answers so far. Waits
+    /// forever while no host answers.
     pub async fn ready(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
@@ -178,7 +178,7 @@ impl AllowList {
 
     /// Returns whether every question was asked once and at least one address or static network is admitted.
     ///
-    /// A list that became ready stays ready until nothing is admitted any more.
+    /// A list that became ready stays ready until it admits no address and no static network.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared().published.load().is_ready(now())
@@ -206,8 +206,8 @@ impl AllowList {
     /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, removed ones lose them at
     /// once, and new ones are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that comes back within its windows has its
-    /// addresses again. They do not survive a restart in between.
+    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains
+    /// its addresses. They do not survive a restart in between.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -310,7 +310,7 @@ mod tests {
     /// The steps of a request before it waits, on several threads at the same moment, while the refresher
     /// does not run.
     #[tokio::test(start_paused = true)]
-    async fn of_peers_that_call_at_the_same_moment_each_waits_for_the_refresh() {
+    async fn peers_that_call_at_the_same_moment_all_wait_for_the_refresh() {
         const THREADS: usize = 4;
         let answer = |_: Question| {
             let addresses = ["20.0.0.1".parse().unwrap()];

@@ -20,7 +20,7 @@ pub(crate) struct NoticeLog {
     failures: KeyedRateLimit<Question>,
     dropped: KeyedRateLimit<Question>,
     given_up: KeyedRateLimit<Question>,
-    /// The questions whose failure was logged, and whose recovery was not yet.
+    /// The questions whose failure was logged and whose recovery has not been logged yet.
     failing: HashSet<Question>,
 }
 
@@ -178,7 +178,7 @@ impl fmt::Display for Meanwhile {
     }
 }
 
-/// Counts a lookup and gauges the set.
+/// Counts a lookup and updates the gauges of the set.
 #[cfg(feature = "metrics")]
 pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
     let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");

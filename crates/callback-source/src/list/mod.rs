@@ -1,4 +1,4 @@
-//! The list that a service asks, kept up to date by one task.
+//! The list that a service queries, kept up to date by one task.
 
 mod answer_cache;
 mod builder;

@@ -18,11 +18,11 @@ use crate::{
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
 pub(crate) struct OnDemandLimits {
-    /// The least time between two on-demand refreshes of one question.
+    /// The minimum time between two on-demand refreshes of one question.
     pub(crate) interval: Duration,
     /// The longest wait of a request of an unlisted peer.
     pub(crate) wait: Duration,
-    /// The greatest number of unlisted peers that wait at a time.
+    /// The maximum number of unlisted peers that wait at the same time.
     pub(crate) waiters: usize,
 }
 
@@ -50,18 +50,18 @@ impl Default for OnDemandLimits {
 ///   mutex and waits for `published_changed`.
 ///
 /// No wake-up is lost. Both sides write under the mutex, so a request comes either before a turn, which then
-/// sees its deadline, or after it, and finds `next_idle` of that turn. If the question with that time was
-/// not wanted before and is now, the request wakes the refresher. If it was wanted, the refresher wakes by
-/// itself at `next_idle`, which is before any other question can be asked. Each turn that makes
-/// `quiet_until` later sends `published_changed`, to which requests subscribe before they read it.
+/// sees its deadline, or after it, and finds `next_idle` of that turn. If no earlier request waits for the
+/// question with that time, the new one wakes the refresher. Otherwise the refresher wakes by itself at
+/// `next_idle`, which is before any other question can be asked. Each turn that makes `quiet_until` later sends
+/// `published_changed`, to which requests subscribe before they read it.
 pub(crate) struct OnDemand {
     /// The time before which no question is in flight and none can be asked on demand. Zero while one is in
-    /// flight and before the first turn, the greatest value without a refresher. Written under the mutex,
-    /// read without it.
+    /// flight and before the first turn, the maximum value without a refresher. Written under the mutex, read
+    /// without it.
     quiet_until: AtomicU64,
     demand: Mutex<Demand>,
-    /// The start of the times here and in [`Demand`], which are in nanoseconds. Rounded, a question could
-    /// seem ready for a refresh before it is, or after.
+    /// The start of the times here and in [`Demand`], which are in nanoseconds. With rounded times, a question
+    /// could seem ready for a refresh too early or too late.
     epoch: Instant,
     limits: OnDemandLimits,
 }

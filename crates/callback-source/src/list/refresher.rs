@@ -59,7 +59,7 @@ use crate::{
 #[must_use = "nothing is looked up unless it runs"]
 pub struct Refresher {
     shared: Arc<Shared>,
-    /// Only for its count: the refresher ends when no handle is left.
+    /// Used only for its reference count: the refresher ends when no handle is left.
     handles: Weak<Handle>,
     cache: Arc<AnswerCache>,
     schedule: Schedule,
@@ -106,7 +106,7 @@ impl Refresher {
         if let Some(writer) = &self.state_writer {
             writer.write_last(&self.shared).await;
         }
-        // Not before: if the runtime ends meanwhile, the write may not have begun.
+        // Only after the write: if the runtime ends meanwhile, the write may not have begun.
         self.state_writer = None;
     }
 
@@ -117,7 +117,8 @@ impl Refresher {
         while !self.handles_dropped() {
             self.notice_sleep();
             let now = now();
-            // Not where the timer ends: if another event came first, the timer of this time is gone.
+            // Checked here and not when the timer fires: if another event came first, the timer for this time
+            // has been dropped.
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
@@ -164,7 +165,7 @@ impl Refresher {
         plan.next_at
     }
 
-    /// Applies the result of a lookup, and puts the next one off.
+    /// Applies the result of a lookup, and postpones the next one.
     fn finish(&mut self, question: Question, lookup: Lookup) {
         let set = self.shared.published.load_full();
         self.schedule.ended(&question, lookup.asked_at, &set);
@@ -418,7 +419,8 @@ mod tests {
         drop(list);
         running.await.unwrap();
 
-        // The wall clock of this test has not slept, so that the answer is as long ago as the sleep.
+        // The wall clock of this test did not advance during the sleep, so the state file shows the sleep as
+        // age of the answer.
         let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ago = since_epoch - Duration::from_millis(answered_at());
         let expected = 8 * HOUR + 10 * SECOND;

@@ -9,9 +9,9 @@
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
 //! 4. **never while it is in flight.**
 //!
-//! The floor belongs to the schedule. Only a host that was removed and put back is outside of it: such a
-//! question is due at once, and the [answer cache](super::answer_cache), which receives the floor with
-//! each question, returns the last result instead of asking.
+//! The schedule enforces the refresh interval floor, except for a host that was removed and put back. Its
+//! questions are due at once, and the [answer cache](super::answer_cache), which receives the floor with each
+//! question, returns the last result instead of asking.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
 }
 
 impl Schedule {
-    /// `floor` is the least time between two lookups of one question, whatever the reason.
+    /// `floor` is the minimum time between two lookups of one question, whatever the reason.
     pub(crate) fn new(floor: Duration, on_demand: &OnDemandLimits) -> Self {
         Self {
             floor,
@@ -86,7 +86,7 @@ impl Schedule {
                 plan.is_asking = true;
                 continue;
             }
-            // A host that was removed and put back is not put off: the answer cache may know it.
+            // A host that was removed and put back is not postponed: the answer cache may know it.
             let last = self.last.get(&question);
             let last = last.filter(|_| !set.is_unasked(&question));
             let due_at = last.map_or(due_at, |last| {
@@ -123,7 +123,7 @@ impl Schedule {
             .retain(|question, _| set.hosts().any(|host| *host == question.host));
     }
 
-    /// Puts a question off beyond the time at which it is due. `chance` is between 0 and 1.
+    /// Postpones a question beyond the time at which it is due. `chance` is between 0 and 1.
     ///
     /// After a response of DNS by a second: resolvers that keep time in whole seconds still hand out the
     /// old records, with a TTL of zero, until it is over. In addition by a tenth of the wait, at most 0.5 s,
@@ -194,7 +194,7 @@ mod tests {
 
     /// A set that looks up IPv4 only, its schedule, and the time at which both begin.
     ///
-    /// The least TTL of the set is shorter than the floor, so that the floor shows.
+    /// The set's minimum TTL is shorter than the floor, so that the effect of the floor is visible.
     struct World {
         set: AllowSet,
         schedule: Schedule,
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_on_demand_interval_is_at_least_the_floor_and_the_wait() {
+    fn the_on_demand_interval_is_at_least_the_interval_floor_and_the_wait() {
         for (interval, wait, expected) in [(1, 2, 5), (7, 2, 7), (1, 9, 9)] {
             let limits = OnDemandLimits {
                 interval: interval * SECOND,

@@ -31,8 +31,8 @@ use crate::{
 /// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
 ///
 /// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
-/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle shows that
-/// the list was dropped. A count of changes, which only grows, shows that the state file is out of date.
+/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle shows that the
+/// list was dropped. A change counter, which only grows, shows that the state file is out of date.
 ///
 /// Four orders matter:
 ///
@@ -40,9 +40,9 @@ use crate::{
 ///    in between marks the subscription as changed.
 /// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
 ///    sees the set, and a state file that includes a count includes its changes.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. Were the first
-///    two swapped, a turn of the refresher between them would make the list quiet by the old set, and
-///    requests from the new hosts would be judged at once. Woken before the set is published, the refresher
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two
+///    were swapped, a turn of the refresher between them would make the list quiet by the old set, and requests
+///    from the new hosts would be judged at once. If the refresher were woken before the set is published, it
 ///    would plan by the old one and sleep.
 /// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///
@@ -51,7 +51,7 @@ use crate::{
 pub(crate) struct Shared {
     /// The set that verdicts are made from.
     pub(crate) published: ArcSwap<AllowSet>,
-    /// The set that is changed, and then published as a copy. Never locked for a verdict.
+    /// The set that is changed, and then published as a copy. A verdict never takes this lock.
     writer: Mutex<Writer>,
     /// Sent after each publication, with the number of address changes so far.
     pub(crate) published_changed: watch::Sender<u64>,

@@ -16,8 +16,8 @@ pub(crate) struct StateWriter {
     file: Arc<StateFile>,
     /// The write in progress.
     writing: Option<JoinHandle<()>>,
-    /// The time of the last write, or the start: a file that was ignored is not overwritten with nothing
-    /// at once.
+    /// The time of the last write, initially the start: an ignored file is not overwritten at once by an empty
+    /// state.
     written_at: Instant,
     /// The count of address changes that the last write includes.
     written_changes: u64,
@@ -43,7 +43,7 @@ impl StateWriter {
         if self.writing.is_some() {
             return None;
         }
-        // Read before the set is: a change in between is written twice, not never.
+        // Read before the set: a change in between is then written twice instead of never.
         let changes = shared.address_changes();
         let due_at = match changes == self.written_changes {
             true => self.written_at + BETWEEN_WRITES,
@@ -83,7 +83,7 @@ impl StateWriter {
         let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
     }
 
-    /// Writes the current state while the runtime ends, and with it each task that could wait. Blocks for
+    /// Writes the current state while the runtime shuts down, when no task can wait for the write. Blocks for
     /// at most two seconds: a disk that is stuck must not keep the process from ending.
     pub(crate) fn write_at_exit(self, shared: &Shared) {
         let file = self.file;

@@ -2,8 +2,8 @@
 
 /// Sorted entries, with a table that narrows a search to a few of them.
 ///
-/// The range of the keys is divided into steps of equal size, about as many as entries, and the table has
-/// the entries of each step. See `docs/design.md` for the alternatives.
+/// The range of the keys is divided into steps of equal size, about as many as there are entries. The table
+/// maps each step to its entries. See `docs/design.md` for the alternatives.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressTable<K, V> {
     entries: Box<[(K, V)]>,

@@ -67,8 +67,8 @@ impl QuestionView<'_> {
             // While its own question fails, an answer from before does not show that DNS still answers.
             let succeeds = state.failing.is_none();
             let fresh_until = succeeds.then(|| state.fresh_until(answer, self.rules));
-            // An answer after the end of the window shows it for as long as it is in use: otherwise an outage
-            // of this other host would turn the verdict back to `Unresolved`.
+            // An answer after the end of the window confirms it for as long as that answer is in use. Otherwise
+            // an outage of the other host would turn the verdict back to `Unresolved`.
             let is_later = from <= answer.answered_at;
             fresh_until.max(is_later.then(|| state.stale_until(self.rules)))
         };

@@ -71,7 +71,7 @@ pub enum QuestionStatus {
     Failing,
     /// The question has failed for the whole stale window while other hosts answer, and is given up.
     GivenUp,
-    /// The stale window of the last answer is over, and nothing has come since.
+    /// The stale window of the last answer is over, and no valid outcome has arrived since.
     Expired,
     /// The list looks up the other family only.
     NotAsked,

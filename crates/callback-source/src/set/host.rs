@@ -114,7 +114,7 @@ impl Host {
         });
     }
 
-    /// Lets addresses linger that left the answer. `ttl_ends` is the end of the TTL of the answer or denial
+    /// Lets addresses that left the answer linger. `ttl_ends` is the end of the TTL of the answer or denial
     /// that omits them.
     fn linger(
         &mut self,
@@ -167,7 +167,7 @@ impl Host {
         }
     }
 
-    /// Removes everything that is over, so that no address that is no longer admitted can come back.
+    /// Removes everything whose window has ended, so that no address that is no longer admitted can come back.
     pub(super) fn end_windows(&mut self, rules: &Rules, now: Instant) {
         self.lingering.retain(|_, lingering| now < lingering.until);
         for state in &mut self.questions {

@@ -95,7 +95,7 @@ impl Index {
     }
 }
 
-/// Sorts by address, and the best reason of an address to the end.
+/// Sorts by address, with the best reason for an address last.
 fn sort<K: Key>(mut admissions: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
     // Of two hosts that are equally good reasons, the one that is configured first is reported.
     admissions.reverse();

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Adds a duration, which the configuration may make as long as it likes.
+/// Adds a duration, which the configuration does not bound.
 pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)
         .unwrap_or_else(|| instant + FAR)
 }
 
-/// Subtracts a time that the machine slept. Systems that report sleep can represent instants that far
+/// Subtracts the duration of a sleep of the machine. Systems that report sleep can represent instants that far
 /// in the past.
 pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
     instant.checked_sub(slept).unwrap_or(instant)

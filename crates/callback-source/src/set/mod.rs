@@ -34,11 +34,11 @@
 //! 6. **Given up.** A question is given up when it has failed for the whole stale window: from the
 //!    first failure, and not before the end of its last answer's TTL. From then on it no longer makes
 //!    verdicts [`Unresolved`](RejectionKind::Unresolved).
-//!    - Time in which the question was not asked is not part of the window. If the next failure comes
-//!      later than the question was due, by more than a refresh can take, the window starts anew with that
-//!      failure. A pause of up to the greatest TTL, and of up to a quarter of the stale window, is not a
-//!      gap. By time alone, a question is given up only if its last failure is not longer ago than that.
-//!      A restart starts the window anew.
+//!    - Time in which the question was not asked is not part of the window. If the next failure comes later
+//!      than the question was due, by more than a refresh can take, the window starts anew with that failure. A
+//!      pause of up to the maximum TTL, and of up to a quarter of the stale window, is not a gap. By time
+//!      alone, a question is given up only if its last failure is not longer ago than that. A restart starts
+//!      the window anew.
 //!    - While no host answers, none is given up. The evidence is an answer of another host that was not
 //!      restored. Either it is current and its own question does not fail, or it came after the end of
 //!      the window and is itself still in use. If the set has other hosts of the same zone, the evidence
@@ -216,7 +216,7 @@ impl AllowSet {
         notices
     }
 
-    /// Adds a sleep of the machine, during which `Instant` stands still: moves all earlier times into the
+    /// Adds a sleep of the machine, during which `Instant` does not advance: moves all earlier times into the
     /// past by its length.
     ///
     /// Nothing was asked during the sleep, so it is not part of the time for which a question has failed.

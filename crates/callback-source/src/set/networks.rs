@@ -22,7 +22,7 @@ impl Networks {
     ///
     /// # Errors
     ///
-    /// A network that is a whole address family, or makes one up together with the others.
+    /// A network that is a whole address family, or completes one together with the others.
     pub(crate) fn new(networks: &[IpNet]) -> Result<Self, NetworkError> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -66,10 +66,10 @@ impl Networks {
     }
 }
 
-/// Union of networks. It detects, as each network is added, whether a whole address family is made up.
+/// Union of networks. It detects, as each network is added, whether the union covers a whole address family.
 ///
-/// The time to add a network grows only with the logarithm of their number. Merging all of them after
-/// each addition would make a long list of networks slow to configure.
+/// Here the time to add a network grows only with the logarithm of their number. Merging all of them after each
+/// addition would make a long list of networks slow to configure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cover {
     /// Last address of each range, by its first. Ranges neither overlap nor touch.
@@ -82,7 +82,7 @@ impl Cover {
     ///
     /// # Errors
     ///
-    /// A network that is a whole address family, or makes one up together with the earlier ones.
+    /// A network that is a whole address family, or completes one together with the earlier ones.
     pub(crate) fn add(&mut self, network: IpNet) -> Result<(), NetworkError> {
         let (is_whole, whole) = match canonical(network) {
             IpNet::V4(network) => {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_network_at_both_edges_and_not_beside_them() {
+    fn finds_the_network_at_both_edges_and_not_next_to_them() {
         let set = networks(&["212.93.32.0/19", "185.218.228.0/22", "2a01:111::/32"]).unwrap();
         assert_eq!(find(&set, "212.93.32.0").as_deref(), Some("212.93.32.0/19"));
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_added_in_any_order_make_up_a_family_only_with_the_last_one() {
+    fn networks_added_in_any_order_complete_a_family_only_with_the_last_one() {
         // The whole family except its last address.
         let halves = (1..=32).map(|length| {
             let first = u32::MAX - (u32::MAX >> (length - 1));

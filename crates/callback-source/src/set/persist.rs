@@ -41,7 +41,7 @@ pub(crate) struct PersistedLingering {
 }
 
 impl AllowSet {
-    /// The state that a restart should find again.
+    /// The state that a restart restores.
     pub(crate) fn save(&self) -> Vec<PersistedHost> {
         self.hosts.iter().map(Host::save).collect()
     }
@@ -98,7 +98,7 @@ impl Host {
         let mut lingering: Vec<_> = lingering
             .map(|(address, saved)| (address, saved.restored(rules)))
             .collect();
-        // Before the limit is applied: an address that is over must not displace one that lingers.
+        // Before the limit is applied: an address whose window has ended must not displace one that lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
             lingers && rules.asks(Family::of(*address)) && rules.admit(*address)

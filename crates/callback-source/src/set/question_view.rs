@@ -3,7 +3,8 @@
 use super::{AllowSet, Rules, host::Host, question_state::QuestionState};
 use crate::{Family, Question};
 
-/// One question and what the rules compare it with: its host, the other hosts, and the rules themselves.
+/// One question and the data that the rules compare it with: its host, the other hosts, and the rules
+/// themselves.
 #[derive(Clone, Copy)]
 pub(super) struct QuestionView<'a> {
     pub(super) host: &'a Host,

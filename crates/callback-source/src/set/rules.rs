@@ -18,9 +18,9 @@ use crate::{Family, ResolveError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// Least TTL of an answer; a lesser one is raised to it. Default 5 s.
+    /// Minimum TTL of an answer; a lower one is raised to it. Default 5 s.
     pub min_ttl: Duration,
-    /// Greatest TTL of an answer; a greater one is lowered to it. Default 1 h.
+    /// Maximum TTL of an answer; a higher one is lowered to it. Default 1 h.
     pub max_ttl: Duration,
     /// Linger window: the time for which an address stays admitted after it left the answer, and at least
     /// until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
@@ -30,9 +30,9 @@ pub struct Rules {
     pub stale_for: Duration,
     /// Longest pause between two lookups of a failing question. Default 60 s.
     pub max_backoff: Duration,
-    /// Greatest number of addresses in an answer. Default 256.
+    /// Maximum number of addresses in an answer. Default 256.
     pub max_addresses: usize,
-    /// Greatest number of addresses of one host that linger at the same time. Default 1,024.
+    /// Maximum number of addresses of one host that linger at the same time. Default 1,024.
     pub max_lingering: usize,
     /// Time limit of a lookup. An expired answer stays in use while it is refreshed. Default 5 s.
     pub question_time_limit: Duration,
@@ -63,7 +63,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// A TTL within the bounds. If the bounds cross, the least one wins.
+    /// A TTL within the bounds. If the bounds cross, the minimum wins.
     pub(super) fn clamp(&self, ttl: Duration) -> Duration {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
@@ -102,7 +102,7 @@ impl Rules {
         after(denied_at, ttl.min(most))
     }
 
-    /// Pause after a question has failed so many times in a row. It doubles with each failure.
+    /// Pause after a question has failed `times` times in a row. It doubles with each failure.
     pub(super) fn backoff(&self, times: u32) -> Duration {
         let first = self.min_ttl.max(MIN_BACKOFF);
         first
@@ -134,7 +134,7 @@ impl Rules {
 /// that much later.
 pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
 
-/// Greatest random delay that is added to the wait for a refresh.
+/// Maximum random delay that is added to the wait for a refresh.
 pub(crate) const MAX_JITTER: Duration = Duration::from_millis(500);
 
 const MIN_BACKOFF: Duration = Duration::from_secs(1);

@@ -51,7 +51,7 @@ async fn collect_frames<B: Body>(
     let mut only = Bytes::new();
     let mut several = BytesMut::new();
     loop {
-        // A body that always has a frame at hand, even an empty one, would otherwise keep the time limit from
+        // A body that always has a frame ready, even an empty one, would otherwise keep the time limit from
         // being polled.
         consume_budget().await;
         let Some(frame) = body.frame().await else {

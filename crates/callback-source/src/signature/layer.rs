@@ -30,8 +30,8 @@ use crate::{
 
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
-/// `H` stands for the type of the body that the inner service gets: that of the request ([`SameBody`]), or another
-/// one ([`with_body`](Self::with_body)).
+/// `H` determines the type of the body that the inner service receives: that of the request ([`SameBody`]), or
+/// another one ([`with_body`](Self::with_body)).
 #[must_use]
 pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     settings: Settings<K>,
@@ -63,7 +63,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// Sets the greatest difference between the date of a request and the clock. Default: five minutes.
+    /// Sets the maximum difference between the date of a request and the clock. Default: five minutes.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self
@@ -100,7 +100,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the greatest length of a body. Default: 256 KiB.
+    /// Sets the maximum length of a body. Default: 256 KiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self
@@ -134,13 +134,15 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the time within which the source must give the secrets. Default: two seconds.
+    /// Sets the time within which the source must return the secrets. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.settings.message.lookup_limit(limit);
         self
     }
 
     /// Refuses a repetition of the same request within the window. Off by default.
+    ///
+    /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
         self.settings.replay = Some(guard);
         self

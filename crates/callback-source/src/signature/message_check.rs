@@ -20,7 +20,7 @@ pub(super) struct MessageCheck<K> {
     refusals: Arc<PeerRateLimit>,
 }
 
-/// Reads the id from a request by which its secrets are looked up.
+/// Reads the id by which the secrets for a request are looked up.
 type Select = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
 impl<K> MessageCheck<K> {
@@ -66,7 +66,7 @@ impl<K> MessageCheck<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,
@@ -76,7 +76,7 @@ impl<K> MessageCheck<K> {
             MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
-        // Joined by an outer layer, before this verdict was there.
+        // Joined by an outer layer, before this verdict existed.
         extensions.remove::<VerifiedCallback>();
         // A message that a check outside of this one rejected stays rejected, whatever this one found.
         let is_rejected = extensions

@@ -12,21 +12,21 @@
 //!    `Authorization`, or in `X-Vipps-Authorization` if the former is missing or has another scheme (a proxy's own
 //!    credentials). If both are signatures, they must be equal.
 //! 2. The date may differ from the clock by at most five minutes. A retry is signed anew, so no retry is lost.
-//! 3. The [source](SecretSource) gives the secrets for the `webhook-id`, or for the id that
+//! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
 //!    [`select_by`](VerifySignatureLayer::select_by) reads. Each is tried, and no comparison ends early. The
-//!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as they
-//!    were sent, or as they are pinned. Without any secret, every request is refused.
+//!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as
+//!    they were sent, or as they are pinned. Without any secret, every request is refused.
 //! 4. Only then is the body read, up to a limit of bytes and of time. It must have the signed hash, and is handed on
 //!    byte for byte, without trailers.
-//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the inner
-//!    service is called. It is not if that service fails, or if a layer or extractor of this crate further inside
-//!    refuses it.
+//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the
+//!    inner service is called. It is not accepted if that service fails, or if a layer or extractor of this
+//!    crate further inside refuses it.
 //!
-//! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
-//! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
-//! 408, 400, or 503 with `Retry-After` if the secrets are not available. It is never 2xx, and never repeats any of
-//! the request. A tagging layer calls the inner service in both cases, and only refuses a body that it cannot
-//! hand on whole.
+//! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the
+//! inner service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401,
+//! 409, 413, 408, 400, or 503 with `Retry-After` if the secrets are not available. It is never 2xx, and never
+//! repeats any part of the request. A tagging layer calls the inner service in both cases, and only refuses a
+//! body that it cannot hand on whole.
 //!
 //! # Tokens
 //!

@@ -51,7 +51,7 @@ pub struct ReplayGuard {
     marks: Arc<AtomicU64>,
 }
 
-/// Time at which a signature was accepted, by our clock, since moka's is not ours, see `answer_cache`.
+/// Time at which a signature was accepted, by tokio's clock, since moka has its own, see `answer_cache`.
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,
@@ -66,7 +66,7 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers at most so many signatures.
+    /// A guard that remembers at most `capacity` signatures.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
         Some(accepted.keep)
     }
 
-    // The default keeps the time of the value before.
+    // The default keeps the expiry of the previous value.
     fn expire_after_update(
         &self,
         _: &[u8; 32],
@@ -173,7 +173,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn of_many_that_come_at_once_one_is_the_first() {
+    fn only_one_of_many_attempts_at_the_same_time_gets_the_mark() {
         const ROUNDS: u16 = 2_000;
         let guard = ReplayGuard::default();
         let start = Barrier::new(4);
@@ -220,14 +220,14 @@ mod tests {
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
         advance(SECOND).await;
         assert!(!guard.is_accepted(&[1; 32]));
-        // And as long once more.
+        // And again for the same time.
         assert!(guard.mark([1; 32], WINDOW).is_some());
         advance(2 * WINDOW + MARGIN - SECOND).await;
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
     }
 
     #[test]
-    fn moka_keeps_a_signature_for_as_long() {
+    fn moka_keeps_a_signature_for_two_windows_and_a_minute() {
         let guard = ReplayGuard::default();
         let keep = |window| {
             guard.mark([1; 32], window).unwrap().withdraw();

@@ -50,7 +50,8 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// A secret in place of that of an unknown registration, so that the rejection is as slow.
+    /// A secret that replaces the missing one of an unknown registration, so that the rejection takes the same
+    /// time.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -100,8 +101,8 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// A value that is empty, or that an `Authorization` header cannot have: with control characters, or with
-    /// white space around it.
+    /// A value that is empty or not valid in an `Authorization` header: one with control characters or
+    /// surrounding white space.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
         if value.chars().all(is_blank) {
@@ -133,17 +134,17 @@ impl fmt::Debug for Token {
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
-    #[error("an empty secret proves nothing")]
+    #[error("the secret or token is empty")]
     Empty,
     /// The text begins or ends with white space, or contains a line break or another control character.
     #[error(
-        "the secret has white space around it or a control character in it, such as the line break at \
-         the end of a file: hand in the secret alone, `text.trim()` for a file"
+        "the secret has surrounding white space or a control character, such as the line break at \
+         the end of a file; pass only the secret, `text.trim()` for a file"
     )]
     NotBare,
-    /// The text cannot be the value of a header, so that no request can have it.
+    /// The text is not a valid header value, so no request can contain it.
     #[error(
-        "the token cannot be the value of a header: no control characters, no white space around it"
+        "the token is not a valid header value; remove control characters and surrounding white space"
     )]
     NotAHeader,
 }
@@ -165,7 +166,7 @@ fn is_blank(character: char) -> bool {
 
 /// The secrets, or tokens, with which a request may be verified. Each of them is tried.
 ///
-/// An empty list refuses every request. Cloning is one reference count.
+/// An empty list refuses every request. Cloning only increments a reference count.
 ///
 /// ```
 /// use callback_source::signature::{Secret, Secrets};
@@ -215,7 +216,7 @@ impl Secrets<Token> {
     /// [`VerifyTokenLayer`](super::VerifyTokenLayer).
     ///
     /// Every token is compared, and no comparison ends early. Digests are compared, so that the time it takes
-    /// reveals nothing of a token's length.
+    /// reveals nothing about a token's length.
     ///
     /// ```
     /// use callback_source::signature::{Secrets, Token};
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_secret_or_token_prints() {
+    fn no_part_of_a_secret_or_token_is_printed() {
         let secret = Secret::new("hunter2-secret").unwrap();
         let token = Token::new("Bearer hunter2-token").unwrap();
         let secrets = Secrets::from(secret.clone());
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_header_can_have_is_refused() {
+    fn a_token_that_is_not_a_valid_header_value_is_refused() {
         for text in [
             "a\n",
             " a",
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_read_with_what_stands_around_it_is_refused_and_the_cure_is_named() {
+    fn a_secret_with_surrounding_white_space_is_refused_and_the_error_names_the_fix() {
         const SECRET: &str = "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6Fh==";
         for around in [
             "\n", "\r\n", " ", "\t", "\u{a0}", "\u{2028}", "\u{feff}", "\u{200b}",
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_that_is_kept_is_wiped_on_drop() {
+    fn the_stored_key_material_is_wiped_on_drop() {
         fn is_wiped<T: ZeroizeOnDrop>() {}
         is_wiped::<sha2::block_api::Sha256VarCore>();
         is_wiped::<Zeroizing<[u8; 32]>>();

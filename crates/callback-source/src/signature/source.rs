@@ -16,8 +16,8 @@ use crate::MessageRejection;
 ///
 /// - a [`Secret`] or [`Token`], or [`Secrets`] of several: all are tried, whatever the id;
 /// - a `HashMap` by id;
-/// - a closure that returns a future of them, best within [`CachedSecrets`], which bounds the memory that ids of
-///   callers can occupy.
+/// - a closure that returns a future of them, preferably wrapped in [`CachedSecrets`], which bounds the memory
+///   that ids of callers can occupy.
 ///
 /// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
 ///
@@ -142,7 +142,7 @@ pub struct CachedSecrets<S, T = Secret> {
     ttl: Duration,
 }
 
-/// Secrets with the time of their lookup, since moka's clock is not ours, see `answer_cache`.
+/// Secrets with the time of their lookup, since moka has its own clock, see `answer_cache`.
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -162,7 +162,7 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for so long.
+    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for that time.
     #[must_use]
     pub fn new(source: S, ttl: Duration) -> Self {
         let ttl = ttl.min(A_DAY);
@@ -241,7 +241,7 @@ where
     }
 }
 
-/// The reason for which no secrets were loaded.
+/// The reason why no secrets were loaded.
 enum Missing {
     Unknown,
     Failed(SecretUnavailable),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_is_looked_up_again_when_its_time_ends() {
+    async fn a_secret_is_looked_up_again_after_its_cache_time() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         for (pause, expected) in [(Duration::ZERO, 1), (TTL - SECOND / 2, 1), (SECOND / 2, 2)] {
             advance(pause).await;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_by_those_who_wait_and_not_remembered() {
+    async fn a_failure_is_shared_by_the_requests_that_wait_and_not_cached() {
         let (cached, calls) = counted(|_| Err("the vault is sealed"));
         let waiting: Vec<_> = (0..50)
             .map(|_| {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_id_without_secrets_is_remembered_for_ten_seconds_only() {
+    async fn an_id_without_secrets_is_cached_for_only_ten_seconds() {
         let (cached, calls) = counted(|_| Ok(Secrets::default()));
         for (pause, expected) in [
             (Duration::ZERO, 1),
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_that_is_withdrawn_is_accepted_until_its_time_ends() {
+    async fn a_secret_that_is_withdrawn_is_accepted_until_its_cache_time_ends() {
         let (cached, calls) = {
             let gone = std::sync::atomic::AtomicBool::new(false);
             counted(move |_| match gone.swap(true, Ordering::Relaxed) {
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_whose_request_leaves_is_made_by_the_next() {
+    async fn a_lookup_whose_request_is_dropped_is_repeated_by_the_next() {
         let (cached, calls) = counted(|_| Ok(secrets()));
         let leader = tokio::spawn({
             let cached = Arc::clone(&cached);

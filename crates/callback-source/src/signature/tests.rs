@@ -1,4 +1,4 @@
-//! Through the layers.
+//! Tests of the checks through their layers.
 
 use std::{
     collections::HashMap,
@@ -57,7 +57,7 @@ fn rejecting(keys: impl SecretSource) -> VerifySignatureLayer<impl SecretSource>
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
-/// Answers with the body, and with what it finds in the extensions.
+/// Answers with the body, and with the verdict that it finds in the extensions.
 async fn echo<B>(request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -105,7 +105,7 @@ where
     }
 }
 
-/// A body that comes in frames, and then ends, breaks off, or never ends.
+/// A body that arrives in frames, and then ends, breaks off, or never ends.
 struct Frames {
     frames: std::vec::IntoIter<Bytes>,
     end: End,
@@ -192,7 +192,7 @@ async fn a_signed_delivery_is_handed_on_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_delivery_of_another_key_or_body_is_refused() {
+async fn a_delivery_with_another_key_or_body_is_refused() {
     let refused = outcome(rejecting(secret("a")), delivery("b", "{}")).await;
     assert_eq!(refused, Err(Signature));
     let request = delivery("a", "{}").map(|_| Full::from("{ }"));
@@ -213,7 +213,7 @@ async fn a_refusal_is_never_2xx_and_repeats_nothing_of_the_request() {
 }
 
 #[tokio::test]
-async fn the_window_has_both_ends_and_can_be_set() {
+async fn the_window_extends_to_both_sides_and_can_be_set() {
     let at = |now: SystemTime| rejecting(secret("a")).clock(move || now);
     for (layer, expected) in [
         (at(date() + WINDOW), None),
@@ -315,18 +315,18 @@ async fn a_body_that_does_not_end_is_given_up_after_the_time_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_has_to_be_waited_for_is_given_up_after_the_time_limit_too() {
+async fn a_body_that_is_always_ready_is_given_up_after_the_time_limit_too() {
     let body = Frames::new(vec![Bytes::new(); 100_000], End::Trailers);
     let refused = outcome(rejecting(secret("a")), delivery("a", "").map(|_| body));
     let mut refused = pin!(refused);
     let goes_on = poll_fn(|cx| Poll::Ready(refused.as_mut().poll(cx).is_pending())).await;
-    assert!(goes_on, "all of it was read without a look at the time");
+    assert!(goes_on, "all of it was read without a check of the time");
     advance(5 * SECOND).await;
     assert_eq!(refused.await, Err(BodyTimeout));
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_was_there() {
+async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_arrived() {
     for part in ["", "{", "{}"] {
         let body = Frames::new([Bytes::from(part)], End::Error);
         let refused = outcome(rejecting(secret("a")), delivery("a", "{}").map(|_| body)).await;
@@ -335,7 +335,7 @@ async fn a_body_that_breaks_off_is_refused_even_if_all_of_it_was_there() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_handed_on_is_refused_when_tagging_too() {
+async fn a_tagging_layer_also_refuses_a_body_that_it_cannot_hand_on() {
     let tagging = || VerifySignatureLayer::tagging(secret("a")).clock(date);
     let body = Frames::new([Bytes::from("{")], End::Error);
     let refused = outcome(tagging(), delivery("b", "{}").map(|_| body)).await;
@@ -345,7 +345,7 @@ async fn a_body_that_cannot_be_handed_on_is_refused_when_tagging_too() {
 }
 
 #[tokio::test]
-async fn tagging_hands_everything_on_with_its_verdict() {
+async fn a_tagging_layer_hands_on_every_request_with_its_verdict() {
     let service = VerifySignatureLayer::tagging(secret("a"))
         .clock(date)
         .layer(service_fn(echo));
@@ -451,7 +451,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(date()), first()).await.is_ok());
     assert_eq!(outcome(layer(date()), first()).await, Err(Replay));
     assert_eq!(outcome(layer(date() + WINDOW), first()).await, Err(Replay));
-    // The id is not signed: changing it does not make another request of it.
+    // The id is not signed, so a changed id does not make it a different request.
     let mut renamed = first();
     renamed
         .headers_mut()
@@ -467,7 +467,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(later), retry).await.is_ok());
 }
 
-/// A service as a server drives it: found ready first, and kept while the response is made.
+/// A service as a server drives it: polled until it is ready, then kept until the response is complete.
 async fn served<S>(service: &mut S, request: Request<Full<Bytes>>) -> S::Future
 where
     S: Service<Request<Full<Bytes>>, Error: std::fmt::Debug>,
@@ -475,7 +475,7 @@ where
     service.ready().await.unwrap().call(request)
 }
 
-/// With a guard, in both modes; a tagging layer has a policy inside, which makes the refusal.
+/// With a guard, in both modes; a tagging layer has a policy inside, which refuses.
 type Guarded<S> = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, S>;
 
 fn guarded<S>(guard: &ReplayGuard, inner: S) -> [Guarded<S::Error>; 2]
@@ -568,7 +568,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
             Token::new("token").map(Secrets::from)
         }
     };
-    // The token layer reads the `Authorization` that the signature is not in.
+    // The token layer reads the `Authorization` header, which does not contain the signature.
     let token = VerifyTokenLayer::rejecting(tokens);
     let layer = VerifySignatureLayer::rejecting(secret("a")).clock(date);
     let layer = layer.replay_guard(ReplayGuard::default());
@@ -592,8 +592,8 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
 }
 
 #[tokio::test]
-async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_through() {
-    /// Says that it is ready and waits later, as every service within axum's `Router` does.
+async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it() {
+    /// Reports that it is ready and waits later, as every service within axum's `Router` does.
     #[derive(Clone)]
     struct Later<S>(ConcurrencyLimit<S>);
 
@@ -633,7 +633,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_
     let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
     drop((waiting, busy));
-    // The next one gets to the handler, and leaves then.
+    // The next one reaches the handler, and then leaves.
     let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(working.as_mut().now_or_never().is_none(), "it works");
     drop(working);
@@ -642,7 +642,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_where_the_policy_lets_it_
 }
 
 #[tokio::test]
-async fn of_two_copies_that_wait_for_the_handler_one_is_accepted() {
+async fn one_of_two_copies_that_wait_for_the_handler_is_accepted() {
     for mode in [0, 1] {
         let limited = ConcurrencyLimit::new(service_fn(echo::<Full<Bytes>>), 1);
         let mut service = guarded(&ReplayGuard::default(), limited.clone())[mode].clone();
@@ -657,7 +657,7 @@ async fn of_two_copies_that_wait_for_the_handler_one_is_accepted() {
         for waiting in &mut waiting {
             assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
         }
-        // The first one to wait leaves, and takes nothing from the others.
+        // The first waiting sender leaves, which does not affect the others.
         drop(waiting.remove(0));
         drop(busy);
         let mut statuses = Vec::new();
@@ -694,7 +694,7 @@ async fn a_copy_that_waited_too_long_is_tagged_as_a_replay() {
 }
 
 #[tokio::test]
-async fn whatever_the_handler_answers_the_delivery_was_accepted() {
+async fn a_delivery_is_accepted_whatever_the_handler_responds() {
     for status in [200, 404, 500, 503] {
         let inner = service_fn(move |_: Request<Full<Bytes>>| async move {
             let mut response = Response::new(Full::<Bytes>::default());
@@ -712,7 +712,7 @@ async fn whatever_the_handler_answers_the_delivery_was_accepted() {
 }
 
 #[tokio::test]
-async fn a_sender_that_leaves_while_the_handler_works_has_delivered() {
+async fn a_delivery_is_accepted_if_its_sender_leaves_while_the_handler_works() {
     for mode in [0, 1] {
         let inner =
             service_fn(async |_: Request<Full<Bytes>>| -> Answer { std::future::pending().await });
@@ -755,7 +755,7 @@ async fn an_error_or_a_panic_of_the_inner_service_withdraws_the_mark() {
 
 #[tokio::test]
 async fn a_panic_before_the_call_leaves_no_mark() {
-    /// Panics when it is asked for the second time.
+    /// Panics at the second call of `poll_ready`.
     #[derive(Clone)]
     struct Panics(Arc<AtomicUsize>);
 
@@ -782,7 +782,7 @@ async fn a_panic_before_the_call_leaves_no_mark() {
 }
 
 #[tokio::test]
-async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
+async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once() {
     type Boxed = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
 
     let list = |peers: &[&str]| {
@@ -839,7 +839,7 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
             admitting[mode].clone(),
             conflict,
         ));
-        // The other way round: the source layer stands inside.
+        // The other way round: the source layer is inside.
         let guard = ReplayGuard::default();
         let [refusing, admitting] = [&unknown, &known].map(|list| {
             let inner = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(handler());
@@ -855,7 +855,7 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
         let unsure = StatusCode::SERVICE_UNAVAILABLE;
         cases.push((unsure, "192.0.2.1", refusing, admitting, conflict));
     }
-    // Another signature layer, or one of tokens, inside.
+    // Another signature layer, or a token layer, inside.
     let guard = guard();
     let [refusing, admitting] = ["b", "a"].map(|key| {
         let inside = rejecting(secret(key)).replay_guard(ReplayGuard::default());
@@ -889,7 +889,7 @@ async fn what_a_layer_inside_refuses_may_come_again_and_then_only_once() {
 }
 
 #[tokio::test]
-async fn without_a_guard_the_same_request_may_come_twice() {
+async fn without_a_guard_the_same_request_is_accepted_twice() {
     let layer = rejecting(secret("a"));
     for _ in 0..2 {
         assert!(outcome(layer.clone(), delivery("a", "{}")).await.is_ok());
@@ -948,7 +948,7 @@ async fn asked_for(ids: &[&[u8]]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_webhook_id_is_one_of_at_most_128_bytes_that_is_there_once() {
+async fn a_webhook_id_must_be_present_once_with_at_most_128_bytes() {
     let longest = "x".repeat(128);
     for id in ["x", "683c3fbe-6bd8-44e0-b9ef-a8b1a4aa0b0c", &longest] {
         assert_eq!(asked_for(&[id.as_bytes()]).await.as_deref(), Some(id));
@@ -967,7 +967,7 @@ async fn a_webhook_id_is_one_of_at_most_128_bytes_that_is_there_once() {
 }
 
 #[tokio::test]
-async fn an_empty_id_is_none_and_has_no_secret() {
+async fn an_empty_id_is_treated_as_missing_and_has_no_secret() {
     let keys = HashMap::from([(String::new(), Secrets::from(secret("a")))]);
     let mut request = delivery("a", "{}");
     request
@@ -986,7 +986,7 @@ async fn an_empty_id_is_none_and_has_no_secret() {
 }
 
 #[tokio::test]
-async fn a_path_may_have_any_length_if_one_token_is_for_all() {
+async fn a_path_may_have_any_length_if_all_paths_share_one_token() {
     let mut request = with_tokens(&["a"]);
     *request.uri_mut() = format!("/{}", "x".repeat(60_000)).parse().unwrap();
     let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
@@ -1020,7 +1020,7 @@ async fn the_secret_can_be_that_of_the_sale_unit_in_the_path() {
 }
 
 #[tokio::test]
-async fn no_secret_at_all_refuses_everything() {
+async fn every_request_is_refused_if_there_is_no_secret() {
     for key in ["a", "no secret signs with this"] {
         let refused = outcome(rejecting(Secrets::default()), delivery(key, "{}")).await;
         assert_eq!(refused, Err(UnknownKey), "{key}");
@@ -1028,7 +1028,7 @@ async fn no_secret_at_all_refuses_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_fails_or_never_answers_is_503_and_never_true() {
+async fn a_source_that_fails_or_never_answers_causes_503_and_never_admits() {
     let failing = |_: Option<String>| async { Err::<Secrets, _>("sealed") };
     let refused = outcome(rejecting(failing), delivery("a", "{}")).await;
     assert_eq!(refused, Err(Unavailable));
@@ -1083,7 +1083,7 @@ async fn the_body_can_be_handed_on_in_another_type() {
 
 #[tokio::test]
 async fn the_inner_service_that_was_found_ready_is_the_one_that_is_called() {
-    /// Panics if it is called without having been asked.
+    /// Panics if it is called before `poll_ready`.
     #[derive(Debug, Default)]
     struct Strict(bool);
 
@@ -1175,7 +1175,7 @@ async fn a_token_is_compared_verbatim() {
 }
 
 #[tokio::test]
-async fn any_of_several_tokens_will_do_and_none_refuses() {
+async fn any_of_several_tokens_is_accepted_and_an_empty_list_refuses() {
     let both = Secrets::from_iter([Token::new("old").unwrap(), Token::new("new").unwrap()]);
     for (tokens, sent, expected) in [
         (both.clone(), "old", None),
@@ -1229,7 +1229,7 @@ async fn a_handler_that_prints_the_headers_does_not_print_the_token() {
 }
 
 #[tokio::test]
-async fn of_two_message_layers_both_must_be_right() {
+async fn two_message_layers_must_both_verify_the_message() {
     let inner = service_fn(async |request: Request<Full<Bytes>>| {
         let verdict = request.extensions().get::<MessageVerdict>().unwrap();
         Ok::<_, Infallible>(Response::new(format!("{}", verdict.is_allowed())))
@@ -1279,7 +1279,7 @@ const LISTED: Option<&str> = Some("192.0.2.1");
 const STRANGER: Option<&str> = Some("192.0.2.2");
 
 #[tokio::test]
-async fn a_bad_signature_is_refused_though_the_address_is_right() {
+async fn a_bad_signature_is_refused_although_the_peer_is_listed() {
     for policy in [
         Policy::default(),
         Policy::MessageWarnOnSource,
@@ -1368,7 +1368,7 @@ mod with_axum {
     }
 
     #[tokio::test]
-    async fn what_an_extractor_refuses_may_come_again() {
+    async fn a_delivery_that_an_extractor_refused_is_accepted_later() {
         let unknown = || VerifySourceLayer::tagging(AllowList::fixed([]), SocketAddrPeer);
         let by_allowed = async |_: crate::Allowed| "shipped";
         for (refusing, admitting) in [
@@ -1410,7 +1410,7 @@ mod with_axum {
                     .layer(rejecting(secret("a"))),
                 200,
             ),
-            // The admission by an outer layer ends with the rejection by an inner one.
+            // The rejection by an inner layer revokes the admission by an outer one.
             (
                 hooks()
                     .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))

@@ -24,8 +24,8 @@ use crate::{
 
 /// Wraps services in [`VerifyToken`].
 ///
-/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is not
-/// read. A token covers nothing of the request: anyone who has seen one can send any body with it.
+/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is
+/// not read. A token does not cover any part of the request: anyone who has seen one can send any body with it.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -50,7 +50,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A token for each order comes from a closure, by the path of the request:
+/// A closure can return a separate token for each order, by the path of the request:
 ///
 /// ```
 /// use callback_source::signature::{Secrets, Token, VerifyTokenLayer};
@@ -93,6 +93,8 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 impl<K, R> VerifyTokenLayer<K, R> {
     /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
     /// has no id.
+    ///
+    /// See [`VerifySignatureLayer::select_by`](super::VerifySignatureLayer::select_by) for an example.
     pub fn select_by(
         mut self,
         id: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -101,13 +103,13 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Sets the time within which the source must give the tokens. Default: two seconds.
+    /// Sets the time within which the source must return the tokens. Default: two seconds.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
         self
     }
 
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
     /// tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifyTokenLayer<K, T> {
         VerifyTokenLayer {
@@ -232,7 +234,7 @@ where
 
 impl<K: SecretSource<Token>> TokenCheck<K> {
     async fn check(&self, parts: &Parts) -> Result<(), MessageRejection> {
-        // Before the lookup, so that a request without a token costs none.
+        // Before the lookup, so that a request without a token causes none.
         let value = one(&parts.headers, &header::AUTHORIZATION, "authorization")?;
         self.0.secrets(parts).await?.check(value.as_bytes())
     }

@@ -22,22 +22,22 @@ use tokio::{
 
 /// A network in memory, with the DNS servers on it.
 pub trait Network: Send + Sync {
-    /// Sends something to a server. Ends with the bytes that come back, with an error, or never.
+    /// Sends a message to a server. Ends with the bytes of the response, with an error, or never.
     fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response;
 }
 
-/// What a server receives.
+/// Input of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent<'a> {
     /// A message over UDP.
     Packet(&'a [u8]),
-    /// The start of a TCP connection. The bytes that come back do not matter.
+    /// The start of a TCP connection. The bytes of the response are ignored.
     Connection,
     /// A message over TCP, without its length.
     Message(&'a [u8]),
 }
 
-/// The bytes that come back.
+/// Bytes of a response.
 pub type Response = BoxFuture<'static, io::Result<Vec<u8>>>;
 
 /// Sets the network of this thread, or removes it.
@@ -45,7 +45,7 @@ pub fn set_network(network: Option<Arc<dyn Network>>) {
     NETWORK.set(network);
 }
 
-/// Takes the place of hickory's provider of sockets.
+/// Replaces hickory's provider of sockets.
 #[derive(Clone)]
 pub(crate) struct Provider {
     network: Option<Arc<dyn Network>>,
@@ -141,7 +141,7 @@ impl DnsUdpSocket for Udp {
         // Nothing comes after it.
         *sent = None;
         let received = received?;
-        // What does not fit is cut off.
+        // Bytes that do not fit are dropped.
         let length = received.len().min(buf.len());
         buf[..length].copy_from_slice(&received[..length]);
         Poll::Ready(Ok((length, server)))

@@ -94,7 +94,7 @@ impl MessageVerdict {
         }
     }
 
-    /// The reason for which the message was not verified.
+    /// The reason why the message was not verified.
     #[must_use]
     pub fn rejection(&self) -> Option<&MessageRejection> {
         match self {
@@ -105,6 +105,8 @@ impl MessageVerdict {
 }
 
 /// A message whose signature or token is valid.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
     pub(crate) auth: MessageAuth,
@@ -115,8 +117,8 @@ impl VerifiedMessage {
     /// A message that was verified in this way. `date` is the time at which the sender signed it, if the
     /// signature covers one.
     ///
-    /// The layers of the module `signature` make these. Use it to verify the messages of another provider, see
-    /// [`MessageVerdict`] for an example.
+    /// The layers of the module `signature` create such messages. Use it to verify the messages of another
+    /// provider, see [`MessageVerdict`] for an example.
     #[must_use]
     pub fn new(auth: MessageAuth, date: Option<SystemTime>) -> Self {
         Self { auth, date }
@@ -136,18 +138,22 @@ impl VerifiedMessage {
 }
 
 /// Means by which a message is verified.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
     /// An HMAC of method, path, date, host and body.
     Signature,
-    /// The merchant's own `Authorization` value, which covers nothing of the request.
+    /// The merchant's own `Authorization` value, which does not cover any part of the request.
     Token,
 }
 
-/// The reason for which a message was not verified.
+/// The reason why a message was not verified.
 ///
 /// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Debug)]
 pub struct MessageRejection {
     kind: MessageRejectionKind,
@@ -229,6 +235,8 @@ impl Error for MessageRejection {
 }
 
 /// Reasons of a [`MessageRejection`].
+///
+/// See [`MessageVerdict`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageRejectionKind {

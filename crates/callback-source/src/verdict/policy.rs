@@ -88,7 +88,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused.
+    /// The reason why the request is refused.
     pub fn judge(
         self,
         source: Option<&Verdict>,
@@ -150,7 +150,7 @@ impl FromStr for Policy {
     ///
     /// # Errors
     ///
-    /// Any other text. An empty one does not stand for the default.
+    /// Any other text. An empty text does not mean the default.
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         [
             Self::Both,
@@ -177,6 +177,8 @@ pub struct PolicyError(String);
 ///
 /// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature `axum` it is an extractor,
 /// which judges by [`Policy::Both`] where that layer is missing.
+///
+/// See [`Policy`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCallback {
     policy: Policy,
@@ -190,7 +192,7 @@ impl VerifiedCallback {
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused.
+    /// The reason why the request is refused.
     pub fn from_extensions(
         extensions: &Extensions,
         policy: Policy,
@@ -216,15 +218,15 @@ impl VerifiedCallback {
         self.message.as_ref()
     }
 
-    /// The source's rejection, of a callback that [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits
-    /// nevertheless. The source layer has logged it.
+    /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the
+    /// callback nevertheless. The source layer has logged it.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()
     }
 }
 
-/// The reason for which a [`Policy`] refuses a request.
+/// The reason why a [`Policy`] refuses a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallbackRejection {
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_asks_for_both() {
+    fn the_default_requires_both() {
         assert_eq!(Policy::default(), Policy::Both);
     }
 

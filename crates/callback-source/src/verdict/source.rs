@@ -66,7 +66,7 @@ impl Verdict {
         }
     }
 
-    /// The reason for which the peer may not call.
+    /// The reason why the peer may not call.
     #[must_use]
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
@@ -80,6 +80,8 @@ impl Verdict {
 ///
 /// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
 /// extensions; with the feature `axum` it is an extractor.
+///
+/// See [`age`](Self::age) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     pub(crate) peer: IpAddr,
@@ -135,8 +137,8 @@ impl Allowed {
 
     /// Time that has passed since [`since`](Self::since).
     ///
-    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a
-    /// callback with more care the older the answer is that admitted its peer:
+    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a callback with
+    /// more care if its peer was admitted by an old answer:
     ///
     /// ```
     /// use std::time::Duration;
@@ -156,19 +158,21 @@ impl Allowed {
     }
 }
 
-/// Evidence for which an address is allowed.
+/// Evidence that admits an address.
+///
+/// See [`Allowed::age`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
     /// A static network of the configuration contains it.
     Static,
-    /// An answer names it whose TTL has not ended, or ended a moment ago while the refresh is under way.
+    /// A current answer names it: its TTL has not ended, or ended a moment ago and the refresh is under way.
     Fresh,
-    /// An answer names it that was read from the state file, and that DNS has not confirmed since.
+    /// An answer from the state file names it, and DNS has not confirmed that answer since.
     Restored,
     /// The last valid answer names it. The TTL has ended, and lookups fail.
     Stale,
-    /// The last answer does not name it any more; the linger window has not ended.
+    /// The last answer no longer names it, and the linger window has not ended.
     Lingering,
 }
 
@@ -192,10 +196,10 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// The reason for which a peer may not call.
+/// The reason why a peer may not call.
 ///
-/// The layer leaves it in the extensions of the *response* as well, so that a layer outside can tell one 403 from
-/// another:
+/// The layer leaves it in the extensions of the *response* as well, so that an outer layer can distinguish one
+/// 403 from another:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -267,6 +271,8 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 /// Reasons of a [`Rejection`].
+///
+/// See [`Rejection`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {

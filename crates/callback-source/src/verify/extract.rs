@@ -50,7 +50,7 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     }
 }
 
-/// The reason for which a handler does not get its [`Allowed`] or [`Verdict`].
+/// The reason why a handler does not get its [`Allowed`] or [`Verdict`].
 ///
 /// ```
 /// use callback_source::{Rejection, RejectionKind, verify::NotVerified};

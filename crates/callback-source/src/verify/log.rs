@@ -72,7 +72,7 @@ pub(crate) fn proxy_header(
             %peer,
             reason,
             left_out,
-            "connection of a trusted proxy closed: no header of the PROXY protocol"
+            "connection of a trusted proxy closed: no valid PROXY protocol header"
         );
     }
 }

@@ -13,11 +13,11 @@
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
-//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service
-//!    is called. Rejected: the inner service is not called, and
-//!    [`RejectionResponse`](crate::RejectionResponse) makes the response: 403, 503 with `Retry-After`, 400 or
-//!    500, never 2xx, and never with anything of the request in it. When tagging, the inner service is called
-//!    in both cases, with the verdict in the extensions.
+//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is
+//!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse)
+//!    builds the response: 403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with any part of the
+//!    request in it. When tagging, the inner service is called in both cases, with the verdict in the
+//!    extensions.
 //!
 //! The layer judges every request, whatever its method, also on a connection that was used before. It does not
 //! read the body. Readiness and errors are those of the inner service, and a refused request occupies no permit

@@ -32,7 +32,7 @@ pub trait PeerIp {
     ///
     /// # Errors
     ///
-    /// The reason for which the request has no such address. It is then refused, or tagged.
+    /// The reason why the request has no such address. It is then refused, or tagged.
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 

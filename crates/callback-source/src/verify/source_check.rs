@@ -69,7 +69,7 @@ impl<P> VerifySourceLayer<P> {
     /// (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason` (the reason for a
     /// rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
     ///
-    /// Does nothing to a rejecting layer, which only hands on requests that are allowed.
+    /// Has no effect on a rejecting layer, which only hands on requests that are allowed.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -87,7 +87,7 @@ impl<P> VerifySourceLayer<P> {
 }
 
 impl<P, R> VerifySourceLayer<P, R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Does nothing to a
+    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
     /// tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
         let check = self.check;
@@ -198,7 +198,7 @@ where
 }
 
 impl<P> SourceCheck<P> {
-    /// Reports a verdict, and leaves it in the extensions or gives the reason for a refusal.
+    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
     // Inlined, so that the verdict of a listed peer is moved once, into its box.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {

@@ -88,7 +88,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
 const HOST: HeaderName = HeaderName::from_static("x-callback-host");
 const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
 
-/// That of `x-callback-reason`, too.
+/// Also the length of `x-callback-reason`.
 const LENGTH_OF_SOURCE: usize = "x-callback-source".len();
 const LENGTH_OF_HOST: usize = "x-callback-host".len();
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_that_an_upstream_may_fold_keeps_a_tag() {
+    fn a_tag_is_removed_with_any_byte_that_an_upstream_may_fold() {
         let separators = "!#$%&'*+-.^_`|~";
         for tag in [SOURCE, HOST, REASON] {
             for separator in separators.chars() {

@@ -72,7 +72,8 @@ impl UnixPeer {
 pub struct UnixConnection(());
 
 impl UnixConnection {
-    /// A mark to put into the extensions of each request of a Unix socket, for servers without axum and for tests.
+    /// Creates the mark for the extensions of each request of a Unix socket, for servers without axum and for
+    /// tests.
     #[expect(
         clippy::new_without_default,
         reason = "it is a statement about a connection, not an empty value"

@@ -123,11 +123,11 @@ async fn an_invalid_secret_or_token_exits_with_2_and_is_not_shown() -> io::Resul
     for (arguments, message) in [
         (
             ["--token", "s3cret\n"],
-            "error: invalid token: the token cannot be the value of a header",
+            "error: invalid token: the token is not a valid header value",
         ),
         (
             ["--webhook-secret-file", "/dev/null"],
-            "error: invalid webhook secret: an empty secret proves nothing",
+            "error: invalid webhook secret: the secret or token is empty",
         ),
         (
             ["--webhook-secret-file", "/nowhere"],

@@ -33,8 +33,8 @@ use super::{Answer, Question, Resolve, ResolveError};
 ///   random case after any other failure. A denial is confirmed without all three, unless the host's other
 ///   family was answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only
 ///   records in both answers are accepted.
-/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success.
-///   Once in five minutes the usual form is tried beside it.
+/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success. Once
+///   every five minutes the usual form is tried as well.
 /// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
 ///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///

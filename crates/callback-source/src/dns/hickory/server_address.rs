@@ -25,6 +25,8 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 }
 
 /// Invalid address of a DNS server.
+///
+/// See [`parse_dns_server`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {

@@ -81,7 +81,7 @@ impl System {
                 self.take(read, servers);
             }
         };
-        // After a timeout the lookup goes on with the servers that are known.
+        // After a timeout the lookup continues with the known servers.
         let _ = timeout(MAX_LOOK, look).await;
     }
 

@@ -65,7 +65,7 @@ impl SystemConf {
         match server {
             Ok(server) if self.servers.contains(&server) => {}
             Ok(server) if self.servers.len() < MAX_SERVERS => self.servers.push(server),
-            Ok(server) => self.void(format!("{server}: only {MAX_SERVERS} servers are asked")),
+            Ok(server) => self.void(format!("{server}: only {MAX_SERVERS} servers are queried")),
             Err(error) => self.void(format!("{}: {error}", value.escape_ascii())),
         }
     }

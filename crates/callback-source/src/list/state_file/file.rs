@@ -229,7 +229,7 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(&beside, path));
     if let Err(error) = replaced {
-        // On a full disk, it may be what fills it.
+        // On a full disk, the temporary file may be the one that filled it.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
@@ -282,7 +282,7 @@ pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
             format!("free some space for the folder `{folder}`")
         }
         ErrorKind::InvalidInput | ErrorKind::IsADirectory => {
-            "choose the path of a file of its own, such as `/var/lib/callback-source/state.json`"
+            "choose a path for a separate file, such as `/var/lib/callback-source/state.json`"
                 .to_owned()
         }
         _ => format!("check the folder `{folder}`"),
@@ -433,7 +433,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_leaves_the_old_file_and_nothing_beside_it() {
+    fn a_full_disk_leaves_the_old_file_and_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let full = std::process::Command::new("mount")
@@ -442,7 +442,7 @@ mod tests {
             .status();
         if !full.is_ok_and(|mounted| mounted.success()) {
             eprintln!(
-                "SKIPPED a_full_disk_leaves_the_old_file_and_nothing_beside_it: cannot mount"
+                "SKIPPED a_full_disk_leaves_the_old_file_and_no_temporary_file: cannot mount"
             );
             return;
         }

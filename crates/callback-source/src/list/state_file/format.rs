@@ -95,7 +95,7 @@ struct SavedAnswer {
     ttl_ends: u64,
 }
 
-/// Reason for which the text of a state file is rejected.
+/// Reason why the text of a state file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("it is malformed: {0}")]
@@ -160,7 +160,7 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
 }
 
 impl Document {
-    /// Returns a text of at most so many bytes: if necessary without line breaks, then without the addresses
+    /// Returns a text of at most `most` bytes: if necessary without line breaks, then without the addresses
     /// that have lingered longest, then without the last hosts.
     fn fitting(mut self, most: usize) -> (Vec<u8>, Cut) {
         const PLAIN: &str = "the document has only string keys";
@@ -182,7 +182,7 @@ impl Document {
         }
     }
 
-    /// Drops the oldest addresses until so many bytes are free, and returns their number.
+    /// Drops the oldest addresses until `over` bytes are free, and returns their number.
     fn drop_lingering(&mut self, over: usize) -> usize {
         let hosts = self.hosts.iter().enumerate();
         let mut oldest: Vec<_> = hosts
@@ -311,10 +311,10 @@ fn millis(duration: Duration) -> u64 {
 
 const VERSION: u32 = 1;
 
-/// The greatest step back of the wall clock that is accepted, in milliseconds.
+/// The largest backward step of the wall clock that is accepted, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// The largest text that is written or read, in bytes: some hundred thousand addresses.
+/// The largest text that is written or read, in bytes. It is enough for some hundred thousand addresses.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
@@ -376,7 +376,7 @@ pub(super) mod tests {
     const NOW: u64 = 1_760_000_000_000;
 
     #[test]
-    fn what_is_written_is_read_with_its_original_times() {
+    fn a_written_state_is_read_with_its_original_times() {
         let before = clocks(NOW);
         let text = encode(saved(before), before);
         // An hour later, by a process whose own clock started elsewhere.
@@ -458,7 +458,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_or_not_possible_is_refused_with_a_reason() {
+    fn unknown_or_impossible_content_is_refused_with_the_reason() {
         let before = clocks(NOW);
         let good = String::from_utf8(encode(saved(before), before)).unwrap();
         let cases = [
@@ -493,7 +493,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_text_that_would_be_too_large_loses_what_lingers_longest_then_the_last_hosts() {
+    fn a_text_that_would_be_too_large_loses_the_oldest_lingering_addresses_then_the_last_hosts() {
         let clocks = clocks(NOW);
         let mut all = Vec::new();
         for number in 0..20 {
@@ -532,7 +532,7 @@ pub(super) mod tests {
             assert!(hosts.contains(&cut.hosts), "{left_out}");
             let kept = decode(&text, clocks).unwrap();
             assert_eq!(kept.len(), 20 - cut.hosts);
-            // What is left lingers for less long than what was dropped.
+            // The addresses that are left have lingered for a shorter time than the dropped ones.
             let lingering = kept.iter().flat_map(|saved| saved.lingering.values());
             let oldest = lingering.map(|saved| saved.left_at).min();
             let age = oldest.map_or(Duration::ZERO, |oldest| clocks.instant - oldest);
@@ -545,7 +545,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_host_that_is_there_twice_is_refused() {
+    fn a_duplicate_host_is_refused() {
         let clocks = clocks(NOW);
         let twice = [saved(clocks), saved(clocks)].concat();
         let error = decode(&encode(twice, clocks), clocks).unwrap_err();

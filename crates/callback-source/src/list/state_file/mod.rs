@@ -102,7 +102,7 @@ impl StateFile {
         notices
     }
 
-    /// Replaces the hosts of a set. A host that comes back has its state again.
+    /// Replaces the hosts of a set. A host that is added again regains its state.
     pub(crate) fn replace_hosts(
         &self,
         set: &mut AllowSet,
@@ -273,7 +273,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_written_at_the_bound_is_read() {
+    fn a_file_of_the_maximum_size_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let file = StateFile::kept(path.clone());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_ignored_is_not_overwritten_with_nothing() {
+    fn an_ignored_file_is_not_overwritten_by_an_empty_state() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         fs::write(&path, r#"{"version": 2}"#).unwrap();

@@ -35,7 +35,7 @@ impl Unasked {
         now
     }
 
-    /// Keeps the state of the questions that are not asked any more, and returns that of those that are asked
+    /// Keeps the state of the questions that are no longer asked, and returns the state of those that are asked
     /// again.
     pub(super) fn replace(
         &mut self,
@@ -64,7 +64,7 @@ impl Unasked {
         }
     }
 
-    /// Drops state whose windows have ended, and what exceeds the bound.
+    /// Drops state whose windows have ended, and state beyond the bound.
     pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
         let current = |saved: &mut Vec<PersistedHost>| current(std::mem::take(saved), rules, now);
         let before = current(&mut self.before);
@@ -95,7 +95,7 @@ pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
     set.questions().map(|(question, _)| question).collect()
 }
 
-/// Adds what is missing in `all`.
+/// Adds the state that is missing in `all`.
 fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
     let mut positions: HashMap<HostName, usize> =
@@ -158,7 +158,7 @@ fn divide(
     (inside, outside)
 }
 
-/// Returns the state whose windows are open, each with their end.
+/// Returns the state with open windows, each with the end of its windows.
 fn current(
     saved: Vec<PersistedHost>,
     rules: &Rules,
@@ -168,7 +168,8 @@ fn current(
     saved.into_iter().filter_map(ends).collect()
 }
 
-/// Drops what is over, and returns the end of the rest. A restored set uses nothing beyond that end.
+/// Drops state whose windows have ended, and returns the end of the rest. A restored set uses nothing beyond
+/// that end.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.records.retain_mut(|records| {
         let stale_until = records_end(records, rules, now);
@@ -192,7 +193,7 @@ fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> 
             .min(after(answer.answered_at, rules.max_ttl)),
         None => records.stale_from,
     };
-    // A time that no answer of this program can have must not keep it forever.
+    // Capped: a time that this program cannot have written must not keep the state forever.
     records.stale_from = records.stale_from.min(longest);
     after(records.stale_from, rules.stale_for)
 }
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_another_host_ages_while_the_machine_sleeps() {
+    fn the_kept_state_of_another_host_ages_while_the_machine_sleeps() {
         let clocks = Clocks::now();
         let mut unasked = Unasked::default();
         unasked.start(saved(clocks), &HashSet::new());
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_hosts_that_were_taken_out_is_bounded() {
+    fn the_state_of_removed_hosts_is_bounded() {
         let clocks = Clocks::now();
         let mut unasked = Unasked::default();
         let question = |number: u64| Question {

@@ -151,7 +151,7 @@ impl Trial {
         }
     }
 
-    /// Checks that no address comes or goes before the next announced change.
+    /// Checks that no address is added or removed before the next announced change.
     pub(super) fn check_next_change(&self) {
         let next = self.set.next_change_at(self.now);
         if let Some(next) = next {

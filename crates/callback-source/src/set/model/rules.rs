@@ -427,7 +427,7 @@ impl Model {
         }
     }
 
-    /// Removes everything that is over, and believes each denial that has become believable.
+    /// Removes everything whose window has ended, and believes each denial that has become believable.
     pub(super) fn settle(&mut self, now: Instant, report: &mut Report) {
         for host in 0..self.hosts.len() {
             for family in Family::ALL {

@@ -1,4 +1,4 @@
-//! Schedules: what happens to a set, step by step.
+//! Schedules: the events of a set, step by step.
 
 use std::time::Duration;
 

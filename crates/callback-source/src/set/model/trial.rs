@@ -232,7 +232,7 @@ impl Trial {
         let floor = self.now + self.model.rules.min_ttl;
         assert!(
             self.set.due_at(&question) >= Some(floor),
-            "{question} is due before the floor"
+            "{question} is due before the refresh interval floor"
         );
         let report = self.model.apply(&question, &outcome, self.now);
         self.note(&question, &outcome);
@@ -316,7 +316,7 @@ impl Trial {
             for address in &change.removed {
                 assert!(
                     admitted.remove(address),
-                    "{address} was not there: {change:?}"
+                    "{address} was not present: {change:?}"
                 );
             }
         }

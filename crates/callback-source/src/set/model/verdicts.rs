@@ -1,4 +1,4 @@
-//! The rules a second time: what the state means at a given time.
+//! The rules a second time: the meaning of the state at a given time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

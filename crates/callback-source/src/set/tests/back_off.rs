@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn pauses_double_from_the_floor_to_a_minute_and_start_over_after_an_answer() {
+fn pauses_double_from_the_interval_floor_to_a_minute_and_start_over_after_an_answer() {
     for (least, pauses) in [
         (1, [1, 2, 4, 8, 16, 32, 60, 60]),
         (5, [5, 10, 20, 40, 60, 60, 60, 60]),

@@ -3,7 +3,7 @@ use super::*;
 const DENIALS: [ResolveErrorKind; 2] = [ResolveErrorKind::NxDomain, ResolveErrorKind::NoData];
 
 #[test]
-fn a_denial_is_believed_once_another_host_answers_and_its_addresses_linger_and_go() {
+fn a_denial_is_believed_once_another_host_answers_and_its_addresses_only_linger() {
     for kind in DENIALS {
         let mut world = World::new(2);
         world.answer_each(60);
@@ -71,7 +71,7 @@ fn a_denial_of_everything_is_not_believed() {
 }
 
 #[test]
-fn a_host_that_does_not_exist_hurts_no_other_and_unlisted_peers_are_not_listed() {
+fn a_host_that_does_not_exist_affects_no_other_and_unlisted_peers_are_not_listed() {
     let mut world = World::new(3);
     world.answer(0, Family::V4, 60, &["20.0.0.1"]);
     world.answer(1, Family::V4, 60, &["20.0.1.1"]);
@@ -81,7 +81,7 @@ fn a_host_that_does_not_exist_hurts_no_other_and_unlisted_peers_are_not_listed()
 }
 
 #[test]
-fn a_denial_that_comes_in_before_the_first_answer_is_believed_with_it() {
+fn a_denial_that_arrives_before_the_first_answer_is_believed_with_it() {
     let mut world = World::new(2);
     world.fail(0, Family::V6, ResolveErrorKind::NoData);
     world.fail(1, Family::V4, ResolveErrorKind::NxDomain);

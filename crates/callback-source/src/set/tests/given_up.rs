@@ -22,7 +22,7 @@ fn a_host_that_never_answers_makes_unlisted_peers_unresolved_for_the_stale_windo
 }
 
 #[test]
-fn a_host_that_stopped_answering_keeps_its_addresses_for_the_window_and_then_goes() {
+fn a_host_that_stopped_answering_keeps_its_addresses_for_the_window_and_is_then_given_up() {
     let mut world = World::new(2);
     world.answer(1, Family::V4, 60, &["20.0.1.1"]);
     go_on(&mut world, 1, 24);

@@ -1,4 +1,4 @@
-//! Stories of the whole set, by rule.
+//! Tests of the whole set, one module for each rule.
 
 mod answer;
 mod back_off;

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn addresses_of_a_removed_host_go_at_once_and_those_of_others_stay() {
+fn addresses_of_a_removed_host_are_removed_at_once_and_those_of_others_stay() {
     let mut world = World::new(2);
     world.answer_each(60);
     world

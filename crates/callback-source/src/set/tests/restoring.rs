@@ -31,7 +31,7 @@ fn restored_answers_are_in_use_until_dns_confirms_or_replaces_them() {
 }
 
 #[test]
-fn no_number_of_restarts_stretches_a_window() {
+fn no_number_of_restarts_extends_a_window() {
     let mut world = World::new(1);
     world.answer(0, Family::V4, 60, &["20.0.0.1"]);
     world
@@ -206,7 +206,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     world.at(HOUR + day);
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
 
-    // A TTL above today's greatest is cut to it.
+    // A TTL above today's maximum is lowered to it.
     let answer = held(now, now + 50 * HOUR);
     let short = Rules {
         max_ttl: 60 * SECOND,
@@ -258,11 +258,7 @@ fn today_s_rules_and_hosts_apply_to_the_saved_state() {
     let again = restart(&world, Rules::default(), &[0], now);
     assert_eq!(again.verdict("20.0.0.1"), "restored");
     assert_eq!(again.verdict("127.0.1.1"), "not-listed", "special-purpose");
-    assert_eq!(
-        again.verdict("20.0.1.1"),
-        "not-listed",
-        "not a host any more"
-    );
+    assert_eq!(again.verdict("20.0.1.1"), "not-listed", "no longer a host");
     let few = Rules {
         max_addresses: 1,
         ..Rules::default()

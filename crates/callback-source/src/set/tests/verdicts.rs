@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn no_peer_is_not_listed_before_every_host_has_been_resolved() {
+fn unlisted_peers_are_unresolved_until_every_host_has_been_resolved() {
     let mut world = World::new(2);
     assert_eq!(world.verdict("20.0.9.9"), "unresolved");
     world.answer(0, Family::V4, 60, &["20.0.0.1"]);

@@ -76,6 +76,8 @@ pub fn diagnose(
 }
 
 /// Result of [`diagnose`].
+///
+/// See [`diagnose`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {
@@ -88,19 +90,21 @@ pub struct Diagnosis {
 }
 
 /// The part of a delivery that its signature does not match.
+///
+/// See [`diagnose`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mismatch {
     /// The delivery was signed for the host of the registered URL, and arrived with another one.
-    #[error("the host is not that of the registered URL: let the proxy keep it, or pin it")]
+    #[error("the host is not that of the registered URL; make the proxy preserve it, or pin it")]
     Host,
     /// The delivery was signed for the path of the registered URL, and arrived with another one.
-    #[error("the path is not that of the registered URL: let the proxy keep it, or pin it")]
+    #[error("the path is not that of the registered URL; make the proxy preserve it, or pin it")]
     Path,
     /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
     #[error("method, host or path are not those of the registered URL")]
     Target,
     /// None of the secrets signed it, neither for the target that was sent nor for the registered URL.
-    #[error("no secret fits: it is that of another registration, or the headers were changed")]
+    #[error("no secret matches; it belongs to another registration, or the headers were changed")]
     Key,
 }

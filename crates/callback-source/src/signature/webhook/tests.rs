@@ -69,7 +69,7 @@ fn insert(parts: &mut Parts, name: &'static str, value: &[u8]) {
     parts.headers.insert(name, value);
 }
 
-/// The text with each of its bytes changed in turn to others that can stand in its place.
+/// The text with each byte in turn replaced by others that are valid at its position.
 fn flipped(text: &str) -> impl Iterator<Item = Vec<u8>> {
     (0..text.len()).flat_map(move |at| {
         [1, 2, 32].into_iter().filter_map(move |bit| {
@@ -81,7 +81,7 @@ fn flipped(text: &str) -> impl Iterator<Item = Vec<u8>> {
 }
 
 #[test]
-fn the_published_vector_is_right() {
+fn the_published_vector_is_verified() {
     assert_eq!(check(&vector(), BODY.as_bytes()), Ok(()));
 }
 
@@ -101,7 +101,7 @@ fn the_signature_of_the_decoded_secret_is_refused() {
 }
 
 #[test]
-fn the_content_hash_of_an_observed_delivery_is_right() {
+fn the_content_hash_of_an_observed_delivery_matches() {
     let body = concat!(
         r#"{"msn":"373370","reference":"inv-8-attempt-2","#,
         r#""pspReference":"740e7483-c083-4b95-9246-a37299ad53b7","name":"CREATED","#,
@@ -248,7 +248,7 @@ fn a_missing_header_is_refused_by_name() {
 }
 
 #[test]
-fn a_header_that_is_there_twice_is_refused_even_if_both_are_the_same() {
+fn a_duplicate_header_is_refused_even_if_both_values_are_equal() {
     for name in ["x-ms-date", "x-ms-content-sha256", "authorization", "host"] {
         for (first, second) in [("", "b"), ("a", "b")] {
             let mut parts = vector();
@@ -390,7 +390,7 @@ fn an_authorization_in_any_other_form_is_refused_with_its_reason() {
         let mut parts = vector();
         insert(&mut parts, "authorization", value.as_bytes());
         assert_eq!(check(&parts, BODY.as_bytes()), Err(expected), "{value}");
-        // The copy is held to the same form, with a header that a proxy took in its place.
+        // The copy must have the same form if a proxy's own credentials replaced the original.
         insert(&mut parts, "x-vipps-authorization", value.as_bytes());
         parts.headers.remove("authorization");
         assert_eq!(check(&parts, BODY.as_bytes()), Err(expected), "{value}");
@@ -478,7 +478,7 @@ fn a_date_in_another_form_is_malformed() {
 }
 
 #[test]
-fn what_is_signed_for_a_url_is_right_where_it_arrives() {
+fn a_delivery_signed_for_a_url_is_verified_where_it_arrives() {
     let table = [
         (
             "https://shop.example/hooks?tenant=7&x=%20",
@@ -590,7 +590,7 @@ fn the_host_is_the_authority_or_the_header_and_they_must_agree() {
 }
 
 #[test]
-fn any_of_several_secrets_will_do_and_none_refuses() {
+fn any_of_several_secrets_is_accepted_and_an_empty_list_refuses() {
     let headers = headers(SIGNATURE);
     let claim = Claim::from_headers(&headers).unwrap();
     let url = URL.parse().unwrap();
@@ -607,7 +607,7 @@ fn any_of_several_secrets_will_do_and_none_refuses() {
 }
 
 #[test]
-fn what_cannot_be_signed_is_an_error() {
+fn a_delivery_that_cannot_be_signed_is_an_error() {
     let url: Uri = URL.parse().unwrap();
     let before_1970 = SystemTime::UNIX_EPOCH - SECOND;
     let year_10_000 = SystemTime::UNIX_EPOCH + Duration::from_secs(YEAR_10_000);
@@ -676,7 +676,7 @@ proptest! {
     }
 
     #[test]
-    fn what_follows_the_right_prefix_is_one_digest_or_refused(value in "[A-Za-z0-9+/=&]{0,60}") {
+    fn the_text_after_the_prefix_is_one_digest_or_refused(value in "[A-Za-z0-9+/=&]{0,60}") {
         let text = format!("{SCHEME} {SIGNED_HEADERS}&Signature={value}");
         if let Ok(digest) = parse_authorization(text.as_bytes()) {
             prop_assert_eq!(STANDARD.encode(digest), value);
@@ -684,7 +684,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_signed_is_right_and_nothing_else_is(
+    fn only_the_signed_delivery_is_verified(
         body: Vec<u8>,
         other: Vec<u8>,
         path in "/[a-z0-9/._~-]{0,20}(\\?[a-z=&%0-9]{0,10})?",

@@ -25,7 +25,7 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     if text.len() > MAX_ENTRY {
         return None;
     }
-    // Most entries. The standard library accepts the same texts and is three times as slow.
+    // Fast path for most entries. The standard library accepts the same texts and is three times as slow.
     if text.len() <= MAX_QUAD
         && let Some(address) = quad(text)
     {
@@ -111,5 +111,5 @@ const MAX_PORT_DIGITS: usize = 5;
 /// `255.255.255.255`
 const MAX_QUAD: usize = 15;
 
-/// `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some.
+/// The length of `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some spare bytes.
 const MAX_ENTRY: usize = 64;

@@ -20,7 +20,16 @@ use crate::{NetworkError, Rejection, RejectionKind, set::networks::Networks};
 
 /// Proxies whose forwarding headers are trusted.
 ///
-/// Cloning is one reference count.
+/// Cloning only increments a reference count.
+///
+/// ```
+/// use callback_source::verify::TrustedProxies;
+///
+/// let proxies = TrustedProxies::new(["10.0.0.0/24".parse()?])?;
+/// assert!(proxies.contains("10.0.0.7".parse()?));
+/// assert!(TrustedProxies::new(["0.0.0.0/0".parse()?]).is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TrustedProxies {
     networks: Arc<Networks>,
@@ -200,7 +209,7 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// The reason for which a trusted proxy's header does not give the client, see rule 4.
+    /// The reason why a trusted proxy's header does not name the client, see rule 4.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
@@ -267,7 +276,7 @@ impl ForwardedPeer<UnixPeer> {
     ///
     /// # Errors
     ///
-    /// The reason for which the proxy's header does not give the client, see rule 4.
+    /// The reason why the proxy's header does not name the client, see rule 4.
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,

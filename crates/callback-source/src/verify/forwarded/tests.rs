@@ -126,7 +126,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
                 Err(Malformed),
             ),
             (
-                "garbage behind a trusted hop",
+                "garbage before a trusted hop",
                 &["192.0.2.1, garbage, 10.0.0.8"],
                 Err(Malformed),
             ),
@@ -153,7 +153,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
             ("no header", &[], Err(Missing)),
             ("empty", &[""], Err(Malformed)),
             (
-                "empty line behind the client",
+                "empty line after the client",
                 &["192.0.2.1", ""],
                 Err(Malformed),
             ),
@@ -202,19 +202,15 @@ fn x_forwarded_for_is_walked_from_the_right() {
             ("port of a trusted hop", &["192.0.2.1, 10.0.0.8:1"], Ok(A)),
             ("empty port", &["192.0.2.1:"], Err(Malformed)),
             (
-                "empty port behind brackets",
+                "empty port after brackets",
                 &["[2001:db8::1]:"],
                 Err(Malformed),
             ),
             ("port out of range", &["192.0.2.1:65536"], Err(Malformed)),
             ("port with a sign", &["192.0.2.1:+80"], Err(Malformed)),
             ("port that is a name", &["192.0.2.1:http"], Err(Malformed)),
-            ("text behind brackets", &["[2001:db8::1]x"], Err(Malformed)),
-            (
-                "text behind a port",
-                &["[2001:db8::1]:443x"],
-                Err(Malformed),
-            ),
+            ("text after brackets", &["[2001:db8::1]x"], Err(Malformed)),
+            ("text after a port", &["[2001:db8::1]:443x"], Err(Malformed)),
             ("open bracket", &["[2001:db8::1"], Err(Malformed)),
             ("closing bracket", &["2001:db8::1]"], Err(Malformed)),
             ("doubled brackets", &["[[2001:db8::1]]"], Err(Malformed)),
@@ -257,7 +253,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
                 Err(Malformed),
             ),
             (
-                "zone behind a mapped prefix",
+                "zone after a mapped prefix",
                 &["::fffF:0:1%:"],
                 Err(Malformed),
             ),
@@ -443,12 +439,12 @@ fn forwarded_is_walked_from_the_right() {
             ("capitalised", &["For=192.0.2.1"], Ok(A)),
             ("another name", &["fore=192.0.2.1"], Err(Malformed)),
             (
-                "another name beside it",
+                "another name next to it",
                 &["fore=198.51.100.66;for=192.0.2.1"],
                 Ok(A),
             ),
             ("space before the sign", &["for =192.0.2.1"], Err(Malformed)),
-            ("space behind the sign", &["for= 192.0.2.1"], Err(Malformed)),
+            ("space after the sign", &["for= 192.0.2.1"], Err(Malformed)),
             (
                 "space around the semicolon",
                 &["proto=https ; for=192.0.2.1"],
@@ -542,7 +538,7 @@ fn an_obfuscated_port_is_a_port() {
             ),
             ("without quotes", &["for=192.0.2.1:_p"], Err(Malformed)),
             (
-                "nothing behind the byte",
+                "nothing after the byte",
                 &["for=\"192.0.2.1:_\""],
                 Err(Malformed),
             ),
@@ -583,7 +579,7 @@ fn an_obfuscated_port_is_a_port() {
             ("an empty port", &["for=\"192.0.2.1:\""], Err(Malformed)),
         ],
     );
-    // Only the standard of `Forwarded` has them.
+    // Only the `Forwarded` standard defines obfuscated ports.
     check(
         &xff(),
         &[("in a plain list", &["192.0.2.1:_p"], Err(Malformed))],
@@ -606,12 +602,12 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
             ),
             ("twice", &["192.0.2.1,unix:,unix:"], Ok(A)),
             (
-                "what stands further left does not matter",
+                "entries further left do not matter",
                 &["192.0.2.1, unix:, 198.51.100.66, unix:"],
                 Ok(X),
             ),
             (
-                "right of it everything must be trusted",
+                "everything to its right must be trusted",
                 &["192.0.2.1, unix:, 198.51.100.66"],
                 Ok(X),
             ),
@@ -666,7 +662,7 @@ fn a_hop_at_a_unix_socket_is_walked_over_if_that_is_trusted() {
                 Err(Malformed),
             ),
             (
-                "with an address beside it",
+                "with an address next to it",
                 &["for=192.0.2.1, for=\"unix:\";for=10.0.0.8"],
                 Err(Malformed),
             ),
@@ -776,7 +772,7 @@ fn a_single_value_header_names_the_client() {
 }
 
 #[test]
-fn the_names_of_the_lists_mean_the_lists() {
+fn the_names_of_the_list_headers_are_read_as_lists() {
     for (name, last) in [("x-forwarded-for", X), ("forwarded", "for=198.51.100.66")] {
         let name = HeaderName::from_static(name);
         let peer = ForwardedPeer::header(SocketAddrPeer, proxies(), name);
@@ -825,7 +821,7 @@ fn proxies_may_be_written_as_mapped_networks() {
 }
 
 #[test]
-fn trusting_everybody_is_refused() {
+fn trusting_every_address_is_refused() {
     for all in [
         &["0.0.0.0/0"][..],
         &["::/0"],
@@ -902,7 +898,7 @@ fn at_most_32_entries_are_walked() {
 }
 
 #[test]
-fn entries_that_are_not_walked_do_not_count() {
+fn entries_beyond_the_client_do_not_use_up_the_limit() {
     let long = format!("{}198.51.100.66", "192.0.2.1, ".repeat(10_000));
     assert_eq!(from_p(&xff(), &[long.as_bytes()]), Ok(ip(X)));
     let lines = [vec![A.as_bytes(); 5_000], vec![X.as_bytes()]].concat();
@@ -922,7 +918,7 @@ fn an_entry_has_at_most_64_bytes() {
 }
 
 #[test]
-fn an_entry_of_any_length_is_refused_in_no_time() {
+fn an_overlong_entry_is_malformed_whatever_it_consists_of() {
     for fill in [
         b"1".as_slice(),
         b":",
@@ -941,7 +937,7 @@ fn an_entry_of_any_length_is_refused_in_no_time() {
 }
 
 #[test]
-fn the_walk_tells_its_hops_nearest_first() {
+fn the_walk_reports_its_hops_nearest_first() {
     let mut hops = Vec::new();
     let list = headers([(
         "x-forwarded-for",
@@ -975,7 +971,7 @@ fn the_peer_of_a_unix_socket_is_a_proxy() {
 }
 
 #[test]
-fn what_did_not_come_over_the_unix_socket_has_no_peer_there() {
+fn a_request_that_did_not_come_over_the_unix_socket_has_no_peer() {
     let source = ForwardedPeer::x_forwarded_for(UnixPeer, proxies());
     let list = headers([("x-forwarded-for", A.as_bytes())]);
     let mut tcp = Extensions::new();
@@ -986,7 +982,7 @@ fn what_did_not_come_over_the_unix_socket_has_no_peer_there() {
     }
 }
 
-/// An entry as it is written, and what it is.
+/// An entry as it is written, and the address that it contains.
 #[derive(Clone, Debug)]
 struct Entry {
     text: String,
@@ -1105,7 +1101,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_client_sends_never_hides_what_the_proxy_appends(sent in anything(), lines in any::<bool>()) {
+    fn entries_of_the_client_never_hide_those_that_the_proxy_appends(sent in anything(), lines in any::<bool>()) {
         for (source, appended) in [
             (xff(), "198.51.100.66"),
             (forwarded(), "for=198.51.100.66"),
@@ -1137,7 +1133,7 @@ fn quad_is_read_as_by_the_standard_library(text: &[u8]) {
 }
 
 #[test]
-fn every_octet_is_read_as_by_the_standard_library_in_every_place() {
+fn every_octet_is_read_as_by_the_standard_library_at_every_position() {
     let digits = b"0123456789";
     let others = b".+- /:xf\0\xb2";
     let alphabet: Vec<u8> = digits.iter().chain(others).copied().collect();
@@ -1148,7 +1144,7 @@ fn every_octet_is_read_as_by_the_standard_library_in_every_place() {
             .filter(|octet| octet.len() == length)
             .cloned()
             .collect();
-        // Four digits are enough of what is too long.
+        // Four digits are long enough to test numbers that are too long.
         let next = if length < 3 { &alphabet[..] } else { digits };
         octets.extend(
             longest

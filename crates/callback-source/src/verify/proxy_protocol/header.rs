@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::verify::forwarded::usable_client;
 
 /// A header of the PROXY protocol.
+///
+/// See [`parse`](Self::parse) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     client: Option<SocketAddr>,
@@ -74,8 +76,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the header.
-    /// The inner result has those of [`parse`](Self::parse).
+    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the
+    /// header. The inner result has the errors of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
@@ -96,7 +98,8 @@ impl Header {
         }
     }
 
-    // The parsers get whole headers only: whether a header is complete, and where it ends, is decided here.
+    // The parsers receive only complete headers. This function decides whether a header is complete, and where
+    // it ends.
     fn parse_v2(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         let Some(fixed) = bytes.first_chunk::<V2_FIXED>() else {
             return Ok(None);
@@ -108,7 +111,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // The family and the length of its addresses are to be ignored here (section 2.2). The parser does not.
+        // Section 2.2 requires that the family and the length of its addresses are ignored. The parser reads
+        // them.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
@@ -167,6 +171,8 @@ fn client(address: impl Into<IpAddr>, port: u16) -> Result<SocketAddr, HeaderErr
 }
 
 /// Error for bytes that do not begin with a valid header of the PROXY protocol.
+///
+/// See [`Header::parse`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {

@@ -18,15 +18,15 @@ use crate::{
     verify::{TrustedProxies, log},
 };
 
-/// A listener that reads the PROXY protocol and gives the client as the connection's peer. See the
-/// [module docs](super) for the rules and an example.
+/// A listener that reads the PROXY protocol and returns the client as the connection's peer. See the [module
+/// docs](super) for the rules and an example.
 pub struct ProxyProtocolListener<L: Listener> {
     listener: L,
     proxies: TrustedProxies,
     header_timeout: Duration,
     required: bool,
     refusals: Arc<PeerRateLimit>,
-    /// Connections whose header is being read; below in the order of their arrival.
+    /// Connections whose header is being read. `arrived` lists them in the order of their arrival.
     pub(super) pending: JoinSet<Option<Connection<L::Io>>>,
     pub(super) arrived: VecDeque<AbortHandle>,
 }
@@ -145,11 +145,11 @@ impl<L: Listener + fmt::Debug> fmt::Debug for ProxyProtocolListener<L> {
     }
 }
 
-/// The reason for which a connection is closed.
+/// The reason why a connection is closed.
 #[derive(Debug)]
 pub(super) enum Unread {
     Header(HeaderError),
-    /// The connection ended after so many bytes.
+    /// The connection ended after this number of bytes.
     Closed(usize),
     TimedOut,
 }

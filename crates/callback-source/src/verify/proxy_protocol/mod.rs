@@ -1,10 +1,10 @@
 //! The PROXY protocol, versions 1 and 2: the client of a connection, named by a proxy in front.
 //!
-//! Proxies that forward bytes, not requests (HAProxy in `mode tcp`, nginx `stream`, AWS NLB), cannot
-//! write HTTP headers. They name the client in a header before the first byte of the connection
-//! ([specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)).
-//! `ProxyProtocolListener`, with the feature `axum`, reads it and gives the client's address to axum as the peer of
-//! the connection. [`Header`] reads it for other servers.
+//! Proxies that forward bytes, not requests (HAProxy in `mode tcp`, nginx `stream`, AWS NLB), cannot write HTTP
+//! headers. They name the client in a header before the first byte of the connection
+//! ([specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)). `ProxyProtocolListener`,
+//! with the feature `axum`, reads it and passes the client's address to axum as the peer of the connection.
+//! [`Header`] reads it for other servers.
 //!
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
 //!    inspected: a header that it sends is the start of a malformed request.
@@ -14,8 +14,8 @@
 //! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family the connection is the proxy's own,
 //!    such as a health check: the peer is the proxy. The rest of such a header is ignored, and so are the
 //!    type-length-value fields of any header.
-//! 4. Headers are read beside accepting, so that a silent peer delays no other. At most 1,024 connections wait
-//!    for their header; the oldest of them is closed for a new one.
+//! 4. Headers are read while further connections are accepted, so that a silent peer delays no other. At most
+//!    1,024 connections wait for their header; the oldest of them is closed for a new one.
 //!
 //! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges that address, and no HTTP header is
 //! read.

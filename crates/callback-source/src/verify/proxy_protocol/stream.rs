@@ -1,4 +1,4 @@
-//! A connection behind its header.
+//! A connection after its header.
 
 use std::{
     collections::VecDeque,

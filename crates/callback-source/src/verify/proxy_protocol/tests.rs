@@ -26,7 +26,7 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A header of version 2, of whose length so much is claimed that is not there.
+/// A header of version 2 whose length field claims `claimed` bytes more than it has.
 fn lying(command: u8, family: u8, block: &[u8], claimed: i32) -> Vec<u8> {
     let length = u16::try_from(i32::try_from(block.len()).unwrap() + claimed).unwrap();
     let fixed = [
@@ -52,7 +52,7 @@ fn v6(source: &str) -> Vec<u8> {
 }
 
 #[test]
-fn headers_of_version_1_say_who_the_client_is() {
+fn headers_of_version_1_name_the_client() {
     for (header, expected) in [
         (
             "PROXY TCP4 192.0.2.1 192.0.2.80 5000 443\r\n",
@@ -147,7 +147,7 @@ fn headers_of_version_1_end_after_107_bytes() {
 }
 
 #[test]
-fn headers_of_version_2_say_who_the_client_is() {
+fn headers_of_version_2_name_the_client() {
     let listed = v4([192, 0, 2, 1]);
     let tlv = |tlv: &[u8]| [listed.as_slice(), tlv].concat();
     for (case, header, expected) in [
@@ -168,7 +168,7 @@ fn headers_of_version_2_say_who_the_client_is() {
             Ok(Some(CLIENT)),
         ),
         (
-            "with a field that lies",
+            "with a field longer than the header",
             version_2(0x21, 0x11, &tlv(&[4, 0xff, 0xff])),
             Ok(Some(CLIENT)),
         ),
@@ -274,7 +274,7 @@ fn headers_of_version_2_say_who_the_client_is() {
             Err(TooLong),
         ),
         (
-            "the greatest length",
+            "the maximum length",
             lying(0x21, 0x11, &listed, 0xffff - 12),
             Err(TooLong),
         ),
@@ -289,7 +289,7 @@ fn headers_of_version_2_say_who_the_client_is() {
 }
 
 #[test]
-fn a_header_that_claims_more_than_is_there_is_waited_for() {
+fn a_header_that_claims_more_bytes_than_arrived_is_incomplete() {
     let header = lying(0x21, 0x11, &v4([192, 0, 2, 1]), 1);
     assert_eq!(Header::parse(&header), Ok(None));
     let longest = lying(0x21, 0x11, &v4([192, 0, 2, 1]), 4068);
@@ -297,7 +297,7 @@ fn a_header_that_claims_more_than_is_there_is_waited_for() {
 }
 
 #[test]
-fn a_header_that_claims_less_than_is_there_leaves_the_rest() {
+fn a_header_that_claims_fewer_bytes_than_arrived_leaves_the_rest() {
     let header = lying(
         0x21,
         0x11,
@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// A listener that accepts what it is given.
+/// A listener that accepts the given connections.
 #[derive(Debug)]
 struct Network(UnboundedReceiver<(DuplexStream, SocketAddr)>);
 
@@ -387,7 +387,7 @@ impl World {
         far
     }
 
-    /// The next connection's peer, and the first bytes of it, of which there must be so many.
+    /// The next connection's peer and its first `bytes` bytes, which must arrive.
     async fn accept(&mut self, bytes: usize) -> (SocketAddr, Vec<u8>) {
         let (mut io, peer) = self.listener.accept().await;
         let mut read = vec![0; bytes];
@@ -430,7 +430,7 @@ async fn the_client_is_the_peer_and_the_rest_is_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_request_behind_the_header_arrives_whole() {
+async fn a_long_request_after_the_header_arrives_whole() {
     let mut world = World::new();
     let request: Vec<u8> = (0..20_000_u16).flat_map(u16::to_be_bytes).collect();
     let _far = world.connect(PROXY, &[V1, &request].concat()).await;
@@ -465,7 +465,7 @@ async fn a_header_of_an_untrusted_peer_is_part_of_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_proxy_speaks_for_itself() {
+async fn a_connection_of_the_proxy_itself_has_the_proxy_as_its_peer() {
     let mut world = World::new();
     for sent in [
         b"PROXY UNKNOWN 192.0.2.1 192.0.2.80 5000 443\r\n".to_vec(),
@@ -479,7 +479,7 @@ async fn the_proxy_speaks_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_without_a_good_header_is_closed() {
+async fn a_proxy_without_a_valid_header_is_closed() {
     let unix = version_2(0x21, 0x31, &[b'/'; 216]);
     let long = lying(0x21, 0x11, &v4([192, 0, 2, 1]), 0x7fff);
     for sent in [
@@ -510,7 +510,7 @@ async fn a_header_that_breaks_off_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_proxy_is_closed_when_its_time_is_up() {
+async fn a_silent_proxy_is_closed_after_the_time_limit() {
     for sent in [
         b"".as_slice(),
         b"PROXY TCP4 192.",
@@ -523,7 +523,7 @@ async fn a_silent_proxy_is_closed_when_its_time_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_drips_has_no_more_time() {
+async fn a_proxy_that_sends_single_bytes_gets_no_more_time() {
     let mut world = World::new();
     world.listener = world.listener.header_timeout(Duration::from_secs(1));
     let mut slow = world.connect(PROXY, b"").await;
@@ -587,7 +587,7 @@ async fn many_connections_leave_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
+async fn the_proxy_is_the_peer_if_an_optional_header_is_missing() {
     let mut world = World::new();
     world.listener = world.listener.insecure_header_optional();
     let _far = world.connect(PROXY, b"POST /").await;
@@ -600,7 +600,7 @@ async fn where_the_header_is_optional_the_proxy_is_the_peer_without_it() {
 }
 
 #[tokio::test]
-async fn a_header_is_read_for_other_servers_and_what_comes_behind_it_is_left() {
+async fn a_header_is_read_for_other_servers_and_the_bytes_after_it_are_left() {
     let at = V1.len() - 9;
     for (ahead, sent) in [
         (&b""[..], [V1, b"POST /"].concat()),
@@ -625,7 +625,7 @@ async fn a_header_is_read_for_other_servers_and_what_comes_behind_it_is_left() {
 }
 
 #[tokio::test]
-async fn what_is_written_reaches_the_other_side_and_so_does_the_end() {
+async fn written_bytes_and_the_end_reach_the_other_side() {
     let (near, mut far) = duplex(64);
     let mut stream = ProxiedStream::new(BufWriter::new(near), Vec::new());
     stream.write_all(b"ab").await.unwrap();

@@ -109,7 +109,7 @@ mod tests {
     };
 
     #[test]
-    fn of_two_answers_in_lower_case_the_common_records_are_used() {
+    fn the_common_records_of_two_answers_in_lower_case_are_used() {
         let both = agreed(Ok(message(&[1, 2])), Ok(message(&[3, 2]))).unwrap();
         assert_eq!(both.answers, message(&[2]).answers);
         let neither = agreed(Ok(message(&[1])), Ok(message(&[2]))).unwrap();

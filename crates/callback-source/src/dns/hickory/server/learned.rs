@@ -84,7 +84,7 @@ impl Past {
     }
 }
 
-/// Time for which an answer proves that a server accepts any letter case of a name.
+/// Time for which an answer shows that a server accepts any letter case of a name.
 const SPELLED: Duration = Duration::from_secs(3600);
 const MAX_SPELLED: usize = 256;
 

@@ -78,7 +78,7 @@ impl Server {
                         next_at = Instant::now()
                             + match likely == Some(form) {
                                 true => PATIENCE_LIKELY,
-                                // A retry beside the form that is known to work.
+                                // A retry of the usual form, in parallel with the form that is known to work.
                                 false if form == Form::Full && waiting.front() == likely.as_ref() => {
                                     Duration::ZERO
                                 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A file, the servers to ask, whether TCP comes first, and how many lines are void.
+/// A file, the expected servers, whether TCP comes first, and the number of invalid lines.
 struct Sample {
     what: &'static str,
     text: &'static [u8],
@@ -25,7 +25,7 @@ const fn sample(
     }
 }
 
-/// In the shape that systems write them.
+/// As systems write them.
 const SAMPLES: &[Sample] = &[
     sample(
         "systemd-resolved, stub",
@@ -116,7 +116,7 @@ const SAMPLES: &[Sample] = &[
     ),
     sample("Alpine", b"nameserver 192.168.65.7\n", &["192.168.65.7:53"]),
     sample(
-        "options of all sorts",
+        "options of all kinds",
         b"options debug ndots:15 timeout:30 attempts:5 rotate no-check-names inet6 edns0 single-request no-tld-query \
           no-reload trust-ad no-aaaa unheard-of\noptions\noptions ndots:\noptions ndots:-1 timeout:none\n\
           nameserver 192.0.2.1\n",
@@ -136,7 +136,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53"],
     ),
     sample(
-        "a search list that is not one",
+        "an invalid search list",
         b"search foo..bar .. - -- * a_b !\nsearch\ndomain ..\ndomain\nnameserver 192.0.2.1\n",
         &["192.0.2.1:53"],
     ),
@@ -152,7 +152,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53"],
     ),
     sample(
-        "line ends of Windows",
+        "Windows line ends",
         b"# by hand\r\nsearch corp.example\r\nnameserver 192.0.2.1\r\nnameserver 2001:db8::1\r\n\r\n",
         &["192.0.2.1:53", "[2001:db8::1]:53"],
     ),
@@ -167,7 +167,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53", "192.0.2.2:53"],
     ),
     sample(
-        "comments behind the address",
+        "comments after the address",
         b"nameserver 192.0.2.1 # the first\nnameserver 192.0.2.2;the second\nnameserver 192.0.2.3#the third\n\
           #nameserver 192.0.2.4\n;nameserver 192.0.2.5\n",
         &["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53"],
@@ -184,7 +184,7 @@ const SAMPLES: &[Sample] = &[
         &["192.0.2.1:53", "[2001:db8::1]:53"],
     ),
     sample(
-        "two servers on a line, the first counts",
+        "two servers on a line, the first is used",
         b"nameserver 192.0.2.1 192.0.2.2\n",
         &["192.0.2.1:53"],
     ),
@@ -200,7 +200,7 @@ const SAMPLES: &[Sample] = &[
     Sample {
         void: 3,
         ..sample(
-            "zones that are not there",
+            "unknown zones",
             b"nameserver fe80::1\nnameserver fe80::1%eth9\nnameserver 192.0.2.1%eth0\nnameserver 192.0.2.2\n",
             &["192.0.2.2:53"],
         )
@@ -208,14 +208,14 @@ const SAMPLES: &[Sample] = &[
     Sample {
         void: 4,
         ..sample(
-            "garbage for addresses",
+            "garbage instead of addresses",
             b"nameserver\nnameserver dns.example\nnameserver 300.1.1.1\nnameserver 2001:db8::1::2\n\
               nameserver 192.0.2.1\n",
             &["192.0.2.1:53"],
         )
     },
     sample(
-        "an address that is mapped, and old spellings",
+        "a mapped address, and old spellings",
         b"nameserver ::ffff:192.0.2.1\nnameserver 127.1\nnameserver 192.168.001.010\nnameserver 0xa.0.0.1\n",
         &[
             "192.0.2.1:53",
@@ -232,7 +232,7 @@ const SAMPLES: &[Sample] = &[
     Sample {
         void: 2,
         ..sample(
-            "more servers than are asked",
+            "more servers than are queried",
             b"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n\
               nameserver 192.0.2.5\nnameserver 192.0.2.6\nnameserver 192.0.2.7\nnameserver 192.0.2.8\n\
               nameserver 192.0.2.9\nnameserver 192.0.2.10\nnameserver 192.0.2.1\n",
@@ -251,7 +251,7 @@ const SAMPLES: &[Sample] = &[
 ];
 
 #[test]
-fn takes_the_servers_of_every_file() {
+fn reads_the_servers_of_every_file() {
     for sample in SAMPLES {
         let conf = SystemConf::parse(sample.text, only_eth0);
         let servers: Vec<SocketAddr> = sample
@@ -273,7 +273,7 @@ fn takes_the_servers_of_every_file() {
 }
 
 #[test]
-fn a_file_without_a_server_stands_for_the_one_on_this_machine() {
+fn a_file_without_a_server_means_the_server_on_this_machine() {
     for text in [
         "",
         "\n",
@@ -294,7 +294,7 @@ fn a_file_without_a_server_stands_for_the_one_on_this_machine() {
 }
 
 #[test]
-fn a_void_line_says_what_is_wrong_with_it() {
+fn an_invalid_line_is_reported_with_its_problem() {
     let conf = SystemConf::parse(
         b"nameserver fe80::1\nnameserver fe80::1%eth9\nnameserver \xff\x1b[2J\n",
         only_eth0,
@@ -322,13 +322,13 @@ fn a_huge_file_costs_no_memory() {
 
 proptest! {
     #[test]
-    fn any_bytes_name_one_to_eight_servers(text in any::<Vec<u8>>()) {
+    fn any_bytes_give_one_to_eight_servers(text in any::<Vec<u8>>()) {
         let conf = SystemConf::parse(&text, only_eth0);
         prop_assert!((1..=MAX_SERVERS).contains(&conf.servers.len()));
     }
 
     #[test]
-    fn any_words_name_one_to_eight_servers(
+    fn any_words_give_one_to_eight_servers(
         words in proptest::collection::vec(
             prop_oneof![
                 Just("nameserver "), Just("options "), Just("use-vc"), Just("192.0.2.1"), Just("."), Just("%"),
