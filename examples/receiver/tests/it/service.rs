@@ -192,7 +192,7 @@ async fn invalid_arguments_exit_with_2_and_a_hint() -> io::Result<()> {
         (&["--listen", "somewhere"], ["'somewhere'", "ADDR:PORT"]),
         (
             &["--environment", "staging"],
-            ["staging", "`production` and `test`"],
+            ["staging", "`production` or `test`"],
         ),
         (
             &["--dns-server", "dns.example"],
