@@ -9,7 +9,10 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = Header::parse(bytes);
     if let Ok(Some(header)) = &whole {
-        assert!(header.length() <= bytes.len(), "the header reads past the end");
+        assert!(
+            header.length() <= bytes.len(),
+            "the header reads past the end"
+        );
         let exact = Header::parse(&bytes[..header.length()]);
         assert_eq!(
             exact.as_ref(),
