@@ -1,8 +1,8 @@
 //! Envoy's external authorization over gRPC: `envoy.service.auth.v3.Authorization`.
 //!
 //! tonic's own server has this listener. Its peers are the merchant's Envoys, so it needs none of the limits
-//! that keep callers from each other. A failure of gRPC itself is never an admission: Envoy treats it as an
-//! endpoint that is down.
+//! that keep callers from each other. Envoy treats a failure of gRPC itself as an endpoint that is down: it is no
+//! admission, unless the merchant sets `failure_mode_allow`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,9 +10,9 @@ use callback_source::{
     AllowList,
     verify::{ForwardedPeer, SocketAddrPeer},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
 use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info};
 
 use super::{ext_authz_service::Authorization, verify::Verify};
@@ -44,17 +44,7 @@ impl ExtAuthz {
         let (health, health_service) = tonic_health::server::health_reporter();
         let (stop, stopped) = oneshot::channel::<()>();
         let (not_ready, stopping) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            health
-                .set_service_status("", ServingStatus::NotServing)
-                .await;
-            list.ready().await;
-            health.set_service_status("", ServingStatus::Serving).await;
-            let _ = stopping.await;
-            health
-                .set_service_status("", ServingStatus::NotServing)
-                .await;
-        });
+        tokio::spawn(report_health(list, health, stopping));
         let server = tonic::transport::Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -98,6 +88,28 @@ impl ExtAuthzServer {
     }
 }
 
+/// Keeps the health service equal to `/readyz`. Envoys that check it then choose another replica.
+async fn report_health(
+    list: AllowList,
+    health: HealthReporter,
+    mut stopping: oneshot::Receiver<()>,
+) {
+    loop {
+        let status = match list.is_ready() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        health.set_service_status("", status).await;
+        tokio::select! {
+            () = sleep(HEALTH_INTERVAL) => {}
+            _ = &mut stopping => break,
+        }
+    }
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+}
+
 /// Returns the source of the client's address: `attributes.source.address` of the check, or the header of a
 /// trusted proxy in front of Envoy.
 pub(super) fn client(args: &ServeArgs, proxies: &Proxies) -> Client {
@@ -108,6 +120,8 @@ pub(super) fn client(args: &ServeArgs, proxies: &Proxies) -> Client {
         _ => Client::Peer,
     }
 }
+
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The same number as for a trusted proxy on the other listener.
 const MAX_STREAMS: u32 = 200;

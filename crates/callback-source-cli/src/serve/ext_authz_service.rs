@@ -41,6 +41,7 @@ impl Authorization {
     async fn check(self, request: CheckRequest) -> CheckResponse {
         let attributes = request.attributes.unwrap_or_default();
         let client = source(&attributes);
+        let forged = spellings_of_tags(&attributes);
         let mut judged = Request::new(());
         *judged.headers_mut() = headers(attributes);
         if let Some(client) = client {
@@ -48,7 +49,7 @@ impl Authorization {
             judged.extensions_mut().insert(SocketAddr::new(client, 0));
         }
         let response = self.verify.judge(judged).await;
-        answer(response).await
+        answer(response, forged).await
     }
 }
 
@@ -72,7 +73,8 @@ impl Service<Request<Body>> for Authorization {
                 return Ok(tonic::Status::unimplemented("the method is `Check`").into_http());
             }
             let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
-            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_MESSAGE), None);
+            // tonic's limit of 4 MiB: with a smaller one, a body that Envoy sends along would refuse a callback.
+            let mut grpc = Grpc::new(codec);
             Ok(grpc.unary(method, request).await)
         })
     }
@@ -117,7 +119,25 @@ fn headers(attributes: Attributes) -> HeaderMap {
     headers
 }
 
-async fn answer(response: Response<response::Body>) -> CheckResponse {
+/// Names of headers that an upstream may read as a tag: CGI, PHP and WSGI fold `_` and other bytes into one.
+fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
+    let http = attributes
+        .request
+        .as_ref()
+        .and_then(|request| request.http.as_ref());
+    let names = http.into_iter().flat_map(|http| http.headers.keys());
+    let folded = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "-")
+    };
+    let is_spelling = |name: &&String| {
+        !TAGS.contains(&name.as_str()) && TAGS.contains(&folded(name.as_str()).as_str())
+    };
+    names.filter(is_spelling).cloned().collect()
+}
+
+/// `forged` are other spellings of the tags that the caller has sent.
+async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> CheckResponse {
     let (parts, body) = response.into_parts();
     let admitted = parts.status == StatusCode::OK;
     let headers = parts.headers.iter().filter(|(name, _)| {
@@ -138,12 +158,16 @@ async fn answer(response: Response<response::Body>) -> CheckResponse {
         .collect();
     if admitted {
         let is_set = |tag: &&str| parts.headers.contains_key(*tag);
-        let forged = TAGS.iter().filter(|tag| !is_set(tag));
+        forged.extend(
+            TAGS.iter()
+                .filter(|tag| !is_set(tag))
+                .map(|tag| (*tag).to_owned()),
+        );
         return CheckResponse {
             status: Some(RpcStatus { code: CODE_OK }),
             http_response: Some(HttpResponse::Ok(OkResponse {
                 headers,
-                headers_to_remove: forged.map(|tag| (*tag).to_owned()).collect(),
+                headers_to_remove: forged,
             })),
         };
     }
@@ -170,9 +194,6 @@ const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-rea
 
 const CODE_OK: i32 = 0;
 const CODE_PERMISSION_DENIED: i32 = 7;
-
-/// Envoy's own limit on the headers of a request is 60 KiB. A body is never needed.
-const MAX_MESSAGE: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -244,6 +265,7 @@ mod tests {
     async fn a_listed_peer_is_admitted_with_tags_and_without_forged_ones() {
         let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
         let forged = [
+            ("x_callback_source", "allow"),
             ("x-callback-reason", "x"),
             (":path", "/"),
             ("content-length", "9"),
@@ -268,7 +290,7 @@ mod tests {
         );
         assert_eq!(
             ok.headers_to_remove,
-            ["x-callback-host", "x-callback-reason"]
+            ["x_callback_source", "x-callback-host", "x-callback-reason"]
         );
     }
 

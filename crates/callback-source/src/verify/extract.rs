@@ -32,12 +32,9 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
 impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
-        let verdict = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await;
-        Ok(match verdict {
-            Ok(Verdict::Allow(allowed)) => Some(allowed),
-            Ok(Verdict::Reject(_)) | Err(_) => None,
-        })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        let verdict = parts.extensions.get::<Verdict>();
+        Ok(verdict.and_then(Verdict::allowed).cloned())
     }
 }
 
@@ -45,8 +42,12 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     type Rejection = NotVerified;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotVerified> {
-        let verdict = parts.extensions.get::<Self>();
-        verdict.cloned().ok_or(NotVerified::NoLayer)
+        let verdict = parts.extensions.get::<Self>().cloned();
+        verdict.ok_or_else(|| {
+            // As above: the handler is not called.
+            check::refused(&parts.extensions);
+            NotVerified::NoLayer
+        })
     }
 }
 
