@@ -222,7 +222,7 @@ class Endpoint:
         self.process.wait()
 
 
-def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=False, seconds=8):
+def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=False, seconds=20):
     """Status and headers of the response; status 0 if there is none."""
     command = ["curl", "--silent", "--output", os.devnull, "--dump-header", "-", "--max-time", str(seconds),
                "--interface", source, "--path-as-is", "--request", method]
@@ -572,6 +572,10 @@ def main():
     parser.add_argument("--only", nargs="+", help="names of gateways, such as `Caddy 2.6`")
     parser.add_argument("--update", action="store_true", help="write the table into the page")
     arguments = parser.parse_args()
+    # The gateways are started in folders of their own.
+    arguments.program = os.path.abspath(arguments.program)
+    if arguments.venv:
+        arguments.venv = os.path.abspath(arguments.venv)
     page = PAGE.read_text(encoding="utf-8")
     rows, failures, skipped = [], [], []
     for name, program, gateway in gateways(arguments.venv):
@@ -586,11 +590,10 @@ def main():
                 row.append(run.cell(judge))
             except (Cell, RuntimeError) as error:
                 failures.append(f"{name}, {scenario}: {error}")
+                print(f"wrong: {failures[-1]}", file=sys.stderr, flush=True)
                 row.append("**wrong**")
         rows.append(row)
         print("| " + " | ".join(row) + " |", flush=True)
-    for failure in failures:
-        print(f"wrong: {failure}", file=sys.stderr)
     for name in skipped:
         print(f"skipped: {name} is not installed", file=sys.stderr)
     if failures or (skipped and os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1"):
