@@ -10,8 +10,15 @@ impl<S: Sync> FromRequestParts<S> for MessageVerdict {
     type Rejection = CallbackRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
-        check::admitted(&parts.extensions);
-        let verdict = parts.extensions.get::<Self>();
-        verdict.cloned().ok_or(CallbackRejection::NoLayer)
+        match parts.extensions.get::<Self>() {
+            Some(verdict) => {
+                check::admitted(&parts.extensions);
+                Ok(verdict.clone())
+            }
+            None => {
+                check::refused(&parts.extensions);
+                Err(CallbackRejection::NoLayer)
+            }
+        }
     }
 }

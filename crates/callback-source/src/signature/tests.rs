@@ -1391,6 +1391,28 @@ mod with_axum {
     }
 
     #[tokio::test]
+    async fn a_delivery_whose_verdict_is_missing_is_not_a_replay_when_it_is_repeated() {
+        let without_message_verdict =
+            tower::util::MapRequestLayer::new(|mut request: Request<axum::body::Body>| {
+                request.extensions_mut().remove::<MessageVerdict>();
+                request
+            });
+        let by_message = post(async |_: MessageVerdict| "shipped").layer(without_message_verdict);
+        for handler in [
+            post(async |_: crate::Allowed| "shipped"),
+            post(async |_: crate::Verdict| "shipped"),
+            by_message,
+        ] {
+            let signed = rejecting(secret("a")).replay_guard(ReplayGuard::default());
+            let app = Router::new().route("/hooks", handler).layer(signed);
+            for _ in 0..2 {
+                let response = app.clone().oneshot(request(delivery("a", "{}"))).await;
+                assert_eq!(response.unwrap().status(), 500);
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn the_extractor_requires_both_without_a_layer() {
         let hooks = || Router::new().route("/hooks", post(handler));
         let table = [

@@ -16,15 +16,14 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
     type Rejection = NotVerified;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
-        let verdict = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await;
-        let refusal = match verdict {
-            Ok(Verdict::Allow(allowed)) => return Ok(allowed),
-            Ok(Verdict::Reject(rejection)) => NotVerified::Rejected(rejection),
-            Err(no_layer) => no_layer,
-        };
-        // The handler is not called, so a replay guard must not treat the callback as accepted.
-        check::refused(&parts.extensions);
-        Err(refusal)
+        match <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await? {
+            Verdict::Allow(allowed) => Ok(allowed),
+            Verdict::Reject(rejection) => {
+                // The handler is not called, so a replay guard must not treat the callback as accepted.
+                check::refused(&parts.extensions);
+                Err(NotVerified::Rejected(rejection))
+            }
+        }
     }
 }
 
