@@ -4,67 +4,84 @@
 //! that keep callers from each other. Envoy treats a failure of gRPC itself as an endpoint that is down: it is no
 //! admission, unless the merchant sets `failure_mode_allow`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
-use callback_source::{
-    AllowList,
-    verify::{ForwardedPeer, SocketAddrPeer},
+use callback_source::AllowList;
+use futures_util::stream::{self, Stream};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::{ext_authz_service::Authorization, verify::Verify};
-use crate::{
-    args::ServeArgs,
-    config::{Client, Proxies, has_network},
-    error::Error,
+use super::{
+    ext_authz_service::Authorization,
+    listener::{ACCEPT_PAUSE, Listener},
+    peer,
 };
+use crate::log::OncePerMinute;
 
-/// A bound listener, before it serves.
-#[derive(Debug)]
-pub(super) struct ExtAuthz(TcpListener);
-
-impl ExtAuthz {
-    pub(super) async fn bind(address: SocketAddr) -> Result<Self, Error> {
-        let bound = TcpListener::bind(address).await;
-        let listener = bound.map_err(|cause| Error::Listen {
-            address: address.to_string(),
-            cause,
-        })?;
-        Ok(Self(listener))
-    }
-
-    pub(super) fn start(self, list: AllowList, verify: Verify) -> ExtAuthzServer {
-        match self.0.local_addr() {
-            Ok(address) => info!("listening on {address} (ext_authz over gRPC)"),
-            Err(error) => error!("unknown address of the ext_authz listener: {error}"),
+/// Serves checks on a listener until [`stop`](ExtAuthzServer::stop).
+pub(super) fn start(
+    listener: Listener,
+    list: AllowList,
+    authorization: Authorization,
+) -> ExtAuthzServer {
+    info!("listening on {} (ext_authz over gRPC)", listener.address());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (not_ready, stopping) = oneshot::channel::<()>();
+    tokio::spawn(report_health(list, health, stopping));
+    let server = tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(health_service)
+        .add_service(authorization);
+    let serving = tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let connections = connections(listener);
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(connections, stopped)
+            .await
+        {
+            error!("the ext_authz listener failed: {error}");
         }
-        let (health, health_service) = tonic_health::server::health_reporter();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (not_ready, stopping) = oneshot::channel::<()>();
-        tokio::spawn(report_health(list, health, stopping));
-        let server = tonic::transport::Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(health_service)
-            .add_service(Authorization::new(verify));
-        let incoming = TcpIncoming::from(self.0).with_nodelay(Some(true));
-        let serving = tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
-                error!("the ext_authz listener failed: {error}");
+    });
+    ExtAuthzServer {
+        serving,
+        stop,
+        not_ready: Some(not_ready),
+    }
+}
+
+/// The connections of a listener. tonic's own loop would try again without a pause after an error of the system.
+fn connections(listener: Listener) -> impl Stream<Item = io::Result<peer::Stream>> {
+    let warnings = OncePerMinute::default();
+    stream::unfold((listener, warnings), async |(listener, warnings)| {
+        let accepted = loop {
+            match listener.accept().await {
+                Ok(accepted) => break accepted,
+                Err(error) => {
+                    if warnings.admits(Instant::now()) {
+                        warn!("connections cannot be accepted: {error}");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
-        });
-        ExtAuthzServer {
-            serving,
-            stop,
-            not_ready: Some(not_ready),
-        }
-    }
+        };
+        Some((Ok(accepted.stream), (listener, warnings)))
+    })
+}
+
+impl Connected for peer::Stream {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
 }
 
 #[derive(Debug)]
@@ -108,17 +125,6 @@ async fn report_health(
     health
         .set_service_status("", ServingStatus::NotServing)
         .await;
-}
-
-/// Returns the source of the client's address: `attributes.source.address` of the check, or the header of a
-/// trusted proxy in front of Envoy.
-pub(super) fn client(args: &ServeArgs, proxies: &Proxies) -> Client {
-    match &args.proxy.client_ip_header {
-        Some(header) if has_network(&args.proxy.trusted_proxy) => Client::Forwarded(
-            ForwardedPeer::header(SocketAddrPeer, proxies.trusted.clone(), header.clone()),
-        ),
-        _ => Client::Peer,
-    }
 }
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,10 +5,15 @@ use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use callback_source::{
+    AllowList,
+    verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, is_tag_header},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tonic::{
@@ -24,18 +29,43 @@ use super::{
         HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
     },
     response,
+    status::VerdictCounts,
     verify::Verify,
+};
+use crate::{
+    args::ServeArgs,
+    config::{Client, Proxies, has_network},
 };
 
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     verify: Verify,
+    /// Proxies in front of Envoy that name the client in a header.
+    proxies: TrustedProxies,
 }
 
 impl Authorization {
-    pub(super) fn new(verify: Verify) -> Self {
-        Self { verify }
+    /// The client is `attributes.source.address` of the check, or the one in the header of a trusted proxy in
+    /// front of Envoy.
+    pub(super) fn new(
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) -> Self {
+        let (client, proxies) = match &args.proxy.client_ip_header {
+            Some(header) if has_network(&args.proxy.trusted_proxy) => {
+                let trusted = proxies.trusted.clone();
+                let client = ForwardedPeer::header(SocketAddrPeer, trusted.clone(), header.clone());
+                (Client::Forwarded(client), trusted)
+            }
+            _ => (Client::Peer, TrustedProxies::none()),
+        };
+        Self {
+            verify: Verify::new(list, args, client, counts),
+            proxies,
+        }
     }
 
     async fn check(self, request: CheckRequest) -> CheckResponse {
@@ -43,10 +73,14 @@ impl Authorization {
         let client = source(&attributes);
         let forged = spellings_of_tags(&attributes);
         let mut judged = Request::new(());
-        *judged.headers_mut() = headers(attributes);
         if let Some(client) = client {
             // The port is not part of any verdict.
             judged.extensions_mut().insert(SocketAddr::new(client, 0));
+            // Many callers at a time can make the server keep a request for the second of an on-demand refresh, so
+            // that it keeps headers only if they can name the client.
+            if self.proxies.contains(client) {
+                *judged.headers_mut() = headers(attributes);
+            }
         }
         let response = self.verify.judge(judged).await;
         answer(response, forged).await
@@ -119,21 +153,15 @@ fn headers(attributes: Attributes) -> HeaderMap {
     headers
 }
 
-/// Names of headers that an upstream may read as a tag: CGI, PHP and WSGI fold `_` and other bytes into one.
+/// Returns the names of headers that an upstream may read as a tag, other than the tags themselves.
 fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
-    let http = attributes
-        .request
-        .as_ref()
-        .and_then(|request| request.http.as_ref());
+    let request = attributes.request.as_ref();
+    let http = request.and_then(|request| request.http.as_ref());
     let names = http.into_iter().flat_map(|http| http.headers.keys());
-    let folded = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "-")
-    };
-    let is_spelling = |name: &&String| {
-        !TAGS.contains(&name.as_str()) && TAGS.contains(&folded(name.as_str()).as_str())
-    };
-    names.filter(is_spelling).cloned().collect()
+    names
+        .filter(|name| is_tag_header(name) && !TAGS.contains(&name.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// `forged` are other spellings of the tags that the caller has sent.
@@ -197,18 +225,14 @@ const CODE_PERMISSION_DENIED: i32 = 7;
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
-    use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    use callback_source::{Answer, Question, ResolveError, ResolveErrorKind};
     use prost::Message;
 
     use super::*;
-    use crate::{
-        config::Client,
-        serve::{
-            ext_authz_messages::{Address, AttributesRequest, HttpRequest, Peer, SocketAddress},
-            status::VerdictCounts,
-        },
+    use crate::serve::ext_authz_messages::{
+        Address, AttributesRequest, HttpRequest, Peer, SocketAddress,
     };
 
     fn request(source: Option<&str>, headers: &[(&str, &str)]) -> CheckRequest {
@@ -236,10 +260,13 @@ mod tests {
 
     fn service(list: AllowList, report_only: bool) -> Authorization {
         let counts = Arc::<VerdictCounts>::default();
-        Authorization::new(match report_only {
-            true => Verify::report_only(list, Client::Peer, counts),
-            false => Verify::refusing(list, Client::Peer, None, counts),
-        })
+        Authorization {
+            verify: match report_only {
+                true => Verify::report_only(list, Client::Peer, counts),
+                false => Verify::refusing(list, Client::Peer, None, counts),
+            },
+            proxies: TrustedProxies::none(),
+        }
     }
 
     fn denied(response: CheckResponse) -> (i32, Vec<(String, String)>) {
@@ -362,6 +389,27 @@ mod tests {
                 .any(|header| header.key == "x-callback-reason")
         );
         assert_eq!(ok.headers_to_remove, ["x-callback-host"]);
+    }
+
+    #[tokio::test]
+    async fn a_header_names_the_client_only_if_a_trusted_proxy_is_in_front_of_envoy() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]).unwrap();
+        let client = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies.clone());
+        let service = Authorization {
+            verify: Verify::refusing(list, Client::Forwarded(client), None, Arc::default()),
+            proxies,
+        };
+        let names_listed = [("x-forwarded-for", "192.0.2.1")];
+        let check = |source: &'static str, headers: &[(&str, &str)]| {
+            service.clone().check(request(Some(source), headers))
+        };
+        let admitted = check("10.0.0.1", &names_listed).await;
+        assert_eq!(admitted.status.unwrap().code, CODE_OK);
+        let (status, _) = denied(check("192.0.2.2", &names_listed).await);
+        assert_eq!(status, 403);
+        let (status, _) = denied(check("10.0.0.1", &[]).await);
+        assert_eq!(status, 400);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Listener on an address or on a Unix socket.
 
 use std::{
+    future::poll_fn,
     io,
     net::{Ipv6Addr, SocketAddr},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use callback_source::verify::TrustedProxies;
@@ -103,7 +105,17 @@ impl Listener {
         }
     }
 
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    /// Accepts the next connection, and skips those whose clients have gone.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        loop {
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Err(error) if is_of_client(&error) => {}
+                accepted => return accepted,
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         Poll::Ready(Ok(match self {
             Self::Tcp {
                 listener,
@@ -202,6 +214,19 @@ impl Accepted {
         }
     }
 }
+
+/// Returns whether accepting failed because the client has gone.
+pub(super) fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Pause after an error of the system, such as too many open files: the next attempt would fail, too.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Backlog of connections, as in tokio's `bind`.
 const BACKLOG: u32 = 1024;

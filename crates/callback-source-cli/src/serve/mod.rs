@@ -53,12 +53,12 @@ mod replay_stream;
 mod connection;
 mod server;
 
+#[cfg(feature = "ext-authz")]
+use self::ext_authz_service::Authorization;
 use self::{
     app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
     signals::Signals,
 };
-#[cfg(feature = "ext-authz")]
-use self::{ext_authz::ExtAuthz, verify::Verify};
 use crate::{
     args::ServeArgs,
     config::{Config, Proxies},
@@ -133,17 +133,17 @@ async fn serve(
     };
     #[cfg(feature = "ext-authz")]
     let ext_authz = match args.ext_authz_listen {
-        Some(address) => Some(ExtAuthz::bind(address).await?),
+        Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
     let list = config.list.spawn(config.resolver);
 
     let counts = Arc::default();
     #[cfg(feature = "ext-authz")]
-    let mut ext_authz = ext_authz.map(|bound| {
-        let client = ext_authz::client(args, &app_proxies);
-        let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
-        bound.start(list.clone(), verify)
+    let mut ext_authz = ext_authz.map(|listener| {
+        let authorization =
+            Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
+        ext_authz::start(listener, list.clone(), authorization)
     });
     let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
     let mut servers = Vec::new();

@@ -1,6 +1,6 @@
 //! Listener with its connections. Each connection has one of the [`permits`](super::permits).
 
-use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::{
     sync::watch,
@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     connection::{self, Settings},
     idle::{IdleTimer, ListenerState},
-    listener::{Accepted, Listener},
+    listener::{ACCEPT_PAUSE, Accepted, Listener, is_of_client},
     owner::Owner,
     permits::{Permit, Permits},
 };
@@ -84,7 +84,7 @@ impl Acceptor {
 
     async fn accept(&mut self, listener: &Listener) {
         loop {
-            match poll_fn(|cx| listener.poll_accept(cx)).await {
+            match listener.accept().await {
                 Ok(accepted) => {
                     let owner = accepted.owner();
                     self.newcomer = Some(accepted);
@@ -93,7 +93,6 @@ impl Acceptor {
                         self.serve(accepted, permit);
                     }
                 }
-                Err(error) if is_of_client(&error) => {}
                 Err(error) => self.pause(&error).await,
             }
             while self.connections.try_join_next().is_some() {}
@@ -141,7 +140,7 @@ impl Acceptor {
         permit
     }
 
-    /// Waits after an error of the system, such as too many open files: the next attempt would fail, too.
+    /// Waits after an error of the system.
     async fn pause(&self, error: &io::Error) {
         self.set_crowded(true);
         self.warn_limited(&format!("connections cannot be accepted: {error}"));
@@ -162,15 +161,3 @@ impl Acceptor {
         }
     }
 }
-
-/// Returns whether accepting failed because the client has gone.
-fn is_of_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
-}
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

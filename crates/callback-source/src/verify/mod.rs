@@ -78,6 +78,6 @@ pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
     peer::{PeerIp, SocketAddrPeer},
     source_check::{VerifySource, VerifySourceLayer},
-    tag::tag_headers,
+    tag::{is_tag_header, tag_headers},
     unix::{UnixConnection, UnixPeer},
 };

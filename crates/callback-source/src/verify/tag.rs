@@ -10,7 +10,11 @@ use crate::Verdict;
 /// into `-`, and CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
     // One at a time, since hardly any request has one.
-    while let Some(forged) = headers.keys().find(|name| is_tag(name.as_str())).cloned() {
+    while let Some(forged) = headers
+        .keys()
+        .find(|name| is_tag_header(name.as_str()))
+        .cloned()
+    {
         headers.remove(forged);
     }
 }
@@ -26,7 +30,7 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
             .map(<[u8]>::trim_ascii);
         names
             .map(|name| String::from_utf8_lossy(name).to_lowercase())
-            .any(|name| is_tag(&name))
+            .any(|name| is_tag_header(&name))
     };
     if headers.get_all(header::CONNECTION).iter().any(names_a_tag) {
         headers.remove(header::CONNECTION);
@@ -66,9 +70,25 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
     iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
+/// Returns `true` for the name of a tag in lower case, in every spelling that an upstream may read as one: CGI, PHP
+/// and lighttpd fold every byte that is not a letter or digit.
+///
+/// [`VerifySource`](super::VerifySource) removes such headers of requests. An endpoint that answers for another
+/// server has them removed there.
+///
+/// # Examples
+///
+/// ```
+/// use callback_source::verify::is_tag_header;
+///
+/// assert!(is_tag_header("x-callback-source"));
+/// assert!(is_tag_header("x_callback.source"));
+/// assert!(!is_tag_header("x-callback-sources"));
+/// ```
 // Inlined down to the comparison of lengths: it runs for every header of every request.
 #[inline]
-fn is_tag(name: &str) -> bool {
+#[must_use]
+pub fn is_tag_header(name: &str) -> bool {
     matches!(name.len(), LENGTH_OF_SOURCE | LENGTH_OF_HOST) && is_spelling_of_tag(name)
 }
 
