@@ -54,8 +54,8 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) allow_special_addresses: bool,
 
-    /// Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6 peers
-    /// are refused, unless `--allow` lists them
+    /// Look up IPv4 addresses only, for networks without answers to AAAA questions: IPv6 peers are refused,
+    /// unless `--allow` lists them
     #[arg(
         long,
         value_parser = switch(),

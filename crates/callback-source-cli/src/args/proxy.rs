@@ -21,7 +21,7 @@ pub(crate) struct ProxyArgs {
     )]
     pub(crate) trusted_proxy: Vec<List<TrustedProxy>>,
 
-    /// Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one with a
+    /// Header with the client's address, from trusted proxies: `x-forwarded-for`, `forwarded`, or one with a
     /// single address, such as `x-real-ip`
     #[arg(
         long,

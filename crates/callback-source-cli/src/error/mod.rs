@@ -141,9 +141,9 @@ impl Error {
                 "give the addresses of your proxies with `--trusted-proxy CIDR`; without it, any client could choose its own address",
             ),
             Self::TwoSources => Some("leave out `--client-ip-header` or `--proxy-protocol`"),
-            Self::UnixPeer => Some(
-                "give the header in which the proxy names the client with `--client-ip-header NAME`",
-            ),
+            Self::UnixPeer => {
+                Some("give the proxy's header with the client's address: `--client-ip-header NAME`")
+            }
             Self::ProxyProtocolOverUnix => Some(
                 "let the proxy name the client in a header, and give that with `--client-ip-header NAME`",
             ),

@@ -1,4 +1,4 @@
-//! Permits for connections, and the order in which connections end when no permit is left.
+//! Permits for connections, and the choice of the connection to end when no permit is left.
 //!
 //! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second
 //! never reaches one. Therefore three more rules apply:

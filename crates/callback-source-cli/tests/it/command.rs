@@ -69,9 +69,9 @@ async fn prints_help() {
                                        [env: CALLBACK_SOURCE_ALLOW_SPECIAL_ADDRESSES]
 
     Lookups:
-          --ipv4-only               Look up IPv4 addresses only, for networks in which AAAA questions
-                                    are never answered: IPv6 peers are refused, unless `--allow` lists
-                                    them [env: CALLBACK_SOURCE_IPV4_ONLY]
+          --ipv4-only               Look up IPv4 addresses only, for networks without answers to AAAA
+                                    questions: IPv6 peers are refused, unless `--allow` lists them [env:
+                                    CALLBACK_SOURCE_IPV4_ONLY]
           --ipv6-only               Look up IPv6 addresses only: IPv4 peers are refused, unless
                                     `--allow` lists them [env: CALLBACK_SOURCE_IPV6_ONLY]
           --dns-server <IP[:PORT]>  DNS server; several are asked in the given order [default: the
@@ -142,8 +142,8 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
           --client-ip-header <NAME>
-              Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one
-              with a single address, such as `x-real-ip`
+              Header with the client's address, from trusted proxies: `x-forwarded-for`, `forwarded`, or
+              one with a single address, such as `x-real-ip`
               
               [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
 
@@ -176,8 +176,8 @@ async fn prints_help() {
 
     Lookups:
           --ipv4-only
-              Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6
-              peers are refused, unless `--allow` lists them
+              Look up IPv4 addresses only, for networks without answers to AAAA questions: IPv6 peers
+              are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV4_ONLY]
 
@@ -328,8 +328,8 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_TRUSTED_PROXY]
 
           --client-ip-header <NAME>
-              Header in which trusted proxies name the client: `x-forwarded-for`, `forwarded`, or one
-              with a single address, such as `x-real-ip`
+              Header with the client's address, from trusted proxies: `x-forwarded-for`, `forwarded`, or
+              one with a single address, such as `x-real-ip`
               
               [env: CALLBACK_SOURCE_CLIENT_IP_HEADER]
 
@@ -368,8 +368,8 @@ async fn prints_help() {
 
     Lookups:
           --ipv4-only
-              Look up IPv4 addresses only, for networks in which AAAA questions are never answered: IPv6
-              peers are refused, unless `--allow` lists them
+              Look up IPv4 addresses only, for networks without answers to AAAA questions: IPv6 peers
+              are refused, unless `--allow` lists them
               
               [env: CALLBACK_SOURCE_IPV4_ONLY]
 

@@ -468,7 +468,7 @@ impl Kind {
         }
     }
 
-    /// Header in which it names the client to the endpoint.
+    /// Header that gives the client's address to the endpoint.
     fn header(self) -> &'static str {
         match self {
             Self::Nginx => "x-real-ip",

@@ -477,7 +477,7 @@ mod unix {
         -- stdout
         -- stderr
         error: `--listen unix:PATH` requires `--client-ip-header`: the peer of a Unix socket has no address
-        hint: give the header in which the proxy names the client with `--client-ip-header NAME`
+        hint: give the proxy's header with the client's address: `--client-ip-header NAME`
         "#);
         let protocol = "--proxy-protocol --trusted-proxy 10.0.0.1";
         assert_shown!(run(&format!("{listen} {protocol}")).await, @r#"

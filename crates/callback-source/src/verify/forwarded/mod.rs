@@ -156,7 +156,7 @@ pub struct ForwardedPeer<P> {
     source: ForwardedSource,
 }
 
-/// The header in which a trusted proxy names the client.
+/// The header that names the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ForwardedSource {
     XForwardedFor,
