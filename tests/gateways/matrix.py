@@ -65,13 +65,14 @@ class Dns:
         self.socket.sendto(message, client)
 
 
-class Shop(http.server.ThreadingHTTPServer):
-    """Records every request, and answers 201, a status that no gateway sends by itself."""
+class Recorder:
+    """A shop's server that runs in threads and records every request."""
 
     daemon_threads = True
+    handler = None
 
     def __init__(self):
-        super().__init__((FRONT, 0), ShopRequest)
+        super().__init__((FRONT, 0), self.handler)
         self.seen = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -110,24 +111,6 @@ class ShopRequest(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-class FastCgiShop(socketserver.ThreadingTCPServer):
-    """The same shop as a FastCGI responder, like php-fpm."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__((FRONT, 0), FastCgiRequest)
-        self.seen = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def port(self):
-        return self.server_address[1]
-
-    def handle_error(self, request, client_address):
-        """A client that closes early is not an error here."""
 
 
 class FastCgiRequest(socketserver.StreamRequestHandler):
@@ -170,6 +153,18 @@ class FastCgiRequest(socketserver.StreamRequestHandler):
             name, value = length(), length()
             yield params[at : at + name].decode(), params[at + name : at + name + value].decode()
             at += name + value
+
+
+class Shop(Recorder, http.server.ThreadingHTTPServer):
+    """A shop behind HTTP. It answers 201, which no gateway answers by itself."""
+
+    handler = ShopRequest
+
+
+class FastCgiShop(Recorder, socketserver.ThreadingTCPServer):
+    """The same shop as a FastCGI responder, as php-fpm is one."""
+
+    handler = FastCgiRequest
 
 
 def free_port():
