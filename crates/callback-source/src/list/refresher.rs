@@ -12,13 +12,15 @@ use tracing::{error, info};
 
 use crate::{
     AllowList, LOG_TARGET, Question,
-    list::answer_cache::{AnswerCache, Lookup, Outcome},
-    list::clock::{SleepClock, now},
-    list::handle::Handle,
-    list::schedule::Schedule,
-    list::shared::Shared,
-    list::state_file::StateFile,
-    list::state_writer::StateWriter,
+    list::{
+        answer_cache::{AnswerCache, Lookup, Outcome},
+        clock::{SleepClock, now},
+        handle::Handle,
+        schedule::Schedule,
+        shared::Shared,
+        state_file::StateFile,
+        state_writer::StateWriter,
+    },
 };
 
 /// Task that keeps an [`AllowList`](crate::AllowList) up to date.

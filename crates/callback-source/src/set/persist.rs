@@ -19,7 +19,7 @@ use crate::{Family, HostName};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PersistedHost {
     pub(crate) host: HostName,
-    pub(crate) records: Vec<PersistedQuestion>,
+    pub(crate) questions: Vec<PersistedQuestion>,
     pub(crate) lingering: BTreeMap<IpAddr, PersistedLingering>,
 }
 
@@ -82,13 +82,13 @@ impl Host {
         });
         PersistedHost {
             host: self.name.clone(),
-            records: Family::ALL.map(question).into(),
+            questions: Family::ALL.map(question).into(),
             lingering: lingering.collect(),
         }
     }
 
     fn restore(&mut self, saved: PersistedHost, rules: &Rules, now: Instant) {
-        for question in saved.records {
+        for question in saved.questions {
             if rules.asks(question.family) {
                 self.state_mut(question.family)
                     .restore(question, rules, now);
@@ -144,7 +144,7 @@ impl PersistedHost {
     /// Moves all times into the past, as [`AllowSet::slept`] does.
     pub(crate) fn slept(&mut self, slept: Duration) {
         let back = |at: &mut Instant| *at = before(*at, slept);
-        for question in &mut self.records {
+        for question in &mut self.questions {
             back(&mut question.stale_from);
             if let Some(answer) = &mut question.answer {
                 answer.slept(slept);

@@ -120,16 +120,16 @@ pub(super) struct Cut {
 }
 
 pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut) {
-    let question = |records: &[PersistedQuestion], family| {
-        let records = records.iter().find(|records| records.family == family);
+    let encoded = |questions: &[PersistedQuestion], family| {
+        let question = questions.iter().find(|question| question.family == family);
         SavedQuestion {
-            stale_from: records.map_or_else(
+            stale_from: question.map_or_else(
                 || millis(clocks.utc),
-                |records| clocks.utc_of(records.stale_from),
+                |question| clocks.utc_of(question.stale_from),
             ),
-            denied: records.is_some_and(|records| records.denied),
-            answer: records
-                .and_then(|records| records.answer.as_ref())
+            denied: question.is_some_and(|question| question.denied),
+            answer: question
+                .and_then(|question| question.answer.as_ref())
                 .map(|answer| SavedAnswer {
                     addresses: answer.addresses.to_vec(),
                     ttl: millis(answer.ttl),
@@ -146,8 +146,8 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
     };
     let hosts = saved.into_iter().map(|saved| SavedHost {
         host: saved.host.as_str().to_owned(),
-        a: question(&saved.records, Family::V4),
-        aaaa: question(&saved.records, Family::V6),
+        a: encoded(&saved.questions, Family::V4),
+        aaaa: encoded(&saved.questions, Family::V6),
         lingering: times(&saved.lingering, |saved| Some(saved.left_at)),
         lingering_until: times(&saved.lingering, |saved| saved.until),
     });
@@ -245,8 +245,8 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
         if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
-        let records = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
-        let answers = records.iter().filter_map(|(_, of)| of.answer.as_ref());
+        let questions = [(Family::V4, saved.a), (Family::V6, saved.aaaa)];
+        let answers = questions.iter().filter_map(|(_, of)| of.answer.as_ref());
         let mut happened = answers
             .map(|of| of.answered_at)
             .chain(saved.lingering.values().copied());
@@ -255,7 +255,7 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
         }
         hosts.push(PersistedHost {
             host,
-            records: records
+            questions: questions
                 .into_iter()
                 .filter_map(|(family, of)| of.decode(family, clocks))
                 .collect(),
@@ -368,7 +368,7 @@ pub(super) mod tests {
         };
         vec![PersistedHost {
             host: "h.test".parse().unwrap(),
-            records: vec![v4, v6],
+            questions: vec![v4, v6],
             lingering: [("20.0.0.3".parse().unwrap(), lingering)].into(),
         }]
     }
@@ -431,9 +431,9 @@ pub(super) mod tests {
             let text = encode(state, now);
             state = decode(&text, now).unwrap();
         }
-        for (records, first) in state[0].records.iter().zip(&first[0].records) {
-            assert!(records.stale_from <= first.stale_from);
-            assert!(first.stale_from - records.stale_from < Duration::from_millis(2));
+        for (question, first) in state[0].questions.iter().zip(&first[0].questions) {
+            assert!(question.stale_from <= first.stale_from);
+            assert!(first.stale_from - question.stale_from < Duration::from_millis(2));
         }
         for (address, lingering) in &state[0].lingering {
             let before = first[0].lingering[address];
@@ -558,7 +558,7 @@ pub(super) mod tests {
         let text = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
         let text = text.replace("20.0.0.2", "2606:4700::1");
         let saved = decode(text.as_bytes(), clocks).unwrap();
-        let answer = saved[0].records[0].answer.as_ref().unwrap();
+        let answer = saved[0].questions[0].answer.as_ref().unwrap();
         assert_eq!(*answer.addresses, ["20.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }

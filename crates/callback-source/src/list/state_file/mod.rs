@@ -163,7 +163,7 @@ impl StateFile {
         let is_heard = |of: &PersistedQuestion| of.denied || of.answer.is_some();
         let is_empty = saved
             .iter()
-            .all(|saved| saved.lingering.is_empty() && !saved.records.iter().any(is_heard));
+            .all(|saved| saved.lingering.is_empty() && !saved.questions.iter().any(is_heard));
         let (text, cut) = encode(saved, clocks);
         Snapshot {
             number: self.snapshots.fetch_add(1, Ordering::Relaxed) + 1,

@@ -107,9 +107,13 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
             continue;
         };
         let known = &mut all[*at];
-        for records in saved.records {
-            if !known.records.iter().any(|of| of.family == records.family) {
-                known.records.push(records);
+        for question in saved.questions {
+            if !known
+                .questions
+                .iter()
+                .any(|of| of.family == question.family)
+            {
+                known.questions.push(question);
             }
         }
         for (address, lingering) in saved.lingering {
@@ -133,23 +137,23 @@ fn divide(
             })
         });
         let is_asked = |family: Family| asks[family as usize];
-        let (records, other_records): (Vec<_>, Vec<_>) = saved
-            .records
+        let (questions, other_questions): (Vec<_>, Vec<_>) = saved
+            .questions
             .into_iter()
-            .partition(|records| is_asked(records.family));
+            .partition(|question| is_asked(question.family));
         let (lingering, other_lingering): (BTreeMap<_, _>, BTreeMap<_, _>) = saved
             .lingering
             .into_iter()
             .partition(|(address, _)| is_asked(Family::of(*address)));
-        for (part, records, lingering) in [
-            (&mut inside, records, lingering),
-            (&mut outside, other_records, other_lingering),
+        for (part, questions, lingering) in [
+            (&mut inside, questions, lingering),
+            (&mut outside, other_questions, other_lingering),
         ] {
-            if !records.is_empty() || !lingering.is_empty() {
+            if !questions.is_empty() || !lingering.is_empty() {
                 let host = saved.host.clone();
                 part.push(PersistedHost {
                     host,
-                    records,
+                    questions,
                     lingering,
                 });
             }
@@ -171,31 +175,31 @@ fn current(
 /// Drops state whose windows have ended, and returns the end of the rest. A restored set uses nothing beyond
 /// that end.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
-    saved.records.retain_mut(|records| {
-        let stale_until = records_end(records, rules, now);
-        let is_known = records.answer.is_some() || records.denied;
+    saved.questions.retain_mut(|question| {
+        let stale_until = question_end(question, rules, now);
+        let is_known = question.answer.is_some() || question.denied;
         is_known && now < stale_until
     });
     saved
         .lingering
         .retain(|_, saved| saved.left_at <= now && now < saved.until(rules));
     let lingering = saved.lingering.values().map(|saved| saved.until(rules));
-    let records = saved.records.iter_mut();
-    let records = records.map(|records| records_end(records, rules, now));
-    records.chain(lingering).max()
+    let questions = saved.questions.iter_mut();
+    let questions = questions.map(|question| question_end(question, rules, now));
+    questions.chain(lingering).max()
 }
 
-fn records_end(records: &mut PersistedQuestion, rules: &Rules, now: Instant) -> Instant {
+fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -> Instant {
     let longest = after(now, rules.max_ttl);
-    records.stale_from = match &records.answer {
+    question.stale_from = match &question.answer {
         Some(answer) => answer
             .ttl_ends
             .min(after(answer.answered_at, rules.max_ttl)),
-        None => records.stale_from,
+        None => question.stale_from,
     };
     // Capped: a time that this program cannot have written must not keep the state forever.
-    records.stale_from = records.stale_from.min(longest);
-    after(records.stale_from, rules.stale_for)
+    question.stale_from = question.stale_from.min(longest);
+    after(question.stale_from, rules.stale_for)
 }
 
 /// Bounds the memory of a list whose hosts are replaced again and again.
@@ -224,14 +228,14 @@ mod tests {
             .lingering
             .insert(lingering, lingering_since(clocks.instant));
         let restored = unasked.start(all.clone(), &asked);
-        assert_eq!(restored[0].records.len(), 1);
-        assert_eq!(restored[0].records[0].family, Family::V6);
+        assert_eq!(restored[0].questions.len(), 1);
+        assert_eq!(restored[0].questions[0].family, Family::V6);
         assert_eq!(restored[0].lingering.len(), 1);
         unasked.expire(&Default::default(), clocks.instant);
         let mut again = unasked.add_to(restored, &asked);
         again[0]
-            .records
-            .sort_by_key(|records| records.family as usize);
+            .questions
+            .sort_by_key(|question| question.family as usize);
         assert_eq!(again, all);
     }
 
@@ -262,7 +266,7 @@ mod tests {
         for number in 0..1_000 {
             let mut known = saved(clocks);
             known[0].host = question(number).host;
-            if let Some(answer) = &mut known[0].records[0].answer {
+            if let Some(answer) = &mut known[0].questions[0].answer {
                 answer.ttl_ends += Duration::from_secs(number);
             }
             unasked.replace(known, &HashSet::from([question(number)]), &none);

@@ -167,7 +167,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     let now = now() + 100 * HOUR;
     let restored = |rules: Rules, answer: Option<LastAnswer>, denied, stale_from| {
         let mut set = AllowSet::new(rules, [host(0)], &[], now).unwrap();
-        let records = vec![PersistedQuestion {
+        let questions = vec![PersistedQuestion {
             family: Family::V4,
             stale_from,
             denied,
@@ -176,7 +176,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
         set.restore(
             vec![PersistedHost {
                 host: host(0),
-                records,
+                questions,
                 lingering: BTreeMap::new(),
             }],
             now,
