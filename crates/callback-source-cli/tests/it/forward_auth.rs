@@ -508,12 +508,17 @@ impl Kind {
         .await
     }
 
-    /// The part of its configuration that is in the docs.
+    /// The part of its configuration that is in the docs. `tests/gateways/matrix.py` runs the same blocks.
     fn shown(self) -> &'static str {
-        match self {
-            Self::Nginx => include_str!("../../../../tests/proxies/forward-auth-nginx.conf"),
-            Self::Caddy => include_str!("../../../../tests/proxies/forward-auth-caddy.Caddyfile"),
-        }
+        let page = include_str!("../../../../docs/forward-auth.md");
+        let (_, rest) = page
+            .split_once(match self {
+                Self::Nginx => "<!-- run: nginx server.conf -->",
+                Self::Caddy => "<!-- run: caddy Caddyfile -->",
+            })
+            .unwrap();
+        let (_, config) = rest.split("```").nth(1).unwrap().split_once('\n').unwrap();
+        config
     }
 
     /// Complete configuration, which runs unprivileged in a folder of its own.
