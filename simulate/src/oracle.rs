@@ -929,7 +929,7 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
-    /// What has not failed since stays in use while it is refreshed.
+    /// An outcome that has not failed since stays in use while it is refreshed.
     fn window_ends(&self, rules: &Rules) -> Ms {
         let least = match self.failing {
             Some(_) => 0,

@@ -1,4 +1,4 @@
-//! Faults planted in the library, each of which the simulation must find: a test of the test.
+//! Faults planted in the library. The simulation must find each of them: a test of the test.
 
 use std::{io, ops::Range};
 

@@ -24,7 +24,7 @@ pub(crate) struct Setting {
     pub(crate) max_ttl: u64,
     pub(crate) linger: u64,
     pub(crate) stale_for: u64,
-    /// Whether static networks are admitted as well.
+    /// Set if static networks are admitted as well.
     pub(crate) networks: bool,
 }
 
