@@ -27,6 +27,9 @@ use super::{
 /// not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
 /// flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
 /// SIGUSR2 are ignored.
+///
+/// A socket that systemd passes (socket activation) serves the flag that names its address. Readiness, stopping
+/// and the watchdog are reported to systemd.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
     /// Address or Unix socket on which to listen; a Unix socket is for one proxy, which may read and

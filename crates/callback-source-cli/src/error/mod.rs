@@ -72,6 +72,12 @@ pub(crate) enum Error {
         fault: UnixSocketError,
     },
 
+    #[error("socket {0} of the service manager is not a listening TCP or Unix stream socket")]
+    InheritedSocket(usize),
+
+    #[error("the service manager passed a socket of {0}, and no flag names this address")]
+    UnusedSocket(String),
+
     #[error("no webhook secret was given")]
     NoSecret,
 
@@ -133,6 +139,12 @@ impl Error {
             },
             #[cfg(unix)]
             Self::ListenUnix { fault, .. } => fault.hint(),
+            Self::InheritedSocket(_) => {
+                Some("use `ListenStream=` without `Accept=yes` in the socket unit")
+            }
+            Self::UnusedSocket(_) => Some(
+                "give it with `--listen` or `--admin-listen`, or change `ListenStream=` in the socket unit",
+            ),
             Self::NoClientHeader => Some(
                 "give the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
                  protocol with `--proxy-protocol`",
@@ -161,7 +173,11 @@ impl Error {
             Self::NoRequest { .. } => {
                 Some("save the request as it arrived: request line, headers, an empty line, body")
             }
-            Self::Read { .. } | Self::SignError(_) | Self::Stdout(_) | Self::Start(_) => None,
+            Self::Read { .. }
+           
+            | Self::SignError(_)
+            | Self::Stdout(_)
+            | Self::Start(_) => None,
         }
     }
 }

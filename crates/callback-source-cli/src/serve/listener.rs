@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 #[cfg(unix)]
 use super::unix_socket::SocketFile;
 use super::{
+    inherited::Inherited,
     owner::Owner,
     peer::{Peer, Stream},
     proxy_header::{Proxy, ProxyHeaders},
@@ -48,35 +49,57 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, proxies: Proxies) -> Result<Self, Error> {
+    /// Listens on an address, with the socket of the service manager if it passed one for this address.
+    pub(super) fn bind(
+        listen: &Listen,
+        proxies: Proxies,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
         match listen {
-            Listen::Tcp(address) => Self::bind_tcp(*address, proxies),
+            Listen::Tcp(address) => Self::bind_tcp(*address, proxies, inherited),
             #[cfg(unix)]
-            Listen::Unix(path) => match SocketFile::bind(path) {
-                Ok(file) => Ok(Self::Unix(file)),
-                Err(fault) => Err(Error::ListenUnix {
-                    path: path.clone(),
-                    fault,
-                }),
-            },
+            Listen::Unix(path) => {
+                let file = match inherited.take_unix(path) {
+                    Some(socket) => SocketFile::inherited(socket, path).map_err(Into::into),
+                    None => SocketFile::bind(path),
+                };
+                match file {
+                    Ok(file) => Ok(Self::Unix(file)),
+                    Err(fault) => Err(Error::ListenUnix {
+                        path: path.clone(),
+                        fault,
+                    }),
+                }
+            }
             #[cfg(not(unix))]
             Listen::Unix(_) => Err(Error::NoUnixSockets),
         }
     }
 
     /// Listens for clients that connect without a proxy.
-    pub(super) fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
+    pub(super) fn bind_plain(
+        address: SocketAddr,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
         let none = Proxies {
             trusted: TrustedProxies::none(),
             client: Client::Peer,
             protocol: false,
         };
-        Self::bind_tcp(address, none)
+        Self::bind_tcp(address, none, inherited)
     }
 
-    fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
-        let bound = || {
-            let queue = listen(tcp_socket(address)?, address)?.into_std()?;
+    fn bind_tcp(
+        address: SocketAddr,
+        proxies: Proxies,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
+        let mut bound = || {
+            let queue = match inherited.take_tcp(address) {
+                Some(socket) => socket,
+                None => listen(tcp_socket(address)?, address)?.into_std()?,
+            };
+            queue.set_nonblocking(true)?;
             let listener = TcpListener::from_std(queue.try_clone()?)?;
             Ok((listener, queue))
         };
@@ -253,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn queued_connections_are_accepted_before_tokio_reports_them() {
         let address = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::bind_plain(address).unwrap();
+        let listener = Listener::bind_plain(address, &mut Inherited::default()).unwrap();
         let Listener::Tcp { queue, .. } = &listener else {
             panic!("it is TCP");
         };

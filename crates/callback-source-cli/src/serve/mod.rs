@@ -11,6 +11,8 @@ use tokio::{
 use tracing::{info, warn};
 
 mod file_limit;
+mod inherited;
+mod service_manager;
 mod signals;
 
 mod owner;
@@ -56,8 +58,8 @@ mod server;
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
-    app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
-    signals::Signals,
+    app::App, connection::Settings, endpoint::Endpoint, inherited::Inherited, listener::Listener,
+    server::Server, service_manager::ServiceManager, signals::Signals,
 };
 use crate::{
     args::ServeArgs,
@@ -68,6 +70,8 @@ use crate::{
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
+    // Before the log starts its thread.
+    let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
     let proxies = Proxies::from_serve_args(&args)?;
@@ -80,7 +84,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
         let _context = runtime.enter();
         Signals::new().map_err(Error::Start)?
     };
-    let outcome = runtime.block_on(serve(&args, config, proxies, &mut signals));
+    let outcome = runtime.block_on(serve(&args, config, proxies, inherited, &mut signals));
     shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
     outcome
 }
@@ -122,20 +126,22 @@ async fn serve(
     args: &ServeArgs,
     config: Config,
     proxies: Proxies,
+    mut inherited: Inherited,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
     let max_connections = file_limit::room_for(args.max_connections);
     let app_proxies = proxies.clone();
-    let listener = Listener::bind(&args.listen, proxies)?;
+    let listener = Listener::bind(&args.listen, proxies, &mut inherited)?;
     let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+        Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
         None => None,
     };
     #[cfg(feature = "ext-authz")]
     let ext_authz = match args.ext_authz_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+        Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
         None => None,
     };
+    inherited.finish()?;
     let list = config.list.spawn(config.resolver);
 
     let counts = Arc::default();
@@ -167,9 +173,14 @@ async fn serve(
         };
         servers.push(Server::start(listener, settings, max_connections));
     }
-    tokio::spawn(log_ready(list));
+    let manager = ServiceManager::from_env();
+    // Not when the list is ready: a boot must not wait for DNS.
+    manager.ready();
+    tokio::spawn(manager.clone().keep_watchdog_alive());
+    tokio::spawn(report_ready(list, manager.clone()));
 
     signals.next().await;
+    manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
     app.stop();
     #[cfg(feature = "ext-authz")]
     if let Some(server) = &mut ext_authz {
@@ -212,11 +223,13 @@ async fn serve(
     Ok(Outcome::Yes)
 }
 
-async fn log_ready(list: AllowList) {
+async fn report_ready(list: AllowList, manager: ServiceManager) {
     let start = Instant::now();
+    manager.status("waiting for the first answers");
     list.ready().await;
     let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
     info!(addresses, after = ?start.elapsed(), "ready");
+    manager.status(format_args!("ready: {addresses} addresses are admitted"));
 }
 
 /// Time limit for requests in flight.

@@ -256,6 +256,9 @@ async fn prints_help() {
     flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
     SIGUSR2 are ignored.
 
+    A socket that systemd passes (socket activation) serves the flag that names its address. Readiness,
+    stopping and the watchdog are reported to systemd.
+
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
     Options:

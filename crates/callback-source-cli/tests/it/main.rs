@@ -14,5 +14,7 @@ mod module_order;
 mod proxies;
 mod real_dns;
 mod serve;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod signature;
 mod stopping;
