@@ -22,6 +22,7 @@ mod request_file;
 mod check;
 mod completions;
 mod lookup;
+mod man;
 mod serve;
 mod sign;
 mod verify;
@@ -66,5 +67,6 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { folder } => man::run(&folder),
     }
 }

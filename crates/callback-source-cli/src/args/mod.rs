@@ -1,6 +1,6 @@
 //! Command line and environment.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -52,10 +52,15 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The command with the variables of all flags.
+    pub(crate) fn whole() -> clap::Command {
+        with_variables(Self::command())
+    }
+
     /// Reads the command line and the environment.
     pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         let words: Vec<_> = words.collect();
-        let whole = with_variables(Self::command());
+        let whole = Self::whole();
         let mut command = without_blank_variables(whole.clone(), |name| std::env::var_os(name));
         let matches = match command.try_get_matches_from_mut(&words) {
             // The help lists the variables of all flags, also the empty ones.
@@ -79,6 +84,12 @@ pub(crate) enum Command {
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
 }
 

@@ -95,6 +95,13 @@ pub(crate) enum Error {
         cause: io::Error,
     },
 
+    #[error("cannot write `{}`", .path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+
     #[error("the body from stdin cannot be put into a command line: {0}")]
     Inline(&'static str),
 
@@ -174,7 +181,7 @@ impl Error {
                 Some("save the request as it arrived: request line, headers, an empty line, body")
             }
             Self::Read { .. }
-           
+            | Self::Write { .. }
             | Self::SignError(_)
             | Self::Stdout(_)
             | Self::Start(_) => None,

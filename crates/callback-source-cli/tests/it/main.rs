@@ -10,6 +10,7 @@ mod connections;
 mod forward_auth;
 mod log;
 mod lookup;
+mod man;
 mod module_order;
 mod proxies;
 mod real_dns;
