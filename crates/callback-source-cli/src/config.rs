@@ -55,17 +55,10 @@ impl Config {
         if subject == Subject::Callers {
             list = list.nets(all(&args.allow))?;
         }
-        if args.min_ttl.is_some() || args.max_ttl.is_some() {
-            let rules = callback_source::set::Rules::default();
-            let least = args.min_ttl.unwrap_or(rules.min_ttl);
-            list = list.ttl_bounds(least, args.max_ttl.unwrap_or(rules.max_ttl))?;
-        }
-        if let Some(linger) = args.linger {
-            list = list.linger(linger);
-        }
-        if let Some(stale_for) = args.stale_for {
-            list = list.stale_for(stale_for);
-        }
+        list = list
+            .ttl_bounds(args.min_ttl, args.max_ttl)?
+            .linger(args.linger)
+            .stale_for(args.stale_for);
         // clap's `conflicts_with` would treat a variable that is set to `false` as the flag.
         match (args.ipv4_only, args.ipv6_only) {
             (false, false) => {}
@@ -192,7 +185,8 @@ pub(crate) fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
         .any(|proxy| matches!(proxy, TrustedProxy::Network(_)))
 }
 
-fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
+/// The hosts to look up.
+pub(crate) fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
     let named = all(&args.environment)
         .into_iter()
         .map(|environment| match environment {

@@ -5,10 +5,16 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
-mod lists;
+use crate::error::Error;
 
+mod lists;
+mod names;
+
+mod file;
 mod values;
 mod variables;
+
+mod settings;
 
 mod common;
 mod proxy;
@@ -20,17 +26,27 @@ mod serve;
 mod sign;
 mod verify;
 
-use self::variables::{with_variables, without_blank_variables};
+mod config;
+mod example;
+
 pub(crate) use self::{
     check::CheckArgs,
     common::{CommonArgs, Environment, LogFormat},
+    config::ConfigCommand,
+    file::ConfigFile,
     lists::{List, all},
     lookup::LookupArgs,
     secret::SecretArgs,
     serve::ServeArgs,
+    settings::{Setting, Source, toml_value},
     sign::SignArgs,
     values::{Listen, TrustedProxy, plain},
     verify::VerifyArgs,
+};
+use self::{
+    names::innermost,
+    settings::settings,
+    variables::{reject_unknown, with_variables, without_blank_variables},
 };
 
 /// The name of the command.
@@ -43,7 +59,9 @@ pub(crate) const NAME: &str = "callback-source";
 ///
 /// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
 /// be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-/// commas, blanks or line breaks. An empty variable is treated as unset.
+/// commas, blanks or line breaks. An empty variable is treated as unset, and an unknown one is an error.
+/// `serve`, `lookup` and `check` also read a configuration file (`--config`). A flag replaces a variable,
+/// and a variable replaces the file.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -56,20 +74,49 @@ impl Args {
     pub(crate) fn whole() -> clap::Command {
         with_variables(Self::command())
     }
+}
 
-    /// Reads the command line and the environment.
-    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+/// A configuration file with all keys, each as a comment with its help and its default.
+pub(crate) fn example_file() -> String {
+    example::file(&Args::command())
+}
+
+/// A command with its settings.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) command: Command,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) file: Option<ConfigFile>,
+}
+
+impl Invocation {
+    /// Reads the command line, the environment and the configuration file.
+    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, Error> {
         let words: Vec<_> = words.collect();
-        let whole = Self::whole();
+        let whole = Args::whole();
         let mut command = without_blank_variables(whole.clone(), |name| std::env::var_os(name));
+        let path = file::path(&command, &words);
+        let file = path
+            .map(|path| ConfigFile::read(path, &whole))
+            .transpose()?;
+        if let Some(file) = &file {
+            command = file.as_defaults(command);
+        }
         let matches = match command.try_get_matches_from_mut(&words) {
             // The help lists the variables of all flags, also the empty ones.
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-                whole.try_get_matches_from(words)?
+                whole.clone().try_get_matches_from(words)?
             }
             matches => matches?,
         };
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        reject_unknown(&whole, std::env::vars_os())?;
+        let (given, matches) = innermost(&command, &matches);
+        Ok(Self {
+            command: args.command,
+            settings: settings(&whole, given, matches, file.as_ref()),
+            file,
+        })
     }
 }
 
@@ -80,6 +127,9 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Sign(SignArgs),
     Verify(VerifyArgs),
+    /// Check, show or start a configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell

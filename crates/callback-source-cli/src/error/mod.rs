@@ -1,6 +1,6 @@
 //! Errors that end a command.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use callback_source::{
     NetworkError, SystemConfError, TtlBoundsError,
@@ -17,6 +17,27 @@ pub(crate) use self::unix_socket::UnixSocketError;
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// Also `--help` and `--version`.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+
+    #[error("{}:{position}: {problem}", .path.display())]
+    ConfigFile {
+        path: PathBuf,
+        position: Position,
+        problem: String,
+    },
+
+    #[error(
+        "unknown variable `{}`{}",
+        .name.escape_debug(),
+        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
+    UnknownVariable {
+        name: String,
+        nearest: Option<String>,
+    },
+
     #[error(transparent)]
     TtlBounds(#[from] TtlBoundsError),
 
@@ -121,10 +142,28 @@ pub(crate) enum Error {
     Start(#[source] io::Error),
 }
 
+/// Position in a text file, both from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
 impl Error {
     /// The next step.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Usage(_) | Self::ConfigFile { .. } => None,
+            Self::UnknownVariable { .. } => Some(
+                "`callback-source SUBCOMMAND --help` lists the variables; give variables of other \
+                 programs another prefix",
+            ),
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
             Self::NetworkError(_) => None,
             Self::NoFamily => Some("leave out both to look up both families"),

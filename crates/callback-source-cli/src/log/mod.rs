@@ -63,19 +63,26 @@ pub(crate) fn finish() {
     }
 }
 
+/// The log filter of a server.
+pub(crate) fn filter(args: &CommonArgs) -> Result<EnvFilter, Error> {
+    parse(args.log.as_deref().unwrap_or(SERVER_FILTER))
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, Error> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|cause| Error::LogFilter {
+        filter: filter.to_owned(),
+        cause,
+    })
+}
+
 fn init(
     args: &CommonArgs,
     default: &str,
     end_limit: Option<Duration>,
     by_default: fn(&Metadata<'_>) -> bool,
 ) -> Result<(), Error> {
-    let filter = args.log.as_deref().unwrap_or(default);
-    let by_level = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|cause| Error::LogFilter {
-            filter: filter.to_owned(),
-            cause,
-        })?;
+    let by_level = parse(args.log.as_deref().unwrap_or(default))?;
     let given = args.log.is_some();
     let by_field = filter_fn(move |metadata| given || by_default(metadata));
 

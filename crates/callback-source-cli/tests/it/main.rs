@@ -6,6 +6,7 @@ mod server;
 
 mod check;
 mod command;
+mod config;
 mod connections;
 mod forward_auth;
 mod log;
