@@ -18,18 +18,17 @@ use super::{
     owner::Owner,
     peer::{Peer, Stream},
     proxy_header::{Proxy, ProxyHeaders},
+    trust::Trust,
 };
-use crate::{
-    args::Listen,
-    config::{Client, Proxies},
-    error::Error,
-};
+use crate::{args::Listen, error::Error};
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
+    /// `true` if the peer is a trusted proxy.
+    trusted: bool,
     /// The trusted proxy whose PROXY header is still unread.
     pub(super) proxy: Option<Proxy>,
 }
@@ -40,7 +39,7 @@ pub(super) enum Listener {
         listener: TcpListener,
         /// Second handle of the socket, for [`Listener::accept_queued`].
         queue: std::net::TcpListener,
-        trusted: TrustedProxies,
+        trusted: Trust,
         headers: Option<ProxyHeaders>,
     },
     #[cfg(unix)]
@@ -48,9 +47,14 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, proxies: Proxies) -> Result<Self, Error> {
+    /// `reads_proxy_headers` is `true` if trusted proxies send the header of the PROXY protocol.
+    pub(super) fn bind(
+        listen: &Listen,
+        trusted: Trust,
+        reads_proxy_headers: bool,
+    ) -> Result<Self, Error> {
         match listen {
-            Listen::Tcp(address) => Self::bind_tcp(*address, proxies),
+            Listen::Tcp(address) => Self::bind_tcp(*address, trusted, reads_proxy_headers),
             #[cfg(unix)]
             Listen::Unix(path) => match SocketFile::bind(path) {
                 Ok(file) => Ok(Self::Unix(file)),
@@ -66,15 +70,14 @@ impl Listener {
 
     /// Listens for clients that connect without a proxy.
     pub(super) fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
-        let none = Proxies {
-            trusted: TrustedProxies::none(),
-            client: Client::Peer,
-            protocol: false,
-        };
-        Self::bind_tcp(address, none)
+        Self::bind_tcp(address, Trust::new(TrustedProxies::none()), false)
     }
 
-    fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
+    fn bind_tcp(
+        address: SocketAddr,
+        trusted: Trust,
+        reads_proxy_headers: bool,
+    ) -> Result<Self, Error> {
         let bound = || {
             let queue = listen(tcp_socket(address)?, address)?.into_std()?;
             let listener = TcpListener::from_std(queue.try_clone()?)?;
@@ -84,11 +87,10 @@ impl Listener {
             address: address.to_string(),
             cause,
         })?;
-        let trusted = proxies.trusted;
         Ok(Self::Tcp {
             listener,
             queue,
-            headers: proxies.protocol.then(|| ProxyHeaders::new(trusted.clone())),
+            headers: reads_proxy_headers.then(|| ProxyHeaders::new(trusted.clone())),
             trusted,
         })
     }
@@ -182,7 +184,7 @@ impl Accepted {
     fn tcp(
         stream: TcpStream,
         client: SocketAddr,
-        trusted: &TrustedProxies,
+        trusted: &Trust,
         headers: Option<&ProxyHeaders>,
     ) -> Self {
         // Responses are small, and no further data follows that could be sent with them.
@@ -191,8 +193,9 @@ impl Accepted {
             stream: Box::new(stream),
             peer: Peer::Tcp {
                 client,
-                proxied: trusted.contains(client.ip()),
+                proxy: None,
             },
+            trusted: trusted.proxies().contains(client.ip()),
             proxy: headers.and_then(|headers| headers.expected_from(client)),
         }
     }
@@ -200,7 +203,8 @@ impl Accepted {
     pub(super) fn owner(&self) -> Owner {
         match self.peer {
             _ if self.proxy.is_some() => Owner::Unknown,
-            Peer::Unix | Peer::Tcp { proxied: true, .. } => Owner::Trusted,
+            Peer::Unix => Owner::Trusted,
+            Peer::Tcp { .. } if self.trusted => Owner::Trusted,
             Peer::Tcp { client, .. } => Owner::address(client.ip()),
         }
     }
@@ -210,6 +214,7 @@ impl Accepted {
         Self {
             stream: Box::new(stream),
             peer: Peer::Unix,
+            trusted: true,
             proxy: None,
         }
     }
