@@ -28,6 +28,9 @@ mod serve;
 mod sign;
 mod verify;
 
+#[cfg(feature = "demo")]
+mod demo;
+
 use self::{
     args::{Command, Invocation},
     error::Error,
@@ -69,10 +72,12 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     match command {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, settings, file),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config_command::run(command, &settings, file.as_ref()),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { folder } => man::run(&folder),
     }

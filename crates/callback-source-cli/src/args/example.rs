@@ -4,7 +4,7 @@ use clap::{Arg, Command};
 
 use super::{
     file::{is_list, is_switch, keys},
-    settings::{SettingKind, toml_value},
+    settings::{SettingKind, is_reloadable, toml_value},
 };
 
 /// A configuration file with all keys, each as a comment with its help and its default.
@@ -43,6 +43,9 @@ fn entry(arg: &Arg) -> String {
     if !possible.is_empty() && !is_switch(arg) {
         let names: Vec<_> = possible.iter().map(|value| value.get_name()).collect();
         lines.push(format!("One of: {}.", names.join(", ")));
+    }
+    if is_reloadable(key) {
+        lines.push("A change takes effect without a restart.".to_owned());
     }
     let comments = lines
         .iter()
@@ -89,7 +92,8 @@ const INTRODUCTION: &str = "\
 # Show what applies:  callback-source config show --config PATH
 #
 # A flag or a variable (`min-ttl` is `--min-ttl` and `CALLBACK_SOURCE_MIN_TTL`) replaces the value of the
-# file.
+# file. `serve` reads the file again at SIGHUP, and within 15 seconds after its content has changed. If a
+# value is invalid, or a key has changed that needs a restart, the previous configuration stays in force.
 ";
 
 const EXAMPLES: [(&str, &str); 12] = [

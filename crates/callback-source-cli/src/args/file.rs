@@ -28,6 +28,7 @@ use crate::error::{Error, Position};
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigFile {
     pub(crate) path: PathBuf,
+    pub(crate) content: String,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -38,23 +39,26 @@ pub(super) struct Entry {
 }
 
 impl ConfigFile {
-    /// Reads a file, and checks each key and each value by the flags of `command`.
-    pub(super) fn read(path: PathBuf, command: &Command) -> Result<Self, Error> {
-        let content = read(&path).map_err(|cause| Error::Read {
-            what: "the configuration",
-            path: path.clone(),
-            cause,
-        })?;
+    /// Checks each key and each value of a file by the flags of `command`.
+    pub(super) fn parse(path: PathBuf, content: String, command: &Command) -> Result<Self, Error> {
         let entries = entries(&content, command).map_err(|(at, problem)| Error::ConfigFile {
             path: path.clone(),
             position: position(&content, at),
             problem,
         })?;
-        Ok(Self { path, entries })
+        Ok(Self {
+            path,
+            content,
+            entries,
+        })
     }
 
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Makes the values of the file the defaults of all commands that read one.
@@ -84,14 +88,19 @@ pub(super) fn path(command: &Command, words: &[OsString]) -> Option<PathBuf> {
 }
 
 /// The content of a file, which must be text.
-fn read(path: &Path) -> io::Result<String> {
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
     let mut content = String::new();
-    let file = File::open(path)?;
-    let size = file.take(MAX_SIZE + 1).read_to_string(&mut content)?;
-    match u64::try_from(size).is_ok_and(|size| size <= MAX_SIZE) {
-        true => Ok(content),
-        false => Err(io::Error::other("the file is larger than 1 MiB")),
-    }
+    let read = File::open(path)
+        .and_then(|file| file.take(MAX_SIZE + 1).read_to_string(&mut content))
+        .and_then(|size| match u64::try_from(size) {
+            Ok(..=MAX_SIZE) => Ok(()),
+            _ => Err(io::Error::other("the file is larger than 1 MiB")),
+        });
+    read.map(|()| content).map_err(|cause| Error::Read {
+        what: "the configuration",
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 /// The flags that are keys of the file.

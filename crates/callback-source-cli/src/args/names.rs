@@ -2,9 +2,12 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-/// Changes each flag of each subcommand.
+/// Changes each flag of each subcommand, except those of `demo`, which have neither variables nor keys.
 pub(super) fn every_flag(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
-    command.mut_subcommands(|command| every_flag(command, change).mut_args(change))
+    command.mut_subcommands(|command| match command.get_name() {
+        "demo" => command,
+        _ => every_flag(command, change).mut_args(change),
+    })
 }
 
 /// The innermost subcommand that was given, with its matches.

@@ -83,6 +83,11 @@ pub(super) fn settings(
     configurable.collect()
 }
 
+/// Returns whether a running server can take over a new value of a key.
+pub(crate) fn is_reloadable(key: &str) -> bool {
+    RELOADABLE.contains(&key)
+}
+
 /// Values in the form of a configuration file.
 pub(crate) fn toml_value(kind: SettingKind, values: &[String]) -> String {
     let text = |value: &String| match value.parse::<u32>() {
@@ -113,3 +118,16 @@ impl fmt::Display for Source {
         }
     }
 }
+
+/// The others need new sockets, or would leave connections behind that were accepted under other rules.
+const RELOADABLE: [&str; 9] = [
+    "client-ip-header",
+    "environment",
+    "host",
+    "linger",
+    "log",
+    "report-only",
+    "stale-for",
+    "trusted-proxy",
+    "unsure-status",
+];

@@ -44,6 +44,12 @@ pub(crate) enum Error {
     #[error(transparent)]
     NetworkError(#[from] NetworkError),
 
+    #[error("`{0}` can be changed only by a restart")]
+    NeedsRestart(String),
+
+    #[error("the file has no keys any more")]
+    NoKeysLeft,
+
     #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
     NoFamily,
 
@@ -165,7 +171,7 @@ impl Error {
                  programs another prefix",
             ),
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
-            Self::NetworkError(_) => None,
+            Self::NetworkError(_) | Self::NeedsRestart(_) | Self::NoKeysLeft => None,
             Self::NoFamily => Some("leave out both to look up both families"),
             Self::SystemConfError(_) => Some("give one with `--dns-server IP`"),
             Self::LogFilter { .. } => {

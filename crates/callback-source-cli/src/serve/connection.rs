@@ -23,6 +23,7 @@ use super::{
     endpoint::Endpoint,
     idle::{InFlight, Limits, ListenerState},
     listener::Accepted,
+    metrics::OpenConnection,
     peer::Stream,
     permits::Permit,
     protocol::{Protocol, protocol},
@@ -49,7 +50,9 @@ pub(super) async fn serve(
         mut stream,
         mut peer,
         proxy,
+        ..
     } = accepted;
+    let _open = OpenConnection::new();
     let timer = Arc::clone(permit.timer());
     let mut deadline = Deadline {
         timer: Arc::clone(&timer),

@@ -23,6 +23,7 @@ pub(super) enum Route {
     Health,
     Ready,
     Status,
+    Metrics,
     Nothing,
 }
 
@@ -34,6 +35,7 @@ impl Route {
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/status.json" => Self::Status,
+            "/metrics" => Self::Metrics,
             _ => Self::Nothing,
         };
         match (endpoint, route) {
@@ -64,6 +66,8 @@ mod tests {
             ("/healthz/", Route::Nothing),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Nothing),
             ("/status", Route::Nothing),
             ("/", Route::Nothing),
             ("", Route::Nothing),
@@ -79,6 +83,7 @@ mod tests {
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
         ] {
             assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
             assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);

@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use callback_source::{
     AllowList,
@@ -39,16 +40,49 @@ use crate::{
 
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
-pub(super) struct Authorization {
+pub(super) struct Authorization(Arc<ArcSwap<Checks>>);
+
+/// The check of a client, which a reload replaces as a whole.
+#[derive(Debug)]
+struct Checks {
     verify: Verify,
     /// Proxies in front of Envoy that name the client in a header.
     proxies: TrustedProxies,
 }
 
 impl Authorization {
+    pub(super) fn new(
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) -> Self {
+        Checks::new(list, args, proxies, counts).into()
+    }
+
+    /// Replaces the check.
+    pub(super) fn reconfigure(
+        &self,
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) {
+        let checks = Checks::new(list, args, proxies, counts);
+        self.0.store(Arc::new(checks));
+    }
+}
+
+impl From<Checks> for Authorization {
+    fn from(checks: Checks) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(checks)))
+    }
+}
+
+impl Checks {
     /// The client is `attributes.source.address` of the check, or the one in the header of a trusted proxy in
     /// front of Envoy.
-    pub(super) fn new(
+    fn new(
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
@@ -68,7 +102,7 @@ impl Authorization {
         }
     }
 
-    async fn check(self, request: CheckRequest) -> CheckResponse {
+    async fn check(&self, request: CheckRequest) -> CheckResponse {
         let attributes = request.attributes.unwrap_or_default();
         let client = source(&attributes);
         let forged = spellings_of_tags(&attributes);
@@ -101,7 +135,7 @@ impl Service<Request<Body>> for Authorization {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let method = Check(self.clone());
+        let method = Check(self.0.load_full());
         Box::pin(async move {
             if request.uri().path() != CHECK {
                 return Ok(tonic::Status::unimplemented("the method is `Check`").into_http());
@@ -114,7 +148,7 @@ impl Service<Request<Body>> for Authorization {
     }
 }
 
-struct Check(Authorization);
+struct Check(Arc<Checks>);
 
 impl UnaryService<CheckRequest> for Check {
     type Response = CheckResponse;
@@ -122,9 +156,9 @@ impl UnaryService<CheckRequest> for Check {
         Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, tonic::Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
-        let authorization = self.0.clone();
+        let checks = Arc::clone(&self.0);
         Box::pin(async move {
-            let answer = authorization.check(request.into_inner()).await;
+            let answer = checks.check(request.into_inner()).await;
             Ok(tonic::Response::new(answer))
         })
     }
@@ -258,9 +292,9 @@ mod tests {
         }
     }
 
-    fn service(list: AllowList, report_only: bool) -> Authorization {
+    fn service(list: AllowList, report_only: bool) -> Checks {
         let counts = Arc::<VerdictCounts>::default();
-        Authorization {
+        Checks {
             verify: match report_only {
                 true => Verify::report_only(list, Client::Peer, counts),
                 false => Verify::refusing(list, Client::Peer, None, counts),
@@ -396,13 +430,13 @@ mod tests {
         let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
         let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]).unwrap();
         let client = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies.clone());
-        let service = Authorization {
+        let service = Checks {
             verify: Verify::refusing(list, Client::Forwarded(client), None, Arc::default()),
             proxies,
         };
         let names_listed = [("x-forwarded-for", "192.0.2.1")];
         let check = |source: &'static str, headers: &[(&str, &str)]| {
-            service.clone().check(request(Some(source), headers))
+            service.check(request(Some(source), headers))
         };
         let admitted = check("10.0.0.1", &names_listed).await;
         assert_eq!(admitted.status.unwrap().code, CODE_OK);

@@ -19,18 +19,17 @@ use super::{
     owner::Owner,
     peer::{Peer, Stream},
     proxy_header::{Proxy, ProxyHeaders},
+    trust::Trust,
 };
-use crate::{
-    args::Listen,
-    config::{Client, Proxies},
-    error::Error,
-};
+use crate::{args::Listen, error::Error};
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
+    /// `true` if the peer is a trusted proxy.
+    trusted: bool,
     /// The trusted proxy whose PROXY header is still unread.
     pub(super) proxy: Option<Proxy>,
 }
@@ -41,7 +40,7 @@ pub(super) enum Listener {
         listener: TcpListener,
         /// Second handle of the socket, for [`Listener::accept_queued`].
         queue: std::net::TcpListener,
-        trusted: TrustedProxies,
+        trusted: Trust,
         headers: Option<ProxyHeaders>,
     },
     #[cfg(unix)]
@@ -50,13 +49,18 @@ pub(super) enum Listener {
 
 impl Listener {
     /// Listens on an address, with the socket of the service manager if it passed one for this address.
+    ///
+    /// `reads_proxy_headers` is `true` if trusted proxies send the header of the PROXY protocol.
     pub(super) fn bind(
         listen: &Listen,
-        proxies: Proxies,
+        trusted: Trust,
+        reads_proxy_headers: bool,
         inherited: &mut Inherited,
     ) -> Result<Self, Error> {
         match listen {
-            Listen::Tcp(address) => Self::bind_tcp(*address, proxies, inherited),
+            Listen::Tcp(address) => {
+                Self::bind_tcp(*address, trusted, reads_proxy_headers, inherited)
+            }
             #[cfg(unix)]
             Listen::Unix(path) => {
                 let file = match inherited.take_unix(path) {
@@ -81,17 +85,14 @@ impl Listener {
         address: SocketAddr,
         inherited: &mut Inherited,
     ) -> Result<Self, Error> {
-        let none = Proxies {
-            trusted: TrustedProxies::none(),
-            client: Client::Peer,
-            protocol: false,
-        };
-        Self::bind_tcp(address, none, inherited)
+        let none = Trust::new(TrustedProxies::none());
+        Self::bind_tcp(address, none, false, inherited)
     }
 
     fn bind_tcp(
         address: SocketAddr,
-        proxies: Proxies,
+        trusted: Trust,
+        reads_proxy_headers: bool,
         inherited: &mut Inherited,
     ) -> Result<Self, Error> {
         let mut bound = || {
@@ -107,11 +108,10 @@ impl Listener {
             address: address.to_string(),
             cause,
         })?;
-        let trusted = proxies.trusted;
         Ok(Self::Tcp {
             listener,
             queue,
-            headers: proxies.protocol.then(|| ProxyHeaders::new(trusted.clone())),
+            headers: reads_proxy_headers.then(|| ProxyHeaders::new(trusted.clone())),
             trusted,
         })
     }
@@ -205,7 +205,7 @@ impl Accepted {
     fn tcp(
         stream: TcpStream,
         client: SocketAddr,
-        trusted: &TrustedProxies,
+        trusted: &Trust,
         headers: Option<&ProxyHeaders>,
     ) -> Self {
         // Responses are small, and no further data follows that could be sent with them.
@@ -214,8 +214,9 @@ impl Accepted {
             stream: Box::new(stream),
             peer: Peer::Tcp {
                 client,
-                proxied: trusted.contains(client.ip()),
+                proxy: None,
             },
+            trusted: trusted.proxies().contains(client.ip()),
             proxy: headers.and_then(|headers| headers.expected_from(client)),
         }
     }
@@ -223,7 +224,8 @@ impl Accepted {
     pub(super) fn owner(&self) -> Owner {
         match self.peer {
             _ if self.proxy.is_some() => Owner::Unknown,
-            Peer::Unix | Peer::Tcp { proxied: true, .. } => Owner::Trusted,
+            Peer::Unix => Owner::Trusted,
+            Peer::Tcp { .. } if self.trusted => Owner::Trusted,
             Peer::Tcp { client, .. } => Owner::address(client.ip()),
         }
     }
@@ -233,6 +235,7 @@ impl Accepted {
         Self {
             stream: Box::new(stream),
             peer: Peer::Unix,
+            trusted: true,
             proxy: None,
         }
     }

@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, thread, time::Duration};
 use callback_source::AllowList;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -14,6 +14,8 @@ mod file_limit;
 mod inherited;
 mod service_manager;
 mod signals;
+
+mod trust;
 
 mod owner;
 mod peer;
@@ -31,6 +33,7 @@ mod shares;
 
 mod permits;
 
+mod metrics;
 mod response;
 mod status;
 mod verify;
@@ -55,21 +58,39 @@ mod replay_stream;
 mod connection;
 mod server;
 
+mod watch;
+
+mod reload;
+
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
-    app::App, connection::Settings, endpoint::Endpoint, inherited::Inherited, listener::Listener,
-    server::Server, service_manager::ServiceManager, signals::Signals,
+    app::App,
+    connection::Settings,
+    endpoint::Endpoint,
+    inherited::Inherited,
+    listener::Listener,
+    metrics::Metrics,
+    reload::{ReloadSource, Reloader},
+    server::Server,
+    service_manager::ServiceManager,
+    signals::Signals,
+    status::VerdictCounts,
+    trust::Trust,
 };
 use crate::{
-    args::ServeArgs,
-    config::{Config, Proxies},
+    args::{ConfigFile, ServeArgs, Setting, all},
+    config::{self, Config, Proxies, Subject},
     error::Error,
     log,
     outcome::Outcome,
 };
 
-pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
+pub(crate) fn run(
+    args: ServeArgs,
+    settings: Vec<Setting>,
+    file: Option<ConfigFile>,
+) -> Result<Outcome, Error> {
     // Before the log starts its thread.
     let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
@@ -79,12 +100,19 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
         .enable_all()
         .build()
         .map_err(Error::Start)?;
+    let reload = Arc::new(Notify::new());
     // Before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
-        Signals::new().map_err(Error::Start)?
+        Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
     };
-    let outcome = runtime.block_on(serve(&args, config, proxies, inherited, &mut signals));
+    let source = ReloadSource {
+        settings,
+        file,
+        requested: reload,
+    };
+    let serving = serve(&args, config, proxies, inherited, source, &mut signals);
+    let outcome = runtime.block_on(serving);
     shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
     outcome
 }
@@ -127,11 +155,17 @@ async fn serve(
     config: Config,
     proxies: Proxies,
     mut inherited: Inherited,
+    source: ReloadSource,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
     let max_connections = file_limit::room_for(args.max_connections);
-    let app_proxies = proxies.clone();
-    let listener = Listener::bind(&args.listen, proxies, &mut inherited)?;
+    let trust = Trust::new(proxies.trusted.clone());
+    let listener = Listener::bind(
+        &args.listen,
+        trust.clone(),
+        proxies.protocol,
+        &mut inherited,
+    )?;
     let admin = match args.admin_listen {
         Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
         None => None,
@@ -142,16 +176,37 @@ async fn serve(
         None => None,
     };
     inherited.finish()?;
+    let manager = ServiceManager::from_env();
+    // Before the list, so that its counters start at zero.
+    let metrics = Metrics::install();
+    tokio::spawn(metrics.clone().keep_up());
+    log_start(args, &proxies);
     let list = config.list.spawn(config.resolver);
 
-    let counts = Arc::default();
+    let counts = Arc::<VerdictCounts>::default();
     #[cfg(feature = "ext-authz")]
-    let mut ext_authz = ext_authz.map(|listener| {
-        let authorization =
-            Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
-        ext_authz::start(listener, list.clone(), authorization)
-    });
-    let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
+    let authorization = Authorization::new(list.clone(), args, &proxies, Arc::clone(&counts));
+    #[cfg(feature = "ext-authz")]
+    let mut ext_authz =
+        ext_authz.map(|listener| ext_authz::start(listener, list.clone(), authorization.clone()));
+    let app = Arc::new(App::new(
+        list.clone(),
+        args,
+        &proxies,
+        Arc::clone(&counts),
+        metrics,
+    ));
+    let reloader = Reloader {
+        app: Arc::clone(&app),
+        #[cfg(feature = "ext-authz")]
+        authorization,
+        counts,
+        list: list.clone(),
+        trust,
+        source,
+        manager: manager.clone(),
+    };
+    let reloading = tokio::spawn(reloader.run());
     let mut servers = Vec::new();
     let endpoints = match admin {
         None => vec![(listener, Endpoint::Everything, max_connections)],
@@ -173,7 +228,6 @@ async fn serve(
         };
         servers.push(Server::start(listener, settings, max_connections));
     }
-    let manager = ServiceManager::from_env();
     // Not when the list is ready: a boot must not wait for DNS.
     manager.ready();
     tokio::spawn(manager.clone().keep_watchdog_alive());
@@ -181,6 +235,7 @@ async fn serve(
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
+    reloading.abort();
     app.stop();
     #[cfg(feature = "ext-authz")]
     if let Some(server) = &mut ext_authz {
@@ -221,6 +276,43 @@ async fn serve(
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
     Ok(Outcome::Yes)
+}
+
+/// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.
+fn log_start(args: &ServeArgs, proxies: &Proxies) {
+    fn joined<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+        let texts: Vec<_> = values.into_iter().map(|value| value.to_string()).collect();
+        texts.join(",")
+    }
+    let common = &args.common;
+    let time = |time| humantime::format_duration(time).to_string();
+    let dns_servers = match common.dns_server.is_empty() {
+        true => "system".to_owned(),
+        false => joined(all(&common.dns_server)),
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        hosts = joined(config::hosts(common, Subject::Callers)),
+        networks = joined(all(&common.allow)),
+        dns_servers,
+        min_ttl = time(common.min_ttl),
+        max_ttl = time(common.max_ttl),
+        linger = time(common.linger),
+        stale_for = time(common.stale_for),
+        state_file = common
+            .state_file
+            .as_ref()
+            .map(|path| path.display().to_string()),
+        trusted_proxies = joined(all(&args.proxy.trusted_proxy)),
+        client_ip_header = args
+            .proxy
+            .client_ip_header
+            .as_ref()
+            .map(|name| name.as_str()),
+        proxy_protocol = proxies.protocol,
+        report_only = args.report_only,
+        "starting"
+    );
 }
 
 async fn report_ready(list: AllowList, manager: ServiceManager) {

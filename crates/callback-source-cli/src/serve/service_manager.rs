@@ -27,10 +27,6 @@ impl ServiceManager {
     }
 
     /// Reports the start of a reload. [`ready`](Self::ready) reports its end, also if it failed.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "there is nothing to reload yet")
-    )]
     pub(super) fn reloading(&self) {
         // `Type=notify-reload` ignores the message without the time.
         #[cfg(unix)]

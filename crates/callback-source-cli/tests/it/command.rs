@@ -18,11 +18,11 @@ async fn prints_help() {
     The provider publishes its callback servers as host names only. This command follows them through
     DNS, and decides which peers may send callbacks.
 
-    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
-    be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-    commas, blanks or line breaks. An empty variable is treated as unset, and an unknown one is an
-    error. `serve`, `lookup` and `check` also read a configuration file (`--config`). A flag replaces a
-    variable, and a variable replaces the file.
+    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those
+    of `demo` can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several
+    values are separated by commas, blanks or line breaks. An empty variable is treated as unset, and an
+    unknown one is an error. `serve`, `lookup` and `check` also read a configuration file (`--config`).
+    A flag replaces a variable, and a variable replaces the file.
 
     Usage: callback-source <COMMAND>
 
@@ -35,6 +35,7 @@ async fn prints_help() {
       verify       Show which part of a saved webhook does not match: date, content hash, host, path or
                    key
       config       Check, show or start a configuration file
+      demo         Try `serve` on this machine, with a DNS server in the process
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -265,13 +266,15 @@ async fn prints_help() {
     refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
     proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
     while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted,
-    else 503. `/status.json`: the state of the list, for peers on this machine without forwarding
-    headers.
+    else 503. `/status.json` and `/metrics`: the state of the list, for peers on this machine without
+    forwarding headers.
 
     Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
     not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
-    flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
-    SIGUSR2 are ignored.
+    flight (for at most 10 s) and exits with 0. A second signal ends it at once.
+
+    SIGHUP reads the configuration file again, and so does a change of its content. An invalid file
+    changes nothing. SIGUSR1 and SIGUSR2 are ignored.
 
     A socket that systemd passes (socket activation) serves the flag that names its address. Readiness,
     stopping and the watchdog are reported to systemd.
@@ -286,7 +289,8 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_LISTEN]
 
           --admin-listen <ADDR:PORT>
-              Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
+              Separate address of `/healthz`, `/readyz`, `/status.json` and `/metrics`, for everyone who
+              can connect
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 

@@ -12,9 +12,11 @@ mod forward_auth;
 mod log;
 mod lookup;
 mod man;
+mod metrics;
 mod module_order;
 mod proxies;
 mod real_dns;
+mod reload;
 mod serve;
 #[cfg(target_os = "linux")]
 mod service_manager;

@@ -106,9 +106,14 @@ impl Server {
 
     /// Waits for a log line that contains a text.
     pub(crate) async fn has_logged(&self, text: &str) {
+        self.has_logged_times(text, 1).await;
+    }
+
+    /// Waits until this many log lines contain a text.
+    pub(crate) async fn has_logged_times(&self, text: &str, times: usize) {
         let mut logged = self.logged.clone();
         let wait = async {
-            while !self.log().contains(text) {
+            while self.log().matches(text).count() < times {
                 logged.changed().await.expect("the server runs");
             }
         };
