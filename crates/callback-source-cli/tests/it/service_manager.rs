@@ -93,6 +93,28 @@ async fn reports_that_it_listens_while_dns_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reports_the_start_and_the_end_of_a_reload_with_and_without_a_valid_file() {
+    let dns = one_host().await;
+    let manager = Manager::new();
+    let file = manager.folder.path().join("config.toml");
+    fs::write(&file, "report-only = true\n").unwrap();
+    let args = format!("{} --config {}", admit_one_host(&dns), file.display());
+    let server = Server::start_with(&args, manager.environment()).await;
+    manager.until("1 addresses are admitted");
+    for content in ["report-only = false\n", "report-only = 7\n"] {
+        fs::write(&file, content).unwrap();
+        server.signal("HUP").await;
+        let message = manager.next();
+        let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let time: u64 = time.expect(&message).trim().parse().unwrap();
+        assert!(time > 0);
+        assert_eq!(manager.next(), "READY=1\n");
+    }
+    server.has_logged("not reloaded").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_watchdog_alive() {
     let dns = one_host().await;
     let manager = Manager::new();
