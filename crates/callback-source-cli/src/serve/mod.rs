@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
-use callback_source::AllowList;
+use callback_source::{AllowList, verify::TrustedProxies};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{Notify, oneshot},
@@ -32,8 +32,10 @@ mod shares;
 mod permits;
 
 mod metrics;
+mod refusals;
 mod response;
 mod status;
+mod status_page;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
@@ -46,6 +48,8 @@ mod ext_authz;
 
 mod endpoint;
 mod request_body;
+
+mod recorder;
 
 mod app;
 
@@ -68,6 +72,7 @@ use self::{
     endpoint::Endpoint,
     listener::Listener,
     metrics::Metrics,
+    recorder::Recorder,
     reload::{ReloadSource, Reloader},
     server::Server,
     signals::Signals,
@@ -78,6 +83,7 @@ use crate::{
     args::{ConfigFile, ServeArgs, Setting, all},
     config::{self, Config, Proxies, Subject},
     error::Error,
+    journal::{Event, Journal},
     log,
     outcome::Outcome,
 };
@@ -153,8 +159,16 @@ async fn serve(
     let max_connections = file_limit::room_for(args.max_connections);
     let trust = Trust::new(proxies.trusted.clone());
     let listener = Listener::bind(&args.listen, trust.clone(), proxies.protocol)?;
-    let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+    let admin = match &args.admin_listen {
+        Some(listen) => Some(Listener::bind(
+            listen,
+            Trust::new(TrustedProxies::none()),
+            false,
+        )?),
+        None => None,
+    };
+    let journal = match args.journal_path() {
+        Some(path) => Some(Journal::start(&path, args.journal_keep)?),
         None => None,
     };
     #[cfg(feature = "ext-authz")]
@@ -180,8 +194,16 @@ async fn serve(
         &proxies,
         Arc::clone(&counts),
         metrics,
+        journal.clone(),
     ));
+    if let Some(journal) = &journal {
+        journal.record(started(args));
+        let recorder = Recorder::new(list.clone(), journal.clone(), Arc::clone(&counts));
+        tokio::spawn(recorder.run());
+    }
+    let stop_counts = Arc::clone(&counts);
     let reloader = Reloader {
+        journal: journal.clone(),
         app: Arc::clone(&app),
         #[cfg(feature = "ext-authz")]
         authorization,
@@ -215,6 +237,14 @@ async fn serve(
     tokio::spawn(log_ready(list));
 
     signals.next().await;
+    // Also the refusals of the last minute.
+    let record_stop = async || {
+        if let Some(journal) = &journal {
+            recorder::record_refusals(journal, &stop_counts);
+            journal.record(Event::Stopped {});
+            journal.flush().await;
+        }
+    };
     reloading.abort();
     app.stop();
     #[cfg(feature = "ext-authz")]
@@ -230,6 +260,7 @@ async fn serve(
             () = sleep(args.stop_delay) => {}
             () = signals.next() => {
                 warn!("stopped at once by a second signal");
+                record_stop().await;
                 return Ok(Outcome::Yes);
             }
         }
@@ -255,7 +286,21 @@ async fn serve(
         },
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
+    record_stop().await;
     Ok(Outcome::Yes)
+}
+
+fn started(args: &ServeArgs) -> Event {
+    let hosts = config::hosts(&args.common, Subject::Callers);
+    Event::Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        networks: all(&args.common.allow)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        report_only: args.report_only,
+    }
 }
 
 /// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.
