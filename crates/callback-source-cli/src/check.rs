@@ -141,7 +141,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Checked {
+pub(crate) struct Checked {
     peer: IpAddr,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +155,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(peer: IpAddr, verdict: &Verdict) -> Self {
+    pub(crate) fn new(peer: IpAddr, verdict: &Verdict) -> Self {
         let allowed = verdict.allowed();
         Self {
             peer,

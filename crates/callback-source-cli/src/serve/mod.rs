@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
-use callback_source::AllowList;
+use callback_source::{AllowList, verify::TrustedProxies};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{Notify, oneshot},
@@ -34,8 +34,10 @@ mod shares;
 mod permits;
 
 mod metrics;
+mod refusals;
 mod response;
 mod status;
+mod status_page;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
@@ -48,6 +50,8 @@ mod ext_authz;
 
 mod endpoint;
 mod request_body;
+
+mod recorder;
 
 mod app;
 
@@ -71,6 +75,7 @@ use self::{
     inherited::Inherited,
     listener::Listener,
     metrics::Metrics,
+    recorder::Recorder,
     reload::{ReloadSource, Reloader},
     server::Server,
     service_manager::ServiceManager,
@@ -82,6 +87,7 @@ use crate::{
     args::{ConfigFile, ServeArgs, Setting, all},
     config::{self, Config, Proxies, Subject},
     error::Error,
+    journal::{Event, Journal},
     log,
     outcome::Outcome,
 };
@@ -166,8 +172,17 @@ async fn serve(
         proxies.protocol,
         &mut inherited,
     )?;
-    let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
+    let admin = match &args.admin_listen {
+        Some(listen) => Some(Listener::bind(
+            listen,
+            Trust::new(TrustedProxies::none()),
+            false,
+            &mut inherited,
+        )?),
+        None => None,
+    };
+    let journal = match args.journal_path() {
+        Some(path) => Some(Journal::start(&path, args.journal_keep)?),
         None => None,
     };
     #[cfg(feature = "ext-authz")]
@@ -195,8 +210,16 @@ async fn serve(
         &proxies,
         Arc::clone(&counts),
         metrics,
+        journal.clone(),
     ));
+    if let Some(journal) = &journal {
+        journal.record(started(args));
+        let recorder = Recorder::new(list.clone(), journal.clone(), Arc::clone(&counts));
+        tokio::spawn(recorder.run());
+    }
+    let stop_counts = Arc::clone(&counts);
     let reloader = Reloader {
+        journal: journal.clone(),
         app: Arc::clone(&app),
         #[cfg(feature = "ext-authz")]
         authorization,
@@ -235,6 +258,14 @@ async fn serve(
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
+    // Also the refusals of the last minute.
+    let record_stop = async || {
+        if let Some(journal) = &journal {
+            recorder::record_refusals(journal, &stop_counts);
+            journal.record(Event::Stopped {});
+            journal.flush().await;
+        }
+    };
     reloading.abort();
     app.stop();
     #[cfg(feature = "ext-authz")]
@@ -250,6 +281,7 @@ async fn serve(
             () = sleep(args.stop_delay) => {}
             () = signals.next() => {
                 warn!("stopped at once by a second signal");
+                record_stop().await;
                 return Ok(Outcome::Yes);
             }
         }
@@ -275,7 +307,21 @@ async fn serve(
         },
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
+    record_stop().await;
     Ok(Outcome::Yes)
+}
+
+fn started(args: &ServeArgs) -> Event {
+    let hosts = config::hosts(&args.common, Subject::Callers);
+    Event::Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        networks: all(&args.common.allow)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        report_only: args.report_only,
+    }
 }
 
 /// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.
