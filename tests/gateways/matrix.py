@@ -37,7 +37,7 @@ class Dns:
     """A name server with one host. Its A records are a set of addresses, or `None` to send no answer."""
 
     def __init__(self):
-        self.addresses, self.delay = {LISTED}, 0.0
+        self.addresses, self.delay, self.ttl = {LISTED}, 0.0, 300
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((FRONT, 0))
         self.port = self.socket.getsockname()[1]
@@ -61,7 +61,7 @@ class Dns:
         time.sleep(delay)
         message = query[:2] + struct.pack(">HHHHH", 0x8180, 1, len(records), 0, 0) + question
         for address in records:
-            message += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 300, 4) + socket.inet_aton(address)
+            message += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, self.ttl, 4) + socket.inet_aton(address)
         self.socket.sendto(message, client)
 
 
@@ -191,8 +191,7 @@ def wait_until(what, condition, seconds=60):
 class Endpoint:
     """`callback-source serve`, with the flags of the page."""
 
-    def __init__(self, program, dns, header, report_only=False):
-        flags = ["--report-only"] if report_only else []
+    def __init__(self, program, dns, header, flags=()):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CALLBACK_SOURCE_")}
         # Another process may take a free port first; the endpoint then ends at once.
         for _ in range(5):
@@ -264,11 +263,14 @@ def announce_without_body(port, source):
 class Gateway:
     """A server in front of the shop. `command` starts it in a folder with its configuration."""
 
-    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3):
+    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3,
+                 warm_up="/vipps/warm-up"):
         self.name, self.block, self.header, self.command, self.shop = name, block, header, command, shop
         # Seconds until the caller gets a response if the endpoint hangs.
         self.patience = patience
         # Statuses that the caller may get while the endpoint is down.
+        # Path that shows whether it serves; `None` if an open port is enough.
+        self.warm_up = warm_up
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
     def start(self, page, shop, endpoint, folder):
@@ -289,14 +291,19 @@ class Gateway:
                                            stderr=subprocess.STDOUT, start_new_session=True)
             try:
                 # Traefik listens before it has read its routes.
-                wait_until(f"the start of {self.name}", lambda: process.poll() is not None
-                           or request(port, "GET", "/vipps/warm-up", seconds=2)[0] not in (0, 404))
+                wait_until(f"the start of {self.name}", lambda: process.poll() is not None or self.serves(port))
                 if process.poll() is None:
                     return process, port, second if self.http2_port else port
             except RuntimeError as error:
                 print(error, file=sys.stderr)
             stop(process)
         raise RuntimeError(f"{self.name} does not start:\n{(folder / 'output').read_text()[-2000:]}")
+
+
+    def serves(self, port):
+        if self.warm_up is None:
+            return is_open(port)
+        return request(port, "GET", self.warm_up, seconds=2)[0] not in (0, 404)
 
 
 def stop(process):
@@ -355,7 +362,8 @@ class Run:
             return self.cell(scenario)
 
     def begin(self, report_only=False, ready=True):
-        self.endpoint = Endpoint(self.program, self.dns, self.gateway.header, report_only)
+        flags = ["--report-only"] if report_only else []
+        self.endpoint = Endpoint(self.program, self.dns, self.gateway.header, flags)
         if ready:
             wait_until("the first lookup", self.endpoint.is_ready)
             self.ready_at = time.monotonic()
