@@ -98,7 +98,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Adds a static network, which is admitted whatever DNS answers.
+    /// Adds a static network, which is admitted whatever DNS answers. Default: none.
     ///
     /// # Errors
     ///
@@ -259,8 +259,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the longest pause between two lookups of a failing question. Default 60 s, and at least the
-    /// [refresh interval floor](Self::ttl_bounds). A lower value is raised to that floor.
+    /// Sets the longest pause between two lookups of a failing question. Default 60 s. A value below the [refresh
+    /// interval floor](Self::ttl_bounds) is raised to it.
     ///
     /// The pause doubles with each failure, so that a failing server is not flooded. The maximum pause is also the
     /// longest time until a list notices that DNS works again:
@@ -301,8 +301,8 @@ impl AllowListBuilder {
     /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup, so
     /// that the previous one stays in use. Default 256. With zero, no answer is accepted.
     ///
-    /// An answer of thousands is a fault or an attack, and would admit that many peers. Vipps MobilePay has
-    /// published some fifteen addresses for all its servers together.
+    /// An answer of thousands is a fault or an attack, and would admit that many peers. Vipps MobilePay once
+    /// published fifteen addresses for all its production servers together.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -395,7 +395,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Looks up one address family only, for networks where questions for the other one are never answered.
+    /// Looks up one address family only, for networks where questions for the other one are never answered. Default:
+    /// both.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
@@ -666,8 +667,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never
-    /// delays a start, and callbacks that come before the first answer get 503.
+    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never delays
+    /// a start, and callbacks that cannot be judged yet get 503.
     ///
     /// # Panics
     ///

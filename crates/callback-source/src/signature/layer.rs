@@ -137,7 +137,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     }
 
     /// Pins the host to that of the registered URL, including a port other than 443, for a proxy that does not
-    /// preserve it. The request's own host is then ignored.
+    /// preserve it. The request's own host is then ignored. By default nothing is pinned.
     ///
     /// ```
     /// use callback_source::signature::{Secret, VerifySignatureLayer};

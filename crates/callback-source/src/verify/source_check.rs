@@ -118,8 +118,8 @@ impl<P> VerifySourceLayer<P> {
 }
 
 impl<P, R> VerifySourceLayer<P, R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
-    /// tagging layer.
+    /// Replaces the responses to refused requests, [`PlainText`] by default. See [`RejectionResponse`] for an
+    /// example. Has no effect on a tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
         let check = self.check;
         VerifySourceLayer { check, response }
