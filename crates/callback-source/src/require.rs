@@ -66,7 +66,7 @@ pub struct RequireVerifiedLayer<R = PlainText> {
 }
 
 impl RequireVerifiedLayer {
-    /// Refuses requests that the policy does not admit.
+    /// Refuses requests that the policy does not admit. [`Policy::default`] is [`Both`](Policy::Both), the strictest.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -76,7 +76,19 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
+    /// Replaces the responses to refused requests, `PlainText` by default. It must answer for both checks, and for a
+    /// missing layer:
+    ///
+    /// ```
+    /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};
+    /// use http::Response;
+    ///
+    /// let layer = RequireVerifiedLayer::new(Policy::Both).with_response(|rejection: &CallbackRejection| {
+    ///     let mut response = Response::new(format!(r#"{{"error":"{rejection}"}}"#));
+    ///     *response.status_mut() = rejection.status();
+    ///     response
+    /// });
+    /// ```
     pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
         RequireVerifiedLayer {
             policy: self.policy,

@@ -109,6 +109,27 @@ pub struct HostNameError {
 impl HostNameError {
     /// Returns the address or network that was given instead of a name. It can be
     /// [added](crate::AllowListBuilder::net) as a static network.
+    ///
+    /// This lets a configuration mix names, addresses and networks in one list:
+    ///
+    /// ```
+    /// use callback_source::{AllowList, AllowListBuilder, HostName};
+    ///
+    /// fn add(builder: AllowListBuilder, source: &str) -> Result<AllowListBuilder, Box<dyn std::error::Error>> {
+    ///     match source.parse::<HostName>() {
+    ///         Ok(host) => Ok(builder.host(host)),
+    ///         Err(error) => match error.address() {
+    ///             Some(network) => Ok(builder.net(network)?),
+    ///             None => Err(error.into()),
+    ///         },
+    ///     }
+    /// }
+    ///
+    /// let builder = add(AllowList::builder(), "out.adyen.com")?;
+    /// let builder = add(builder, "212.93.32.0/19")?;
+    /// assert!(add(builder, "*.vipps.no").is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> Option<IpNet> {
         self.address

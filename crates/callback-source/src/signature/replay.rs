@@ -20,11 +20,32 @@ use crate::check::Acceptance;
 /// provider is signed anew with a new date.
 ///
 /// ```
-/// use callback_source::signature::{ReplayGuard, Secret, VerifySignatureLayer};
+/// use std::{convert::Infallible, time::SystemTime};
+/// use bytes::Bytes;
+/// use callback_source::signature::{ReplayGuard, Secret, VerifySignatureLayer, webhook};
+/// use http::{Request, Response, Uri};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+///     Ok::<_, Infallible>(Response::new(request.into_body()))
+/// });
 /// let secret = Secret::new("of the registration")?;
-/// VerifySignatureLayer::rejecting(secret).replay_guard(ReplayGuard::default());
-/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// let service = VerifySignatureLayer::rejecting(secret.clone())
+///     .replay_guard(ReplayGuard::default())
+///     .layer(merchant);
+///
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let headers = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+/// for status in [200, 409] {
+///     let mut request = Request::post("/webhooks").body(Full::from("paid"))?;
+///     *request.headers_mut() = headers.clone();
+///     assert_eq!(service.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// A delivery is marked right before the inner service is called, when its body was read and has the signed hash,
@@ -66,7 +87,11 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers at most `capacity` signatures.
+    /// Creates a guard that remembers at most `capacity` signatures, and at least one. Default: 100,000.
+    ///
+    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) and a minute, 11
+    /// minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher
+    /// rate, the guard forgets signatures that can still be sent again.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {

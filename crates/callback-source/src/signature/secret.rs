@@ -129,7 +129,15 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Error for a text that cannot be a [`Secret`] or a [`Token`].
+/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, and never the text.
+///
+/// ```
+/// use callback_source::signature::{SecretError, Token};
+///
+/// let error = Token::new("s3cret\n").unwrap_err();
+/// assert_eq!(error, SecretError::NotAHeader);
+/// assert!(!error.to_string().contains("s3cret"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Type in which a buffered body is handed on. Implemented by [`SameBody`](super::SameBody) and
-/// [`IntoBody`](super::IntoBody).
+/// [`IntoBody`](super::IntoBody). See [`with_body`](super::VerifySignatureLayer::with_body) for an example.
 pub trait HandOn<ReqBody>: sealed::Sealed {
     /// That type.
     type Body: From<Bytes> + Send;

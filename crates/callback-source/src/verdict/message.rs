@@ -106,7 +106,21 @@ impl MessageVerdict {
 
 /// A message whose signature or token is valid.
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::{MessageAuth, VerifiedMessage};
+///
+/// /// A signature covers the body. With a token, ask the provider's API for the state of the payment.
+/// fn is_body_trusted(message: &VerifiedMessage) -> bool {
+///     message.auth() == MessageAuth::Signature
+/// }
+///
+/// let signed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+/// let webhook = VerifiedMessage::new(MessageAuth::Signature, Some(signed_at));
+/// assert!(is_body_trusted(&webhook));
+/// assert_eq!(webhook.date(), Some(signed_at));
+/// assert!(!is_body_trusted(&VerifiedMessage::new(MessageAuth::Token, None)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
     pub(crate) auth: MessageAuth,
@@ -139,7 +153,7 @@ impl VerifiedMessage {
 
 /// Means by which a message is verified.
 ///
-/// See [`MessageVerdict`] for an example.
+/// See [`VerifiedMessage`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
@@ -151,9 +165,28 @@ pub enum MessageAuth {
 
 /// The reason why a message was not verified.
 ///
-/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
+/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is. The response does
+/// not distinguish an unknown registration from a wrong signature. The reason does, for the service's own log:
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use std::convert::Infallible;
+/// use callback_source::{MessageRejection, MessageRejectionKind};
+/// use callback_source::signature::{Token, VerifyTokenLayer};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("shipped")));
+/// let service = VerifyTokenLayer::rejecting(Token::new("s3cret")?).layer(merchant);
+///
+/// let response = service.oneshot(Request::new(())).await?;
+/// let rejection = response.extensions().get::<MessageRejection>().expect("it was refused");
+/// assert_eq!(rejection.kind(), MessageRejectionKind::MissingHeader);
+/// assert_eq!(rejection.to_string(), "missing-header `authorization`");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct MessageRejection {
     kind: MessageRejectionKind,
@@ -236,7 +269,24 @@ impl Error for MessageRejection {
 
 /// Reasons of a [`MessageRejection`].
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use callback_source::MessageRejectionKind;
+///
+/// /// The likely cause, for whoever is on duty.
+/// fn cause(kind: MessageRejectionKind) -> &'static str {
+///     use MessageRejectionKind::{ContentHash, DateAhead, DateStale, SecretUnavailable, Signature};
+///     match kind {
+///         DateStale | DateAhead => "the clock of this machine, or a replay",
+///         Signature => "a proxy that rewrites host or path, or the secret of another registration",
+///         ContentHash => "a layer that changes the body before the check",
+///         SecretUnavailable => "the secret store",
+///         _ => "not the provider",
+///     }
+/// }
+///
+/// assert_eq!(cause(MessageRejectionKind::SecretUnavailable), "the secret store");
+/// assert_eq!(MessageRejectionKind::SecretUnavailable.status(), 503);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageRejectionKind {

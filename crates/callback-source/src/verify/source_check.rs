@@ -27,6 +27,37 @@ pub struct VerifySourceLayer<P, R = PlainText> {
 
 impl<P> VerifySourceLayer<P> {
     /// Refuses requests that do not come from a callback server.
+    ///
+    /// Wrap only the routes of callbacks, since customers and health checks call from other addresses:
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::SocketAddr;
+    /// use axum::{Router, body::Body, extract::connect_info::MockConnectInfo, routing::{get, post}};
+    /// use callback_source::AllowList;
+    /// use callback_source::verify::{ConnectInfoPeer, VerifySourceLayer};
+    /// use http::Request;
+    /// use tower::ServiceExt;
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+    /// let callbacks = Router::new()
+    ///     .route("/callbacks", post(async || "shipped"))
+    ///     .layer(VerifySourceLayer::rejecting(list, ConnectInfoPeer));
+    /// let app = Router::new().route("/", get(async || "welcome")).merge(callbacks);
+    ///
+    /// let customer: SocketAddr = "192.0.2.2:4711".parse()?;
+    /// let app = app.layer(MockConnectInfo(customer));
+    /// let response = app.clone().oneshot(Request::get("/").body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// let response = app.oneshot(Request::post("/callbacks").body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 403);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "axum"))]
+    /// # fn main() {}
+    /// ```
     pub fn rejecting(allow: AllowList, peer: P) -> Self {
         Self::new(allow, peer, Mode::Rejecting)
     }
@@ -87,8 +118,8 @@ impl<P> VerifySourceLayer<P> {
 }
 
 impl<P, R> VerifySourceLayer<P, R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
-    /// tagging layer.
+    /// Replaces the responses to refused requests, [`PlainText`] by default. See [`RejectionResponse`] for an
+    /// example. Has no effect on a tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
         let check = self.check;
         VerifySourceLayer { check, response }

@@ -24,9 +24,15 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
     parse(text, zone_index)
 }
 
-/// Invalid address of a DNS server.
+/// Invalid address of a DNS server. Its message shows the accepted forms.
 ///
-/// See [`parse_dns_server`] for an example.
+/// ```
+/// use callback_source::{DnsServerError, parse_dns_server};
+///
+/// let error = parse_dns_server("fe80::1").unwrap_err();
+/// assert_eq!(error, DnsServerError::NoZone);
+/// assert!(error.to_string().contains("such as `fe80::1%eth0`"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {
