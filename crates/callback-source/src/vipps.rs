@@ -110,9 +110,11 @@ impl FromStr for Environment {
 }
 
 /// Unknown environment name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown environment `{}`; expected `production` or `test`", .0.escape_default())]
 pub struct EnvironmentError(String);
+
+crate::debug::debug_by_message!(EnvironmentError);
 
 /// Returns true if a list has servers of production but not all of those for disaster recovery. Callbacks
 /// would then be refused during an outage at the provider.

@@ -130,7 +130,7 @@ impl fmt::Debug for Token {
 }
 
 /// Error for a text that cannot be a [`Secret`] or a [`Token`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
@@ -148,6 +148,8 @@ pub enum SecretError {
     )]
     NotAHeader,
 }
+
+crate::debug::debug_by_message!(SecretError);
 
 /// Returns `true` for a text without invisible characters around it.
 fn is_bare(text: &str) -> bool {

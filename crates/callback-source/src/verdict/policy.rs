@@ -165,13 +165,15 @@ impl FromStr for Policy {
 }
 
 /// Error for a text that is not the name of a [`Policy`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown policy `{}`; expected `both`, `message-warn-on-source`, `source-only` or \
      `message-only`",
     .0.escape_default()
 )]
 pub struct PolicyError(String);
+
+crate::debug::debug_by_message!(PolicyError);
 
 /// A callback that its [`Policy`] admits, with the evidence.
 ///

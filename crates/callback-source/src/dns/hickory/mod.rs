@@ -150,6 +150,8 @@ impl fmt::Debug for HickoryResolver {
 
 /// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
 /// empty.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("no DNS server is configured")]
 pub struct SystemConfError(#[source] NetError);
+
+crate::debug::debug_by_message!(SystemConfError);

@@ -27,7 +27,7 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 /// Invalid address of a DNS server.
 ///
 /// See [`parse_dns_server`] for an example.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {
     /// The text is not an address.
@@ -45,6 +45,8 @@ pub enum DnsServerError {
     #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
+
+crate::debug::debug_by_message!(DnsServerError);
 
 /// `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(

@@ -91,7 +91,7 @@ pub fn sign(
 }
 
 /// Error for a delivery that cannot be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
     /// The URL has no host.
@@ -101,6 +101,8 @@ pub enum SignError {
     #[error("the date is not between 1970 and 9999")]
     Date,
 }
+
+crate::debug::debug_by_message!(SignError);
 
 /// The value of a header that must be present exactly once.
 pub(super) fn one<'a>(
