@@ -20,3 +20,4 @@ mod signed;
 mod state_file;
 mod tagging;
 mod unlisted_peers;
+mod wiring;

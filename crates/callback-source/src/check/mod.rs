@@ -6,15 +6,17 @@
 //! only once.
 
 mod acceptance;
+#[cfg(feature = "axum")]
+mod extract;
 mod future;
 mod refuse;
 mod service;
 
 pub(crate) use acceptance::Delivered;
-#[cfg(feature = "axum")]
-pub(crate) use acceptance::refused;
 #[cfg(feature = "signature")]
 pub(crate) use acceptance::{Acceptance, admitted};
+#[cfg(feature = "axum")]
+pub use extract::ExtractorRejection;
 pub use future::ResponseFuture;
 pub(crate) use service::Checked;
 

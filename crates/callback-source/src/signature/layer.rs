@@ -63,6 +63,13 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.settings.message.in_mode(mode);
+        self
+    }
+
     /// Sets the maximum difference between the date of a request and the clock. Default: five minutes.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;

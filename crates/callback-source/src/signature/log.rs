@@ -41,9 +41,9 @@ pub(crate) fn no_layer() {
     REPORTED.call_once(|| {
         error!(
             target: LOG_TARGET,
-            "the verdict that a policy needs is missing, so every callback is refused; put \
-             `RequireVerifiedLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
-             `VerifyTokenLayer`"
+            "the verdict that a policy or a handler needs is missing, so every callback is refused; pass the \
+             route to `CallbackRoutes` with `signature` or `token`, or put `RequireVerifiedLayer` inside of \
+             `VerifySourceLayer` and of `VerifySignatureLayer` or `VerifyTokenLayer`"
         );
     });
 }
