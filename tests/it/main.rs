@@ -14,6 +14,8 @@ mod peers;
 #[cfg(target_os = "linux")]
 mod proxies;
 mod real_dns;
+#[cfg(target_os = "linux")]
+mod replay_store;
 mod service;
 #[cfg(target_os = "linux")]
 mod signed;

@@ -46,6 +46,7 @@
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
 //! | `proxy-protocol` | no | the header of the PROXY protocol, and with `axum` a listener that reads it: `verify::proxy_protocol` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
+//! | `redis` | no | `signature::RedisReplayStore`: replay marks that several replicas share, in Redis or Valkey |
 //! | `signature` | no | `signature` and `require`: webhook signatures, tokens, and both checks together |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

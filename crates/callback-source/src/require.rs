@@ -157,7 +157,7 @@ impl<B: Send> Check<B> for PolicyCheck {
         match never {}
     }
 
-    fn accept(
+    async fn accept(
         &self,
         never: Infallible,
         _: &mut Parts,

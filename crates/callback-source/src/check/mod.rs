@@ -51,12 +51,12 @@ pub(crate) trait Check<B>: Clone {
         parts: &mut Parts,
     ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
 
-    /// Judges a request for the last time, right before the inner service is called.
+    /// Judges a request for the last time, when the inner service is ready. It is called at once after that.
     fn accept(
         &self,
         found: Self::Found,
         parts: &mut Parts,
-    ) -> Result<Option<Delivered>, Self::Rejection>;
+    ) -> impl Future<Output = Result<Option<Delivered>, Self::Rejection>> + Send;
 }
 
 /// Outcome of a check before it waits.

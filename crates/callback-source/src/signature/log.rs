@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use super::ReplayStoreError;
 use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, metrics, rate_limit::PeerRateLimit};
 
 pub(crate) fn verified(message: &VerifiedMessage) {
@@ -33,6 +34,24 @@ pub(crate) fn rejected(
         left_out,
         "message not verified"
     );
+}
+
+/// Counts a failure of the store of replay marks, and logs it.
+pub(super) fn replay_store_failed(
+    operation: &'static str,
+    error: &ReplayStoreError,
+    effect: &str,
+    is_logged: bool,
+) {
+    metrics::replay_store_failure(operation);
+    if is_logged {
+        warn!(
+            target: LOG_TARGET,
+            operation,
+            cause = std::error::Error::source(error).map(tracing::field::display),
+            "{error}: {effect}"
+        );
+    }
 }
 
 /// Reports once that a layer is missing, which the first request shows.

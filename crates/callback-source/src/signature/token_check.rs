@@ -234,7 +234,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
         Ok(None)
     }
 }

@@ -14,7 +14,8 @@ use super::{
 /// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
 /// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “undecided” is
 /// [`Unresolved`](RejectionKind::Unresolved) of the source and
-/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
+/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
+/// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable) of the message.
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|

@@ -199,7 +199,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
         Ok(None)
     }
 }
