@@ -169,7 +169,7 @@ impl<B: Send> Check<B> for PolicyCheck {
         match never {}
     }
 
-    fn accept(
+    async fn accept(
         &self,
         never: Infallible,
         _: &mut Parts,
@@ -183,24 +183,31 @@ mod extract {
     use axum::extract::FromRequestParts;
     use http::request::Parts;
 
-    use super::{CallbackRejection, Policy, VerifiedCallback};
-    use crate::check;
+    use super::{CallbackRejection, Policy, VerifiedCallback, log};
+    use crate::{ExtractorRejection, check};
 
     /// The callback that [`RequireVerified`](super::RequireVerified) left. Without that layer, the request is judged
     /// by [`Policy::Both`].
     impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
-        type Rejection = CallbackRejection;
+        type Rejection = ExtractorRejection<CallbackRejection>;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
             let judged = match parts.extensions.get::<Self>() {
                 Some(callback) => Ok(callback.clone()),
                 None => Self::from_extensions(&parts.extensions, Policy::Both),
             };
-            match &judged {
-                Ok(_) => check::admitted(&parts.extensions),
-                Err(_) => check::refused(&parts.extensions),
+            match judged {
+                Ok(callback) => {
+                    check::admitted(&parts.extensions);
+                    Ok(callback)
+                }
+                Err(rejection) => {
+                    if matches!(rejection, CallbackRejection::NoLayer) {
+                        log::no_layer();
+                    }
+                    Err(ExtractorRejection::new(rejection, parts))
+                }
             }
-            judged
         }
     }
 }

@@ -124,10 +124,17 @@ impl FromStr for Environment {
     }
 }
 
+<<<<<<< HEAD
 /// Unknown environment name. See [`Environment`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+=======
+/// Unknown environment name.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+>>>>>>> axum
 #[error("unknown environment `{}`; expected `production` or `test`", .0.escape_default())]
 pub struct EnvironmentError(String);
+
+crate::debug::debug_by_message!(EnvironmentError);
 
 /// Returns true if a list has servers of production but not all of those for disaster recovery. Callbacks
 /// would then be refused during an outage at the provider.

@@ -73,9 +73,9 @@ where
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    // No `await` between the mark and the call: a sender that leaves before the handler has
-                    // seen the request must not leave a mark.
-                    let delivered = match check.accept(found, &mut parts) {
+                    // A mark is the last step of `accept`, and no `await` is between it and the call: a sender that
+                    // leaves before the handler has seen the request must not leave a mark.
+                    let delivered = match check.accept(found, &mut parts).await {
                         Ok(delivered) => delivered,
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
@@ -129,7 +129,7 @@ mod tests {
             pending().await
         }
 
-        fn accept(&self, never: Infallible, _: &mut Parts) -> Result<Option<Delivered>, ()> {
+        async fn accept(&self, never: Infallible, _: &mut Parts) -> Result<Option<Delivered>, ()> {
             match never {}
         }
     }

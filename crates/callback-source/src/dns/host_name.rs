@@ -98,13 +98,15 @@ impl fmt::Debug for HostName {
 /// let error = "192.0.2.1".parse::<HostName>().unwrap_err();
 /// assert_eq!(error.address(), Some("192.0.2.1/32".parse().unwrap()));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid host name `{}`: {problem}", name.escape_default())]
 pub struct HostNameError {
     name: String,
     address: Option<IpNet>,
     problem: Cow<'static, str>,
 }
+
+crate::debug::debug_by_message!(HostNameError);
 
 impl HostNameError {
     /// Returns the address or network that was given instead of a name. It can be

@@ -765,7 +765,7 @@ pub(super) fn warn_of_gaps(hosts: &[HostName]) {
 /// Error for invalid TTL bounds.
 ///
 /// See [`AllowListBuilder::ttl_bounds`] for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid TTL bounds {min:?} to {max:?}: the minimum must be at least 1 s and at most the maximum"
 )]
@@ -773,6 +773,8 @@ pub struct TtlBoundsError {
     min: Duration,
     max: Duration,
 }
+
+crate::debug::debug_by_message!(TtlBoundsError);
 
 /// With less, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -74,7 +74,8 @@ impl AllowList {
         AllowListBuilder::default()
     }
 
-    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service.
+    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. Without an
+    /// address, it is [`undecided`](Self::undecided).
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -92,6 +93,21 @@ impl AllowList {
         let shared = Shared::new(set, OnDemandLimits::default(), now);
         shared.on_demand.end();
         Self::new(Arc::new(shared))
+    }
+
+    /// Returns a list that cannot decide on any peer, as during an outage of DNS since the start, for tests of a
+    /// service.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, RejectionKind};
+    ///
+    /// let verdict = AllowList::undecided().verdict("192.0.2.1".parse().unwrap());
+    /// assert_eq!(verdict.rejection().unwrap().kind(), RejectionKind::Unresolved);
+    /// ```
+    #[must_use]
+    pub fn undecided() -> Self {
+        // A set without hosts and networks decides nothing, so that it never looks like a certain "no".
+        Self::fixed([])
     }
 
     /// Returns the verdict on a peer by the current set. Never waits.

@@ -129,6 +129,7 @@ impl fmt::Debug for Token {
     }
 }
 
+<<<<<<< HEAD
 /// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, and never the text.
 ///
 /// ```
@@ -139,6 +140,10 @@ impl fmt::Debug for Token {
 /// assert!(!error.to_string().contains("s3cret"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+=======
+/// Error for a text that cannot be a [`Secret`] or a [`Token`].
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+>>>>>>> axum
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
@@ -156,6 +161,8 @@ pub enum SecretError {
     )]
     NotAHeader,
 }
+
+crate::debug::debug_by_message!(SecretError);
 
 /// Returns `true` for a text without invisible characters around it.
 fn is_bare(text: &str) -> bool {

@@ -6,7 +6,7 @@ use moka::future::Cache;
 use tokio::time::Instant;
 
 use super::{Secret, Secrets, Token};
-use crate::MessageRejection;
+use crate::{MessageRejection, MessageRejectionKind};
 
 /// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
@@ -149,7 +149,7 @@ impl Error for SecretUnavailable {
 
 impl From<SecretUnavailable> for MessageRejection {
     fn from(unavailable: SecretUnavailable) -> Self {
-        Self::unavailable(unavailable.0)
+        Self::with_cause(MessageRejectionKind::SecretUnavailable, unavailable.0)
     }
 }
 

@@ -115,6 +115,13 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 }
 
 impl<K, R> VerifyTokenLayer<K, R> {
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.message.in_mode(mode);
+        self
+    }
+
     /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
     /// has no id.
     ///
@@ -253,7 +260,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
         Ok(None)
     }
 }

@@ -22,6 +22,7 @@ use super::source::RETRY_AFTER;
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
 /// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body ended early | 400 |
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
+/// | … [`ReplayStoreUnavailable`](MessageRejectionKind::ReplayStoreUnavailable) | the store of a [`ReplayGuard`](crate::signature::ReplayGuard) that requires it is not available | 503 with `Retry-After` |
 ///
 /// Both message layers leave it in the request's extensions. A layer of your own that does so, for another
 /// provider's signatures, can be joined with the source check by a [`Policy`](crate::Policy):
@@ -212,11 +213,14 @@ impl MessageRejection {
         }
     }
 
-    /// Secrets that are not available, for this cause.
-    pub(crate) fn unavailable(cause: Arc<dyn Error + Send + Sync>) -> Self {
+    /// A rejection with the failure that led to it.
+    pub(crate) fn with_cause(
+        kind: MessageRejectionKind,
+        cause: Arc<dyn Error + Send + Sync>,
+    ) -> Self {
         Self {
             cause: Some(cause),
-            ..Self::new(MessageRejectionKind::SecretUnavailable)
+            ..Self::new(kind)
         }
     }
 
@@ -322,6 +326,8 @@ pub enum MessageRejectionKind {
     BodyAborted,
     /// The secrets, or tokens, are not available right now, so that nothing is decided. Worth a retry.
     SecretUnavailable,
+    /// The store of the replay guard is not available right now, and the guard requires it. Worth a retry.
+    ReplayStoreUnavailable,
 }
 
 impl MessageRejectionKind {
@@ -345,6 +351,7 @@ impl MessageRejectionKind {
             Self::BodyTimeout => "body-timeout",
             Self::BodyAborted => "body-aborted",
             Self::SecretUnavailable => "secret-unavailable",
+            Self::ReplayStoreUnavailable => "replay-store-unavailable",
         }
     }
 
@@ -368,13 +375,15 @@ impl MessageRejectionKind {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyAborted => StatusCode::BAD_REQUEST,
-            Self::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::SecretUnavailable | Self::ReplayStoreUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
     /// Returns `true` if nothing was decided: the same request may be admitted on another try.
     pub(crate) fn is_undecided(self) -> bool {
-        self == Self::SecretUnavailable
+        matches!(self, Self::SecretUnavailable | Self::ReplayStoreUnavailable)
     }
 
     // An unknown key and a wrong signature read the same, so that the response does not reveal which
@@ -397,6 +406,9 @@ impl MessageRejectionKind {
             Self::BodyTimeout => "the body took too long to arrive\n",
             Self::BodyAborted => "the body ended early\n",
             Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
+            Self::ReplayStoreUnavailable => {
+                "a repetition cannot be ruled out right now, try again\n"
+            }
         }
     }
 }

@@ -11,10 +11,18 @@ use super::{
 /// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
+<<<<<<< HEAD
 /// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓`
 /// admits, `✓!` admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal;
 /// “undecided” is [`Unresolved`](RejectionKind::Unresolved) of the source and
 /// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
+=======
+/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
+/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “undecided” is
+/// [`Unresolved`](RejectionKind::Unresolved) of the source and
+/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
+/// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable) of the message.
+>>>>>>> axum
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|
@@ -165,7 +173,7 @@ impl FromStr for Policy {
 }
 
 /// Error for a text that is not the name of a [`Policy`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown policy `{}`; expected `both`, `message-warn-on-source`, `source-only` or \
      `message-only`",
@@ -181,6 +189,8 @@ impl FromStr for Policy {
 /// assert!("".parse::<Policy>().is_err(), "an empty setting does not mean the default");
 /// ```
 pub struct PolicyError(String);
+
+crate::debug::debug_by_message!(PolicyError);
 
 /// A callback that its [`Policy`] admits, with the evidence.
 ///

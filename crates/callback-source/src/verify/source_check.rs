@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -94,6 +94,13 @@ impl<P> VerifySourceLayer<P> {
             check: SourceCheck { allow, peer, mode },
             response: PlainText,
         }
+    }
+
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.check.mode = mode;
+        self
     }
 
     /// Adds the verdict as request headers, for an upstream that is not written in Rust: `x-callback-source`
@@ -223,7 +230,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
         Ok(None)
     }
 }
@@ -235,7 +242,7 @@ impl<P> SourceCheck<P> {
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {
             Verdict::Allow(allowed) => log::allowed(allowed),
-            Verdict::Reject(rejection) => self.report(rejection, now),
+            Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
         // Joined by an outer layer, with the verdict of another list.
         #[cfg(feature = "signature")]
@@ -252,7 +259,7 @@ impl<P> SourceCheck<P> {
     }
 
     #[inline(never)]
-    fn report(&self, rejection: &Rejection, now: Instant) {
+    fn report(&self, rejection: &Rejection, method: &Method, now: Instant) {
         let shared = self.allow.shared();
         let tagged = self.mode != Mode::Rejecting;
         let hosts = || {
@@ -260,6 +267,6 @@ impl<P> SourceCheck<P> {
             let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
             hosts.join(",")
         };
-        log::refused(rejection, tagged, &shared.refusals, hosts, now);
+        log::refused(rejection, method, tagged, &shared.refusals, hosts, now);
     }
 }

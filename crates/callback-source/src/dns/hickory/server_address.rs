@@ -26,6 +26,7 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 
 /// Invalid address of a DNS server. Its message shows the accepted forms.
 ///
+<<<<<<< HEAD
 /// ```
 /// use callback_source::{DnsServerError, parse_dns_server};
 ///
@@ -34,6 +35,10 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 /// assert!(error.to_string().contains("such as `fe80::1%eth0`"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+=======
+/// See [`parse_dns_server`] for an example.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+>>>>>>> axum
 #[non_exhaustive]
 pub enum DnsServerError {
     /// The text is not an address.
@@ -51,6 +56,8 @@ pub enum DnsServerError {
     #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
+
+crate::debug::debug_by_message!(DnsServerError);
 
 /// `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(

@@ -109,8 +109,13 @@ pub fn sign(
     headers.collect()
 }
 
+<<<<<<< HEAD
 /// Error for a delivery that cannot be signed. See [`sign`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+=======
+/// Error for a delivery that cannot be signed.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+>>>>>>> axum
 #[non_exhaustive]
 pub enum SignError {
     /// The URL has no host.
@@ -120,6 +125,8 @@ pub enum SignError {
     #[error("the date is not between 1970 and 9999")]
     Date,
 }
+
+crate::debug::debug_by_message!(SignError);
 
 /// The value of a header that must be present exactly once.
 pub(super) fn one<'a>(
