@@ -124,13 +124,8 @@ impl FromStr for Environment {
     }
 }
 
-<<<<<<< HEAD
 /// Unknown environment name. See [`Environment`] for an example.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-=======
-/// Unknown environment name.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
->>>>>>> axum
 #[error("unknown environment `{}`; expected `production` or `test`", .0.escape_default())]
 pub struct EnvironmentError(String);
 

@@ -89,7 +89,13 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-<<<<<<< HEAD
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.settings.message.in_mode(mode);
+        self
+    }
+
     /// Sets the maximum difference between the date of a request and the clock, in both directions. Default: five
     /// minutes, no bounds.
     ///
@@ -126,16 +132,6 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// # Ok(())
     /// # }
     /// ```
-=======
-    /// The same layer in another mode, for callers that know what enforces the verdict.
-    #[cfg(feature = "axum")]
-    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
-        self.settings.message.in_mode(mode);
-        self
-    }
-
-    /// Sets the maximum difference between the date of a request and the clock. Default: five minutes.
->>>>>>> axum
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self

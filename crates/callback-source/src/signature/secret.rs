@@ -129,7 +129,6 @@ impl fmt::Debug for Token {
     }
 }
 
-<<<<<<< HEAD
 /// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, and never the text.
 ///
 /// ```
@@ -139,11 +138,7 @@ impl fmt::Debug for Token {
 /// assert_eq!(error, SecretError::NotAHeader);
 /// assert!(!error.to_string().contains("s3cret"));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-=======
-/// Error for a text that cannot be a [`Secret`] or a [`Token`].
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
->>>>>>> axum
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.

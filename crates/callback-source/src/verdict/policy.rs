@@ -11,18 +11,11 @@ use super::{
 /// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
-<<<<<<< HEAD
 /// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓`
 /// admits, `✓!` admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal;
 /// “undecided” is [`Unresolved`](RejectionKind::Unresolved) of the source and
-/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
-=======
-/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
-/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “undecided” is
-/// [`Unresolved`](RejectionKind::Unresolved) of the source and
 /// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
 /// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable) of the message.
->>>>>>> axum
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|

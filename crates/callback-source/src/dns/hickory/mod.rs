@@ -186,13 +186,9 @@ impl fmt::Debug for HickoryResolver {
 
 /// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
 /// empty.
-<<<<<<< HEAD
 ///
 /// See [`HickoryResolver::from_servers`] for an example.
-#[derive(Clone, Debug, thiserror::Error)]
-=======
 #[derive(Clone, thiserror::Error)]
->>>>>>> axum
 #[error("no DNS server is configured")]
 pub struct SystemConfError(#[source] NetError);
 

@@ -26,7 +26,6 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 
 /// Invalid address of a DNS server. Its message shows the accepted forms.
 ///
-<<<<<<< HEAD
 /// ```
 /// use callback_source::{DnsServerError, parse_dns_server};
 ///
@@ -34,11 +33,7 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
 /// assert_eq!(error, DnsServerError::NoZone);
 /// assert!(error.to_string().contains("such as `fe80::1%eth0`"));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-=======
-/// See [`parse_dns_server`] for an example.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
->>>>>>> axum
 #[non_exhaustive]
 pub enum DnsServerError {
     /// The text is not an address.

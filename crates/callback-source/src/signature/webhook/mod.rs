@@ -109,13 +109,8 @@ pub fn sign(
     headers.collect()
 }
 
-<<<<<<< HEAD
 /// Error for a delivery that cannot be signed. See [`sign`] for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-=======
-/// Error for a delivery that cannot be signed.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
->>>>>>> axum
 #[non_exhaustive]
 pub enum SignError {
     /// The URL has no host.
