@@ -4,7 +4,7 @@
     tests/gateways/rotation.py --program target/debug/callback-source --venv DIR [--count 100000] [--seconds 12]
 
 The gateways have the configurations of docs/forward-auth.md. Every half second, one of the rotating addresses leaves the
-zone and another one enters it. For each callback, the history of the zone says what must happen:
+zone and another one enters it. For each callback, the history of the zone determines what must happen:
 
 - an address that has been in the zone for 6 s, or left it less than the linger time ago, must reach the shop;
 - an address that is not in the zone, and left it more than 14 s ago or was never there, must get 403;
