@@ -1,4 +1,7 @@
 //! The gRPC service: a check in, a verdict out.
+//!
+//! The check becomes a request for [`verify`](super::verify), and the response becomes the answer to Envoy.
+//! Status, reason and `Retry-After` are therefore those of the HTTP endpoint, in every mode.
 
 use std::{
     convert::Infallible,

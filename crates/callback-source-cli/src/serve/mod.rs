@@ -1,4 +1,18 @@
 //! `serve`: a forward-auth endpoint.
+//!
+//! The server starts in this order: signals first, so that none is lost; then the listeners, so that a wrong
+//! address ends the start; then the list. DNS is asked while requests already arrive, and they get 503 until the
+//! first answer.
+//!
+//! After SIGTERM it ends in steps, because a lost callback may never be sent again:
+//!
+//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs that time to notice.
+//!    Until then it opens new connections, and a closed listener would refuse their callbacks.
+//! 2. The listeners accept what the system has queued, and close. Each connection ends with its next response.
+//! 3. The runtime ends, and the state file is written. This step has a time limit of its own, since the disk may
+//!    not respond.
+//!
+//! A second signal ends the process at once.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
