@@ -397,14 +397,24 @@ def forged(run):
     run.begin()
     names = ("X-Real-IP", "X-Forwarded-For", "Forwarded", "X-Envoy-External-Address", "True-Client-IP", "X_Real_IP")
     values = [f"{name}: for={LISTED}" if name == "Forwarded" else f"{name}: {LISTED}" for name in names]
-    tags = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
-    for headers in [*([value] for value in values), values + tags]:
+    both = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
+    for headers in [*([value] for value in values), values + both]:
         status, _, seen = run.call(source=UNLISTED, headers=headers)
         expect((status, seen) == (403, 0), f"{headers}: {status}, shop {seen}")
     # A genuine callback passes even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
+    # The shop gets the endpoint's tags, whatever the caller sends.
+    run.call(headers=["X-Callback-Source: forged", "X-Callback-Host: forged"])
+    expect(tags(run) == ("allow", HOST), f"tags: {tags(run)}")
     return "403"
+
+
+def tags(run):
+    """Two tags of the only request that the shop got."""
+    ((_, _, _, headers),) = run.shop.seen
+    found = {name.lower().removeprefix("http_").replace("_", "-"): value for name, value in headers.items()}
+    return found.get("x-callback-source"), found.get("x-callback-host")
 
 
 def undecided(run):
@@ -447,8 +457,9 @@ def slow(run):
 
 def report_only(run):
     run.begin(report_only=True)
-    status, _, seen = run.call(source=UNLISTED)
+    status, _, seen = run.call(source=UNLISTED, headers=["X-Callback-Source: allow"])
     expect((status, seen) == (201, 1), f"{status}, shop {seen}")
+    expect(tags(run)[0] == "reject", f"tags: {tags(run)}")
     return "201, shop"
 
 
