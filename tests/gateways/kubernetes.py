@@ -130,7 +130,7 @@ def check(value, kind, path):
 def documents(page, name):
     """The documents of a code block of the page, checked against their schemas."""
     found = []
-    for file, text in matrix.blocks(page, name):
+    for file, text in matrix.blocks(page, name, "check"):
         for document in yaml.safe_load_all(text):
             found.append(checked(document, file))
     return found

@@ -314,11 +314,11 @@ def stop(process):
     process.wait()
 
 
-def blocks(page, name):
-    """The code blocks of a page after `<!-- run: NAME FILE -->`."""
-    found = re.findall(rf"<!-- run: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
+def blocks(page, name, mark="run"):
+    """The code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
+    found = re.findall(rf"<!-- {mark}: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
     if not found:
-        raise RuntimeError(f"{PAGE.name} has no block `<!-- run: {name} FILE -->`")
+        raise RuntimeError(f"the page has no block `<!-- {mark}: {name} FILE -->`")
     return found
 
 
