@@ -6,13 +6,19 @@ mod server;
 
 mod check;
 mod command;
+mod config;
 mod connections;
 mod forward_auth;
 mod log;
 mod lookup;
+mod man;
+mod metrics;
 mod module_order;
 mod proxies;
 mod real_dns;
+mod reload;
 mod serve;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod signature;
 mod stopping;

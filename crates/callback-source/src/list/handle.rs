@@ -5,6 +5,7 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -408,6 +409,47 @@ impl AllowList {
         shared.wake.notify_one();
     }
 
+    /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
+    /// list runs.
+    ///
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
+    /// was fixed when it left. A longer window brings back no address.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::time::pause();
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// // Each question is answered once. Then DNS is down.
+    /// let (sender, mut answers) = tokio::sync::mpsc::channel(2);
+    /// for _ in 0..2 {
+    ///     sender.try_send(Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60)))?;
+    /// }
+    /// let answers = std::sync::Mutex::new(answers);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(move |_: Question| {
+    ///         let answer = answers.lock().unwrap().try_recv();
+    ///         async move { answer.map_err(|_| ResolveError::new(ResolveErrorKind::Timeout)) }
+    ///     });
+    /// list.ready().await;
+    /// # tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// // An hour later:
+    /// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// list.replace_windows(Duration::from_secs(3600), Duration::from_secs(60));
+    /// assert!(!list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace_windows(&self, linger: Duration, stale_for: Duration) {
+        let shared = self.shared();
+        shared.update(|set, now| set.replace_windows(linger, stale_for, now));
+        // The next end of a window may be earlier.
+        shared.wake.notify_one();
+    }
+
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             handle: Arc::new(Handle { shared }),
@@ -464,10 +506,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Barrier, Mutex},
-        time::Duration,
-    };
+    use std::sync::{Barrier, Mutex};
 
     use tokio::time::advance;
 

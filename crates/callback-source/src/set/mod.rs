@@ -326,6 +326,43 @@ impl AllowSet {
         notices
     }
 
+    /// Replaces the linger window and the stale window.
+    ///
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
+    /// was fixed when it left. A longer window brings back no address.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, HostName, set::Rules};
+    ///
+    /// let (start, second) = (Instant::now(), Duration::from_secs(1));
+    /// let host: HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host], &[], start)?;
+    /// let (question, _) = set.questions().next().unwrap();
+    /// let address = "20.0.0.1".parse()?;
+    /// set.apply(&question, Ok(Answer::new([address], 60 * second)), start);
+    ///
+    /// let later = start + 3600 * second;
+    /// assert!(set.verdict(address, later).is_allowed());
+    /// set.replace_windows(Duration::ZERO, 60 * second, later);
+    /// assert!(!set.verdict(address, later).is_allowed());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_windows(
+        &mut self,
+        linger: Duration,
+        stale_for: Duration,
+        now: Instant,
+    ) -> Vec<Notice> {
+        // By the old windows, so that a longer one does not bring back what has ended since the last change.
+        self.end_windows(now);
+        self.rules.linger = linger;
+        self.rules.stale_for = stale_for;
+        let mut notices = Vec::new();
+        self.settle(now, &mut notices);
+        notices
+    }
+
     /// Returns the verdict on a peer. It depends only on the outcomes so far and on `now`, which may be later than
     /// any call of [`expire`](Self::expire).
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
