@@ -277,7 +277,7 @@ async fn prints_help() {
     changes nothing. SIGUSR1 and SIGUSR2 are ignored.
 
     A socket that systemd passes (socket activation) serves the flag that names its address. Readiness,
-    stopping and the watchdog are reported to systemd.
+    reloads, stopping and the watchdog are reported to systemd.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
