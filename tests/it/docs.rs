@@ -54,6 +54,13 @@ fn every_fault_of_the_operator_s_table_names_a_test() {
 }
 
 #[test]
+fn every_property_of_a_followed_firewall_names_a_test() {
+    let rows = rows("firewall.md", "\n## Properties and their tests\n");
+    assert!(rows.len() >= 16, "{}", rows.len());
+    each_names_tests_that_exist(&rows);
+}
+
+#[test]
 fn every_input_that_broke_the_library_names_a_test() {
     let rows = rows("verification.md", "\n## The inputs that broke it\n");
     let numbers = (1..=43).map(|number| format!("| {number} |"));

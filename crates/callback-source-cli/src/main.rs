@@ -19,6 +19,8 @@ mod output;
 mod report;
 mod request_file;
 
+mod follow;
+
 mod check;
 mod completions;
 mod lookup;
@@ -63,6 +65,7 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Follow(args) => serve::follow(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => completions::run(shell),

@@ -13,8 +13,10 @@ mod variables;
 mod common;
 mod proxy;
 mod secret;
+mod targets;
 
 mod check;
+mod follow;
 mod lookup;
 mod serve;
 mod sign;
@@ -24,11 +26,13 @@ use self::variables::{with_variables, without_blank_variables};
 pub(crate) use self::{
     check::CheckArgs,
     common::{CommonArgs, Environment, LogFormat},
+    follow::FollowArgs,
     lists::{List, all},
     lookup::LookupArgs,
     secret::SecretArgs,
     serve::ServeArgs,
     sign::SignArgs,
+    targets::{FileFormat, Target},
     values::{Listen, TrustedProxy, plain},
     verify::VerifyArgs,
 };
@@ -73,6 +77,7 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Follow(FollowArgs),
     Sign(SignArgs),
     Verify(VerifyArgs),
     /// Print a completion script for a shell
@@ -136,6 +141,7 @@ mod tests {
         let flag = flag.get_long().unwrap_or_default();
         let needed = match command {
             "check" => "--peer=192.0.2.1",
+            "follow" => "file:plain:/tmp/b",
             "serve" => "--listen=127.0.0.1:8480",
             "sign" => "--url=https://shop.example/",
             "verify" => "--request=saved",
@@ -186,6 +192,7 @@ mod tests {
             "https://a.example/",
             "2023-03-30T08:38:32Z",
             "/tmp/a",
+            "file:plain:/tmp/a",
         ];
         for (command, flag) in flags() {
             if !has_a_value(&flag) {

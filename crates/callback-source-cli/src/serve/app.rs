@@ -24,13 +24,16 @@ use super::{
 use crate::{
     args::ServeArgs,
     config::{Client, Proxies},
+    follow::FollowStatus,
 };
 
 /// The application behind all listeners.
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    verify: Verify,
+    /// `None` for `follow`, which serves only its state.
+    verify: Option<Verify>,
+    follow: FollowStatus,
     counts: Arc<VerdictCounts>,
     report_only: bool,
     /// `true` if trusted proxies name the client in a header.
@@ -44,19 +47,40 @@ impl App {
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
+        follow: FollowStatus,
         counts: Arc<VerdictCounts>,
     ) -> Self {
         let client = proxies.client.clone();
         let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
         Self {
             list,
-            verify,
+            verify: Some(verify),
+            follow,
             counts,
             report_only: args.report_only,
             reads_headers: !matches!(proxies.client, Client::Peer),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The application of `follow`, which gives no verdicts.
+    pub(super) fn without_verify(list: AllowList, follow: FollowStatus) -> Self {
+        Self {
+            list,
+            verify: None,
+            follow,
+            counts: Arc::default(),
+            report_only: false,
+            reads_headers: false,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The server stays ready while a target of `serve --follow` fails: it can still decide.
+    fn is_ready(&self) -> bool {
+        self.list.is_ready() && (self.verify.is_some() || self.follow.is_in_sync())
     }
 
     /// Makes the server report that it is not ready.
@@ -90,22 +114,24 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        let mut response = match Route::new(endpoint, head.uri.path()) {
-            Route::Verify => {
-                self.verify
-                    .respond(peer, self.relevant_part(peer, head))
-                    .await
+        let mut response = match (Route::new(endpoint, head.uri.path()), &self.verify) {
+            (Route::Verify, Some(verify)) => {
+                verify.respond(peer, self.relevant_part(peer, head)).await
             }
-            Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+            (Route::Health, _) => plain(StatusCode::OK, "ok\n"),
+            (Route::Ready, _) if self.stopping.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             }
-            Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
-            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Route::Status if endpoint == Endpoint::AdminOnly || is_local(peer, &head.headers) => {
+            (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
+            (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            (Route::Status, _)
+                if endpoint == Endpoint::AdminOnly || is_local(peer, &head.headers) =>
+            {
                 self.status()
             }
-            Route::Status | Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
+            (Route::Verify | Route::Status | Route::Nothing, _) => {
+                plain(StatusCode::NOT_FOUND, "not found\n")
+            }
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
@@ -129,7 +155,13 @@ impl App {
     }
 
     fn status(&self) -> Response<Body> {
-        match status::json(&self.list, &self.counts, self.report_only, self.started) {
+        match status::json(
+            &self.list,
+            &self.counts,
+            &self.follow,
+            self.report_only,
+            self.started,
+        ) {
             Ok(text) => {
                 let mut response = plain(StatusCode::OK, text + "\n");
                 let json = HeaderValue::from_static("application/json");

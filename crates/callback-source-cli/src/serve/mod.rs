@@ -53,6 +53,8 @@ mod replay_stream;
 mod connection;
 mod server;
 
+mod follow_command;
+
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
@@ -60,12 +62,15 @@ use self::{
     signals::Signals,
 };
 use crate::{
-    args::ServeArgs,
+    args::{ServeArgs, all},
     config::{Config, Proxies},
     error::Error,
+    follow::{Follower, targets},
     log,
     outcome::Outcome,
 };
+
+pub(crate) use self::follow_command::run as follow;
 
 pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
     log::init_for_server(&args.common)?;
@@ -145,7 +150,14 @@ async fn serve(
             Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
         ext_authz::start(listener, list.clone(), authorization)
     });
-    let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
+    let follower = Follower::start(
+        &list,
+        targets(&all(&args.follow)),
+        args.follow_options.on_change.clone(),
+        args.follow_options.allow_empty,
+    );
+    let app = App::new(list.clone(), args, &app_proxies, follower.status(), counts);
+    let app = Arc::new(app);
     let mut servers = Vec::new();
     let endpoints = match admin {
         None => vec![(listener, Endpoint::Everything, max_connections)],
@@ -200,6 +212,7 @@ async fn serve(
         for server in servers {
             server.closed().await;
         }
+        follower.stop().await;
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
     tokio::select! {

@@ -7,6 +7,10 @@ mod server;
 mod check;
 mod command;
 mod connections;
+#[cfg(target_os = "linux")]
+mod firewall;
+#[cfg(unix)]
+mod follow;
 mod forward_auth;
 mod log;
 mod lookup;

@@ -11,7 +11,7 @@ use integration_tests::http::{Client, Connection, Reply};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpStream,
-    process::{Child, ChildStderr},
+    process::{Child, ChildStderr, Command},
     sync::watch,
     task::JoinHandle,
     time::timeout,
@@ -51,13 +51,24 @@ impl Server {
             true => format!("serve {delay} {args}"),
             false => format!("serve --listen 127.0.0.1:0 {delay} {args}"),
         };
-        let mut serve = command(line.split_whitespace());
-        let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
+        let has_admin = args.contains("--admin-listen") && !at_socket;
+        Self::spawn(command(line.split_whitespace()), has_admin).await
+    }
+
+    /// Starts `follow`, whose admin listener is then the address.
+    pub(crate) async fn follow(args: &str) -> Self {
+        let line = format!("follow --admin-listen 127.0.0.1:0 {args}");
+        Self::spawn(command(line.split_whitespace()), false).await
+    }
+
+    /// Starts a command, and waits until it listens.
+    pub(crate) async fn spawn(mut command: Command, has_admin: bool) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
         let mut lines = BufReader::new(stderr).lines();
         let log = Arc::<Mutex<Vec<String>>>::default();
         let addr = listening(&mut lines, &log).await;
-        let admin = match args.contains("--admin-listen") && !at_socket {
+        let admin = match has_admin {
             true => Some(listening(&mut lines, &log).await),
             false => None,
         };
@@ -133,9 +144,13 @@ impl Server {
         connect(peer, self.addr).await.expect("a connection")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
-        let mut kill = tokio::process::Command::new("kill");
+        let mut kill = Command::new("kill");
         let sent = kill.args(["-s", name, &id]).status().await;
         assert!(sent.expect("`kill` is there").success());
     }
