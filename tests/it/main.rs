@@ -14,9 +14,12 @@ mod peers;
 #[cfg(target_os = "linux")]
 mod proxies;
 mod real_dns;
+#[cfg(target_os = "linux")]
+mod replay_store;
 mod service;
 #[cfg(target_os = "linux")]
 mod signed;
 mod state_file;
 mod tagging;
 mod unlisted_peers;
+mod wiring;

@@ -30,6 +30,12 @@ pub(crate) fn message_verdict(verdict: &'static str) {
     counter!("callback_source_proofs_total", "verdict" => verdict);
 }
 
+/// Counts a failure of the store of replay marks, by the call that failed.
+#[cfg(feature = "signature")]
+pub(crate) fn replay_store_failure(operation: &'static str) {
+    counter!("callback_source_replay_store_failures_total", "operation" => operation);
+}
+
 /// Counts a connection of a trusted proxy, by the content of its PROXY protocol header.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {

@@ -1,4 +1,7 @@
 //! Responses of the server by path.
+//!
+//! The verdict never depends on the body. It is read and discarded while the verdict is made, because an unread
+//! body would force the connection to close after each request.
 
 use std::{
     pin::pin,

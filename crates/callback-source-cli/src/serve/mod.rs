@@ -1,4 +1,18 @@
 //! `serve`: a forward-auth endpoint.
+//!
+//! The server starts in this order: signals first, so that none is lost; then the listeners, so that a wrong
+//! address ends the start; then the list. DNS is asked while requests already arrive, and they get 503 until the
+//! first answer.
+//!
+//! After SIGTERM it ends in steps, because a lost callback may never be sent again:
+//!
+//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs that time to notice.
+//!    Until then it opens new connections, and a closed listener would refuse their callbacks.
+//! 2. The listeners accept what the system has queued, and close. Each connection ends with its next response.
+//! 3. The runtime ends, and the state file is written. This step has a time limit of its own, since the disk may
+//!    not respond.
+//!
+//! A second signal ends the process at once.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
@@ -33,6 +47,8 @@ mod response;
 mod status;
 mod verify;
 
+#[cfg(feature = "ext-authz")]
+mod ext_authz_limits;
 #[cfg(feature = "ext-authz")]
 mod ext_authz_messages;
 #[cfg(feature = "ext-authz")]
@@ -129,7 +145,13 @@ async fn serve(
     proxies: Proxies,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
-    let max_connections = file_limit::room_for(args.max_connections);
+    #[cfg(feature = "ext-authz")]
+    let envoys = args
+        .ext_authz_listen
+        .map_or(0, |_| ext_authz::MAX_CONNECTIONS);
+    #[cfg(not(feature = "ext-authz"))]
+    let envoys = 0;
+    let (max_connections, envoys) = file_limit::room_for(args.max_connections, envoys);
     let app_proxies = proxies.clone();
     let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
@@ -141,6 +163,8 @@ async fn serve(
         Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
+    #[cfg(not(feature = "ext-authz"))]
+    let _ = envoys;
     let list = config.list.spawn(config.resolver);
 
     let counts = Arc::default();
@@ -148,7 +172,7 @@ async fn serve(
     let mut ext_authz = ext_authz.map(|listener| {
         let authorization =
             Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
-        ext_authz::start(listener, list.clone(), authorization)
+        ext_authz::start(listener, list.clone(), authorization, envoys)
     });
     let follower = Follower::start(
         &list,

@@ -1,4 +1,7 @@
 //! `/status.json`: state of the list and of the server.
+//!
+//! It names hosts, addresses and errors, so only operators may read it: see [`endpoint`](super::endpoint) and
+//! `is_local` in [`app`](super::app).
 
 use std::{
     collections::BTreeMap,

@@ -56,7 +56,30 @@ impl Changes {
 
     /// Waits until the addresses differ from those at the last call, and returns the differences by host.
     ///
-    /// Waits forever if there are no further changes. Dropping the future loses nothing.
+    /// Waits forever if there are no further changes. Dropping the future loses nothing, so that it can be a
+    /// branch of `select!`:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use callback_source::AllowList;
+    /// use tokio::sync::oneshot;
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+    /// let (stop, mut stopped) = oneshot::channel::<()>();
+    /// let task = tokio::spawn(async move {
+    ///     let mut changes = list.changes();
+    ///     loop {
+    ///         tokio::select! {
+    ///             changed = changes.next() => println!("{changed:?}"),
+    ///             _ = &mut stopped => break,
+    ///         }
+    ///     }
+    /// });
+    /// drop(stop);
+    /// task.await.expect("the task ends with the service");
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Vec<SetChange> {
         loop {
             self.published_changed.mark_unchanged();

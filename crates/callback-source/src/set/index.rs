@@ -1,4 +1,12 @@
 //! Lookup index: admitted addresses with their expiry.
+//!
+//! Every entry has its own end. Verdicts are therefore right at any time, even if the refresher that removes
+//! expired entries has died. An address can have several reasons, from several hosts or windows. All of them are
+//! kept, since the best one may end first.
+//!
+//! For the same reason "resolved" is a list of spans instead of a flag: with time alone, the verdict on an
+//! unlisted peer turns from [`NotListed`](crate::RejectionKind::NotListed) into
+//! [`Unresolved`](crate::RejectionKind::Unresolved), and back.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
 

@@ -145,11 +145,11 @@ pub struct AllowSet {
 }
 
 impl AllowSet {
-    /// A set of these hosts and static networks. Every question is due now.
+    /// Creates a set of these hosts and static networks. Every question is due now.
     ///
     /// # Errors
     ///
-    /// Networks that make up a whole address family, such as `0.0.0.0/0`.
+    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`.
     pub fn new(
         rules: Rules,
         hosts: impl IntoIterator<Item = HostName>,
@@ -168,9 +168,32 @@ impl AllowSet {
         Ok(set)
     }
 
-    /// Applies the outcome of a question.
+    /// Applies the outcome of a question, and returns the events that an operator should know.
     ///
-    /// A question that is not in the set, about another host or family, changes nothing.
+    /// A question that is not in the set, about another host or family, changes nothing. Its host may have been
+    /// removed during the lookup.
+    ///
+    /// A denial is not believed while nothing shows that DNS works (rule 4):
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, ResolveError, ResolveErrorKind, set::{Notice, Rules}};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut set = AllowSet::new(Rules::default(), ["callbacks.example.com".parse()?], &[], now)?;
+    /// let (question, _) = set.questions().next().expect("the set has a host");
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    ///
+    /// // A captive portal denies every name.
+    /// let later = now + Duration::from_secs(61);
+    /// let notices = set.apply(&question, Err(ResolveError::new(ResolveErrorKind::NxDomain)), later);
+    /// assert!(matches!(&notices[..], [Notice::Failed { error, .. }] if error.is_denial()));
+    /// assert!(set.verdict("20.0.0.1".parse()?, later).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply(
         &mut self,
         question: &Question,
@@ -210,6 +233,32 @@ impl AllowSet {
     /// Removes every address and outcome whose window has ended. Call it at
     /// [`next_change_at`](Self::next_change_at), so that changes are reported when they happen. Verdicts are
     /// right without it.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, set::{Notice, Rules}};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut set = AllowSet::new(Rules::default(), ["callbacks.example.com".parse()?], &[], now)?;
+    /// let (question, _) = set.questions().next().expect("the set has a host");
+    /// let answer = |address: &str| Answer::new([address.parse().unwrap()], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer("20.0.0.1")), now);
+    /// set.apply(&question, Ok(answer("20.0.0.2")), now);
+    ///
+    /// // The clock of a driver that goes from one end of a window to the next.
+    /// let mut clock = now;
+    /// let change = loop {
+    ///     clock = set.next_change_at(clock).expect("a window is open");
+    ///     if let Some(Notice::Changed(change)) = set.expire(clock).into_iter().next() {
+    ///         break change;
+    ///     }
+    /// };
+    /// assert_eq!(clock, now + Duration::from_secs(60 * 60), "the linger window");
+    /// assert_eq!(change.removed, ["20.0.0.1".parse::<std::net::IpAddr>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         self.settle(now, &mut notices);
@@ -220,6 +269,24 @@ impl AllowSet {
     /// past by its length.
     ///
     /// Nothing was asked during the sleep, so it is not part of the time for which a question has failed.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut set = AllowSet::new(Rules::default(), ["callbacks.example.com".parse()?], &[], now)?;
+    /// let (question, _) = set.questions().next().expect("the set has a host");
+    /// let server = "20.0.0.1".parse()?;
+    /// set.apply(&question, Ok(Answer::new([server], Duration::from_secs(60))), now);
+    ///
+    /// // A laptop that was closed for a weekend.
+    /// set.slept(Duration::from_secs(2 * 24 * 60 * 60), now);
+    /// assert!(!set.verdict(server, now).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn slept(&mut self, slept: Duration, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         self.networks_since = before(self.networks_since, slept);
@@ -231,7 +298,7 @@ impl AllowSet {
     }
 
     /// Replaces the hosts. Hosts that stay keep their answers; the addresses of removed hosts are refused
-    /// at once.
+    /// at once. See [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for an example.
     pub fn replace_hosts(
         &mut self,
         hosts: impl IntoIterator<Item = HostName>,
@@ -259,7 +326,8 @@ impl AllowSet {
         notices
     }
 
-    /// The verdict on a peer.
+    /// Returns the verdict on a peer. It depends only on the outcomes so far and on `now`, which may be later than
+    /// any call of [`expire`](Self::expire).
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
         let peer = peer.to_canonical();
         if let Some(admission) = self.index.find(peer, now) {
@@ -308,23 +376,23 @@ impl AllowSet {
         self.all_attempted
     }
 
-    /// The hosts, in the order in which they were given.
+    /// Returns the hosts, in the order in which they were given.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
         self.hosts.iter().map(|host| &host.name)
     }
 
-    /// The static networks, merged and sorted.
+    /// Returns the static networks, merged and sorted.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> {
         self.networks.iter()
     }
 
-    /// The addresses that DNS admits at this moment, sorted, each once.
+    /// Returns the addresses that DNS admits at this moment, sorted, each once.
     #[must_use]
     pub fn addresses(&self, now: Instant) -> BTreeSet<IpAddr> {
         admitted_at(self.index.admissions(), now).collect()
     }
 
-    /// The addresses that DNS admits at this moment, each with the end of its window.
+    /// Returns the addresses that DNS admits at this moment, each with the end of its window.
     ///
     /// If several windows admit an address, the last end is given: without another outcome, the address is
     /// admitted until then. Static networks have no end and are not included.
@@ -381,7 +449,29 @@ impl AllowSet {
         self.index.is_resolved(family, now)
     }
 
-    /// Every question, with the time at which it is due.
+    /// Returns every question, with the time at which it is due.
+    ///
+    /// That time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, Family, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut rules = Rules::default();
+    /// rules.only_family = Some(Family::V4);
+    /// let mut set = AllowSet::new(rules, ["callbacks.example.com".parse()?], &[], now)?;
+    /// let due = set.questions().find(|(_, due_at)| *due_at <= now);
+    /// let (question, _) = due.expect("a new host is due at once");
+    ///
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    /// let (_, due_at) = set.questions().next().expect("the set has a host");
+    /// assert_eq!(due_at, now + Duration::from_secs(60));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         self.hosts.iter().flat_map(|host| {
             let families = self.rules.families();
@@ -400,7 +490,7 @@ impl AllowSet {
             .is_some_and(|question| !question.state().attempted)
     }
 
-    /// The next time at which a window ends.
+    /// Returns the next time at which a window ends. See [`expire`](Self::expire) for an example.
     #[must_use]
     pub fn next_change_at(&self, now: Instant) -> Option<Instant> {
         let ends = self.index.admissions().map(|admission| admission.until);
