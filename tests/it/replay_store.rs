@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
@@ -51,7 +51,7 @@ impl Redis {
         redis.await.map(Some)
     }
 
-    async fn at(program: &PathBuf, addr: SocketAddr, options: &[&str]) -> io::Result<Self> {
+    async fn at(program: &Path, addr: SocketAddr, options: &[&str]) -> io::Result<Self> {
         let port = addr.port().to_string();
         let mut arguments = vec!["--bind", "127.0.0.1", "--port", &port];
         arguments.extend(["--save", "", "--appendonly", "no"]);

@@ -19,6 +19,8 @@ mod output;
 mod report;
 mod request_file;
 
+mod follow;
+
 mod check;
 mod completions;
 mod config_command;
@@ -73,6 +75,7 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
         Command::Serve(args) => serve::run(args, settings, file),
+        Command::Follow(args) => serve::follow(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config_command::run(command, &settings, file.as_ref()),

@@ -22,10 +22,12 @@ mod settings;
 mod common;
 mod proxy;
 mod secret;
+mod targets;
 
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod follow;
 mod lookup;
 mod serve;
 mod sign;
@@ -41,12 +43,14 @@ pub(crate) use self::{
     common::{CommonArgs, Environment, LogFormat},
     config::ConfigCommand,
     file::{ConfigFile, read as read_config_file},
+    follow::FollowArgs,
     lists::{List, all},
     lookup::LookupArgs,
     secret::SecretArgs,
     serve::ServeArgs,
     settings::{Setting, Source, is_reloadable, toml_value},
     sign::SignArgs,
+    targets::{FileFormat, Target},
     values::{Listen, TrustedProxy, plain},
     verify::VerifyArgs,
 };
@@ -171,6 +175,7 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Follow(FollowArgs),
     Sign(SignArgs),
     Verify(VerifyArgs),
     /// Check, show or start a configuration file
@@ -247,6 +252,7 @@ mod tests {
         let flag = flag.get_long().unwrap_or_default();
         let needed = match command {
             "check" => "--peer=192.0.2.1",
+            "follow" => "file:plain:/tmp/b",
             "serve" => "--listen=127.0.0.1:8480",
             "sign" => "--url=https://shop.example/",
             "verify" => "--request=saved",
@@ -297,6 +303,7 @@ mod tests {
             "https://a.example/",
             "2023-03-30T08:38:32Z",
             "/tmp/a",
+            "file:plain:/tmp/a",
         ];
         for (command, flag) in flags() {
             if !has_a_value(&flag) {

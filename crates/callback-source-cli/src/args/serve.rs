@@ -7,8 +7,10 @@ use http::StatusCode;
 
 use super::{
     common::CommonArgs,
-    lists::trimmed,
+    follow::{FollowOptions, TARGETS},
+    lists::{List, list, trimmed},
     proxy::{PROXY, ProxyArgs},
+    targets::{Target, target},
     values::{Listen, idle_timeout, listen, refusing_status, socket, stop_delay, switch},
 };
 
@@ -124,6 +126,18 @@ pub(crate) struct ServeArgs {
         help_heading = PROXY
     )]
     pub(crate) proxy_protocol: bool,
+
+    /// Copy of the set to keep up to date, as with `follow`
+    #[arg(
+        long,
+        value_name = "TARGET",
+        value_parser = list(target),
+        help_heading = TARGETS
+    )]
+    pub(crate) follow: Vec<List<Target>>,
+
+    #[command(flatten)]
+    pub(crate) follow_options: FollowOptions,
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,

@@ -29,13 +29,16 @@ use super::{
 use crate::{
     args::ServeArgs,
     config::{Client, Proxies},
+    follow::FollowStatus,
 };
 
 /// The application behind all listeners.
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    checks: ArcSwap<Checks>,
+    /// `None` for `follow`, which serves only its state.
+    checks: Option<ArcSwap<Checks>>,
+    follow: FollowStatus,
     counts: Arc<VerdictCounts>,
     metrics: Metrics,
     started: Instant,
@@ -47,14 +50,29 @@ impl App {
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
+        follow: FollowStatus,
         counts: Arc<VerdictCounts>,
         metrics: Metrics,
     ) -> Self {
         let checks = Checks::new(&list, args, proxies, &counts);
         Self {
-            checks: ArcSwap::from_pointee(checks),
+            checks: Some(ArcSwap::from_pointee(checks)),
             list,
+            follow,
             counts,
+            metrics,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The application of `follow`, which gives no verdicts.
+    pub(super) fn without_verify(list: AllowList, follow: FollowStatus, metrics: Metrics) -> Self {
+        Self {
+            checks: None,
+            list,
+            follow,
+            counts: Arc::default(),
             metrics,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -63,8 +81,15 @@ impl App {
 
     /// Replaces the checks. Requests in flight are judged by the old ones.
     pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
-        let checks = Checks::new(&self.list, args, proxies, &self.counts);
-        self.checks.store(Arc::new(checks));
+        if let Some(checks) = &self.checks {
+            let new = Checks::new(&self.list, args, proxies, &self.counts);
+            checks.store(Arc::new(new));
+        }
+    }
+
+    /// The server stays ready while a target of `serve --follow` fails: it can still decide.
+    fn is_ready(&self) -> bool {
+        self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
 
     /// Makes the server report that it is not ready.
@@ -99,31 +124,36 @@ impl App {
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
         // One configuration for the whole request.
-        let checks = self.checks.load_full();
+        let checks = self.checks.as_ref().map(ArcSwap::load_full);
         let start = Instant::now();
-        let (peer, is_proxy) = peer.judged_by(&checks.trusted);
-        let mut response = match Route::new(endpoint, head.uri.path()) {
-            Route::Verify => {
+        let (peer, is_proxy) = match &checks {
+            Some(checks) => peer.judged_by(&checks.trusted),
+            None => (peer, false),
+        };
+        let mut response = match (Route::new(endpoint, head.uri.path()), &checks) {
+            (Route::Verify, Some(checks)) => {
                 let request = relevant_part(is_proxy && checks.reads_headers, head);
                 let response = checks.verify.respond(peer, request).await;
                 metrics::responded(response.status().as_u16(), start);
                 response
             }
-            Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+            (Route::Health, _) => plain(StatusCode::OK, "ok\n"),
+            (Route::Ready, _) if self.stopping.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             }
-            Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
-            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Route::Status | Route::Metrics
+            (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
+            (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            (Route::Status | Route::Metrics, _)
                 if endpoint != Endpoint::AdminOnly
                     && (is_proxy || !is_local(peer, &head.headers)) =>
             {
                 plain(StatusCode::NOT_FOUND, "not found\n")
             }
-            Route::Status => self.status(checks.report_only),
-            Route::Metrics => self.metrics(),
-            Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
+            (Route::Status, checks) => {
+                self.status(checks.as_ref().is_some_and(|checks| checks.report_only))
+            }
+            (Route::Metrics, _) => self.metrics(),
+            (Route::Verify | Route::Nothing, _) => plain(StatusCode::NOT_FOUND, "not found\n"),
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
@@ -138,7 +168,13 @@ impl App {
     }
 
     fn status(&self, report_only: bool) -> Response<Body> {
-        match status::json(&self.list, &self.counts, report_only, self.started) {
+        match status::json(
+            &self.list,
+            &self.counts,
+            &self.follow,
+            report_only,
+            self.started,
+        ) {
             Ok(text) => {
                 let mut response = plain(StatusCode::OK, text + "\n");
                 let json = HeaderValue::from_static("application/json");

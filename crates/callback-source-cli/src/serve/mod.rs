@@ -78,6 +78,8 @@ mod watch;
 
 mod reload;
 
+mod follow_command;
+
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
@@ -98,9 +100,12 @@ use crate::{
     args::{ConfigFile, ServeArgs, Setting, all},
     config::{self, Config, Proxies, Subject},
     error::Error,
+    follow::{Follower, targets},
     log,
     outcome::Outcome,
 };
+
+pub(crate) use self::follow_command::run as follow;
 
 pub(crate) fn run(
     args: ServeArgs,
@@ -213,10 +218,17 @@ async fn serve(
     #[cfg(feature = "ext-authz")]
     let mut ext_authz = ext_authz
         .map(|listener| ext_authz::start(listener, list.clone(), authorization.clone(), envoys));
+    let follower = Follower::start(
+        &list,
+        targets(&all(&args.follow)),
+        args.follow_options.on_change.clone(),
+        args.follow_options.allow_empty,
+    );
     let app = Arc::new(App::new(
         list.clone(),
         args,
         &proxies,
+        follower.status(),
         Arc::clone(&counts),
         metrics,
     ));
@@ -290,6 +302,7 @@ async fn serve(
         for server in servers {
             server.closed().await;
         }
+        follower.stop().await;
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
     tokio::select! {

@@ -14,7 +14,11 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{log, report::HostReport};
+use crate::{
+    follow::{FollowStatus, TargetStatus},
+    log,
+    report::HostReport,
+};
 
 /// Number of verdicts by kind.
 #[derive(Debug)]
@@ -50,6 +54,7 @@ impl Default for VerdictCounts {
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,
+    follow: &FollowStatus,
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {
@@ -62,6 +67,7 @@ pub(super) fn json(
         uptime_seconds: now.saturating_duration_since(started.into_std()).as_secs(),
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
+        targets: follow.all(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
         hosts: hosts
@@ -78,6 +84,8 @@ struct Status<'a> {
     uptime_seconds: u64,
     log_lines_dropped: u64,
     verdicts: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetStatus>,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
     hosts: Vec<HostReport<'a>>,

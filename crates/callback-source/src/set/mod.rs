@@ -385,7 +385,11 @@ impl AllowSet {
                 since: self.networks_since,
             });
         }
-        let kind = if self.index.is_resolved(peer, now) {
+        let family = match peer {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
+        let kind = if self.is_resolved(family, now) {
             RejectionKind::NotListed
         } else {
             RejectionKind::Unresolved
@@ -423,6 +427,63 @@ impl AllowSet {
     #[must_use]
     pub fn addresses(&self, now: Instant) -> BTreeSet<IpAddr> {
         admitted_at(self.index.admissions(), now).collect()
+    }
+
+    /// Returns the addresses that DNS admits at this moment, each with the end of its window.
+    ///
+    /// If several windows admit an address, the last end is given: without another outcome, the address is
+    /// admitted until then. Static networks have no end and are not included.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, Family, Question, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let host: callback_source::HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host.clone()], &[], now)?;
+    /// let question = Question { host, family: Family::V4 };
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    /// let stale_until = now + Duration::from_secs(60) + Rules::default().stale_for;
+    /// assert_eq!(set.windows(now).into_values().collect::<Vec<_>>(), [stale_until]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn windows(&self, now: Instant) -> BTreeMap<IpAddr, Instant> {
+        let mut windows = BTreeMap::new();
+        for admission in self.index.admissions() {
+            if now < admission.until {
+                let until = windows.entry(admission.address).or_insert(admission.until);
+                *until = admission.until.max(*until);
+            }
+        }
+        windows
+    }
+
+    /// Returns whether every host is resolved for a family. If not, its unlisted peers are
+    /// [`Unresolved`](RejectionKind::Unresolved), and an address that is absent may still be listed.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, Family, Question, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let host: callback_source::HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host.clone()], &[], now)?;
+    /// assert!(!set.is_resolved(Family::V4, now));
+    /// let question = Question { host, family: Family::V4 };
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    /// assert!(set.is_resolved(Family::V4, now) && !set.is_resolved(Family::V6, now));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_resolved(&self, family: Family, now: Instant) -> bool {
+        self.index.is_resolved(family, now)
     }
 
     /// Returns every question, with the time at which it is due.
