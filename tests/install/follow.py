@@ -10,6 +10,7 @@ machine. A comment above a block of the page names its use:
     install: here           commands on the machine of the web server, with their output
     install: elsewhere      the same on another machine, whose address is not listed
     install: restart        the program is started again, as the unit starts it
+    install: reload         the program reads its configuration again
     install: reload-nginx   nginx is started, or reads its configuration again
 
 At the end, a callback from a listed address must reach the shop, and one from an unlisted address must not.
@@ -142,6 +143,11 @@ class Machine:
         self.serve = subprocess.Popen(words, env=self.environment, stderr=open(self.folder / "log", "ab"))
         wait_for(lambda: status(READY) == 200, "the service to be ready")
 
+    def reload(self):
+        self.serve.send_signal(signal.SIGHUP)
+        log = self.folder / "log"
+        wait_for(lambda: b"configuration reloaded" in log.read_bytes(), "the reload")
+
     def reload_nginx(self):
         if self.nginx:
             self.nginx.send_signal(signal.SIGHUP)
@@ -194,6 +200,8 @@ def follow(program):
                     pathlib.Path(rest).write_text("\n".join(lines) + "\n", encoding="utf-8")
                 elif word == "restart" and lines == ["sudo systemctl restart callback-source"]:
                     machine.restart()
+                elif word == "reload" and lines == ["sudo systemctl reload callback-source"]:
+                    machine.reload()
                 elif word == "reload-nginx" and lines == ["sudo systemctl reload nginx"]:
                     machine.reload_nginx()
                 elif word in ("here", "elsewhere"):
