@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use callback_source::{AllowList, RejectionKind};
+use callback_source::{AllowList, HostName, RejectionKind};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ impl Default for VerdictCounts {
         let kinds = [
             "allow",
             RejectionKind::NotListed.as_str(),
+            RejectionKind::WrongEnvironment.as_str(),
             RejectionKind::Unresolved.as_str(),
         ];
         Self(Mutex::new(kinds.map(|kind| (kind, 0)).into()))
@@ -52,15 +53,17 @@ pub(super) fn json(
 ) -> serde_json::Result<String> {
     let now = Instant::now().into_std();
     let set = list.snapshot();
-    let hosts = set.health(now);
+    let hosts = list.health();
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
         uptime_seconds: now.saturating_duration_since(started.into_std()).as_secs(),
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
+        refused_then_listed: hosts.iter().map(|host| host.refused_then_listed).sum(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
+        watched: set.watched().map(HostName::as_str).collect(),
         hosts: hosts
             .iter()
             .map(|host| HostReport::new(host, now))
@@ -75,7 +78,11 @@ struct Status<'a> {
     uptime_seconds: u64,
     log_lines_dropped: u64,
     verdicts: BTreeMap<&'static str, u64>,
+    /// Addresses that were refused with 403 and then joined an answer.
+    refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
+    /// Hosts that are looked up when unlisted peers call, and never admitted.
+    watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -48,6 +48,8 @@ pub struct AllowListBuilder {
     state_file: Option<PathBuf>,
     restore_only: bool,
     on_demand: OnDemandLimits,
+    watch: Vec<HostName>,
+    name: Option<String>,
 }
 
 impl AllowListBuilder {
@@ -65,6 +67,46 @@ impl AllowListBuilder {
     /// Adds hosts.
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = HostName>) -> Self {
         self.hosts.extend(hosts);
+        self
+    }
+
+    /// Watches hosts without admitting them. An unlisted peer that they name is rejected as
+    /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
+    /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
+    ///
+    /// A list with servers of one [environment](vipps::Environment) watches the other ones without this call.
+    ///
+    /// Watched hosts are asked only while unlisted peers call, each question at most once per
+    /// [`on_demand_interval`](Self::on_demand_interval), and nothing waits for them: the first callback of such a
+    /// server can still be rejected as `NotListed`. The log names the server as soon as the answer arrives.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, RejectionKind, vipps::Environment};
+    ///
+    /// let list = AllowList::builder()
+    ///     .environment(Environment::Production)
+    ///     .spawn(|question: Question| async move {
+    ///         let is_test = question.host.as_str().contains("-mt-");
+    ///         let address = if is_test { "20.0.0.9" } else { "20.0.0.1" };
+    ///         Ok(Answer::new([address.parse().unwrap()], Duration::from_secs(60)))
+    ///     });
+    /// list.ready().await;
+    /// list.watched_attempted().await;
+    /// let verdict = list.verdict("20.0.0.9".parse()?);
+    /// let rejection = verdict.rejection().expect("it is a test server");
+    /// assert_eq!(rejection.kind(), RejectionKind::WrongEnvironment);
+    /// assert_eq!(
+    ///     rejection.explanation().as_deref(),
+    ///     Some("20.0.0.9 is callback-mt-1.vipps.no, a test server; this list is production")
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(mut self, hosts: impl IntoIterator<Item = HostName>) -> Self {
+        self.watch.extend(hosts);
         self
     }
 
@@ -335,6 +377,20 @@ impl AllowListBuilder {
         self
     }
 
+    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). By default the
+    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same
+    /// name, a number is added: `production-2`.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let builder = AllowList::builder().name("checkout");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never
     /// delays a start.
     ///
@@ -358,8 +414,13 @@ impl AllowListBuilder {
         let now = now();
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
+        let watched = watched_hosts(&self.watch, &self.hosts);
+        let environments = self.hosts.iter().filter_map(vipps::Environment::of_host);
+        let environment = vipps::only_environment(environments).map(vipps::Environment::as_str);
+        let name = self.name.as_deref().or(environment).unwrap_or(UNNAMED);
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
             .expect("`nets` has checked the networks");
+        set.watch(watched, now);
         let state_file = self.state_file.map(|path| match self.restore_only {
             true => StateFile::looked_at(path),
             false => StateFile::kept(path),
@@ -370,13 +431,20 @@ impl AllowListBuilder {
         let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
         let schedule = Schedule::new(floor, &self.on_demand);
-        let mut shared = Shared::new(set, self.on_demand, now);
+        let mut shared = Shared::new(set, self.on_demand, name, now);
         shared.state_file = state_file.clone();
+        shared.watch = self.watch;
         let list = AllowList::new(Arc::new(shared));
         let cache = AnswerCache::new(resolver, time_limit);
         let refresher = Refresher::new(&list, cache, schedule, sleep_clock, state_file);
         (list, refresher)
     }
+}
+
+/// The hosts that a list watches: those that were given, and the provider's other environments.
+pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
+    let others = vipps::hosts_of_other_environments(hosts);
+    given.iter().cloned().chain(others).collect()
 }
 
 /// Warns of hosts that omit servers of the provider.
@@ -402,6 +470,9 @@ pub struct TtlBoundsError {
     min: Duration,
     max: Duration,
 }
+
+/// The name of a list without one, in its metrics.
+pub(super) const UNNAMED: &str = "default";
 
 /// With less, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -46,6 +46,11 @@
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
 //!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
 //!    as no record.
+//! 8. **Watched hosts** are looked up and never admitted. They give an unlisted peer a reason of its own: one that
+//!    a watched answer names is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
+//!    [`NotListed`](RejectionKind::NotListed). They form a set of their own with the same rules, so that they are
+//!    no evidence for rules 4 and 6, and have no effect on readiness, health and the state that a restart
+//!    restores.
 //!
 //! ```
 //! use std::{net::IpAddr, time::{Duration, Instant}};
@@ -78,7 +83,7 @@
 //! ```
 
 // Rules 1 and 3 are in `question_state.rs`, 2 in `host.rs`, 4 in `denial.rs`, 6 in `given_up.rs`, 7 in
-// `special_purpose.rs`. For rule 5, a host has one `QuestionState` for each family.
+// `special_purpose.rs`, 8 in `watched.rs`. For rule 5, a host has one `QuestionState` for each family.
 
 mod address_table;
 mod denial;
@@ -94,6 +99,7 @@ mod question_state;
 mod question_view;
 mod rules;
 mod special_purpose;
+mod watched;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
@@ -117,6 +123,7 @@ pub use {
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -126,6 +133,7 @@ use self::{
     host::Host,
     index::{Index, admitted_at},
     networks::Networks,
+    watched::Watched,
 };
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
@@ -142,6 +150,8 @@ pub struct AllowSet {
     networks_since: Instant,
     all_attempted: bool,
     index: Index,
+    /// Shared with the copies of the set, since it changes rarely.
+    watched: Option<Arc<Watched>>,
 }
 
 impl AllowSet {
@@ -163,6 +173,7 @@ impl AllowSet {
             networks_since: now,
             all_attempted: false,
             index: Index::new(Vec::new(), [Vec::new(), Vec::new()], now),
+            watched: None,
         };
         set.replace_hosts(hosts, now);
         Ok(set)
@@ -170,7 +181,8 @@ impl AllowSet {
 
     /// Applies the outcome of a question.
     ///
-    /// A question that is not in the set, about another host or family, changes nothing.
+    /// A question that is not in the set, about another host or family, changes nothing. The answer to a question
+    /// about a watched host admits no address.
     pub fn apply(
         &mut self,
         question: &Question,
@@ -178,7 +190,7 @@ impl AllowSet {
         now: Instant,
     ) -> Vec<Notice> {
         let Some(at) = self.position(question) else {
-            return Vec::new();
+            return self.apply_watched(question, outcome, now);
         };
         let family = question.family;
         let mut notices = Vec::new();
@@ -226,12 +238,13 @@ impl AllowSet {
         for host in &mut self.hosts {
             host.slept(slept, now);
         }
+        self.watched_slept(slept, now);
         self.settle(now, &mut notices);
         notices
     }
 
     /// Replaces the hosts. Hosts that stay keep their answers; the addresses of removed hosts are refused
-    /// at once.
+    /// at once. A host that is added is no longer watched.
     pub fn replace_hosts(
         &mut self,
         hosts: impl IntoIterator<Item = HostName>,
@@ -255,8 +268,42 @@ impl AllowSet {
         if crate::simulation::planted(crate::simulation::Fault::HostsKept) {
             return notices;
         }
+        let watched: Vec<_> = self.watched().cloned().collect();
+        self.watch(watched, now);
         self.settle(now, &mut notices);
         notices
+    }
+
+    /// Replaces the static networks. Those that left are refused at once, unless an answer names the peer.
+    ///
+    /// # Errors
+    ///
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`. The set then stays as it was.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// use callback_source::{AllowSet, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut set = AllowSet::new(Rules::default(), [], &["192.0.2.0/24".parse()?], now)?;
+    /// set.replace_networks(&["198.51.100.0/24".parse()?], now)?;
+    /// assert!(set.verdict("198.51.100.7".parse()?, now).is_allowed());
+    /// assert!(!set.verdict("192.0.2.7".parse()?, now).is_allowed());
+    /// assert!(set.replace_networks(&["::/0".parse()?], now).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace_networks(
+        &mut self,
+        networks: &[IpNet],
+        now: Instant,
+    ) -> Result<Vec<Notice>, NetworkError> {
+        self.networks = Networks::new(networks)?;
+        self.networks_since = now;
+        let mut notices = Vec::new();
+        self.settle(now, &mut notices);
+        Ok(notices)
     }
 
     /// The verdict on a peer.
@@ -280,12 +327,26 @@ impl AllowSet {
                 since: self.networks_since,
             });
         }
-        let kind = if self.index.is_resolved(peer, now) {
-            RejectionKind::NotListed
-        } else {
-            RejectionKind::Unresolved
-        };
-        Verdict::Reject(Rejection::new(kind, Some(peer)))
+        #[cfg(callback_source_simulation)]
+        if crate::simulation::planted(crate::simulation::Fault::WatchedAdmitted)
+            && let Some(server) = self.watched_server(peer, now)
+        {
+            return Verdict::Allow(Allowed {
+                peer,
+                source: Source::Host(server.host),
+                freshness: Freshness::Fresh,
+                since: now,
+            });
+        }
+        if !self.index.is_resolved(peer, now) {
+            return Verdict::Reject(Rejection::new(RejectionKind::Unresolved, Some(peer)));
+        }
+        if self.watched.is_some()
+            && let Some(rejection) = self.wrong_environment(peer, now)
+        {
+            return Verdict::Reject(rejection);
+        }
+        Verdict::Reject(Rejection::new(RejectionKind::NotListed, Some(peer)))
     }
 
     /// Returns whether every question has had an outcome, and an address or a static network is admitted. A set
@@ -328,14 +389,15 @@ impl AllowSet {
         })
     }
 
-    /// Time at which a question is due; `None` if it is not in the set.
+    /// Time at which a question is due, also one about a watched host; `None` if it is not in the set.
     pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
-        self.find(question).map(|question| question.state().due_at)
+        self.find_asked(question)
+            .map(|question| question.state().due_at)
     }
 
-    /// Returns whether a question is in the set and has had no outcome.
+    /// Returns whether a question, also one about a watched host, is in the set and has had no outcome.
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
-        self.find(question)
+        self.find_asked(question)
             .is_some_and(|question| !question.state().attempted)
     }
 

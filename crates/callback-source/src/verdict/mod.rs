@@ -12,5 +12,5 @@ pub use message::{
 };
 #[cfg(feature = "signature")]
 pub use policy::{CallbackRejection, Policy, PolicyError, VerifiedCallback};
-pub(crate) use source::Source;
 pub use source::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
+pub(crate) use source::{Source, WatchedServer};

@@ -1,9 +1,9 @@
-//! Log events and counters of the source check.
+//! Log events of the source check, and the counter of PROXY headers.
 
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, metrics, rate_limit::PeerRateLimit};
+use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, rate_limit::PeerRateLimit};
 
 pub(crate) fn allowed(allowed: &Allowed) {
     debug!(
@@ -14,7 +14,6 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    metrics::source_allowed();
 }
 
 /// `hosts` is called only if there is something to log.
@@ -25,7 +24,6 @@ pub(crate) fn refused(
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    metrics::source_rejected(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -50,6 +48,7 @@ pub(crate) fn refused(
         reason = rejection.kind().as_str(),
         hosts = hosts(),
         left_out,
+        explanation = rejection.explanation(),
         "callback {what}"
     );
 }
@@ -62,7 +61,7 @@ pub(crate) fn proxy_header(
     log: &PeerRateLimit,
     now: Instant,
 ) {
-    metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
+    crate::metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
     let Err(reason) = outcome else {
         return;
     };
