@@ -222,3 +222,27 @@ impl std::fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Answer, RejectionKind};
+
+    #[test]
+    fn a_refusal_that_is_remembered_after_its_answer_was_published_is_noticed() {
+        let now = now();
+        let host: HostName = "h.test".parse().unwrap();
+        let set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
+        let (question, _) = set.questions().next().unwrap();
+        let shared = Shared::new(set, OnDemandLimits::default(), "refused", now);
+        let address: IpAddr = "20.0.0.1".parse().unwrap();
+        let rejection = Rejection::new(RejectionKind::NotListed, Some(address));
+        let answer = Answer::new([address], Duration::from_secs(60));
+        shared.update(|set, now| set.apply(&question, Ok(answer), now));
+        assert_eq!(shared.refused.then_listed(&host), 0);
+        shared.refused(&rejection, now);
+        assert_eq!(shared.refused.then_listed(&host), 1);
+    }
+}

@@ -143,6 +143,21 @@ impl AllowSet {
         }
     }
 
+    /// The admission of a watched address, which only a planted fault gives.
+    #[cfg(callback_source_simulation)]
+    pub(super) fn planted_admission(&self, peer: IpAddr, now: Instant) -> Option<crate::Allowed> {
+        if !crate::simulation::planted(crate::simulation::Fault::WatchedAdmitted) {
+            return None;
+        }
+        let server = self.watched_server(peer, now)?;
+        Some(crate::Allowed {
+            peer,
+            source: crate::verdict::Source::Host(server.host),
+            freshness: crate::Freshness::Fresh,
+            since: now,
+        })
+    }
+
     fn admits_host(&self, host: &HostName) -> bool {
         self.hosts().any(|admitted| admitted == host)
     }

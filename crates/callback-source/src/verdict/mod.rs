@@ -5,6 +5,7 @@ mod message;
 #[cfg(feature = "signature")]
 mod policy;
 mod source;
+mod watched;
 
 #[cfg(feature = "signature")]
 pub use message::{
@@ -12,5 +13,6 @@ pub use message::{
 };
 #[cfg(feature = "signature")]
 pub use policy::{CallbackRejection, Policy, PolicyError, VerifiedCallback};
+pub(crate) use source::Source;
 pub use source::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
-pub(crate) use source::{Source, WatchedServer};
+pub(crate) use watched::WatchedServer;

@@ -9,6 +9,7 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 
+use super::WatchedServer;
 use crate::HostName;
 
 /// Decision of a list on a peer.
@@ -227,16 +228,6 @@ pub struct Rejection {
     watched: Option<Box<WatchedServer>>,
 }
 
-/// The watched host whose answer names a rejected peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WatchedServer {
-    pub(crate) host: HostName,
-    /// The provider's environment that the host belongs to.
-    pub(crate) environment: Option<&'static str>,
-    /// The provider's environment that the list admits.
-    pub(crate) admitted: Option<&'static str>,
-}
-
 impl Rejection {
     /// A rejection for this reason. `peer` is the caller's address, if it is known.
     #[must_use]
@@ -316,21 +307,6 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {}
-
-impl WatchedServer {
-    /// A sentence for operators that says which server a peer is.
-    pub(crate) fn explain(&self, peer: IpAddr) -> String {
-        let host = &self.host;
-        let server = match self.environment {
-            Some(environment) => format!("{peer} is {host}, a {environment} server"),
-            None => format!("{peer} is {host}, which this list watches"),
-        };
-        match self.admitted {
-            Some(admitted) => format!("{server}; this list is {admitted}"),
-            None => format!("{server}; this list does not admit it"),
-        }
-    }
-}
 
 /// Reasons of a [`Rejection`].
 ///
