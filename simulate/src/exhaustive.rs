@@ -5,7 +5,14 @@
 //! the [model](crate::oracle), for this moment and for the end of each following window. Schedules that differ
 //! only in the names of hosts or families are checked once.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::{self, Write},
+    hash::{DefaultHasher, Hasher},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use callback_source::{AllowSet, Answer, Family, Question, ResolveError, ResolveErrorKind, set};
 use tokio::time::Instant;
@@ -17,10 +24,11 @@ use crate::{
     world::{address, name},
 };
 
-/// Numbers of schedules and of verdicts.
+/// Numbers of schedules, of their different states, and of the verdicts in them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Looked {
     pub(crate) schedules: u64,
+    pub(crate) states: u64,
     pub(crate) verdicts: u64,
     pub(crate) either: u64,
 }
@@ -30,28 +38,52 @@ pub(crate) struct Looked {
 /// # Errors
 ///
 /// Returns the first schedule after which a verdict is wrong.
-pub(crate) fn exhaust(depth: u32) -> Result<Looked, String> {
-    let mut looked = Looked::default();
+pub(crate) fn exhaust(depth: u32, jobs: u64) -> Result<Looked, String> {
+    let mut variants = Vec::new();
     for rules in RULES {
         for no_data in [false, true] {
             for pause in [0, 1_000] {
-                let mut search = Search {
-                    rules,
-                    no_data,
-                    pause,
-                    base: Instant::now().into_std(),
-                    path: Vec::new(),
-                    looked,
-                };
-                let names = [name(0), name(1)];
-                let set = AllowSet::new(set_rules(rules), names, &[], search.base)
-                    .map_err(|error| error.to_string())?;
-                search.go(&set, &Model::new(0b11, 0), 0, depth)?;
-                looked = search.looked;
+                variants.push((rules, no_data, pause));
             }
         }
     }
-    Ok(looked)
+    let rest = Mutex::new(variants);
+    let work = || -> Result<Looked, String> {
+        let mut looked = Looked::default();
+        loop {
+            let next = rest.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((rules, no_data, pause)) = next else {
+                return Ok(looked);
+            };
+            let mut search = Search {
+                rules,
+                no_data,
+                pause,
+                base: Instant::now().into_std(),
+                path: Vec::new(),
+                seen: HashMap::new(),
+                looked,
+            };
+            let names = [name(0), name(1)];
+            let set = AllowSet::new(set_rules(rules), names, &[], search.base)
+                .map_err(|error| error.to_string())?;
+            search.go(&set, &Model::new(0b11, 0), 0, depth)?;
+            looked = search.looked;
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let mut sum = Looked::default();
+        for thread in threads {
+            let joined = thread.join();
+            let looked = joined.unwrap_or_else(|_| Err("a search panicked".into()))?;
+            sum.schedules += looked.schedules;
+            sum.states += looked.states;
+            sum.verdicts += looked.verdicts;
+            sum.either += looked.either;
+        }
+        Ok(sum)
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,12 +115,33 @@ struct Search {
     pause: Ms,
     base: std::time::Instant,
     path: Vec<Step>,
+    /// Number of schedules from each state on, by a hash of the state and of the number of events left.
+    seen: HashMap<u64, u64>,
     looked: Looked,
 }
 
 impl Search {
     fn go(&mut self, set: &AllowSet, model: &Model, now: Ms, depth: u32) -> Result<(), String> {
+        let before = self.looked.schedules;
+        // The first outcome has fewer choices, so the path before it is part of the state.
+        let key = hash(set, model, now, depth, self.is_before_first_outcome());
+        if let Some(schedules) = self.seen.get(&key) {
+            self.looked.schedules += schedules;
+            return Ok(());
+        }
+        self.looked.states += 1;
         self.check(set, model, now)?;
+        self.go_on(set, model, now, depth)?;
+        self.seen.insert(key, self.looked.schedules - before);
+        Ok(())
+    }
+
+    fn is_before_first_outcome(&self) -> bool {
+        let mut path = self.path.iter();
+        !path.any(|step| matches!(step, Step::Came { .. }))
+    }
+
+    fn go_on(&mut self, set: &AllowSet, model: &Model, now: Ms, depth: u32) -> Result<(), String> {
         if depth == 0 {
             self.looked.schedules += 1;
             return Ok(());
@@ -107,10 +160,7 @@ impl Search {
             self.path.pop();
         }
         // Host and family of the first outcome are interchangeable with the others, so one choice is enough.
-        let first = !self
-            .path
-            .iter()
-            .any(|step| matches!(step, Step::Came { .. }));
+        let first = self.is_before_first_outcome();
         let (hosts, families) = if first { (1, 1) } else { (2, 2) };
         let now = now + self.pause;
         for host in 0..hosts {
@@ -202,6 +252,22 @@ impl Search {
     }
 }
 
+/// Hashes a state by its `Debug` text, which has every field of the set and of the model.
+fn hash(set: &AllowSet, model: &Model, now: Ms, depth: u32, is_first: bool) -> u64 {
+    struct Hashed(DefaultHasher);
+
+    impl Write for Hashed {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    let mut hashed = Hashed(DefaultHasher::new());
+    let _ = write!(hashed, "{set:?} {model:?} {now} {depth} {is_first}");
+    hashed.0.finish()
+}
+
 /// Returns two addresses of each question, and one unlisted caller of each family.
 fn callers() -> impl Iterator<Item = u8> {
     let pool = [0, 1, 2, 3]
@@ -259,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_schedule_of_two_events_gets_the_right_verdicts() {
-        let looked = exhaust(2).expect("all are right");
+        let looked = exhaust(2, 1).expect("all are right");
         assert!(looked.schedules > 100);
     }
 }

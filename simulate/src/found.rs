@@ -371,3 +371,99 @@ fn states_that_become_equal_are_not_saved_at_once() {
         ],
     });
 }
+
+/// A damaged file was never overwritten with an empty state, not even once a state with content had replaced it.
+/// An answer that had ended came back with the next process, as an answer that a denial must refute.
+#[test]
+fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
+    holds(&Schedule {
+        seed: 17,
+        hickory: false,
+        setting: Setting {
+            hosts: 5,
+            min_ttl: 5,
+            max_ttl: 3600,
+            linger: 600,
+            stale_for: 0,
+            networks: false,
+        },
+        seconds: 11075,
+        events: vec![
+            Event {
+                at: 1000,
+                what: Restart {
+                    ending: Damaged,
+                    down: 1000,
+                    hosts: 5,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 3601000,
+                what: Restart {
+                    ending: Damaged,
+                    down: 3600000,
+                    hosts: 5,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 3601000,
+                what: Zone {
+                    host: 0,
+                    family: 1,
+                    addresses: 46,
+                    ttl: 86400,
+                },
+            },
+            Event {
+                at: 9598842,
+                what: Server {
+                    server: 0,
+                    mood: Refused,
+                },
+            },
+            Event {
+                at: 9598842,
+                what: Server {
+                    server: 1,
+                    mood: Truncated,
+                },
+            },
+            Event {
+                at: 9598842,
+                what: Zone {
+                    host: 0,
+                    family: 1,
+                    addresses: 0,
+                    ttl: 24,
+                },
+            },
+            Event {
+                at: 9598842,
+                what: Zone {
+                    host: 2,
+                    family: 0,
+                    addresses: 38,
+                    ttl: 24,
+                },
+            },
+            Event {
+                at: 11003489,
+                what: Restart {
+                    ending: Clean,
+                    down: 100,
+                    hosts: 5,
+                    state_file: true,
+                },
+            },
+            Event {
+                at: 11003489,
+                what: Server {
+                    server: 0,
+                    mood: Well,
+                },
+            },
+        ],
+    });
+}

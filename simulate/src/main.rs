@@ -6,7 +6,7 @@
 //! cargo run --release -p simulate -- --seeds 1..3001
 //! cargo run --release -p simulate -- --planted search    # each planted fault, until a seed finds it
 //! cargo run --release -p simulate -- --planted replay    # the seeds that found them
-//! cargo run --release -p simulate -- --exhaustive 6
+//! cargo run --release -p simulate -- --exhaustive 6 --jobs 2
 //! ```
 
 use std::{
@@ -63,7 +63,7 @@ fn run(options: &Options) -> io::Result<bool> {
     match options.task {
         Task::Seeds => seeds(options),
         Task::Planted { replay } => planted::run(replay, options.fault, &options.seeds),
-        Task::Exhaustive(depth) => exhausted(depth),
+        Task::Exhaustive(depth) => exhausted(depth, options.jobs),
     }
 }
 
@@ -125,13 +125,14 @@ fn explain(schedule: &Schedule, fault: Option<Fault>) -> io::Result<()> {
     Ok(())
 }
 
-fn exhausted(depth: u32) -> io::Result<bool> {
+fn exhausted(depth: u32, jobs: u64) -> io::Result<bool> {
     let started = Instant::now();
-    match exhaustive::exhaust(depth) {
+    match exhaustive::exhaust(depth, jobs) {
         Ok(looked) => {
             println!(
-                "{} schedules of {depth} events, {} verdicts ({} either), {:.1} s: none wrong",
+                "{} schedules of {depth} events with {} states, {} verdicts ({} either), {:.1} s: none wrong",
                 looked.schedules,
+                looked.states,
                 looked.verdicts,
                 looked.either,
                 started.elapsed().as_secs_f64()
@@ -212,4 +213,4 @@ impl Options {
 
 const USAGE: &str = "usage: simulate [--seed N | --seeds A..B] [--days N] [--jobs N] [--fault NAME]\n       \
                      simulate --planted search|replay [--fault NAME]\n       \
-                     simulate --exhaustive EVENTS";
+                     simulate --exhaustive EVENTS [--jobs N]";

@@ -365,14 +365,13 @@ impl Worlds {
             .min()
     }
 
-    /// Returns the number of failures of a question in a row.
-    pub(crate) fn failures(&self, host: u8, family: usize) -> u32 {
+    /// Returns the least and the largest possible number of failures of a question in a row. A denial that is
+    /// believed late in one state is still a failure in another.
+    pub(crate) fn failures(&self, host: u8, family: usize) -> (u32, u32) {
         let models = self.models.iter();
         let failing = models.filter_map(|model| model.records(host, family)?.failing.as_ref());
-        failing
-            .map(|failing| failing.times)
-            .max()
-            .unwrap_or_default()
+        let times = failing.map(|failing| failing.times);
+        (times.clone().min().unwrap_or(1), times.max().unwrap_or(1))
     }
 
     pub(crate) fn describe(&self) -> String {

@@ -327,7 +327,7 @@ impl State {
         let is_configured = self.hosts >> host & 1 == 1;
         self.worlds.apply(host, family, outcome, now);
         let floor = self.rules.min_ttl.max(1_000);
-        let times = self.worlds.failures(host, family).max(1);
+        let (fewest, most_failures) = self.worlds.failures(host, family);
         let (least, most) = match outcome {
             Outcome::Answer { ttl, .. } => {
                 let wait = self.rules.clamp(ttl) + LAST_SECOND;
@@ -339,13 +339,13 @@ impl State {
                 let wait = self.rules.clamp(ttl);
                 (
                     floor.min(wait),
-                    wait.max(self.rules.backoff(times)) + LAST_SECOND,
+                    wait.max(self.rules.backoff(most_failures)) + LAST_SECOND,
                 )
             }
             // After a rejected answer, the retry may come a second later.
             Outcome::Failure => (
-                self.rules.backoff(times),
-                self.rules.backoff(times) + LAST_SECOND,
+                self.rules.backoff(fewest),
+                self.rules.backoff(most_failures) + LAST_SECOND,
             ),
         };
         let log = &mut self.asked[usize::from(2 * host) + family];

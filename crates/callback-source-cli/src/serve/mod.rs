@@ -34,6 +34,8 @@ mod status;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
+mod ext_authz_limits;
+#[cfg(feature = "ext-authz")]
 mod ext_authz_messages;
 #[cfg(feature = "ext-authz")]
 mod ext_authz_service;
@@ -124,7 +126,13 @@ async fn serve(
     proxies: Proxies,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
-    let max_connections = file_limit::room_for(args.max_connections);
+    #[cfg(feature = "ext-authz")]
+    let envoys = args
+        .ext_authz_listen
+        .map_or(0, |_| ext_authz::MAX_CONNECTIONS);
+    #[cfg(not(feature = "ext-authz"))]
+    let envoys = 0;
+    let (max_connections, envoys) = file_limit::room_for(args.max_connections, envoys);
     let app_proxies = proxies.clone();
     let listener = Listener::bind(&args.listen, proxies)?;
     let admin = match args.admin_listen {
@@ -136,6 +144,8 @@ async fn serve(
         Some(address) => Some(Listener::bind_plain(address)?),
         None => None,
     };
+    #[cfg(not(feature = "ext-authz"))]
+    let _ = envoys;
     let list = config.list.spawn(config.resolver);
 
     let counts = Arc::default();
@@ -143,7 +153,7 @@ async fn serve(
     let mut ext_authz = ext_authz.map(|listener| {
         let authorization =
             Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
-        ext_authz::start(listener, list.clone(), authorization)
+        ext_authz::start(listener, list.clone(), authorization, envoys)
     });
     let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
     let mut servers = Vec::new();

@@ -35,7 +35,8 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// Locked while the disk is written.
     written: Mutex<Written>,
-    /// Set if a file was ignored. It may become valid, for example when the clock is corrected.
+    /// Set while an ignored file is at the path. It may become valid, for example when the clock is
+    /// corrected, until a state with content replaces it.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
@@ -185,6 +186,7 @@ impl StateFile {
             return;
         }
         written.number = snapshot.number;
+        self.spared.store(false, Ordering::Relaxed);
         // The rate limit of the failure stays, so that a flapping disk does not fill the log.
         if std::mem::take(&mut written.is_failing) {
             info!(target: LOG_TARGET, path = %self.path.display(), "state file is written again");
@@ -297,6 +299,7 @@ mod tests {
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
         file.write(&file.snapshot(&set));
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version": 2}"#);
+        let empty = set.clone();
         let answer = crate::Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60));
         set.apply(
             &crate::Question {
@@ -308,6 +311,9 @@ mod tests {
         );
         file.write(&file.snapshot(&set));
         assert!(fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
+        // The ignored file is gone, so an answer that has ended leaves the file.
+        file.write(&file.snapshot(&empty));
+        assert!(!fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
     }
 
     #[test]

@@ -259,13 +259,10 @@ impl<P> ForwardedPeer<P> {
                 self.proxies.unix_sockets,
                 is_trusted,
             ),
-            ForwardedSource::Single(name) => {
-                let parse = match *name == CLOUDFRONT {
-                    true => address_with_port,
-                    false => address,
-                };
-                single(headers.get_all(name), parse, is_trusted)
+            ForwardedSource::Single(name) if *name == CLOUDFRONT => {
+                single(headers.get_all(name), address_with_port, is_trusted)
             }
+            ForwardedSource::Single(name) => single(headers.get_all(name), address, is_trusted),
         }
     }
 }
