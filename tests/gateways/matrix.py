@@ -3,7 +3,7 @@
 
     tests/gateways/matrix.py --program target/debug/callback-source [--venv DIR] [--only NAME …] [--update]
 
-Servers that are not installed are skipped with a line on standard error; with CALLBACK_SOURCE_REQUIRE_SERVERS=1
+Servers that are not installed are skipped with a line on standard error; with REQUIRE_SERVERS=1
 that is a failure. `--update` writes the table into the page; without it, a page with another table is a failure.
 All traffic stays on 127.0.0.0/8.
 """
@@ -314,11 +314,11 @@ def stop(process):
     process.wait()
 
 
-def blocks(page, name):
-    """The code blocks of a page after `<!-- run: NAME FILE -->`."""
-    found = re.findall(rf"<!-- run: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
+def blocks(page, name, mark="run"):
+    """The code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
+    found = re.findall(rf"<!-- {mark}: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
     if not found:
-        raise RuntimeError(f"{PAGE.name} has no block `<!-- run: {name} FILE -->`")
+        raise RuntimeError(f"the page has no block `<!-- {mark}: {name} FILE -->`")
     return found
 
 
@@ -397,14 +397,24 @@ def forged(run):
     run.begin()
     names = ("X-Real-IP", "X-Forwarded-For", "Forwarded", "X-Envoy-External-Address", "True-Client-IP", "X_Real_IP")
     values = [f"{name}: for={LISTED}" if name == "Forwarded" else f"{name}: {LISTED}" for name in names]
-    tags = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
-    for headers in [*([value] for value in values), values + tags]:
+    both = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
+    for headers in [*([value] for value in values), values + both]:
         status, _, seen = run.call(source=UNLISTED, headers=headers)
         expect((status, seen) == (403, 0), f"{headers}: {status}, shop {seen}")
     # A genuine callback passes even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
+    # The shop gets the endpoint's tags, whatever the caller sends.
+    run.call(headers=["X-Callback-Source: forged", "X-Callback-Host: forged"])
+    expect(tags(run) == ("allow", HOST), f"tags: {tags(run)}")
     return "403"
+
+
+def tags(run):
+    """Two tags of the only request that the shop got."""
+    ((_, _, _, headers),) = run.shop.seen
+    found = {name.lower().removeprefix("http_").replace("_", "-"): value for name, value in headers.items()}
+    return found.get("x-callback-source"), found.get("x-callback-host")
 
 
 def undecided(run):
@@ -447,8 +457,9 @@ def slow(run):
 
 def report_only(run):
     run.begin(report_only=True)
-    status, _, seen = run.call(source=UNLISTED)
+    status, _, seen = run.call(source=UNLISTED, headers=["X-Callback-Source: allow"])
     expect((status, seen) == (201, 1), f"{status}, shop {seen}")
+    expect(tags(run)[0] == "reject", f"tags: {tags(run)}")
     return "201, shop"
 
 
@@ -619,7 +630,7 @@ def main():
         print("| " + " | ".join(row) + " |", flush=True)
     for name in skipped:
         print(f"skipped: {name} is not installed", file=sys.stderr)
-    if failures or (skipped and os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1"):
+    if failures or (skipped and os.environ.get("REQUIRE_SERVERS") == "1"):
         return 1
     if skipped or arguments.only:
         return 0

@@ -16,9 +16,12 @@ mod peers;
 mod proxies;
 mod real_dns;
 mod refused_then_listed;
+#[cfg(target_os = "linux")]
+mod replay_store;
 mod service;
 #[cfg(target_os = "linux")]
 mod signed;
 mod state_file;
 mod tagging;
 mod unlisted_peers;
+mod wiring;

@@ -1,4 +1,7 @@
 //! `check`: verdicts on given peers.
+//!
+//! It looks up once and judges all peers by the same set. Behind proxies it also prints each hop, because the
+//! usual mistake is a proxy that is not trusted and is therefore judged as the client.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,7 @@
 //! Reports on hosts, for people and for programs.
+//!
+//! `lookup --json` and `/status.json` have the same fields, so that one script reads both. Times are ages in
+//! seconds: the list measures with a clock that has no date.
 
 use std::{net::IpAddr, time::Instant};
 

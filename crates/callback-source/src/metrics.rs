@@ -49,6 +49,13 @@ pub(crate) fn register_proxy_headers() {
     recorded::register_proxy_headers();
 }
 
+/// Counts a failure of the store of replay marks, by the call that failed.
+#[cfg(feature = "signature")]
+pub(crate) fn replay_store_failure(operation: &'static str) {
+    #[cfg(feature = "metrics")]
+    recorded::replay_store_failure(operation);
+}
+
 /// Counts a connection of a trusted proxy, by the content of its PROXY protocol header.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {

@@ -16,9 +16,23 @@ use std::{fmt, str::FromStr};
 
 use crate::HostName;
 
-/// Environment of Vipps MobilePay.
+/// Environment of Vipps MobilePay. Its name can be read from a configuration.
 ///
-/// See the [module docs](self) for an example.
+/// ```
+/// use callback_source::{HostName, vipps::Environment};
+///
+/// let environment: Environment = "production".parse()?;
+/// assert_eq!(environment.hosts().count(), 8);
+/// assert_eq!(environment.disaster_recovery_hosts().count(), 4);
+///
+/// // For the firewall: the shop calls this host, which never calls back.
+/// let api: HostName = environment.api_host();
+/// assert!(environment.hosts().all(|host| host != api));
+///
+/// let error = "prod".parse::<Environment>().unwrap_err();
+/// assert_eq!(error.to_string(), "unknown environment `prod`; expected `production` or `test`");
+/// # Ok::<_, callback_source::vipps::EnvironmentError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Environment {
     /// Real payments. Includes the disaster-recovery servers, which take over without notice.
@@ -33,7 +47,8 @@ impl Environment {
         self.primary_hosts().chain(self.disaster_recovery_hosts())
     }
 
-    /// Returns the callback servers of normal operation.
+    /// Returns the callback servers of normal operation. They are not enough on their own: during an outage at the
+    /// provider, callbacks come from the servers for disaster recovery.
     pub fn primary_hosts(self) -> impl Iterator<Item = HostName> {
         names(self.primary_names())
     }
@@ -126,10 +141,12 @@ impl FromStr for Environment {
     }
 }
 
-/// Unknown environment name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Unknown environment name. See [`Environment`] for an example.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown environment `{}`; expected `production` or `test`", .0.escape_default())]
 pub struct EnvironmentError(String);
+
+crate::debug::debug_by_message!(EnvironmentError);
 
 /// Returns true if a list has servers of production but not all of those for disaster recovery. Callbacks
 /// would then be refused during an outage at the provider.

@@ -167,5 +167,5 @@ const OF_THE_REASON: u64 = 1;
 const MOKA_INTERVAL_MILLIS: u64 = 300;
 
 /// Set in the child process that measures.
-const CHILD: &str = "CALLBACK_SOURCE_MEASURES";
+const CHILD: &str = "MEASURES_ALLOCATIONS";
 const MEASURED: &str = "measured: ";

@@ -188,8 +188,12 @@ fn samples(args: &Args, server: SocketAddr) -> String {
         Mode::Reject => "refused",
         Mode::Tag => "refused without `--tag`",
     };
+    let alias = match (genuine.source, cfg!(target_os = "linux")) {
+        (Some(source), false) => format!("\n# first, on macOS\nsudo ifconfig lo0 alias {source}\n"),
+        _ => String::new(),
+    };
     format!(
-        "\n# from a callback server: accepted\n{genuine}\n\n# from another address: {refused}\n{forged}\n\n\
+        "{alias}\n# from a callback server: accepted\n{genuine}\n\n# from another address: {refused}\n{forged}\n\n\
          # the received callbacks\ncurl http://{server}/received\n"
     )
 }
@@ -218,7 +222,7 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
+const WEBHOOK_SECRET: &str = "RECEIVER_WEBHOOK_SECRET";
 const MAX_SECRET: usize = 8 * 1024;
 
 /// The longest time that the provider waits for a response.

@@ -1,4 +1,8 @@
 //! JSON format of the log.
+//!
+//! `tracing` records a list as text, and a program that reads the log would have to parse it again. The known list
+//! fields of the library are therefore turned into arrays after the line was formatted. All other lines pass
+//! unchanged.
 
 use std::fmt;
 
@@ -66,7 +70,17 @@ fn array(text: &str) -> serde_json::Value {
 }
 
 /// Fields of the library's events whose values are lists.
-const LIST_FIELDS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
+const LIST_FIELDS: [&str; 9] = [
+    "added",
+    "addresses",
+    "changed",
+    "dns_servers",
+    "hosts",
+    "networks",
+    "removed",
+    "servers",
+    "trusted_proxies",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,7 @@
 //! Paths that a listener serves.
+//!
+//! With an admin listener, the main one serves only `/verify`, since it may be reachable for everyone. The admin
+//! listener does not serve `/verify`: it trusts no proxy, so its verdicts would differ.
 
 /// Set of paths behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,7 @@ pub(super) enum Route {
     Health,
     Ready,
     Status,
+    Metrics,
     Nothing,
 }
 
@@ -34,6 +38,7 @@ impl Route {
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/status.json" => Self::Status,
+            "/metrics" => Self::Metrics,
             _ => Self::Nothing,
         };
         match (endpoint, route) {
@@ -64,6 +69,8 @@ mod tests {
             ("/healthz/", Route::Nothing),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Nothing),
             ("/status", Route::Nothing),
             ("/", Route::Nothing),
             ("", Route::Nothing),
@@ -79,6 +86,7 @@ mod tests {
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
         ] {
             assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
             assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);

@@ -1,4 +1,8 @@
 //! Limit on open files.
+//!
+//! Each connection is an open file. If callers used every one, the next lookup could not open a socket, and the
+//! list would become stale because of its callers. The number of connections is therefore lowered to the number
+//! that fits.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};

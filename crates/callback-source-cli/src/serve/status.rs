@@ -1,4 +1,7 @@
 //! `/status.json`: state of the list and of the server.
+//!
+//! It names hosts, addresses and errors, so only operators may read it: see [`endpoint`](super::endpoint) and
+//! `is_local` in [`app`](super::app).
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +14,11 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{log, report::HostReport};
+use crate::{
+    follow::{FollowStatus, TargetStatus},
+    log,
+    report::HostReport,
+};
 
 /// Number of verdicts by kind.
 #[derive(Debug)]
@@ -48,6 +55,7 @@ impl Default for VerdictCounts {
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,
+    follow: &FollowStatus,
     report_only: bool,
     started: Instant,
 ) -> serde_json::Result<String> {
@@ -61,6 +69,7 @@ pub(super) fn json(
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
         refused_then_listed: hosts.iter().map(|host| host.refused_then_listed).sum(),
+        targets: follow.all(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
         watched: set.watched().map(HostName::as_str).collect(),
@@ -80,6 +89,8 @@ struct Status<'a> {
     verdicts: BTreeMap<&'static str, u64>,
     /// Addresses that were refused with 403 and then joined an answer.
     refused_then_listed: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetStatus>,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
     /// Hosts that are looked up when unlisted peers call, and never admitted.

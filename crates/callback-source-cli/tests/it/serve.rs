@@ -61,8 +61,8 @@ async fn responds_by_the_verdict_for_every_method() {
         "/verifyX",
         "/Verify",
         "/x/verify",
-        "/metrics",
-        "/status",
+        "/metrics/",
+        "/statuses",
     ] {
         let reply = server.get(LISTED, path).await;
         assert_eq!(summary(&reply), "404 - - - -", "{path}");
@@ -302,7 +302,7 @@ async fn keeps_the_operators_paths_on_their_own_listener() {
     .await;
     server.ready().await;
     let admin = server.admin.unwrap();
-    for path in ["/healthz", "/readyz", "/status.json"] {
+    for path in ["/healthz", "/readyz", "/status.json", "/metrics"] {
         assert_eq!(server.get("127.0.0.1", path).await.status, 404, "{path}");
         let mut connection = Connection::connect(ip("127.0.9.9"), admin).await.unwrap();
         let proxied = [("x-forwarded-for", "192.0.2.1")];

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -86,7 +87,8 @@ impl AllowList {
         AllowListBuilder::default()
     }
 
-    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service.
+    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. Without an
+    /// address, it is [`undecided`](Self::undecided).
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -106,7 +108,33 @@ impl AllowList {
         Self::new(Arc::new(shared))
     }
 
+    /// Returns a list that cannot decide on any peer, as during an outage of DNS since the start, for tests of a
+    /// service.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, RejectionKind};
+    ///
+    /// let verdict = AllowList::undecided().verdict("192.0.2.1".parse().unwrap());
+    /// assert_eq!(verdict.rejection().unwrap().kind(), RejectionKind::Unresolved);
+    /// ```
+    #[must_use]
+    pub fn undecided() -> Self {
+        // A set without hosts and networks decides nothing, so that it never looks like a certain "no".
+        Self::fixed([])
+    }
+
     /// Returns the verdict on a peer by the current set. Never waits.
+    ///
+    /// An IPv4 peer of a dual-stack socket may be given in its IPv4-mapped form:
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use callback_source::AllowList;
+    ///
+    /// let list = AllowList::fixed([IpAddr::from([192, 0, 2, 1])]);
+    /// assert!(list.verdict("::ffff:192.0.2.1".parse()?).is_allowed());
+    /// # Ok::<_, std::net::AddrParseError>(())
+    /// ```
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
         self.verdict_at(peer, Instant::now())
     }
@@ -122,10 +150,37 @@ impl AllowList {
     /// in flight, and for those whose 5 seconds end within the wait. Without such lookups, the peer is judged
     /// at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
     /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
-    /// the lookups, and dropping the future cancels none. See
-    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait) for an example.
+    /// the lookups, and dropping the future cancels none. These limits are knobs of the builder:
+    /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),
+    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
     ///
     /// A caching resolver on the way to the provider can still hide a new address until its TTL ends.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::{Arc, Mutex}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let dns = Arc::new(Mutex::new("20.0.0.1".parse()?));
+    /// let current = Arc::clone(&dns);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(move |_: Question| {
+    ///         let answer = Answer::new([*current.lock().unwrap()], Duration::from_secs(3600));
+    ///         async { Ok(answer) }
+    ///     });
+    /// list.ready().await;
+    /// tokio::time::sleep(Duration::from_secs(10)).await;
+    ///
+    /// // The provider adds a server, and its first callback comes before the TTL has ended.
+    /// let server = "20.0.0.2".parse()?;
+    /// *dns.lock().unwrap() = server;
+    /// assert!(!list.verdict(server).is_allowed());
+    /// assert!(list.verdict_after_refresh(server).await.is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn verdict_after_refresh(&self, peer: IpAddr) -> Verdict {
         let now = Instant::now();
         let verdict = self.verdict_at(peer, now);
@@ -176,7 +231,22 @@ impl AllowList {
     /// Waits until the list [is ready](Self::is_ready).
     ///
     /// A service does not have to wait for it: earlier requests get a verdict by the answers so far. Waits
-    /// forever while no host answers.
+    /// forever while no host answers, so a one-shot tool needs a time limit:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |_: Question| Err(ResolveError::new(ResolveErrorKind::ServFail)));
+    /// let ready = tokio::time::timeout(Duration::from_secs(10), list.ready()).await;
+    /// assert!(ready.is_err(), "the zone is broken");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
@@ -184,6 +254,25 @@ impl AllowList {
 
     /// Waits until every question was asked once and has a result, be it a failure. This takes no longer than
     /// the [time limit of one question](AllowListBuilder::question_time_limit).
+    ///
+    /// Unlike [`ready`](Self::ready), it also returns when no host answers, so that a tool can print the errors:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use callback_source::{AllowList, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |_: Question| Err(ResolveError::new(ResolveErrorKind::Refused)));
+    /// list.attempted().await;
+    /// assert!(!list.is_ready());
+    /// let health = list.health();
+    /// let error = health[0].families[0].last_error.as_ref().expect("the question failed");
+    /// assert_eq!(error.to_string(), "the DNS server refused to answer (REFUSED)");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn attempted(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
@@ -204,19 +293,65 @@ impl AllowList {
 
     /// Returns whether every question was asked once and at least one address or static network is admitted.
     ///
-    /// A list that became ready stays ready until it admits no address and no static network.
+    /// A list that became ready stays ready until it admits no address and no static network. A readiness probe
+    /// can return it, so that a load balancer sends no callbacks before the list can decide:
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    /// use http::StatusCode;
+    ///
+    /// fn readyz(list: &AllowList) -> StatusCode {
+    ///     match list.is_ready() {
+    ///         true => StatusCode::OK,
+    ///         false => StatusCode::SERVICE_UNAVAILABLE,
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(readyz(&AllowList::fixed(["192.0.2.1".parse()?])), 200);
+    /// assert_eq!(readyz(&AllowList::fixed([])), 503);
+    /// # Ok::<_, std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared().published.load().is_ready(now())
     }
 
-    /// Returns the current set.
+    /// Returns the current set. It never changes, so that its addresses, networks and verdicts fit together.
+    /// [`changes`](Self::changes) has an example.
     #[must_use]
     pub fn snapshot(&self) -> Arc<AllowSet> {
         self.shared().published.load_full()
     }
 
-    /// Returns the current state of each host.
+    /// Returns the current state of each host, for a status page or an alarm:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Family, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// // A router that drops AAAA questions.
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |question: Question| match question.family {
+    ///         Family::V4 => Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60))),
+    ///         Family::V6 => Err(ResolveError::new(ResolveErrorKind::Timeout)),
+    ///     });
+    /// list.attempted().await;
+    ///
+    /// let mut alarms = Vec::new();
+    /// for host in list.health() {
+    ///     for question in host.families {
+    ///         if let Some(error) = question.last_error {
+    ///             alarms.push(format!("{} {}: {error}", host.host, question.family));
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(alarms, ["callbacks.example.com AAAA: no DNS server answered in time"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
         let mut health = self.snapshot().health(now());
@@ -226,7 +361,40 @@ impl AllowList {
         health
     }
 
-    /// Follows the changes of the addresses from now on.
+    /// Follows the changes of the addresses from now on. Call it before [`snapshot`](Self::snapshot): in the
+    /// other order, a change in between would be in neither.
+    ///
+    /// A change lists the addresses of one host. Another host may still admit an address that is removed here, so
+    /// a firewall should use a change as the signal to read the addresses of the whole set:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question};
+    /// use tokio::time::Instant;
+    ///
+    /// let list = AllowList::builder()
+    ///     .hosts(["one.example.com".parse()?, "two.example.com".parse()?])
+    ///     .spawn(async |question: Question| {
+    ///         let only_one = ["20.0.0.1", "20.0.0.2"].map(|address| address.parse().unwrap());
+    ///         let addresses = match question.host.as_str() {
+    ///             "one.example.com" => only_one.to_vec(),
+    ///             _ => only_one[..1].to_vec(),
+    ///         };
+    ///         Ok(Answer::new(addresses, Duration::from_secs(60)))
+    ///     });
+    /// let mut changes = list.changes();
+    /// list.ready().await;
+    /// let admitted = || list.snapshot().addresses(Instant::now().into_std());
+    /// assert_eq!(admitted().len(), 2);
+    ///
+    /// list.replace_hosts(["two.example.com".parse()?]);
+    /// changes.next().await;
+    /// assert_eq!(admitted().into_iter().collect::<Vec<_>>(), ["20.0.0.1".parse::<std::net::IpAddr>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn changes(&self) -> Changes {
         let published_changed = self.shared().published_changed.subscribe();
@@ -312,6 +480,47 @@ impl AllowList {
         Ok(())
     }
 
+    /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
+    /// list runs.
+    ///
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
+    /// was fixed when it left. A longer window brings back no address.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::time::pause();
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// // Each question is answered once. Then DNS is down.
+    /// let (sender, mut answers) = tokio::sync::mpsc::channel(2);
+    /// for _ in 0..2 {
+    ///     sender.try_send(Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60)))?;
+    /// }
+    /// let answers = std::sync::Mutex::new(answers);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(move |_: Question| {
+    ///         let answer = answers.lock().unwrap().try_recv();
+    ///         async move { answer.map_err(|_| ResolveError::new(ResolveErrorKind::Timeout)) }
+    ///     });
+    /// list.ready().await;
+    /// # tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// // An hour later:
+    /// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// list.replace_windows(Duration::from_secs(3600), Duration::from_secs(60));
+    /// assert!(!list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace_windows(&self, linger: Duration, stale_for: Duration) {
+        let shared = self.shared();
+        shared.update(|set, now| set.replace_windows(linger, stale_for, now));
+        // The next end of a window may be earlier.
+        shared.wake.notify_one();
+    }
+
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             handle: Arc::new(Handle { shared }),
@@ -368,10 +577,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Barrier, Mutex},
-        time::Duration,
-    };
+    use std::sync::{Barrier, Mutex};
 
     use tokio::time::advance;
 

@@ -1,4 +1,8 @@
 //! Log events of a list: changes, failed lookups, recoveries.
+//!
+//! An outage fails every question again and again, for hours. Each question has its own limit, so that the failure
+//! of one does not hide that of another. A recovery is logged only if the failure was. The limit outlives the
+//! recovery, so that a question that fails and recovers in turn does not fill the log.
 
 use std::{
     collections::HashSet,

@@ -34,10 +34,10 @@ use crate::{
 /// | `published` | `update`, while it has `writer` | each verdict, without waiting; the refresher | |
 /// | `published_changed` | `update`, after both; the refresher, when a wait may be over | the state writer, for the count | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
 /// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
-/// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
+/// | `wake` | requests through `on_demand`, `replace_hosts`, `replace_windows`, the drop of the last handle | the refresher | the refresher |
 ///
-/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
-/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle shows that the
+/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine), by
+/// `replace_hosts` and by `replace_windows`. No field is a flag that both sides write. The reference count of the handle shows that the
 /// list was dropped. A change counter, which only grows, shows that the state file is out of date.
 ///
 /// Four orders matter:

@@ -11,16 +11,31 @@ use crate::{Family, HostName, Question, ResolveError, metrics::SetGauges};
 
 /// Health of one host.
 ///
+/// It shows an operator how much time is left in an outage of DNS:
+///
 /// ```
-/// use std::time::Instant;
-/// use callback_source::{AllowSet, set::{QuestionStatus, Rules}};
+/// use std::time::{Duration, Instant};
+/// use callback_source::{AllowSet, Answer, ResolveError, ResolveErrorKind};
+/// use callback_source::set::{QuestionStatus, Rules};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let now = Instant::now();
-/// let set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
-/// let health = set.health(now);
-/// assert_eq!(health[0].host.as_str(), "callback.example.com");
-/// assert_eq!(health[0].families[0].state, QuestionStatus::Unasked);
+/// let mut set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
+/// let (question, _) = set.questions().next().expect("the set has a host");
+/// assert_eq!(set.health(now)[0].families[0].state, QuestionStatus::Unasked);
+///
+/// set.apply(&question, Ok(Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60))), now);
+/// let outage = now + Duration::from_secs(60);
+/// set.apply(&question, Err(ResolveError::new(ResolveErrorKind::ServFail)), outage);
+///
+/// let host = &set.health(outage)[0];
+/// let a_records = &host.families[0];
+/// assert_eq!(a_records.state, QuestionStatus::Failing);
+/// assert_eq!(a_records.failing_since, Some(outage));
+/// assert_eq!(host.addresses.len(), 1, "still admitted");
+/// let until = a_records.answered_at.expect("it is in use") + a_records.ttl.expect("it is in use")
+///     + Rules::default().stale_for;
+/// assert_eq!(until - outage, Duration::from_secs(24 * 60 * 60));
 /// # Ok(())
 /// # }
 /// ```
@@ -60,7 +75,20 @@ pub struct FamilyHealth {
     pub last_error: Option<ResolveError>,
 }
 
-/// Status of one question. See [`HostHealth`] for an example.
+/// Status of one question.
+///
+/// ```
+/// use callback_source::set::QuestionStatus;
+///
+/// /// The states that need an operator. A denial is normal for the AAAA records of a host with IPv4 only.
+/// fn needs_attention(status: QuestionStatus) -> bool {
+///     use QuestionStatus::{Expired, Failing, GivenUp};
+///     matches!(status, Failing | GivenUp | Expired)
+/// }
+///
+/// assert!(!needs_attention(QuestionStatus::Denied));
+/// assert_eq!(QuestionStatus::GivenUp.as_str(), "failed");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QuestionStatus {
@@ -81,7 +109,7 @@ pub enum QuestionStatus {
 }
 
 impl QuestionStatus {
-    /// The name in lower case, for JSON and tables.
+    /// Returns the name in lower case, for JSON and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -110,7 +138,7 @@ pub(crate) enum Standing {
 }
 
 impl AllowSet {
-    /// Health of each host.
+    /// Returns the health of each host.
     #[must_use]
     pub fn health(&self, now: Instant) -> Vec<HostHealth> {
         let hosts = self.hosts.iter().enumerate();

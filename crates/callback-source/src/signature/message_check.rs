@@ -50,6 +50,11 @@ impl<K> MessageCheck<K> {
         self.lookup_limit = limit;
     }
 
+    #[cfg(feature = "axum")]
+    pub(super) fn in_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
     pub(super) fn is_tagging(&self) -> bool {
         self.mode != Mode::Rejecting
     }

@@ -83,7 +83,25 @@ impl Verdict {
 /// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
 /// extensions; with the feature `axum` it is an extractor.
 ///
-/// See [`age`](Self::age) for an example.
+/// ```
+/// use callback_source::{AllowList, Allowed};
+///
+/// /// For the shop's own log of callbacks.
+/// fn evidence(allowed: &Allowed) -> String {
+///     let (peer, freshness) = (allowed.peer(), allowed.freshness());
+///     match (allowed.host(), allowed.network()) {
+///         (Some(host), _) => format!("{peer} is {host} by a {freshness} answer"),
+///         (None, Some(network)) => format!("{peer} is in {network}"),
+///         (None, None) => peer.to_string(),
+///     }
+/// }
+///
+/// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+/// let verdict = list.verdict("::ffff:192.0.2.1".parse()?);
+/// let allowed = verdict.allowed().expect("the list names this address");
+/// assert_eq!(evidence(allowed), "192.0.2.1 is in 192.0.2.1/32");
+/// # Ok::<_, std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     pub(crate) peer: IpAddr,
@@ -162,7 +180,24 @@ impl Allowed {
 
 /// Evidence that admits an address.
 ///
-/// See [`Allowed::age`] for an example.
+/// ```
+/// use callback_source::Freshness;
+///
+/// /// Ask the provider for the state of the payment before the goods are sent.
+/// fn needs_confirmation(evidence: Freshness) -> bool {
+///     match evidence {
+///         Freshness::Static | Freshness::Fresh => false,
+///         // Normal while the provider replaces a server.
+///         Freshness::Lingering => false,
+///         // DNS does not confirm the address at the moment.
+///         Freshness::Restored | Freshness::Stale => true,
+///         _ => true,
+///     }
+/// }
+///
+/// assert!(needs_confirmation(Freshness::Stale));
+/// assert!(!needs_confirmation(Freshness::Lingering));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
@@ -310,7 +345,21 @@ impl std::error::Error for Rejection {}
 
 /// Reasons of a [`Rejection`].
 ///
-/// See [`Rejection`] for an example.
+/// ```
+/// use callback_source::{Rejection, RejectionKind};
+///
+/// /// Scanners are unlisted peers, and are normal. Every other reason may refuse genuine callbacks.
+/// fn raises_alarm(kind: RejectionKind) -> bool {
+///     kind != RejectionKind::NotListed
+/// }
+///
+/// assert!(raises_alarm(RejectionKind::ForwardedMissing));
+/// assert_eq!(RejectionKind::ForwardedMissing.status(), 400);
+///
+/// // Only an undecided request is worth a retry.
+/// let is_retried = |kind| Rejection::new(kind, None).retry_after().is_some();
+/// assert!(is_retried(RejectionKind::Unresolved) && !is_retried(RejectionKind::NotListed));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
