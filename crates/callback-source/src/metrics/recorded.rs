@@ -9,7 +9,12 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use metrics::{Key, KeyName, Label, Level, Metadata, Unit, counter, with_recorder};
+#[cfg(any(
+    feature = "signature",
+    all(feature = "axum", feature = "proxy-protocol")
+))]
+use metrics::counter;
+use metrics::{Key, KeyName, Label, Level, Metadata, Unit, with_recorder};
 
 use super::SetGauges;
 
@@ -169,6 +174,7 @@ impl Drop for ListMetrics {
     }
 }
 
+#[cfg(feature = "signature")]
 pub(super) fn register_messages() {
     describe_counter(
         MESSAGES_TOTAL,
@@ -188,6 +194,7 @@ pub(super) fn replay_store_failure() {
     counter!(REPLAY_STORE_FAILURES_TOTAL).increment(1);
 }
 
+#[cfg(feature = "signature")]
 pub(super) fn message_verdict(verdict: &'static str) {
     let verdict = match verdict {
         "missing-header" => "missing",
@@ -199,6 +206,15 @@ pub(super) fn message_verdict(verdict: &'static str) {
         verdict => verdict,
     };
     counter!(MESSAGES_TOTAL, "verdict" => verdict).increment(1);
+}
+
+#[cfg(feature = "signature")]
+pub(super) fn replay_store_failure(operation: &'static str) {
+    describe_counter(
+        REPLAY_STORE_FAILURES_TOTAL,
+        "Calls of the store of replay marks that failed.",
+    );
+    counter!(REPLAY_STORE_FAILURES_TOTAL, "operation" => operation).increment(1);
 }
 
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
@@ -289,6 +305,9 @@ const ADDRESSES: &str = "callback_source_addresses";
 const LAST_ANSWER: &str = "callback_source_last_answer_timestamp_seconds";
 const OLDEST_ANSWER: &str = "callback_source_oldest_answer_timestamp_seconds";
 const LAST_ADMITTED: &str = "callback_source_last_admitted_timestamp_seconds";
+#[cfg(feature = "signature")]
+const REPLAY_STORE_FAILURES_TOTAL: &str = "callback_source_replay_store_failures_total";
+#[cfg(feature = "signature")]
 const MESSAGES_TOTAL: &str = "callback_source_proofs_total";
 const REPLAY_STORE_FAILURES_TOTAL: &str = "callback_source_replay_store_failures_total";
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
@@ -313,6 +332,7 @@ const LOOKUPS: &[&str] = &[
     "answer", "nxdomain", "no-data", "servfail", "refused", "timeout", "network", "other",
 ];
 
+#[cfg(feature = "signature")]
 const MESSAGES: &[&str] = &[
     "valid",
     "missing",
@@ -326,4 +346,4 @@ const MESSAGES: &[&str] = &[
 ];
 
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
-const PROXY_HEADERS: &[&str] = &["client", "local", "none", "closed", "timed-out", "invalid"];
+const PROXY_HEADERS: &[&str] = &["client", "local", "none", "closed", "invalid"];

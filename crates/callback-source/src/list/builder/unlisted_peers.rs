@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::AllowListBuilder;
-use crate::HostName;
+use crate::{AllowList, HostName};
 
 impl AllowListBuilder {
     /// Watches hosts without admitting them. An unlisted peer that they name is rejected as
