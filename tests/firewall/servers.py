@@ -3,7 +3,7 @@
 
     tests/firewall/servers.py --program target/debug/callback-source [--venv DIR] [--only NAME …]
 
-Servers that are not installed are skipped with a line on standard error; with CALLBACK_SOURCE_REQUIRE_SERVERS=1
+Servers that are not installed are skipped with a line on standard error; with REQUIRE_SERVERS=1
 that is a failure. All traffic stays on 127.0.0.0/8. It takes about 15 s a server.
 """
 
@@ -288,7 +288,7 @@ def main():
                 run.close()
     for name in skipped:
         print(f"skipped: {name} is not installed", file=sys.stderr)
-    return 1 if failures or (skipped and os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1") else 0
+    return 1 if failures or (skipped and os.environ.get("REQUIRE_SERVERS") == "1") else 0
 
 
 if __name__ == "__main__":

@@ -23,12 +23,18 @@ use super::{
 /// refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
 /// proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
 /// while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted, else
-/// 503. `/status.json`: the state of the list, for peers on this machine without forwarding headers.
+/// 503. `/status.json` and `/metrics`: the state of the list, for peers on this machine without forwarding
+/// headers.
 ///
 /// Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
 /// not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
-/// flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
-/// SIGUSR2 are ignored.
+/// flight (for at most 10 s) and exits with 0. A second signal ends it at once.
+///
+/// SIGHUP reads the configuration file again, and so does a change of its content. An invalid file changes
+/// nothing. SIGUSR1 and SIGUSR2 are ignored.
+///
+/// A socket that systemd passes (socket activation) serves the flag that names its address. Readiness, reloads,
+/// stopping and the watchdog are reported to systemd.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
     /// Address or Unix socket on which to listen; a Unix socket is for one proxy, which may read and
@@ -40,7 +46,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) listen: Listen,
 
-    /// Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
+    /// Separate address of `/healthz`, `/readyz`, `/status.json` and `/metrics`, for everyone who can connect
     #[arg(
         long,
         value_name = "ADDR:PORT",

@@ -4,6 +4,7 @@
 //! `--help` is at hand.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -31,6 +32,15 @@ pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
 pub(crate) enum TrustedProxy {
     Network(IpNet),
     UnixSocket,
+}
+
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => f.write_str(&plain(*network)),
+            Self::UnixSocket => f.write_str("unix:"),
+        }
+    }
 }
 
 /// Address or Unix socket on which to listen.
@@ -63,6 +73,16 @@ pub(super) fn listen(text: &str) -> Result<Listen, &'static str> {
 pub(super) fn socket(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "give an address and a port, such as `127.0.0.1:8481`")
+}
+
+/// Parses an address of this machine and a port.
+#[cfg(feature = "demo")]
+pub(super) fn loopback_socket(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = socket(text)?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("give an address of this machine, such as `127.0.0.1:8480`"),
+    }
 }
 
 pub(super) fn address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {

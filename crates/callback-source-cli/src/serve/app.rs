@@ -11,13 +11,15 @@ use std::{
     },
 };
 
-use callback_source::AllowList;
+use arc_swap::ArcSwap;
+use callback_source::{AllowList, verify::TrustedProxies};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
     endpoint::{Endpoint, Route},
+    metrics::{self, Metrics},
     peer::Peer,
     request_body::DiscardedBody,
     response::{Body, empty, plain},
@@ -35,12 +37,10 @@ use crate::{
 pub(super) struct App {
     list: AllowList,
     /// `None` for `follow`, which serves only its state.
-    verify: Option<Verify>,
+    checks: Option<ArcSwap<Checks>>,
     follow: FollowStatus,
     counts: Arc<VerdictCounts>,
-    report_only: bool,
-    /// `true` if trusted proxies name the client in a header.
-    reads_headers: bool,
+    metrics: Metrics,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -52,38 +52,44 @@ impl App {
         proxies: &Proxies,
         follow: FollowStatus,
         counts: Arc<VerdictCounts>,
+        metrics: Metrics,
     ) -> Self {
-        let client = proxies.client.clone();
-        let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
+        let checks = Checks::new(&list, args, proxies, &counts);
         Self {
+            checks: Some(ArcSwap::from_pointee(checks)),
             list,
-            verify: Some(verify),
             follow,
             counts,
-            report_only: args.report_only,
-            reads_headers: !matches!(proxies.client, Client::Peer),
+            metrics,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
     }
 
     /// The application of `follow`, which gives no verdicts.
-    pub(super) fn without_verify(list: AllowList, follow: FollowStatus) -> Self {
+    pub(super) fn without_verify(list: AllowList, follow: FollowStatus, metrics: Metrics) -> Self {
         Self {
+            checks: None,
             list,
-            verify: None,
             follow,
             counts: Arc::default(),
-            report_only: false,
-            reads_headers: false,
+            metrics,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
     }
 
+    /// Replaces the checks. Requests in flight are judged by the old ones.
+    pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
+        if let Some(checks) = &self.checks {
+            let new = Checks::new(&self.list, args, proxies, &self.counts);
+            checks.store(Arc::new(new));
+        }
+    }
+
     /// The server stays ready while a target of `serve --follow` fails: it can still decide.
     fn is_ready(&self) -> bool {
-        self.list.is_ready() && (self.verify.is_some() || self.follow.is_in_sync())
+        self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
 
     /// Makes the server report that it is not ready.
@@ -117,9 +123,19 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        let mut response = match (Route::new(endpoint, head.uri.path()), &self.verify) {
-            (Route::Verify, Some(verify)) => {
-                verify.respond(peer, self.relevant_part(peer, head)).await
+        // One configuration for the whole request.
+        let checks = self.checks.as_ref().map(ArcSwap::load_full);
+        let start = Instant::now();
+        let (peer, is_proxy) = match &checks {
+            Some(checks) => peer.judged_by(&checks.trusted),
+            None => (peer, false),
+        };
+        let mut response = match (Route::new(endpoint, head.uri.path()), &checks) {
+            (Route::Verify, Some(checks)) => {
+                let request = relevant_part(is_proxy && checks.reads_headers, head);
+                let response = checks.verify.respond(peer, request).await;
+                metrics::responded(response.status().as_u16(), start);
+                response
             }
             (Route::Health, _) => plain(StatusCode::OK, "ok\n"),
             (Route::Ready, _) if self.stopping.load(Ordering::Relaxed) => {
@@ -127,42 +143,36 @@ impl App {
             }
             (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
             (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            (Route::Status, _)
-                if endpoint == Endpoint::AdminOnly || is_local(peer, &head.headers) =>
+            (Route::Status | Route::Metrics, _)
+                if endpoint != Endpoint::AdminOnly
+                    && (is_proxy || !is_local(peer, &head.headers)) =>
             {
-                self.status()
-            }
-            (Route::Verify | Route::Status | Route::Nothing, _) => {
                 plain(StatusCode::NOT_FOUND, "not found\n")
             }
+            (Route::Status, checks) => {
+                self.status(checks.as_ref().is_some_and(|checks| checks.report_only))
+            }
+            (Route::Metrics, _) => self.metrics(),
+            (Route::Verify | Route::Nothing, _) => plain(StatusCode::NOT_FOUND, "not found\n"),
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
         response
     }
 
-    /// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory
-    /// for a second, and many callers at a time can each send a head of 16 KiB.
-    fn relevant_part(&self, peer: Peer, head: Parts) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = head.method;
-        *request.version_mut() = head.version;
-        let is_proxy = matches!(peer, Peer::Unix | Peer::Tcp { proxied: true, .. });
-        if is_proxy && self.reads_headers {
-            *request.headers_mut() = head.headers;
-            // With these headers, the layer would expect a body that never arrives.
-            request.headers_mut().remove(header::CONTENT_LENGTH);
-            request.headers_mut().remove(header::TRANSFER_ENCODING);
-        }
-        request
+    fn metrics(&self) -> Response<Body> {
+        let mut response = plain(StatusCode::OK, self.metrics.render(&self.list));
+        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
     }
 
-    fn status(&self) -> Response<Body> {
+    fn status(&self, report_only: bool) -> Response<Body> {
         match status::json(
             &self.list,
             &self.counts,
             &self.follow,
-            self.report_only,
+            report_only,
             self.started,
         ) {
             Ok(text) => {
@@ -176,6 +186,48 @@ impl App {
     }
 }
 
+/// The checks of requests, which a reload replaces as a whole.
+#[derive(Debug)]
+struct Checks {
+    verify: Verify,
+    trusted: TrustedProxies,
+    report_only: bool,
+    /// `true` if trusted proxies name the client in a header.
+    reads_headers: bool,
+}
+
+impl Checks {
+    fn new(
+        list: &AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: &Arc<VerdictCounts>,
+    ) -> Self {
+        let client = proxies.client.clone();
+        Self {
+            verify: Verify::new(list.clone(), args, client, Arc::clone(counts)),
+            trusted: proxies.trusted.clone(),
+            report_only: args.report_only,
+            reads_headers: !matches!(proxies.client, Client::Peer),
+        }
+    }
+}
+
+/// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory for a
+/// second, and many callers at a time can each send a head of 16 KiB.
+fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = head.method;
+    *request.version_mut() = head.version;
+    if keeps_headers {
+        *request.headers_mut() = head.headers;
+        // With these headers, the layer would expect a body that never arrives.
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
+    }
+    request
+}
+
 /// Returns whether a request was made on this machine, and not by a proxy on it for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
@@ -184,7 +236,7 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
     match peer {
-        Peer::Unix | Peer::Tcp { proxied: true, .. } => false,
+        Peer::Unix | Peer::Tcp { proxy: Some(_), .. } => false,
         Peer::Tcp { client, .. } => {
             client.ip().to_canonical().is_loopback()
                 && !headers.keys().any(|name| forwarded(name.as_str()))
@@ -217,10 +269,10 @@ mod tests {
             let name: HeaderName = header.parse().unwrap();
             headers.insert(name, HeaderValue::from_static("127.0.0.1"));
             let client = peer.parse().unwrap();
-            let peer = |proxied| Peer::Tcp { client, proxied };
-            assert!(!is_local(peer(true), &headers));
+            let peer = |proxy| Peer::Tcp { client, proxy };
+            assert!(!is_local(peer(Some(client)), &headers));
             assert!(!is_local(Peer::Unix, &headers));
-            is_local(peer(false), &headers)
+            is_local(peer(None), &headers)
         };
         for peer in [
             "127.0.0.1:1",

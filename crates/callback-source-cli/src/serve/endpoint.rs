@@ -26,6 +26,7 @@ pub(super) enum Route {
     Health,
     Ready,
     Status,
+    Metrics,
     Nothing,
 }
 
@@ -37,6 +38,7 @@ impl Route {
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/status.json" => Self::Status,
+            "/metrics" => Self::Metrics,
             _ => Self::Nothing,
         };
         match (endpoint, route) {
@@ -67,6 +69,8 @@ mod tests {
             ("/healthz/", Route::Nothing),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Nothing),
             ("/status", Route::Nothing),
             ("/", Route::Nothing),
             ("", Route::Nothing),
@@ -82,6 +86,7 @@ mod tests {
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
         ] {
             assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
             assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);

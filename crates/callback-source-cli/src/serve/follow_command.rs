@@ -10,8 +10,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
-    signals::Signals,
+    app::App, connection::Settings, endpoint::Endpoint, inherited::Inherited, listener::Listener,
+    metrics::Metrics, server::Server, service_manager::ServiceManager, signals::Signals,
 };
 use crate::{
     args::{FollowArgs, Target, all},
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &FollowArgs) -> Result<Outcome, Error> {
     // Before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
-        Signals::new().map_err(Error::Start)?
+        // SIGHUP changes nothing here: `follow` has no configuration file.
+        Signals::new(Arc::default()).map_err(Error::Start)?
     };
     let outcome = runtime.block_on(follow(args, config, &mut signals));
     super::shut_down(runtime, super::SHUTDOWN_LIMIT, signals.next());
@@ -49,12 +50,17 @@ async fn follow(
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
     let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+        Some(address) => Some(Listener::bind_plain(address, &mut Inherited::default())?),
         None => None,
     };
+    let manager = ServiceManager::from_env();
+    // Before the list, so that its counters start at zero.
+    let metrics = Metrics::install();
+    tokio::spawn(metrics.clone().keep_up());
     let list = config.list.spawn(config.resolver);
     let follower = start(args, &list);
-    let app = Arc::new(App::without_verify(list.clone(), follower.status()));
+    let app = App::without_verify(list.clone(), follower.status(), metrics);
+    let app = Arc::new(app);
     let server = admin.map(|listener| {
         info!("listening on {} (admin)", listener.address());
         let settings = Settings {
@@ -64,9 +70,12 @@ async fn follow(
         };
         Server::start(listener, settings, super::ADMIN_CONNECTIONS)
     });
-    tokio::spawn(super::log_ready(list));
+    manager.ready();
+    tokio::spawn(manager.clone().keep_watchdog_alive());
+    tokio::spawn(super::report_ready(list, manager.clone()));
 
     signals.next().await;
+    manager.stopping(super::STOP_LIMIT + super::SHUTDOWN_LIMIT);
     app.stop();
     info!("stopping: a write in progress is finished first; another signal ends it at once");
     let closed = async {

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use callback_source::{AllowList, RejectionKind};
+use callback_source::{AllowList, HostName, RejectionKind};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ impl Default for VerdictCounts {
         let kinds = [
             "allow",
             RejectionKind::NotListed.as_str(),
+            RejectionKind::WrongEnvironment.as_str(),
             RejectionKind::Unresolved.as_str(),
         ];
         Self(Mutex::new(kinds.map(|kind| (kind, 0)).into()))
@@ -60,7 +61,7 @@ pub(super) fn json(
 ) -> serde_json::Result<String> {
     let now = Instant::now().into_std();
     let set = list.snapshot();
-    let hosts = set.health(now);
+    let hosts = list.health();
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
@@ -68,8 +69,10 @@ pub(super) fn json(
         log_lines_dropped: log::dropped(),
         verdicts: counts.all(),
         targets: follow.all(),
+        refused_then_listed: hosts.iter().map(|host| host.refused_then_listed).sum(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
+        watched: set.watched().map(HostName::as_str).collect(),
         hosts: hosts
             .iter()
             .map(|host| HostReport::new(host, now))
@@ -86,7 +89,11 @@ struct Status<'a> {
     verdicts: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<TargetStatus>,
+    /// Addresses that were refused with 403 and then joined an answer.
+    refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
+    /// Hosts that are looked up when unlisted peers call, and never admitted.
+    watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -18,9 +18,11 @@ async fn prints_help() {
     The provider publishes its callback servers as host names only. This command follows them through
     DNS, and decides which peers may send callbacks.
 
-    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
-    be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-    commas, blanks or line breaks. An empty variable is treated as unset.
+    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those
+    of `demo` can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several
+    values are separated by commas, blanks or line breaks. An empty variable is treated as unset, and an
+    unknown one is an error. `serve`, `lookup` and `check` also read a configuration file (`--config`).
+    A flag replaces a variable, and a variable replaces the file.
 
     Usage: callback-source <COMMAND>
 
@@ -33,6 +35,8 @@ async fn prints_help() {
       sign         Print a `curl` command that sends a signed webhook, to test an endpoint
       verify       Show which part of a saved webhook does not match: date, content hash, host, path or
                    key
+      config       Check, show or start a configuration file
+      demo         Try `serve` on this machine, with a DNS server in the process
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -52,11 +56,14 @@ async fn prints_help() {
     Usage: callback-source lookup [OPTIONS]
 
     Options:
-          --by-host  Print a table with host, record type, TTL and state [env: CALLBACK_SOURCE_BY_HOST]
-          --json     Print JSON [env: CALLBACK_SOURCE_JSON]
-          --api      Look up the environment's API server instead, which the merchant calls: for egress
-                     rules [env: CALLBACK_SOURCE_API]
-      -h, --help     Print help (see more with '--help')
+          --by-host        Print a table with host, record type, TTL and state [env:
+                           CALLBACK_SOURCE_BY_HOST]
+          --json           Print JSON [env: CALLBACK_SOURCE_JSON]
+          --api            Look up the environment's API server instead, which the merchant calls: for
+                           egress rules [env: CALLBACK_SOURCE_API]
+          --config <PATH>  Configuration file (TOML); its keys are the flags of `serve` [env:
+                           CALLBACK_SOURCE_CONFIG]
+      -h, --help           Print help (see more with '--help')
 
     Allowed callers:
           --environment <ENVIRONMENT>  Environment of the provider; may be repeated [default:
@@ -77,15 +84,15 @@ async fn prints_help() {
                                     `--allow` lists them [env: CALLBACK_SOURCE_IPV6_ONLY]
           --dns-server <IP[:PORT]>  DNS server; several are asked in the given order [default: the
                                     system's; port 53] [env: CALLBACK_SOURCE_DNS_SERVER]
-          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [default: 5s] [env:
-                                    CALLBACK_SOURCE_MIN_TTL]
-          --max-ttl <DURATION>      Maximum TTL: no question is asked less often [default: 1h] [env:
-                                    CALLBACK_SOURCE_MAX_TTL]
+          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [env:
+                                    CALLBACK_SOURCE_MIN_TTL] [default: 5s]
+          --max-ttl <DURATION>      Maximum TTL: no question is asked less often [env:
+                                    CALLBACK_SOURCE_MAX_TTL] [default: 1h]
           --linger <DURATION>       Time for which an address stays admitted after it left the answer,
-                                    at least until that answer has been refreshed [default: 1h] [env:
-                                    CALLBACK_SOURCE_LINGER]
-          --stale-for <DURATION>    Time for which the last answer stays in use while lookups fail
-                                    [default: 24h] [env: CALLBACK_SOURCE_STALE_FOR]
+                                    at least until that answer has been refreshed [env:
+                                    CALLBACK_SOURCE_LINGER] [default: 1h]
+          --stale-for <DURATION>    Time for which the last answer stays in use while lookups fail [env:
+                                    CALLBACK_SOURCE_STALE_FOR] [default: 24h]
           --state-file <PATH>       File that keeps the answers, so that a restart while DNS is down
                                     refuses no known server; `lookup` and `check` only read it [env:
                                     CALLBACK_SOURCE_STATE_FILE]
@@ -123,6 +130,13 @@ async fn prints_help() {
               Print JSON
               
               [env: CALLBACK_SOURCE_JSON]
+
+          --config <PATH>
+              Configuration file (TOML); its keys are the flags of `serve`
+              
+              `callback-source config example` prints a file with all keys.
+              
+              [env: CALLBACK_SOURCE_CONFIG]
 
       -h, --help
               Print help (see a summary with '-h')
@@ -193,25 +207,29 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often
               
               [env: CALLBACK_SOURCE_MIN_TTL]
+              [default: 5s]
 
           --max-ttl <DURATION>
-              Maximum TTL: no question is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often
               
               [env: CALLBACK_SOURCE_MAX_TTL]
+              [default: 1h]
 
           --linger <DURATION>
               Time for which an address stays admitted after it left the answer, at least until that
-              answer has been refreshed [default: 1h]
+              answer has been refreshed
               
               [env: CALLBACK_SOURCE_LINGER]
+              [default: 1h]
 
           --stale-for <DURATION>
-              Time for which the last answer stays in use while lookups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail
               
               [env: CALLBACK_SOURCE_STALE_FOR]
+              [default: 24h]
 
           --state-file <PATH>
               File that keeps the answers, so that a restart while DNS is down refuses no known server;
@@ -249,13 +267,18 @@ async fn prints_help() {
     refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
     proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
     while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted,
-    else 503. `/status.json`: the state of the list, for peers on this machine without forwarding
-    headers.
+    else 503. `/status.json` and `/metrics`: the state of the list, for peers on this machine without
+    forwarding headers.
 
     Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
     not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
-    flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
-    SIGUSR2 are ignored.
+    flight (for at most 10 s) and exits with 0. A second signal ends it at once.
+
+    SIGHUP reads the configuration file again, and so does a change of its content. An invalid file
+    changes nothing. SIGUSR1 and SIGUSR2 are ignored.
+
+    A socket that systemd passes (socket activation) serves the flag that names its address. Readiness,
+    reloads, stopping and the watchdog are reported to systemd.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
@@ -267,7 +290,8 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_LISTEN]
 
           --admin-listen <ADDR:PORT>
-              Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
+              Separate address of `/healthz`, `/readyz`, `/status.json` and `/metrics`, for everyone who
+              can connect
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
@@ -317,6 +341,13 @@ async fn prints_help() {
               
               [env: CALLBACK_SOURCE_STOP_DELAY]
               [default: 5s]
+
+          --config <PATH>
+              Configuration file (TOML); its keys are the flags of `serve`
+              
+              `callback-source config example` prints a file with all keys.
+              
+              [env: CALLBACK_SOURCE_CONFIG]
 
       -h, --help
               Print help (see a summary with '-h')
@@ -402,25 +433,29 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often
               
               [env: CALLBACK_SOURCE_MIN_TTL]
+              [default: 5s]
 
           --max-ttl <DURATION>
-              Maximum TTL: no question is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often
               
               [env: CALLBACK_SOURCE_MAX_TTL]
+              [default: 1h]
 
           --linger <DURATION>
               Time for which an address stays admitted after it left the answer, at least until that
-              answer has been refreshed [default: 1h]
+              answer has been refreshed
               
               [env: CALLBACK_SOURCE_LINGER]
+              [default: 1h]
 
           --stale-for <DURATION>
-              Time for which the last answer stays in use while lookups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail
               
               [env: CALLBACK_SOURCE_STALE_FOR]
+              [default: 24h]
 
           --state-file <PATH>
               File that keeps the answers, so that a restart while DNS is down refuses no known server;

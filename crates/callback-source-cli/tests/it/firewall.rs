@@ -100,7 +100,7 @@ impl Firewall {
 
     async fn follow(&self, args: &str) -> Server {
         let command = self.command(&format!("--admin-listen 127.0.0.1:0 {args}"));
-        Server::spawn(command, false).await
+        Server::of_command(command, false).await
     }
 
     /// Connects from an address of the clients.
@@ -498,7 +498,7 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
         "--on-change",
         &format!("kill -s HUP $(cat {folder}/nginx.pid)"),
     ]);
-    let follow = Server::spawn(follow, false).await;
+    let follow = Server::of_command(follow, false).await;
     let changes = |target: &str| {
         let log = follow.log();
         let lines = log.lines().filter(|line| line.contains("target changed"));

@@ -299,7 +299,7 @@ async fn on_own_disk(before: &str, args: &str) -> Option<(TempDir, Server)> {
         servers::skip("a disk of its own needs root");
         return None;
     }
-    Some((folder, Server::spawn(unshare, false).await))
+    Some((folder, Server::of_command(unshare, false).await))
 }
 
 #[cfg(target_os = "linux")]

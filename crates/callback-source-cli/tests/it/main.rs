@@ -6,6 +6,7 @@ mod server;
 
 mod check;
 mod command;
+mod config;
 mod connections;
 #[cfg(target_os = "linux")]
 mod firewall;
@@ -14,9 +15,14 @@ mod follow;
 mod forward_auth;
 mod log;
 mod lookup;
+mod man;
+mod metrics;
 mod module_order;
 mod proxies;
 mod real_dns;
+mod reload;
 mod serve;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod signature;
 mod stopping;
