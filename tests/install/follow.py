@@ -7,7 +7,7 @@ It needs root, and runs in namespaces of its own: the paths and ports are those 
 machine. A comment above a block of the page names its use:
 
     install: file PATH      the content of a file
-    install: here           commands on the machine of the web server, with their output
+    install: here           commands on the machine of the web server, with their output; `…` is any text
     install: elsewhere      the same on another machine, whose address is not listed
     install: restart        the program is started again, as the unit starts it
     install: reload         the program reads its configuration again
@@ -129,7 +129,8 @@ class Machine:
         words = [*prefix, "bash", "-c", command]
         result = subprocess.run(words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         output = result.stdout.decode(errors="replace").replace("\r", "").splitlines()
-        if output != expected:
+        pattern = "\n".join(expected)
+        if not re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), "\n".join(output), re.S):
             raise SystemExit(f"`{command}` printed {output}, expected {expected}; exit code {result.returncode}")
 
     def restart(self):

@@ -153,7 +153,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Checked {
+pub(crate) struct Checked {
     peer: IpAddr,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,7 +170,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(peer: IpAddr, verdict: &Verdict) -> Self {
+    pub(crate) fn new(peer: IpAddr, verdict: &Verdict) -> Self {
         let allowed = verdict.allowed();
         Self {
             peer,

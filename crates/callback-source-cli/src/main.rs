@@ -14,11 +14,14 @@ mod config;
 mod log;
 mod secret;
 
+mod journal;
+
 mod output;
 
 mod report;
 mod request_file;
 
+mod ask;
 mod follow;
 
 mod check;
@@ -76,6 +79,10 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Check(args) => check::run(args),
         Command::Serve(args) => serve::run(args, settings, file),
         Command::Follow(args) => serve::follow(&args),
+        Command::Status(args) => ask::status(&args),
+        Command::History(args) => ask::history(&args),
+        Command::Explain(args) => ask::explain(&args),
+        Command::Watch(args) => ask::watch(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config_command::run(command, &settings, file.as_ref()),

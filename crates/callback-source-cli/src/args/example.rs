@@ -96,7 +96,7 @@ const INTRODUCTION: &str = "\
 # value is invalid, or a key has changed that needs a restart, the previous configuration stays in force.
 ";
 
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("admin-listen", "127.0.0.1:8481"),
     ("allow", "192.0.2.0/24"),
     ("client-ip-header", "x-real-ip"),
@@ -104,6 +104,7 @@ const EXAMPLES: [(&str, &str); 12] = [
     ("environment", "production"),
     ("ext-authz-listen", "127.0.0.1:8482"),
     ("host", "callbacks.example.com"),
+    ("journal", "/var/lib/callback-source/journal.jsonl"),
     ("listen", "127.0.0.1:8480"),
     ("log", "error,callback_source=info"),
     ("state-file", "/var/lib/callback-source/state.json"),

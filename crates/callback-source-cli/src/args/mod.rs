@@ -24,6 +24,7 @@ mod proxy;
 mod secret;
 mod targets;
 
+mod ask;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
@@ -39,6 +40,7 @@ mod example;
 #[cfg(feature = "demo")]
 pub(crate) use self::demo::DemoArgs;
 pub(crate) use self::{
+    ask::{AskArgs, EventKind, ExplainArgs, HistoryArgs, StatusArgs, WatchArgs},
     check::CheckArgs,
     common::{CommonArgs, Environment, LogFormat},
     config::ConfigCommand,
@@ -176,6 +178,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     Serve(ServeArgs),
     Follow(FollowArgs),
+    Status(StatusArgs),
+    History(HistoryArgs),
+    Explain(ExplainArgs),
+    Watch(WatchArgs),
     Sign(SignArgs),
     Verify(VerifyArgs),
     /// Check, show or start a configuration file
@@ -253,6 +259,8 @@ mod tests {
         let needed = match command {
             "check" => "--peer=192.0.2.1",
             "follow" => "file:plain:/tmp/b",
+            "status" | "history" | "watch" => "--admin-listen=127.0.0.1:8481",
+            "explain" => return explained(flag, value),
             "serve" => "--listen=127.0.0.1:8480",
             "sign" => "--url=https://shop.example/",
             "verify" => "--request=saved",
@@ -265,6 +273,21 @@ mod tests {
         ];
         if !needed.starts_with(&format!("--{flag}=")) {
             words.push(needed.to_owned());
+        }
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(format!("{args:?}"))
+    }
+
+    /// As [`parsed`], for the command that needs a peer as well.
+    fn explained(flag: &str, value: &str) -> Result<String, String> {
+        let mut words = vec![
+            NAME.to_owned(),
+            "explain".to_owned(),
+            "192.0.2.1".to_owned(),
+            format!("--{flag}={value}"),
+        ];
+        if flag != "admin-listen" {
+            words.push("--admin-listen=127.0.0.1:8481".to_owned());
         }
         let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
         Ok(format!("{args:?}"))
@@ -299,6 +322,7 @@ mod tests {
             "x-real-ip",
             "production",
             "json",
+            "changes",
             "a.example",
             "https://a.example/",
             "2023-03-30T08:38:32Z",

@@ -108,6 +108,16 @@ pub(crate) enum Error {
     #[error("the service manager passed a socket of {0}, and no flag names this address")]
     UnusedSocket(String),
 
+    #[error("cannot ask the server at {address}")]
+    Ask {
+        address: String,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("the server has no journal, or is older than this command")]
+    NoJournal,
+
     #[error("no webhook secret was given")]
     NoSecret,
 
@@ -216,6 +226,10 @@ impl Error {
             ),
             #[cfg(not(unix))]
             Self::NoUnixSockets => Some("give an address and a port"),
+            Self::Ask { .. } => {
+                Some("give the admin listener of the running server with `--admin-listen`")
+            }
+            Self::NoJournal => Some("start `serve` with `--journal PATH` or `--state-file PATH`"),
             Self::NoSecret => Some(
                 "give a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
             ),

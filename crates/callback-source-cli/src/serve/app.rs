@@ -9,27 +9,34 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use callback_source::{AllowList, verify::TrustedProxies};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     endpoint::{Endpoint, Route},
     metrics::{self, Metrics},
     peer::Peer,
+    recorder::record_refusals,
     request_body::DiscardedBody,
     response::{Body, empty, plain},
     status::{self, VerdictCounts},
+    status_page::{self, Page},
     verify::Verify,
 };
 use crate::{
     args::ServeArgs,
+    check::Checked,
     config::{Client, Proxies},
     follow::FollowStatus,
+    journal::Journal,
+    log,
 };
 
 /// The application behind all listeners.
@@ -41,6 +48,7 @@ pub(super) struct App {
     follow: FollowStatus,
     counts: Arc<VerdictCounts>,
     metrics: Metrics,
+    journal: Option<Journal>,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -53,6 +61,7 @@ impl App {
         follow: FollowStatus,
         counts: Arc<VerdictCounts>,
         metrics: Metrics,
+        journal: Option<Journal>,
     ) -> Self {
         let checks = Checks::new(&list, args, proxies, &counts);
         Self {
@@ -61,6 +70,7 @@ impl App {
             follow,
             counts,
             metrics,
+            journal,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
@@ -74,6 +84,7 @@ impl App {
             follow,
             counts: Arc::default(),
             metrics,
+            journal: None,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
@@ -143,17 +154,28 @@ impl App {
             }
             (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
             (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            (Route::Status | Route::Metrics, _)
-                if endpoint != Endpoint::AdminOnly
-                    && (is_proxy || !is_local(peer, &head.headers)) =>
+            (
+                Route::Status
+                | Route::StatusPage
+                | Route::Metrics
+                | Route::History
+                | Route::Explain,
+                _,
+            ) if endpoint != Endpoint::AdminOnly
+                && (is_proxy || !is_local(peer, &head.headers)) =>
             {
                 plain(StatusCode::NOT_FOUND, "not found\n")
             }
             (Route::Status, checks) => {
                 self.status(checks.as_ref().is_some_and(|checks| checks.report_only))
             }
+            (Route::StatusPage, Some(checks)) => self.status_page(checks, head.uri.query()).await,
             (Route::Metrics, _) => self.metrics(),
-            (Route::Verify | Route::Nothing, _) => plain(StatusCode::NOT_FOUND, "not found\n"),
+            (Route::History, _) => self.history(head.uri.query()).await,
+            (Route::Explain, Some(checks)) => self.explain(checks, head.uri.query()),
+            (Route::Verify | Route::StatusPage | Route::Explain | Route::Nothing, _) => {
+                plain(StatusCode::NOT_FOUND, "not found\n")
+            }
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
@@ -168,21 +190,76 @@ impl App {
     }
 
     fn status(&self, report_only: bool) -> Response<Body> {
-        match status::json(
+        let dropped = self.journal.as_ref().map_or(0, Journal::dropped);
+        let text = status::json(
             &self.list,
             &self.counts,
             &self.follow,
             report_only,
+            dropped,
             self.started,
-        ) {
-            Ok(text) => {
-                let mut response = plain(StatusCode::OK, text + "\n");
-                let json = HeaderValue::from_static("application/json");
-                response.headers_mut().insert(header::CONTENT_TYPE, json);
-                response
+        );
+        json(text)
+    }
+
+    async fn status_page(&self, checks: &Checks, query: Option<&str>) -> Response<Body> {
+        let events = match &self.journal {
+            Some(journal) => {
+                record_refusals(journal, &self.counts);
+                let since = SystemTime::now().checked_sub(A_WEEK);
+                Some(journal.entries(since).await)
             }
-            Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+            None => None,
+        };
+        let refreshes = query != Some("still");
+        let page = Page {
+            list: &self.list,
+            counts: &self.counts,
+            report_only: checks.report_only,
+            refreshes,
+            uptime: self.started.elapsed(),
+            log_lines_dropped: log::dropped(),
+            events,
+        };
+        let mut response = plain(StatusCode::OK, page.html());
+        let headers = response.headers_mut();
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, html);
+        let policy = HeaderValue::from_static(status_page::POLICY);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        if refreshes {
+            let (name, value) = status_page::REFRESH;
+            headers.insert(name, HeaderValue::from_static(value));
         }
+        response
+    }
+
+    async fn history(&self, query: Option<&str>) -> Response<Body> {
+        let Some(journal) = &self.journal else {
+            return plain(StatusCode::NOT_FOUND, "there is no journal\n");
+        };
+        record_refusals(journal, &self.counts);
+        let number = |name| parameter(query, name).and_then(|text| text.parse().ok());
+        let since = number("since").map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        let peer = parameter(query, "peer").and_then(|text| text.parse().ok());
+        let lines = journal.lines(since, peer, number("after")).await;
+        let mut response = plain(StatusCode::OK, lines);
+        let kind = HeaderValue::from_static("application/jsonl");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn explain(&self, checks: &Checks, query: Option<&str>) -> Response<Body> {
+        let Some(peer) = parameter(query, "peer").and_then(|text| text.parse().ok()) else {
+            return plain(StatusCode::BAD_REQUEST, "give a peer: `?peer=192.0.2.1`\n");
+        };
+        let verdict = self.list.verdict(peer);
+        let checked = Checked::new(peer, &verdict);
+        let status = match verdict.rejection() {
+            Some(rejection) if !checks.report_only => rejection.status().as_u16(),
+            _ => 200,
+        };
+        json(serde_json::to_string(&Explained { checked, status }))
     }
 }
 
@@ -211,6 +288,29 @@ impl Checks {
             reads_headers: !matches!(proxies.client, Client::Peer),
         }
     }
+}
+
+#[derive(Serialize)]
+struct Explained {
+    #[serde(flatten)]
+    checked: Checked,
+    status: u16,
+}
+
+fn json(text: serde_json::Result<String>) -> Response<Body> {
+    let Ok(text) = text else {
+        return empty(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    let mut response = plain(StatusCode::OK, text + "\n");
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Value of a parameter, which our own commands never encode.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory for a
@@ -243,6 +343,8 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
         }
     }
 }
+
+const A_WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Forwarding headers without `forwarded` in their names.
 const FORWARDING: [&str; 8] = [

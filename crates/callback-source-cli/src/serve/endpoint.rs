@@ -27,6 +27,9 @@ pub(super) enum Route {
     Ready,
     Status,
     Metrics,
+    StatusPage,
+    History,
+    Explain,
     Nothing,
 }
 
@@ -39,6 +42,9 @@ impl Route {
             "/readyz" => Self::Ready,
             "/status.json" => Self::Status,
             "/metrics" => Self::Metrics,
+            "/status" => Self::StatusPage,
+            "/history.jsonl" => Self::History,
+            "/explain.json" => Self::Explain,
             _ => Self::Nothing,
         };
         match (endpoint, route) {
@@ -71,7 +77,8 @@ mod tests {
             ("/status.json", Route::Status),
             ("/metrics", Route::Metrics),
             ("/metrics/", Route::Nothing),
-            ("/status", Route::Nothing),
+            ("/status", Route::StatusPage),
+            ("/statuses", Route::Nothing),
             ("/", Route::Nothing),
             ("", Route::Nothing),
             ("*", Route::Nothing),

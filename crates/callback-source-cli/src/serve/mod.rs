@@ -16,7 +16,7 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
-use callback_source::AllowList;
+use callback_source::{AllowList, verify::TrustedProxies};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{Notify, oneshot},
@@ -48,8 +48,10 @@ mod shares;
 mod permits;
 
 mod metrics;
+mod refusals;
 mod response;
 mod status;
+mod status_page;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
@@ -64,6 +66,8 @@ mod ext_authz;
 
 mod endpoint;
 mod request_body;
+
+mod recorder;
 
 mod app;
 
@@ -89,6 +93,7 @@ use self::{
     inherited::Inherited,
     listener::Listener,
     metrics::Metrics,
+    recorder::Recorder,
     reload::{ReloadSource, Reloader},
     server::Server,
     service_manager::ServiceManager,
@@ -101,6 +106,7 @@ use crate::{
     config::{self, Config, Proxies, Subject},
     error::Error,
     follow::{Follower, targets},
+    journal::{Event, Journal},
     log,
     outcome::Outcome,
 };
@@ -193,8 +199,17 @@ async fn serve(
         proxies.protocol,
         &mut inherited,
     )?;
-    let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
+    let admin = match &args.admin_listen {
+        Some(listen) => Some(Listener::bind(
+            listen,
+            Trust::new(TrustedProxies::none()),
+            false,
+            &mut inherited,
+        )?),
+        None => None,
+    };
+    let journal = match args.journal_path() {
+        Some(path) => Some(Journal::start(&path, args.journal_keep)?),
         None => None,
     };
     #[cfg(feature = "ext-authz")]
@@ -231,8 +246,16 @@ async fn serve(
         follower.status(),
         Arc::clone(&counts),
         metrics,
+        journal.clone(),
     ));
+    if let Some(journal) = &journal {
+        journal.record(started(args));
+        let recorder = Recorder::new(list.clone(), journal.clone(), Arc::clone(&counts));
+        tokio::spawn(recorder.run());
+    }
+    let stop_counts = Arc::clone(&counts);
     let reloader = Reloader {
+        journal: journal.clone(),
         app: Arc::clone(&app),
         #[cfg(feature = "ext-authz")]
         authorization,
@@ -271,6 +294,14 @@ async fn serve(
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
+    // Also the refusals of the last minute.
+    let record_stop = async || {
+        if let Some(journal) = &journal {
+            recorder::record_refusals(journal, &stop_counts);
+            journal.record(Event::Stopped {});
+            journal.flush().await;
+        }
+    };
     reloading.abort();
     app.stop();
     #[cfg(feature = "ext-authz")]
@@ -286,6 +317,7 @@ async fn serve(
             () = sleep(args.stop_delay) => {}
             () = signals.next() => {
                 warn!("stopped at once by a second signal");
+                record_stop().await;
                 return Ok(Outcome::Yes);
             }
         }
@@ -312,7 +344,21 @@ async fn serve(
         },
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
+    record_stop().await;
     Ok(Outcome::Yes)
+}
+
+fn started(args: &ServeArgs) -> Event {
+    let hosts = config::hosts(&args.common, Subject::Callers);
+    Event::Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        networks: all(&args.common.allow)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        report_only: args.report_only,
+    }
 }
 
 /// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.

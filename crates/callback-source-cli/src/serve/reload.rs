@@ -26,6 +26,7 @@ use crate::{
     args::{Command, ConfigFile, Invocation, ServeArgs, Setting, is_reloadable, read_config_file},
     config::{self, Proxies, Subject},
     error::Error,
+    journal::{Event, Journal},
     log, output,
 };
 
@@ -41,6 +42,7 @@ pub(super) struct ReloadSource {
 #[derive(Debug)]
 pub(super) struct Reloader {
     pub(super) app: Arc<App>,
+    pub(super) journal: Option<Journal>,
     #[cfg(feature = "ext-authz")]
     pub(super) authorization: Authorization,
     pub(super) counts: Arc<VerdictCounts>,
@@ -108,9 +110,12 @@ impl Reloader {
                 info!("configuration reloaded: nothing has changed");
             }
             Ok(prepared) => {
-                let changed = prepared.changed.join(",");
+                let changed = prepared.changed.clone();
                 self.apply(prepared).await;
-                info!(changed, "configuration reloaded");
+                info!(changed = changed.join(","), "configuration reloaded");
+                if let Some(journal) = &self.journal {
+                    journal.record(Event::Reloaded { changed });
+                }
             }
             Err(error) => self.refuse(&error),
         }
@@ -124,6 +129,10 @@ impl Reloader {
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let causes = output::causes(error);
         warn!("configuration not reloaded, the previous one stays in force: {text}{causes}");
+        if let Some(journal) = &self.journal {
+            let error = format!("{text}{causes}");
+            journal.record(Event::ReloadRefused { error });
+        }
     }
 
     /// Reads and checks everything, and changes nothing.

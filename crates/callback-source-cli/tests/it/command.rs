@@ -32,6 +32,10 @@ async fn prints_help() {
       serve        Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
       follow       Keep firewalls and proxies equal to the set of admitted addresses
+      status       Show the state of the running server
+      history      Show the journal of the running server: changes, outages, refusals
+      explain      Explain the verdict of the running server on a peer
+      watch        Show the events of the running server as they happen, one a line
       sign         Print a `curl` command that sends a signed webhook, to test an endpoint
       verify       Show which part of a saved webhook does not match: date, content hash, host, path or
                    key
@@ -267,8 +271,8 @@ async fn prints_help() {
     refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
     proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
     while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted,
-    else 503. `/status.json` and `/metrics`: the state of the list, for peers on this machine without
-    forwarding headers.
+    else 503. `/status` (a page), `/status.json` and `/metrics`: the state of the list, for peers on
+    this machine without forwarding headers.
 
     Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
     not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
@@ -289,9 +293,9 @@ async fn prints_help() {
               
               [env: CALLBACK_SOURCE_LISTEN]
 
-          --admin-listen <ADDR:PORT>
-              Separate address of `/healthz`, `/readyz`, `/status.json` and `/metrics`, for everyone who
-              can connect
+          --admin-listen <ADDR:PORT|unix:PATH>
+              Separate address or Unix socket of `/healthz`, `/readyz`, `/status` and `/metrics`, for
+              everyone who can connect, and for the commands `status`, `history` and `explain`
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
@@ -387,6 +391,22 @@ async fn prints_help() {
               Empty the targets when no address is admitted any more
               
               [env: CALLBACK_SOURCE_ALLOW_EMPTY]
+
+    Journal:
+          --journal <PATH>
+              File for the journal: changes, outages, refusals [default: `journal.jsonl` beside the
+              state file, if there is one]
+              
+              One JSON object a line, with at most 4 MiB in this file and 4 MiB in an earlier one
+              (`PATH.1`).
+              
+              [env: CALLBACK_SOURCE_JOURNAL]
+
+          --journal-keep <DURATION>
+              Time after which the addresses of refused peers are removed from the journal
+              
+              [env: CALLBACK_SOURCE_JOURNAL_KEEP]
+              [default: 90days]
 
     Allowed callers:
           --environment <ENVIRONMENT>

@@ -13,11 +13,13 @@ mod firewall;
 #[cfg(unix)]
 mod follow;
 mod forward_auth;
+mod journal;
 mod log;
 mod lookup;
 mod man;
 mod metrics;
 mod module_order;
+mod page;
 mod proxies;
 mod real_dns;
 mod reload;

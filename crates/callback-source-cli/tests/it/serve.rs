@@ -226,6 +226,7 @@ async fn shows_its_status_to_this_machine_only() {
       "report_only": false,
       "uptime_seconds": [SECONDS],
       "log_lines_dropped": 0,
+      "journal_events_dropped": 0,
       "verdicts": {
         "allow": 1,
         "not-listed": 0,

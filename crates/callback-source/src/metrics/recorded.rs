@@ -190,6 +190,7 @@ pub(super) fn register_messages() {
     counter!(REPLAY_STORE_FAILURES_TOTAL).increment(0);
 }
 
+#[cfg(feature = "signature")]
 pub(super) fn replay_store_failure() {
     counter!(REPLAY_STORE_FAILURES_TOTAL).increment(1);
 }
@@ -206,15 +207,6 @@ pub(super) fn message_verdict(verdict: &'static str) {
         verdict => verdict,
     };
     counter!(MESSAGES_TOTAL, "verdict" => verdict).increment(1);
-}
-
-#[cfg(feature = "signature")]
-pub(super) fn replay_store_failure(operation: &'static str) {
-    describe_counter(
-        REPLAY_STORE_FAILURES_TOTAL,
-        "Calls of the store of replay marks that failed.",
-    );
-    counter!(REPLAY_STORE_FAILURES_TOTAL, "operation" => operation).increment(1);
 }
 
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
@@ -309,7 +301,6 @@ const LAST_ADMITTED: &str = "callback_source_last_admitted_timestamp_seconds";
 const REPLAY_STORE_FAILURES_TOTAL: &str = "callback_source_replay_store_failures_total";
 #[cfg(feature = "signature")]
 const MESSAGES_TOTAL: &str = "callback_source_proofs_total";
-const REPLAY_STORE_FAILURES_TOTAL: &str = "callback_source_replay_store_failures_total";
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 const PROXY_HEADERS_TOTAL: &str = "callback_source_proxy_headers_total";
 
@@ -346,4 +337,4 @@ const MESSAGES: &[&str] = &[
 ];
 
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
-const PROXY_HEADERS: &[&str] = &["client", "local", "none", "closed", "invalid"];
+const PROXY_HEADERS: &[&str] = &["client", "local", "none", "closed", "timed-out", "invalid"];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::AllowListBuilder;
-use crate::{AllowList, HostName};
+use crate::HostName;
 
 impl AllowListBuilder {
     /// Watches hosts without admitting them. An unlisted peer that they name is rejected as
