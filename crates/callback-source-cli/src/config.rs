@@ -1,4 +1,8 @@
 //! Configuration from the flags of a command.
+//!
+//! `args` parses one value at a time. This module checks them together: flags that need or exclude each other are
+//! refused before anything listens. The most dangerous mistake is a forwarding header without a trusted proxy:
+//! every client could name itself.
 
 use std::net::IpAddr;
 

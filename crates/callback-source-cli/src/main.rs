@@ -22,6 +22,7 @@ mod report;
 mod request_file;
 
 mod ask;
+mod follow;
 
 mod check;
 mod completions;
@@ -77,6 +78,7 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
         Command::Serve(args) => serve::run(args, settings, file),
+        Command::Follow(args) => serve::follow(&args),
         Command::Status(args) => ask::status(&args),
         Command::History(args) => ask::history(&args),
         Command::Explain(args) => ask::explain(&args),

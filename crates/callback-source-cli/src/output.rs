@@ -1,4 +1,7 @@
 //! Data to stdout, everything else to stderr.
+//!
+//! The output of `lookup` goes into firewall scripts, which must never read a message as an address. Messages
+//! share the queue of the log, so that they stay in order with its lines.
 
 use std::{
     fmt,

@@ -1,4 +1,8 @@
 //! Secret of a webhook, from a file or variable that other users of the machine cannot read.
+//!
+//! A secret is used byte for byte. If it was copied with quotation marks or white space, no webhook matches, and
+//! nothing shows why. The reader therefore also returns variants without them, so that `verify` can name the
+//! surplus characters. Only `verify` uses the variants: the layer would refuse such a secret, too.
 
 use std::{
     env::{self, VarError},

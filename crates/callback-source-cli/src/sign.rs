@@ -1,4 +1,7 @@
 //! `sign`: a signed webhook as a `curl` command.
+//!
+//! It prints the command and does not send the request, so that the secret stays on this machine while the command
+//! can be run anywhere. Whatever curl would change in the URL is switched off, since the signature covers it.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 

@@ -1,4 +1,7 @@
 //! `verify`: the part of a saved webhook that does not match.
+//!
+//! The layer refuses with one reason, the first that it finds. Here each part is checked by itself: a saved
+//! request usually has an old date, which must not hide a rewritten host or a wrong secret.
 
 use std::{
     fmt,

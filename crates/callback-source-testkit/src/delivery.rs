@@ -7,10 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use callback_source::signature::{Secret, webhook};
+#[cfg(feature = "axum")]
+use http::StatusCode;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
     header::{AUTHORIZATION, HOST},
 };
+#[cfg(feature = "axum")]
+use tower_service::Service;
 
 /// A request as a server receives it: the peer in its extensions, the path as its URI, the URL's
 /// host as its `Host` header.
@@ -39,9 +43,8 @@ use http::{
 /// let response = app.clone().oneshot(delivery.request::<Body>()).await?;
 /// assert_eq!(response.status(), StatusCode::OK);
 ///
-/// let mut forged = delivery.request::<Body>();
-/// *forged.body_mut() = Body::from(r#"{"name":"CANCELLED"}"#);
-/// let response = app.oneshot(forged).await?;
+/// let forged = delivery.tampered(r#"{"name":"CANCELLED"}"#);
+/// let response = app.oneshot(forged.request::<Body>()).await?;
 /// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(())
 /// # }
@@ -54,7 +57,9 @@ pub struct Delivery {
     headers: HeaderMap,
     body: Bytes,
     peer: Option<IpAddr>,
+    proxy: Option<IpAddr>,
     signed: Option<(Secret, Option<SystemTime>)>,
+    tampered: Option<Bytes>,
 }
 
 impl Delivery {
@@ -75,7 +80,9 @@ impl Delivery {
             headers,
             body: Bytes::new(),
             peer: None,
+            proxy: None,
             signed: None,
+            tampered: None,
         }
     }
 
@@ -137,6 +144,32 @@ impl Delivery {
         self
     }
 
+    /// Makes the request come through a proxy at this address: the peer so far becomes the last entry of
+    /// `X-Forwarded-For`, behind those that the client itself has sent.
+    ///
+    /// ```
+    /// use callback_source_testkit::{Delivery, UNLISTED_PEER};
+    ///
+    /// let forged = Delivery::new("https://shop.example/callbacks")
+    ///     .from_peer(UNLISTED_PEER)
+    ///     .header("x-forwarded-for", "20.100.0.1")
+    ///     .through_proxy([127, 0, 0, 1].into());
+    /// let request = forged.request::<Vec<u8>>();
+    /// assert_eq!(request.headers()["x-forwarded-for"], "20.100.0.1, 203.0.113.66");
+    /// ```
+    pub fn through_proxy(mut self, proxy: IpAddr) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// Replaces the body after the request was signed, as someone between the provider and the service could.
+    ///
+    /// See [`Delivery`] for an example.
+    pub fn tampered(mut self, body: impl Into<Bytes>) -> Self {
+        self.tampered = Some(body.into());
+        self
+    }
+
     /// Signs the request as the Webhooks API does, with the system's time.
     ///
     /// See [`Delivery`] for an example.
@@ -188,7 +221,8 @@ impl Delivery {
     /// If it cannot be signed: its date is before 1970 or after 9999.
     #[must_use]
     pub fn request<B: From<Bytes>>(&self) -> Request<B> {
-        let mut request = Request::new(B::from(self.body.clone()));
+        let body = self.tampered.as_ref().unwrap_or(&self.body);
+        let mut request = Request::new(B::from(body.clone()));
         let path = self.url.path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
         *request.method_mut() = self.method.clone();
@@ -200,11 +234,49 @@ impl Delivery {
                 .headers_mut()
                 .extend(signed.expect("the test gives a date from 1970 to 9999"));
         }
-        if let Some(peer) = self.peer {
+        if let (Some(_), Some(peer)) = (self.proxy, self.peer) {
+            forward(request.headers_mut(), peer);
+        }
+        if let Some(peer) = self.proxy.or(self.peer) {
             set_peer(&mut request, peer);
         }
         request
     }
+
+    /// Sends the request to an app, and returns the status of the response.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use callback_source::{AllowList, CallbackRoutes, verify::ConnectInfoPeer};
+    /// use callback_source_testkit::{Delivery, UNLISTED_PEER};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let callbacks = Router::new().route("/callbacks", post(async || "received"));
+    /// let list = AllowList::fixed([[20, 0, 0, 1].into()]);
+    /// let app = Router::from(CallbackRoutes::rejecting(callbacks, list, ConnectInfoPeer));
+    /// let delivery = Delivery::new("https://shop.example/callbacks");
+    /// assert_eq!(delivery.clone().from_peer([20, 0, 0, 1].into()).status(&app).await, 200);
+    /// assert_eq!(delivery.from_peer(UNLISTED_PEER).status(&app).await, 403);
+    /// # }
+    /// ```
+    #[cfg(feature = "axum")]
+    pub async fn status(&self, app: &axum::Router) -> StatusCode {
+        let response = app.clone().call(self.request::<axum::body::Body>());
+        let Ok(response) = response.await;
+        response.status()
+    }
+}
+
+fn forward(headers: &mut HeaderMap, peer: IpAddr) {
+    let sent = headers.get("x-forwarded-for");
+    let sent = sent.and_then(|sent| sent.to_str().ok());
+    let entries = match sent {
+        Some(sent) => format!("{sent}, {peer}"),
+        None => peer.to_string(),
+    };
+    let entries = HeaderValue::from_str(&entries).expect("addresses and visible ASCII are valid");
+    headers.insert("x-forwarded-for", entries);
 }
 
 /// Makes any request come from this address, as [`Delivery::from_peer`] does.

@@ -206,7 +206,7 @@ fn forwarded_by(client: &str, hop: &str, hops: usize) -> Forwarded {
 }
 
 #[library_benchmark(setup = forwarded_by)]
-#[bench::one_v4(args = ("203.0.113.77", "", 0), config = limit(900))]
+#[bench::one_v4(args = ("203.0.113.77", "", 0), config = limit(943))]
 #[bench::one_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "", 0), config = limit(2_848))]
 #[bench::thirty_v4(args = ("203.0.113.77", "10.20.30.40", 29), config = limit(15_096))]
 #[bench::thirty_v6(args = ("2a01:111:f400:7e00:1:2:3:4567", "2001:db8:0:0:1:2:3:4567", 29), config = limit(67_384))]

@@ -10,18 +10,20 @@
 //! # #[cfg(all(feature = "axum", feature = "hickory"))]
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::net::SocketAddr;
-//! use axum::{Router, routing::post};
-//! use callback_source::{AllowList, HickoryResolver, vipps};
-//! use callback_source::verify::{ConnectInfoPeer, VerifySourceLayer};
+//! use axum::{Router, routing::{get, post}};
+//! use callback_source::{AllowList, CallbackRoutes, HickoryResolver};
+//! use callback_source::{verify::ConnectInfoPeer, vipps::Environment};
 //!
 //! # async fn callback() {}
 //! # let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //! let allow = AllowList::builder()
-//!     .environment(vipps::Environment::Production)
+//!     .environment(Environment::Production)
 //!     .spawn(HickoryResolver::from_system_conf()?);
+//! let callbacks = Router::new()
+//!     .route("/vipps/callbacks/v2/payments/{order_id}", post(callback));
 //! let app = Router::new()
-//!     .route("/vipps/callbacks/v2/payments/{order_id}", post(callback))
-//!     .layer(VerifySourceLayer::rejecting(allow, ConnectInfoPeer));
+//!     .route("/health", get(async || "up"))
+//!     .merge(CallbackRoutes::rejecting(callbacks, allow, ConnectInfoPeer));
 //! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
 //! # Ok(())
 //! # }
@@ -39,11 +41,12 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `axum` | yes | [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`] |
+//! | `axum` | yes | [`CallbackRoutes`], [`ConnectInfoPeer`](verify::ConnectInfoPeer), extractors for [`Allowed`] and [`Verdict`]; for axum 0.8 |
 //! | `hickory` | yes | [`HickoryResolver`]; without it, a list needs your own [`Resolve`] |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, see [`AllowList`] |
 //! | `proxy-protocol` | no | the header of the PROXY protocol, and with `axum` a listener that reads it: `verify::proxy_protocol` |
 //! | `unix-socket` | no | [`UnixConnection`](verify::UnixConnection) as connect info of axum's Unix listener |
+//! | `redis` | no | `signature::RedisReplayStore`: replay marks that several replicas share, in Redis or Valkey |
 //! | `signature` | no | `signature` and `require`: webhook signatures, tokens, and both checks together |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -52,6 +55,7 @@
 #[doc(hidden)]
 pub mod simulation;
 
+mod debug;
 mod metrics;
 mod rate_limit;
 mod sync;
@@ -83,6 +87,8 @@ mod response;
 pub use response::{PlainText, RejectionResponse};
 
 mod check;
+#[cfg(feature = "axum")]
+pub use check::ExtractorRejection;
 pub use check::ResponseFuture;
 
 pub mod verify;
@@ -92,6 +98,11 @@ pub mod signature;
 
 #[cfg(feature = "signature")]
 pub mod require;
+
+#[cfg(feature = "axum")]
+mod callback_routes;
+#[cfg(feature = "axum")]
+pub use callback_routes::CallbackRoutes;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -1,5 +1,8 @@
 //! Rate limits for log events.
 //!
+//! A peer must not be able to fill a disk, nor to hide an important event among thousands. [`PeerRateLimit`]
+//! reports how many events it left out; the other two leave out only repetitions of the same fault.
+//!
 //! | type | admits | for |
 //! |---|---|---|
 //! | [`RateLimit`] | one event per interval | a fault of its own, such as a full disk |

@@ -66,7 +66,7 @@ pub struct RequireVerifiedLayer<R = PlainText> {
 }
 
 impl RequireVerifiedLayer {
-    /// Refuses requests that the policy does not admit.
+    /// Refuses requests that the policy does not admit. [`Policy::default`] is [`Both`](Policy::Both), the strictest.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -76,7 +76,19 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
+    /// Replaces the responses to refused requests, `PlainText` by default. It must answer for both checks, and for a
+    /// missing layer:
+    ///
+    /// ```
+    /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};
+    /// use http::Response;
+    ///
+    /// let layer = RequireVerifiedLayer::new(Policy::Both).with_response(|rejection: &CallbackRejection| {
+    ///     let mut response = Response::new(format!(r#"{{"error":"{rejection}"}}"#));
+    ///     *response.status_mut() = rejection.status();
+    ///     response
+    /// });
+    /// ```
     pub fn with_response<T>(self, response: T) -> RequireVerifiedLayer<T> {
         RequireVerifiedLayer {
             policy: self.policy,
@@ -157,7 +169,7 @@ impl<B: Send> Check<B> for PolicyCheck {
         match never {}
     }
 
-    fn accept(
+    async fn accept(
         &self,
         never: Infallible,
         _: &mut Parts,
@@ -171,24 +183,31 @@ mod extract {
     use axum::extract::FromRequestParts;
     use http::request::Parts;
 
-    use super::{CallbackRejection, Policy, VerifiedCallback};
-    use crate::check;
+    use super::{CallbackRejection, Policy, VerifiedCallback, log};
+    use crate::{ExtractorRejection, check};
 
     /// The callback that [`RequireVerified`](super::RequireVerified) left. Without that layer, the request is judged
     /// by [`Policy::Both`].
     impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
-        type Rejection = CallbackRejection;
+        type Rejection = ExtractorRejection<CallbackRejection>;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
             let judged = match parts.extensions.get::<Self>() {
                 Some(callback) => Ok(callback.clone()),
                 None => Self::from_extensions(&parts.extensions, Policy::Both),
             };
-            match &judged {
-                Ok(_) => check::admitted(&parts.extensions),
-                Err(_) => check::refused(&parts.extensions),
+            match judged {
+                Ok(callback) => {
+                    check::admitted(&parts.extensions);
+                    Ok(callback)
+                }
+                Err(rejection) => {
+                    if matches!(rejection, CallbackRejection::NoLayer) {
+                        log::no_layer();
+                    }
+                    Err(ExtractorRejection::new(rejection, parts))
+                }
             }
-            judged
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The routes and their layers.
+//! The routes and their checks.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,10 +10,9 @@ use axum::{
     routing::{delete, get, post},
 };
 use callback_source::{
-    AllowList, Policy,
-    require::RequireVerifiedLayer,
+    AllowList, CallbackRoutes, Policy,
     signature::{Secret, Token, VerifySignatureLayer, VerifyTokenLayer},
-    verify::{ConnectInfoPeer, VerifySourceLayer},
+    verify::ConnectInfoPeer,
 };
 
 use crate::{
@@ -40,53 +39,49 @@ pub struct Credentials {
     pub token: Option<Token>,
 }
 
-/// The routes of the callbacks, behind the layers, and those of the operator, outside them.
+/// The routes of the callbacks, behind their checks, and those of the operator, outside them.
 ///
 /// Serve it with the peer's address: `into_make_service_with_connect_info::<SocketAddr>()`.
 pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
-    let source = match mode {
-        Mode::Reject => VerifySourceLayer::rejecting(list.clone(), ConnectInfoPeer),
-        Mode::Tag => VerifySourceLayer::tagging(list.clone(), ConnectInfoPeer),
-    };
     let log = Arc::new(Log::default());
-    let callbacks = Router::new()
-        // This callback has neither a signature nor a token.
-        .route("/v2/consents/{user_id}", delete(consent_removal))
-        .merge(signed(mode, credentials.webhook_secret))
-        .merge(with_token(mode, credentials.token))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        // Not `route_layer`: a 404 or 405 would tell an unlisted peer which routes exist. Outermost: an
-        // unlisted peer must not cost the hash of a body.
-        .layer(source)
-        .with_state(Arc::clone(&log));
-    Router::new()
-        .route("/received", get(received).with_state(log))
-        .route("/readyz", get(readyz).with_state(list))
-        .merge(callbacks)
-}
-
-fn signed(mode: Mode, secret: Option<Secret>) -> Router<Arc<Log>> {
-    let routes = Router::new().route("/webhooks", post(webhook));
-    match (mode, secret) {
-        (_, None) => routes,
-        (Mode::Reject, Some(secret)) => routes
-            .route_layer(RequireVerifiedLayer::new(Policy::Both))
-            .route_layer(VerifySignatureLayer::rejecting(secret)),
-        (Mode::Tag, Some(secret)) => routes.route_layer(VerifySignatureLayer::tagging(secret)),
-    }
-}
-
-fn with_token(mode: Mode, token: Option<Token>) -> Router<Arc<Log>> {
-    let routes = Router::new()
+    // This callback has neither a signature nor a token.
+    let consents = Router::new().route("/v2/consents/{user_id}", delete(consent_removal));
+    let webhooks = Router::new().route("/webhooks", post(webhook));
+    let payments = Router::new()
         .route("/v2/payments/{order_id}", post(payment))
         .route("/v2/payments/{order_id}/shippingDetails", post(shipping))
         .route("/checkout", post(checkout));
-    match (mode, token) {
-        (_, None) => routes,
-        (Mode::Reject, Some(token)) => routes
-            .route_layer(RequireVerifiedLayer::new(Policy::Both))
-            .route_layer(VerifyTokenLayer::rejecting(token)),
-        (Mode::Tag, Some(token)) => routes.route_layer(VerifyTokenLayer::tagging(token)),
+    let consents = checked(consents, &list, mode);
+    let webhooks = match credentials.webhook_secret {
+        Some(secret) => checked(webhooks, &list, mode)
+            .signature(Policy::Both, VerifySignatureLayer::rejecting(secret)),
+        None => checked(webhooks, &list, mode),
+    };
+    let payments = match credentials.token {
+        Some(token) => {
+            checked(payments, &list, mode).token(Policy::Both, VerifyTokenLayer::rejecting(token))
+        }
+        None => checked(payments, &list, mode),
+    };
+    Router::new()
+        .merge(consents)
+        .merge(webhooks)
+        .merge(payments)
+        .route("/received", get(received))
+        .with_state(log)
+        .route("/readyz", get(readyz).with_state(list))
+}
+
+/// Routes that only callback servers reach. `CallbackRoutes` checks each of them, and nothing outside.
+fn checked(
+    routes: Router<Arc<Log>>,
+    list: &AllowList,
+    mode: Mode,
+) -> CallbackRoutes<ConnectInfoPeer, Arc<Log>> {
+    let routes = routes.layer(DefaultBodyLimit::max(MAX_BODY));
+    match mode {
+        Mode::Reject => CallbackRoutes::rejecting(routes, list.clone(), ConnectInfoPeer),
+        Mode::Tag => CallbackRoutes::tagging(routes, list.clone(), ConnectInfoPeer),
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use callback_source::{
-    Allowed, CallbackRejection, MessageAuth, MessageVerdict, Policy, Verdict, VerifiedCallback,
-    VerifiedMessage, verify::NotVerified,
+    Allowed, CallbackRejection, ExtractorRejection, MessageAuth, MessageVerdict, Policy, Verdict,
+    VerifiedCallback, VerifiedMessage, verify::NotVerified,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -66,9 +66,9 @@ pub(crate) struct Caller {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = NotVerified;
+    type Rejection = ExtractorRejection<NotVerified>;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let source = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         let extensions = &parts.extensions;
         let checks = extensions.get::<MessageVerdict>().map(|_| {

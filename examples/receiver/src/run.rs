@@ -188,8 +188,12 @@ fn samples(args: &Args, server: SocketAddr) -> String {
         Mode::Reject => "refused",
         Mode::Tag => "refused without `--tag`",
     };
+    let alias = match (genuine.source, cfg!(target_os = "linux")) {
+        (Some(source), false) => format!("\n# first, on macOS\nsudo ifconfig lo0 alias {source}\n"),
+        _ => String::new(),
+    };
     format!(
-        "\n# from a callback server: accepted\n{genuine}\n\n# from another address: {refused}\n{forged}\n\n\
+        "{alias}\n# from a callback server: accepted\n{genuine}\n\n# from another address: {refused}\n{forged}\n\n\
          # the received callbacks\ncurl http://{server}/received\n"
     )
 }

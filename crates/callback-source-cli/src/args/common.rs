@@ -142,7 +142,7 @@ pub(crate) struct CommonArgs {
     pub(crate) state_file: Option<PathBuf>,
 
     /// Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-    /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+    /// `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER",  value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,
 

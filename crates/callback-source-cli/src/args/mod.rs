@@ -22,11 +22,13 @@ mod settings;
 mod common;
 mod proxy;
 mod secret;
+mod targets;
 
 mod ask;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod follow;
 mod lookup;
 mod serve;
 mod sign;
@@ -43,12 +45,14 @@ pub(crate) use self::{
     common::{CommonArgs, Environment, LogFormat},
     config::ConfigCommand,
     file::{ConfigFile, read as read_config_file},
+    follow::FollowArgs,
     lists::{List, all},
     lookup::LookupArgs,
     secret::SecretArgs,
     serve::ServeArgs,
     settings::{Setting, Source, is_reloadable, toml_value},
     sign::SignArgs,
+    targets::{FileFormat, Target},
     values::{Listen, TrustedProxy, plain},
     verify::VerifyArgs,
 };
@@ -173,6 +177,7 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Follow(FollowArgs),
     Status(StatusArgs),
     History(HistoryArgs),
     Explain(ExplainArgs),
@@ -253,6 +258,7 @@ mod tests {
         let flag = flag.get_long().unwrap_or_default();
         let needed = match command {
             "check" => "--peer=192.0.2.1",
+            "follow" => "file:plain:/tmp/b",
             "status" | "history" | "watch" => "--admin-listen=127.0.0.1:8481",
             "explain" => return explained(flag, value),
             "serve" => "--listen=127.0.0.1:8480",
@@ -321,6 +327,7 @@ mod tests {
             "https://a.example/",
             "2023-03-30T08:38:32Z",
             "/tmp/a",
+            "file:plain:/tmp/a",
         ];
         for (command, flag) in flags() {
             if !has_a_value(&flag) {

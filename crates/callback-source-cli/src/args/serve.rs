@@ -10,8 +10,10 @@ use http::StatusCode;
 
 use super::{
     common::CommonArgs,
-    lists::trimmed,
+    follow::{FollowOptions, TARGETS},
+    lists::{List, list, trimmed},
     proxy::{PROXY, ProxyArgs},
+    targets::{Target, target},
     values::{
         Listen, duration, idle_timeout, listen, refusing_status, state_file, stop_delay, switch,
     },
@@ -130,6 +132,18 @@ pub(crate) struct ServeArgs {
         help_heading = PROXY
     )]
     pub(crate) proxy_protocol: bool,
+
+    /// Copy of the set to keep up to date, as with `follow`
+    #[arg(
+        long,
+        value_name = "TARGET",
+        value_parser = list(target),
+        help_heading = TARGETS
+    )]
+    pub(crate) follow: Vec<List<Target>>,
+
+    #[command(flatten)]
+    pub(crate) follow_options: FollowOptions,
 
     /// File for the journal: changes, outages, refusals [default: `journal.jsonl` beside the state file, if there
     /// is one]

@@ -1,4 +1,7 @@
 //! Values of flags.
+//!
+//! Each error shows a correct value. Most values come from variables and files, where neither completion nor
+//! `--help` is at hand.
 
 use std::{
     fmt,

@@ -1,4 +1,7 @@
 //! Environment variables of flags.
+//!
+//! The variables are derived from the names of the flags, for all commands at once. No flag can lack its variable,
+//! and no variable can be misspelled.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,4 +1,7 @@
 //! Errors that end a command.
+//!
+//! A message names the wrong value, and `hint` adds the next step where the message does not. Mistakes in flags
+//! are found before anything listens, so that a server never runs with a part of its configuration.
 
 use std::{fmt, io, path::PathBuf};
 

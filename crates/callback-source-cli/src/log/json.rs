@@ -1,4 +1,8 @@
 //! JSON format of the log.
+//!
+//! `tracing` records a list as text, and a program that reads the log would have to parse it again. The known list
+//! fields of the library are therefore turned into arrays after the line was formatted. All other lines pass
+//! unchanged.
 
 use std::fmt;
 

@@ -1,4 +1,11 @@
 //! Queue of lines for stderr, bounded in bytes.
+//!
+//! A write to stderr blocks while nothing reads it, and the threads that log also respond to requests. The queue
+//! is bounded in bytes and not in lines, because the length of a line depends on what callers send. When it is
+//! full, the newest line is dropped: the oldest ones show how a fault began.
+//!
+//! The writer reports the number of dropped lines once the queue is half empty. An earlier report would be dropped
+//! as well.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,7 @@
 //! Rate limit for log lines that callers can cause.
+//!
+//! It is for warnings about the server as a whole, such as a lack of connections. The library limits its own
+//! events by peer.
 
 use std::{
     sync::{Mutex, PoisonError},

@@ -1,4 +1,7 @@
 //! Responses of the server by path.
+//!
+//! The verdict never depends on the body. It is read and discarded while the verdict is made, because an unread
+//! body would force the connection to close after each request.
 
 use std::{
     pin::pin,
@@ -31,6 +34,7 @@ use crate::{
     args::ServeArgs,
     check::Checked,
     config::{Client, Proxies},
+    follow::FollowStatus,
     journal::Journal,
     log,
 };
@@ -39,7 +43,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    checks: ArcSwap<Checks>,
+    /// `None` for `follow`, which serves only its state.
+    checks: Option<ArcSwap<Checks>>,
+    follow: FollowStatus,
     counts: Arc<VerdictCounts>,
     metrics: Metrics,
     journal: Option<Journal>,
@@ -52,14 +58,16 @@ impl App {
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
+        follow: FollowStatus,
         counts: Arc<VerdictCounts>,
         metrics: Metrics,
         journal: Option<Journal>,
     ) -> Self {
         let checks = Checks::new(&list, args, proxies, &counts);
         Self {
-            checks: ArcSwap::from_pointee(checks),
+            checks: Some(ArcSwap::from_pointee(checks)),
             list,
+            follow,
             counts,
             metrics,
             journal,
@@ -68,10 +76,31 @@ impl App {
         }
     }
 
+    /// The application of `follow`, which gives no verdicts.
+    pub(super) fn without_verify(list: AllowList, follow: FollowStatus, metrics: Metrics) -> Self {
+        Self {
+            checks: None,
+            list,
+            follow,
+            counts: Arc::default(),
+            metrics,
+            journal: None,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
     /// Replaces the checks. Requests in flight are judged by the old ones.
     pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
-        let checks = Checks::new(&self.list, args, proxies, &self.counts);
-        self.checks.store(Arc::new(checks));
+        if let Some(checks) = &self.checks {
+            let new = Checks::new(&self.list, args, proxies, &self.counts);
+            checks.store(Arc::new(new));
+        }
+    }
+
+    /// The server stays ready while a target of `serve --follow` fails: it can still decide.
+    fn is_ready(&self) -> bool {
+        self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
 
     /// Makes the server report that it is not ready.
@@ -106,38 +135,47 @@ impl App {
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
         // One configuration for the whole request.
-        let checks = self.checks.load_full();
+        let checks = self.checks.as_ref().map(ArcSwap::load_full);
         let start = Instant::now();
-        let (peer, is_proxy) = peer.judged_by(&checks.trusted);
-        let mut response = match Route::new(endpoint, head.uri.path()) {
-            Route::Verify => {
+        let (peer, is_proxy) = match &checks {
+            Some(checks) => peer.judged_by(&checks.trusted),
+            None => (peer, false),
+        };
+        let mut response = match (Route::new(endpoint, head.uri.path()), &checks) {
+            (Route::Verify, Some(checks)) => {
                 let request = relevant_part(is_proxy && checks.reads_headers, head);
                 let response = checks.verify.respond(peer, request).await;
                 metrics::responded(response.status().as_u16(), start);
                 response
             }
-            Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+            (Route::Health, _) => plain(StatusCode::OK, "ok\n"),
+            (Route::Ready, _) if self.stopping.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             }
-            Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
-            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Route::Status
-            | Route::StatusPage
-            | Route::Metrics
-            | Route::History
-            | Route::Explain
-                if endpoint != Endpoint::AdminOnly
-                    && (is_proxy || !is_local(peer, &head.headers)) =>
+            (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
+            (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            (
+                Route::Status
+                | Route::StatusPage
+                | Route::Metrics
+                | Route::History
+                | Route::Explain,
+                _,
+            ) if endpoint != Endpoint::AdminOnly
+                && (is_proxy || !is_local(peer, &head.headers)) =>
             {
                 plain(StatusCode::NOT_FOUND, "not found\n")
             }
-            Route::Status => self.status(checks.report_only),
-            Route::StatusPage => self.status_page(&checks, head.uri.query()).await,
-            Route::Metrics => self.metrics(),
-            Route::History => self.history(head.uri.query()).await,
-            Route::Explain => self.explain(&checks, head.uri.query()),
-            Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
+            (Route::Status, checks) => {
+                self.status(checks.as_ref().is_some_and(|checks| checks.report_only))
+            }
+            (Route::StatusPage, Some(checks)) => self.status_page(checks, head.uri.query()).await,
+            (Route::Metrics, _) => self.metrics(),
+            (Route::History, _) => self.history(head.uri.query()).await,
+            (Route::Explain, Some(checks)) => self.explain(checks, head.uri.query()),
+            (Route::Verify | Route::StatusPage | Route::Explain | Route::Nothing, _) => {
+                plain(StatusCode::NOT_FOUND, "not found\n")
+            }
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
@@ -153,7 +191,14 @@ impl App {
 
     fn status(&self, report_only: bool) -> Response<Body> {
         let dropped = self.journal.as_ref().map_or(0, Journal::dropped);
-        let text = status::json(&self.list, &self.counts, report_only, dropped, self.started);
+        let text = status::json(
+            &self.list,
+            &self.counts,
+            &self.follow,
+            report_only,
+            dropped,
+            self.started,
+        );
         json(text)
     }
 

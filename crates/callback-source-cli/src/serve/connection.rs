@@ -1,4 +1,10 @@
 //! A connection, served to its end.
+//!
+//! Its steps are the PROXY header (from a trusted proxy), the detection of the protocol, the requests, and the close.
+//! One deadline applies to all of them, so that a silent client cannot get a new time limit with each step.
+//!
+//! Closing is a step of its own. A socket that is closed with unread bytes is reset, and the reset can destroy the
+//! response that was just sent: the sender would see a network error in place of a refusal.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 

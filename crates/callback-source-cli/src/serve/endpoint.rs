@@ -1,4 +1,7 @@
 //! Paths that a listener serves.
+//!
+//! With an admin listener, the main one serves only `/verify`, since it may be reachable for everyone. The admin
+//! listener does not serve `/verify`: it trusts no proxy, so its verdicts would differ.
 
 /// Set of paths behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,26 +1,25 @@
 //! Envoy's external authorization over gRPC: `envoy.service.auth.v3.Authorization`.
 //!
-//! tonic's own server has this listener. Its peers are the merchant's Envoys, so it needs none of the limits
-//! that keep callers from each other. Envoy treats a failure of gRPC itself as an endpoint that is down: it is no
+//! tonic's own server has this listener. Its peers are the merchant's Envoys, so it does not need the rules that keep
+//! callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure of gRPC itself as an endpoint that is down: it is no
 //! admission, unless the merchant sets `failure_mode_allow`.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use callback_source::AllowList;
 use futures_util::stream::{self, Stream};
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     task::JoinHandle,
     time::{Instant, sleep},
 };
-use tonic::transport::server::Connected;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
 use super::{
+    ext_authz_limits::Connection,
     ext_authz_service::Authorization,
     listener::{ACCEPT_PAUSE, Listener},
-    peer,
 };
 use crate::log::OncePerMinute;
 
@@ -29,6 +28,7 @@ pub(super) fn start(
     listener: Listener,
     list: AllowList,
     authorization: Authorization,
+    max_connections: usize,
 ) -> ExtAuthzServer {
     info!("listening on {} (ext_authz over gRPC)", listener.address());
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -37,6 +37,9 @@ pub(super) fn start(
     tokio::spawn(report_health(list, health, stopping));
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .timeout(CHECK_TIME)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health_service)
         .add_service(authorization);
@@ -44,7 +47,7 @@ pub(super) fn start(
         let stopped = async {
             let _ = stopped.await;
         };
-        let connections = connections(listener);
+        let connections = connections(listener, max_connections);
         if let Err(error) = server
             .serve_with_incoming_shutdown(connections, stopped)
             .await
@@ -59,10 +62,18 @@ pub(super) fn start(
     }
 }
 
-/// The connections of a listener. tonic's own loop would try again without a pause after an error of the system.
-fn connections(listener: Listener) -> impl Stream<Item = io::Result<peer::Stream>> {
+/// The connections of a listener. A connection above the limit waits until another one ends.
+///
+/// tonic's own loop would have no limit, and would try again without a pause after an error of the system.
+fn connections(listener: Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+    let permits = Arc::new(Semaphore::new(max));
     let warnings = OncePerMinute::default();
-    stream::unfold((listener, warnings), async |(listener, warnings)| {
+    let state = (listener, permits, warnings);
+    stream::unfold(state, async |(listener, permits, warnings)| {
+        if permits.available_permits() == 0 && warnings.admits(Instant::now()) {
+            warn!("all connections of the ext_authz listener are in use; new ones wait");
+        }
+        let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         let accepted = loop {
             match listener.accept().await {
                 Ok(accepted) => break accepted,
@@ -74,14 +85,9 @@ fn connections(listener: Listener) -> impl Stream<Item = io::Result<peer::Stream
                 }
             }
         };
-        Some((Ok(accepted.stream), (listener, warnings)))
+        let connection = Connection::new(accepted.stream, permit);
+        Some((Ok(connection), (listener, permits, warnings)))
     })
-}
-
-impl Connected for peer::Stream {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }
 
 #[derive(Debug)]
@@ -129,8 +135,52 @@ async fn report_health(
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Maximum number of connections. An Envoy opens one for each of its worker threads.
+pub(super) const MAX_CONNECTIONS: u32 = 1024;
+
+/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second of it.
+const CHECK_TIME: Duration = Duration::from_secs(10);
+
+/// Unread bytes of a connection, the default of HTTP/2: tonic would keep a mebibyte for each.
+const WINDOW: u32 = 65_535;
+
 /// The same number as for a trusted proxy on the other listener.
 const MAX_STREAMS: u32 = 200;
 
 /// Interval of pings, which detect an Envoy that is gone without having closed its connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, StreamExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::serve::inherited::Inherited;
+
+    #[tokio::test]
+    async fn a_connection_above_the_limit_waits_until_another_one_ends() {
+        let listener =
+            Listener::bind_plain("127.0.0.1:0".parse().unwrap(), &mut Inherited::default())
+                .unwrap();
+        let Listener::Tcp { queue, .. } = &listener else {
+            panic!("it is TCP");
+        };
+        let address = queue.local_addr().unwrap();
+        let mut connections = pin!(connections(listener, 2));
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let first = connections.next().await.unwrap().unwrap();
+        let _second = connections.next().await.unwrap().unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert!(connections.next().now_or_never().is_none());
+        }
+        drop(first);
+        assert!(connections.next().await.unwrap().is_ok());
+    }
+}

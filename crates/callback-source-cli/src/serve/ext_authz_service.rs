@@ -1,4 +1,7 @@
 //! The gRPC service: a check in, a verdict out.
+//!
+//! The check becomes a request for [`verify`](super::verify), and the response becomes the answer to Envoy.
+//! Status, reason and `Retry-After` are therefore those of the HTTP endpoint, in every mode.
 
 use std::{
     convert::Infallible,
@@ -25,6 +28,7 @@ use tonic_prost::ProstCodec;
 use tower_service::Service;
 
 use super::{
+    ext_authz_limits::Limits,
     ext_authz_messages::{
         Attributes, CheckRequest, CheckResponse, DeniedResponse, Header, HeaderValueOption,
         HttpResponse, HttpStatus, OVERWRITE, OkResponse, RpcStatus,
@@ -40,14 +44,18 @@ use crate::{
 
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
-pub(super) struct Authorization(Arc<ArcSwap<Checks>>);
+pub(super) struct Authorization {
+    checks: Arc<ArcSwap<Checks>>,
+    /// Those of the listener, which a reload must not start anew.
+    limits: Limits,
+}
 
 /// The check of a client, which a reload replaces as a whole.
 #[derive(Debug)]
 struct Checks {
     verify: Verify,
-    /// Proxies in front of Envoy that name the client in a header.
-    proxies: TrustedProxies,
+    /// Proxies in front of Envoy, and the header in which they name the client.
+    forwarded: Option<(TrustedProxies, HeaderName)>,
 }
 
 impl Authorization {
@@ -69,13 +77,16 @@ impl Authorization {
         counts: Arc<VerdictCounts>,
     ) {
         let checks = Checks::new(list, args, proxies, counts);
-        self.0.store(Arc::new(checks));
+        self.checks.store(Arc::new(checks));
     }
 }
 
 impl From<Checks> for Authorization {
     fn from(checks: Checks) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(checks)))
+        Self {
+            checks: Arc::new(ArcSwap::from_pointee(checks)),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -88,17 +99,17 @@ impl Checks {
         proxies: &Proxies,
         counts: Arc<VerdictCounts>,
     ) -> Self {
-        let (client, proxies) = match &args.proxy.client_ip_header {
+        let (client, forwarded) = match &args.proxy.client_ip_header {
             Some(header) if has_network(&args.proxy.trusted_proxy) => {
                 let trusted = proxies.trusted.clone();
                 let client = ForwardedPeer::header(SocketAddrPeer, trusted.clone(), header.clone());
-                (Client::Forwarded(client), trusted)
+                (Client::Forwarded(client), Some((trusted, header.clone())))
             }
-            _ => (Client::Peer, TrustedProxies::none()),
+            _ => (Client::Peer, None),
         };
         Self {
             verify: Verify::new(list, args, client, counts),
-            proxies,
+            forwarded,
         }
     }
 
@@ -110,14 +121,29 @@ impl Checks {
         if let Some(client) = client {
             // The port is not part of any verdict.
             judged.extensions_mut().insert(SocketAddr::new(client, 0));
-            // Many callers at a time can make the server keep a request for the second of an on-demand refresh, so
-            // that it keeps headers only if they can name the client.
-            if self.proxies.contains(client) {
-                *judged.headers_mut() = headers(attributes);
+            if let Some((_, header)) = self.naming_header(client) {
+                *judged.headers_mut() = headers_of_name(header, attributes);
             }
+        }
+        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore it keeps only
+        // the header that names the client, and refuses what the head limit of the other listener would refuse.
+        let kept = judged
+            .headers()
+            .values()
+            .map(HeaderValue::len)
+            .sum::<usize>();
+        if kept > MAX_NAMING_HEADER || forged.len() > MAX_SPELLINGS {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return answer(response::plain(status, "the headers are too long"), forged).await;
         }
         let response = self.verify.judge(judged).await;
         answer(response, forged).await
+    }
+
+    /// Returns the header in which this peer of Envoy names the client.
+    fn naming_header(&self, peer: IpAddr) -> Option<&(TrustedProxies, HeaderName)> {
+        let forwarded = self.forwarded.as_ref();
+        forwarded.filter(|(proxies, _)| proxies.contains(peer))
     }
 }
 
@@ -135,15 +161,19 @@ impl Service<Request<Body>> for Authorization {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let method = Check(self.0.load_full());
+        let method = Check(self.checks.load_full());
+        let limits = self.limits.clone();
         Box::pin(async move {
             if request.uri().path() != CHECK {
                 return Ok(tonic::Status::unimplemented("the method is `Check`").into_http());
             }
+            let _permit = match limits.check() {
+                Ok(permit) => permit,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let request = request.map(|body| limits.message(body));
             let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
-            // tonic's limit of 4 MiB: with a smaller one, a body that Envoy sends along would refuse a callback.
-            let mut grpc = Grpc::new(codec);
-            Ok(grpc.unary(method, request).await)
+            Ok(Grpc::new(codec).unary(method, request).await)
         })
     }
 }
@@ -171,20 +201,16 @@ fn source(attributes: &Attributes) -> Option<IpAddr> {
     address.socket_address.as_ref()?.address.parse().ok()
 }
 
-/// Returns the valid headers of the request. Others, such as Envoy's `:path`, cannot name a client.
-fn headers(attributes: Attributes) -> HeaderMap {
+/// Returns the valid headers of this name. A value that is not valid cannot name a client.
+fn headers_of_name(name: &HeaderName, attributes: Attributes) -> HeaderMap {
     let http = attributes.request.and_then(|request| request.http);
     let pairs = http.map(|http| http.headers).unwrap_or_default();
-    let valid = pairs.into_iter().filter_map(|(name, value)| {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        let value = HeaderValue::from_maybe_shared(Bytes::from(value)).ok()?;
-        Some((name, value))
-    });
-    // The verdict does not depend on the body.
-    let mut headers: HeaderMap = valid.collect();
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::TRANSFER_ENCODING);
-    headers
+    let named = pairs
+        .into_iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name.as_str()));
+    let valid =
+        named.filter_map(|(_, value)| HeaderValue::from_maybe_shared(Bytes::from(value)).ok());
+    valid.map(|value| (name.clone(), value)).collect()
 }
 
 /// Returns the names of headers that an upstream may read as a tag, other than the tags themselves.
@@ -254,6 +280,12 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
+/// Limit of the header that names the client: that of a whole head at the other listener.
+const MAX_NAMING_HEADER: usize = 16 << 10;
+
+/// Maximum number of spellings of tags that are removed. A genuine callback has none.
+const MAX_SPELLINGS: usize = 64;
+
 const CODE_OK: i32 = 0;
 const CODE_PERMISSION_DENIED: i32 = 7;
 
@@ -262,12 +294,15 @@ mod tests {
     use std::time::Duration;
 
     use callback_source::{Answer, Question, ResolveError, ResolveErrorKind};
+    use http_body_util::Full;
     use prost::Message;
 
     use super::*;
     use crate::serve::ext_authz_messages::{
         Address, AttributesRequest, HttpRequest, Peer, SocketAddress,
     };
+
+    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
     fn request(source: Option<&str>, headers: &[(&str, &str)]) -> CheckRequest {
         let socket = |address: &str| SocketAddress {
@@ -299,7 +334,7 @@ mod tests {
                 true => Verify::report_only(list, Client::Peer, counts),
                 false => Verify::refusing(list, Client::Peer, None, counts),
             },
-            proxies: TrustedProxies::none(),
+            forwarded: None,
         }
     }
 
@@ -432,7 +467,7 @@ mod tests {
         let client = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies.clone());
         let service = Checks {
             verify: Verify::refusing(list, Client::Forwarded(client), None, Arc::default()),
-            proxies,
+            forwarded: Some((proxies, X_FORWARDED_FOR)),
         };
         let names_listed = [("x-forwarded-for", "192.0.2.1")];
         let check = |source: &'static str, headers: &[(&str, &str)]| {
@@ -444,6 +479,59 @@ mod tests {
         assert_eq!(status, 403);
         let (status, _) = denied(check("10.0.0.1", &[]).await);
         assert_eq!(status, 400);
+        // Within the limit, the last entry decides, whatever the length. Above it, the list is not kept.
+        for (entries, code) in [(1_000, CODE_OK), (2_000, CODE_PERMISSION_DENIED)] {
+            let long = format!("{}192.0.2.1", "192.0.2.2, ".repeat(entries));
+            let response = check("10.0.0.1", &[("X-Forwarded-For", &long)]).await;
+            assert_eq!(response.status.as_ref().unwrap().code, code, "{entries}");
+        }
+        let long = "192.0.2.1, ".repeat(2_000);
+        let unread = check("192.0.2.1", &[("x-forwarded-for", &long)]).await;
+        assert_eq!(unread.status.unwrap().code, CODE_OK);
+    }
+
+    #[tokio::test]
+    async fn a_request_with_many_spellings_of_a_tag_is_refused() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let names: Vec<_> = (0..=MAX_SPELLINGS)
+            .map(|number| {
+                let byte = char::from(b'!' + u8::try_from(number % 15).unwrap());
+                let other = ['_', '.', '~', '*', '!'][number / 15];
+                format!("x{byte}callback{other}source")
+            })
+            .collect();
+        let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "allow")).collect();
+        let check = |count| {
+            let service = service(list.clone(), false);
+            let request = request(Some("192.0.2.1"), &headers[..count]);
+            async move { service.check(request).await }
+        };
+        assert_eq!(check(MAX_SPELLINGS).await.status.unwrap().code, CODE_OK);
+        let (status, headers) = denied(check(MAX_SPELLINGS + 1).await);
+        assert_eq!(status, 431);
+        assert!(!headers.iter().any(|(name, _)| name == "x-callback-source"));
+    }
+
+    #[tokio::test]
+    async fn a_check_above_a_limit_is_an_error_of_grpc() {
+        let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
+        let message = request(Some("192.0.2.1"), &[]).encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let bytes = [&[0], &length[..], &message].concat();
+        for (checks, message_bytes, status) in
+            [(1, 1_000, None), (0, 1_000, Some("8")), (1, 1, Some("8"))]
+        {
+            let mut service = Authorization {
+                limits: Limits::new(checks, message_bytes),
+                ..service(list.clone(), false).into()
+            };
+            let request = Request::post(CHECK).header(header::CONTENT_TYPE, "application/grpc");
+            let request = request.body(Body::new(Full::from(bytes.clone()))).unwrap();
+            let response = service.call(request).await.unwrap();
+            let code = response.headers().get("grpc-status");
+            let code = code.map(|code| code.to_str().unwrap());
+            assert_eq!(code, status, "{checks} {message_bytes}");
+        }
     }
 
     #[test]
@@ -454,6 +542,7 @@ mod tests {
         let decoded = CheckRequest::decode(bytes.as_slice()).unwrap();
         let attributes = decoded.attributes.unwrap();
         assert_eq!(source(&attributes), Some("192.0.2.1".parse().unwrap()));
-        assert_eq!(headers(attributes)["a"], "b");
+        let name = HeaderName::from_static("a");
+        assert_eq!(headers_of_name(&name, attributes)["a"], "b");
     }
 }

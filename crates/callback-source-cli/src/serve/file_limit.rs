@@ -1,15 +1,30 @@
 //! Limit on open files.
+//!
+//! Each connection is an open file. If callers used every one, the next lookup could not open a socket, and the
+//! list would become stale because of its callers. The number of connections is therefore lowered to the number
+//! that fits.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};
 #[cfg(unix)]
 use tracing::warn;
 
-/// Raises the limit as far as necessary and allowed, and returns the number of connections that fit.
-///
+/// Raises the limit as far as necessary and allowed, and returns the numbers of connections that fit: of callers, and
+/// of Envoys at their own listener.
+pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
+    let room = room(callers.saturating_add(envoys));
+    share(room, usize::try_from(envoys).unwrap_or(usize::MAX))
+}
+
+/// Envoys get at most a quarter.
+fn share(room: usize, envoys: usize) -> (usize, usize) {
+    let envoys = envoys.min((room / 4).max(1));
+    (room.saturating_sub(envoys).max(1), envoys)
+}
+
 /// Some files are reserved: DNS must not fail because callers use every one.
 #[cfg(unix)]
-pub(super) fn room_for(connections: u32) -> usize {
+fn room(connections: u32) -> usize {
     let wanted = u64::from(connections) + FOR_THE_REST;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
@@ -31,9 +46,28 @@ pub(super) fn room_for(connections: u32) -> usize {
 }
 
 #[cfg(not(unix))]
-pub(super) fn room_for(connections: u32) -> usize {
+fn room(connections: u32) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 #[cfg(unix)]
 const FOR_THE_REST: u64 = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envoys_get_what_they_need_but_at_most_a_quarter() {
+        let shares = [
+            (11_024, 1_024),
+            (896, 1_024),
+            (10_000, 0),
+            (3, 1_024),
+            (1, 0),
+        ];
+        let shares = shares.map(|(room, envoys)| share(room, envoys));
+        let expected = [(10_000, 1_024), (672, 224), (10_000, 0), (2, 1), (1, 0)];
+        assert_eq!(shares, expected);
+    }
+}

@@ -1,4 +1,8 @@
 //! Listener on an address or on a Unix socket.
+//!
+//! When the listener closes, the system resets the connections in its queue. Their clients may already have sent
+//! callbacks. These connections are therefore accepted first, through a second handle of the socket: tokio's own
+//! handle does not ask the system before its driver has reported a connection.
 
 use std::{
     future::poll_fn,

@@ -1,4 +1,18 @@
 //! `serve`: a forward-auth endpoint.
+//!
+//! The server starts in this order: signals first, so that none is lost; then the listeners, so that a wrong
+//! address ends the start; then the list. DNS is asked while requests already arrive, and they get 503 until the
+//! first answer.
+//!
+//! After SIGTERM it ends in steps, because a lost callback may never be sent again:
+//!
+//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs that time to notice.
+//!    Until then it opens new connections, and a closed listener would refuse their callbacks.
+//! 2. The listeners accept what the system has queued, and close. Each connection ends with its next response.
+//! 3. The runtime ends, and the state file is written. This step has a time limit of its own, since the disk may
+//!    not respond.
+//!
+//! A second signal ends the process at once.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
@@ -41,6 +55,8 @@ mod status_page;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
+mod ext_authz_limits;
+#[cfg(feature = "ext-authz")]
 mod ext_authz_messages;
 #[cfg(feature = "ext-authz")]
 mod ext_authz_service;
@@ -66,6 +82,8 @@ mod watch;
 
 mod reload;
 
+mod follow_command;
+
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
@@ -87,10 +105,13 @@ use crate::{
     args::{ConfigFile, ServeArgs, Setting, all},
     config::{self, Config, Proxies, Subject},
     error::Error,
+    follow::{Follower, targets},
     journal::{Event, Journal},
     log,
     outcome::Outcome,
 };
+
+pub(crate) use self::follow_command::run as follow;
 
 pub(crate) fn run(
     args: ServeArgs,
@@ -164,7 +185,13 @@ async fn serve(
     source: ReloadSource,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
-    let max_connections = file_limit::room_for(args.max_connections);
+    #[cfg(feature = "ext-authz")]
+    let envoys = args
+        .ext_authz_listen
+        .map_or(0, |_| ext_authz::MAX_CONNECTIONS);
+    #[cfg(not(feature = "ext-authz"))]
+    let envoys = 0;
+    let (max_connections, envoys) = file_limit::room_for(args.max_connections, envoys);
     let trust = Trust::new(proxies.trusted.clone());
     let listener = Listener::bind(
         &args.listen,
@@ -190,6 +217,8 @@ async fn serve(
         Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
         None => None,
     };
+    #[cfg(not(feature = "ext-authz"))]
+    let _ = envoys;
     inherited.finish()?;
     let manager = ServiceManager::from_env();
     // Before the list, so that its counters start at zero.
@@ -202,12 +231,19 @@ async fn serve(
     #[cfg(feature = "ext-authz")]
     let authorization = Authorization::new(list.clone(), args, &proxies, Arc::clone(&counts));
     #[cfg(feature = "ext-authz")]
-    let mut ext_authz =
-        ext_authz.map(|listener| ext_authz::start(listener, list.clone(), authorization.clone()));
+    let mut ext_authz = ext_authz
+        .map(|listener| ext_authz::start(listener, list.clone(), authorization.clone(), envoys));
+    let follower = Follower::start(
+        &list,
+        targets(&all(&args.follow)),
+        args.follow_options.on_change.clone(),
+        args.follow_options.allow_empty,
+    );
     let app = Arc::new(App::new(
         list.clone(),
         args,
         &proxies,
+        follower.status(),
         Arc::clone(&counts),
         metrics,
         journal.clone(),
@@ -298,6 +334,7 @@ async fn serve(
         for server in servers {
             server.closed().await;
         }
+        follower.stop().await;
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
     tokio::select! {

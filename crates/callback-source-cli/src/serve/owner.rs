@@ -1,4 +1,7 @@
 //! Owner of a connection.
+//!
+//! Permits are shared by owner and not by connection: a client that opens many connections must not displace one
+//! that opens a single one.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,4 +1,6 @@
 //! Peer of a connection, and the stream of bytes to it.
+//!
+//! The stream is boxed, so that the rest of the server is compiled once for TCP and Unix sockets.
 
 use std::{fmt, net::SocketAddr};
 

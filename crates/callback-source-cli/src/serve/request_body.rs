@@ -1,4 +1,8 @@
 //! Body of a request. No verdict depends on it.
+//!
+//! Some servers forward the body to the endpoint. Others announce it and never send it. If the body ends in time,
+//! the connection can be used again. Otherwise the rest of it could be read as the next request, so the connection
+//! ends. The wait is short, because it delays a genuine callback.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! Connections by owner.
+//!
+//! A full listener searches for a connection to displace whenever a new one arrives, thousands of times per second
+//! in a flood. The shares are therefore kept sorted by size, and the search is bounded.
 
 use std::{
     cmp::Reverse,

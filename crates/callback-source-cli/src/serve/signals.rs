@@ -1,4 +1,7 @@
 //! Signals to a server.
+//!
+//! By default, SIGHUP, SIGUSR1 and SIGUSR2 end a process at once, together with its requests. Tools send them to
+//! request a reload or a new log file, so `serve` ignores them.
 
 use std::{io, sync::Arc};
 

@@ -1,4 +1,7 @@
 //! `/status.json`: state of the list and of the server.
+//!
+//! It names hosts, addresses and errors, so only operators may read it: see [`endpoint`](super::endpoint) and
+//! `is_local` in [`app`](super::app).
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +10,17 @@ use std::{
     time::SystemTime,
 };
 
-use callback_source::{AllowList, Rejection, RejectionKind};
+use callback_source::{AllowList, HostName, Rejection, RejectionKind};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::refusals::Refusals;
-use crate::{log, report::HostReport};
+use crate::{
+    follow::{FollowStatus, TargetStatus},
+    log,
+    report::HostReport,
+};
 
 /// Number of verdicts by kind, and the refusals that the journal does not have yet.
 #[derive(Debug)]
@@ -55,6 +62,7 @@ impl Default for VerdictCounts {
         let kinds = [
             "allow",
             RejectionKind::NotListed.as_str(),
+            RejectionKind::WrongEnvironment.as_str(),
             RejectionKind::Unresolved.as_str(),
         ];
         Self {
@@ -68,13 +76,14 @@ impl Default for VerdictCounts {
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,
+    follow: &FollowStatus,
     report_only: bool,
     journal_events_dropped: u64,
     started: Instant,
 ) -> serde_json::Result<String> {
     let now = Instant::now().into_std();
     let set = list.snapshot();
-    let hosts = set.health(now);
+    let hosts = list.health();
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
@@ -82,8 +91,11 @@ pub(super) fn json(
         log_lines_dropped: log::dropped(),
         journal_events_dropped,
         verdicts: counts.all(),
+        targets: follow.all(),
+        refused_then_listed: hosts.iter().map(|host| host.refused_then_listed).sum(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
+        watched: set.watched().map(HostName::as_str).collect(),
         hosts: hosts
             .iter()
             .map(|host| HostReport::new(host, now))
@@ -99,7 +111,13 @@ struct Status<'a> {
     log_lines_dropped: u64,
     journal_events_dropped: u64,
     verdicts: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetStatus>,
+    /// Addresses that were refused with 403 and then joined an answer.
+    refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
+    /// Hosts that are looked up when unlisted peers call, and never admitted.
+    watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -1,4 +1,11 @@
 //! Listener on a Unix socket.
+//!
+//! A socket stays in the file system when its process is killed, and the next start would fail on it. It is
+//! removed only if no process listens on it. Any other file at the path is left alone: a wrong path must not
+//! delete data.
+//!
+//! Whoever can write to the socket can name any client. It is therefore created with its final mode, and is never
+//! open to everyone.
 
 use std::{
     fs::{self, FileType},

@@ -1,4 +1,7 @@
 //! `/verify`: the library's source check, and its verdict as a response.
+//!
+//! The inner service of the check builds the response. `serve` therefore runs the same layer as a Rust service,
+//! with the same rules for headers, waits and logs.
 
 use std::{
     convert::Infallible,

@@ -31,6 +31,7 @@ async fn prints_help() {
       check        Check whether these peers would be admitted
       serve        Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
+      follow       Keep firewalls and proxies equal to the set of admitted addresses
       status       Show the state of the running server
       history      Show the journal of the running server: changes, outages, refusals
       explain      Explain the verdict of the running server on a peer
@@ -102,7 +103,7 @@ async fn prints_help() {
 
     Log:
           --log <FILTER>         Log filter: a level, or `TARGET=LEVEL` pairs separated by commas
-                                 [default: `error,callback_source=warn`, for `serve`
+                                 [default: `error,callback_source=warn`, for `serve` and `follow`
                                  `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  Format of the log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text]
                                  [possible values: text, json]
@@ -243,7 +244,7 @@ async fn prints_help() {
     Log:
           --log <FILTER>
               Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+              `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
@@ -374,6 +375,23 @@ async fn prints_help() {
               
               [env: CALLBACK_SOURCE_PROXY_PROTOCOL]
 
+    Targets:
+          --follow <TARGET>
+              Copy of the set to keep up to date, as with `follow`
+              
+              [env: CALLBACK_SOURCE_FOLLOW]
+
+          --on-change <COMMAND>
+              Command for the shell that runs after a `file:` target has changed, and once at the start:
+              never two at once, ended after 60 s, and repeated if it fails
+              
+              [env: CALLBACK_SOURCE_ON_CHANGE]
+
+          --allow-empty
+              Empty the targets when no address is admitted any more
+              
+              [env: CALLBACK_SOURCE_ALLOW_EMPTY]
+
     Journal:
           --journal <PATH>
               File for the journal: changes, outages, refusals [default: `journal.jsonl` beside the
@@ -468,7 +486,7 @@ async fn prints_help() {
     Log:
           --log <FILTER>
               Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+              `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 

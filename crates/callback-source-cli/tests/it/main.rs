@@ -8,6 +8,10 @@ mod check;
 mod command;
 mod config;
 mod connections;
+#[cfg(target_os = "linux")]
+mod firewall;
+#[cfg(unix)]
+mod follow;
 mod forward_auth;
 mod journal;
 mod log;

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use callback_source::vipps::Environment;
 use integration_tests::{
     dns::{Fault, FaultScope, ResponseCode},
     http::{Connection, Reply},
@@ -121,6 +122,39 @@ async fn ignores_forwarding_headers_of_untrusted_peers() {
 }
 
 #[tokio::test]
+async fn refuses_a_test_server_in_production_with_a_reason_that_ends_the_search() {
+    let dns = one_host().await;
+    for host in Environment::Production.hosts() {
+        dns.set(host.as_str(), 60, &[ip(LISTED)]);
+    }
+    for host in Environment::Test.hosts() {
+        dns.set(host.as_str(), 60, &[ip(UNLISTED)]);
+    }
+    let flags = format!("--allow-special-addresses {}", ask(&dns));
+    let server = Server::start(&flags).await;
+    server.ready().await;
+    server.get(UNLISTED, "/verify").await;
+    // Nothing waits for the answer about a watched host, which the first request triggered.
+    server
+        .has_logged("127.0.2.1 is callback-mt-1.vipps.no, a test server; this list is production")
+        .await;
+    let reply = server.get(UNLISTED, "/verify").await;
+    assert_eq!(summary(&reply), "403 reject - wrong-environment -");
+    assert!(!reply.text().contains("127.0"), "{}", reply.text());
+    assert_eq!(
+        summary(&server.get(LISTED, "/verify").await),
+        "200 allow callback-1.vipps.no - -"
+    );
+    assert_eq!(
+        summary(&server.get("127.0.3.1", "/verify").await),
+        "403 reject - not-listed -"
+    );
+    let status = server.get("127.0.0.1", "/status.json").await.text();
+    assert!(status.contains(r#""callback-mt-2.vipps.no""#), "{status}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn responds_with_503_when_the_list_cannot_decide() {
     let dns = one_host().await;
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
@@ -196,12 +230,15 @@ async fn shows_its_status_to_this_machine_only() {
       "verdicts": {
         "allow": 1,
         "not-listed": 0,
-        "unresolved": 0
+        "unresolved": 0,
+        "wrong-environment": 0
       },
+      "refused_then_listed": 0,
       "addresses": [
         "127.0.1.1"
       ],
       "networks": [],
+      "watched": [],
       "hosts": [
         {
           "host": "one.example",

@@ -64,9 +64,15 @@ impl Server {
         Self::of_command(serve, args.contains("--admin-listen") && !at_socket).await
     }
 
-    /// Starts a command that runs `serve`, and waits until it listens, also on its admin listener.
-    pub(crate) async fn of_command(mut serve: Command, has_admin: bool) -> Self {
-        let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
+    /// Starts `follow`, whose admin listener is then the address.
+    pub(crate) async fn follow(args: &str) -> Self {
+        let line = format!("follow --admin-listen 127.0.0.1:0 {args}");
+        Self::of_command(command(line.split_whitespace()), false).await
+    }
+
+    /// Starts a command, and waits until it listens, also on its admin listener.
+    pub(crate) async fn of_command(mut command: Command, has_admin: bool) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
         let mut lines = BufReader::new(stderr).lines();
         let log = Arc::<Mutex<Vec<String>>>::default();
@@ -150,6 +156,10 @@ impl Server {
 
     pub(crate) async fn stream(&self, peer: &str) -> TcpStream {
         connect(peer, self.addr).await.expect("a connection")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     pub(crate) async fn signal(&self, name: &str) {

@@ -6,15 +6,17 @@
 //! only once.
 
 mod acceptance;
+#[cfg(feature = "axum")]
+mod extract;
 mod future;
 mod refuse;
 mod service;
 
 pub(crate) use acceptance::Delivered;
-#[cfg(feature = "axum")]
-pub(crate) use acceptance::refused;
 #[cfg(feature = "signature")]
 pub(crate) use acceptance::{Acceptance, admitted};
+#[cfg(feature = "axum")]
+pub use extract::ExtractorRejection;
 pub use future::ResponseFuture;
 pub(crate) use service::Checked;
 
@@ -49,12 +51,12 @@ pub(crate) trait Check<B>: Clone {
         parts: &mut Parts,
     ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
 
-    /// Judges a request for the last time, right before the inner service is called.
+    /// Judges a request for the last time, when the inner service is ready. It is called at once after that.
     fn accept(
         &self,
         found: Self::Found,
         parts: &mut Parts,
-    ) -> Result<Option<Delivered>, Self::Rejection>;
+    ) -> impl Future<Output = Result<Option<Delivered>, Self::Rejection>> + Send;
 }
 
 /// Outcome of a check before it waits.

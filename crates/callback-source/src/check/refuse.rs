@@ -15,10 +15,7 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     acceptance::refused(&parts.extensions);
     let mut response = response.response(&rejection);
     if leaves_unread_body(&parts) {
-        // hyper closes a connection whose body is not read. Without this header, a proxy may reuse the closing
-        // connection for a genuine callback, which it cannot send again.
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
+        close_connection(&mut response);
     }
     if response.extensions().is_empty() {
         // The map of the request, emptied: a new one takes two allocations, which add up in a flood.
@@ -28,8 +25,17 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     with_reason(response, rejection)
 }
 
+/// Announces that the connection ends with this response.
+///
+/// hyper closes a connection whose body is not read. Without this header, a proxy may reuse the closing connection
+/// for a genuine callback, which it cannot send again.
+pub(super) fn close_connection<B>(response: &mut Response<B>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+}
+
 /// Returns `true` if a body precedes the next request of the connection.
-fn leaves_unread_body(parts: &Parts) -> bool {
+pub(super) fn leaves_unread_body(parts: &Parts) -> bool {
     if parts.version > Version::HTTP_11 {
         return false;
     }

@@ -1,4 +1,16 @@
 //! The service of all checks.
+//!
+//! Three traps decide its shape:
+//!
+//! - A service that was found ready may have reserved a permit of a concurrency limit inside. A refusal therefore
+//!   replaces it by a clone, which has reserved nothing.
+//! - A request that waits does so with a clone that is not ready yet. Otherwise unlisted peers that wait would
+//!   keep the permits that the provider's servers need.
+//! - There is no `await` between the last check and the call of the inner service. A sender that disconnected
+//!   there would leave a mark for a request that no handler has seen, and a repetition of it would be refused as a
+//!   replay.
+//!
+//! A request that is admitted at once is neither boxed nor cloned.
 
 use std::{
     future::poll_fn,
@@ -61,9 +73,9 @@ where
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    // No `await` between the mark and the call: a sender that leaves before the handler has
-                    // seen the request must not leave a mark.
-                    let delivered = match check.accept(found, &mut parts) {
+                    // A mark is the last step of `accept`, and no `await` is between it and the call: a sender that
+                    // leaves before the handler has seen the request must not leave a mark.
+                    let delivered = match check.accept(found, &mut parts).await {
                         Ok(delivered) => delivered,
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
@@ -117,7 +129,7 @@ mod tests {
             pending().await
         }
 
-        fn accept(&self, never: Infallible, _: &mut Parts) -> Result<Option<Delivered>, ()> {
+        async fn accept(&self, never: Infallible, _: &mut Parts) -> Result<Option<Delivered>, ()> {
             match never {}
         }
     }

@@ -4,13 +4,27 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// Denial or failure of a lookup.
 ///
+/// A resolver of your own must distinguish the two: a denial, once believed, lets the host's addresses expire, and a
+/// failure keeps them in use.
+///
 /// ```
-/// use std::time::Duration;
+/// use std::{io, time::Duration};
 /// use callback_source::{ResolveError, ResolveErrorKind};
 ///
-/// let error = ResolveError::new(ResolveErrorKind::NxDomain).with_negative_ttl(Duration::from_secs(30));
-/// assert!(error.is_denial());
-/// assert_eq!(error.to_string(), "the name does not exist (NXDOMAIN)");
+/// fn from_code(code: u8, soa_minimum: Duration) -> ResolveError {
+///     match code {
+///         2 => ResolveError::new(ResolveErrorKind::ServFail),
+///         3 => ResolveError::new(ResolveErrorKind::NxDomain).with_negative_ttl(soa_minimum),
+///         5 => ResolveError::new(ResolveErrorKind::Refused),
+///         _ => ResolveError::new(ResolveErrorKind::ErrorCode),
+///     }
+/// }
+///
+/// let denial = from_code(3, Duration::from_secs(30));
+/// assert!(denial.is_denial());
+/// assert_eq!(denial.negative_ttl(), Some(Duration::from_secs(30)));
+/// assert_eq!(denial.to_string(), "the name does not exist (NXDOMAIN)");
+/// assert!(!from_code(2, Duration::ZERO).is_denial());
 /// ```
 #[derive(Clone, Debug)]
 pub struct ResolveError {
@@ -30,7 +44,8 @@ impl ResolveError {
         }
     }
 
-    /// Sets how long a denial is cached. Default: 60 seconds.
+    /// Sets how long a denial is cached. Default: 60 seconds. The list clamps it to its
+    /// [bounds](crate::AllowListBuilder::ttl_bounds).
     ///
     /// RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field. Only denials use it.
     #[must_use]
@@ -39,7 +54,17 @@ impl ResolveError {
         self
     }
 
-    /// Sets the cause, which is returned by [`source`](Error::source).
+    /// Sets the cause, which is returned by [`source`](Error::source) and logged.
+    ///
+    /// ```
+    /// use std::{error::Error, io};
+    /// use callback_source::{ResolveError, ResolveErrorKind};
+    ///
+    /// let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+    /// let error = ResolveError::new(ResolveErrorKind::Network).with_cause(cause);
+    /// assert_eq!(error.to_string(), "no DNS server could be reached");
+    /// assert_eq!(error.source().map(|cause| cause.to_string()), Some("connection refused".to_owned()));
+    /// ```
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(Arc::from(cause.into()));
@@ -82,7 +107,19 @@ impl Error for ResolveError {
 
 /// Kinds of [`ResolveError`].
 ///
-/// See [`ResolveError`] for an example.
+/// ```
+/// use callback_source::{ResolveError, ResolveErrorKind};
+///
+/// /// Faults of the zone concern the provider, all others the network of the shop.
+/// fn is_fault_of_the_zone(error: &ResolveError) -> bool {
+///     use ResolveErrorKind::{Bogus, BrokenChain, NxDomain, TooManyAddresses};
+///     matches!(error.kind(), NxDomain | Bogus | BrokenChain | TooManyAddresses)
+/// }
+///
+/// assert!(is_fault_of_the_zone(&ResolveError::new(ResolveErrorKind::BrokenChain)));
+/// assert!(!is_fault_of_the_zone(&ResolveError::new(ResolveErrorKind::Timeout)));
+/// assert_eq!(ResolveErrorKind::Timeout.as_str(), "timeout");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveErrorKind {

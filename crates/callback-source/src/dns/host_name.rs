@@ -98,7 +98,7 @@ impl fmt::Debug for HostName {
 /// let error = "192.0.2.1".parse::<HostName>().unwrap_err();
 /// assert_eq!(error.address(), Some("192.0.2.1/32".parse().unwrap()));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid host name `{}`: {problem}", name.escape_default())]
 pub struct HostNameError {
     name: String,
@@ -106,9 +106,32 @@ pub struct HostNameError {
     problem: Cow<'static, str>,
 }
 
+crate::debug::debug_by_message!(HostNameError);
+
 impl HostNameError {
     /// Returns the address or network that was given instead of a name. It can be
     /// [added](crate::AllowListBuilder::net) as a static network.
+    ///
+    /// This lets a configuration mix names, addresses and networks in one list:
+    ///
+    /// ```
+    /// use callback_source::{AllowList, AllowListBuilder, HostName};
+    ///
+    /// fn add(builder: AllowListBuilder, source: &str) -> Result<AllowListBuilder, Box<dyn std::error::Error>> {
+    ///     match source.parse::<HostName>() {
+    ///         Ok(host) => Ok(builder.host(host)),
+    ///         Err(error) => match error.address() {
+    ///             Some(network) => Ok(builder.net(network)?),
+    ///             None => Err(error.into()),
+    ///         },
+    ///     }
+    /// }
+    ///
+    /// let builder = add(AllowList::builder(), "out.adyen.com")?;
+    /// let builder = add(builder, "212.93.32.0/19")?;
+    /// assert!(add(builder, "*.vipps.no").is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> Option<IpNet> {
         self.address

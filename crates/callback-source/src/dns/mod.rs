@@ -50,6 +50,27 @@ pub use host_name::{HostName, HostNameError};
 ///     }
 /// }
 /// ```
+///
+/// A type of your own can wrap another resolver, for example to send one host to an internal address:
+///
+/// ```
+/// use std::time::Duration;
+/// use callback_source::{Answer, HostName, Question, Resolve, ResolveError};
+///
+/// struct Staging<R> {
+///     host: HostName,
+///     others: R,
+/// }
+///
+/// impl<R: Resolve> Resolve for Staging<R> {
+///     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+///         if question.host == self.host {
+///             return Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)));
+///         }
+///         self.others.resolve(question).await
+///     }
+/// }
+/// ```
 pub trait Resolve: Send + Sync + 'static {
     /// Looks up the addresses of one family of one host.
     ///
@@ -134,14 +155,27 @@ impl fmt::Display for Family {
 
 /// Addresses of one host in one family, with their TTL.
 ///
+/// A resolver that asks in another way, such as DNS over HTTPS, passes on what the servers sent:
+///
 /// ```
 /// use std::{net::IpAddr, time::Duration};
-/// use callback_source::Answer;
+/// use callback_source::{Answer, ResolveError, ResolveErrorKind};
+///
+/// /// One response: the address and the TTL of each record.
+/// fn read(records: &[(IpAddr, u64)]) -> Result<Answer, ResolveError> {
+///     // The answer expires together with its first record.
+///     let ttl = records.iter().map(|(_, ttl)| *ttl).min();
+///     let ttl = ttl.ok_or_else(|| ResolveError::new(ResolveErrorKind::NoData))?;
+///     let addresses = records.iter().map(|(address, _)| *address);
+///     Ok(Answer::new(addresses, Duration::from_secs(ttl)))
+/// }
 ///
 /// let (one, two): (IpAddr, IpAddr) = ("20.0.0.1".parse()?, "20.0.0.2".parse()?);
-/// let answer = Answer::new([two, one, two], Duration::from_secs(60));
+/// let answer = read(&[(two, 300), (one, 60), (two, 300)])?;
 /// assert_eq!(answer.addresses(), [one, two]);
-/// # Ok::<_, std::net::AddrParseError>(())
+/// assert_eq!(answer.ttl(), Duration::from_secs(60));
+/// assert!(read(&[]).unwrap_err().is_denial());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

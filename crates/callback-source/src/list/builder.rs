@@ -1,5 +1,7 @@
 //! The configuration of a list.
 
+mod unlisted_peers;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
@@ -48,27 +50,59 @@ pub struct AllowListBuilder {
     state_file: Option<PathBuf>,
     restore_only: bool,
     on_demand: OnDemandLimits,
+    watch: Vec<HostName>,
+    name: Option<String>,
 }
 
 impl AllowListBuilder {
     /// Adds the callback servers of an environment. Those of production include the servers for disaster
-    /// recovery. A second call adds the servers of another environment.
+    /// recovery, which take over without notice. A second call adds the servers of another environment.
+    ///
+    /// A shop that takes real payments must not add `Test`: payments there cost nothing.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, vipps::Environment};
+    /// # use callback_source::{Question, ResolveError, ResolveErrorKind};
+    /// # let resolver = async |_: Question| Err(ResolveError::new(ResolveErrorKind::Timeout));
+    ///
+    /// // Two providers call the same endpoint.
+    /// let (list, _) = AllowList::builder()
+    ///     .environment(Environment::Production)
+    ///     .host("out.adyen.com".parse()?)
+    ///     .pair(resolver);
+    /// assert_eq!(list.snapshot().hosts().count(), 8 + 1);
+    /// # Ok::<_, callback_source::HostNameError>(())
+    /// ```
     pub fn environment(self, environment: vipps::Environment) -> Self {
         self.hosts(environment.hosts())
     }
 
-    /// Adds a host.
+    /// Adds a host. See [`environment`](Self::environment) for an example.
     pub fn host(self, host: HostName) -> Self {
         self.hosts([host])
     }
 
-    /// Adds hosts.
+    /// Adds hosts. A name that is given twice is looked up once.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, AllowListBuilder, HostName, HostNameError};
+    ///
+    /// fn from_config(names: &str) -> Result<AllowListBuilder, HostNameError> {
+    ///     let hosts = names.split(',').map(|name| name.trim().parse::<HostName>());
+    ///     let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+    ///     Ok(AllowList::builder().hosts(hosts))
+    /// }
+    ///
+    /// assert!(from_config("out.adyen.com, outbound.epay.eu").is_ok());
+    /// let error = from_config("out.adyen.com outbound.epay.eu").unwrap_err();
+    /// assert!(error.to_string().starts_with("invalid host name `out.adyen.com outbound.epay.eu`"));
+    /// ```
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = HostName>) -> Self {
         self.hosts.extend(hosts);
         self
     }
 
-    /// Adds a static network, which is admitted whatever DNS answers.
+    /// Adds a static network, which is admitted whatever DNS answers. Default: none.
     ///
     /// # Errors
     ///
@@ -85,7 +119,25 @@ impl AllowListBuilder {
         self.nets([network])
     }
 
-    /// Adds static networks, which are admitted whatever DNS answers.
+    /// Adds static networks, which are admitted whatever DNS answers. They never expire: a network that the
+    /// provider gives up must be removed by hand.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, Freshness};
+    /// # use callback_source::{Question, ResolveError, ResolveErrorKind};
+    /// # let resolver = async |_: Question| Err(ResolveError::new(ResolveErrorKind::Timeout));
+    ///
+    /// // A provider that publishes networks.
+    /// let networks = ["212.93.32.0/19".parse()?, "185.218.228.0/22".parse()?];
+    /// let (list, _) = AllowList::builder().nets(networks)?.pair(resolver);
+    /// let verdict = list.verdict("185.218.231.7".parse()?);
+    /// assert_eq!(verdict.allowed().map(|peer| peer.freshness()), Some(Freshness::Static));
+    ///
+    /// // Two halves admit everyone, as `0.0.0.0/0` does.
+    /// let halves = ["0.0.0.0/1".parse()?, "128.0.0.0/1".parse()?];
+    /// assert!(AllowList::builder().nets(halves).is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -100,11 +152,14 @@ impl AllowListBuilder {
 
     /// Sets the bounds to which the TTL of an answer is clamped. Default 5 s to 1 h.
     ///
-    /// The lower bound is also the refresh interval floor: no question is asked more often.
+    /// The lower bound is also the refresh interval floor: no question is asked more often, not even in a flood
+    /// of unlisted peers. The upper bound limits how long a server that the provider withdrew stays admitted
+    /// because its zone has a TTL of a day.
     ///
     /// # Errors
     ///
-    /// Fails if `min` is below 1 s or above `max`.
+    /// Fails if `min` is below 1 s or above `max`. With a minimum of zero, a TTL of zero would cause lookups
+    /// without pause.
     ///
     /// ```
     /// use std::time::Duration;
@@ -124,51 +179,228 @@ impl AllowListBuilder {
     }
 
     /// Sets how long an address stays admitted after it left the answer, and at least until the answer that
-    /// omits it has been refreshed. Zero turns lingering off. Default 1 h.
+    /// omits it has been refreshed. Default 1 h, no maximum. Zero turns lingering off.
     ///
-    /// A zone that rotates its addresses needs a window of as many TTLs as an address takes to come back.
+    /// A server that left DNS may still have callbacks in flight. A zone that rotates its addresses needs a
+    /// window of as many TTLs as an address takes to come back:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{net::IpAddr, sync::atomic::{AtomicU8, Ordering}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Family, Freshness, Question};
+    ///
+    /// // Each answer names one of four servers in turn, with a TTL of ten minutes.
+    /// const TTL: Duration = Duration::from_secs(10 * 60);
+    /// let answers = AtomicU8::new(0);
+    /// let resolver = move |_: Question| {
+    ///     let server = 1 + answers.fetch_add(1, Ordering::Relaxed) % 4;
+    ///     async move { Ok(Answer::new([[20, 0, 0, server].into()], TTL)) }
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .only_family(Family::V4)
+    ///     .linger(4 * TTL)
+    ///     .spawn(resolver);
+    /// list.ready().await;
+    ///
+    /// tokio::time::sleep(3 * TTL).await;
+    /// let first = IpAddr::from([20, 0, 0, 1]);
+    /// let evidence = list.verdict(first).allowed().map(|peer| peer.freshness());
+    /// assert_eq!(evidence, Some(Freshness::Lingering));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn linger(mut self, linger: Duration) -> Self {
         self.rules.linger = linger;
         self
     }
 
     /// Sets how long the last valid answer stays in use while lookups fail, from the end of its TTL.
-    /// Default 24 h.
+    /// Default 24 h, no maximum.
+    ///
+    /// A day leaves operators time to react. With a shorter window, a server that was withdrawn during an outage
+    /// of DNS is admitted for less time, and genuine callbacks are refused earlier. Afterwards the verdict is
+    /// undecided (503), not final (403):
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{net::IpAddr, sync::atomic::{AtomicBool, Ordering}, time::Duration};
+    /// use callback_source::{
+    ///     AllowList, Answer, Family, Freshness, Question, RejectionKind, ResolveError, ResolveErrorKind,
+    /// };
+    ///
+    /// // One answer, then an outage of DNS.
+    /// let answered = AtomicBool::new(false);
+    /// let resolver = move |_: Question| {
+    ///     let outcome = match answered.swap(true, Ordering::Relaxed) {
+    ///         false => Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60))),
+    ///         true => Err(ResolveError::new(ResolveErrorKind::Timeout)),
+    ///     };
+    ///     async { outcome }
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .only_family(Family::V4)
+    ///     .stale_for(Duration::from_secs(2 * 60 * 60))
+    ///     .spawn(resolver);
+    /// list.ready().await;
+    /// let server: IpAddr = "20.0.0.1".parse()?;
+    ///
+    /// tokio::time::sleep(Duration::from_secs(60 * 60)).await;
+    /// let evidence = list.verdict(server).allowed().map(|peer| peer.freshness());
+    /// assert_eq!(evidence, Some(Freshness::Stale));
+    ///
+    /// tokio::time::sleep(Duration::from_secs(2 * 60 * 60)).await;
+    /// let reason = list.verdict(server).rejection().map(|rejection| rejection.kind());
+    /// assert_eq!(reason, Some(RejectionKind::Unresolved));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stale_for(mut self, stale_for: Duration) -> Self {
         self.rules.stale_for = stale_for;
         self
     }
 
-    /// Sets the longest pause between two lookups of a failing question. Default 60 s, and at least the
-    /// [refresh interval floor](Self::ttl_bounds).
+    /// Sets the longest pause between two lookups of a failing question. Default 60 s. A value below the [refresh
+    /// interval floor](Self::ttl_bounds) is raised to it.
+    ///
+    /// The pause doubles with each failure, so that a failing server is not flooded. The maximum pause is also the
+    /// longest time until a list notices that DNS works again:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    /// use tokio::time::{sleep, timeout};
+    ///
+    /// let outage = Arc::new(AtomicBool::new(true));
+    /// let is_down = Arc::clone(&outage);
+    /// let resolver = move |_: Question| {
+    ///     let outcome = match is_down.load(Ordering::Relaxed) {
+    ///         true => Err(ResolveError::new(ResolveErrorKind::ServFail)),
+    ///         false => Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60))),
+    ///     };
+    ///     async { outcome }
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .max_backoff(Duration::from_secs(10))
+    ///     .spawn(resolver);
+    ///
+    /// sleep(Duration::from_secs(10 * 60)).await;
+    /// outage.store(false, Ordering::Relaxed);
+    /// // The pause, and at most half a second in which replicas spread out.
+    /// timeout(Duration::from_secs(11), list.ready()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_backoff(mut self, max_backoff: Duration) -> Self {
         self.rules.max_backoff = max_backoff;
         self
     }
 
-    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup.
-    /// Default 256.
+    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup, so
+    /// that the previous one stays in use. Default 256. With zero, no answer is accepted.
+    ///
+    /// An answer of thousands is a fault or an attack, and would admit that many peers. Vipps MobilePay once
+    /// published fifteen addresses for all its production servers together.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, ResolveErrorKind};
+    ///
+    /// // A forged answer, which names a whole network.
+    /// let resolver = async |_: Question| {
+    ///     let network = (0..=255).map(|last| [20, 0, 0, last].into());
+    ///     Ok(Answer::new(network, Duration::from_secs(60)))
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .max_addresses(16)
+    ///     .spawn(resolver);
+    /// list.attempted().await;
+    /// assert!(!list.verdict("20.0.0.7".parse()?).is_allowed());
+    /// let error = list.health()[0].families[0].last_error.clone().expect("it failed");
+    /// assert_eq!(error.kind(), ResolveErrorKind::TooManyAddresses);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_addresses(mut self, max_addresses: usize) -> Self {
         self.rules.max_addresses = max_addresses;
         self
     }
 
     /// Sets how many addresses of one host may linger at a time. Beyond that, the oldest are no longer
-    /// admitted. Default 1,024.
+    /// admitted, which is logged. Default 1,024, four answers of the maximum length.
+    ///
+    /// It bounds the memory for a zone that names new addresses in every answer:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::atomic::{AtomicU8, Ordering}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Family, Question};
+    ///
+    /// let answers = AtomicU8::new(0);
+    /// let resolver = move |_: Question| {
+    ///     let server = 1 + answers.fetch_add(1, Ordering::Relaxed);
+    ///     async move { Ok(Answer::new([[20, 0, 0, server].into()], Duration::from_secs(60))) }
+    /// };
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .only_family(Family::V4)
+    ///     .max_lingering(2)
+    ///     .spawn(resolver);
+    /// list.ready().await;
+    ///
+    /// // Time for three more answers.
+    /// tokio::time::sleep(Duration::from_secs(200)).await;
+    /// let is_allowed = |server| list.verdict([20, 0, 0, server].into()).is_allowed();
+    /// assert_eq!([1, 2, 3, 4].map(is_allowed), [false, true, true, true]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_lingering(mut self, max_lingering: usize) -> Self {
         self.rules.max_lingering = max_lingering;
         self
     }
 
-    /// Sets the time limit of one question, which includes all servers and retries. Default 5 s.
+    /// Sets the time limit of one question, which includes all servers and retries. Default 5 s, no bounds.
     ///
-    /// An expired answer stays in use for as long as its refresh can take.
+    /// It ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) gives each
+    /// server 2 s and starts with the next one after 400 ms of silence, so that eight servers fit into the
+    /// default. An expired answer stays in use for as long as its refresh can take.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Question, ResolveErrorKind};
+    ///
+    /// // A resolver that never returns.
+    /// let resolver = |_: Question| std::future::pending();
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .question_time_limit(Duration::from_secs(3))
+    ///     .spawn(resolver);
+    /// tokio::time::timeout(Duration::from_secs(4), list.attempted()).await?;
+    /// let error = list.health()[0].families[0].last_error.clone().expect("it failed");
+    /// assert_eq!(error.kind(), ResolveErrorKind::Timeout);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn question_time_limit(mut self, limit: Duration) -> Self {
         self.rules.question_time_limit = limit;
         self
     }
 
-    /// Looks up one address family only, for networks where questions for the other one are never answered.
+    /// Looks up one address family only, for networks where questions for the other one are never answered. Default:
+    /// both.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
@@ -195,61 +427,6 @@ impl AllowListBuilder {
     /// ```
     pub fn only_family(mut self, family: Family) -> Self {
         self.rules.only_family = Some(family);
-        self
-    }
-
-    /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
-    ///
-    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
-    /// [wait](Self::on_demand_wait).
-    pub fn on_demand_interval(mut self, interval: Duration) -> Self {
-        self.on_demand.interval = interval;
-        self
-    }
-
-    /// Sets how long the request of an unlisted peer waits for its on-demand refresh. Default 1 s.
-    ///
-    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::{sync::{Arc, Mutex}, time::Duration};
-    /// use callback_source::{AllowList, Answer, Question};
-    ///
-    /// let dns = Arc::new(Mutex::new("20.0.0.1".parse()?));
-    /// let answer = Arc::clone(&dns);
-    /// let list = AllowList::builder()
-    ///     .host("callbacks.example.com".parse()?)
-    ///     .ttl_bounds(Duration::from_secs(1), Duration::from_secs(3600))?
-    ///     .on_demand_interval(Duration::from_secs(1))
-    ///     .spawn(move |_: Question| {
-    ///         let answer = Answer::new([*answer.lock().unwrap()], Duration::from_secs(3600));
-    ///         async { Ok(answer) }
-    ///     });
-    /// list.ready().await;
-    ///
-    /// // The provider adds a server, and its first callback comes before the TTL has ended.
-    /// let server = "20.0.0.2".parse()?;
-    /// *dns.lock().unwrap() = server;
-    /// assert!(!list.verdict(server).is_allowed());
-    /// # tokio::time::pause();
-    /// # tokio::time::advance(Duration::from_secs(2)).await;
-    /// assert!(list.verdict_after_refresh(server).await.is_allowed());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_demand_wait(mut self, wait: Duration) -> Self {
-        self.on_demand.wait = wait;
-        self
-    }
-
-    /// Sets how many unlisted peers wait at a time. Further ones are judged at once. Default 1,024.
-    ///
-    /// All requests of one peer share a permit, so that many of them displace no other peer. The IPv6
-    /// addresses of one /64 are one peer.
-    pub fn max_waiting(mut self, waiters: usize) -> Self {
-        self.on_demand.waiters = waiters;
         self
     }
 
@@ -294,12 +471,6 @@ impl AllowListBuilder {
     /// drop(list);
     /// running.await?;
     ///
-    /// // Another process reads the file without writing it.
-    /// let (inspected, _) = builder.clone().restore_from(&path).pair(|_: Question| async {
-    ///     Err(ResolveError::new(ResolveErrorKind::Timeout))
-    /// });
-    /// assert!(inspected.verdict("20.0.0.1".parse()?).is_allowed());
-    ///
     /// // After the restart DNS is down.
     /// let list = builder.spawn(|_: Question| async {
     ///     Err(ResolveError::new(ResolveErrorKind::Timeout))
@@ -321,7 +492,33 @@ impl AllowListBuilder {
     /// that every user can write is ignored here too. Do not admit peers by such a list unless you trust the
     /// owner of the file.
     ///
-    /// See [`state_file`](Self::state_file) for an example.
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("state.json");
+    /// use callback_source::{AllowList, Question, ResolveError, ResolveErrorKind};
+    /// # use {std::time::Duration, callback_source::Answer};
+    ///
+    /// let builder = AllowList::builder().host("callbacks.example.com".parse()?);
+    /// # let (service, refresher) = builder.clone().state_file(&path).pair(async |_: Question| {
+    /// #     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    /// # });
+    /// # let running = tokio::spawn(refresher.run());
+    /// # service.ready().await;
+    /// # drop(service);
+    /// # running.await?;
+    /// // Without its refresher, the list shows the state of the service and looks up nothing.
+    /// let (inspected, _) = builder.restore_from(&path).pair(async |_: Question| {
+    ///     Err(ResolveError::new(ResolveErrorKind::Other))
+    /// });
+    /// for host in inspected.health() {
+    ///     println!("{}: {:?}", host.host, host.addresses);
+    /// }
+    /// assert!(inspected.verdict("20.0.0.1".parse()?).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn restore_from(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self.restore_only = true;
@@ -330,25 +527,101 @@ impl AllowListBuilder {
 
     /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests:
     /// whoever can forge an answer then admits the merchant's own network.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{net::IpAddr, time::Duration};
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let loopback: IpAddr = "127.0.0.1".parse()?;
+    /// let resolver = move |_: Question| async move {
+    ///     Ok(Answer::new([loopback], Duration::from_secs(60)))
+    /// };
+    /// let builder = AllowList::builder().host("callbacks.example.com".parse()?);
+    ///
+    /// let list = builder.clone().spawn(resolver);
+    /// list.attempted().await;
+    /// assert!(!list.verdict(loopback).is_allowed());
+    ///
+    /// let list = builder.insecure_allow_special_addresses().spawn(resolver);
+    /// list.ready().await;
+    /// assert!(list.verdict(loopback).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insecure_allow_special_addresses(mut self) -> Self {
         self.rules.insecure_allow_special_addresses = true;
         self
     }
 
-    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never
-    /// delays a start.
+    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). By default the
+    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same
+    /// name, a number is added: `production-2`.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let builder = AllowList::builder().name("checkout");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never delays
+    /// a start, and callbacks that cannot be judged yet get 503.
     ///
     /// # Panics
     ///
-    /// Panics outside of a tokio runtime.
+    /// Panics outside of a tokio runtime. Enter it in a `main` that is not `async`:
+    ///
+    /// ```
+    /// # use {std::time::Duration, callback_source::{Answer, Question}};
+    /// # let resolver = async |_: Question| {
+    /// #     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    /// # };
+    /// use callback_source::{AllowList, vipps::Environment};
+    ///
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let list = {
+    ///     let _context = runtime.enter();
+    ///     AllowList::builder().environment(Environment::Production).spawn(resolver)
+    /// };
+    /// runtime.block_on(list.ready());
+    /// # Ok::<_, std::io::Error>(())
+    /// ```
     pub fn spawn(self, resolver: impl Resolve) -> AllowList {
         let (list, refresher) = self.pair(resolver);
         tokio::spawn(refresher.run());
         list
     }
 
-    /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run). See [`Refresher`] for an
-    /// example.
+    /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run).
+    ///
+    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. On a
+    /// thread of its own it is independent of them:
+    ///
+    /// ```
+    /// # use {std::time::Duration, callback_source::{Answer, Question}};
+    /// # let resolver = async |_: Question| {
+    /// #     Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    /// # };
+    /// use callback_source::{AllowList, vipps::Environment};
+    /// use tokio::runtime::Builder;
+    ///
+    /// let (list, refresher) = AllowList::builder().environment(Environment::Production).pair(resolver);
+    /// let own = Builder::new_current_thread().enable_all().build()?;
+    /// let thread = std::thread::spawn(move || own.block_on(refresher.run()));
+    ///
+    /// // The service runs on another runtime.
+    /// Builder::new_multi_thread().build()?.block_on(list.ready());
+    ///
+    /// // The refresher ends with the last handle.
+    /// drop(list);
+    /// thread.join().expect("the refresher does not panic");
+    /// # Ok::<_, std::io::Error>(())
+    /// ```
     #[must_use = "nothing is looked up unless the refresher runs"]
     pub fn pair(self, resolver: impl Resolve) -> (AllowList, Refresher) {
         warn_of_gaps(&self.hosts);
@@ -358,8 +631,13 @@ impl AllowListBuilder {
         let now = now();
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
+        let watched = watched_hosts(&self.watch, &self.hosts);
+        let environments = self.hosts.iter().filter_map(vipps::Environment::of_host);
+        let environment = vipps::only_environment(environments).map(vipps::Environment::as_str);
+        let name = self.name.as_deref().or(environment).unwrap_or(UNNAMED);
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
             .expect("`nets` has checked the networks");
+        set.watch(watched, now);
         let state_file = self.state_file.map(|path| match self.restore_only {
             true => StateFile::looked_at(path),
             false => StateFile::kept(path),
@@ -370,13 +648,20 @@ impl AllowListBuilder {
         let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
         let schedule = Schedule::new(floor, &self.on_demand);
-        let mut shared = Shared::new(set, self.on_demand, now);
+        let mut shared = Shared::new(set, self.on_demand, name, now);
         shared.state_file = state_file.clone();
+        shared.watch = self.watch;
         let list = AllowList::new(Arc::new(shared));
         let cache = AnswerCache::new(resolver, time_limit);
         let refresher = Refresher::new(&list, cache, schedule, sleep_clock, state_file);
         (list, refresher)
     }
+}
+
+/// The hosts that a list watches: those that were given, and the provider's other environments.
+pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
+    let others = vipps::hosts_of_other_environments(hosts);
+    given.iter().cloned().chain(others).collect()
 }
 
 /// Warns of hosts that omit servers of the provider.
@@ -394,7 +679,7 @@ pub(super) fn warn_of_gaps(hosts: &[HostName]) {
 /// Error for invalid TTL bounds.
 ///
 /// See [`AllowListBuilder::ttl_bounds`] for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid TTL bounds {min:?} to {max:?}: the minimum must be at least 1 s and at most the maximum"
 )]
@@ -402,6 +687,11 @@ pub struct TtlBoundsError {
     min: Duration,
     max: Duration,
 }
+
+crate::debug::debug_by_message!(TtlBoundsError);
+
+/// The name of a list without one, in its metrics.
+pub(super) const UNNAMED: &str = "default";
 
 /// With less, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

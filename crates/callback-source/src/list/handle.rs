@@ -10,11 +10,15 @@ use std::{
 
 use ipnet::IpNet;
 use tokio::time::{Instant, timeout};
+use tracing::info;
 
 use crate::{
-    AllowSet, HostName, Verdict,
+    AllowSet, HostName, LOG_TARGET, NetworkError, Verdict,
     list::{
-        AllowListBuilder, Changes, builder::warn_of_gaps, clock::now, on_demand::OnDemandLimits,
+        AllowListBuilder, Changes,
+        builder::{UNNAMED, warn_of_gaps, watched_hosts},
+        clock::now,
+        on_demand::OnDemandLimits,
         shared::Shared,
     },
     set::{HostHealth, Rules},
@@ -54,16 +58,24 @@ use crate::{
 /// # }
 /// ```
 ///
-/// With the feature `metrics`, it reports through the `metrics` facade:
+/// # Metrics
 ///
-/// | name | kind | labels |
+/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these has the label `list`, the
+/// [name](AllowListBuilder::name) of the list:
+///
+/// | name | kind | other labels |
 /// |---|---|---|
-/// | `callback_source_verdicts_total` | counter | `verdict`: `allow`, `not-listed`, `unresolved`, … |
-/// | `callback_source_lookups_total` | counter | `outcome`: `answer`, `nxdomain`, `servfail`, … |
+/// | `callback_source_verdicts_total` | counter | `verdict`: `allow`, `not-listed`, `wrong-environment`, `unresolved`, … |
+/// | `callback_source_lookups_total` | counter | `outcome`: `answer`, `nxdomain`, `no-data`, `servfail`, `refused`, `timeout`, `network`, `other` |
 /// | `callback_source_changes_total` | counter | – |
+/// | `callback_source_refused_then_listed_total` | counter | – |
 /// | `callback_source_addresses` | gauge | – |
-/// | `callback_source_oldest_answer_age_seconds` | gauge | – |
-/// | `callback_source_proxy_headers_total` | counter | `outcome`: `client`, `local`, `malformed`, …; with the feature `proxy-protocol` |
+/// | `callback_source_last_answer_timestamp_seconds` | gauge | – |
+/// | `callback_source_oldest_answer_timestamp_seconds` | gauge | – |
+/// | `callback_source_last_admitted_timestamp_seconds` | gauge | – |
+///
+/// The timestamps are Unix times, and 0 before the first such event. Counters are zero from the start if the
+/// recorder is installed before the list is built. `docs/operations.md` of the repository lists all metrics.
 #[derive(Clone, Debug)]
 pub struct AllowList {
     handle: Arc<Handle>,
@@ -75,7 +87,8 @@ impl AllowList {
         AllowListBuilder::default()
     }
 
-    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service.
+    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. Without an
+    /// address, it is [`undecided`](Self::undecided).
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -90,12 +103,38 @@ impl AllowList {
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
         let set = AllowSet::new(Rules::default(), [], &networks, now)
             .expect("a whole family takes 2^32 single addresses");
-        let shared = Shared::new(set, OnDemandLimits::default(), now);
+        let shared = Shared::new(set, OnDemandLimits::default(), UNNAMED, now);
         shared.on_demand.end();
         Self::new(Arc::new(shared))
     }
 
+    /// Returns a list that cannot decide on any peer, as during an outage of DNS since the start, for tests of a
+    /// service.
+    ///
+    /// ```
+    /// use callback_source::{AllowList, RejectionKind};
+    ///
+    /// let verdict = AllowList::undecided().verdict("192.0.2.1".parse().unwrap());
+    /// assert_eq!(verdict.rejection().unwrap().kind(), RejectionKind::Unresolved);
+    /// ```
+    #[must_use]
+    pub fn undecided() -> Self {
+        // A set without hosts and networks decides nothing, so that it never looks like a certain "no".
+        Self::fixed([])
+    }
+
     /// Returns the verdict on a peer by the current set. Never waits.
+    ///
+    /// An IPv4 peer of a dual-stack socket may be given in its IPv4-mapped form:
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use callback_source::AllowList;
+    ///
+    /// let list = AllowList::fixed([IpAddr::from([192, 0, 2, 1])]);
+    /// assert!(list.verdict("::ffff:192.0.2.1".parse()?).is_allowed());
+    /// # Ok::<_, std::net::AddrParseError>(())
+    /// ```
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
         self.verdict_at(peer, Instant::now())
     }
@@ -111,10 +150,37 @@ impl AllowList {
     /// in flight, and for those whose 5 seconds end within the wait. Without such lookups, the peer is judged
     /// at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
     /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
-    /// the lookups, and dropping the future cancels none. See
-    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait) for an example.
+    /// the lookups, and dropping the future cancels none. These limits are knobs of the builder:
+    /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),
+    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
     ///
     /// A caching resolver on the way to the provider can still hide a new address until its TTL ends.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::{Arc, Mutex}, time::Duration};
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let dns = Arc::new(Mutex::new("20.0.0.1".parse()?));
+    /// let current = Arc::clone(&dns);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(move |_: Question| {
+    ///         let answer = Answer::new([*current.lock().unwrap()], Duration::from_secs(3600));
+    ///         async { Ok(answer) }
+    ///     });
+    /// list.ready().await;
+    /// tokio::time::sleep(Duration::from_secs(10)).await;
+    ///
+    /// // The provider adds a server, and its first callback comes before the TTL has ended.
+    /// let server = "20.0.0.2".parse()?;
+    /// *dns.lock().unwrap() = server;
+    /// assert!(!list.verdict(server).is_allowed());
+    /// assert!(list.verdict_after_refresh(server).await.is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn verdict_after_refresh(&self, peer: IpAddr) -> Verdict {
         let now = Instant::now();
         let verdict = self.verdict_at(peer, now);
@@ -134,6 +200,7 @@ impl AllowList {
         now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let on_demand = &self.shared().on_demand;
+        on_demand.want_watched(now.into_std(), &self.shared().wake);
         let deadline = on_demand.deadline(now.into_std());
         let permit = match on_demand.is_quiet(deadline) {
             true => None,
@@ -164,7 +231,22 @@ impl AllowList {
     /// Waits until the list [is ready](Self::is_ready).
     ///
     /// A service does not have to wait for it: earlier requests get a verdict by the answers so far. Waits
-    /// forever while no host answers.
+    /// forever while no host answers, so a one-shot tool needs a time limit:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |_: Question| Err(ResolveError::new(ResolveErrorKind::ServFail)));
+    /// let ready = tokio::time::timeout(Duration::from_secs(10), list.ready()).await;
+    /// assert!(ready.is_err(), "the zone is broken");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
@@ -172,32 +254,147 @@ impl AllowList {
 
     /// Waits until every question was asked once and has a result, be it a failure. This takes no longer than
     /// the [time limit of one question](AllowListBuilder::question_time_limit).
+    ///
+    /// Unlike [`ready`](Self::ready), it also returns when no host answers, so that a tool can print the errors:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use callback_source::{AllowList, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |_: Question| Err(ResolveError::new(ResolveErrorKind::Refused)));
+    /// list.attempted().await;
+    /// assert!(!list.is_ready());
+    /// let health = list.health();
+    /// let error = health[0].families[0].last_error.as_ref().expect("the question failed");
+    /// assert_eq!(error.to_string(), "the DNS server refused to answer (REFUSED)");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn attempted(&self) {
         let mut published_changed = self.shared().published_changed.subscribe();
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
+    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of them
+    /// has a result, be it a failure. For tools: a service does not wait for them.
+    pub async fn watched_attempted(&self) {
+        let shared = self.shared();
+        let mut published_changed = shared.published_changed.subscribe();
+        while !self.snapshot().is_watched_attempted() {
+            shared.on_demand.want_watched_soon(&shared.wake);
+            if published_changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Returns whether every question was asked once and at least one address or static network is admitted.
     ///
-    /// A list that became ready stays ready until it admits no address and no static network.
+    /// A list that became ready stays ready until it admits no address and no static network. A readiness probe
+    /// can return it, so that a load balancer sends no callbacks before the list can decide:
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    /// use http::StatusCode;
+    ///
+    /// fn readyz(list: &AllowList) -> StatusCode {
+    ///     match list.is_ready() {
+    ///         true => StatusCode::OK,
+    ///         false => StatusCode::SERVICE_UNAVAILABLE,
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(readyz(&AllowList::fixed(["192.0.2.1".parse()?])), 200);
+    /// assert_eq!(readyz(&AllowList::fixed([])), 503);
+    /// # Ok::<_, std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared().published.load().is_ready(now())
     }
 
-    /// Returns the current set.
+    /// Returns the current set. It never changes, so that its addresses, networks and verdicts fit together.
+    /// [`changes`](Self::changes) has an example.
     #[must_use]
     pub fn snapshot(&self) -> Arc<AllowSet> {
         self.shared().published.load_full()
     }
 
-    /// Returns the current state of each host.
+    /// Returns the current state of each host, for a status page or an alarm:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callback_source::HostNameError> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Family, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// // A router that drops AAAA questions.
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(async |question: Question| match question.family {
+    ///         Family::V4 => Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60))),
+    ///         Family::V6 => Err(ResolveError::new(ResolveErrorKind::Timeout)),
+    ///     });
+    /// list.attempted().await;
+    ///
+    /// let mut alarms = Vec::new();
+    /// for host in list.health() {
+    ///     for question in host.families {
+    ///         if let Some(error) = question.last_error {
+    ///             alarms.push(format!("{} {}: {error}", host.host, question.family));
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(alarms, ["callbacks.example.com AAAA: no DNS server answered in time"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
-        self.snapshot().health(now())
+        let mut health = self.snapshot().health(now());
+        for host in &mut health {
+            host.refused_then_listed = self.shared().refused.then_listed(&host.host);
+        }
+        health
     }
 
-    /// Follows the changes of the addresses from now on.
+    /// Follows the changes of the addresses from now on. Call it before [`snapshot`](Self::snapshot): in the
+    /// other order, a change in between would be in neither.
+    ///
+    /// A change lists the addresses of one host. Another host may still admit an address that is removed here, so
+    /// a firewall should use a change as the signal to read the addresses of the whole set:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question};
+    /// use tokio::time::Instant;
+    ///
+    /// let list = AllowList::builder()
+    ///     .hosts(["one.example.com".parse()?, "two.example.com".parse()?])
+    ///     .spawn(async |question: Question| {
+    ///         let only_one = ["20.0.0.1", "20.0.0.2"].map(|address| address.parse().unwrap());
+    ///         let addresses = match question.host.as_str() {
+    ///             "one.example.com" => only_one.to_vec(),
+    ///             _ => only_one[..1].to_vec(),
+    ///         };
+    ///         Ok(Answer::new(addresses, Duration::from_secs(60)))
+    ///     });
+    /// let mut changes = list.changes();
+    /// list.ready().await;
+    /// let admitted = || list.snapshot().addresses(Instant::now().into_std());
+    /// assert_eq!(admitted().len(), 2);
+    ///
+    /// list.replace_hosts(["two.example.com".parse()?]);
+    /// changes.next().await;
+    /// assert_eq!(admitted().into_iter().collect::<Vec<_>>(), ["20.0.0.1".parse::<std::net::IpAddr>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn changes(&self) -> Changes {
         let published_changed = self.shared().published_changed.subscribe();
@@ -234,9 +431,14 @@ impl AllowList {
         let hosts: Vec<_> = hosts.into_iter().collect();
         warn_of_gaps(&hosts);
         let shared = self.shared();
-        shared.update(|set, now| match &shared.state_file {
-            Some(file) => file.replace_hosts(set, hosts, now),
-            None => set.replace_hosts(hosts, now),
+        let watched = watched_hosts(&shared.watch, &hosts);
+        shared.update(|set, now| {
+            let notices = match &shared.state_file {
+                Some(file) => file.replace_hosts(set, hosts, now),
+                None => set.replace_hosts(hosts, now),
+            };
+            set.watch(watched, now);
+            notices
         });
         shared.on_demand.hosts_replaced();
         shared.wake.notify_one();
@@ -281,6 +483,42 @@ impl AllowList {
         shared.update(|set, now| set.replace_windows(linger, stale_for, now));
         // The next end of a window may be earlier.
         shared.wake.notify_one();
+    }
+
+    /// Replaces the static networks while the list runs. Peers in added ones are admitted at once, also those that
+    /// wait for a verdict. Peers in removed ones are refused at once, unless an answer names them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the networks cover a whole address family. The list then stays as it was.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+    /// list.replace_networks(["198.51.100.0/24".parse()?])?;
+    /// assert!(list.verdict("198.51.100.7".parse()?).is_allowed());
+    /// assert!(!list.verdict("192.0.2.1".parse()?).is_allowed());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_networks(
+        &self,
+        networks: impl IntoIterator<Item = IpNet>,
+    ) -> Result<(), NetworkError> {
+        let networks: Vec<_> = networks.into_iter().collect();
+        let mut replaced = Ok(());
+        self.shared().update(|set, now| {
+            let notices = set.replace_networks(&networks, now);
+            notices.unwrap_or_else(|error| {
+                replaced = Err(error);
+                Vec::new()
+            })
+        });
+        replaced?;
+        let networks = networks.iter().map(ToString::to_string);
+        let networks: Vec<_> = networks.collect();
+        info!(target: LOG_TARGET, networks = networks.join(","), "static networks replaced");
+        Ok(())
     }
 
     pub(super) fn new(shared: Arc<Shared>) -> Self {

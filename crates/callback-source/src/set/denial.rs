@@ -1,4 +1,8 @@
 //! Rule 4: when a denial is believed.
+//!
+//! A captive portal, a split horizon or a broken zone denies every name, and a provider does not withdraw all of
+//! its servers at once. A denial is therefore evidence only together with an answer which shows that the zone
+//! works.
 
 use std::time::Instant;
 

@@ -1,4 +1,8 @@
 //! Rule 6: when a question is given up; and when every host is resolved.
+//!
+//! Giving a host up turns "try again" (503) into a final 403 for its servers. Done too early, it refuses callbacks
+//! for good; done too late, it only causes retries. The rule therefore ignores time in which the question was not
+//! asked, answers from before a restart, and mostly answers of another zone.
 
 use std::time::Instant;
 

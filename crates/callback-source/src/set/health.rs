@@ -7,20 +7,35 @@ use std::{
 };
 
 use super::{AllowSet, question_view::QuestionView};
-use crate::{Family, HostName, Question, ResolveError};
+use crate::{Family, HostName, Question, ResolveError, metrics::SetGauges};
 
 /// Health of one host.
 ///
+/// It shows an operator how much time is left in an outage of DNS:
+///
 /// ```
-/// use std::time::Instant;
-/// use callback_source::{AllowSet, set::{QuestionStatus, Rules}};
+/// use std::time::{Duration, Instant};
+/// use callback_source::{AllowSet, Answer, ResolveError, ResolveErrorKind};
+/// use callback_source::set::{QuestionStatus, Rules};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let now = Instant::now();
-/// let set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
-/// let health = set.health(now);
-/// assert_eq!(health[0].host.as_str(), "callback.example.com");
-/// assert_eq!(health[0].families[0].state, QuestionStatus::Unasked);
+/// let mut set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
+/// let (question, _) = set.questions().next().expect("the set has a host");
+/// assert_eq!(set.health(now)[0].families[0].state, QuestionStatus::Unasked);
+///
+/// set.apply(&question, Ok(Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60))), now);
+/// let outage = now + Duration::from_secs(60);
+/// set.apply(&question, Err(ResolveError::new(ResolveErrorKind::ServFail)), outage);
+///
+/// let host = &set.health(outage)[0];
+/// let a_records = &host.families[0];
+/// assert_eq!(a_records.state, QuestionStatus::Failing);
+/// assert_eq!(a_records.failing_since, Some(outage));
+/// assert_eq!(host.addresses.len(), 1, "still admitted");
+/// let until = a_records.answered_at.expect("it is in use") + a_records.ttl.expect("it is in use")
+///     + Rules::default().stale_for;
+/// assert_eq!(until - outage, Duration::from_secs(24 * 60 * 60));
 /// # Ok(())
 /// # }
 /// ```
@@ -33,6 +48,9 @@ pub struct HostHealth {
     pub addresses: BTreeSet<IpAddr>,
     /// Its two questions, A and AAAA.
     pub families: [FamilyHealth; 2],
+    /// Number of addresses that were refused with 403 and joined the host's answers within the linger window
+    /// after that. [`AllowList::health`](crate::AllowList::health) sets it; a set does not know refusals.
+    pub refused_then_listed: u64,
 }
 
 /// Health of one question. See [`HostHealth`] for an example.
@@ -57,7 +75,20 @@ pub struct FamilyHealth {
     pub last_error: Option<ResolveError>,
 }
 
-/// Status of one question. See [`HostHealth`] for an example.
+/// Status of one question.
+///
+/// ```
+/// use callback_source::set::QuestionStatus;
+///
+/// /// The states that need an operator. A denial is normal for the AAAA records of a host with IPv4 only.
+/// fn needs_attention(status: QuestionStatus) -> bool {
+///     use QuestionStatus::{Expired, Failing, GivenUp};
+///     matches!(status, Failing | GivenUp | Expired)
+/// }
+///
+/// assert!(!needs_attention(QuestionStatus::Denied));
+/// assert_eq!(QuestionStatus::GivenUp.as_str(), "failed");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QuestionStatus {
@@ -78,7 +109,7 @@ pub enum QuestionStatus {
 }
 
 impl QuestionStatus {
-    /// The name in lower case, for JSON and tables.
+    /// Returns the name in lower case, for JSON and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -107,7 +138,7 @@ pub(crate) enum Standing {
 }
 
 impl AllowSet {
-    /// Health of each host.
+    /// Returns the health of each host.
     #[must_use]
     pub fn health(&self, now: Instant) -> Vec<HostHealth> {
         let hosts = self.hosts.iter().enumerate();
@@ -116,8 +147,21 @@ impl AllowSet {
                 host: host.name.clone(),
                 addresses: host.admitted(&self.rules, now),
                 families: Family::ALL.map(|family| self.view(at, family).health(now)),
+                refused_then_listed: 0,
             })
             .collect()
+    }
+
+    /// Numbers for metrics.
+    pub(crate) fn gauges(&self, now: Instant) -> SetGauges {
+        let states = self.hosts.iter().flat_map(|host| &host.questions);
+        let answers = states.filter(|state| now < state.stale_until(&self.rules));
+        let answered_at = answers.filter_map(|state| Some(state.last_answer.as_ref()?.answered_at));
+        SetGauges {
+            addresses: self.addresses(now).len(),
+            last_answer: answered_at.clone().max(),
+            oldest_answer: answered_at.min(),
+        }
     }
 
     /// The part of a failing question that is still in use.

@@ -1,4 +1,12 @@
 //! Lookup index: admitted addresses with their expiry.
+//!
+//! Every entry has its own end. Verdicts are therefore right at any time, even if the refresher that removes
+//! expired entries has died. An address can have several reasons, from several hosts or windows. All of them are
+//! kept, since the best one may end first.
+//!
+//! For the same reason "resolved" is a list of spans instead of a flag: with time alone, the verdict on an
+//! unlisted peer turns from [`NotListed`](crate::RejectionKind::NotListed) into
+//! [`Unresolved`](crate::RejectionKind::Unresolved), and back.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
 
@@ -73,13 +81,8 @@ impl Index {
         }
     }
 
-    /// Returns whether every host is resolved for the family of a peer, whose address must be in canonical
-    /// form.
-    pub(super) fn is_resolved(&self, peer: IpAddr, now: Instant) -> bool {
-        let family = match peer {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        };
+    /// Returns whether every host is resolved for a family.
+    pub(super) fn is_resolved(&self, family: Family, now: Instant) -> bool {
         let resolved = &self.resolved[family as usize];
         #[cfg(callback_source_simulation)]
         let resolved = match crate::simulation::planted(crate::simulation::Fault::FamiliesSwapped) {

@@ -143,11 +143,13 @@ fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<Ip
 ///     "network `0.0.0.0/0` contains every address; list specific networks"
 /// );
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("network `{network}` contains every address; list specific networks")]
 pub struct NetworkError {
     network: IpNet,
 }
+
+crate::debug::debug_by_message!(NetworkError);
 
 /// Canonical form of a network. A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the
 /// IPv4 network.

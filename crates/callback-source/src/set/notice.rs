@@ -25,6 +25,8 @@ use crate::{HostName, Question, ResolveError};
 pub enum Notice {
     /// Addresses were added or removed.
     Changed(SetChange),
+    /// Addresses of a watched host were added or removed. They are not admitted.
+    WatchedChanged(SetChange),
     /// A lookup failed.
     Failed {
         /// Question that failed.
@@ -59,7 +61,27 @@ pub enum Notice {
 
 /// Addresses of one host that were added to the set or removed from it.
 ///
-/// An address that left the answer but lingers has not been removed. See [`Notice`] for an example.
+/// An address that left the answer but lingers has not been removed. An address that was removed may still be
+/// admitted by another host.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use callback_source::{AllowSet, Answer, set::{Notice, Rules}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let now = Instant::now();
+/// let mut set = AllowSet::new(Rules::default(), ["callback.example.com".parse()?], &[], now)?;
+/// let (question, _) = set.questions().next().expect("the set has a host");
+/// let answer = |address: &str| Answer::new([address.parse().unwrap()], Duration::from_secs(60));
+/// set.apply(&question, Ok(answer("20.0.0.1")), now);
+///
+/// let notices = set.apply(&question, Ok(answer("20.0.0.2")), now);
+/// let [Notice::Changed(change)] = &notices[..] else { panic!("one host changed") };
+/// assert_eq!(change.added, ["20.0.0.2".parse::<std::net::IpAddr>()?]);
+/// assert!(change.removed.is_empty(), "20.0.0.1 lingers");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SetChange {

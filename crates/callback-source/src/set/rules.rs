@@ -7,13 +7,18 @@ use crate::{Family, ResolveError};
 
 /// Windows and bounds of an [`AllowSet`](super::AllowSet).
 ///
+/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of them, with its reason. For a set without
+/// a list they are assigned directly, and are not checked:
+///
 /// ```
-/// use std::time::Duration;
-/// use callback_source::set::Rules;
+/// use std::time::{Duration, Instant};
+/// use callback_source::{AllowSet, set::Rules};
 ///
 /// let mut rules = Rules::default();
 /// rules.linger = Duration::from_secs(30 * 60);
 /// assert_eq!(rules.stale_for, Duration::from_secs(24 * 60 * 60));
+/// let set = AllowSet::new(rules, ["callbacks.example.com".parse()?], &[], Instant::now())?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

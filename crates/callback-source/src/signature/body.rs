@@ -1,4 +1,8 @@
 //! Buffering and hashing of the body.
+//!
+//! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits
+//! bound bytes and time. A constant bounds the memory that is reserved in advance. Tokio's budget makes a body of
+//! endless empty frames yield, so that its time limit can end it.
 
 use std::{pin::pin, time::Duration};
 

@@ -3,21 +3,22 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::{CallbackRejection, MessageVerdict, check};
+use super::log;
+use crate::{CallbackRejection, ExtractorRejection, MessageVerdict, check};
 
 /// Present behind every message layer. Behind a tagging one, the handler decides.
 impl<S: Sync> FromRequestParts<S> for MessageVerdict {
-    type Rejection = CallbackRejection;
+    type Rejection = ExtractorRejection<CallbackRejection>;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallbackRejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         match parts.extensions.get::<Self>() {
             Some(verdict) => {
                 check::admitted(&parts.extensions);
                 Ok(verdict.clone())
             }
             None => {
-                check::refused(&parts.extensions);
-                Err(CallbackRejection::NoLayer)
+                log::no_layer();
+                Err(ExtractorRejection::new(CallbackRejection::NoLayer, parts))
             }
         }
     }

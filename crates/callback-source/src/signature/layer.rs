@@ -40,7 +40,7 @@ pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
 }
 
 impl<K: SecretSource> VerifySignatureLayer<K> {
-    /// Refuses requests that are not signed with one of the secrets.
+    /// Refuses requests that are not signed with one of the secrets. See the [module docs](super) for an example.
     pub fn rejecting(keys: K) -> Self {
         Self::new(keys, Mode::Rejecting)
     }
@@ -49,6 +49,32 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
     /// check out, or to decide in the handler.
     ///
     /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand that on.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use bytes::Bytes;
+    /// use callback_source::MessageVerdict;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    /// use http::{Request, Response};
+    /// use http_body_util::{BodyExt, Full};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A shop that accepted unsigned callbacks so far, and wants to know what would be refused.
+    /// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     let verdict = request.extensions().get::<MessageVerdict>().expect("the layer leaves one");
+    ///     let text = verdict.rejection().map_or("signed".to_owned(), |reason| reason.to_string());
+    ///     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+    /// });
+    /// let secret = Secret::new("of the registration")?;
+    /// let service = VerifySignatureLayer::tagging(secret).layer(merchant);
+    /// let response = service.oneshot(Request::new(Full::from("paid"))).await?;
+    /// let text = response.into_body().collect().await?.to_bytes();
+    /// assert_eq!(text, "missing-header `authorization`");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tagging(keys: K) -> Self {
         Self::new(keys, Mode::Tagging { headers: false })
     }
@@ -63,20 +89,62 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// Sets the maximum difference between the date of a request and the clock. Default: five minutes.
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.settings.message.in_mode(mode);
+        self
+    }
+
+    /// Sets the maximum difference between the date of a request and the clock, in both directions. Default: five
+    /// minutes, no bounds.
+    ///
+    /// The provider signs each retry anew, so a short window loses no callback as long as the clock is correct.
+    /// For that time a recorded delivery can be sent again, unless a [guard](Self::replay_guard) refuses it.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, time::{Duration, SystemTime}};
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer, webhook};
+    /// use http::{Request, Response, Uri};
+    /// use http_body_util::Full;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     Ok::<_, Infallible>(Response::new(request.into_body()))
+    /// });
+    /// let secret = Secret::new("of the registration")?;
+    /// let signed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    /// let received_at = signed_at + Duration::from_secs(120);
+    ///
+    /// for (window, status) in [(300, 200), (60, 401)] {
+    ///     let service = VerifySignatureLayer::rejecting(secret.clone())
+    ///         .window(Duration::from_secs(window))
+    ///         .clock(move || received_at)
+    ///         .layer(merchant);
+    ///     let mut request = Request::post("/webhooks").body(Full::from("paid"))?;
+    ///     let url = Uri::from_static("https://shop.example/webhooks");
+    ///     *request.headers_mut() = webhook::sign(&secret, &url, b"paid", signed_at)?;
+    ///     assert_eq!(service.oneshot(request).await?.status(), status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.window = window;
         self
     }
 
-    /// Replaces the system's clock, for tests.
+    /// Replaces the system's clock, for tests with a saved delivery. See [`window`](Self::window) for an example.
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.settings.clock = Arc::new(now);
         self
     }
 
     /// Pins the host to that of the registered URL, including a port other than 443, for a proxy that does not
-    /// preserve it. The request's own host is then ignored.
+    /// preserve it. The request's own host is then ignored. By default nothing is pinned.
     ///
     /// ```
     /// use callback_source::signature::{Secret, VerifySignatureLayer};
@@ -100,13 +168,74 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the maximum length of a body. Default: 256 KiB.
+    /// Sets the maximum length of a body in bytes. Default: 256 KiB, no bounds. A longer body is refused with 413.
+    ///
+    /// The body is buffered before the inner service sees it, and callbacks have a few hundred bytes. A rejecting
+    /// layer checks the signature first, so that it buffers only signed bodies.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, time::SystemTime};
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer, webhook};
+    /// use http::{Request, Response, Uri};
+    /// use http_body_util::Full;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     Ok::<_, Infallible>(Response::new(request.into_body()))
+    /// });
+    /// let secret = Secret::new("of the registration")?;
+    /// let layer = VerifySignatureLayer::rejecting(secret.clone()).body_limit(16 * 1024);
+    ///
+    /// let url = Uri::from_static("https://shop.example/webhooks");
+    /// let body = vec![b' '; 20_000];
+    /// let mut request = Request::post("/webhooks").body(Full::from(body.clone()))?;
+    /// *request.headers_mut() = webhook::sign(&secret, &url, &body, SystemTime::now())?;
+    /// let response = layer.layer(merchant).oneshot(request).await?;
+    /// assert_eq!(response.status(), 413);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self
     }
 
-    /// Sets the time within which the whole body must arrive. Default: five seconds.
+    /// Sets the time within which the whole body must arrive. Default: five seconds, half of the ten for which the
+    /// Webhooks API waits. No bounds. A body that takes longer is refused with 408.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, time::{Duration, SystemTime}};
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer, webhook};
+    /// use futures_util::stream;
+    /// use http::{Request, Response, Uri};
+    /// use http_body::Frame;
+    /// use http_body_util::{Full, StreamBody};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     Ok::<_, Infallible>(Response::new(request.into_body()))
+    /// });
+    /// let secret = Secret::new("of the registration")?;
+    /// let service = VerifySignatureLayer::rejecting(secret.clone())
+    ///     .body_time_limit(Duration::from_secs(1))
+    ///     .with_body::<Full<Bytes>>()
+    ///     .layer(merchant);
+    ///
+    /// // The sender signs a body, and never sends it.
+    /// let silent = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+    /// let url = Uri::from_static("https://shop.example/webhooks");
+    /// let mut request = Request::post("/webhooks").body(StreamBody::new(silent))?;
+    /// *request.headers_mut() = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+    /// assert_eq!(service.oneshot(request).await?.status(), 408);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body_time_limit(mut self, limit: Duration) -> Self {
         self.settings.limits.time = limit;
         self
@@ -134,13 +263,48 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the time within which the source must return the secrets. Default: two seconds.
+    /// Sets the time within which the source must return the secrets. Default: two seconds, no bounds.
+    ///
+    /// A lookup that takes longer is given up, and the response is 503 with `Retry-After`. The limit must leave
+    /// the handler enough of the ten seconds for which the Webhooks API waits, and the three of eCom: otherwise
+    /// the sender gives up first.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, io, time::{Duration, SystemTime}};
+    /// use bytes::Bytes;
+    /// use callback_source::signature::{Secret, Secrets, VerifySignatureLayer, webhook};
+    /// use http::{Request, Response, Uri};
+    /// use http_body_util::Full;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     Ok::<_, Infallible>(Response::new(request.into_body()))
+    /// });
+    /// // A secret store that does not respond.
+    /// let vault = |_: Option<String>| std::future::pending::<io::Result<Secrets>>();
+    /// let service = VerifySignatureLayer::rejecting(vault)
+    ///     .secret_time_limit(Duration::from_millis(500))
+    ///     .layer(merchant);
+    ///
+    /// let secret = Secret::new("of the registration")?;
+    /// let url = Uri::from_static("https://shop.example/webhooks");
+    /// let mut request = Request::post("/webhooks").body(Full::from("paid"))?;
+    /// *request.headers_mut() = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+    /// let response = service.oneshot(request).await?;
+    /// assert_eq!(response.status(), 503);
+    /// assert_eq!(response.headers()["retry-after"], "5");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.settings.message.lookup_limit(limit);
         self
     }
 
-    /// Refuses a repetition of the same request within the window. Off by default.
+    /// Refuses a repetition of the same request within the window, with 409. Off by default: the guard knows only the
+    /// deliveries to this process, and a handler that remembers the events it has seen needs none.
     ///
     /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
@@ -148,7 +312,23 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example.
+    /// Replaces the responses to refused requests, `PlainText` by default.
+    ///
+    /// ```
+    /// use callback_source::MessageRejection;
+    /// use callback_source::signature::{Secret, VerifySignatureLayer};
+    /// use http::Response;
+    ///
+    /// VerifySignatureLayer::rejecting(Secret::new("of the registration")?).with_response(
+    ///     |rejection: &MessageRejection| {
+    ///         // The status alone: the reason is in the extensions, for the service's own log.
+    ///         let mut response = Response::new("");
+    ///         *response.status_mut() = rejection.status();
+    ///         response
+    ///     },
+    /// );
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_response<T>(self, response: T) -> VerifySignatureLayer<K, T, H> {
         VerifySignatureLayer {
             settings: self.settings,
@@ -256,7 +436,7 @@ impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     }
 }
 
-/// The body is handed on in its own type, such as `axum::body::Body`.
+/// The body is handed on in its own type, such as `axum::body::Body`. It must implement `From<Bytes>`.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBody(());
 
@@ -266,7 +446,7 @@ impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
 }
 
-/// The body is handed on as a `B`.
+/// The body is handed on as a `B`. See [`with_body`](VerifySignatureLayer::with_body) for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
 

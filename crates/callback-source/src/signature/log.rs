@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use super::ReplayStoreError;
 use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, metrics, rate_limit::PeerRateLimit};
 
 pub(crate) fn verified(message: &VerifiedMessage) {
@@ -35,15 +36,33 @@ pub(crate) fn rejected(
     );
 }
 
+/// Counts a failure of the store of replay marks, and logs it.
+pub(super) fn replay_store_failed(
+    operation: &'static str,
+    error: &ReplayStoreError,
+    effect: &str,
+    is_logged: bool,
+) {
+    metrics::replay_store_failure();
+    if is_logged {
+        warn!(
+            target: LOG_TARGET,
+            operation,
+            cause = std::error::Error::source(error).map(tracing::field::display),
+            "{error}: {effect}"
+        );
+    }
+}
+
 /// Reports once that a layer is missing, which the first request shows.
 pub(crate) fn no_layer() {
     static REPORTED: std::sync::Once = std::sync::Once::new();
     REPORTED.call_once(|| {
         error!(
             target: LOG_TARGET,
-            "the verdict that a policy needs is missing, so every callback is refused; put \
-             `RequireVerifiedLayer` inside of `VerifySourceLayer` and of `VerifySignatureLayer` or \
-             `VerifyTokenLayer`"
+            "the verdict that a policy or a handler needs is missing, so every callback is refused; pass the \
+             route to `CallbackRoutes` with `signature` or `token`, or put `RequireVerifiedLayer` inside of \
+             `VerifySourceLayer` and of `VerifySignatureLayer` or `VerifyTokenLayer`"
         );
     });
 }

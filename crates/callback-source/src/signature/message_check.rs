@@ -29,6 +29,7 @@ impl<K> MessageCheck<K> {
         mode: Mode,
         select: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
+        crate::metrics::register_messages();
         Self {
             keys: Arc::new(keys),
             select: Arc::new(select),
@@ -47,6 +48,11 @@ impl<K> MessageCheck<K> {
 
     pub(super) fn lookup_limit(&mut self, limit: Duration) {
         self.lookup_limit = limit;
+    }
+
+    #[cfg(feature = "axum")]
+    pub(super) fn in_mode(&mut self, mode: Mode) {
+        self.mode = mode;
     }
 
     pub(super) fn is_tagging(&self) -> bool {

@@ -106,13 +106,19 @@ mod extract;
 mod layer;
 pub(crate) mod log;
 mod message_check;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod replay;
+mod replay_store;
 mod signature_check;
 mod token_check;
 
+#[cfg(feature = "redis")]
+pub use redis_store::{RedisReplayStore, RedisUrlError};
 pub use {
     layer::{IntoBody, SameBody, VerifySignature, VerifySignatureLayer},
     replay::ReplayGuard,
+    replay_store::{ReplayMark, ReplayStore, ReplayStoreError},
     secret::{Secret, SecretError, Secrets, Token},
     signature_check::HandOn,
     source::{CachedSecrets, SecretSource, SecretUnavailable},

@@ -12,7 +12,8 @@ use std::{
 use moka::{Entry, Expiry, ops::compute::Op, policy::EvictionPolicy, sync::Cache};
 use tokio::time::Instant;
 
-use crate::check::Acceptance;
+use super::replay_store::{Marked, ReplayStore, SharedMarks, Unaccepted};
+use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 
 /// Memory of accepted signatures, so that the same request is not accepted twice within the window of its date.
 ///
@@ -20,11 +21,32 @@ use crate::check::Acceptance;
 /// provider is signed anew with a new date.
 ///
 /// ```
-/// use callback_source::signature::{ReplayGuard, Secret, VerifySignatureLayer};
+/// use std::{convert::Infallible, time::SystemTime};
+/// use bytes::Bytes;
+/// use callback_source::signature::{ReplayGuard, Secret, VerifySignatureLayer, webhook};
+/// use http::{Request, Response, Uri};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let merchant = service_fn(async |request: Request<Full<Bytes>>| {
+///     Ok::<_, Infallible>(Response::new(request.into_body()))
+/// });
 /// let secret = Secret::new("of the registration")?;
-/// VerifySignatureLayer::rejecting(secret).replay_guard(ReplayGuard::default());
-/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// let service = VerifySignatureLayer::rejecting(secret.clone())
+///     .replay_guard(ReplayGuard::default())
+///     .layer(merchant);
+///
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let headers = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+/// for status in [200, 409] {
+///     let mut request = Request::post("/webhooks").body(Full::from("paid"))?;
+///     *request.headers_mut() = headers.clone();
+///     assert_eq!(service.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// A delivery is marked right before the inner service is called, when its body was read and has the signed hash,
@@ -44,11 +66,24 @@ use crate::check::Acceptance;
 /// concurrency limit, outside of a rejecting signature layer.
 ///
 /// The memory is bounded; when it is full, the signature that was used longest ago is forgotten. Clones share it.
-/// Other processes do not: replicas of a service do not know each other's signatures.
+///
+/// # Several replicas
+///
+/// Other processes do not share the memory, so each replica would accept the same delivery once. With a
+/// [`ReplayStore`], they share marks ([`with_store`](Self::with_store)). The guard asks the store after its own
+/// memory, right before the inner service is called, with one call. A mark in the store is withdrawn in the same
+/// cases as in memory.
+///
+/// If the store does not answer within its [time limit](Self::store_time_limit), the delivery is let through, with
+/// a WARN event and the counter `callback_source_replay_store_failures_total`: a guard must not become an outage.
+/// The memory of the process still refuses repetitions. [`require_store`](Self::require_store) answers 503 instead.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
     marks: Arc<AtomicU64>,
+    store: Option<Arc<SharedMarks>>,
+    store_time_limit: Duration,
+    is_store_required: bool,
 }
 
 /// Time at which a signature was accepted, by tokio's clock, since moka has its own, see `answer_cache`.
@@ -66,7 +101,11 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers at most `capacity` signatures.
+    /// Creates a guard that remembers at most `capacity` signatures, and at least one. Default: 100,000.
+    ///
+    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) and a minute, 11
+    /// minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher
+    /// rate, the guard forgets signatures that can still be sent again.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
@@ -77,6 +116,90 @@ impl ReplayGuard {
                 .expire_after(ByWindow)
                 .build(),
             marks: Arc::default(),
+            store: None,
+            store_time_limit: STORE_TIME_LIMIT,
+            is_store_required: false,
+        }
+    }
+
+    /// Shares the marks with other processes. See [`ReplayStore`] for an example.
+    #[must_use]
+    pub fn with_store(mut self, store: impl ReplayStore) -> Self {
+        self.store = Some(Arc::new(SharedMarks::new(store)));
+        self
+    }
+
+    /// Sets the time for which a delivery waits for the store. Default: 500 ms.
+    #[must_use]
+    pub fn store_time_limit(mut self, limit: Duration) -> Self {
+        self.store_time_limit = limit;
+        self
+    }
+
+    /// Refuses deliveries with 503 and `Retry-After` while the store is not available, for handlers that must never
+    /// see a delivery twice. The provider tries again, but an outage of the store then delays every webhook.
+    ///
+    /// ```
+    /// use callback_source::signature::{ReplayGuard, ReplayStore};
+    ///
+    /// fn strict_guard(store: impl ReplayStore) -> ReplayGuard {
+    ///     ReplayGuard::default().with_store(store).require_store()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn require_store(mut self) -> Self {
+        self.is_store_required = true;
+        self
+    }
+
+    /// Accepts a signature, unless it was accepted within the window, by this process or by another one that
+    /// shares the store.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the delivery is refused.
+    pub(super) async fn accept(
+        &self,
+        signature: [u8; 32],
+        window: Duration,
+    ) -> Result<Acceptance, MessageRejection> {
+        let stored = self.mark_in_store(&signature, window).await?;
+        // No `await` from here to the call of the inner service. A copy may have been faster meanwhile: then the
+        // mark in the store is withdrawn.
+        let mark = self.mark(signature, window).ok_or_else(replay)?;
+        Ok(match stored.map(Unaccepted::accept) {
+            Some(stored) => Acceptance::new(move || {
+                mark.withdraw();
+                stored.withdraw();
+            }),
+            None => mark,
+        })
+    }
+
+    /// The mark in the store, which may be missing if the guard has no store, or lets deliveries through without it.
+    async fn mark_in_store(
+        &self,
+        signature: &[u8; 32],
+        window: Duration,
+    ) -> Result<Option<Unaccepted>, MessageRejection> {
+        let Some(store) = &self.store else {
+            return Ok(None);
+        };
+        let marked = store.mark(signature, keep(window), self.store_time_limit);
+        match marked.await {
+            Marked::Stored(stored) => Ok(Some(stored)),
+            Marked::Replay => Err(replay()),
+            Marked::Unavailable(_, error) if self.is_store_required => {
+                store.failed("mark", &error, "deliveries are refused with 503");
+                Err(MessageRejection::with_cause(
+                    MessageRejectionKind::ReplayStoreUnavailable,
+                    Arc::new(error),
+                ))
+            }
+            Marked::Unavailable(stored, error) => {
+                store.failed("mark", &error, "deliveries are let through");
+                Ok(stored)
+            }
         }
     }
 
@@ -88,13 +211,12 @@ impl ReplayGuard {
 
     /// Accepts a signature, unless it was accepted within the window; of several attempts at the same
     /// time, one gets the mark.
-    pub(super) fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
+    fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted {
             mark,
             at: Instant::now(),
-            // A request may be dated ahead by the window, and is valid until the window after that.
-            keep: window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST),
+            keep: keep(window),
         };
         // `or_insert` looks up and inserts in two steps, so two requests at once could both be the first.
         let entry = self.accepted.entry(signature);
@@ -127,8 +249,18 @@ impl fmt::Debug for ReplayGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayGuard")
             .field("accepted", &self.accepted.entry_count())
-            .finish()
+            .field("has_store", &self.store.is_some())
+            .finish_non_exhaustive()
     }
+}
+
+/// A request may be dated ahead by the window, and is valid until the window after that.
+fn keep(window: Duration) -> Duration {
+    window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST)
+}
+
+pub(super) fn replay() -> MessageRejection {
+    MessageRejection::new(MessageRejectionKind::Replay)
 }
 
 /// Lets moka remove a signature when its date has left the window.
@@ -155,6 +287,9 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
         Some(accepted.keep)
     }
 }
+
+/// The Webhooks API waits ten seconds for the whole answer.
+const STORE_TIME_LIMIT: Duration = Duration::from_millis(500);
 
 const MARGIN: Duration = Duration::from_secs(60);
 

@@ -129,8 +129,16 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Error for a text that cannot be a [`Secret`] or a [`Token`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, and never the text.
+///
+/// ```
+/// use callback_source::signature::{SecretError, Token};
+///
+/// let error = Token::new("s3cret\n").unwrap_err();
+/// assert_eq!(error, SecretError::NotAHeader);
+/// assert!(!error.to_string().contains("s3cret"));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
     /// The text is empty or blank.
@@ -148,6 +156,8 @@ pub enum SecretError {
     )]
     NotAHeader,
 }
+
+crate::debug::debug_by_message!(SecretError);
 
 /// Returns `true` for a text without invisible characters around it.
 fn is_bare(text: &str) -> bool {

@@ -15,15 +15,16 @@ use super::{
     ReplayGuard, SecretSource,
     body::{self, Limits},
     message_check::MessageCheck,
+    replay::replay,
     webhook::{self, Claim, Target},
 };
 use crate::{
-    MessageAuth, MessageRejection, MessageRejectionKind, MessageVerdict, VerifiedMessage,
+    MessageAuth, MessageRejection, MessageVerdict, VerifiedMessage,
     check::{Acceptance, Begun, Check, Delivered, Mode},
 };
 
 /// Type in which a buffered body is handed on. Implemented by [`SameBody`](super::SameBody) and
-/// [`IntoBody`](super::IntoBody).
+/// [`IntoBody`](super::IntoBody). See [`with_body`](super::VerifySignatureLayer::with_body) for an example.
 pub trait HandOn<ReqBody>: sealed::Sealed {
     /// That type.
     type Body: From<Bytes> + Send;
@@ -67,12 +68,12 @@ where
         Ok((body.into(), claimed))
     }
 
-    fn accept(
+    async fn accept(
         &self,
         claimed: Option<Claimed>,
         parts: &mut Parts,
     ) -> Result<Option<Delivered>, MessageRejection> {
-        let mark = self.settings.accept(claimed, parts)?;
+        let mark = self.settings.accept(claimed, parts).await?;
         let is_tagging = self.settings.message.is_tagging();
         Ok(mark.map(|mark| Delivered::new(mark, is_tagging)))
     }
@@ -144,7 +145,7 @@ impl<K: SecretSource> Settings<K> {
     }
 
     /// Marks a signed request for the guard, and leaves its verdict.
-    fn accept(
+    async fn accept(
         &self,
         claimed: Option<Claimed>,
         parts: &mut Parts,
@@ -156,11 +157,11 @@ impl<K: SecretSource> Settings<K> {
             return Ok(None);
         };
         let mark = match &self.replay {
-            Some(guard) => match guard.mark(signature, self.window) {
-                Some(mark) => Some(mark),
+            Some(guard) => match guard.accept(signature, self.window).await {
+                Ok(mark) => Some(mark),
                 // Another copy was faster, while this one waited for the inner service.
-                None => {
-                    let verdict = MessageVerdict::Reject(replay());
+                Err(rejection) => {
+                    let verdict = MessageVerdict::Reject(rejection);
                     self.message.act(verdict, &mut parts.extensions)?;
                     return Ok(None);
                 }
@@ -205,10 +206,6 @@ impl<K: SecretSource> Settings<K> {
             _ => Ok(claimed),
         }
     }
-}
-
-fn replay() -> MessageRejection {
-    MessageRejection::new(MessageRejectionKind::Replay)
 }
 
 /// The claim of a request whose headers are signed.

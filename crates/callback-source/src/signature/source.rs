@@ -6,7 +6,7 @@ use moka::future::Cache;
 use tokio::time::Instant;
 
 use super::{Secret, Secrets, Token};
-use crate::MessageRejection;
+use crate::{MessageRejection, MessageRejectionKind};
 
 /// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
@@ -98,6 +98,33 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 /// Error for secrets that are not available: their store failed, or did not respond in time.
 ///
 /// The cause is the [`source`](Error::source). It is logged, so it must not contain secrets.
+///
+/// A source of your own returns it for a failure, and an empty list for an id that it does not know. The first is
+/// answered with 503, the second with 401:
+///
+/// ```
+/// use std::{collections::HashMap, io, sync::RwLock};
+/// use callback_source::signature::{Secret, SecretSource, SecretUnavailable, Secrets};
+///
+/// /// Secrets that the admin pages of the shop can change.
+/// struct Registrations(RwLock<HashMap<String, Secrets>>);
+///
+/// impl SecretSource for Registrations {
+///     async fn secrets(&self, id: Option<&str>) -> Result<Secrets, SecretUnavailable> {
+///         let registrations = self.0.read().map_err(|_| SecretUnavailable::new("an update failed"))?;
+///         Ok(id.and_then(|id| registrations.get(id)).cloned().unwrap_or_default())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let one = ("683c3fbe".to_owned(), Secrets::from(Secret::new("of the registration")?));
+/// let registrations = Registrations(RwLock::new(HashMap::from([one])));
+/// assert_eq!(registrations.secrets(Some("683c3fbe")).await?.len(), 1);
+/// assert!(registrations.secrets(None).await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SecretUnavailable(Arc<dyn Error + Send + Sync>);
 
@@ -122,11 +149,11 @@ impl Error for SecretUnavailable {
 
 impl From<SecretUnavailable> for MessageRejection {
     fn from(unavailable: SecretUnavailable) -> Self {
-        Self::unavailable(unavailable.0)
+        Self::with_cause(MessageRejectionKind::SecretUnavailable, unavailable.0)
     }
 }
 
-/// Cache in front of a [`SecretSource`]. See there for an example.
+/// Cache in front of a [`SecretSource`].
 ///
 /// One lookup at a time runs for each id, and all requests that wait share its outcome. Failures are not
 /// cached. An id without secrets is cached for at most ten seconds.
@@ -134,6 +161,29 @@ impl From<SecretUnavailable> for MessageRejection {
 /// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, which suffices for
 /// some 15,000, and 1 MiB for ids that have none. The ids that are looked up most stay. An id of more than 1,024
 /// bytes is not looked up and has no secrets.
+///
+/// ```
+/// use std::{io, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
+/// use callback_source::signature::{CachedSecrets, Secret, SecretSource, Secrets};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let lookups = Arc::new(AtomicU32::new(0));
+/// let counter = Arc::clone(&lookups);
+/// let vault = move |_: Option<String>| {
+///     counter.fetch_add(1, Ordering::Relaxed);
+///     async { Secret::new("of the registration").map(Secrets::from).map_err(io::Error::other) }
+/// };
+/// // A secret that is withdrawn must stop working within a minute.
+/// let cached = CachedSecrets::new(vault, Duration::from_secs(60));
+/// for (pause, expected) in [(0, 1), (30, 1), (30, 2)] {
+///     tokio::time::sleep(Duration::from_secs(pause)).await;
+///     assert_eq!(cached.secrets(Some("683c3fbe")).await?.len(), 1);
+///     assert_eq!(lookups.load(Ordering::Relaxed), expected);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct CachedSecrets<S, T = Secret> {
     source: S,
     known: Cache<String, Loaded<T>>,
@@ -162,7 +212,10 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Caches for `ttl`, at most a day. A secret that was withdrawn at its source is accepted for that time.
+    /// Caches for `ttl`, at most a day. For that time a secret that was withdrawn at its source is still accepted,
+    /// and a secret that was added to a known id is refused.
+    ///
+    /// There is no default: only the deployer knows how fast a withdrawn secret must stop working.
     #[must_use]
     pub fn new(source: S, ttl: Duration) -> Self {
         let ttl = ttl.min(A_DAY);

@@ -71,12 +71,36 @@ pub struct VerifyTokenLayer<K, R = PlainText> {
 }
 
 impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
-    /// Refuses requests without one of the tokens.
+    /// Refuses requests without one of the tokens. See the [type](Self) for an example.
     pub fn rejecting(tokens: K) -> Self {
         Self::new(tokens, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`MessageVerdict`] in its extensions.
+    /// Hands on every request, with the [`MessageVerdict`] in its extensions. The handler can then treat callbacks
+    /// without the token in another way, such as those of orders from before the shop had one:
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use callback_source::{MessageVerdict, signature::{Token, VerifyTokenLayer}};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let merchant = service_fn(async |request: Request<()>| {
+    ///     let verdict = request.extensions().get::<MessageVerdict>();
+    ///     let text = match verdict.is_some_and(MessageVerdict::is_allowed) {
+    ///         true => "shipped",
+    ///         false => "asked the provider's API first",
+    ///     };
+    ///     Ok::<_, Infallible>(Response::new(text))
+    /// });
+    /// let service = VerifyTokenLayer::tagging(Token::new("s3cret")?).layer(merchant);
+    /// let response = service.oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body(), "asked the provider's API first");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tagging(tokens: K) -> Self {
         Self::new(tokens, Mode::Tagging { headers: false })
     }
@@ -91,6 +115,13 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 }
 
 impl<K, R> VerifyTokenLayer<K, R> {
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.message.in_mode(mode);
+        self
+    }
+
     /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
     /// has no id.
     ///
@@ -103,14 +134,16 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Sets the time within which the source must return the tokens. Default: two seconds.
+    /// Sets the time within which the source must return the tokens. Default: two seconds, no bounds. A lookup
+    /// that takes longer ends in 503.
+    /// [`VerifySignatureLayer::secret_time_limit`](super::VerifySignatureLayer::secret_time_limit) has an example.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
         self
     }
 
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
-    /// tagging layer.
+    /// Replaces the responses to refused requests. Has no effect on a tagging layer.
+    /// [`VerifySignatureLayer::with_response`](super::VerifySignatureLayer::with_response) has an example.
     pub fn with_response<T>(self, response: T) -> VerifyTokenLayer<K, T> {
         VerifyTokenLayer {
             message: self.message,
@@ -227,7 +260,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, MessageRejection> {
         Ok(None)
     }
 }

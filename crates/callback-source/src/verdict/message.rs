@@ -22,6 +22,7 @@ use super::source::RETRY_AFTER;
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
 /// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body ended early | 400 |
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
+/// | … [`ReplayStoreUnavailable`](MessageRejectionKind::ReplayStoreUnavailable) | the store of a [`ReplayGuard`](crate::signature::ReplayGuard) that requires it is not available | 503 with `Retry-After` |
 ///
 /// Both message layers leave it in the request's extensions. A layer of your own that does so, for another
 /// provider's signatures, can be joined with the source check by a [`Policy`](crate::Policy):
@@ -106,7 +107,21 @@ impl MessageVerdict {
 
 /// A message whose signature or token is valid.
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::{MessageAuth, VerifiedMessage};
+///
+/// /// A signature covers the body. With a token, ask the provider's API for the state of the payment.
+/// fn is_body_trusted(message: &VerifiedMessage) -> bool {
+///     message.auth() == MessageAuth::Signature
+/// }
+///
+/// let signed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+/// let webhook = VerifiedMessage::new(MessageAuth::Signature, Some(signed_at));
+/// assert!(is_body_trusted(&webhook));
+/// assert_eq!(webhook.date(), Some(signed_at));
+/// assert!(!is_body_trusted(&VerifiedMessage::new(MessageAuth::Token, None)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedMessage {
     pub(crate) auth: MessageAuth,
@@ -139,7 +154,7 @@ impl VerifiedMessage {
 
 /// Means by which a message is verified.
 ///
-/// See [`MessageVerdict`] for an example.
+/// See [`VerifiedMessage`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
@@ -151,9 +166,28 @@ pub enum MessageAuth {
 
 /// The reason why a message was not verified.
 ///
-/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is.
+/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is. The response does
+/// not distinguish an unknown registration from a wrong signature. The reason does, for the service's own log:
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use std::convert::Infallible;
+/// use callback_source::{MessageRejection, MessageRejectionKind};
+/// use callback_source::signature::{Token, VerifyTokenLayer};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("shipped")));
+/// let service = VerifyTokenLayer::rejecting(Token::new("s3cret")?).layer(merchant);
+///
+/// let response = service.oneshot(Request::new(())).await?;
+/// let rejection = response.extensions().get::<MessageRejection>().expect("it was refused");
+/// assert_eq!(rejection.kind(), MessageRejectionKind::MissingHeader);
+/// assert_eq!(rejection.to_string(), "missing-header `authorization`");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct MessageRejection {
     kind: MessageRejectionKind,
@@ -179,11 +213,14 @@ impl MessageRejection {
         }
     }
 
-    /// Secrets that are not available, for this cause.
-    pub(crate) fn unavailable(cause: Arc<dyn Error + Send + Sync>) -> Self {
+    /// A rejection with the failure that led to it.
+    pub(crate) fn with_cause(
+        kind: MessageRejectionKind,
+        cause: Arc<dyn Error + Send + Sync>,
+    ) -> Self {
         Self {
             cause: Some(cause),
-            ..Self::new(MessageRejectionKind::SecretUnavailable)
+            ..Self::new(kind)
         }
     }
 
@@ -236,7 +273,24 @@ impl Error for MessageRejection {
 
 /// Reasons of a [`MessageRejection`].
 ///
-/// See [`MessageVerdict`] for an example.
+/// ```
+/// use callback_source::MessageRejectionKind;
+///
+/// /// The likely cause, for whoever is on duty.
+/// fn cause(kind: MessageRejectionKind) -> &'static str {
+///     use MessageRejectionKind::{ContentHash, DateAhead, DateStale, SecretUnavailable, Signature};
+///     match kind {
+///         DateStale | DateAhead => "the clock of this machine, or a replay",
+///         Signature => "a proxy that rewrites host or path, or the secret of another registration",
+///         ContentHash => "a layer that changes the body before the check",
+///         SecretUnavailable => "the secret store",
+///         _ => "not the provider",
+///     }
+/// }
+///
+/// assert_eq!(cause(MessageRejectionKind::SecretUnavailable), "the secret store");
+/// assert_eq!(MessageRejectionKind::SecretUnavailable.status(), 503);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageRejectionKind {
@@ -272,6 +326,8 @@ pub enum MessageRejectionKind {
     BodyAborted,
     /// The secrets, or tokens, are not available right now, so that nothing is decided. Worth a retry.
     SecretUnavailable,
+    /// The store of the replay guard is not available right now, and the guard requires it. Worth a retry.
+    ReplayStoreUnavailable,
 }
 
 impl MessageRejectionKind {
@@ -295,6 +351,7 @@ impl MessageRejectionKind {
             Self::BodyTimeout => "body-timeout",
             Self::BodyAborted => "body-aborted",
             Self::SecretUnavailable => "secret-unavailable",
+            Self::ReplayStoreUnavailable => "replay-store-unavailable",
         }
     }
 
@@ -318,13 +375,15 @@ impl MessageRejectionKind {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyAborted => StatusCode::BAD_REQUEST,
-            Self::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::SecretUnavailable | Self::ReplayStoreUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
     /// Returns `true` if nothing was decided: the same request may be admitted on another try.
     pub(crate) fn is_undecided(self) -> bool {
-        self == Self::SecretUnavailable
+        matches!(self, Self::SecretUnavailable | Self::ReplayStoreUnavailable)
     }
 
     // An unknown key and a wrong signature read the same, so that the response does not reveal which
@@ -347,6 +406,9 @@ impl MessageRejectionKind {
             Self::BodyTimeout => "the body took too long to arrive\n",
             Self::BodyAborted => "the body ended early\n",
             Self::SecretUnavailable => "the signature cannot be checked right now, try again\n",
+            Self::ReplayStoreUnavailable => {
+                "a repetition cannot be ruled out right now, try again\n"
+            }
         }
     }
 }

@@ -11,10 +11,11 @@ use super::{
 /// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
 /// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
-/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!`
-/// admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal; “undecided” is
-/// [`Unresolved`](RejectionKind::Unresolved) of the source and
-/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) of the message.
+/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓`
+/// admits, `✓!` admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal;
+/// “undecided” is [`Unresolved`](RejectionKind::Unresolved) of the source and
+/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
+/// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable) of the message.
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|
@@ -165,20 +166,50 @@ impl FromStr for Policy {
 }
 
 /// Error for a text that is not the name of a [`Policy`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown policy `{}`; expected `both`, `message-warn-on-source`, `source-only` or \
      `message-only`",
     .0.escape_default()
 )]
+/// Error for a text that is not the name of a [`Policy`].
+///
+/// ```
+/// use callback_source::Policy;
+///
+/// let error = "any".parse::<Policy>().unwrap_err();
+/// assert!(error.to_string().starts_with("unknown policy `any`; expected `both`, "));
+/// assert!("".parse::<Policy>().is_err(), "an empty setting does not mean the default");
+/// ```
 pub struct PolicyError(String);
+
+crate::debug::debug_by_message!(PolicyError);
 
 /// A callback that its [`Policy`] admits, with the evidence.
 ///
-/// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature `axum` it is an extractor,
-/// which judges by [`Policy::Both`] where that layer is missing.
+/// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature
+/// `axum` it is an extractor, which judges by [`Policy::Both`] where that layer is missing.
 ///
-/// See [`Policy`] for an example.
+/// ```
+/// use callback_source::{
+///     MessageAuth, MessageVerdict, Policy, Rejection, RejectionKind, Verdict, VerifiedCallback, VerifiedMessage,
+/// };
+///
+/// /// A callback with a warning is accepted, so that it is not lost, and looked at by a person.
+/// fn queue(callback: &VerifiedCallback) -> &'static str {
+///     match callback.warning() {
+///         None => "orders",
+///         Some(_) => "orders to check",
+///     }
+/// }
+///
+/// let unlisted = Verdict::Reject(Rejection::new(RejectionKind::NotListed, None));
+/// let message = MessageVerdict::Allow(VerifiedMessage::new(MessageAuth::Signature, None));
+/// let callback = Policy::MessageWarnOnSource.judge(Some(&unlisted), Some(&message))?;
+/// assert_eq!(queue(&callback), "orders to check");
+/// assert!(callback.allowed().is_none() && callback.message().is_some());
+/// # Ok::<_, callback_source::CallbackRejection>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCallback {
     policy: Policy,
@@ -227,6 +258,20 @@ impl VerifiedCallback {
 }
 
 /// The reason why a [`Policy`] refuses a request.
+///
+/// ```
+/// use callback_source::{CallbackRejection, Policy, Rejection, RejectionKind, Verdict};
+///
+/// let undecided = Verdict::Reject(Rejection::new(RejectionKind::Unresolved, None));
+/// let rejection = Policy::SourceOnly.judge(Some(&undecided), None).unwrap_err();
+/// assert_eq!(rejection.status(), 503);
+/// assert!(rejection.retry_after().is_some());
+///
+/// // `Both` also needs the verdict of a message layer, whatever the source is.
+/// let rejection = Policy::Both.judge(Some(&undecided), None).unwrap_err();
+/// assert!(matches!(rejection, CallbackRejection::NoLayer));
+/// assert_eq!(rejection.status(), 500);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallbackRejection {

@@ -8,21 +8,21 @@ use axum::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::{Allowed, Rejection, Verdict, check};
+use super::log;
+use crate::{Allowed, ExtractorRejection, Rejection, Verdict};
 
 /// Always present behind a rejecting layer. Behind a tagging one, the extractor refuses a request that is not
 /// allowed.
 impl<S: Sync> FromRequestParts<S> for Allowed {
-    type Rejection = NotVerified;
+    type Rejection = ExtractorRejection<NotVerified>;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NotVerified> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         match <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await? {
             Verdict::Allow(allowed) => Ok(allowed),
-            Verdict::Reject(rejection) => {
-                // The handler is not called, so a replay guard must not treat the callback as accepted.
-                check::refused(&parts.extensions);
-                Err(NotVerified::Rejected(rejection))
-            }
+            Verdict::Reject(rejection) => Err(ExtractorRejection::new(
+                NotVerified::Rejected(rejection),
+                parts,
+            )),
         }
     }
 }
@@ -38,14 +38,13 @@ impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
 }
 
 impl<S: Sync> FromRequestParts<S> for Verdict {
-    type Rejection = NotVerified;
+    type Rejection = ExtractorRejection<NotVerified>;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotVerified> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let verdict = parts.extensions.get::<Self>().cloned();
         verdict.ok_or_else(|| {
-            // As above: the handler is not called.
-            check::refused(&parts.extensions);
-            NotVerified::NoLayer
+            log::no_layer();
+            ExtractorRejection::new(NotVerified::NoLayer, parts)
         })
     }
 }
@@ -62,7 +61,8 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotVerified {
-    /// The route is not wrapped in a [`VerifySourceLayer`](super::VerifySourceLayer). The response is 500.
+    /// The route is not wrapped in a [`VerifySourceLayer`](super::VerifySourceLayer). The response is 500, and the
+    /// first one is logged at ERROR.
     NoLayer,
     /// The layer tags, and the peer is not allowed.
     Rejected(Rejection),

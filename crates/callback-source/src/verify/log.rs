@@ -1,9 +1,12 @@
-//! Log events and counters of the source check.
+//! Log events of the source check, and the counter of PROXY headers.
 
+use std::{net::IpAddr, sync::Once};
+
+use http::Method;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, metrics, rate_limit::PeerRateLimit};
+use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, rate_limit::PeerRateLimit};
 
 pub(crate) fn allowed(allowed: &Allowed) {
     debug!(
@@ -14,18 +17,17 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    metrics::source_allowed();
 }
 
 /// `hosts` is called only if there is something to log.
 pub(crate) fn refused(
     rejection: &Rejection,
+    method: &Method,
     tagged: bool,
     log: &PeerRateLimit,
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    metrics::source_rejected(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -35,7 +37,9 @@ pub(crate) fn refused(
             left_out,
             "a request carries no peer address, so every callback is refused; with axum serve \
              `app.into_make_service_with_connect_info::<SocketAddr>()` and use `ConnectInfoPeer`, \
-             otherwise put the `SocketAddr` into the request's extensions and use `SocketAddrPeer`"
+             which reads the `ConnectInfo` of axum 0.8 only: with another version of axum, read it in a \
+             closure; with another server, put the `SocketAddr` into the request's extensions and use \
+             `SocketAddrPeer`"
         );
         return;
     }
@@ -50,19 +54,64 @@ pub(crate) fn refused(
         reason = rejection.kind().as_str(),
         hosts = hosts(),
         left_out,
+        explanation = rejection.explanation(),
         "callback {what}"
     );
+    if !tagged && let Some(peer) = rejection.peer() {
+        refused_probe(peer, method);
+    }
+}
+
+/// Reports once that the check seems to refuse a health probe. Callbacks are never `GET`, and no provider calls
+/// from this machine or its network.
+fn refused_probe(peer: IpAddr, method: &Method) {
+    static REPORTED: Once = Once::new();
+    if matches!(*method, Method::GET | Method::HEAD) && is_local(peer) {
+        REPORTED.call_once(|| {
+            error!(
+                target: LOG_TARGET,
+                %peer,
+                %method,
+                "a request from this machine or its network was refused; if it is a health probe, put its \
+                 route outside of the source check: pass only the routes of callbacks to `CallbackRoutes`, or \
+                 use `route_layer`"
+            );
+        });
+    }
+}
+
+fn is_local(peer: IpAddr) -> bool {
+    match peer.to_canonical() {
+        IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
+        IpAddr::V6(peer) => {
+            peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local()
+        }
+    }
+}
+
+/// Reports once that a handler is outside of the layer whose verdict it needs, which the first request shows.
+#[cfg(feature = "axum")]
+pub(super) fn no_layer() {
+    static REPORTED: Once = Once::new();
+    REPORTED.call_once(|| {
+        error!(
+            target: LOG_TARGET,
+            "a handler takes `Allowed` or `Verdict`, but its route is outside of `VerifySourceLayer`, so every \
+             callback to it is refused; pass the route to `CallbackRoutes`, or add it to the router before \
+             `.layer(…)`"
+        );
+    });
 }
 
 /// Reports the outcome of reading a PROXY protocol header: its kind, or the reason for closing the connection.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,
-    peer: std::net::IpAddr,
+    peer: IpAddr,
     log: &PeerRateLimit,
     now: Instant,
 ) {
-    metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
+    crate::metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
     let Err(reason) = outcome else {
         return;
     };

@@ -24,6 +24,18 @@
 //! of a concurrency limit inside. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
 //! response. Over HTTP/1 it has the header `Connection: close` if it leaves a body unread.
 //!
+//! # In an axum service
+//!
+//! The feature `axum` has `CallbackRoutes`, which takes the routes together with their checks. With the plain layer
+//! on a `Router`:
+//!
+//! - A route that is added after `.layer(…)` is outside of the layer, and open to everyone.
+//! - `.layer(…)` also wraps the router's 404. A `merge` takes that 404 into the app, which then answers 403 on every
+//!   unknown path. Use `route_layer`, or `nest` the router.
+//! - Health probes belong outside. A `GET` from the machine's own network that is refused is logged once at ERROR.
+//! - As a second belt, let the handler extract the `Allowed`. Outside of the layer, it then answers 500, and the
+//!   cause is logged once at ERROR.
+//!
 //! # Deployment caveat
 //!
 //! Behind a proxy, the connection's peer is the proxy, and with [`ConnectInfoPeer`] every callback is refused. Use

@@ -47,7 +47,9 @@ where
 
 /// The peer of the TCP connection, from axum's `into_make_service_with_connect_info::<SocketAddr>()`.
 ///
-/// Where that is missing, axum's `MockConnectInfo` is used, for tests:
+/// It reads the `ConnectInfo` of axum 0.8. With another version, pass a closure that reads the one of that version.
+///
+/// Where it is missing, axum's `MockConnectInfo` is used, for tests:
 ///
 /// ```
 /// use std::net::{IpAddr, SocketAddr};

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -27,6 +27,37 @@ pub struct VerifySourceLayer<P, R = PlainText> {
 
 impl<P> VerifySourceLayer<P> {
     /// Refuses requests that do not come from a callback server.
+    ///
+    /// Wrap only the routes of callbacks, since customers and health checks call from other addresses:
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::SocketAddr;
+    /// use axum::{Router, body::Body, extract::connect_info::MockConnectInfo, routing::{get, post}};
+    /// use callback_source::AllowList;
+    /// use callback_source::verify::{ConnectInfoPeer, VerifySourceLayer};
+    /// use http::Request;
+    /// use tower::ServiceExt;
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+    /// let callbacks = Router::new()
+    ///     .route("/callbacks", post(async || "shipped"))
+    ///     .layer(VerifySourceLayer::rejecting(list, ConnectInfoPeer));
+    /// let app = Router::new().route("/", get(async || "welcome")).merge(callbacks);
+    ///
+    /// let customer: SocketAddr = "192.0.2.2:4711".parse()?;
+    /// let app = app.layer(MockConnectInfo(customer));
+    /// let response = app.clone().oneshot(Request::get("/").body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// let response = app.oneshot(Request::post("/callbacks").body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 403);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "axum"))]
+    /// # fn main() {}
+    /// ```
     pub fn rejecting(allow: AllowList, peer: P) -> Self {
         Self::new(allow, peer, Mode::Rejecting)
     }
@@ -65,6 +96,13 @@ impl<P> VerifySourceLayer<P> {
         }
     }
 
+    /// The same layer in another mode, for callers that know what enforces the verdict.
+    #[cfg(feature = "axum")]
+    pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
+        self.check.mode = mode;
+        self
+    }
+
     /// Adds the verdict as request headers, for an upstream that is not written in Rust: `x-callback-source`
     /// (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason` (the reason for a
     /// rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
@@ -87,8 +125,8 @@ impl<P> VerifySourceLayer<P> {
 }
 
 impl<P, R> VerifySourceLayer<P, R> {
-    /// Replaces the responses to refused requests, see [`RejectionResponse`] for an example. Has no effect on a
-    /// tagging layer.
+    /// Replaces the responses to refused requests, [`PlainText`] by default. See [`RejectionResponse`] for an
+    /// example. Has no effect on a tagging layer.
     pub fn with_response<T>(self, response: T) -> VerifySourceLayer<P, T> {
         let check = self.check;
         VerifySourceLayer { check, response }
@@ -192,7 +230,7 @@ where
         Ok((body, ()))
     }
 
-    fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
+    async fn accept(&self, (): (), _: &mut Parts) -> Result<Option<Delivered>, Rejection> {
         Ok(None)
     }
 }
@@ -203,8 +241,11 @@ impl<P> SourceCheck<P> {
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {
-            Verdict::Allow(allowed) => log::allowed(allowed),
-            Verdict::Reject(rejection) => self.report(rejection, now),
+            Verdict::Allow(allowed) => {
+                log::allowed(allowed);
+                self.allow.shared().metrics.allowed(now.into_std());
+            }
+            Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
         // Joined by an outer layer, with the verdict of another list.
         #[cfg(feature = "signature")]
@@ -221,14 +262,19 @@ impl<P> SourceCheck<P> {
     }
 
     #[inline(never)]
-    fn report(&self, rejection: &Rejection, now: Instant) {
+    fn report(&self, rejection: &Rejection, method: &Method, now: Instant) {
         let shared = self.allow.shared();
+        if rejection.status() == StatusCode::FORBIDDEN {
+            shared.refused(rejection, now.into_std());
+        }
+        shared.report_lost_refresher();
+        shared.metrics.rejected(rejection.kind().as_str());
         let tagged = self.mode != Mode::Rejecting;
         let hosts = || {
             let set = shared.published.load();
             let hosts: Vec<_> = set.hosts().map(HostName::as_str).collect();
             hosts.join(",")
         };
-        log::refused(rejection, tagged, &shared.refusals, hosts, now);
+        log::refused(rejection, method, tagged, &shared.refusals, hosts, now);
     }
 }

@@ -1,4 +1,8 @@
 //! CNAME chains, from the name of a question to its addresses.
+//!
+//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set
+//! when the chain spans several responses, accepts records of the additional section, and reports a loop as "no
+//! data", which would be a denial.
 
 use std::{net::IpAddr, time::Duration};
 

@@ -66,6 +66,20 @@ impl HickoryResolver {
     ///
     /// Apple's systems, Android and Windows: returns an error if the configuration cannot be read or names
     /// no server. Other systems: never fails, even if the file is missing.
+    ///
+    /// ```
+    /// use callback_source::HickoryResolver;
+    ///
+    /// fn resolver() -> Result<HickoryResolver, Box<dyn std::error::Error>> {
+    ///     match std::env::var("SHOP_DNS_SERVER") {
+    ///         // A server of the test environment, in place of the system's.
+    ///         Ok(server) => Ok(HickoryResolver::from_servers([server.parse()?])?),
+    ///         Err(_) => Ok(HickoryResolver::from_system_conf()?),
+    ///     }
+    /// }
+    /// # resolver()?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_system_conf() -> Result<Self, SystemConfError> {
         Source::of_this_system().map(Self::from_source)
     }
@@ -82,6 +96,13 @@ impl HickoryResolver {
     ///
     /// The first read happens in this call and blocks the thread. Later reads run on tokio's blocking
     /// threads.
+    ///
+    /// ```
+    /// use callback_source::HickoryResolver;
+    ///
+    /// // The servers behind the local stub of systemd-resolved.
+    /// let resolver = HickoryResolver::from_resolv_conf("/run/systemd/resolve/resolv.conf");
+    /// ```
     #[must_use]
     pub fn from_resolv_conf(path: impl Into<PathBuf>) -> Self {
         Self::from_source(Source::File(path.into()))
@@ -97,11 +118,26 @@ impl HickoryResolver {
         }
     }
 
-    /// Queries these DNS servers, in this order.
+    /// Queries these DNS servers, in this order. Each later one is used only if those before it fail or are silent
+    /// for 400 ms.
+    ///
+    /// The unspecified address is replaced by the loopback address.
     ///
     /// # Errors
     ///
     /// Returns an error if `servers` is empty.
+    ///
+    /// ```
+    /// use callback_source::{HickoryResolver, parse_dns_server};
+    ///
+    /// let configured = "192.0.2.53 [2001:db8::53]:5353";
+    /// let servers = configured.split_whitespace().map(parse_dns_server);
+    /// let resolver = HickoryResolver::from_servers(servers.collect::<Result<Vec<_>, _>>()?)?;
+    ///
+    /// let error = HickoryResolver::from_servers([]).unwrap_err();
+    /// assert_eq!(error.to_string(), "no DNS server is configured");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_servers(
         servers: impl IntoIterator<Item = SocketAddr>,
     ) -> Result<Self, SystemConfError> {
@@ -150,6 +186,10 @@ impl fmt::Debug for HickoryResolver {
 
 /// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
 /// empty.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// See [`HickoryResolver::from_servers`] for an example.
+#[derive(Clone, thiserror::Error)]
 #[error("no DNS server is configured")]
 pub struct SystemConfError(#[source] NetError);
+
+crate::debug::debug_by_message!(SystemConfError);

@@ -24,10 +24,16 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
     parse(text, zone_index)
 }
 
-/// Invalid address of a DNS server.
+/// Invalid address of a DNS server. Its message shows the accepted forms.
 ///
-/// See [`parse_dns_server`] for an example.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// ```
+/// use callback_source::{DnsServerError, parse_dns_server};
+///
+/// let error = parse_dns_server("fe80::1").unwrap_err();
+/// assert_eq!(error, DnsServerError::NoZone);
+/// assert!(error.to_string().contains("such as `fe80::1%eth0`"));
+/// ```
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsServerError {
     /// The text is not an address.
@@ -45,6 +51,8 @@ pub enum DnsServerError {
     #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
+
+crate::debug::debug_by_message!(DnsServerError);
 
 /// `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(

@@ -1,4 +1,12 @@
 //! Fail-over between DNS servers.
+//!
+//! hickory's own pool accepts the first response of several servers: a fast SERVFAIL beats a good answer, and a
+//! silent first server uses up the time of all. Here the servers are asked in turn. The earlier ones stay in
+//! flight, so that a slow answer is still used.
+//!
+//! A denial is final, as it is for every other program of the machine. A list that followed another server would
+//! hide a wrong configuration. A wrong denial removes no address before another host confirms it (rule 4 of
+//! [`crate::set`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,4 +1,7 @@
 //! The file on disk: who may have written it, and its atomic replacement.
+//!
+//! Whoever can write the file can admit any address at the next start. A crash during a write must not leave half
+//! a file, because the next start reads it. It is therefore replaced by a rename, and never written in place.
 
 use std::{
     ffi::OsString,

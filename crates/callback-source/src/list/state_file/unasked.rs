@@ -1,4 +1,7 @@
 //! Persisted state of questions that are not asked now.
+//!
+//! A start with the wrong hosts, such as those of the test environment, would otherwise erase the state of the
+//! right ones within a minute. The state is kept until its windows end, and admits no peer meanwhile.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

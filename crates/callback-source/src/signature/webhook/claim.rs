@@ -20,7 +20,36 @@ use crate::{
     signature::{Secret, Secrets, secret::equal_and_wiped},
 };
 
-/// Date, hash and signature that the headers of a delivery claim. See the [module docs](super) for an example.
+/// Date, hash and signature that the headers of a delivery claim.
+///
+/// A service without tower checks them in this order, so that it buffers only bodies that are signed:
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::MessageRejection;
+/// use callback_source::signature::{Secret, Secrets, webhook::{self, Claim, Target}};
+/// use http::{Request, Uri, request::Parts};
+///
+/// fn check_head(parts: &Parts, secrets: &Secrets) -> Result<(), MessageRejection> {
+///     let claim = Claim::from_headers(&parts.headers)?;
+///     claim.check_date(SystemTime::now(), Duration::from_secs(300))?;
+///     claim.check_signature(&Target::from_request(parts)?, secrets)
+/// }
+///
+/// fn check_body(parts: &Parts, body: &[u8]) -> Result<(), MessageRejection> {
+///     Claim::from_headers(&parts.headers)?.check_body(body)
+/// }
+///
+/// let secret = Secret::new("of the registration")?;
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let mut request = Request::post("/webhooks").body(())?;
+/// *request.headers_mut() = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+/// let (parts, ()) = request.into_parts();
+/// check_head(&parts, &secret.into())?;
+/// check_body(&parts, b"paid")?;
+/// assert_eq!(check_body(&parts, b"refunded").unwrap_err().status(), 401);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     date_text: &'a [u8],
@@ -58,7 +87,7 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// Time at which the delivery claims to have been signed.
+    /// Returns the time at which the delivery claims to have been signed.
     #[must_use]
     pub fn date(&self) -> SystemTime {
         self.date

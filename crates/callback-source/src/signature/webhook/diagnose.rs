@@ -75,9 +75,38 @@ pub fn diagnose(
     })
 }
 
-/// Result of [`diagnose`].
+/// Result of [`diagnose`]: the three checks, each with its own outcome, so that a stale date does not hide a wrong
+/// key.
 ///
-/// See [`diagnose`] for an example.
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use callback_source::signature::{Secret, webhook};
+/// use http::{Request, Uri};
+///
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let signed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+/// let mut request = Request::post("/webhooks").body(())?;
+/// let secret = Secret::new("of another registration")?;
+/// *request.headers_mut() = webhook::sign(&secret, &url, b"paid", signed_at)?;
+/// let (parts, ()) = request.into_parts();
+///
+/// // A delivery from the log of last week.
+/// let now = signed_at + Duration::from_secs(7 * 24 * 60 * 60);
+/// let window = Duration::from_secs(300);
+/// let expected = Secret::new("of the registration")?;
+/// let diagnosis = webhook::diagnose(&parts, b"paid", &expected.into(), Some(&url), now, window)?;
+/// let problems = [
+///     diagnosis.date.err().map(|rejection| rejection.body_text().trim_end().to_owned()),
+///     diagnosis.content.err().map(|rejection| rejection.body_text().trim_end().to_owned()),
+///     diagnosis.signature.err().map(|mismatch| mismatch.to_string()),
+/// ];
+/// let problems: Vec<_> = problems.into_iter().flatten().collect();
+/// assert_eq!(problems, [
+///     "the request was signed too long ago",
+///     "no secret matches; it belongs to another registration, or the headers were changed",
+/// ]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {

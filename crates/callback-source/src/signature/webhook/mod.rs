@@ -50,14 +50,33 @@ use crate::{
     MessageRejectionKind::{DuplicateHeader, MissingHeader},
 };
 
-/// The headers of a `POST` delivery to a registered URL: `host`, `x-ms-date`, `x-ms-content-sha256`,
+/// Creates the headers of a `POST` delivery to a registered URL: `host`, `x-ms-date`, `x-ms-content-sha256`,
 /// `authorization` and its copy `x-vipps-authorization`.
 ///
-/// See the [module docs](self) for an example.
+/// A test of a service can send a delivery as the provider would:
+///
+/// ```
+/// use std::time::SystemTime;
+/// use callback_source::signature::{Secret, webhook};
+/// use http::{Request, Uri};
+///
+/// let secret = Secret::new("of the registration")?;
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let body = br#"{"name":"AUTHORIZED"}"#;
+/// let mut delivery = Request::post("/webhooks").body(body)?;
+/// *delivery.headers_mut() = webhook::sign(&secret, &url, body, SystemTime::now())?;
+/// assert_eq!(delivery.headers()["host"], "shop.example");
+///
+/// // The signature covers the host, so the URL must be whole.
+/// let path = Uri::from_static("/webhooks");
+/// let error = webhook::sign(&secret, &path, body, SystemTime::now()).unwrap_err();
+/// assert_eq!(error, webhook::SignError::NoHost);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
-/// A URL without a host, and a date before 1970 or after 9999.
+/// Returns an error for a URL without a host, and for a date before 1970 or after 9999.
 pub fn sign(
     secret: &Secret,
     url: &Uri,
@@ -90,8 +109,8 @@ pub fn sign(
     headers.collect()
 }
 
-/// Error for a delivery that cannot be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Error for a delivery that cannot be signed. See [`sign`] for an example.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
     /// The URL has no host.
@@ -101,6 +120,8 @@ pub enum SignError {
     #[error("the date is not between 1970 and 9999")]
     Date,
 }
+
+crate::debug::debug_by_message!(SignError);
 
 /// The value of a header that must be present exactly once.
 pub(super) fn one<'a>(

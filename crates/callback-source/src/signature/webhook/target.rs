@@ -15,7 +15,32 @@ use crate::{
     signature::Secret,
 };
 
-/// Method, host and path of a request, which its signature covers. See the [module docs](super) for an example.
+/// Method, host and path of a request, which its signature covers.
+///
+/// Behind a proxy that rewrites them, they must be those of the registered URL:
+///
+/// ```
+/// use std::time::SystemTime;
+/// use callback_source::signature::{Secret, webhook::{self, Claim, Target}};
+/// use http::{Request, Uri};
+///
+/// let secret = Secret::new("of the registration")?;
+/// let url = Uri::from_static("https://shop.example/webhooks");
+/// let headers = webhook::sign(&secret, &url, b"paid", SystemTime::now())?;
+///
+/// // The proxy strips the prefix, and sends its own `Host`.
+/// let mut request = Request::post("/").body(())?;
+/// *request.headers_mut() = headers.clone();
+/// request.headers_mut().insert("host", "10.0.0.7:8080".parse()?);
+/// let (parts, ()) = request.into_parts();
+///
+/// let claim = Claim::from_headers(&headers)?;
+/// let sent = Target::from_request(&parts)?;
+/// assert!(claim.check_signature(&sent, &secret.clone().into()).is_err());
+/// let registered = sent.with_host("shop.example").with_path_and_query("/webhooks");
+/// assert!(claim.check_signature(&registered, &secret.into()).is_ok());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     method: &'a str,
@@ -100,13 +125,13 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The host, with the port if it is not the default.
+    /// Returns the host, with the port if it is not the default.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The path and query.
+    /// Returns the path and query.
     #[must_use]
     pub fn path_and_query(&self) -> &str {
         &self.path_and_query

@@ -31,8 +31,13 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     {
         return usable_client(IpAddr::V4(address));
     }
+    usable_client(other_address(text)?)
+}
+
+/// The slow part of [`address`], apart from it so that the fast path is inlined everywhere.
+fn other_address(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
-    let address = match text.strip_prefix('[') {
+    Some(match text.strip_prefix('[') {
         Some(bracketed) => {
             let (address, port) = bracketed.split_once(']')?;
             if !port.is_empty() && !is_port(port.strip_prefix(':')?) {
@@ -50,8 +55,7 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
             }
             Some(_) => IpAddr::V6(text.parse().ok()?),
         },
-    };
-    usable_client(address)
+    })
 }
 
 /// An address and its port, where an IPv6 address has no brackets: `2001:db8::1:443` is port 443 of

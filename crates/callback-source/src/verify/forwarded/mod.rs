@@ -51,7 +51,8 @@ impl TrustedProxies {
         })
     }
 
-    /// Trusts no address, for services whose only proxy is the one at a [Unix socket](super::UnixPeer).
+    /// Trusts no address, for services whose only proxy is the one at a Unix socket. See
+    /// [`UnixPeer`](super::UnixPeer) for an example.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -165,7 +166,7 @@ enum ForwardedSource {
 }
 
 impl<P> ForwardedPeer<P> {
-    /// Reads `X-Forwarded-For`. `connection` gives the peer of the connection.
+    /// Reads `X-Forwarded-For`. `connection` gives the peer of the connection. See the [type](Self) for an example.
     pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -175,6 +176,23 @@ impl<P> ForwardedPeer<P> {
     }
 
     /// Reads the parameter `for` of `Forwarded` (RFC 7239).
+    ///
+    /// ```
+    /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
+    /// use http::HeaderMap;
+    /// use std::net::IpAddr;
+    ///
+    /// let haproxy: IpAddr = "10.0.0.7".parse()?;
+    /// let peer = ForwardedPeer::forwarded(SocketAddrPeer, TrustedProxies::new([haproxy.into()])?);
+    ///
+    /// // The sender wrote the first line, and HAProxy the second one. The other list header is not read.
+    /// let mut headers = HeaderMap::new();
+    /// headers.append("forwarded", "for=192.0.2.66".parse()?);
+    /// headers.append("forwarded", r#"proto=https;for="[2001:db8::1]:4711""#.parse()?);
+    /// headers.insert("x-forwarded-for", "192.0.2.66".parse()?);
+    /// assert_eq!(peer.client(haproxy, &headers), Ok("2001:db8::1".parse::<IpAddr>()?));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn forwarded(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -190,6 +208,28 @@ impl<P> ForwardedPeer<P> {
     ///
     /// The two list headers are read as lists, as by [`x_forwarded_for`](Self::x_forwarded_for) and
     /// [`forwarded`](Self::forwarded).
+    ///
+    /// ```
+    /// use callback_source::{Rejection, RejectionKind};
+    /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
+    /// use http::{HeaderMap, HeaderName};
+    /// use std::net::IpAddr;
+    ///
+    /// let nginx: IpAddr = "10.0.0.7".parse()?;
+    /// let proxies = TrustedProxies::new([nginx.into()])?;
+    /// let x_real_ip = HeaderName::from_static("x-real-ip");
+    /// let peer = ForwardedPeer::header(SocketAddrPeer, proxies, x_real_ip.clone());
+    ///
+    /// let mut headers = HeaderMap::new();
+    /// headers.append(&x_real_ip, "192.0.2.1".parse()?);
+    /// assert_eq!(peer.client(nginx, &headers), Ok("192.0.2.1".parse::<IpAddr>()?));
+    ///
+    /// // A proxy that adds the header, and does not replace that of the sender.
+    /// headers.append(&x_real_ip, "192.0.2.66".parse()?);
+    /// let refused = peer.client(nginx, &headers).map_err(|rejection| rejection.kind());
+    /// assert_eq!(refused, Err(RejectionKind::ForwardedDuplicate));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn header(connection: P, proxies: TrustedProxies, name: HeaderName) -> Self {
         let source = if name == X_FORWARDED_FOR {
             ForwardedSource::XForwardedFor
@@ -205,17 +245,37 @@ impl<P> ForwardedPeer<P> {
         }
     }
 
-    /// The client of a connection from `peer` with these headers.
+    /// Returns the client of a connection from `peer` with these headers.
     ///
     /// # Errors
     ///
-    /// The reason why a trusted proxy's header does not name the client, see rule 4.
+    /// Returns the reason why a trusted proxy's header does not name the client, see rule 4.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
 
     /// Like [`client`](Self::client), and calls `hop` with each hop on the way, nearest first, and with `true` if
     /// it is trusted. The first is the peer itself. A hop at a Unix socket has no address and is left out.
+    ///
+    /// It shows at which hop a configuration goes wrong:
+    ///
+    /// ```
+    /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
+    /// use http::HeaderMap;
+    /// use std::net::IpAddr;
+    ///
+    /// // The load balancer in front of nginx is not trusted, so it is taken for the client.
+    /// let nginx: IpAddr = "10.0.0.7".parse()?;
+    /// let peer = ForwardedPeer::x_forwarded_for(SocketAddrPeer, TrustedProxies::new([nginx.into()])?);
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("x-forwarded-for", "192.0.2.1, 10.0.1.2".parse()?);
+    ///
+    /// let mut hops = Vec::new();
+    /// let client = peer.walk(nginx, &headers, |hop, trusted| hops.push((hop.to_string(), trusted)));
+    /// assert_eq!(hops, [("10.0.0.7".to_owned(), true), ("10.0.1.2".to_owned(), false)]);
+    /// assert_eq!(client, Ok("10.0.1.2".parse::<IpAddr>()?));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -259,13 +319,10 @@ impl<P> ForwardedPeer<P> {
                 self.proxies.unix_sockets,
                 is_trusted,
             ),
-            ForwardedSource::Single(name) => {
-                let parse = match *name == CLOUDFRONT {
-                    true => address_with_port,
-                    false => address,
-                };
-                single(headers.get_all(name), parse, is_trusted)
+            ForwardedSource::Single(name) if *name == CLOUDFRONT => {
+                single(headers.get_all(name), address_with_port, is_trusted)
             }
+            ForwardedSource::Single(name) => single(headers.get_all(name), address, is_trusted),
         }
     }
 }

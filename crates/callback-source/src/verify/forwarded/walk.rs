@@ -1,4 +1,8 @@
 //! The walk over the entries of a forwarding header, from the nearest hop to the client.
+//!
+//! Each proxy appends the address that it saw, so an entry is only as trustworthy as the hop to its right. The walk
+//! stops at the first hop that is not trusted. Everything to the left of it may be forged, and is ignored even if
+//! it is malformed.
 
 use std::net::IpAddr;
 

@@ -152,13 +152,22 @@ impl Header {
         Ok(Some(Self { client, len }))
     }
 
-    /// The client in canonical form; `None` if the connection is the proxy's own.
+    /// Returns the client in canonical form; `None` if the connection is the proxy's own, such as a health check.
+    /// The address to judge is then that of the proxy.
+    ///
+    /// ```
+    /// use callback_source::verify::proxy_protocol::{Header, HeaderError};
+    ///
+    /// let health_check = Header::parse(b"PROXY UNKNOWN\r\n")?.expect("complete");
+    /// assert_eq!(health_check.client(), None);
+    /// # Ok::<_, HeaderError>(())
+    /// ```
     #[must_use]
     pub fn client(&self) -> Option<SocketAddr> {
         self.client
     }
 
-    /// Length of the header in bytes.
+    /// Returns the length of the header in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
         self.len

@@ -38,6 +38,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
     ///
     /// Accepting must be cancel safe, as it is with tokio's `TcpListener`.
     pub fn new(listener: L, proxies: TrustedProxies) -> Self {
+        crate::metrics::register_proxy_headers();
         Self {
             listener,
             proxies,
@@ -49,17 +50,64 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         }
     }
 
-    /// Sets the time within which a trusted proxy must send its header. Default: 5 s.
+    /// Sets the time within which a trusted proxy must send its header. Default: 5 s, no bounds.
+    ///
+    /// The header comes with the first packet, and 5 s cover the loss of two. A proxy that opens connections in
+    /// advance, and sends the header only with the first request, needs more.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use axum::serve::Listener;
+    /// use callback_source::verify::{TrustedProxies, proxy_protocol::ProxyProtocolListener};
+    /// use tokio::{io::AsyncWriteExt, net::{TcpListener, TcpStream}};
+    ///
+    /// let proxies = TrustedProxies::new(["127.0.0.1/32".parse()?])?;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let address = listener.local_addr()?;
+    /// let mut listener =
+    ///     ProxyProtocolListener::new(listener, proxies).header_timeout(Duration::from_secs(60));
+    ///
+    /// // A silent connection delays no other.
+    /// let _silent = TcpStream::connect(address).await?;
+    /// let mut proxy = TcpStream::connect(address).await?;
+    /// proxy.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.80 4711 443\r\n").await?;
+    /// let (_, client) = listener.accept().await;
+    /// assert_eq!(client, "192.0.2.1:4711".parse()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn header_timeout(mut self, limit: Duration) -> Self {
         self.header_timeout = limit;
         self
     }
 
-    /// Accepts connections of trusted proxies without a header as well; the proxy is then the peer.
+    /// Accepts connections of trusted proxies without a header as well; the proxy is then the peer. Off by default.
     ///
-    /// This is insecure behind a proxy that forwards bytes and does not send a header: the client can send one, and
-    /// so choose its address.
+    /// It is for the migration of a fleet of proxies. It is insecure behind a proxy that
+    /// forwards bytes and does not send a header: the client can send one, and so choose its address.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use axum::serve::Listener;
+    /// use callback_source::verify::{TrustedProxies, proxy_protocol::ProxyProtocolListener};
+    /// use tokio::{io::AsyncWriteExt, net::{TcpListener, TcpStream}};
+    ///
+    /// let proxies = TrustedProxies::new(["127.0.0.1/32".parse()?])?;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let address = listener.local_addr()?;
+    /// let mut listener = ProxyProtocolListener::new(listener, proxies).insecure_header_optional();
+    ///
+    /// let mut proxy = TcpStream::connect(address).await?;
+    /// proxy.write_all(b"POST /callback HTTP/1.1\r\n").await?;
+    /// let (_, peer) = listener.accept().await;
+    /// assert_eq!(peer, proxy.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn insecure_header_optional(mut self) -> Self {
         self.required = false;

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pin_project! {
-    /// A connection whose PROXY protocol header has been read.
+    /// A connection whose PROXY protocol header has been read. See the [module docs](super) for an example.
     #[derive(Debug)]
     pub struct ProxiedStream<I> {
         #[pin]

@@ -1,4 +1,7 @@
 //! Forms of a query: with or without EDNS, random case and UDP.
+//!
+//! Each part protects or speeds up most lookups, but not every server supports it. `docs/design.md` has the table
+//! of the forms, with the fault that each of them is for.
 
 use std::net::SocketAddr;
 

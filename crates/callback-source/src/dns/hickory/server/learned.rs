@@ -1,4 +1,8 @@
 //! Memory of a server: the forms of a query that it answers.
+//!
+//! Without it, each lookup would repeat the search for a form that works. Nothing is remembered forever: EDNS and
+//! random letter case are tried again, because the server may have been replaced. Random letter case protects
+//! against forged answers.
 
 use std::{collections::HashMap, time::Duration};
 

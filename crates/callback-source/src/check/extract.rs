@@ -1,0 +1,73 @@
+//! The rejection of an extractor.
+
+use std::{error::Error, fmt};
+
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+
+use super::{acceptance, refuse};
+
+/// Rejection of an extractor: the reason, in the response that a layer would give for it.
+///
+/// As behind a layer, the response has the header `Connection: close` if the request leaves a body unread.
+///
+/// ```
+/// use axum::extract::FromRequestParts;
+/// use callback_source::{Allowed, verify::NotVerified};
+/// use http::Request;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (mut parts, ()) = Request::new(()).into_parts();
+/// let rejection = Allowed::from_request_parts(&mut parts, &()).await.unwrap_err();
+/// assert!(matches!(rejection.reason(), NotVerified::NoLayer));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ExtractorRejection<E> {
+    reason: E,
+    leaves_body: bool,
+}
+
+impl<E> ExtractorRejection<E> {
+    /// The handler is not called, so a replay guard must not treat the callback as accepted.
+    pub(crate) fn new(reason: E, parts: &Parts) -> Self {
+        acceptance::refused(&parts.extensions);
+        Self {
+            reason,
+            leaves_body: refuse::leaves_unread_body(parts),
+        }
+    }
+
+    /// The reason why the handler was not called.
+    pub fn reason(&self) -> &E {
+        &self.reason
+    }
+
+    /// The reason, by value.
+    pub fn into_reason(self) -> E {
+        self.reason
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for ExtractorRejection<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<E: Error> Error for ExtractorRejection<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.reason.source()
+    }
+}
+
+impl<E: IntoResponse> IntoResponse for ExtractorRejection<E> {
+    fn into_response(self) -> Response {
+        let mut response = self.reason.into_response();
+        if self.leaves_body {
+            refuse::close_connection(&mut response);
+        }
+        response
+    }
+}

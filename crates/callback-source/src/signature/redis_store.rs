@@ -1,0 +1,147 @@
+//! Replay marks in Redis or Valkey.
+
+use std::{future::Future, time::Duration};
+
+use redis::{
+    Client, IntoConnectionInfo, RedisError,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
+};
+
+use super::{ReplayMark, ReplayStore, ReplayStoreError};
+
+/// [`ReplayStore`] on Redis or Valkey, of any version since Redis 2.6.12.
+///
+/// Each mark is `SET key owner NX PX time`: one round trip, atomic, and it expires by itself. A mark is withdrawn by
+/// a script that compares the owner. The connection is opened with the first delivery, shared by all, and replaced
+/// when it fails, so a service starts without its store.
+///
+/// The server must not evict marks before they expire (`maxmemory-policy noeviction`, the default). When it is full,
+/// it is treated as not available. After a fail-over, marks that were not replicated yet are lost.
+///
+/// ```no_run
+/// use callback_source::signature::{RedisReplayStore, ReplayGuard, Secret, VerifySignatureLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisReplayStore::new("redis://10.0.1.7:6379/")?;
+/// VerifySignatureLayer::rejecting(Secret::new("of the registration")?)
+///     .replay_guard(ReplayGuard::default().with_store(store));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RedisReplayStore {
+    connection: ConnectionManager,
+    prefix: String,
+}
+
+impl RedisReplayStore {
+    /// A store at this URL: `redis://[user[:password]@]host[:port][/database]`, or `unix:///path`.
+    ///
+    /// For `rediss://` (TLS), add the crate `redis` 1 to your own dependencies, with its feature
+    /// `tokio-rustls-comp`.
+    ///
+    /// # Errors
+    ///
+    /// An invalid URL.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(url: &str) -> Result<Self, RedisUrlError> {
+        // Without the user timeout, a connection whose packets are dropped would be used until TCP gives up,
+        // after a quarter of an hour.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
+        let info = url.into_connection_info().map_err(RedisUrlError)?;
+        let client = Client::open(info.set_tcp_settings(tcp)).map_err(RedisUrlError)?;
+        // A delivery that finds no connection tries to open one. Retries in between would only let it wait.
+        let config = ConnectionManagerConfig::new().set_number_of_retries(0);
+        let connection = ConnectionManager::new_lazy_with_config(client, config);
+        Ok(Self::from_connection_manager(
+            connection.map_err(RedisUrlError)?,
+        ))
+    }
+
+    /// A store with a connection of your own settings, for example for TLS with client certificates.
+    #[must_use]
+    pub fn from_connection_manager(connection: ConnectionManager) -> Self {
+        Self {
+            connection,
+            prefix: PREFIX.to_owned(),
+        }
+    }
+
+    /// Replaces the text before each key, `callback-source:replay:`. Two services that get the same deliveries, signed
+    /// with the same secret, need different ones: otherwise each delivery reaches only one of them.
+    ///
+    /// ```no_run
+    /// use callback_source::signature::RedisReplayStore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = RedisReplayStore::new("redis://10.0.1.7/")?.prefix("shop:replay:");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    fn key(&self, mark: &ReplayMark) -> String {
+        format!("{}{}", self.prefix, mark.key())
+    }
+}
+
+impl ReplayStore for RedisReplayStore {
+    fn mark(
+        &self,
+        mark: &ReplayMark,
+        keep: Duration,
+    ) -> impl Future<Output = Result<bool, ReplayStoreError>> + Send {
+        let mut set = redis::cmd("SET");
+        set.arg(self.key(mark)).arg(mark.owner());
+        set.arg("NX").arg("PX").arg(keep.as_millis());
+        let mut connection = self.connection.clone();
+        async move {
+            let stored: Result<Option<String>, _> = set.query_async(&mut connection).await;
+            Ok(stored.map_err(ReplayStoreError::new)?.is_some())
+        }
+    }
+
+    fn withdraw(
+        &self,
+        mark: &ReplayMark,
+    ) -> impl Future<Output = Result<(), ReplayStoreError>> + Send {
+        let mut remove = redis::cmd("EVAL");
+        remove
+            .arg(REMOVE_OWN)
+            .arg(1)
+            .arg(self.key(mark))
+            .arg(mark.owner());
+        let mut connection = self.connection.clone();
+        async move {
+            let removed: Result<u64, _> = remove.query_async(&mut connection).await;
+            removed.map(drop).map_err(ReplayStoreError::new)
+        }
+    }
+}
+
+/// Error for an invalid URL of a [`RedisReplayStore`]. It does not contain the URL, which may have a password.
+#[derive(Clone, thiserror::Error)]
+#[error("invalid Redis URL; expected `redis://host:6379/`")]
+pub struct RedisUrlError(#[source] RedisError);
+
+crate::debug::debug_by_message!(RedisUrlError);
+
+const PREFIX: &str = "callback-source:replay:";
+
+/// Between reading and removing, the mark could end and another replica could set its own.
+const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
