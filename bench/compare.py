@@ -50,6 +50,9 @@ PORTS = {
     "nginx allow/deny": 18107,
     "Caddy remote_ip": 18108,
     "nginx auth_request": 18109,
+    "nginx geo followed": 18111,
+    "nginx hybrid, listed": 18112,
+    "nginx auth_request, no keep-alive": 18113,
 }
 SERVE = 18110
 
@@ -91,6 +94,7 @@ http {{
   scgi_temp_path {dir}/scgi;
   proxy_http_version 1.1;
   proxy_set_header Connection "";
+  geo $callback_listed {{ default 0; include {dir}/callers.geo; }}
   upstream app {{ server 127.0.0.1:{bare}; keepalive 64; keepalive_requests 1000000000; }}
   upstream verify {{ server 127.0.0.1:{serve}; keepalive 64; keepalive_requests 1000000000; }}
   server {{
@@ -112,8 +116,52 @@ http {{
       proxy_set_header X-Real-IP $remote_addr;
     }}
   }}
+  server {{
+    listen 127.0.0.1:{geo};
+    location / {{
+      if ($callback_listed = 0) {{ return 403; }}
+      proxy_pass http://app;
+    }}
+  }}
+  # The hybrid of docs/firewall.md.
+  server {{
+    listen 127.0.0.1:{hybrid};
+    recursive_error_pages on;
+    location / {{
+      error_page 418 = @check;
+      if ($callback_listed = 0) {{ return 418; }}
+      proxy_pass http://app;
+    }}
+    location @check {{ auth_request /verify; proxy_pass http://app; }}
+    location = /verify {{
+      internal;
+      proxy_pass http://verify;
+      proxy_bind 127.0.0.9;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection "";
+      proxy_set_header X-Real-IP $remote_addr;
+    }}
+  }}
+  # A connection for each question, as nginx before 1.29.7 does without further lines.
+  server {{
+    listen 127.0.0.1:{old};
+    location / {{ auth_request /verify; proxy_pass http://app; }}
+    location = /verify {{
+      internal;
+      proxy_pass http://127.0.0.1:{serve}/verify;
+      proxy_http_version 1.0;
+      proxy_bind 127.0.0.9;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection close;
+      proxy_set_header X-Real-IP $remote_addr;
+    }}
+  }}
 }}
 """
+
+LISTED = [f"20.0.{at}.7" for at in range(15)] + ["127.0.0.1"]
 
 CADDY = """
 {{
@@ -180,7 +228,7 @@ def run(args):
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         scratch.chmod(0o755)
-        write_files(scratch)
+        write_files(scratch, command)
         names = list(PORTS)
         for number in range(args.rounds):
             random.Random(number).shuffle(names)
@@ -199,15 +247,22 @@ def run(args):
         out.writerows(rows)
 
 
-def write_files(scratch):
+def follow(scratch):
+    """Arguments of a follower that fills the file of `geo`."""
+    return ["follow", "--allow", ",".join(LISTED), f"file:nginx-geo:{scratch}/callers.geo"]
+
+
+def write_files(scratch, command):
     (scratch / "post.lua").write_text(LUA)
-    listed = [f"20.0.{at}.7" for at in range(15)] + ["127.0.0.1"]
+    # nginx does not start without the file.
+    subprocess.run([command, *follow(scratch), "--once"], check=True)
     (scratch / "nginx.conf").write_text(NGINX.format(
         dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],
-        auth=PORTS["nginx auth_request"], rules=" ".join(f"allow {address};" for address in listed),
+        auth=PORTS["nginx auth_request"], geo=PORTS["nginx geo followed"], hybrid=PORTS["nginx hybrid, listed"],
+        old=PORTS["nginx auth_request, no keep-alive"], rules=" ".join(f"allow {address};" for address in LISTED),
     ))
     (scratch / "Caddyfile").write_text(CADDY.format(
-        port=PORTS["Caddy remote_ip"], bare=PORTS["bare"], listed=" ".join(listed)))
+        port=PORTS["Caddy remote_ip"], bare=PORTS["bare"], listed=" ".join(LISTED)))
 
 
 def start(stack, name, service, command, scratch):
@@ -217,7 +272,9 @@ def start(stack, name, service, command, scratch):
     behind = "bare" if proxied else name
     run(service, CHECKS[behind], PORTS[behind])
     ports = {PORTS[behind], PORTS[name]}
-    if name == "nginx auth_request":
+    if name in ("nginx geo followed", "nginx hybrid, listed"):
+        run(command, *follow(scratch))
+    if name.startswith("nginx auth_request") or name == "nginx hybrid, listed":
         run(
             command, "serve", "--stop-delay", "0s", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
@@ -292,7 +349,13 @@ def paired(rows, column):
     """Ratios to the bare route of the same round, by service."""
     value = {(row["round"], row["service"]): float(row[column]) for row in rows}
     rounds = sorted({row["round"] for row in rows}, key=int)
-    return {name: [value[at, name] / value[at, "bare"] for at in rounds] for name in PORTS}
+    return {name: [value[at, name] / value[at, "bare"] for at in rounds] for name in measured(rows)}
+
+
+def measured(rows):
+    """The services of a run, in the order of the table. An older file lacks those that were added since."""
+    names = {row["service"] for row in rows}
+    return [name for name in PORTS if name in names]
 
 
 def ratios(rows, column):
@@ -308,9 +371,9 @@ def ratios(rows, column):
 def table(rows):
     throughput, p99 = ratios(rows, "requests_per_second"), ratios(rows, "p99_us")
     rounds = paired(rows, "requests_per_second")
-    errors = {name: sum(int(row["errors"]) for row in rows if row["service"] == name) for name in PORTS}
+    errors = {name: sum(int(row["errors"]) for row in rows if row["service"] == name) for name in measured(rows)}
     print("| | requests/s | throughput [95 %] | single rounds | p99 | p99 [95 %] | errors |\n|---|---|---|---|---|---|---|")
-    for name in PORTS:
+    for name in measured(rows):
         mine = [row for row in rows if row["service"] == name]
         median = lambda column: statistics.median(float(row[column]) for row in mine)
         ratio = lambda of: "{:.3f} [{:.3f}, {:.3f}]".format(*of[name])
@@ -321,7 +384,7 @@ def table(rows):
 
 def plot(rows):
     throughput = ratios(rows, "requests_per_second")
-    names = [name for name in PORTS if name != "bare"]
+    names = [name for name in throughput if name != "bare"]
     left, width, step, top = 190, 420, 34, 40
     most = max(1.1, *(high for _, _, high in throughput.values()))
     at = lambda ratio: left + ratio / most * width

@@ -17,7 +17,10 @@ use crate::{
     oracle::{Callers, Ms, Outcome, everybody},
     schedule::Mood,
     wire::{Alias, Query, Said, TARGET},
-    world::{Class, Server, Shared, State, address, host_named, mix, ms, number},
+    world::{
+        Class, Server, Shared, State, address, host_named, mix, ms, number, resolve_watched,
+        watched,
+    },
 };
 
 /// Attaches the servers to the network of this thread.
@@ -242,6 +245,10 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        // It is asked beside hickory, whose servers know the provider's zone only.
+        if question.host == watched() {
+            return resolve_watched(&self.shared, self.life, question.family).await;
+        }
         let host = number(&question.host);
         let family = question.family as u8;
         {

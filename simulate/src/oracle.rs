@@ -50,6 +50,8 @@ impl Right {
 pub(crate) enum Given {
     Admit,
     NotListed,
+    /// As `NotListed`, with a reason of its own.
+    WrongEnvironment,
     Unresolved,
 }
 
@@ -82,7 +84,7 @@ impl Picture {
         let right = self.right(who);
         match given {
             Given::Admit => right.admit,
-            Given::NotListed => right.not_listed,
+            Given::NotListed | Given::WrongEnvironment => right.not_listed,
             Given::Unresolved => right.unresolved,
         }
     }
@@ -949,6 +951,12 @@ pub(crate) fn family_of(who: u8) -> usize {
         true => usize::from(who / POOL % 2),
         false => usize::from(who % 2),
     }
+}
+
+/// Returns whether a caller is a server of the test environment, which the list watches. There is one of each
+/// family.
+pub(crate) fn is_test_server(who: u8) -> bool {
+    who + 2 >= WHO
 }
 
 fn family_mask(family: usize) -> Callers {

@@ -90,4 +90,6 @@ const FOUND_BY: &[(Fault, u64)] = &[
     // Found with hickory on a network in memory.
     (Fault::TruncatedTaken, 10),
     (Fault::DenialUnconfirmed, 30),
+    (Fault::WatchedAdmitted, 1),
+    (Fault::WatchedAskedFreely, 1),
 ];

@@ -25,7 +25,9 @@ use crate::{
     network::{self, Wired},
     oracle::{Given, Ms, Right, Worlds, everybody, family_of},
     schedule::{Ending, Event, Schedule, Stack, What},
-    world::{Class, RECHECK_WAIT, SLACK, Scripted, Shared, Tally, Violation, address, name},
+    world::{
+        Class, RECHECK_WAIT, SLACK, Scripted, Shared, Tally, Violation, address, name, watched,
+    },
 };
 
 /// Result of a schedule.
@@ -241,6 +243,7 @@ impl<'a> Player<'a> {
         let seconds = Duration::from_secs;
         let mut builder = AllowList::builder()
             .hosts(hosts_of(start.hosts))
+            .watch([watched()])
             .ttl_bounds(seconds(setting.min_ttl), seconds(setting.max_ttl))
             .map_err(io::Error::other)?
             .linger(seconds(setting.linger))
@@ -397,6 +400,7 @@ impl<'a> Player<'a> {
         for who in everybody() {
             let given = given(&set.verdict(address(who), instant.into()));
             state.judge(who, given, Worlds::right(&pictures, who), now);
+            state.judge_reason(who, given, now);
             if state.violation.is_some() {
                 return;
             }
@@ -562,6 +566,9 @@ pub(crate) fn given(verdict: &Verdict) -> Given {
         Verdict::Allow(_) => Given::Admit,
         Verdict::Reject(rejection) if rejection.kind() == RejectionKind::NotListed => {
             Given::NotListed
+        }
+        Verdict::Reject(rejection) if rejection.kind() == RejectionKind::WrongEnvironment => {
+            Given::WrongEnvironment
         }
         Verdict::Reject(_) => Given::Unresolved,
     }

@@ -819,7 +819,7 @@ pub(crate) const POOL: u8 = 6;
 /// Callers: the addresses of all hosts, then some that are never listed.
 pub(crate) const WHO: u8 = HOSTS * 2 * POOL + UNLISTED;
 
-/// The last two are servers of the test environment.
+/// The last two are servers of the test environment, which the list watches.
 pub(crate) const UNLISTED: u8 = 8;
 
 pub(crate) const YEAR: u64 = 365 * 24 * HOUR;

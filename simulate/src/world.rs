@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use callback_source::{Answer, HostName, Question, Resolve, ResolveError, ResolveErrorKind};
+use callback_source::{
+    Answer, Family, HostName, Question, Resolve, ResolveError, ResolveErrorKind,
+};
 use fastrand::Rng;
 use tokio::{
     sync::Notify,
@@ -14,7 +16,10 @@ use tokio::{
 };
 
 use crate::{
-    oracle::{Callers, Given, Ms, Outcome, REFRESH_TIME, Right, Rules, Worlds, caller, family_of},
+    oracle::{
+        Callers, Given, Ms, Outcome, REFRESH_TIME, Right, Rules, Worlds, caller, everybody,
+        family_of, is_test_server,
+    },
     schedule::{HOSTS, Mood, POOL, Schedule},
 };
 
@@ -44,6 +49,8 @@ pub(crate) struct State {
     /// Lookups of the real resolver.
     pub(crate) flights: [crate::network::Flight; 2 * HOSTS as usize],
     asked: [AskLog; 2 * HOSTS as usize],
+    /// The questions about the watched host, by family.
+    watched: [WatchLog; 2],
     /// Number of the running process.
     pub(crate) life: u32,
     /// Time of the last on-demand refresh.
@@ -79,6 +86,14 @@ struct AskLog {
     latest: Option<Ms>,
 }
 
+/// The lookups of a question about the watched host in this process.
+#[derive(Clone, Copy, Debug, Default)]
+struct WatchLog {
+    asked: Option<Ms>,
+    /// The time until which the last answer is certainly in use.
+    named_until: Option<Ms>,
+}
+
 /// Counters of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -109,6 +124,8 @@ pub(crate) enum Class {
     WrongAdmission,
     WrongRefusal,
     WrongIndecision,
+    /// A refusal with the reason of another one.
+    WrongReason,
     /// A question went out too often or too early.
     AskedTooOften,
     /// The seed caused more questions than allowed.
@@ -159,6 +176,7 @@ impl Shared {
                 weather: 0,
                 flights: Default::default(),
                 asked: [AskLog::default(); 2 * HOSTS as usize],
+                watched: Default::default(),
                 life: 0,
                 unlisted_at: Ms::MIN / 2,
                 rng: Rng::with_seed(schedule.seed),
@@ -216,7 +234,7 @@ impl State {
             .wrapping_add(mix(&[now, who.into(), given as i64]));
         match given {
             Given::Admit => self.tally.admitted += 1,
-            Given::NotListed => self.tally.refused += 1,
+            Given::NotListed | Given::WrongEnvironment => self.tally.refused += 1,
             Given::Unresolved => self.tally.undecided += 1,
         }
         if !right.is_decided() {
@@ -224,7 +242,9 @@ impl State {
         }
         let wrong = match given {
             Given::Admit => (!right.admit).then_some(Class::WrongAdmission),
-            Given::NotListed => (!right.not_listed).then_some(Class::WrongRefusal),
+            Given::NotListed | Given::WrongEnvironment => {
+                (!right.not_listed).then_some(Class::WrongRefusal)
+            }
             Given::Unresolved => (!right.unresolved).then_some(Class::WrongIndecision),
         };
         if let Some(class) = wrong {
@@ -237,6 +257,36 @@ impl State {
                     address(who)
                 ),
             );
+        }
+    }
+
+    /// Checks the reason of a refusal: a test server gets its own one while an answer names it, and other callers
+    /// never get it.
+    pub(crate) fn judge_reason(&mut self, who: u8, given: Given, now: Ms) {
+        let named_until = self.watched[family_of(who)].named_until;
+        let named_until = named_until.filter(|_| is_test_server(who));
+        let is_wrong = match given {
+            Given::NotListed => named_until.is_some_and(|until| now < until),
+            Given::WrongEnvironment => named_until.is_none(),
+            Given::Admit | Given::Unresolved => false,
+        };
+        if is_wrong {
+            let text = format!("caller {who}: {given:?}, named until {named_until:?}");
+            self.violated(now, Class::WrongReason, text);
+        }
+    }
+
+    /// Records a lookup of the watched host: at most once per interval, and only when an unlisted peer calls.
+    fn watched_asked(&mut self, family: usize, now: Ms) {
+        let interval = RECHECK.max(self.rules.min_ttl);
+        let before = self.watched[family].asked.replace(now);
+        let is_too_early = before.is_some_and(|before| now - before < interval);
+        if is_too_early || SLACK < now - self.unlisted_at {
+            let text = format!(
+                "the watched host, family {family}: asked at {before:?}, unlisted peer at {}",
+                self.unlisted_at
+            );
+            self.violated(now, Class::AskedTooOften, text);
         }
     }
 
@@ -393,6 +443,7 @@ impl State {
         self.tally.processes += 1;
         self.unlisted_at = Ms::MIN / 2;
         self.asked = [AskLog::default(); 2 * HOSTS as usize];
+        self.watched = Default::default();
         for at in 0..self.asked.len() {
             if self.hosts >> (at / 2) & 1 == 1 {
                 self.asked[at].latest = Some(now + SLACK);
@@ -571,6 +622,9 @@ pub(crate) struct Scripted {
 
 impl Resolve for Scripted {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
+        if question.host == watched() {
+            return resolve_watched(&self.shared, self.life, question.family).await;
+        }
         let host = number(&question.host);
         let family = question.family as u8;
         let (takes, server) = {
@@ -603,6 +657,45 @@ impl Resolve for Scripted {
     }
 }
 
+/// Looks up the watched host at the first server. It draws no random number, so that the watched host changes
+/// nothing else in a run.
+pub(crate) async fn resolve_watched(
+    shared: &Shared,
+    life: u32,
+    family: Family,
+) -> Result<Answer, ResolveError> {
+    let latency = {
+        let mut state = shared.lock();
+        if state.life != life {
+            return Err(ResolveError::new(ResolveErrorKind::Other));
+        }
+        state.watched_asked(family as usize, shared.now());
+        state.servers[0].latency
+    };
+    if latency != 0 {
+        sleep(Duration::from_millis(latency.into())).await;
+    }
+    let mood = shared.lock().servers[0].mood;
+    let error = match mood {
+        Mood::Silent => return std::future::pending().await,
+        Mood::Denies => ResolveErrorKind::NxDomain,
+        Mood::Empty => ResolveErrorKind::NoData,
+        Mood::Well | Mood::Lossy | Mood::Rebinds => {
+            let mut state = shared.lock();
+            if state.life == life {
+                let now = shared.now();
+                let until = now + state.rules.clamp(ms(WATCHED_TTL));
+                state.watched[family as usize].named_until = Some(until);
+            }
+            let servers = everybody().filter(|who| is_test_server(*who));
+            let servers = servers.filter(|who| family_of(*who) == family as usize);
+            return Ok(Answer::new(servers.map(address), WATCHED_TTL));
+        }
+        _ => ResolveErrorKind::ServFail,
+    };
+    Err(ResolveError::new(error))
+}
+
 /// Guard that reports a question as failed if its time limit ends first.
 struct Flight<'a> {
     resolver: &'a Scripted,
@@ -631,6 +724,16 @@ impl Drop for Flight<'_> {
 
 pub(crate) fn name(host: u8) -> HostName {
     NAMES[usize::from(host)].clone()
+}
+
+/// The host that the list watches. It is of the same zone as hosts that are admitted, so that its answers would be
+/// evidence if it were one of them.
+pub(crate) fn watched() -> HostName {
+    static WATCHED: LazyLock<HostName> = LazyLock::new(|| {
+        let name = "callback-origin-test.production.psp.example";
+        name.parse().expect("a host name")
+    });
+    WATCHED.clone()
 }
 
 pub(crate) fn number(host: &HostName) -> u8 {
@@ -683,6 +786,7 @@ const LAST_SECOND: Ms = 1_000;
 const MAX_JITTER: Ms = 500;
 /// Timers have a resolution of a millisecond.
 pub(crate) const SLACK: Ms = 3;
+const WATCHED_TTL: Duration = Duration::from_secs(600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(300);
 const SILENCE: u64 = 400;
 const SERVER_LIMIT: u64 = 2_000;

@@ -4,7 +4,7 @@
     tests/gateways/chains.py --program target/debug/callback-source --venv DIR
 
 The balancer (ALB, NLB, Cloudflare, CloudFront) is a client at an address of its own that sends what the vendor documents.
-Servers that are not installed are skipped; with CALLBACK_SOURCE_REQUIRE_SERVERS=1 that is a failure.
+Servers that are not installed are skipped; with REQUIRE_SERVERS=1 that is a failure.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def main():
     for chain in chains(os.path.abspath(arguments.venv) if arguments.venv else None):
         if not chain.program:
             print(f"skipped: {chain.name}: its server is not installed", file=sys.stderr)
-            failed |= os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1"
+            failed |= os.environ.get("REQUIRE_SERVERS") == "1"
             continue
         try:
             print(f"{chain.name}: {chain.run(program)} cases", flush=True)

@@ -324,7 +324,7 @@ def main():
     envoy = matrix.envoy_program(os.path.abspath(arguments.venv))
     if not envoy:
         print("skipped: Envoy is not installed", file=sys.stderr)
-        return int(os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1")
+        return int(os.environ.get("REQUIRE_SERVERS") == "1")
     table, failures = [["resource", *(name for name, _ in SCENARIOS)]], []
     table.append(["---"] * len(table[0]))
     for name, block, translate, down, patience in ROWS:

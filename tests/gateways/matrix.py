@@ -3,7 +3,7 @@
 
     tests/gateways/matrix.py --program target/debug/callback-source [--venv DIR] [--only NAME …] [--update]
 
-Servers that are not installed are skipped with a line on standard error; with CALLBACK_SOURCE_REQUIRE_SERVERS=1
+Servers that are not installed are skipped with a line on standard error; with REQUIRE_SERVERS=1
 that is a failure. `--update` writes the table into the page; without it, a page with another table is a failure.
 All traffic stays on 127.0.0.0/8.
 """
@@ -630,7 +630,7 @@ def main():
         print("| " + " | ".join(row) + " |", flush=True)
     for name in skipped:
         print(f"skipped: {name} is not installed", file=sys.stderr)
-    if failures or (skipped and os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1"):
+    if failures or (skipped and os.environ.get("REQUIRE_SERVERS") == "1"):
         return 1
     if skipped or arguments.only:
         return 0

@@ -244,7 +244,7 @@ def main():
             continue
         if not installed:
             print(f"skipped: {name} is not installed", file=sys.stderr)
-            failed |= os.environ.get("CALLBACK_SOURCE_REQUIRE_SERVERS") == "1"
+            failed |= os.environ.get("REQUIRE_SERVERS") == "1"
             continue
         row, wrong = asyncio.run(run(gateway, program, page, arguments.count, arguments.seconds))
         print("| " + " | ".join(row) + " |", flush=True)

@@ -55,6 +55,13 @@ fn every_fault_of_the_operator_s_table_names_a_test() {
 }
 
 #[test]
+fn every_property_of_a_followed_firewall_names_a_test() {
+    let rows = rows("firewall.md", "\n## Properties and their tests\n");
+    assert!(rows.len() >= 16, "{}", rows.len());
+    each_names_tests_that_exist(&rows);
+}
+
+#[test]
 fn every_mistake_in_the_wiring_names_a_test() {
     let rows = rows("wiring.md", "# Mistakes in the wiring\n");
     assert!(rows.len() > 10, "{}", rows.len());

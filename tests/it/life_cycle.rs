@@ -1,6 +1,7 @@
 //! A list from its start to its end: failures that it survives, and resources that it releases.
 
 use std::{
+    convert::Infallible,
     io,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -14,13 +15,16 @@ use callback_source::{
 };
 use callback_source_testkit::{Outcome, ScriptedResolver, dns::DnsServer};
 use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
 use integration_tests::{
+    log::Log,
     merchant::{host_name, tiny_list},
     until, within,
 };
 use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, OTHER, TWO, assert_rejected};
+use crate::common::{HOST, ONE, OTHER, TWO, assert_rejected, from};
 
 #[tokio::test(start_paused = true)]
 async fn when_all_handles_are_dropped_the_refresher_ends_and_drops_the_resolver() {
@@ -82,6 +86,65 @@ async fn a_list_whose_refresher_died_ends_in_unresolved() {
     assert!(!list.is_ready());
     // A call must not wait for a refresh that never happens.
     assert!(list.verdict_after_refresh(ONE).now_or_never().is_some());
+}
+
+#[test]
+fn a_list_whose_runtime_has_ended_logs_an_error_at_its_first_refusal() {
+    let log = Log::capture();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let ended = runtime();
+    let list = ended.block_on(async { tiny_list(&[HOST]).spawn(two_hosts()) });
+    drop(ended);
+    assert!(log.lines("ERROR", &[]).is_empty());
+
+    let merchant =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(merchant);
+    for _ in 0..3 {
+        let response = runtime().block_on(service.clone().oneshot(from(ONE)));
+        let status = response.unwrap_or_default().status();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let lines = log.lines(
+        "ERROR",
+        &["the refresher has ended", "a runtime that lives as long"],
+    );
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_dropped_before_its_refresher_logs_no_error() {
+    let log = Log::capture();
+    let (list, refresher) = tiny_list(&[HOST]).pair(two_hosts());
+    let running = tokio::spawn(refresher.run());
+    within(list.ready()).await;
+    drop(list);
+    within(running).await.expect("it ends");
+    assert!(log.lines("ERROR", &[]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_waits_is_admitted_by_a_network_that_is_added() {
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, Outcome::Pending);
+    let list = tiny_list(&[HOST]).spawn(resolver);
+    let start = Instant::now();
+    let mut verdict = Box::pin(list.verdict_after_refresh(TWO));
+    assert!(verdict.as_mut().now_or_never().is_none(), "it waits");
+    let network = "127.0.1.2/32".parse().expect("a network");
+    list.replace_networks([network]).expect("one address");
+    assert!(within(verdict).await.is_allowed());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    let whole = "::/0".parse().expect("a network");
+    let error = list.replace_networks([whole]).expect_err("it is refused");
+    assert!(error.to_string().contains("::/0"), "{error}");
+    assert!(list.verdict(TWO).is_allowed());
+    list.replace_networks([]).expect("no network");
+    assert_rejected(&list, TWO, RejectionKind::Unresolved);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,12 +8,14 @@ mod dns_faults;
 mod dns_forms;
 mod dns_system_conf;
 mod docs;
+mod environments;
 mod life_cycle;
 mod outage;
 mod peers;
 #[cfg(target_os = "linux")]
 mod proxies;
 mod real_dns;
+mod refused_then_listed;
 #[cfg(target_os = "linux")]
 mod replay_store;
 mod service;

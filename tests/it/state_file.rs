@@ -728,7 +728,7 @@ fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) ->
         return true;
     };
     assert!(
-        std::env::var_os("CALLBACK_SOURCE_REQUIRE_SERVERS").is_none(),
+        std::env::var_os("REQUIRE_SERVERS").is_none(),
         "run as root: {error}"
     );
     eprintln!("SKIPPED {test}: needs root ({error})");

@@ -11,6 +11,8 @@ pub mod http;
 pub mod log;
 pub mod merchant;
 pub mod name_servers;
+#[cfg(target_os = "linux")]
+pub mod netns;
 pub mod servers;
 
 pub use callback_source_testkit::dns;

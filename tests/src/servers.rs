@@ -1,7 +1,7 @@
 //! Real servers, started for one test on loopback.
 //!
 //! A test whose server is not installed is skipped, with a line on standard error. With
-//! `CALLBACK_SOURCE_REQUIRE_SERVERS=1`, the test fails instead.
+//! `REQUIRE_SERVERS=1`, the test fails instead.
 
 use std::{
     env,
@@ -208,7 +208,7 @@ fn find_one(program: &str) -> Option<PathBuf> {
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
-const REQUIRE: &str = "CALLBACK_SOURCE_REQUIRE_SERVERS";
+const REQUIRE: &str = "REQUIRE_SERVERS";
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 20_000;
 const PORTS_A_PROCESS: u32 = 251;

@@ -35,7 +35,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
             }
         }
     }
-    let list = report::look_up_once(config)?;
+    let list = report::look_up_for(config, &args.peers)?;
 
     let now = Instant::now().into_std();
     let set = list.snapshot();
@@ -45,6 +45,12 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
         .map(|peer| (*peer, set.verdict(*peer, now)))
         .collect();
     print(hops, &verdicts, args.json)?;
+    let rejections = verdicts
+        .iter()
+        .filter_map(|(_, verdict)| verdict.rejection());
+    for explanation in rejections.filter_map(Rejection::explanation) {
+        output::message("note", explanation);
+    }
 
     let outcome = outcome(verdicts.iter().map(|(_, verdict)| verdict));
     let hosts = set.health(now);
@@ -97,7 +103,10 @@ fn outcome<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Outcome {
     let rejections = verdicts.filter_map(Verdict::rejection);
     rejections.fold(Outcome::Yes, |outcome, rejection| {
         match (outcome, rejection.kind()) {
-            (Outcome::Yes | Outcome::No, RejectionKind::NotListed) => Outcome::No,
+            (
+                Outcome::Yes | Outcome::No,
+                RejectionKind::NotListed | RejectionKind::WrongEnvironment,
+            ) => Outcome::No,
             _ => Outcome::Incomplete,
         }
     })
@@ -144,7 +153,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Checked {
+pub(crate) struct Checked {
     peer: IpAddr,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,10 +164,13 @@ struct Checked {
     freshness: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// Host of another environment that the peer is a server of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watched_host: Option<String>,
 }
 
 impl Checked {
-    fn new(peer: IpAddr, verdict: &Verdict) -> Self {
+    pub(crate) fn new(peer: IpAddr, verdict: &Verdict) -> Self {
         let allowed = verdict.allowed();
         Self {
             peer,
@@ -172,6 +184,10 @@ impl Checked {
             reason: verdict
                 .rejection()
                 .map(|rejection| rejection.kind().as_str()),
+            watched_host: verdict
+                .rejection()
+                .and_then(Rejection::watched_host)
+                .map(ToString::to_string),
         }
     }
 }

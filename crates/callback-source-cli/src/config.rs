@@ -55,31 +55,7 @@ impl Config {
     }
 
     fn new(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
-        let mut list = AllowList::builder().hosts(hosts(args, subject));
-        if subject == Subject::Callers {
-            list = list.nets(all(&args.allow))?;
-        }
-        if args.min_ttl.is_some() || args.max_ttl.is_some() {
-            let rules = callback_source::set::Rules::default();
-            let least = args.min_ttl.unwrap_or(rules.min_ttl);
-            list = list.ttl_bounds(least, args.max_ttl.unwrap_or(rules.max_ttl))?;
-        }
-        if let Some(linger) = args.linger {
-            list = list.linger(linger);
-        }
-        if let Some(stale_for) = args.stale_for {
-            list = list.stale_for(stale_for);
-        }
-        // clap's `conflicts_with` would treat a variable that is set to `false` as the flag.
-        match (args.ipv4_only, args.ipv6_only) {
-            (false, false) => {}
-            (true, false) => list = list.only_family(Family::V4),
-            (false, true) => list = list.only_family(Family::V6),
-            (true, true) => return Err(Error::NoFamily),
-        }
-        if args.allow_special_addresses {
-            list = list.insecure_allow_special_addresses();
-        }
+        let list = list(args, subject)?;
         let resolver = if args.dns_server.is_empty() {
             HickoryResolver::from_system_conf()?
         } else {
@@ -87,6 +63,29 @@ impl Config {
         };
         Ok(Self { list, resolver })
     }
+}
+
+/// A list without a state file.
+pub(crate) fn list(args: &CommonArgs, subject: Subject) -> Result<AllowListBuilder, Error> {
+    let mut list = AllowList::builder().hosts(hosts(args, subject));
+    if subject == Subject::Callers {
+        list = list.nets(all(&args.allow))?;
+    }
+    list = list
+        .ttl_bounds(args.min_ttl, args.max_ttl)?
+        .linger(args.linger)
+        .stale_for(args.stale_for);
+    // clap's `conflicts_with` would treat a variable that is set to `false` as the flag.
+    match (args.ipv4_only, args.ipv6_only) {
+        (false, false) => {}
+        (true, false) => list = list.only_family(Family::V4),
+        (false, true) => list = list.only_family(Family::V6),
+        (true, true) => return Err(Error::NoFamily),
+    }
+    if args.allow_special_addresses {
+        list = list.insecure_allow_special_addresses();
+    }
+    Ok(list)
 }
 
 /// Source of the address that is checked.
@@ -196,7 +195,8 @@ pub(crate) fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
         .any(|proxy| matches!(proxy, TrustedProxy::Network(_)))
 }
 
-fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
+/// The hosts to look up.
+pub(crate) fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
     let named = all(&args.environment)
         .into_iter()
         .map(|environment| match environment {

@@ -14,20 +14,30 @@ mod config;
 mod log;
 mod secret;
 
+mod journal;
+
 mod output;
 
 mod report;
 mod request_file;
 
+mod ask;
+mod follow;
+
 mod check;
 mod completions;
+mod config_command;
 mod lookup;
+mod man;
 mod serve;
 mod sign;
 mod verify;
 
+#[cfg(feature = "demo")]
+mod demo;
+
 use self::{
-    args::{Args, Command},
+    args::{Command, Invocation},
     error::Error,
     outcome::Outcome,
 };
@@ -47,10 +57,9 @@ fn main() -> ExitCode {
 }
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
-    let args = match Args::read(words) {
-        Ok(args) => args,
+    let invocation = match Invocation::read(words) {
         // Also `--help` and `--version`.
-        Err(error) => {
+        Err(Error::Usage(error)) => {
             // If this cannot be written, no output is left to report it.
             let _ = error.print();
             return Ok(match error.exit_code() {
@@ -58,13 +67,28 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
                 _ => Outcome::Incomplete,
             });
         }
+        invocation => invocation?,
     };
-    match args.command {
+    let Invocation {
+        command,
+        settings,
+        file,
+    } = invocation;
+    match command {
         Command::Lookup(args) => lookup::run(args),
         Command::Check(args) => check::run(args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, settings, file),
+        Command::Follow(args) => serve::follow(&args),
+        Command::Status(args) => ask::status(&args),
+        Command::History(args) => ask::history(&args),
+        Command::Explain(args) => ask::explain(&args),
+        Command::Watch(args) => ask::watch(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Config(command) => config_command::run(command, &settings, file.as_ref()),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { folder } => man::run(&folder),
     }
 }

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, time::Instant};
 
 use callback_source::{
-    AllowList, HostName, ResolveErrorKind,
+    AllowList, HostName, Rejection, RejectionKind, ResolveErrorKind,
     set::{FamilyHealth, HostHealth, QuestionStatus},
 };
 use serde::Serialize;
@@ -15,6 +15,12 @@ use crate::{config::Config, error::Error, output};
 
 /// Spawns the list and waits until each question has been asked once.
 pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
+    look_up_for(config, &[])
+}
+
+/// Spawns the list and waits until each question has been asked once, also about the watched hosts if one of the
+/// peers is not listed.
+pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -22,6 +28,13 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     Ok(runtime.block_on(async {
         let list = config.list.spawn(config.resolver);
         list.attempted().await;
+        let is_unlisted = |peer: &IpAddr| {
+            let verdict = list.verdict(*peer);
+            verdict.rejection().map(Rejection::kind) == Some(RejectionKind::NotListed)
+        };
+        if peers.iter().any(is_unlisted) {
+            list.watched_attempted().await;
+        }
         list
     }))
 }

@@ -59,6 +59,10 @@ pub enum Fault {
     TruncatedTaken,
     /// A denial of a name in random case is believed at once.
     DenialUnconfirmed,
+    /// The addresses of watched hosts are admitted.
+    WatchedAdmitted,
+    /// Watched hosts are looked up when they are due, and not only while unlisted peers call.
+    WatchedAskedFreely,
 }
 
 impl Fault {
@@ -84,6 +88,8 @@ impl Fault {
         Self::PublishedBeforeApplied,
         Self::TruncatedTaken,
         Self::DenialUnconfirmed,
+        Self::WatchedAdmitted,
+        Self::WatchedAskedFreely,
     ];
 }
 

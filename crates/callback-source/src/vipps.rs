@@ -50,7 +50,16 @@ impl Environment {
     /// Returns the callback servers of normal operation. They are not enough on their own: during an outage at the
     /// provider, callbacks come from the servers for disaster recovery.
     pub fn primary_hosts(self) -> impl Iterator<Item = HostName> {
-        names(match self {
+        names(self.primary_names())
+    }
+
+    /// Returns the callback servers for disaster recovery. The test environment has none.
+    pub fn disaster_recovery_hosts(self) -> impl Iterator<Item = HostName> {
+        names(self.disaster_recovery_names())
+    }
+
+    fn primary_names(self) -> &'static [&'static str] {
+        match self {
             Self::Production => &[
                 "callback-1.vipps.no",
                 "callback-2.vipps.no",
@@ -58,12 +67,11 @@ impl Environment {
                 "callback-4.vipps.no",
             ],
             Self::Test => &["callback-mt-1.vipps.no", "callback-mt-2.vipps.no"],
-        })
+        }
     }
 
-    /// Returns the callback servers for disaster recovery. The test environment has none.
-    pub fn disaster_recovery_hosts(self) -> impl Iterator<Item = HostName> {
-        names(match self {
+    fn disaster_recovery_names(self) -> &'static [&'static str] {
+        match self {
             Self::Production => &[
                 "callback-dr-1.vipps.no",
                 "callback-dr-2.vipps.no",
@@ -71,6 +79,16 @@ impl Environment {
                 "callback-dr-4.vipps.no",
             ],
             Self::Test => &[],
+        }
+    }
+
+    /// Returns the environment that a callback server belongs to.
+    pub(crate) fn of_host(host: &HostName) -> Option<Self> {
+        ALL.into_iter().find(|environment| {
+            environment.primary_names().contains(&host.as_str())
+                || environment
+                    .disaster_recovery_names()
+                    .contains(&host.as_str())
         })
     }
 
@@ -117,8 +135,7 @@ impl FromStr for Environment {
     ///
     /// Returns an error for any other text.
     fn from_str(text: &str) -> Result<Self, EnvironmentError> {
-        [Self::Production, Self::Test]
-            .into_iter()
+        ALL.into_iter()
             .find(|environment| environment.as_str() == text)
             .ok_or_else(|| EnvironmentError(text.to_owned()))
     }
@@ -140,6 +157,26 @@ pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
             .disaster_recovery_hosts()
             .all(|host| hosts.contains(&host))
 }
+
+/// Returns the only environment that these hosts belong to. `None` if they belong to none or to several.
+pub(crate) fn only_environment(
+    mut hosts: impl Iterator<Item = Environment>,
+) -> Option<Environment> {
+    let first = hosts.next()?;
+    hosts.all(|host| host == first).then_some(first)
+}
+
+/// Returns the callback servers of the environments that a list does not admit, if it admits servers of the
+/// provider at all.
+pub(crate) fn hosts_of_other_environments(hosts: &[HostName]) -> impl Iterator<Item = HostName> {
+    let admitted: Vec<_> = hosts.iter().filter_map(Environment::of_host).collect();
+    let others = ALL
+        .into_iter()
+        .filter(move |environment| !admitted.is_empty() && !admitted.contains(environment));
+    others.flat_map(Environment::hosts)
+}
+
+const ALL: [Environment; 2] = [Environment::Production, Environment::Test];
 
 fn names(texts: &'static [&'static str]) -> impl Iterator<Item = HostName> {
     texts.iter().map(|text| name(text))
@@ -179,6 +216,19 @@ mod tests {
                 .all(|host| !hosts.contains(&host))
         );
         assert!(!lacks_disaster_recovery(&hosts));
+    }
+
+    #[test]
+    fn the_other_environment_is_that_of_a_list_with_servers_of_one_of_them() {
+        let others = |hosts: &[HostName]| hosts_of_other_environments(hosts).collect::<Vec<_>>();
+        let all = |environment: Environment| environment.hosts().collect::<Vec<_>>();
+        let (production, test) = (all(Environment::Production), all(Environment::Test));
+        assert_eq!(others(&production), test);
+        assert_eq!(others(&test[1..]), production);
+        assert_eq!(others(&production[7..]), test);
+        assert_eq!(others(&[production, test].concat()), []);
+        assert_eq!(others(&["callback.example.com".parse().unwrap()]), []);
+        assert_eq!(others(&[]), []);
     }
 
     #[test]

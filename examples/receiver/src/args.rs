@@ -45,7 +45,7 @@ pub struct Args {
     pub tag: bool,
 
     /// Check the signature of webhooks with the secret in this file; a line break at its end is ignored
-    /// [env: CALLBACK_SOURCE_WEBHOOK_SECRET, the secret itself]
+    /// [env: RECEIVER_WEBHOOK_SECRET, the secret itself]
     #[arg(long, value_name = "PATH")]
     pub webhook_secret_file: Option<PathBuf>,
 
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "VALUE",
-        env = "CALLBACK_SOURCE_TOKEN",
+        env = "RECEIVER_TOKEN",
         hide_env_values = true,
         value_parser = GivenToken::parse
     )]

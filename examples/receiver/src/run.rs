@@ -222,7 +222,7 @@ fn end_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-const WEBHOOK_SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
+const WEBHOOK_SECRET: &str = "RECEIVER_WEBHOOK_SECRET";
 const MAX_SECRET: usize = 8 * 1024;
 
 /// The longest time that the provider waits for a response.

@@ -40,7 +40,7 @@ impl fmt::Display for Sample {
             Self::BODY
         )?;
         match self.token {
-            true => f.write_str(" -H \"Authorization: $CALLBACK_SOURCE_TOKEN\""),
+            true => f.write_str(" -H \"Authorization: $RECEIVER_TOKEN\""),
             false => Ok(()),
         }
     }

@@ -11,12 +11,22 @@ use ipnet::IpNet;
 
 use super::{
     lists::{List, list, trimmed},
-    values::{allowed, duration, host_name, state_file, switch},
+    values::{allowed, duration, host_name, path, state_file, switch},
 };
 
 /// Flags of all commands that look up.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommonArgs {
+    /// Configuration file (TOML); its keys are the flags of `serve`
+    ///
+    /// `callback-source config example` prints a file with all keys.
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_parser = path()
+    )]
+    pub(crate) config: Option<PathBuf>,
+
     /// Environment of the provider; may be repeated [default: production, unless `--host` or
     /// `--allow` is given]
     #[arg(
@@ -80,42 +90,46 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) dns_server: Vec<List<SocketAddr>>,
 
-    /// Minimum TTL: no question is asked more often [default: 5s]
+    /// Minimum TTL: no question is asked more often
     #[arg(
         long,
         value_name = "DURATION",
+        default_value = "5s",
         value_parser = trimmed(duration),
         help_heading = LOOKUPS
     )]
-    pub(crate) min_ttl: Option<Duration>,
+    pub(crate) min_ttl: Duration,
 
-    /// Maximum TTL: no question is asked less often [default: 1h]
+    /// Maximum TTL: no question is asked less often
     #[arg(
         long,
         value_name = "DURATION",
+        default_value = "1h",
         value_parser = trimmed(duration),
         help_heading = LOOKUPS
     )]
-    pub(crate) max_ttl: Option<Duration>,
+    pub(crate) max_ttl: Duration,
 
     /// Time for which an address stays admitted after it left the answer, at least until that answer has
-    /// been refreshed [default: 1h]
+    /// been refreshed
     #[arg(
         long,
         value_name = "DURATION",
+        default_value = "1h",
         value_parser = trimmed(duration),
         help_heading = LOOKUPS
     )]
-    pub(crate) linger: Option<Duration>,
+    pub(crate) linger: Duration,
 
-    /// Time for which the last answer stays in use while lookups fail [default: 24h]
+    /// Time for which the last answer stays in use while lookups fail
     #[arg(
         long,
         value_name = "DURATION",
+        default_value = "24h",
         value_parser = trimmed(duration),
         help_heading = LOOKUPS
     )]
-    pub(crate) stale_for: Option<Duration>,
+    pub(crate) stale_for: Duration,
 
     /// File that keeps the answers, so that a restart while DNS is down refuses no known server; `lookup`
     /// and `check` only read it
@@ -128,7 +142,7 @@ pub(crate) struct CommonArgs {
     pub(crate) state_file: Option<PathBuf>,
 
     /// Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-    /// `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+    /// `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
     #[arg(long, value_name = "FILTER",  value_parser = trimmed(StringValueParser::new()), help_heading = LOG)]
     pub(crate) log: Option<String>,
 

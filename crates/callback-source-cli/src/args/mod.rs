@@ -1,36 +1,65 @@
 //! Command line and environment.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
-mod lists;
+use crate::error::Error;
 
+mod lists;
+mod names;
+
+mod file;
 mod values;
 mod variables;
+
+mod settings;
 
 mod common;
 mod proxy;
 mod secret;
+mod targets;
 
+mod ask;
 mod check;
+#[cfg(feature = "demo")]
+mod demo;
+mod follow;
 mod lookup;
 mod serve;
 mod sign;
 mod verify;
 
-use self::variables::{with_variables, without_blank_variables};
+mod config;
+mod example;
+
+#[cfg(feature = "demo")]
+pub(crate) use self::demo::DemoArgs;
 pub(crate) use self::{
+    ask::{AskArgs, EventKind, ExplainArgs, HistoryArgs, StatusArgs, WatchArgs},
     check::CheckArgs,
     common::{CommonArgs, Environment, LogFormat},
+    config::ConfigCommand,
+    file::{ConfigFile, read as read_config_file},
+    follow::FollowArgs,
     lists::{List, all},
     lookup::LookupArgs,
     secret::SecretArgs,
     serve::ServeArgs,
+    settings::{Setting, Source, is_reloadable, toml_value},
     sign::SignArgs,
+    targets::{FileFormat, Target},
     values::{Listen, TrustedProxy, plain},
     verify::VerifyArgs,
+};
+use self::{
+    names::innermost,
+    settings::settings,
+    variables::{reject_unknown, with_variables, without_blank_variables},
 };
 
 /// The name of the command.
@@ -41,9 +70,11 @@ pub(crate) const NAME: &str = "callback-source";
 /// The provider publishes its callback servers as host names only. This command follows them through
 /// DNS, and decides which peers may send callbacks.
 ///
-/// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
-/// be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-/// commas, blanks or line breaks. An empty variable is treated as unset.
+/// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those of `demo`
+/// can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
+/// commas, blanks or line breaks. An empty variable is treated as unset, and an unknown one is an error.
+/// `serve`, `lookup` and `check` also read a configuration file (`--config`). A flag replaces a variable,
+/// and a variable replaces the file.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -52,20 +83,93 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Reads the command line and the environment.
-    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let words: Vec<_> = words.collect();
-        let whole = with_variables(Self::command());
+    /// The command with the variables of all flags.
+    pub(crate) fn whole() -> clap::Command {
+        with_variables(Self::command())
+    }
+}
+
+/// A configuration file with all keys, each as a comment with its help and its default.
+pub(crate) fn example_file() -> String {
+    example::file(&Args::command())
+}
+
+/// A command with its settings.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) command: Command,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) file: Option<ConfigFile>,
+}
+
+impl Invocation {
+    /// Reads the command line, the environment and the configuration file.
+    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, Error> {
+        Self::with_file(words.collect(), read_config_file)
+    }
+
+    /// Reads the command line and the environment, with this content of the configuration file.
+    pub(crate) fn again(
+        words: impl Iterator<Item = OsString>,
+        content: String,
+    ) -> Result<Self, Error> {
+        Self::with_file(words.collect(), |_| Ok(content))
+    }
+
+    /// Reads a line with flags of `serve` alone.
+    #[cfg(feature = "demo")]
+    pub(crate) fn without_variables(line: &str) -> Result<ServeArgs, Error> {
+        match Args::try_parse_from(line.split_whitespace())?.command {
+            Command::Serve(args) => Ok(args),
+            _ => Err(clap::Error::new(ErrorKind::InvalidSubcommand).into()),
+        }
+    }
+
+    fn with_file(
+        words: Vec<OsString>,
+        content: impl FnOnce(&Path) -> Result<String, Error>,
+    ) -> Result<Self, Error> {
+        let whole = Args::whole();
         let mut command = without_blank_variables(whole.clone(), |name| std::env::var_os(name));
+        let path = file::path(&command, &words);
+        let file = match path {
+            Some(path) => {
+                let content = content(&path)?;
+                Some(ConfigFile::parse(path, content, &whole)?)
+            }
+            None => None,
+        };
+        if let Some(file) = &file {
+            command = file.as_defaults(command);
+        }
         let matches = match command.try_get_matches_from_mut(&words) {
             // The help lists the variables of all flags, also the empty ones.
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-                whole.try_get_matches_from(words)?
+                whole.clone().try_get_matches_from(words)?
             }
             matches => matches?,
         };
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if reads_variables(&args.command) {
+            reject_unknown(&whole, std::env::vars_os())?;
+        }
+        let (given, matches) = innermost(&command, &matches);
+        Ok(Self {
+            command: args.command,
+            settings: settings(&whole, given, matches, file.as_ref()),
+            file,
+        })
     }
+}
+
+/// Returns whether a command reads variables. `demo` starts whatever the environment has.
+fn reads_variables(command: &Command) -> bool {
+    #[cfg(feature = "demo")]
+    if matches!(command, Command::Demo(_)) {
+        return false;
+    }
+    let _ = command;
+    true
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,12 +177,28 @@ pub(crate) enum Command {
     Lookup(LookupArgs),
     Check(CheckArgs),
     Serve(ServeArgs),
+    Follow(FollowArgs),
+    Status(StatusArgs),
+    History(HistoryArgs),
+    Explain(ExplainArgs),
+    Watch(WatchArgs),
     Sign(SignArgs),
     Verify(VerifyArgs),
+    /// Check, show or start a configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
 }
 
@@ -104,11 +224,13 @@ mod tests {
                 }
             }
         }
-        assert_eq!(without, ["check --header"]);
+        let demo = cfg!(feature = "demo").then_some("demo --listen");
+        let expected: Vec<_> = ["check --header"].into_iter().chain(demo).collect();
+        assert_eq!(without, expected);
         let help = args.get_long_about().map(ToString::to_string);
         let help = help.unwrap_or_default();
         assert!(
-            help.contains("Each flag except `check --header` can also"),
+            help.contains("Each flag except `check --header` and those of `demo` can also"),
             "{help}"
         );
     }
@@ -136,6 +258,9 @@ mod tests {
         let flag = flag.get_long().unwrap_or_default();
         let needed = match command {
             "check" => "--peer=192.0.2.1",
+            "follow" => "file:plain:/tmp/b",
+            "status" | "history" | "watch" => "--admin-listen=127.0.0.1:8481",
+            "explain" => return explained(flag, value),
             "serve" => "--listen=127.0.0.1:8480",
             "sign" => "--url=https://shop.example/",
             "verify" => "--request=saved",
@@ -148,6 +273,21 @@ mod tests {
         ];
         if !needed.starts_with(&format!("--{flag}=")) {
             words.push(needed.to_owned());
+        }
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(format!("{args:?}"))
+    }
+
+    /// As [`parsed`], for the command that needs a peer as well.
+    fn explained(flag: &str, value: &str) -> Result<String, String> {
+        let mut words = vec![
+            NAME.to_owned(),
+            "explain".to_owned(),
+            "192.0.2.1".to_owned(),
+            format!("--{flag}={value}"),
+        ];
+        if flag != "admin-listen" {
+            words.push("--admin-listen=127.0.0.1:8481".to_owned());
         }
         let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
         Ok(format!("{args:?}"))
@@ -182,10 +322,12 @@ mod tests {
             "x-real-ip",
             "production",
             "json",
+            "changes",
             "a.example",
             "https://a.example/",
             "2023-03-30T08:38:32Z",
             "/tmp/a",
+            "file:plain:/tmp/a",
         ];
         for (command, flag) in flags() {
             if !has_a_value(&flag) {

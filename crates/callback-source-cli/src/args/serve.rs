@@ -1,15 +1,22 @@
 //! Flags of `serve`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use clap::Args as ClapArgs;
+use clap::{
+    Args as ClapArgs,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use http::StatusCode;
 
 use super::{
     common::CommonArgs,
-    lists::trimmed,
+    follow::{FollowOptions, TARGETS},
+    lists::{List, list, trimmed},
     proxy::{PROXY, ProxyArgs},
-    values::{Listen, idle_timeout, listen, refusing_status, socket, stop_delay, switch},
+    targets::{Target, target},
+    values::{
+        Listen, duration, idle_timeout, listen, refusing_status, state_file, stop_delay, switch,
+    },
 };
 
 /// Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik, Envoy
@@ -21,12 +28,18 @@ use super::{
 /// refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
 /// proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
 /// while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted, else
-/// 503. `/status.json`: the state of the list, for peers on this machine without forwarding headers.
+/// 503. `/status` (a page), `/status.json` and `/metrics`: the state of the list, for peers on this machine without
+/// forwarding headers.
 ///
 /// Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
 /// not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
-/// flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
-/// SIGUSR2 are ignored.
+/// flight (for at most 10 s) and exits with 0. A second signal ends it at once.
+///
+/// SIGHUP reads the configuration file again, and so does a change of its content. An invalid file changes
+/// nothing. SIGUSR1 and SIGUSR2 are ignored.
+///
+/// A socket that systemd passes (socket activation) serves the flag that names its address. Readiness, reloads,
+/// stopping and the watchdog are reported to systemd.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
     /// Address or Unix socket on which to listen; a Unix socket is for one proxy, which may read and
@@ -38,13 +51,14 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) listen: Listen,
 
-    /// Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
+    /// Separate address or Unix socket of `/healthz`, `/readyz`, `/status` and `/metrics`, for everyone who
+    /// can connect, and for the commands `status`, `history`, `explain` and `watch`
     #[arg(
         long,
-        value_name = "ADDR:PORT",
-        value_parser = trimmed(socket)
+        value_name = "ADDR:PORT|unix:PATH",
+        value_parser = trimmed(listen)
     )]
-    pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) admin_listen: Option<Listen>,
 
     /// Address of Envoy's external authorization over gRPC
     /// (`envoy.service.auth.v3.Authorization/Check`), for your Envoys only
@@ -55,9 +69,9 @@ pub(crate) struct ServeArgs {
     #[arg(
         long,
         value_name = "ADDR:PORT",
-        value_parser = trimmed(socket)
+        value_parser = trimmed(super::values::socket)
     )]
-    pub(crate) ext_authz_listen: Option<SocketAddr>,
+    pub(crate) ext_authz_listen: Option<std::net::SocketAddr>,
 
     /// Refuse nothing: always respond with 200, with the verdict in headers
     #[arg(long, value_parser = switch())]
@@ -119,6 +133,53 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) proxy_protocol: bool,
 
+    /// Copy of the set to keep up to date, as with `follow`
+    #[arg(
+        long,
+        value_name = "TARGET",
+        value_parser = list(target),
+        help_heading = TARGETS
+    )]
+    pub(crate) follow: Vec<List<Target>>,
+
+    #[command(flatten)]
+    pub(crate) follow_options: FollowOptions,
+
+    /// File for the journal: changes, outages, refusals [default: `journal.jsonl` beside the state file, if there
+    /// is one]
+    ///
+    /// One JSON object a line, with at most 4 MiB in this file and 4 MiB in an earlier one (`PATH.1`).
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_parser = trimmed(PathBufValueParser::new().try_map(state_file)),
+        help_heading = JOURNAL
+    )]
+    pub(crate) journal: Option<PathBuf>,
+
+    /// Time after which the addresses of refused peers are removed from the journal
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "90days",
+        value_parser = trimmed(duration),
+        help_heading = JOURNAL
+    )]
+    pub(crate) journal_keep: Duration,
+
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
+
+impl ServeArgs {
+    /// The file of the journal, which by default is beside the state file.
+    pub(crate) fn journal_path(&self) -> Option<PathBuf> {
+        let beside = || {
+            let state = self.common.state_file.as_ref()?;
+            Some(state.with_file_name("journal.jsonl"))
+        };
+        self.journal.clone().or_else(beside)
+    }
+}
+
+const JOURNAL: &str = "Journal";

@@ -4,6 +4,7 @@
 //! `--help` is at hand.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -31,6 +32,15 @@ pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
 pub(crate) enum TrustedProxy {
     Network(IpNet),
     UnixSocket,
+}
+
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => f.write_str(&plain(*network)),
+            Self::UnixSocket => f.write_str("unix:"),
+        }
+    }
 }
 
 /// Address or Unix socket on which to listen.
@@ -63,6 +73,16 @@ pub(super) fn listen(text: &str) -> Result<Listen, &'static str> {
 pub(super) fn socket(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "give an address and a port, such as `127.0.0.1:8481`")
+}
+
+/// Parses an address of this machine and a port.
+#[cfg(feature = "demo")]
+pub(super) fn loopback_socket(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = socket(text)?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("give an address of this machine, such as `127.0.0.1:8480`"),
+    }
 }
 
 pub(super) fn address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
@@ -170,6 +190,50 @@ pub(super) fn time(text: &str) -> Result<SystemTime, &'static str> {
         )
 }
 
+/// Time that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    At(SystemTime),
+    Ago(Duration),
+    /// The beginning of the day (UTC) that was this many days ago.
+    Day(u32),
+}
+
+impl Past {
+    pub(crate) fn time(self) -> SystemTime {
+        let now = SystemTime::now();
+        let ago = match self {
+            Self::At(time) => return time,
+            Self::Ago(ago) => ago,
+            Self::Day(days) => {
+                let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
+                let today = since_epoch.unwrap_or_default().as_secs() % A_DAY.as_secs();
+                A_DAY * days + Duration::from_secs(today)
+            }
+        };
+        now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// Parses a time that is over, such as `yesterday`.
+pub(super) fn past(text: &str) -> Result<Past, &'static str> {
+    match text {
+        "today" => return Ok(Past::Day(0)),
+        "yesterday" => return Ok(Past::Day(1)),
+        _ => {}
+    }
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(Past::Ago(ago));
+    }
+    let time = time(text).or_else(|_| {
+        // A date is its first moment.
+        humantime::parse_rfc3339_weak(&format!("{text} 00:00:00"))
+    });
+    time.map(Past::At).map_err(|_| {
+        "give `today`, `yesterday`, a duration such as `12h`, or a time such as `2026-03-30T08:38:32Z`"
+    })
+}
+
 /// Formats a network, without the prefix length if it has a single address.
 pub(crate) fn plain(network: IpNet) -> String {
     match network.prefix_len() == network.max_prefix_len() {
@@ -179,3 +243,26 @@ pub(crate) fn plain(network: IpNet) -> String {
 }
 
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_past_time_is_a_day_a_duration_or_a_time() {
+        let at = |text: &str| humantime::parse_rfc3339(text).unwrap();
+        for (text, past_time) in [
+            ("today", Past::Day(0)),
+            ("yesterday", Past::Day(1)),
+            ("90m", Past::Ago(Duration::from_secs(5400))),
+            ("2026-03-30", Past::At(at("2026-03-30T00:00:00Z"))),
+            ("2026-03-30T08:38:32Z", Past::At(at("2026-03-30T08:38:32Z"))),
+        ] {
+            assert_eq!(past(text), Ok(past_time), "{text}");
+        }
+        assert!(past("tomorrow").is_err());
+        let midnight = Past::Day(0).time().duration_since(SystemTime::UNIX_EPOCH);
+        assert_eq!(midnight.unwrap().as_secs() % A_DAY.as_secs(), 0);
+        assert!(Past::Day(1).time() < Past::Day(0).time());
+    }
+}

@@ -3,7 +3,7 @@
 //! A message names the wrong value, and `hint` adds the next step where the message does not. Mistakes in flags
 //! are found before anything listens, so that a server never runs with a part of its configuration.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use callback_source::{
     NetworkError, SystemConfError, TtlBoundsError,
@@ -20,11 +20,38 @@ pub(crate) use self::unix_socket::UnixSocketError;
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// Also `--help` and `--version`.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+
+    #[error("{}:{position}: {problem}", .path.display())]
+    ConfigFile {
+        path: PathBuf,
+        position: Position,
+        problem: String,
+    },
+
+    #[error(
+        "unknown variable `{}`{}",
+        .name.escape_debug(),
+        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
+    UnknownVariable {
+        name: String,
+        nearest: Option<String>,
+    },
+
     #[error(transparent)]
     TtlBounds(#[from] TtlBoundsError),
 
     #[error(transparent)]
     NetworkError(#[from] NetworkError),
+
+    #[error("`{0}` can be changed only by a restart")]
+    NeedsRestart(String),
+
+    #[error("the file has no keys any more")]
+    NoKeysLeft,
 
     #[error("`--ipv4-only` cannot be used with `--ipv6-only`")]
     NoFamily,
@@ -75,6 +102,22 @@ pub(crate) enum Error {
         fault: UnixSocketError,
     },
 
+    #[error("socket {0} of the service manager is not a listening TCP or Unix stream socket")]
+    InheritedSocket(usize),
+
+    #[error("the service manager passed a socket of {0}, and no flag names this address")]
+    UnusedSocket(String),
+
+    #[error("cannot ask the server at {address}")]
+    Ask {
+        address: String,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("the server has no journal, or is older than this command")]
+    NoJournal,
+
     #[error("no webhook secret was given")]
     NoSecret,
 
@@ -87,6 +130,13 @@ pub(crate) enum Error {
     #[error("cannot read {what} from `{}`", .path.display())]
     Read {
         what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+
+    #[error("cannot write `{}`", .path.display())]
+    Write {
         path: PathBuf,
         #[source]
         cause: io::Error,
@@ -111,12 +161,30 @@ pub(crate) enum Error {
     Start(#[source] io::Error),
 }
 
+/// Position in a text file, both from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
 impl Error {
     /// The next step.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Usage(_) | Self::ConfigFile { .. } => None,
+            Self::UnknownVariable { .. } => Some(
+                "`callback-source SUBCOMMAND --help` lists the variables; give variables of other \
+                 programs another prefix",
+            ),
             Self::TtlBounds(_) => Some("set both `--min-ttl` and `--max-ttl`"),
-            Self::NetworkError(_) => None,
+            Self::NetworkError(_) | Self::NeedsRestart(_) | Self::NoKeysLeft => None,
             Self::NoFamily => Some("leave out both to look up both families"),
             Self::SystemConfError(_) => Some("give one with `--dns-server IP`"),
             Self::LogFilter { .. } => {
@@ -136,6 +204,12 @@ impl Error {
             },
             #[cfg(unix)]
             Self::ListenUnix { fault, .. } => fault.hint(),
+            Self::InheritedSocket(_) => {
+                Some("use `ListenStream=` without `Accept=yes` in the socket unit")
+            }
+            Self::UnusedSocket(_) => Some(
+                "give it with `--listen` or `--admin-listen`, or change `ListenStream=` in the socket unit",
+            ),
             Self::NoClientHeader => Some(
                 "give the header with `--client-ip-header NAME`, or let `serve` read the PROXY \
                  protocol with `--proxy-protocol`",
@@ -152,6 +226,10 @@ impl Error {
             ),
             #[cfg(not(unix))]
             Self::NoUnixSockets => Some("give an address and a port"),
+            Self::Ask { .. } => {
+                Some("give the admin listener of the running server with `--admin-listen`")
+            }
+            Self::NoJournal => Some("start `serve` with `--journal PATH` or `--state-file PATH`"),
             Self::NoSecret => Some(
                 "give a file with `--secret-file PATH`, or set `CALLBACK_SOURCE_WEBHOOK_SECRET`",
             ),
@@ -164,7 +242,11 @@ impl Error {
             Self::NoRequest { .. } => {
                 Some("save the request as it arrived: request line, headers, an empty line, body")
             }
-            Self::Read { .. } | Self::SignError(_) | Self::Stdout(_) | Self::Start(_) => None,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::SignError(_)
+            | Self::Stdout(_)
+            | Self::Start(_) => None,
         }
     }
 }

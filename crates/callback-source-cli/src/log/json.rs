@@ -70,7 +70,17 @@ fn array(text: &str) -> serde_json::Value {
 }
 
 /// Fields of the library's events whose values are lists.
-const LIST_FIELDS: [&str; 5] = ["added", "removed", "hosts", "addresses", "servers"];
+const LIST_FIELDS: [&str; 9] = [
+    "added",
+    "addresses",
+    "changed",
+    "dns_servers",
+    "hosts",
+    "networks",
+    "removed",
+    "servers",
+    "trusted_proxies",
+];
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,8 @@ use std::{
 
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt::format::JsonFields, layer::SubscriberExt,
-    util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt::format::JsonFields, layer::SubscriberExt,
+    reload, util::SubscriberInitExt,
 };
 
 mod json;
@@ -63,19 +63,35 @@ pub(crate) fn finish() {
     }
 }
 
+/// The log filter of a server.
+pub(crate) fn filter(args: &CommonArgs) -> Result<EnvFilter, Error> {
+    parse(args.log.as_deref().unwrap_or(SERVER_FILTER))
+}
+
+/// Replaces the log filter of a server.
+pub(crate) fn set_filter(filter: EnvFilter) {
+    if let Some(log) = LOG.get() {
+        // It fails only if the subscriber is gone.
+        let _ = log.filter.reload(filter);
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, Error> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|cause| Error::LogFilter {
+        filter: filter.to_owned(),
+        cause,
+    })
+}
+
 fn init(
     args: &CommonArgs,
     default: &str,
     end_limit: Option<Duration>,
     by_default: fn(&Metadata<'_>) -> bool,
 ) -> Result<(), Error> {
-    let filter = args.log.as_deref().unwrap_or(default);
-    let by_level = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|cause| Error::LogFilter {
-            filter: filter.to_owned(),
-            cause,
-        })?;
+    let by_level = parse(args.log.as_deref().unwrap_or(default))?;
+    let (by_level, filter) = reload::Layer::new(by_level);
     let given = args.log.is_some();
     let by_field = filter_fn(move |metadata| given || by_default(metadata));
 
@@ -100,11 +116,15 @@ fn init(
         }
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(by_field))
         .with(by_level)
+        .with(layer.with_filter(by_field))
         .init();
     // A command starts one log only.
-    LOG.get_or_init(|| Log { lines, end_limit });
+    LOG.get_or_init(|| Log {
+        lines,
+        end_limit,
+        filter,
+    });
     Ok(())
 }
 
@@ -126,6 +146,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 struct Log {
     lines: Lines,
     end_limit: Option<Duration>,
+    filter: reload::Handle<EnvFilter, Registry>,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();

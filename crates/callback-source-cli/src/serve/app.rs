@@ -9,35 +9,46 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use callback_source::AllowList;
+use arc_swap::ArcSwap;
+use callback_source::{AllowList, verify::TrustedProxies};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     endpoint::{Endpoint, Route},
+    metrics::{self, Metrics},
     peer::Peer,
+    recorder::record_refusals,
     request_body::DiscardedBody,
     response::{Body, empty, plain},
     status::{self, VerdictCounts},
+    status_page::{self, Page},
     verify::Verify,
 };
 use crate::{
     args::ServeArgs,
+    check::Checked,
     config::{Client, Proxies},
+    follow::FollowStatus,
+    journal::Journal,
+    log,
 };
 
 /// The application behind all listeners.
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    verify: Verify,
+    /// `None` for `follow`, which serves only its state.
+    checks: Option<ArcSwap<Checks>>,
+    follow: FollowStatus,
     counts: Arc<VerdictCounts>,
-    report_only: bool,
-    /// `true` if trusted proxies name the client in a header.
-    reads_headers: bool,
+    metrics: Metrics,
+    journal: Option<Journal>,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -47,19 +58,49 @@ impl App {
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
+        follow: FollowStatus,
         counts: Arc<VerdictCounts>,
+        metrics: Metrics,
+        journal: Option<Journal>,
     ) -> Self {
-        let client = proxies.client.clone();
-        let verify = Verify::new(list.clone(), args, client, Arc::clone(&counts));
+        let checks = Checks::new(&list, args, proxies, &counts);
         Self {
+            checks: Some(ArcSwap::from_pointee(checks)),
             list,
-            verify,
+            follow,
             counts,
-            report_only: args.report_only,
-            reads_headers: !matches!(proxies.client, Client::Peer),
+            metrics,
+            journal,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The application of `follow`, which gives no verdicts.
+    pub(super) fn without_verify(list: AllowList, follow: FollowStatus, metrics: Metrics) -> Self {
+        Self {
+            checks: None,
+            list,
+            follow,
+            counts: Arc::default(),
+            metrics,
+            journal: None,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Replaces the checks. Requests in flight are judged by the old ones.
+    pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
+        if let Some(checks) = &self.checks {
+            let new = Checks::new(&self.list, args, proxies, &self.counts);
+            checks.store(Arc::new(new));
+        }
+    }
+
+    /// The server stays ready while a target of `serve --follow` fails: it can still decide.
+    fn is_ready(&self) -> bool {
+        self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
 
     /// Makes the server report that it is not ready.
@@ -93,55 +134,198 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        let mut response = match Route::new(endpoint, head.uri.path()) {
-            Route::Verify => {
-                self.verify
-                    .respond(peer, self.relevant_part(peer, head))
-                    .await
+        // One configuration for the whole request.
+        let checks = self.checks.as_ref().map(ArcSwap::load_full);
+        let start = Instant::now();
+        let (peer, is_proxy) = match &checks {
+            Some(checks) => peer.judged_by(&checks.trusted),
+            None => (peer, false),
+        };
+        let mut response = match (Route::new(endpoint, head.uri.path()), &checks) {
+            (Route::Verify, Some(checks)) => {
+                let request = relevant_part(is_proxy && checks.reads_headers, head);
+                let response = checks.verify.respond(peer, request).await;
+                metrics::responded(response.status().as_u16(), start);
+                response
             }
-            Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready if self.stopping.load(Ordering::Relaxed) => {
+            (Route::Health, _) => plain(StatusCode::OK, "ok\n"),
+            (Route::Ready, _) if self.stopping.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             }
-            Route::Ready if self.list.is_ready() => plain(StatusCode::OK, "ready\n"),
-            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Route::Status if endpoint == Endpoint::AdminOnly || is_local(peer, &head.headers) => {
-                self.status()
+            (Route::Ready, _) if self.is_ready() => plain(StatusCode::OK, "ready\n"),
+            (Route::Ready, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            (
+                Route::Status
+                | Route::StatusPage
+                | Route::Metrics
+                | Route::History
+                | Route::Explain,
+                _,
+            ) if endpoint != Endpoint::AdminOnly
+                && (is_proxy || !is_local(peer, &head.headers)) =>
+            {
+                plain(StatusCode::NOT_FOUND, "not found\n")
             }
-            Route::Status | Route::Nothing => plain(StatusCode::NOT_FOUND, "not found\n"),
+            (Route::Status, checks) => {
+                self.status(checks.as_ref().is_some_and(|checks| checks.report_only))
+            }
+            (Route::StatusPage, Some(checks)) => self.status_page(checks, head.uri.query()).await,
+            (Route::Metrics, _) => self.metrics(),
+            (Route::History, _) => self.history(head.uri.query()).await,
+            (Route::Explain, Some(checks)) => self.explain(checks, head.uri.query()),
+            (Route::Verify | Route::StatusPage | Route::Explain | Route::Nothing, _) => {
+                plain(StatusCode::NOT_FOUND, "not found\n")
+            }
         };
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
         response
     }
 
-    /// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory
-    /// for a second, and many callers at a time can each send a head of 16 KiB.
-    fn relevant_part(&self, peer: Peer, head: Parts) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = head.method;
-        *request.version_mut() = head.version;
-        let is_proxy = matches!(peer, Peer::Unix | Peer::Tcp { proxied: true, .. });
-        if is_proxy && self.reads_headers {
-            *request.headers_mut() = head.headers;
-            // With these headers, the layer would expect a body that never arrives.
-            request.headers_mut().remove(header::CONTENT_LENGTH);
-            request.headers_mut().remove(header::TRANSFER_ENCODING);
-        }
-        request
+    fn metrics(&self) -> Response<Body> {
+        let mut response = plain(StatusCode::OK, self.metrics.render(&self.list));
+        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
     }
 
-    fn status(&self) -> Response<Body> {
-        match status::json(&self.list, &self.counts, self.report_only, self.started) {
-            Ok(text) => {
-                let mut response = plain(StatusCode::OK, text + "\n");
-                let json = HeaderValue::from_static("application/json");
-                response.headers_mut().insert(header::CONTENT_TYPE, json);
-                response
+    fn status(&self, report_only: bool) -> Response<Body> {
+        let dropped = self.journal.as_ref().map_or(0, Journal::dropped);
+        let text = status::json(
+            &self.list,
+            &self.counts,
+            &self.follow,
+            report_only,
+            dropped,
+            self.started,
+        );
+        json(text)
+    }
+
+    async fn status_page(&self, checks: &Checks, query: Option<&str>) -> Response<Body> {
+        let events = match &self.journal {
+            Some(journal) => {
+                record_refusals(journal, &self.counts);
+                let since = SystemTime::now().checked_sub(A_WEEK);
+                Some(journal.entries(since).await)
             }
-            Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+            None => None,
+        };
+        let refreshes = query != Some("still");
+        let page = Page {
+            list: &self.list,
+            counts: &self.counts,
+            report_only: checks.report_only,
+            refreshes,
+            uptime: self.started.elapsed(),
+            log_lines_dropped: log::dropped(),
+            events,
+        };
+        let mut response = plain(StatusCode::OK, page.html());
+        let headers = response.headers_mut();
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, html);
+        let policy = HeaderValue::from_static(status_page::POLICY);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        if refreshes {
+            let (name, value) = status_page::REFRESH;
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    async fn history(&self, query: Option<&str>) -> Response<Body> {
+        let Some(journal) = &self.journal else {
+            return plain(StatusCode::NOT_FOUND, "there is no journal\n");
+        };
+        record_refusals(journal, &self.counts);
+        let number = |name| parameter(query, name).and_then(|text| text.parse().ok());
+        let since = number("since").map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        let peer = parameter(query, "peer").and_then(|text| text.parse().ok());
+        let lines = journal.lines(since, peer, number("after")).await;
+        let mut response = plain(StatusCode::OK, lines);
+        let kind = HeaderValue::from_static("application/jsonl");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn explain(&self, checks: &Checks, query: Option<&str>) -> Response<Body> {
+        let Some(peer) = parameter(query, "peer").and_then(|text| text.parse().ok()) else {
+            return plain(StatusCode::BAD_REQUEST, "give a peer: `?peer=192.0.2.1`\n");
+        };
+        let verdict = self.list.verdict(peer);
+        let checked = Checked::new(peer, &verdict);
+        let status = match verdict.rejection() {
+            Some(rejection) if !checks.report_only => rejection.status().as_u16(),
+            _ => 200,
+        };
+        json(serde_json::to_string(&Explained { checked, status }))
+    }
+}
+
+/// The checks of requests, which a reload replaces as a whole.
+#[derive(Debug)]
+struct Checks {
+    verify: Verify,
+    trusted: TrustedProxies,
+    report_only: bool,
+    /// `true` if trusted proxies name the client in a header.
+    reads_headers: bool,
+}
+
+impl Checks {
+    fn new(
+        list: &AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: &Arc<VerdictCounts>,
+    ) -> Self {
+        let client = proxies.client.clone();
+        Self {
+            verify: Verify::new(list.clone(), args, client, Arc::clone(counts)),
+            trusted: proxies.trusted.clone(),
+            report_only: args.report_only,
+            reads_headers: !matches!(proxies.client, Client::Peer),
         }
     }
+}
+
+#[derive(Serialize)]
+struct Explained {
+    #[serde(flatten)]
+    checked: Checked,
+    status: u16,
+}
+
+fn json(text: serde_json::Result<String>) -> Response<Body> {
+    let Ok(text) = text else {
+        return empty(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    let mut response = plain(StatusCode::OK, text + "\n");
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Value of a parameter, which our own commands never encode.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory for a
+/// second, and many callers at a time can each send a head of 16 KiB.
+fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = head.method;
+    *request.version_mut() = head.version;
+    if keeps_headers {
+        *request.headers_mut() = head.headers;
+        // With these headers, the layer would expect a body that never arrives.
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
+    }
+    request
 }
 
 /// Returns whether a request was made on this machine, and not by a proxy on it for another client.
@@ -152,13 +336,15 @@ fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
         name.contains("forwarded") || FORWARDING.contains(&name.as_str())
     };
     match peer {
-        Peer::Unix | Peer::Tcp { proxied: true, .. } => false,
+        Peer::Unix | Peer::Tcp { proxy: Some(_), .. } => false,
         Peer::Tcp { client, .. } => {
             client.ip().to_canonical().is_loopback()
                 && !headers.keys().any(|name| forwarded(name.as_str()))
         }
     }
 }
+
+const A_WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Forwarding headers without `forwarded` in their names.
 const FORWARDING: [&str; 8] = [
@@ -185,10 +371,10 @@ mod tests {
             let name: HeaderName = header.parse().unwrap();
             headers.insert(name, HeaderValue::from_static("127.0.0.1"));
             let client = peer.parse().unwrap();
-            let peer = |proxied| Peer::Tcp { client, proxied };
-            assert!(!is_local(peer(true), &headers));
+            let peer = |proxy| Peer::Tcp { client, proxy };
+            assert!(!is_local(peer(Some(client)), &headers));
             assert!(!is_local(Peer::Unix, &headers));
-            is_local(peer(false), &headers)
+            is_local(peer(None), &headers)
         };
         for peer in [
             "127.0.0.1:1",

@@ -29,6 +29,7 @@ use super::{
     endpoint::Endpoint,
     idle::{InFlight, Limits, ListenerState},
     listener::Accepted,
+    metrics::OpenConnection,
     peer::Stream,
     permits::Permit,
     protocol::{Protocol, protocol},
@@ -55,7 +56,9 @@ pub(super) async fn serve(
         mut stream,
         mut peer,
         proxy,
+        ..
     } = accepted;
+    let _open = OpenConnection::new();
     let timer = Arc::clone(permit.timer());
     let mut deadline = Deadline {
         timer: Arc::clone(&timer),

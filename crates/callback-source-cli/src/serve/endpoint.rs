@@ -26,6 +26,10 @@ pub(super) enum Route {
     Health,
     Ready,
     Status,
+    Metrics,
+    StatusPage,
+    History,
+    Explain,
     Nothing,
 }
 
@@ -37,6 +41,10 @@ impl Route {
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/status.json" => Self::Status,
+            "/metrics" => Self::Metrics,
+            "/status" => Self::StatusPage,
+            "/history.jsonl" => Self::History,
+            "/explain.json" => Self::Explain,
             _ => Self::Nothing,
         };
         match (endpoint, route) {
@@ -67,7 +75,10 @@ mod tests {
             ("/healthz/", Route::Nothing),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
-            ("/status", Route::Nothing),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Nothing),
+            ("/status", Route::StatusPage),
+            ("/statuses", Route::Nothing),
             ("/", Route::Nothing),
             ("", Route::Nothing),
             ("*", Route::Nothing),
@@ -82,6 +93,7 @@ mod tests {
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/status.json", Route::Status),
+            ("/metrics", Route::Metrics),
         ] {
             assert_eq!(Route::new(Endpoint::AdminOnly, path), route);
             assert_eq!(Route::new(Endpoint::VerifyOnly, path), Route::Nothing);

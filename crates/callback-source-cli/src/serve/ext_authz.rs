@@ -158,10 +158,13 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::serve::inherited::Inherited;
 
     #[tokio::test]
     async fn a_connection_above_the_limit_waits_until_another_one_ends() {
-        let listener = Listener::bind_plain("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener =
+            Listener::bind_plain("127.0.0.1:0".parse().unwrap(), &mut Inherited::default())
+                .unwrap();
         let Listener::Tcp { queue, .. } = &listener else {
             panic!("it is TCP");
         };

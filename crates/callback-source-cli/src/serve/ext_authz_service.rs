@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use callback_source::{
     AllowList,
@@ -44,16 +45,55 @@ use crate::{
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
-    verify: Verify,
-    /// Proxies in front of Envoy, and the header in which they name the client.
-    forwarded: Option<(TrustedProxies, HeaderName)>,
+    checks: Arc<ArcSwap<Checks>>,
+    /// Those of the listener, which a reload must not start anew.
     limits: Limits,
 }
 
+/// The check of a client, which a reload replaces as a whole.
+#[derive(Debug)]
+struct Checks {
+    verify: Verify,
+    /// Proxies in front of Envoy, and the header in which they name the client.
+    forwarded: Option<(TrustedProxies, HeaderName)>,
+}
+
 impl Authorization {
+    pub(super) fn new(
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) -> Self {
+        Checks::new(list, args, proxies, counts).into()
+    }
+
+    /// Replaces the check.
+    pub(super) fn reconfigure(
+        &self,
+        list: AllowList,
+        args: &ServeArgs,
+        proxies: &Proxies,
+        counts: Arc<VerdictCounts>,
+    ) {
+        let checks = Checks::new(list, args, proxies, counts);
+        self.checks.store(Arc::new(checks));
+    }
+}
+
+impl From<Checks> for Authorization {
+    fn from(checks: Checks) -> Self {
+        Self {
+            checks: Arc::new(ArcSwap::from_pointee(checks)),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Checks {
     /// The client is `attributes.source.address` of the check, or the one in the header of a trusted proxy in
     /// front of Envoy.
-    pub(super) fn new(
+    fn new(
         list: AllowList,
         args: &ServeArgs,
         proxies: &Proxies,
@@ -70,11 +110,10 @@ impl Authorization {
         Self {
             verify: Verify::new(list, args, client, counts),
             forwarded,
-            limits: Limits::default(),
         }
     }
 
-    async fn check(self, request: CheckRequest) -> CheckResponse {
+    async fn check(&self, request: CheckRequest) -> CheckResponse {
         let attributes = request.attributes.unwrap_or_default();
         let client = source(&attributes);
         let forged = spellings_of_tags(&attributes);
@@ -122,12 +161,12 @@ impl Service<Request<Body>> for Authorization {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let method = Check(self.clone());
+        let method = Check(self.checks.load_full());
+        let limits = self.limits.clone();
         Box::pin(async move {
             if request.uri().path() != CHECK {
                 return Ok(tonic::Status::unimplemented("the method is `Check`").into_http());
             }
-            let limits = &method.0.limits;
             let _permit = match limits.check() {
                 Ok(permit) => permit,
                 Err(status) => return Ok(status.into_http()),
@@ -139,7 +178,7 @@ impl Service<Request<Body>> for Authorization {
     }
 }
 
-struct Check(Authorization);
+struct Check(Arc<Checks>);
 
 impl UnaryService<CheckRequest> for Check {
     type Response = CheckResponse;
@@ -147,9 +186,9 @@ impl UnaryService<CheckRequest> for Check {
         Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, tonic::Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
-        let authorization = self.0.clone();
+        let checks = Arc::clone(&self.0);
         Box::pin(async move {
-            let answer = authorization.check(request.into_inner()).await;
+            let answer = checks.check(request.into_inner()).await;
             Ok(tonic::Response::new(answer))
         })
     }
@@ -288,15 +327,14 @@ mod tests {
         }
     }
 
-    fn service(list: AllowList, report_only: bool) -> Authorization {
+    fn service(list: AllowList, report_only: bool) -> Checks {
         let counts = Arc::<VerdictCounts>::default();
-        Authorization {
+        Checks {
             verify: match report_only {
                 true => Verify::report_only(list, Client::Peer, counts),
                 false => Verify::refusing(list, Client::Peer, None, counts),
             },
             forwarded: None,
-            limits: Limits::default(),
         }
     }
 
@@ -427,14 +465,13 @@ mod tests {
         let list = AllowList::fixed(["192.0.2.1".parse().unwrap()]);
         let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]).unwrap();
         let client = ForwardedPeer::x_forwarded_for(SocketAddrPeer, proxies.clone());
-        let service = Authorization {
+        let service = Checks {
             verify: Verify::refusing(list, Client::Forwarded(client), None, Arc::default()),
             forwarded: Some((proxies, X_FORWARDED_FOR)),
-            limits: Limits::default(),
         };
         let names_listed = [("x-forwarded-for", "192.0.2.1")];
         let check = |source: &'static str, headers: &[(&str, &str)]| {
-            service.clone().check(request(Some(source), headers))
+            service.check(request(Some(source), headers))
         };
         let admitted = check("10.0.0.1", &names_listed).await;
         assert_eq!(admitted.status.unwrap().code, CODE_OK);
@@ -486,7 +523,7 @@ mod tests {
         {
             let mut service = Authorization {
                 limits: Limits::new(checks, message_bytes),
-                ..service(list.clone(), false)
+                ..service(list.clone(), false).into()
             };
             let request = Request::post(CHECK).header(header::CONTENT_TYPE, "application/grpc");
             let request = request.body(Body::new(Full::from(bytes.clone()))).unwrap();

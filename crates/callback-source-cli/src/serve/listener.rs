@@ -19,21 +19,21 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 #[cfg(unix)]
 use super::unix_socket::SocketFile;
 use super::{
+    inherited::Inherited,
     owner::Owner,
     peer::{Peer, Stream},
     proxy_header::{Proxy, ProxyHeaders},
+    trust::Trust,
 };
-use crate::{
-    args::Listen,
-    config::{Client, Proxies},
-    error::Error,
-};
+use crate::{args::Listen, error::Error};
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
+    /// `true` if the peer is a trusted proxy.
+    trusted: bool,
     /// The trusted proxy whose PROXY header is still unread.
     pub(super) proxy: Option<Proxy>,
 }
@@ -44,7 +44,7 @@ pub(super) enum Listener {
         listener: TcpListener,
         /// Second handle of the socket, for [`Listener::accept_queued`].
         queue: std::net::TcpListener,
-        trusted: TrustedProxies,
+        trusted: Trust,
         headers: Option<ProxyHeaders>,
     },
     #[cfg(unix)]
@@ -52,35 +52,59 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, proxies: Proxies) -> Result<Self, Error> {
+    /// Listens on an address, with the socket of the service manager if it passed one for this address.
+    ///
+    /// `reads_proxy_headers` is `true` if trusted proxies send the header of the PROXY protocol.
+    pub(super) fn bind(
+        listen: &Listen,
+        trusted: Trust,
+        reads_proxy_headers: bool,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
         match listen {
-            Listen::Tcp(address) => Self::bind_tcp(*address, proxies),
+            Listen::Tcp(address) => {
+                Self::bind_tcp(*address, trusted, reads_proxy_headers, inherited)
+            }
             #[cfg(unix)]
-            Listen::Unix(path) => match SocketFile::bind(path) {
-                Ok(file) => Ok(Self::Unix(file)),
-                Err(fault) => Err(Error::ListenUnix {
-                    path: path.clone(),
-                    fault,
-                }),
-            },
+            Listen::Unix(path) => {
+                let file = match inherited.take_unix(path) {
+                    Some(socket) => SocketFile::inherited(socket, path).map_err(Into::into),
+                    None => SocketFile::bind(path),
+                };
+                match file {
+                    Ok(file) => Ok(Self::Unix(file)),
+                    Err(fault) => Err(Error::ListenUnix {
+                        path: path.clone(),
+                        fault,
+                    }),
+                }
+            }
             #[cfg(not(unix))]
             Listen::Unix(_) => Err(Error::NoUnixSockets),
         }
     }
 
     /// Listens for clients that connect without a proxy.
-    pub(super) fn bind_plain(address: SocketAddr) -> Result<Self, Error> {
-        let none = Proxies {
-            trusted: TrustedProxies::none(),
-            client: Client::Peer,
-            protocol: false,
-        };
-        Self::bind_tcp(address, none)
+    pub(super) fn bind_plain(
+        address: SocketAddr,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
+        let none = Trust::new(TrustedProxies::none());
+        Self::bind_tcp(address, none, false, inherited)
     }
 
-    fn bind_tcp(address: SocketAddr, proxies: Proxies) -> Result<Self, Error> {
-        let bound = || {
-            let queue = listen(tcp_socket(address)?, address)?.into_std()?;
+    fn bind_tcp(
+        address: SocketAddr,
+        trusted: Trust,
+        reads_proxy_headers: bool,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Error> {
+        let mut bound = || {
+            let queue = match inherited.take_tcp(address) {
+                Some(socket) => socket,
+                None => listen(tcp_socket(address)?, address)?.into_std()?,
+            };
+            queue.set_nonblocking(true)?;
             let listener = TcpListener::from_std(queue.try_clone()?)?;
             Ok((listener, queue))
         };
@@ -88,11 +112,10 @@ impl Listener {
             address: address.to_string(),
             cause,
         })?;
-        let trusted = proxies.trusted;
         Ok(Self::Tcp {
             listener,
             queue,
-            headers: proxies.protocol.then(|| ProxyHeaders::new(trusted.clone())),
+            headers: reads_proxy_headers.then(|| ProxyHeaders::new(trusted.clone())),
             trusted,
         })
     }
@@ -186,7 +209,7 @@ impl Accepted {
     fn tcp(
         stream: TcpStream,
         client: SocketAddr,
-        trusted: &TrustedProxies,
+        trusted: &Trust,
         headers: Option<&ProxyHeaders>,
     ) -> Self {
         // Responses are small, and no further data follows that could be sent with them.
@@ -195,8 +218,9 @@ impl Accepted {
             stream: Box::new(stream),
             peer: Peer::Tcp {
                 client,
-                proxied: trusted.contains(client.ip()),
+                proxy: None,
             },
+            trusted: trusted.proxies().contains(client.ip()),
             proxy: headers.and_then(|headers| headers.expected_from(client)),
         }
     }
@@ -204,7 +228,8 @@ impl Accepted {
     pub(super) fn owner(&self) -> Owner {
         match self.peer {
             _ if self.proxy.is_some() => Owner::Unknown,
-            Peer::Unix | Peer::Tcp { proxied: true, .. } => Owner::Trusted,
+            Peer::Unix => Owner::Trusted,
+            Peer::Tcp { .. } if self.trusted => Owner::Trusted,
             Peer::Tcp { client, .. } => Owner::address(client.ip()),
         }
     }
@@ -214,6 +239,7 @@ impl Accepted {
         Self {
             stream: Box::new(stream),
             peer: Peer::Unix,
+            trusted: true,
             proxy: None,
         }
     }
@@ -257,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn queued_connections_are_accepted_before_tokio_reports_them() {
         let address = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::bind_plain(address).unwrap();
+        let listener = Listener::bind_plain(address, &mut Inherited::default()).unwrap();
         let Listener::Tcp { queue, .. } = &listener else {
             panic!("it is TCP");
         };

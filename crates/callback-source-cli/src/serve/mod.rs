@@ -16,16 +16,20 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
-use callback_source::AllowList;
+use callback_source::{AllowList, verify::TrustedProxies};
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
 mod file_limit;
+mod inherited;
+mod service_manager;
 mod signals;
+
+mod trust;
 
 mod owner;
 mod peer;
@@ -43,8 +47,11 @@ mod shares;
 
 mod permits;
 
+mod metrics;
+mod refusals;
 mod response;
 mod status;
+mod status_page;
 mod verify;
 
 #[cfg(feature = "ext-authz")]
@@ -60,6 +67,8 @@ mod ext_authz;
 mod endpoint;
 mod request_body;
 
+mod recorder;
+
 mod app;
 
 mod deadline;
@@ -69,21 +78,48 @@ mod replay_stream;
 mod connection;
 mod server;
 
+mod watch;
+
+mod reload;
+
+mod follow_command;
+
 #[cfg(feature = "ext-authz")]
 use self::ext_authz_service::Authorization;
 use self::{
-    app::App, connection::Settings, endpoint::Endpoint, listener::Listener, server::Server,
+    app::App,
+    connection::Settings,
+    endpoint::Endpoint,
+    inherited::Inherited,
+    listener::Listener,
+    metrics::Metrics,
+    recorder::Recorder,
+    reload::{ReloadSource, Reloader},
+    server::Server,
+    service_manager::ServiceManager,
     signals::Signals,
+    status::VerdictCounts,
+    trust::Trust,
 };
 use crate::{
-    args::ServeArgs,
-    config::{Config, Proxies},
+    args::{ConfigFile, ServeArgs, Setting, all},
+    config::{self, Config, Proxies, Subject},
     error::Error,
+    follow::{Follower, targets},
+    journal::{Event, Journal},
     log,
     outcome::Outcome,
 };
 
-pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
+pub(crate) use self::follow_command::run as follow;
+
+pub(crate) fn run(
+    args: ServeArgs,
+    settings: Vec<Setting>,
+    file: Option<ConfigFile>,
+) -> Result<Outcome, Error> {
+    // Before the log starts its thread.
+    let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
     let proxies = Proxies::from_serve_args(&args)?;
@@ -91,12 +127,19 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome, Error> {
         .enable_all()
         .build()
         .map_err(Error::Start)?;
+    let reload = Arc::new(Notify::new());
     // Before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
-        Signals::new().map_err(Error::Start)?
+        Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
     };
-    let outcome = runtime.block_on(serve(&args, config, proxies, &mut signals));
+    let source = ReloadSource {
+        settings,
+        file,
+        requested: reload,
+    };
+    let serving = serve(&args, config, proxies, inherited, source, &mut signals);
+    let outcome = runtime.block_on(serving);
     shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
     outcome
 }
@@ -138,6 +181,8 @@ async fn serve(
     args: &ServeArgs,
     config: Config,
     proxies: Proxies,
+    mut inherited: Inherited,
+    source: ReloadSource,
     signals: &mut Signals,
 ) -> Result<Outcome, Error> {
     #[cfg(feature = "ext-authz")]
@@ -147,29 +192,80 @@ async fn serve(
     #[cfg(not(feature = "ext-authz"))]
     let envoys = 0;
     let (max_connections, envoys) = file_limit::room_for(args.max_connections, envoys);
-    let app_proxies = proxies.clone();
-    let listener = Listener::bind(&args.listen, proxies)?;
-    let admin = match args.admin_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+    let trust = Trust::new(proxies.trusted.clone());
+    let listener = Listener::bind(
+        &args.listen,
+        trust.clone(),
+        proxies.protocol,
+        &mut inherited,
+    )?;
+    let admin = match &args.admin_listen {
+        Some(listen) => Some(Listener::bind(
+            listen,
+            Trust::new(TrustedProxies::none()),
+            false,
+            &mut inherited,
+        )?),
+        None => None,
+    };
+    let journal = match args.journal_path() {
+        Some(path) => Some(Journal::start(&path, args.journal_keep)?),
         None => None,
     };
     #[cfg(feature = "ext-authz")]
     let ext_authz = match args.ext_authz_listen {
-        Some(address) => Some(Listener::bind_plain(address)?),
+        Some(address) => Some(Listener::bind_plain(address, &mut inherited)?),
         None => None,
     };
     #[cfg(not(feature = "ext-authz"))]
     let _ = envoys;
+    inherited.finish()?;
+    let manager = ServiceManager::from_env();
+    // Before the list, so that its counters start at zero.
+    let metrics = Metrics::install();
+    tokio::spawn(metrics.clone().keep_up());
+    log_start(args, &proxies);
     let list = config.list.spawn(config.resolver);
 
-    let counts = Arc::default();
+    let counts = Arc::<VerdictCounts>::default();
     #[cfg(feature = "ext-authz")]
-    let mut ext_authz = ext_authz.map(|listener| {
-        let authorization =
-            Authorization::new(list.clone(), args, &app_proxies, Arc::clone(&counts));
-        ext_authz::start(listener, list.clone(), authorization, envoys)
-    });
-    let app = Arc::new(App::new(list.clone(), args, &app_proxies, counts));
+    let authorization = Authorization::new(list.clone(), args, &proxies, Arc::clone(&counts));
+    #[cfg(feature = "ext-authz")]
+    let mut ext_authz = ext_authz
+        .map(|listener| ext_authz::start(listener, list.clone(), authorization.clone(), envoys));
+    let follower = Follower::start(
+        &list,
+        targets(&all(&args.follow)),
+        args.follow_options.on_change.clone(),
+        args.follow_options.allow_empty,
+    );
+    let app = Arc::new(App::new(
+        list.clone(),
+        args,
+        &proxies,
+        follower.status(),
+        Arc::clone(&counts),
+        metrics,
+        journal.clone(),
+    ));
+    if let Some(journal) = &journal {
+        journal.record(started(args));
+        let recorder = Recorder::new(list.clone(), journal.clone(), Arc::clone(&counts));
+        tokio::spawn(recorder.run());
+    }
+    let stop_counts = Arc::clone(&counts);
+    let reloader = Reloader {
+        journal: journal.clone(),
+        app: Arc::clone(&app),
+        #[cfg(feature = "ext-authz")]
+        authorization,
+        counts,
+        list: list.clone(),
+        trust,
+        source,
+        manager: manager.clone(),
+    };
+    let reloading = tokio::spawn(reloader.run());
     let mut servers = Vec::new();
     let endpoints = match admin {
         None => vec![(listener, Endpoint::Everything, max_connections)],
@@ -191,9 +287,22 @@ async fn serve(
         };
         servers.push(Server::start(listener, settings, max_connections));
     }
-    tokio::spawn(log_ready(list));
+    // Not when the list is ready: a boot must not wait for DNS.
+    manager.ready();
+    tokio::spawn(manager.clone().keep_watchdog_alive());
+    tokio::spawn(report_ready(list, manager.clone()));
 
     signals.next().await;
+    manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
+    // Also the refusals of the last minute.
+    let record_stop = async || {
+        if let Some(journal) = &journal {
+            recorder::record_refusals(journal, &stop_counts);
+            journal.record(Event::Stopped {});
+            journal.flush().await;
+        }
+    };
+    reloading.abort();
     app.stop();
     #[cfg(feature = "ext-authz")]
     if let Some(server) = &mut ext_authz {
@@ -208,6 +317,7 @@ async fn serve(
             () = sleep(args.stop_delay) => {}
             () = signals.next() => {
                 warn!("stopped at once by a second signal");
+                record_stop().await;
                 return Ok(Outcome::Yes);
             }
         }
@@ -224,6 +334,7 @@ async fn serve(
         for server in servers {
             server.closed().await;
         }
+        follower.stop().await;
     };
     let closed = pin!(timeout(STOP_LIMIT, closed));
     tokio::select! {
@@ -233,14 +344,67 @@ async fn serve(
         },
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
+    record_stop().await;
     Ok(Outcome::Yes)
 }
 
-async fn log_ready(list: AllowList) {
+fn started(args: &ServeArgs) -> Event {
+    let hosts = config::hosts(&args.common, Subject::Callers);
+    Event::Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        networks: all(&args.common.allow)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        report_only: args.report_only,
+    }
+}
+
+/// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.
+fn log_start(args: &ServeArgs, proxies: &Proxies) {
+    fn joined<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+        let texts: Vec<_> = values.into_iter().map(|value| value.to_string()).collect();
+        texts.join(",")
+    }
+    let common = &args.common;
+    let time = |time| humantime::format_duration(time).to_string();
+    let dns_servers = match common.dns_server.is_empty() {
+        true => "system".to_owned(),
+        false => joined(all(&common.dns_server)),
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        hosts = joined(config::hosts(common, Subject::Callers)),
+        networks = joined(all(&common.allow)),
+        dns_servers,
+        min_ttl = time(common.min_ttl),
+        max_ttl = time(common.max_ttl),
+        linger = time(common.linger),
+        stale_for = time(common.stale_for),
+        state_file = common
+            .state_file
+            .as_ref()
+            .map(|path| path.display().to_string()),
+        trusted_proxies = joined(all(&args.proxy.trusted_proxy)),
+        client_ip_header = args
+            .proxy
+            .client_ip_header
+            .as_ref()
+            .map(|name| name.as_str()),
+        proxy_protocol = proxies.protocol,
+        report_only = args.report_only,
+        "starting"
+    );
+}
+
+async fn report_ready(list: AllowList, manager: ServiceManager) {
     let start = Instant::now();
+    manager.status("waiting for the first answers");
     list.ready().await;
     let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
     info!(addresses, after = ?start.elapsed(), "ready");
+    manager.status(format_args!("ready: {addresses} addresses are admitted"));
 }
 
 /// Time limit for requests in flight.

@@ -5,25 +5,26 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use callback_source::verify::{TrustedProxies, proxy_protocol::Header};
+use callback_source::verify::proxy_protocol::Header;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
     owner::Owner,
     peer::{Peer, Stream},
+    trust::Trust,
 };
 use crate::log::OncePerMinute;
 
 /// Trusted proxies, which must send the header.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyHeaders {
-    proxies: TrustedProxies,
+    proxies: Trust,
     warnings: Arc<OncePerMinute>,
 }
 
 impl ProxyHeaders {
-    pub(super) fn new(proxies: TrustedProxies) -> Self {
+    pub(super) fn new(proxies: Trust) -> Self {
         Self {
             proxies,
             warnings: Arc::default(),
@@ -32,7 +33,7 @@ impl ProxyHeaders {
 
     /// The proxy at the other end of a connection, if it is trusted.
     pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
-        self.proxies.contains(peer.ip()).then(|| Proxy {
+        self.proxies.proxies().contains(peer.ip()).then(|| Proxy {
             peer,
             warnings: Arc::clone(&self.warnings),
         })
@@ -55,7 +56,7 @@ impl Proxy {
             Ok(Ok(header)) => {
                 let peer = Peer::Tcp {
                     client: header.client().unwrap_or(self.peer),
-                    proxied: true,
+                    proxy: Some(self.peer),
                 };
                 Ok((peer, ahead))
             }

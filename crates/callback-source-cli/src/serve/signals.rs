@@ -3,12 +3,11 @@
 //! By default, SIGHUP, SIGUSR1 and SIGUSR2 end a process at once, together with its requests. Tools send them to
 //! request a reload or a new log file, so `serve` ignores them.
 
-use std::io;
+use std::{io, sync::Arc};
 
-#[cfg(unix)]
-use tracing::info;
+use tokio::sync::Notify;
 
-/// Signals that end a server.
+/// Signals that end a server, and SIGHUP, which reloads its configuration.
 ///
 /// Others that would end a process by default are ignored: a log rotation or a closed terminal must not lose a
 /// callback.
@@ -18,11 +17,13 @@ pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
+    reload: Arc<Notify>,
 }
 
 #[cfg(unix)]
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    /// `reload` is notified at each SIGHUP.
+    pub(super) fn new(reload: Arc<Notify>) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
         // Tokio never restores the default action of a signal, so these are ignored from now on.
@@ -34,6 +35,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
+            reload,
         })
     }
 
@@ -43,9 +45,7 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.quit.recv() => return,
-                _ = self.hang_up.recv() => {
-                    info!("SIGHUP is ignored: there is nothing to reload");
-                }
+                _ = self.hang_up.recv() => self.reload.notify_one(),
             }
         }
     }
@@ -56,7 +56,7 @@ pub(super) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(_: Arc<Notify>) -> io::Result<Self> {
         Ok(Self)
     }
 

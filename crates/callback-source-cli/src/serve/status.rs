@@ -7,27 +7,49 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
-use callback_source::{AllowList, RejectionKind};
+use callback_source::{AllowList, HostName, Rejection, RejectionKind};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{log, report::HostReport};
+use super::refusals::Refusals;
+use crate::{
+    follow::{FollowStatus, TargetStatus},
+    log,
+    report::HostReport,
+};
 
-/// Number of verdicts by kind.
+/// Number of verdicts by kind, and the refusals that the journal does not have yet.
 #[derive(Debug)]
-pub(super) struct VerdictCounts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct VerdictCounts {
+    kinds: Mutex<BTreeMap<&'static str, u64>>,
+    refusals: Refusals,
+}
 
 impl VerdictCounts {
-    pub(super) fn count(&self, verdict: &'static str) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn allowed(&self) {
+        self.count("allow");
+    }
+
+    pub(super) fn rejected(&self, rejection: &Rejection) {
+        self.count(rejection.kind().as_str());
+        self.refusals.record(rejection, SystemTime::now());
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    fn count(&self, verdict: &'static str) {
+        let mut counts = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(verdict).or_default() += 1;
     }
 
-    fn all(&self) -> BTreeMap<&'static str, u64> {
-        self.0
+    pub(super) fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.kinds
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -40,9 +62,13 @@ impl Default for VerdictCounts {
         let kinds = [
             "allow",
             RejectionKind::NotListed.as_str(),
+            RejectionKind::WrongEnvironment.as_str(),
             RejectionKind::Unresolved.as_str(),
         ];
-        Self(Mutex::new(kinds.map(|kind| (kind, 0)).into()))
+        Self {
+            kinds: Mutex::new(kinds.map(|kind| (kind, 0)).into()),
+            refusals: Refusals::default(),
+        }
     }
 }
 
@@ -50,20 +76,26 @@ impl Default for VerdictCounts {
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,
+    follow: &FollowStatus,
     report_only: bool,
+    journal_events_dropped: u64,
     started: Instant,
 ) -> serde_json::Result<String> {
     let now = Instant::now().into_std();
     let set = list.snapshot();
-    let hosts = set.health(now);
+    let hosts = list.health();
     serde_json::to_string_pretty(&Status {
         ready: set.is_ready(now),
         report_only,
         uptime_seconds: now.saturating_duration_since(started.into_std()).as_secs(),
         log_lines_dropped: log::dropped(),
+        journal_events_dropped,
         verdicts: counts.all(),
+        targets: follow.all(),
+        refused_then_listed: hosts.iter().map(|host| host.refused_then_listed).sum(),
         addresses: set.addresses(now).into_iter().collect(),
         networks: set.networks().collect(),
+        watched: set.watched().map(HostName::as_str).collect(),
         hosts: hosts
             .iter()
             .map(|host| HostReport::new(host, now))
@@ -77,8 +109,15 @@ struct Status<'a> {
     report_only: bool,
     uptime_seconds: u64,
     log_lines_dropped: u64,
+    journal_events_dropped: u64,
     verdicts: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetStatus>,
+    /// Addresses that were refused with 403 and then joined an answer.
+    refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
+    /// Hosts that are looked up when unlisted peers call, and never admitted.
+    watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -29,7 +29,8 @@ pub(super) struct SocketFile {
     listener: UnixListener,
     queue: StdListener,
     path: PathBuf,
-    /// Device and inode, which distinguish it from a later socket of another process at the same path.
+    /// Device and inode, which distinguish it from a later socket of another process at the same path. `None` if
+    /// another process removes the file.
     id: Option<(u64, u64)>,
 }
 
@@ -54,6 +55,17 @@ impl SocketFile {
             queue: listener,
             path: path.to_owned(),
             id: id(path),
+        })
+    }
+
+    /// Uses a socket that the service manager created. It also removes the file.
+    pub(super) fn inherited(listener: StdListener, path: &Path) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener.try_clone()?)?,
+            queue: listener,
+            path: path.to_owned(),
+            id: None,
         })
     }
 

@@ -112,11 +112,11 @@ impl VerdictResponse {
     fn response_to(&self, verdict: &Verdict) -> Response<Body> {
         let mut response = match verdict {
             Verdict::Allow(_) => {
-                self.counts.count("allow");
+                self.counts.allowed();
                 admitted()
             }
             Verdict::Reject(rejection) => {
-                self.counts.count(rejection.kind().as_str());
+                self.counts.rejected(rejection);
                 match self.report_only {
                     true => admitted(),
                     false => self.refusal(rejection),

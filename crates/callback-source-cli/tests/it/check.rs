@@ -1,5 +1,6 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use callback_source::vipps::Environment;
 use integration_tests::dns::{Fault, FaultScope, RecordType, ResponseCode};
 
 use crate::setup::{ask, assert_shown, run, zone};
@@ -221,4 +222,49 @@ async fn root_and_members_of_the_group_can_read_the_state_file_of_a_server() {
         stderr.contains("state file ignored") && stderr.contains("chmod o-w"),
         "{stderr}"
     );
+}
+
+#[tokio::test]
+async fn a_test_server_is_named_when_production_is_checked() {
+    let dns = zone().await;
+    for environment in [Environment::Production, Environment::Test] {
+        for (number, host) in (1..).zip(environment.hosts()) {
+            let third = 100 * u8::from(environment == Environment::Test);
+            dns.set(host.as_str(), 60, &[[20, 0, third, number].into()]);
+        }
+    }
+    let line = format!("check 20.0.0.1 20.0.100.2 192.0.2.1 {}", ask(&dns));
+    assert_shown!(run(&line).await, @r#"
+    exit 1
+    -- stdout
+    20.0.0.1 allow callback-1.vipps.no fresh
+    20.0.100.2 reject wrong-environment
+    192.0.2.1 reject not-listed
+    -- stderr
+    note: 20.0.100.2 is callback-mt-2.vipps.no, a test server; this list is production
+    "#);
+    assert_shown!(run(&format!("check --environment test --json 20.0.0.5 {}", ask(&dns))).await, @r#"
+    exit 1
+    -- stdout
+    {
+      "peers": [
+        {
+          "peer": "20.0.0.5",
+          "verdict": "reject",
+          "reason": "wrong-environment",
+          "watched_host": "callback-dr-1.vipps.no"
+        }
+      ]
+    }
+    -- stderr
+    note: 20.0.0.5 is callback-dr-1.vipps.no, a production server; this list is test
+    "#);
+
+    // Listed peers cause no lookup of the other environment.
+    let before = dns.total();
+    let both = "--environment production --environment test";
+    run(&format!("check 20.0.0.1 {}", ask(&dns))).await;
+    assert_eq!(dns.total() - before, 16);
+    run(&format!("check 20.0.100.1 {both} {}", ask(&dns))).await;
+    assert_eq!(dns.total() - before, 16 + 20);
 }

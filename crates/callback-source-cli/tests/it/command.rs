@@ -18,9 +18,11 @@ async fn prints_help() {
     The provider publishes its callback servers as host names only. This command follows them through
     DNS, and decides which peers may send callbacks.
 
-    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` can also
-    be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-    commas, blanks or line breaks. An empty variable is treated as unset.
+    The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those
+    of `demo` can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several
+    values are separated by commas, blanks or line breaks. An empty variable is treated as unset, and an
+    unknown one is an error. `serve`, `lookup` and `check` also read a configuration file (`--config`).
+    A flag replaces a variable, and a variable replaces the file.
 
     Usage: callback-source <COMMAND>
 
@@ -29,9 +31,16 @@ async fn prints_help() {
       check        Check whether these peers would be admitted
       serve        Decide whether a request may pass: a forward-auth endpoint for nginx, Caddy, Traefik,
                    Envoy
+      follow       Keep firewalls and proxies equal to the set of admitted addresses
+      status       Show the state of the running server
+      history      Show the journal of the running server: changes, outages, refusals
+      explain      Explain the verdict of the running server on a peer
+      watch        Show the events of the running server as they happen, one a line
       sign         Print a `curl` command that sends a signed webhook, to test an endpoint
       verify       Show which part of a saved webhook does not match: date, content hash, host, path or
                    key
+      config       Check, show or start a configuration file
+      demo         Try `serve` on this machine, with a DNS server in the process
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -51,11 +60,14 @@ async fn prints_help() {
     Usage: callback-source lookup [OPTIONS]
 
     Options:
-          --by-host  Print a table with host, record type, TTL and state [env: CALLBACK_SOURCE_BY_HOST]
-          --json     Print JSON [env: CALLBACK_SOURCE_JSON]
-          --api      Look up the environment's API server instead, which the merchant calls: for egress
-                     rules [env: CALLBACK_SOURCE_API]
-      -h, --help     Print help (see more with '--help')
+          --by-host        Print a table with host, record type, TTL and state [env:
+                           CALLBACK_SOURCE_BY_HOST]
+          --json           Print JSON [env: CALLBACK_SOURCE_JSON]
+          --api            Look up the environment's API server instead, which the merchant calls: for
+                           egress rules [env: CALLBACK_SOURCE_API]
+          --config <PATH>  Configuration file (TOML); its keys are the flags of `serve` [env:
+                           CALLBACK_SOURCE_CONFIG]
+      -h, --help           Print help (see more with '--help')
 
     Allowed callers:
           --environment <ENVIRONMENT>  Environment of the provider; may be repeated [default:
@@ -76,22 +88,22 @@ async fn prints_help() {
                                     `--allow` lists them [env: CALLBACK_SOURCE_IPV6_ONLY]
           --dns-server <IP[:PORT]>  DNS server; several are asked in the given order [default: the
                                     system's; port 53] [env: CALLBACK_SOURCE_DNS_SERVER]
-          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [default: 5s] [env:
-                                    CALLBACK_SOURCE_MIN_TTL]
-          --max-ttl <DURATION>      Maximum TTL: no question is asked less often [default: 1h] [env:
-                                    CALLBACK_SOURCE_MAX_TTL]
+          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [env:
+                                    CALLBACK_SOURCE_MIN_TTL] [default: 5s]
+          --max-ttl <DURATION>      Maximum TTL: no question is asked less often [env:
+                                    CALLBACK_SOURCE_MAX_TTL] [default: 1h]
           --linger <DURATION>       Time for which an address stays admitted after it left the answer,
-                                    at least until that answer has been refreshed [default: 1h] [env:
-                                    CALLBACK_SOURCE_LINGER]
-          --stale-for <DURATION>    Time for which the last answer stays in use while lookups fail
-                                    [default: 24h] [env: CALLBACK_SOURCE_STALE_FOR]
+                                    at least until that answer has been refreshed [env:
+                                    CALLBACK_SOURCE_LINGER] [default: 1h]
+          --stale-for <DURATION>    Time for which the last answer stays in use while lookups fail [env:
+                                    CALLBACK_SOURCE_STALE_FOR] [default: 24h]
           --state-file <PATH>       File that keeps the answers, so that a restart while DNS is down
                                     refuses no known server; `lookup` and `check` only read it [env:
                                     CALLBACK_SOURCE_STATE_FILE]
 
     Log:
           --log <FILTER>         Log filter: a level, or `TARGET=LEVEL` pairs separated by commas
-                                 [default: `error,callback_source=warn`, for `serve`
+                                 [default: `error,callback_source=warn`, for `serve` and `follow`
                                  `error,callback_source=info`] [env: CALLBACK_SOURCE_LOG]
           --log-format <FORMAT>  Format of the log [env: CALLBACK_SOURCE_LOG_FORMAT] [default: text]
                                  [possible values: text, json]
@@ -122,6 +134,13 @@ async fn prints_help() {
               Print JSON
               
               [env: CALLBACK_SOURCE_JSON]
+
+          --config <PATH>
+              Configuration file (TOML); its keys are the flags of `serve`
+              
+              `callback-source config example` prints a file with all keys.
+              
+              [env: CALLBACK_SOURCE_CONFIG]
 
       -h, --help
               Print help (see a summary with '-h')
@@ -192,25 +211,29 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often
               
               [env: CALLBACK_SOURCE_MIN_TTL]
+              [default: 5s]
 
           --max-ttl <DURATION>
-              Maximum TTL: no question is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often
               
               [env: CALLBACK_SOURCE_MAX_TTL]
+              [default: 1h]
 
           --linger <DURATION>
               Time for which an address stays admitted after it left the answer, at least until that
-              answer has been refreshed [default: 1h]
+              answer has been refreshed
               
               [env: CALLBACK_SOURCE_LINGER]
+              [default: 1h]
 
           --stale-for <DURATION>
-              Time for which the last answer stays in use while lookups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail
               
               [env: CALLBACK_SOURCE_STALE_FOR]
+              [default: 24h]
 
           --state-file <PATH>
               File that keeps the answers, so that a restart while DNS is down refuses no known server;
@@ -221,7 +244,7 @@ async fn prints_help() {
     Log:
           --log <FILTER>
               Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+              `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 
@@ -248,13 +271,18 @@ async fn prints_help() {
     refusal has `X-Callback-Source: reject`, `X-Callback-Reason`, and the status 403; 400 if a trusted
     proxy does not name the client; or 503 with `Retry-After` if the list cannot decide. `/healthz`: 200
     while the server runs. `/readyz`: 200 if every host was asked once and some address is admitted,
-    else 503. `/status.json`: the state of the list, for peers on this machine without forwarding
-    headers.
+    else 503. `/status` (a page), `/status.json` and `/metrics`: the state of the list, for peers on
+    this machine without forwarding headers.
 
     Listens at once; DNS never delays the start. After SIGTERM, SIGINT or SIGQUIT it reports that it is
     not ready, and keeps serving for `--stop-delay`. Then it stops accepting, finishes the requests in
-    flight (for at most 10 s) and exits with 0. A second signal ends it at once. SIGHUP, SIGUSR1 and
-    SIGUSR2 are ignored.
+    flight (for at most 10 s) and exits with 0. A second signal ends it at once.
+
+    SIGHUP reads the configuration file again, and so does a change of its content. An invalid file
+    changes nothing. SIGUSR1 and SIGUSR2 are ignored.
+
+    A socket that systemd passes (socket activation) serves the flag that names its address. Readiness,
+    reloads, stopping and the watchdog are reported to systemd.
 
     Usage: callback-source serve [OPTIONS] --listen <ADDR:PORT|unix:PATH>
 
@@ -265,8 +293,9 @@ async fn prints_help() {
               
               [env: CALLBACK_SOURCE_LISTEN]
 
-          --admin-listen <ADDR:PORT>
-              Separate address of `/healthz`, `/readyz` and `/status.json`, for everyone who can connect
+          --admin-listen <ADDR:PORT|unix:PATH>
+              Separate address or Unix socket of `/healthz`, `/readyz`, `/status` and `/metrics`, for
+              everyone who can connect, and for the commands `status`, `history`, `explain` and `watch`
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
@@ -317,6 +346,13 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_STOP_DELAY]
               [default: 5s]
 
+          --config <PATH>
+              Configuration file (TOML); its keys are the flags of `serve`
+              
+              `callback-source config example` prints a file with all keys.
+              
+              [env: CALLBACK_SOURCE_CONFIG]
+
       -h, --help
               Print help (see a summary with '-h')
 
@@ -338,6 +374,39 @@ async fn prints_help() {
               send before the first byte; a connection of theirs without it is closed
               
               [env: CALLBACK_SOURCE_PROXY_PROTOCOL]
+
+    Targets:
+          --follow <TARGET>
+              Copy of the set to keep up to date, as with `follow`
+              
+              [env: CALLBACK_SOURCE_FOLLOW]
+
+          --on-change <COMMAND>
+              Command for the shell that runs after a `file:` target has changed, and once at the start:
+              never two at once, ended after 60 s, and repeated if it fails
+              
+              [env: CALLBACK_SOURCE_ON_CHANGE]
+
+          --allow-empty
+              Empty the targets when no address is admitted any more
+              
+              [env: CALLBACK_SOURCE_ALLOW_EMPTY]
+
+    Journal:
+          --journal <PATH>
+              File for the journal: changes, outages, refusals [default: `journal.jsonl` beside the
+              state file, if there is one]
+              
+              One JSON object a line, with at most 4 MiB in this file and 4 MiB in an earlier one
+              (`PATH.1`).
+              
+              [env: CALLBACK_SOURCE_JOURNAL]
+
+          --journal-keep <DURATION>
+              Time after which the addresses of refused peers are removed from the journal
+              
+              [env: CALLBACK_SOURCE_JOURNAL_KEEP]
+              [default: 90days]
 
     Allowed callers:
           --environment <ENVIRONMENT>
@@ -384,25 +453,29 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often [default: 5s]
+              Minimum TTL: no question is asked more often
               
               [env: CALLBACK_SOURCE_MIN_TTL]
+              [default: 5s]
 
           --max-ttl <DURATION>
-              Maximum TTL: no question is asked less often [default: 1h]
+              Maximum TTL: no question is asked less often
               
               [env: CALLBACK_SOURCE_MAX_TTL]
+              [default: 1h]
 
           --linger <DURATION>
               Time for which an address stays admitted after it left the answer, at least until that
-              answer has been refreshed [default: 1h]
+              answer has been refreshed
               
               [env: CALLBACK_SOURCE_LINGER]
+              [default: 1h]
 
           --stale-for <DURATION>
-              Time for which the last answer stays in use while lookups fail [default: 24h]
+              Time for which the last answer stays in use while lookups fail
               
               [env: CALLBACK_SOURCE_STALE_FOR]
+              [default: 24h]
 
           --state-file <PATH>
               File that keeps the answers, so that a restart while DNS is down refuses no known server;
@@ -413,7 +486,7 @@ async fn prints_help() {
     Log:
           --log <FILTER>
               Log filter: a level, or `TARGET=LEVEL` pairs separated by commas [default:
-              `error,callback_source=warn`, for `serve` `error,callback_source=info`]
+              `error,callback_source=warn`, for `serve` and `follow` `error,callback_source=info`]
               
               [env: CALLBACK_SOURCE_LOG]
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use callback_source::vipps::Environment;
 use integration_tests::{
     dns::{Fault, FaultScope, ResponseCode},
     http::{Connection, Reply},
@@ -60,8 +61,8 @@ async fn responds_by_the_verdict_for_every_method() {
         "/verifyX",
         "/Verify",
         "/x/verify",
-        "/metrics",
-        "/status",
+        "/metrics/",
+        "/statuses",
     ] {
         let reply = server.get(LISTED, path).await;
         assert_eq!(summary(&reply), "404 - - - -", "{path}");
@@ -117,6 +118,39 @@ async fn ignores_forwarding_headers_of_untrusted_peers() {
     ];
     let reply = server.send(UNLISTED, "POST", "/verify", &forged).await;
     assert_eq!(summary(&reply), "403 reject - not-listed -");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn refuses_a_test_server_in_production_with_a_reason_that_ends_the_search() {
+    let dns = one_host().await;
+    for host in Environment::Production.hosts() {
+        dns.set(host.as_str(), 60, &[ip(LISTED)]);
+    }
+    for host in Environment::Test.hosts() {
+        dns.set(host.as_str(), 60, &[ip(UNLISTED)]);
+    }
+    let flags = format!("--allow-special-addresses {}", ask(&dns));
+    let server = Server::start(&flags).await;
+    server.ready().await;
+    server.get(UNLISTED, "/verify").await;
+    // Nothing waits for the answer about a watched host, which the first request triggered.
+    server
+        .has_logged("127.0.2.1 is callback-mt-1.vipps.no, a test server; this list is production")
+        .await;
+    let reply = server.get(UNLISTED, "/verify").await;
+    assert_eq!(summary(&reply), "403 reject - wrong-environment -");
+    assert!(!reply.text().contains("127.0"), "{}", reply.text());
+    assert_eq!(
+        summary(&server.get(LISTED, "/verify").await),
+        "200 allow callback-1.vipps.no - -"
+    );
+    assert_eq!(
+        summary(&server.get("127.0.3.1", "/verify").await),
+        "403 reject - not-listed -"
+    );
+    let status = server.get("127.0.0.1", "/status.json").await.text();
+    assert!(status.contains(r#""callback-mt-2.vipps.no""#), "{status}");
     server.stop().await;
 }
 
@@ -192,15 +226,19 @@ async fn shows_its_status_to_this_machine_only() {
       "report_only": false,
       "uptime_seconds": [SECONDS],
       "log_lines_dropped": 0,
+      "journal_events_dropped": 0,
       "verdicts": {
         "allow": 1,
         "not-listed": 0,
-        "unresolved": 0
+        "unresolved": 0,
+        "wrong-environment": 0
       },
+      "refused_then_listed": 0,
       "addresses": [
         "127.0.1.1"
       ],
       "networks": [],
+      "watched": [],
       "hosts": [
         {
           "host": "one.example",
@@ -265,7 +303,7 @@ async fn keeps_the_operators_paths_on_their_own_listener() {
     .await;
     server.ready().await;
     let admin = server.admin.unwrap();
-    for path in ["/healthz", "/readyz", "/status.json"] {
+    for path in ["/healthz", "/readyz", "/status.json", "/metrics"] {
         assert_eq!(server.get("127.0.0.1", path).await.status, 404, "{path}");
         let mut connection = Connection::connect(ip("127.0.9.9"), admin).await.unwrap();
         let proxied = [("x-forwarded-for", "192.0.2.1")];

@@ -11,7 +11,7 @@ use integration_tests::http::{Client, Connection, Reply};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpStream,
-    process::{Child, ChildStderr},
+    process::{Child, ChildStderr, Command},
     sync::watch,
     task::JoinHandle,
     time::timeout,
@@ -42,6 +42,14 @@ impl Server {
     /// Starts `serve` on a free port, and waits until it listens. With a Unix socket, the address is that of
     /// the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
+        Self::start_with(args, []).await
+    }
+
+    /// Starts `serve` like [`start`](Self::start), with variables.
+    pub(crate) async fn start_with(
+        args: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
         let at_socket = args.contains("--listen unix:");
         let delay = match args.contains("--stop-delay") {
             true => "",
@@ -52,12 +60,24 @@ impl Server {
             false => format!("serve --listen 127.0.0.1:0 {delay} {args}"),
         };
         let mut serve = command(line.split_whitespace());
-        let mut child = serve.stderr(Stdio::piped()).spawn().expect("it starts");
+        serve.envs(variables);
+        Self::of_command(serve, args.contains("--admin-listen") && !at_socket).await
+    }
+
+    /// Starts `follow`, whose admin listener is then the address.
+    pub(crate) async fn follow(args: &str) -> Self {
+        let line = format!("follow --admin-listen 127.0.0.1:0 {args}");
+        Self::of_command(command(line.split_whitespace()), false).await
+    }
+
+    /// Starts a command, and waits until it listens, also on its admin listener.
+    pub(crate) async fn of_command(mut command: Command, has_admin: bool) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
         let mut lines = BufReader::new(stderr).lines();
         let log = Arc::<Mutex<Vec<String>>>::default();
         let addr = listening(&mut lines, &log).await;
-        let admin = match args.contains("--admin-listen") && !at_socket {
+        let admin = match has_admin {
             true => Some(listening(&mut lines, &log).await),
             false => None,
         };
@@ -92,9 +112,14 @@ impl Server {
 
     /// Waits for a log line that contains a text.
     pub(crate) async fn has_logged(&self, text: &str) {
+        self.has_logged_times(text, 1).await;
+    }
+
+    /// Waits until this many log lines contain a text.
+    pub(crate) async fn has_logged_times(&self, text: &str, times: usize) {
         let mut logged = self.logged.clone();
         let wait = async {
-            while !self.log().contains(text) {
+            while self.log().matches(text).count() < times {
                 logged.changed().await.expect("the server runs");
             }
         };
@@ -133,9 +158,13 @@ impl Server {
         connect(peer, self.addr).await.expect("a connection")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
-        let mut kill = tokio::process::Command::new("kill");
+        let mut kill = Command::new("kill");
         let sent = kill.args(["-s", name, &id]).status().await;
         assert!(sent.expect("`kill` is there").success());
     }

@@ -181,7 +181,9 @@ pub fn kept(addresses: u32) -> Kept {
     let runtime = runtime();
     let since = Instant::now();
     let list = runtime.block_on(async {
-        let list = builder(1).spawn(Zone { addresses });
+        // As a list of one of the provider's environments does.
+        let watched = [host(1_000_000)];
+        let list = builder(1).watch(watched).spawn(Zone { addresses });
         list.ready().await;
         list
     });

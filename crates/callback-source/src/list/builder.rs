@@ -1,5 +1,7 @@
 //! The configuration of a list.
 
+mod unlisted_peers;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
@@ -48,6 +50,8 @@ pub struct AllowListBuilder {
     state_file: Option<PathBuf>,
     restore_only: bool,
     on_demand: OnDemandLimits,
+    watch: Vec<HostName>,
+    name: Option<String>,
 }
 
 impl AllowListBuilder {
@@ -426,122 +430,6 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
-    ///
-    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
-    /// [wait](Self::on_demand_wait); a lower value is raised to them. It bounds the DNS traffic that unlisted
-    /// peers can cause. With a longer interval, the first callback of a new server is more likely to be refused:
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::{sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
-    /// use callback_source::{AllowList, Answer, Family, Question};
-    ///
-    /// let lookups = Arc::new(AtomicU32::new(0));
-    /// let counter = Arc::clone(&lookups);
-    /// let resolver = move |_: Question| {
-    ///     counter.fetch_add(1, Ordering::Relaxed);
-    ///     async { Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(3600))) }
-    /// };
-    /// let list = AllowList::builder()
-    ///     .host("callbacks.example.com".parse()?)
-    ///     .only_family(Family::V4)
-    ///     .on_demand_interval(Duration::from_secs(30))
-    ///     .spawn(resolver);
-    /// list.ready().await;
-    ///
-    /// // A scanner that calls every second for a minute.
-    /// for _ in 0..60 {
-    ///     assert!(!list.verdict_after_refresh("20.0.0.9".parse()?).await.is_allowed());
-    ///     tokio::time::sleep(Duration::from_secs(1)).await;
-    /// }
-    /// assert!(lookups.load(Ordering::Relaxed) <= 1 + 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_demand_interval(mut self, interval: Duration) -> Self {
-        self.on_demand.interval = interval;
-        self
-    }
-
-    /// Sets how long the request of an unlisted peer waits for its on-demand refresh. Default 1 s, no maximum.
-    /// The strictest sender, eCom, gives up after 3 s.
-    ///
-    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted.
-    /// That suits a provider that retries, and a service that must not keep requests waiting:
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::{sync::{Arc, Mutex}, time::Duration};
-    /// use callback_source::{AllowList, Answer, Question};
-    /// use tokio::time::sleep;
-    ///
-    /// let dns = Arc::new(Mutex::new("20.0.0.1".parse()?));
-    /// let current = Arc::clone(&dns);
-    /// let list = AllowList::builder()
-    ///     .host("callbacks.example.com".parse()?)
-    ///     .on_demand_wait(Duration::ZERO)
-    ///     .spawn(move |_: Question| {
-    ///         let answer = Answer::new([*current.lock().unwrap()], Duration::from_secs(3600));
-    ///         async { Ok(answer) }
-    ///     });
-    /// list.ready().await;
-    /// sleep(Duration::from_secs(10)).await;
-    ///
-    /// // The provider adds a server.
-    /// let server = "20.0.0.2".parse()?;
-    /// *dns.lock().unwrap() = server;
-    /// assert!(!list.verdict_after_refresh(server).await.is_allowed());
-    /// sleep(Duration::from_secs(1)).await;
-    /// assert!(list.verdict_after_refresh(server).await.is_allowed());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// With the default, the first request is admitted: see
-    /// [`verdict_after_refresh`](AllowList::verdict_after_refresh).
-    pub fn on_demand_wait(mut self, wait: Duration) -> Self {
-        self.on_demand.wait = wait;
-        self
-    }
-
-    /// Sets how many unlisted peers wait at a time. Further ones are judged at once. Default 1,024, which takes
-    /// some 40 KiB. With zero, no peer waits.
-    ///
-    /// All requests of one peer share a permit, so that many of them displace no other peer. The IPv6
-    /// addresses of one /64 are one peer.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    /// use callback_source::{AllowList, Answer, Question};
-    /// use futures_util::FutureExt;
-    ///
-    /// let list = AllowList::builder()
-    ///     .host("callbacks.example.com".parse()?)
-    ///     .max_waiting(1)
-    ///     .spawn(async |_: Question| {
-    ///         Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(3600)))
-    ///     });
-    /// list.ready().await;
-    /// tokio::time::sleep(Duration::from_secs(10)).await;
-    ///
-    /// let [one, other] = ["20.0.0.8".parse()?, "20.0.0.9".parse()?];
-    /// let mut first = Box::pin(list.verdict_after_refresh(one));
-    /// assert!(first.as_mut().now_or_never().is_none(), "it waits");
-    /// assert!(list.verdict_after_refresh(other).now_or_never().is_some(), "judged at once");
-    /// assert!(list.verdict_after_refresh(one).now_or_never().is_none(), "it shares the permit");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn max_waiting(mut self, waiters: usize) -> Self {
-        self.on_demand.waiters = waiters;
-        self
-    }
-
     /// Keeps the state in a file, so that known servers are still admitted after a restart while DNS is
     /// down. Off by default.
     ///
@@ -667,6 +555,20 @@ impl AllowListBuilder {
         self
     }
 
+    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). By default the
+    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same
+    /// name, a number is added: `production-2`.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let builder = AllowList::builder().name("checkout");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never delays
     /// a start, and callbacks that cannot be judged yet get 503.
     ///
@@ -729,8 +631,13 @@ impl AllowListBuilder {
         let now = now();
         let floor = self.rules.min_ttl;
         let time_limit = self.rules.question_time_limit;
+        let watched = watched_hosts(&self.watch, &self.hosts);
+        let environments = self.hosts.iter().filter_map(vipps::Environment::of_host);
+        let environment = vipps::only_environment(environments).map(vipps::Environment::as_str);
+        let name = self.name.as_deref().or(environment).unwrap_or(UNNAMED);
         let mut set = AllowSet::new(self.rules, self.hosts, &self.networks, now)
             .expect("`nets` has checked the networks");
+        set.watch(watched, now);
         let state_file = self.state_file.map(|path| match self.restore_only {
             true => StateFile::looked_at(path),
             false => StateFile::kept(path),
@@ -741,13 +648,20 @@ impl AllowListBuilder {
         let sleep_clock = SleepClock::from_system();
         let state_file = state_file.filter(|_| !self.restore_only).map(Arc::new);
         let schedule = Schedule::new(floor, &self.on_demand);
-        let mut shared = Shared::new(set, self.on_demand, now);
+        let mut shared = Shared::new(set, self.on_demand, name, now);
         shared.state_file = state_file.clone();
+        shared.watch = self.watch;
         let list = AllowList::new(Arc::new(shared));
         let cache = AnswerCache::new(resolver, time_limit);
         let refresher = Refresher::new(&list, cache, schedule, sleep_clock, state_file);
         (list, refresher)
     }
+}
+
+/// The hosts that a list watches: those that were given, and the provider's other environments.
+pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
+    let others = vipps::hosts_of_other_environments(hosts);
+    given.iter().cloned().chain(others).collect()
 }
 
 /// Warns of hosts that omit servers of the provider.
@@ -775,6 +689,9 @@ pub struct TtlBoundsError {
 }
 
 crate::debug::debug_by_message!(TtlBoundsError);
+
+/// The name of a list without one, in its metrics.
+pub(super) const UNNAMED: &str = "default";
 
 /// With less, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use tokio::sync::watch;
 
 use crate::{
-    HostName,
+    AllowSet, HostName,
     list::{AllowList, clock::now},
     set::SetChange,
 };
@@ -91,6 +92,36 @@ impl Changes {
             // The sender lives as long as `self.list`.
             let _ = self.published_changed.changed().await;
         }
+    }
+
+    /// Waits until the set was published since the last call, and returns it. Its addresses may be the same: a
+    /// refresh that confirms them moves the ends of their [windows](AllowSet::windows).
+    ///
+    /// It can return a set that did not change at all. Waits forever if there are no further outcomes. Dropping
+    /// the future loses nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question};
+    ///
+    /// let (list, refresher) = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .pair(|_: Question| async {
+    ///         Ok(Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60)))
+    ///     });
+    /// let mut changes = list.changes();
+    /// tokio::spawn(refresher.run());
+    /// let now = tokio::time::Instant::now().into_std();
+    /// while changes.next_set().await.windows(now).is_empty() {}
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn next_set(&mut self) -> Arc<AllowSet> {
+        // The sender lives as long as `self.list`.
+        let _ = self.published_changed.changed().await;
+        self.list.snapshot()
     }
 
     fn differences(&self, current: &BTreeMap<HostName, BTreeSet<IpAddr>>) -> Vec<SetChange> {

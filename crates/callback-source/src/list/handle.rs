@@ -5,15 +5,20 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use tokio::time::{Instant, timeout};
+use tracing::info;
 
 use crate::{
-    AllowSet, HostName, Verdict,
+    AllowSet, HostName, LOG_TARGET, NetworkError, Verdict,
     list::{
-        AllowListBuilder, Changes, builder::warn_of_gaps, clock::now, on_demand::OnDemandLimits,
+        AllowListBuilder, Changes,
+        builder::{UNNAMED, warn_of_gaps, watched_hosts},
+        clock::now,
+        on_demand::OnDemandLimits,
         shared::Shared,
     },
     set::{HostHealth, Rules},
@@ -53,16 +58,24 @@ use crate::{
 /// # }
 /// ```
 ///
-/// With the feature `metrics`, it reports through the `metrics` facade:
+/// # Metrics
 ///
-/// | name | kind | labels |
+/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these has the label `list`, the
+/// [name](AllowListBuilder::name) of the list:
+///
+/// | name | kind | other labels |
 /// |---|---|---|
-/// | `callback_source_verdicts_total` | counter | `verdict`: `allow`, `not-listed`, `unresolved`, … |
-/// | `callback_source_lookups_total` | counter | `outcome`: `answer`, `nxdomain`, `servfail`, … |
+/// | `callback_source_verdicts_total` | counter | `verdict`: `allow`, `not-listed`, `wrong-environment`, `unresolved`, … |
+/// | `callback_source_lookups_total` | counter | `outcome`: `answer`, `nxdomain`, `no-data`, `servfail`, `refused`, `timeout`, `network`, `other` |
 /// | `callback_source_changes_total` | counter | – |
+/// | `callback_source_refused_then_listed_total` | counter | – |
 /// | `callback_source_addresses` | gauge | – |
-/// | `callback_source_oldest_answer_age_seconds` | gauge | – |
-/// | `callback_source_proxy_headers_total` | counter | `outcome`: `client`, `local`, `malformed`, …; with the feature `proxy-protocol` |
+/// | `callback_source_last_answer_timestamp_seconds` | gauge | – |
+/// | `callback_source_oldest_answer_timestamp_seconds` | gauge | – |
+/// | `callback_source_last_admitted_timestamp_seconds` | gauge | – |
+///
+/// The timestamps are Unix times, and 0 before the first such event. Counters are zero from the start if the
+/// recorder is installed before the list is built. `docs/operations.md` of the repository lists all metrics.
 #[derive(Clone, Debug)]
 pub struct AllowList {
     handle: Arc<Handle>,
@@ -90,7 +103,7 @@ impl AllowList {
         let networks: Vec<_> = addresses.into_iter().map(IpNet::from).collect();
         let set = AllowSet::new(Rules::default(), [], &networks, now)
             .expect("a whole family takes 2^32 single addresses");
-        let shared = Shared::new(set, OnDemandLimits::default(), now);
+        let shared = Shared::new(set, OnDemandLimits::default(), UNNAMED, now);
         shared.on_demand.end();
         Self::new(Arc::new(shared))
     }
@@ -187,6 +200,7 @@ impl AllowList {
         now: Instant,
     ) -> Option<impl Future<Output = Verdict> + Send + 'static> {
         let on_demand = &self.shared().on_demand;
+        on_demand.want_watched(now.into_std(), &self.shared().wake);
         let deadline = on_demand.deadline(now.into_std());
         let permit = match on_demand.is_quiet(deadline) {
             true => None,
@@ -264,6 +278,19 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
+    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of them
+    /// has a result, be it a failure. For tools: a service does not wait for them.
+    pub async fn watched_attempted(&self) {
+        let shared = self.shared();
+        let mut published_changed = shared.published_changed.subscribe();
+        while !self.snapshot().is_watched_attempted() {
+            shared.on_demand.want_watched_soon(&shared.wake);
+            if published_changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Returns whether every question was asked once and at least one address or static network is admitted.
     ///
     /// A list that became ready stays ready until it admits no address and no static network. A readiness probe
@@ -327,7 +354,11 @@ impl AllowList {
     /// ```
     #[must_use]
     pub fn health(&self) -> Vec<HostHealth> {
-        self.snapshot().health(now())
+        let mut health = self.snapshot().health(now());
+        for host in &mut health {
+            host.refused_then_listed = self.shared().refused.then_listed(&host.host);
+        }
+        health
     }
 
     /// Follows the changes of the addresses from now on. Call it before [`snapshot`](Self::snapshot): in the
@@ -400,12 +431,94 @@ impl AllowList {
         let hosts: Vec<_> = hosts.into_iter().collect();
         warn_of_gaps(&hosts);
         let shared = self.shared();
-        shared.update(|set, now| match &shared.state_file {
-            Some(file) => file.replace_hosts(set, hosts, now),
-            None => set.replace_hosts(hosts, now),
+        let watched = watched_hosts(&shared.watch, &hosts);
+        shared.update(|set, now| {
+            let notices = match &shared.state_file {
+                Some(file) => file.replace_hosts(set, hosts, now),
+                None => set.replace_hosts(hosts, now),
+            };
+            set.watch(watched, now);
+            notices
         });
         shared.on_demand.hosts_replaced();
         shared.wake.notify_one();
+    }
+
+    /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
+    /// list runs.
+    ///
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
+    /// was fixed when it left. A longer window brings back no address.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::time::pause();
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question, ResolveError, ResolveErrorKind};
+    ///
+    /// // Each question is answered once. Then DNS is down.
+    /// let (sender, mut answers) = tokio::sync::mpsc::channel(2);
+    /// for _ in 0..2 {
+    ///     sender.try_send(Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60)))?;
+    /// }
+    /// let answers = std::sync::Mutex::new(answers);
+    /// let list = AllowList::builder()
+    ///     .host("callbacks.example.com".parse()?)
+    ///     .spawn(move |_: Question| {
+    ///         let answer = answers.lock().unwrap().try_recv();
+    ///         async move { answer.map_err(|_| ResolveError::new(ResolveErrorKind::Timeout)) }
+    ///     });
+    /// list.ready().await;
+    /// # tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// // An hour later:
+    /// assert!(list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// list.replace_windows(Duration::from_secs(3600), Duration::from_secs(60));
+    /// assert!(!list.verdict("20.0.0.1".parse()?).is_allowed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace_windows(&self, linger: Duration, stale_for: Duration) {
+        let shared = self.shared();
+        shared.update(|set, now| set.replace_windows(linger, stale_for, now));
+        // The next end of a window may be earlier.
+        shared.wake.notify_one();
+    }
+
+    /// Replaces the static networks while the list runs. Peers in added ones are admitted at once, also those that
+    /// wait for a verdict. Peers in removed ones are refused at once, unless an answer names them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the networks cover a whole address family. The list then stays as it was.
+    ///
+    /// ```
+    /// use callback_source::AllowList;
+    ///
+    /// let list = AllowList::fixed(["192.0.2.1".parse()?]);
+    /// list.replace_networks(["198.51.100.0/24".parse()?])?;
+    /// assert!(list.verdict("198.51.100.7".parse()?).is_allowed());
+    /// assert!(!list.verdict("192.0.2.1".parse()?).is_allowed());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_networks(
+        &self,
+        networks: impl IntoIterator<Item = IpNet>,
+    ) -> Result<(), NetworkError> {
+        let networks: Vec<_> = networks.into_iter().collect();
+        let mut replaced = Ok(());
+        self.shared().update(|set, now| {
+            let notices = set.replace_networks(&networks, now);
+            notices.unwrap_or_else(|error| {
+                replaced = Err(error);
+                Vec::new()
+            })
+        });
+        replaced?;
+        let networks = networks.iter().map(ToString::to_string);
+        let networks: Vec<_> = networks.collect();
+        info!(target: LOG_TARGET, networks = networks.join(","), "static networks replaced");
+        Ok(())
     }
 
     pub(super) fn new(shared: Arc<Shared>) -> Self {
@@ -464,10 +577,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Barrier, Mutex},
-        time::Duration,
-    };
+    use std::sync::{Barrier, Mutex};
 
     use tokio::time::advance;
 

@@ -7,13 +7,15 @@
 use std::{
     collections::HashSet,
     fmt,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    AllowSet, Family, LOG_TARGET, Question, ResolveError,
+    AllowSet, Family, HostName, LOG_TARGET, Question, ResolveError,
+    list::refused::Refusals,
     rate_limit::KeyedRateLimit,
     set::{Notice, Standing},
 };
@@ -48,7 +50,10 @@ impl NoticeLog {
                         removed = ?change.removed,
                         "callback servers changed"
                     );
-                    crate::metrics::set_changed();
+                }
+                // Reported where it concerns a refused peer.
+                Notice::WatchedChanged(change) => {
+                    debug!(target: LOG_TARGET, host = %change.host, "watched host changed");
                 }
                 Notice::Failed {
                     question,
@@ -182,18 +187,35 @@ impl fmt::Display for Meanwhile {
     }
 }
 
-/// Counts a lookup and updates the gauges of the set.
-#[cfg(feature = "metrics")]
-pub(crate) fn looked_up(outcome: Result<(), &ResolveError>, set: &AllowSet, now: Instant) {
-    let outcome = outcome.map_or_else(|error| error.kind().as_str(), |()| "answer");
-    crate::metrics::lookup(outcome);
-    let health = set.health(now);
-    let answers = health.iter().flat_map(|host| &host.families);
-    let oldest = answers.filter_map(|family| family.answered_at).min();
-    let age = oldest.map_or(Duration::ZERO, |oldest| {
-        now.saturating_duration_since(oldest)
-    });
-    crate::metrics::set(set.addresses(now).len(), age);
+/// Reports the error that this crate exists to avoid: a callback server was refused.
+pub(crate) fn refused_then_listed(address: IpAddr, host: &HostName, refusals: Refusals) {
+    let Refusals {
+        times,
+        first_ago,
+        last_ago,
+    } = refusals;
+    error!(
+        target: LOG_TARGET,
+        %host,
+        %address,
+        times,
+        ?first_ago,
+        ?last_ago,
+        "this address was refused, and is now listed: check the callbacks of that time with the provider"
+    );
+}
+
+/// Names the server that was rejected as unlisted, since the answer of a watched host arrived later.
+pub(crate) fn refused_by_watching_list(explanation: &str) {
+    warn!(target: LOG_TARGET, "a refused peer is a server of another environment: {explanation}");
+}
+
+pub(crate) fn lost_refresher() {
+    error!(
+        target: LOG_TARGET,
+        "the refresher has ended while its list is in use, so no host is looked up any more; spawn the list, or run \
+         its `Refresher`, on a runtime that lives as long as the list"
+    );
 }
 
 const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
@@ -206,7 +228,7 @@ mod tests {
     #[test]
     fn a_flapping_question_is_logged_once_in_ten_minutes_and_removed_hosts_are_forgotten() {
         let start = tokio::time::Instant::now().into_std();
-        let host: crate::HostName = "a.test".parse().unwrap();
+        let host: HostName = "a.test".parse().unwrap();
         let mut set = AllowSet::new(Default::default(), [host.clone()], &[], start).unwrap();
         let mut log = NoticeLog::default();
         let question = Question {
@@ -233,7 +255,7 @@ mod tests {
     #[test]
     fn a_failure_is_logged_with_what_stays_in_use() {
         let start = tokio::time::Instant::now().into_std();
-        let host: crate::HostName = "a.test".parse().unwrap();
+        let host: HostName = "a.test".parse().unwrap();
         let question = Question {
             host: host.clone(),
             family: Family::V4,

@@ -8,6 +8,7 @@ mod handle;
 mod log;
 mod on_demand;
 mod refresher;
+mod refused;
 mod schedule;
 mod shared;
 pub(crate) mod state_file;

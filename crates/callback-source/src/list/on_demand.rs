@@ -59,6 +59,10 @@ pub(crate) struct OnDemand {
     /// flight and before the first turn, the maximum value without a refresher. Written under the mutex, read
     /// without it.
     quiet_until: AtomicU64,
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while
+    /// there is none, from a trigger until the refresher has planned, and without a refresher. Written under the
+    /// mutex, read without it.
+    watched_at: AtomicU64,
     demand: Mutex<Demand>,
     /// The start of the times here and in [`Demand`], which are in nanoseconds. With rounded times, a question
     /// could seem ready for a refresh too early or too late.
@@ -72,6 +76,8 @@ struct Demand {
     /// The earliest time at which a question that is not in flight can be asked on demand. Written by the
     /// refresher, read by requests.
     next_idle: u64,
+    /// Set by a request that triggers the lookups of watched hosts, until the next turn.
+    wants_watched: bool,
     /// The peers that wait, each with its number of requests.
     waiting: HashMap<IpAddr, usize>,
     /// Unset when the refresher has ended: without it nothing makes the list quiet again.
@@ -82,9 +88,11 @@ impl OnDemand {
     pub(crate) fn new(limits: OnDemandLimits, now: Instant) -> Self {
         Self {
             quiet_until: AtomicU64::new(0),
+            watched_at: AtomicU64::new(u64::MAX),
             demand: Mutex::new(Demand {
                 until: 0,
                 next_idle: u64::MAX,
+                wants_watched: false,
                 waiting: HashMap::new(),
                 has_refresher: true,
             }),
@@ -105,6 +113,24 @@ impl OnDemand {
     /// Returns whether no question is in flight and none can be asked on demand before the deadline.
     pub(crate) fn is_quiet(&self, deadline: u64) -> bool {
         deadline <= self.quiet_until.load(Ordering::Acquire)
+    }
+
+    /// Triggers the lookups of watched hosts that can go out now. Nothing waits for them.
+    pub(crate) fn want_watched(&self, now: Instant, wake: &Notify) {
+        let now = self.nanos(now);
+        if now < self.watched_at.load(Ordering::Acquire) {
+            return;
+        }
+        self.want_watched_soon(wake);
+    }
+
+    /// Triggers the lookups of watched hosts also if the refresher has not planned them yet.
+    pub(crate) fn want_watched_soon(&self, wake: &Notify) {
+        let mut demand = self.lock();
+        demand.wants_watched = true;
+        // Until the next turn, other requests have nothing to trigger.
+        self.watched_at.store(u64::MAX, Ordering::Release);
+        wake.notify_one();
     }
 
     /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key under
@@ -174,6 +200,7 @@ impl OnDemand {
     pub(crate) fn end(&self) {
         let mut demand = self.lock();
         demand.has_refresher = false;
+        self.watched_at.store(u64::MAX, Ordering::Release);
         self.quiet_until.store(u64::MAX, Ordering::Release);
     }
 
@@ -199,6 +226,17 @@ impl Turn<'_> {
     pub(crate) fn wanted_until(&self) -> Option<Instant> {
         let until = Duration::from_nanos(self.demand.until);
         (!until.is_zero()).then(|| after(self.on_demand.epoch, until))
+    }
+
+    /// Returns whether an unlisted peer has triggered the lookups of watched hosts since the last turn.
+    pub(crate) fn takes_watched(&mut self) -> bool {
+        std::mem::take(&mut self.demand.wants_watched)
+    }
+
+    /// Publishes the time from which the next of the watched hosts can be looked up.
+    pub(crate) fn set_watched_at(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| self.on_demand.nanos(at));
+        self.on_demand.watched_at.store(at, Ordering::Release);
     }
 
     /// Publishes whether a question is in flight, and the time from which the next of the others can be asked

@@ -150,14 +150,17 @@ impl Refresher {
 
     /// Asks the questions whose time has come, and returns when the next one is to be asked.
     fn ask(&mut self, lookups: &Lookups, now: Instant) -> Option<Instant> {
-        let turn = self.shared.on_demand.turn();
+        let mut turn = self.shared.on_demand.turn();
         let set = self.shared.published.load_full();
         self.change_at = set.next_change_at(now);
         let plan = self.schedule.plan(&set, turn.wanted_until(), now);
+        let wants_watched = turn.takes_watched();
+        let (watched, watched_at) = self.schedule.plan_watched(&set, wants_watched, now);
+        turn.set_watched_at(watched_at);
         if turn.end(plan.is_asking, plan.next_on_demand) {
             self.shared.wake_waiters();
         }
-        for question in plan.ask {
+        for question in plan.ask.into_iter().chain(watched) {
             let (cache, floor) = (Arc::clone(&self.cache), self.schedule.floor());
             lookups.push(Box::pin(async move {
                 let lookup = cache.ask(question.clone(), floor).await;
@@ -176,10 +179,12 @@ impl Refresher {
             Outcome::Cached(result) if set.is_unasked(&question) => (false, result),
             Outcome::Cached(_) => return,
         };
-        #[cfg(feature = "metrics")]
-        let counted = is_new.then(|| result.clone());
-        #[cfg(not(feature = "metrics"))]
-        let _ = is_new;
+        let is_watched = set.is_watched(&question);
+        if is_new && !is_watched {
+            let error = result.as_ref().err();
+            let outcome = error.map_or("answer", |error| error.kind().as_str());
+            self.shared.metrics.lookup(outcome);
+        }
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::OnDemandAnswerDropped)
             && set.due_at(&question).is_some_and(|at| now() < at)
@@ -190,14 +195,11 @@ impl Refresher {
         self.shared
             .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
-        #[cfg(feature = "metrics")]
-        if let Some(result) = counted {
-            super::log::looked_up(result.as_ref().map(|_| ()), &set, now());
-        }
         if let Some(due_at) = set.due_at(&question) {
-            let (now, chance) = (now(), fastrand::f64());
+            // Replicas ask about a watched host when an unlisted peer calls, and so not in step.
+            let chance = if is_watched { 0.0 } else { fastrand::f64() };
             self.schedule
-                .put_off(&question, has_failed, due_at, now, chance);
+                .put_off(&question, has_failed, due_at, now(), chance);
         }
     }
 
@@ -225,6 +227,7 @@ impl Drop for Refresher {
     fn drop(&mut self) {
         self.notice_sleep();
         self.shared.on_demand.end();
+        self.shared.refresher_ended();
         self.shared.wake_waiters();
         if let Some(writer) = self.state_writer.take() {
             writer.write_at_exit(&self.shared);

@@ -9,6 +9,9 @@
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
 //! 4. **never while it is in flight.**
 //!
+//! A question about a watched host is asked only while unlisted peers call: when it is due, and not before the
+//! on-demand interval has passed since its last lookup.
+//!
 //! The schedule enforces the refresh interval floor, except for a host that was removed and put back. Its
 //! questions are due at once, and the [answer cache](super::answer_cache), which receives the floor with each
 //! question, returns the last result instead of asking.
@@ -111,6 +114,39 @@ impl Schedule {
         plan
     }
 
+    /// Selects the questions about watched hosts to ask now, which are none unless an unlisted peer wants them.
+    /// Also returns the time from which a peer can want one of the others.
+    pub(crate) fn plan_watched(
+        &mut self,
+        set: &AllowSet,
+        is_wanted: bool,
+        now: Instant,
+    ) -> (Vec<Question>, Option<Instant>) {
+        #[cfg(callback_source_simulation)]
+        let is_wanted =
+            is_wanted || crate::simulation::planted(crate::simulation::Fault::WatchedAskedFreely);
+        let mut ask = Vec::new();
+        let mut next_at = None;
+        for (question, due_at) in set.watched_questions() {
+            if self.in_flight.contains(&question) {
+                continue;
+            }
+            let last = self.last.get(&question);
+            let last = last.filter(|_| !set.is_unasked(&question));
+            let ask_at = last.map_or(due_at, |last| {
+                let interval_ends = after(last.asked_at, self.on_demand_interval);
+                after(due_at, last.delay).max(interval_ends)
+            });
+            if is_wanted && ask_at <= now {
+                ask.push(question);
+            } else {
+                next_at = earlier(next_at, ask_at);
+            }
+        }
+        self.in_flight.extend(ask.iter().cloned());
+        (ask, next_at)
+    }
+
     /// Ends the flight of a question. Questions whose hosts left the set are forgotten.
     pub(crate) fn ended(&mut self, question: &Question, asked_at: Instant, set: &AllowSet) {
         self.in_flight.remove(question);
@@ -119,8 +155,10 @@ impl Schedule {
             delay: Duration::ZERO,
         });
         last.asked_at = asked_at;
-        self.last
-            .retain(|question, _| set.hosts().any(|host| *host == question.host));
+        self.last.retain(|question, _| {
+            let mut hosts = set.hosts().chain(set.watched());
+            hosts.any(|host| *host == question.host)
+        });
     }
 
     /// Postpones a question beyond the time at which it is due. `chance` is between 0 and 1.

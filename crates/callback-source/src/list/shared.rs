@@ -1,20 +1,26 @@
 //! State that the handles of a list share with its refresher.
 
 use std::{
-    sync::{Arc, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    AllowSet,
+    AllowSet, HostName, Rejection, Verdict,
     list::{
         clock::now,
-        log::NoticeLog,
+        log::{self, NoticeLog},
         on_demand::{OnDemand, OnDemandLimits},
+        refused::RefusedPeers,
         state_file::StateFile,
     },
+    metrics::ListMetrics,
     rate_limit::PeerRateLimit,
     set::Notice,
     sync::{ArcSwap, Mutex},
@@ -28,10 +34,10 @@ use crate::{
 /// | `published` | `update`, while it has `writer` | each verdict, without waiting; the refresher | |
 /// | `published_changed` | `update`, after both; the refresher, when a wait may be over | the state writer, for the count | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
 /// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
-/// | `wake` | requests through `on_demand`, `replace_hosts`, the drop of the last handle | the refresher | the refresher |
+/// | `wake` | requests through `on_demand`, `replace_hosts`, `replace_windows`, the drop of the last handle | the refresher | the refresher |
 ///
-/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine) and by
-/// `replace_hosts`. No field is a flag that both sides write. The reference count of the handle shows that the
+/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine), by
+/// `replace_hosts` and by `replace_windows`. No field is a flag that both sides write. The reference count of the handle shows that the
 /// list was dropped. A change counter, which only grows, shows that the state file is out of date.
 ///
 /// Four orders matter:
@@ -60,12 +66,21 @@ pub(crate) struct Shared {
     pub(crate) on_demand: OnDemand,
     /// Limits the log of refusals.
     pub(crate) refusals: PeerRateLimit,
+    /// Refused peers that may be listed later.
+    pub(crate) refused: RefusedPeers,
+    pub(crate) metrics: ListMetrics,
+    /// Hosts that are watched whatever the other hosts are.
+    pub(super) watch: Vec<HostName>,
+    /// Set when the refresher has ended before the list, until a refusal reports it.
+    lost_refresher: AtomicBool,
     /// The file that the refresher writes.
     pub(super) state_file: Option<Arc<StateFile>>,
 }
 
 impl Shared {
-    pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, now: Instant) -> Self {
+    /// State of a list with this name in its metrics.
+    pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, name: &str, now: Instant) -> Self {
+        let refused = RefusedPeers::new(set.rules().linger, now);
         Self {
             on_demand: OnDemand::new(on_demand, now),
             published: ArcSwap::from_pointee(set.clone()),
@@ -76,6 +91,10 @@ impl Shared {
             published_changed: watch::Sender::new(0),
             wake: Notify::new(),
             refusals: PeerRateLimit::new(now.into()),
+            refused,
+            metrics: ListMetrics::new(name, now),
+            watch: Vec::new(),
+            lost_refresher: AtomicBool::new(false),
             state_file: None,
         }
     }
@@ -96,10 +115,88 @@ impl Shared {
         let Writer { set, log } = &mut *writer;
         log.report(&notices, set, now);
         drop(writer);
-        let is_change = |notice: &Notice| matches!(notice, Notice::Changed(_));
-        let has_changed = notices.iter().any(is_change);
+        self.report_refused(&notices, now);
+        let is_change = |notice: &&Notice| matches!(notice, Notice::Changed(_));
+        let changes = notices.iter().filter(is_change).count();
+        (0..changes).for_each(|_| self.metrics.changed());
+        self.metrics.set(|| self.published.load().gauges(now), now);
         self.published_changed
-            .send_modify(|changes| *changes += u64::from(has_changed));
+            .send_modify(|updates| *updates += u64::from(changes > 0));
+    }
+
+    /// Remembers a refusal with 403.
+    ///
+    /// A set that was published after the verdict may list the peer: its [`update`](Self::update) either finds
+    /// the refusal, or is seen here.
+    pub(crate) fn refused(&self, rejection: &Rejection, now: Instant) {
+        let Some(peer) = rejection.peer() else {
+            return;
+        };
+        self.refused.add(peer, now);
+        match self.published.load().verdict(peer, now) {
+            Verdict::Allow(allowed) => {
+                if let Some(host) = allowed.host() {
+                    self.refused_then_listed(peer, host, now);
+                }
+            }
+            Verdict::Reject(later) if later.kind() != rejection.kind() => {
+                if let Some(explanation) = later.explanation() {
+                    log::refused_by_watching_list(&explanation);
+                }
+            }
+            Verdict::Reject(_) => {}
+        }
+    }
+
+    /// Reports refused peers that are listed now, or that turn out to be servers of watched hosts.
+    ///
+    /// Called after the set was published: see [`refused`](Self::refused).
+    fn report_refused(&self, notices: &[Notice], now: Instant) {
+        for notice in notices {
+            match notice {
+                Notice::Changed(change) => {
+                    for address in &change.added {
+                        self.refused_then_listed(*address, &change.host, now);
+                    }
+                }
+                Notice::WatchedChanged(change) => {
+                    let set = self.published.load();
+                    let refused = change.added.iter();
+                    let refused =
+                        refused.filter(|address| self.refused.find(**address, now).is_some());
+                    for address in refused {
+                        if let Some(server) = set.watched_server(*address, now) {
+                            log::refused_by_watching_list(&server.explain(*address));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn refused_then_listed(&self, address: IpAddr, host: &HostName, now: Instant) {
+        if let Some(refusals) = self.refused.take(address, host, now) {
+            log::refused_then_listed(address, host, refusals);
+            self.metrics.refused_then_listed();
+        }
+    }
+
+    /// Called when the refresher ends.
+    pub(super) fn refresher_ended(&self) {
+        self.lost_refresher.store(true, Ordering::Relaxed);
+    }
+
+    /// Reports once that the list has lost its refresher.
+    ///
+    /// Called by refusals, and not at the end of the refresher: a runtime that shuts down drops its tasks in any
+    /// order, so that the handles of a service often outlive the refresher by a moment.
+    pub(crate) fn report_lost_refresher(&self) {
+        if self.lost_refresher.load(Ordering::Relaxed)
+            && self.lost_refresher.swap(false, Ordering::Relaxed)
+        {
+            log::lost_refresher();
+        }
     }
 
     /// The number of updates so far that changed addresses.
@@ -123,5 +220,29 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("published", &self.published)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Answer, RejectionKind};
+
+    #[test]
+    fn a_refusal_that_is_remembered_after_its_answer_was_published_is_noticed() {
+        let now = now();
+        let host: HostName = "h.test".parse().unwrap();
+        let set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
+        let (question, _) = set.questions().next().unwrap();
+        let shared = Shared::new(set, OnDemandLimits::default(), "refused", now);
+        let address: IpAddr = "20.0.0.1".parse().unwrap();
+        let rejection = Rejection::new(RejectionKind::NotListed, Some(address));
+        let answer = Answer::new([address], Duration::from_secs(60));
+        shared.update(|set, now| set.apply(&question, Ok(answer), now));
+        assert_eq!(shared.refused.then_listed(&host), 0);
+        shared.refused(&rejection, now);
+        assert_eq!(shared.refused.then_listed(&host), 1);
     }
 }

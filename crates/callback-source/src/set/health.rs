@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{AllowSet, question_view::QuestionView};
-use crate::{Family, HostName, Question, ResolveError};
+use crate::{Family, HostName, Question, ResolveError, metrics::SetGauges};
 
 /// Health of one host.
 ///
@@ -48,6 +48,9 @@ pub struct HostHealth {
     pub addresses: BTreeSet<IpAddr>,
     /// Its two questions, A and AAAA.
     pub families: [FamilyHealth; 2],
+    /// Number of addresses that were refused with 403 and joined the host's answers within the linger window
+    /// after that. [`AllowList::health`](crate::AllowList::health) sets it; a set does not know refusals.
+    pub refused_then_listed: u64,
 }
 
 /// Health of one question. See [`HostHealth`] for an example.
@@ -144,8 +147,21 @@ impl AllowSet {
                 host: host.name.clone(),
                 addresses: host.admitted(&self.rules, now),
                 families: Family::ALL.map(|family| self.view(at, family).health(now)),
+                refused_then_listed: 0,
             })
             .collect()
+    }
+
+    /// Numbers for metrics.
+    pub(crate) fn gauges(&self, now: Instant) -> SetGauges {
+        let states = self.hosts.iter().flat_map(|host| &host.questions);
+        let answers = states.filter(|state| now < state.stale_until(&self.rules));
+        let answered_at = answers.filter_map(|state| Some(state.last_answer.as_ref()?.answered_at));
+        SetGauges {
+            addresses: self.addresses(now).len(),
+            last_answer: answered_at.clone().max(),
+            oldest_answer: answered_at.min(),
+        }
     }
 
     /// The part of a failing question that is still in use.

@@ -81,13 +81,8 @@ impl Index {
         }
     }
 
-    /// Returns whether every host is resolved for the family of a peer, whose address must be in canonical
-    /// form.
-    pub(super) fn is_resolved(&self, peer: IpAddr, now: Instant) -> bool {
-        let family = match peer {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        };
+    /// Returns whether every host is resolved for a family.
+    pub(super) fn is_resolved(&self, family: Family, now: Instant) -> bool {
         let resolved = &self.resolved[family as usize];
         #[cfg(callback_source_simulation)]
         let resolved = match crate::simulation::planted(crate::simulation::Fault::FamiliesSwapped) {

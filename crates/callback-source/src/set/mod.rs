@@ -46,6 +46,11 @@
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
 //!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
 //!    as no record.
+//! 8. **Watched hosts** are looked up and never admitted. They give an unlisted peer a reason of its own: one that
+//!    a watched answer names is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
+//!    [`NotListed`](RejectionKind::NotListed). They form a set of their own with the same rules, so that they are
+//!    no evidence for rules 4 and 6, and have no effect on readiness, health and the state that a restart
+//!    restores.
 //!
 //! ```
 //! use std::{net::IpAddr, time::{Duration, Instant}};
@@ -78,7 +83,7 @@
 //! ```
 
 // Rules 1 and 3 are in `question_state.rs`, 2 in `host.rs`, 4 in `denial.rs`, 6 in `given_up.rs`, 7 in
-// `special_purpose.rs`. For rule 5, a host has one `QuestionState` for each family.
+// `special_purpose.rs`, 8 in `watched.rs`. For rule 5, a host has one `QuestionState` for each family.
 
 mod address_table;
 mod denial;
@@ -92,8 +97,10 @@ mod notice;
 mod persist;
 mod question_state;
 mod question_view;
+mod replacing;
 mod rules;
 mod special_purpose;
+mod watched;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
@@ -117,6 +124,7 @@ pub use {
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -126,6 +134,7 @@ use self::{
     host::Host,
     index::{Index, admitted_at},
     networks::Networks,
+    watched::Watched,
 };
 use crate::{
     Allowed, Answer, Family, Freshness, HostName, Question, Rejection, RejectionKind, ResolveError,
@@ -142,6 +151,8 @@ pub struct AllowSet {
     networks_since: Instant,
     all_attempted: bool,
     index: Index,
+    /// Shared with the copies of the set, since it changes rarely.
+    watched: Option<Arc<Watched>>,
 }
 
 impl AllowSet {
@@ -163,6 +174,7 @@ impl AllowSet {
             networks_since: now,
             all_attempted: false,
             index: Index::new(Vec::new(), [Vec::new(), Vec::new()], now),
+            watched: None,
         };
         set.replace_hosts(hosts, now);
         Ok(set)
@@ -171,7 +183,8 @@ impl AllowSet {
     /// Applies the outcome of a question, and returns the events that an operator should know.
     ///
     /// A question that is not in the set, about another host or family, changes nothing. Its host may have been
-    /// removed during the lookup.
+    /// removed during the lookup. The answer to a question
+    /// about a watched host admits no address.
     ///
     /// A denial is not believed while nothing shows that DNS works (rule 4):
     ///
@@ -201,7 +214,7 @@ impl AllowSet {
         now: Instant,
     ) -> Vec<Notice> {
         let Some(at) = self.position(question) else {
-            return Vec::new();
+            return self.apply_watched(question, outcome, now);
         };
         let family = question.family;
         let mut notices = Vec::new();
@@ -293,35 +306,44 @@ impl AllowSet {
         for host in &mut self.hosts {
             host.slept(slept, now);
         }
+        self.watched_slept(slept, now);
         self.settle(now, &mut notices);
         notices
     }
 
-    /// Replaces the hosts. Hosts that stay keep their answers; the addresses of removed hosts are refused
-    /// at once. See [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for an example.
-    pub fn replace_hosts(
+    /// Replaces the linger window and the stale window.
+    ///
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
+    /// was fixed when it left. A longer window brings back no address.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, HostName, set::Rules};
+    ///
+    /// let (start, second) = (Instant::now(), Duration::from_secs(1));
+    /// let host: HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host], &[], start)?;
+    /// let (question, _) = set.questions().next().unwrap();
+    /// let address = "20.0.0.1".parse()?;
+    /// set.apply(&question, Ok(Answer::new([address], 60 * second)), start);
+    ///
+    /// let later = start + 3600 * second;
+    /// assert!(set.verdict(address, later).is_allowed());
+    /// set.replace_windows(Duration::ZERO, 60 * second, later);
+    /// assert!(!set.verdict(address, later).is_allowed());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_windows(
         &mut self,
-        hosts: impl IntoIterator<Item = HostName>,
+        linger: Duration,
+        stale_for: Duration,
         now: Instant,
     ) -> Vec<Notice> {
+        // By the old windows, so that a longer one does not bring back what has ended since the last change.
+        self.end_windows(now);
+        self.rules.linger = linger;
+        self.rules.stale_for = stale_for;
         let mut notices = Vec::new();
-        let before = std::mem::take(&mut self.hosts).into_iter();
-        let mut before: BTreeMap<_, _> = before.map(|host| (host.name.clone(), host)).collect();
-        let mut names = BTreeSet::new();
-        for name in hosts {
-            if names.insert(name.clone()) {
-                let kept = before.remove(&name);
-                self.hosts
-                    .push(kept.unwrap_or_else(|| Host::new(name, now)));
-            }
-        }
-        for mut removed in before.into_values() {
-            notices.extend(removed.report(BTreeSet::new(), now));
-        }
-        #[cfg(callback_source_simulation)]
-        if crate::simulation::planted(crate::simulation::Fault::HostsKept) {
-            return notices;
-        }
         self.settle(now, &mut notices);
         notices
     }
@@ -348,12 +370,23 @@ impl AllowSet {
                 since: self.networks_since,
             });
         }
-        let kind = if self.index.is_resolved(peer, now) {
-            RejectionKind::NotListed
-        } else {
-            RejectionKind::Unresolved
+        #[cfg(callback_source_simulation)]
+        if let Some(allowed) = self.planted_admission(peer, now) {
+            return Verdict::Allow(allowed);
+        }
+        let family = match peer {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
         };
-        Verdict::Reject(Rejection::new(kind, Some(peer)))
+        if !self.index.is_resolved(family, now) {
+            return Verdict::Reject(Rejection::new(RejectionKind::Unresolved, Some(peer)));
+        }
+        if self.watched.is_some()
+            && let Some(rejection) = self.wrong_environment(peer, now)
+        {
+            return Verdict::Reject(rejection);
+        }
+        Verdict::Reject(Rejection::new(RejectionKind::NotListed, Some(peer)))
     }
 
     /// Returns whether every question has had an outcome, and an address or a static network is admitted. A set
@@ -388,6 +421,63 @@ impl AllowSet {
         admitted_at(self.index.admissions(), now).collect()
     }
 
+    /// Returns the addresses that DNS admits at this moment, each with the end of its window.
+    ///
+    /// If several windows admit an address, the last end is given: without another outcome, the address is
+    /// admitted until then. Static networks have no end and are not included.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, Family, Question, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let host: callback_source::HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host.clone()], &[], now)?;
+    /// let question = Question { host, family: Family::V4 };
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    /// let stale_until = now + Duration::from_secs(60) + Rules::default().stale_for;
+    /// assert_eq!(set.windows(now).into_values().collect::<Vec<_>>(), [stale_until]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn windows(&self, now: Instant) -> BTreeMap<IpAddr, Instant> {
+        let mut windows = BTreeMap::new();
+        for admission in self.index.admissions() {
+            if now < admission.until {
+                let until = windows.entry(admission.address).or_insert(admission.until);
+                *until = admission.until.max(*until);
+            }
+        }
+        windows
+    }
+
+    /// Returns whether every host is resolved for a family. If not, its unlisted peers are
+    /// [`Unresolved`](RejectionKind::Unresolved), and an address that is absent may still be listed.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, Answer, Family, Question, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let host: callback_source::HostName = "callback.example.com".parse()?;
+    /// let mut set = AllowSet::new(Rules::default(), [host.clone()], &[], now)?;
+    /// assert!(!set.is_resolved(Family::V4, now));
+    /// let question = Question { host, family: Family::V4 };
+    /// let answer = Answer::new(["20.0.0.1".parse()?], Duration::from_secs(60));
+    /// set.apply(&question, Ok(answer), now);
+    /// assert!(set.is_resolved(Family::V4, now) && !set.is_resolved(Family::V6, now));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_resolved(&self, family: Family, now: Instant) -> bool {
+        self.index.is_resolved(family, now)
+    }
+
     /// Returns every question, with the time at which it is due.
     ///
     /// That time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
@@ -418,14 +508,15 @@ impl AllowSet {
         })
     }
 
-    /// Time at which a question is due; `None` if it is not in the set.
+    /// Time at which a question is due, also one about a watched host; `None` if it is not in the set.
     pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
-        self.find(question).map(|question| question.state().due_at)
+        self.find_asked(question)
+            .map(|question| question.state().due_at)
     }
 
-    /// Returns whether a question is in the set and has had no outcome.
+    /// Returns whether a question, also one about a watched host, is in the set and has had no outcome.
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
-        self.find(question)
+        self.find_asked(question)
             .is_some_and(|question| !question.state().attempted)
     }
 

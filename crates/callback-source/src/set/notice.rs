@@ -25,6 +25,8 @@ use crate::{HostName, Question, ResolveError};
 pub enum Notice {
     /// Addresses were added or removed.
     Changed(SetChange),
+    /// Addresses of a watched host were added or removed. They are not admitted.
+    WatchedChanged(SetChange),
     /// A lookup failed.
     Failed {
         /// Question that failed.

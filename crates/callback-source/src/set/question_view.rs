@@ -30,6 +30,12 @@ impl AllowSet {
         Some(self.view(at, question.family))
     }
 
+    /// A question of the set, or one about a watched host.
+    pub(super) fn find_asked(&self, question: &Question) -> Option<QuestionView<'_>> {
+        let watched = || self.watched_set()?.find(question);
+        self.find(question).or_else(watched)
+    }
+
     /// Position of the host that a question of the set is about.
     pub(super) fn position(&self, question: &Question) -> Option<usize> {
         if !self.rules.asks(question.family) {

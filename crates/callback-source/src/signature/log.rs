@@ -43,7 +43,7 @@ pub(super) fn replay_store_failed(
     effect: &str,
     is_logged: bool,
 ) {
-    metrics::replay_store_failure(operation);
+    metrics::replay_store_failure();
     if is_logged {
         warn!(
             target: LOG_TARGET,

@@ -29,6 +29,7 @@ impl<K> MessageCheck<K> {
         mode: Mode,
         select: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
+        crate::metrics::register_messages();
         Self {
             keys: Arc::new(keys),
             select: Arc::new(select),

@@ -66,6 +66,7 @@ impl RedisReplayStore {
     }
 
     /// A store with a connection of your own settings, for example for TLS with client certificates.
+    #[must_use]
     pub fn from_connection_manager(connection: ConnectionManager) -> Self {
         Self {
             connection,

@@ -5,6 +5,7 @@ mod message;
 #[cfg(feature = "signature")]
 mod policy;
 mod source;
+mod watched;
 
 #[cfg(feature = "signature")]
 pub use message::{
@@ -14,3 +15,4 @@ pub use message::{
 pub use policy::{CallbackRejection, Policy, PolicyError, VerifiedCallback};
 pub(crate) use source::Source;
 pub use source::{Allowed, Freshness, Rejection, RejectionKind, Verdict};
+pub(crate) use watched::WatchedServer;

@@ -9,6 +9,7 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 
+use super::WatchedServer;
 use crate::HostName;
 
 /// Decision of a list on a peer.
@@ -17,6 +18,7 @@ use crate::HostName;
 /// |---|---|---|
 /// | [`Allow`](Self::Allow) | a current, lingering or stale answer names the peer, or a static network contains it | the inner service's |
 /// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer's address | 403 |
+/// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, and the peer is a server of another environment, which the list watches | 403 |
 /// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or its last answer is past the stale window | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
@@ -257,13 +259,30 @@ impl fmt::Display for Freshness {
 pub struct Rejection {
     kind: RejectionKind,
     peer: Option<IpAddr>,
+    // In a box, so that it makes no other verdict larger.
+    watched: Option<Box<WatchedServer>>,
 }
 
 impl Rejection {
     /// A rejection for this reason. `peer` is the caller's address, if it is known.
     #[must_use]
     pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
-        Self { kind, peer }
+        Self {
+            kind,
+            peer,
+            watched: None,
+        }
+    }
+
+    /// The rejection of a peer that is a server of a watched host.
+    // Not inlined: it is rare, and would cost all other verdicts instructions.
+    #[inline(never)]
+    pub(crate) fn wrong_environment(peer: IpAddr, server: WatchedServer) -> Self {
+        Self {
+            kind: RejectionKind::WrongEnvironment,
+            peer: Some(peer),
+            watched: Some(Box::new(server)),
+        }
     }
 
     /// The reason.
@@ -276,6 +295,25 @@ impl Rejection {
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer
+    }
+
+    /// The watched host whose answer names the peer, for
+    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment).
+    #[must_use]
+    pub fn watched_host(&self) -> Option<&HostName> {
+        self.watched.as_ref().map(|server| &server.host)
+    }
+
+    /// The server that the peer is, and the environment that the list admits, for
+    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). For operators: it contains the peer's address, and
+    /// does not belong into a response.
+    ///
+    /// See [`AllowListBuilder::watch`](crate::AllowListBuilder::watch) for an example.
+    #[must_use]
+    pub fn explanation(&self) -> Option<String> {
+        let peer = self.peer?;
+        let server = self.watched.as_ref()?;
+        Some(server.explain(peer))
     }
 
     /// The status of the response: 403, 503, 400 or 500.
@@ -328,6 +366,10 @@ pub enum RejectionKind {
     /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's
     /// address. Also given if only the other family is looked up.
     NotListed,
+    /// As for [`NotListed`](Self::NotListed), and the peer is a server of another environment of the provider,
+    /// which the list watches. The callback belongs to another list, or the configuration names the wrong
+    /// environment.
+    WrongEnvironment,
     /// Some host has not been resolved yet, or its last answer is past the stale window, so that the peer
     /// may be listed or not. Worth a retry.
     Unresolved,
@@ -352,6 +394,7 @@ impl RejectionKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotListed => "not-listed",
+            Self::WrongEnvironment => "wrong-environment",
             Self::Unresolved => "unresolved",
             Self::NoPeer => "no-peer",
             Self::ForwardedMissing => "forwarded-missing",
@@ -367,7 +410,7 @@ impl RejectionKind {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotListed => StatusCode::FORBIDDEN,
+            Self::NotListed | Self::WrongEnvironment => StatusCode::FORBIDDEN,
             Self::Unresolved => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoPeer => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ForwardedMissing
@@ -381,6 +424,9 @@ impl RejectionKind {
     fn description(self) -> &'static str {
         match self {
             Self::NotListed => "this address may not send callbacks",
+            Self::WrongEnvironment => {
+                "this address belongs to another environment, and may not send callbacks here"
+            }
             Self::Unresolved => "the callback servers cannot be looked up right now, try again",
             Self::NoPeer => "the caller's address is unknown: the service is set up wrongly",
             Self::ForwardedMissing => "the proxy does not name the caller",

@@ -1,4 +1,4 @@
-//! Log events and counters of the source check.
+//! Log events of the source check, and the counter of PROXY headers.
 
 use std::{net::IpAddr, sync::Once};
 
@@ -6,7 +6,7 @@ use http::Method;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, metrics, rate_limit::PeerRateLimit};
+use crate::{Allowed, LOG_TARGET, Rejection, RejectionKind, rate_limit::PeerRateLimit};
 
 pub(crate) fn allowed(allowed: &Allowed) {
     debug!(
@@ -17,7 +17,6 @@ pub(crate) fn allowed(allowed: &Allowed) {
         freshness = allowed.freshness().as_str(),
         "callback admitted"
     );
-    metrics::source_allowed();
 }
 
 /// `hosts` is called only if there is something to log.
@@ -29,7 +28,6 @@ pub(crate) fn refused(
     hosts: impl FnOnce() -> String,
     now: Instant,
 ) {
-    metrics::source_rejected(rejection.kind().as_str());
     let Some(left_out) = log.admits(rejection.peer(), now) else {
         return;
     };
@@ -56,6 +54,7 @@ pub(crate) fn refused(
         reason = rejection.kind().as_str(),
         hosts = hosts(),
         left_out,
+        explanation = rejection.explanation(),
         "callback {what}"
     );
     if !tagged && let Some(peer) = rejection.peer() {
@@ -112,7 +111,7 @@ pub(crate) fn proxy_header(
     log: &PeerRateLimit,
     now: Instant,
 ) {
-    metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
+    crate::metrics::proxy_header(outcome.unwrap_or_else(|reason| reason));
     let Err(reason) = outcome else {
         return;
     };

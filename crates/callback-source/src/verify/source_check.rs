@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -241,7 +241,10 @@ impl<P> SourceCheck<P> {
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {
-            Verdict::Allow(allowed) => log::allowed(allowed),
+            Verdict::Allow(allowed) => {
+                log::allowed(allowed);
+                self.allow.shared().metrics.allowed(now.into_std());
+            }
             Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
         // Joined by an outer layer, with the verdict of another list.
@@ -261,6 +264,11 @@ impl<P> SourceCheck<P> {
     #[inline(never)]
     fn report(&self, rejection: &Rejection, method: &Method, now: Instant) {
         let shared = self.allow.shared();
+        if rejection.status() == StatusCode::FORBIDDEN {
+            shared.refused(rejection, now.into_std());
+        }
+        shared.report_lost_refresher();
+        shared.metrics.rejected(rejection.kind().as_str());
         let tagged = self.mode != Mode::Rejecting;
         let hosts = || {
             let set = shared.published.load();

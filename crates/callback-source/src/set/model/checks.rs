@@ -18,6 +18,7 @@ impl Trial {
         for notice in notices {
             match notice {
                 Notice::Changed(_) => {}
+                Notice::WatchedChanged(_) => panic!("the set watches no host"),
                 Notice::Failed {
                     question: failed,
                     times,

@@ -11,9 +11,11 @@ mod notices;
 mod order;
 mod readiness;
 mod replacing_hosts;
+mod replacing_networks;
 mod restoring;
 mod stale;
 mod verdicts;
+mod watched;
 
 use super::*;
 use crate::ResolveErrorKind;

@@ -60,3 +60,28 @@ fn a_failure_before_any_answer_is_unresolved_whatever_its_kind() {
         assert!(world.set.addresses(world.now).is_empty());
     }
 }
+
+#[test]
+fn a_replaced_stale_window_applies_to_answers_in_use_and_brings_none_back() {
+    let mut world = World::new(1);
+    world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+    let replace = |world: &mut World, stale_for| {
+        world.set.replace_windows(HOUR, stale_for, world.now);
+    };
+    let end = 60 * SECOND + 24 * HOUR;
+    replace(world.at(end - SECOND), 25 * HOUR);
+    assert_eq!(world.at(end).verdict("20.0.0.1"), "stale");
+    replace(&mut world, 24 * HOUR);
+    assert_eq!(world.verdict("20.0.0.1"), "unresolved");
+    replace(&mut world, 48 * HOUR);
+    assert_eq!(world.verdict("20.0.0.1"), "unresolved");
+}
+
+#[test]
+fn a_longer_stale_window_brings_back_no_address_whose_end_was_not_reported_yet() {
+    let mut world = World::new(1);
+    world.answer(0, Family::V4, 60, &["20.0.0.1"]);
+    world.at(60 * SECOND + 24 * HOUR);
+    world.set.replace_windows(HOUR, 48 * HOUR, world.now);
+    assert_eq!(world.verdict("20.0.0.1"), "unresolved");
+}

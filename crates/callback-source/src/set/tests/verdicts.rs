@@ -17,6 +17,49 @@ fn unlisted_peers_are_unresolved_until_every_host_has_been_resolved() {
 }
 
 #[test]
+fn an_address_is_admitted_until_the_end_of_its_window_and_not_at_it() {
+    let mut world = World::new(2);
+    world.answer(0, Family::V4, 60, &["20.0.0.1", "20.0.0.2"]);
+    world.answer(1, Family::V4, 300, &["20.0.0.2"]);
+    world
+        .at(61 * SECOND)
+        .answer(0, Family::V4, 60, &["20.0.0.3"]);
+    let windows = world.set.windows(world.now);
+    let addresses: BTreeSet<_> = windows.keys().copied().collect();
+    assert_eq!(addresses, world.set.addresses(world.now));
+    assert_eq!(addresses.len(), 3);
+    for (address, until) in windows {
+        assert!(
+            world.set.verdict(address, until - MS).is_allowed(),
+            "{address}"
+        );
+        assert!(!world.set.verdict(address, until).is_allowed(), "{address}");
+    }
+}
+
+#[test]
+fn a_set_is_resolved_for_a_family_when_its_unlisted_peers_are_not_listed() {
+    let mut world = World::new(2);
+    for (number, family) in [
+        (0, Family::V4),
+        (1, Family::V4),
+        (0, Family::V6),
+        (1, Family::V6),
+    ] {
+        for (family, peer) in [(Family::V4, "20.0.9.9"), (Family::V6, "2a01::9")] {
+            let is_resolved = world.set.is_resolved(family, world.now);
+            assert_eq!(is_resolved, world.verdict(peer) == "not-listed", "{peer}");
+        }
+        world.answer(number, family, 60, &["20.0.0.1", "2a01::1"]);
+    }
+    assert!(
+        Family::ALL
+            .iter()
+            .all(|family| world.set.is_resolved(*family, world.now))
+    );
+}
+
+#[test]
 fn a_mapped_peer_is_the_ipv4_peer_and_other_embeddings_are_not() {
     let mut world = World::new(1);
     world.answer(0, Family::V4, 60, &["104.40.1.2"]);

@@ -38,6 +38,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
     ///
     /// Accepting must be cancel safe, as it is with tokio's `TcpListener`.
     pub fn new(listener: L, proxies: TrustedProxies) -> Self {
+        crate::metrics::register_proxy_headers();
         Self {
             listener,
             proxies,

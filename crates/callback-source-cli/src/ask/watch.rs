@@ -1,0 +1,94 @@
+//! `watch`: the events of the running server, as they happen.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::history::{entries, is_change, line};
+use crate::{args::WatchArgs, error::Error, journal::Entry, outcome::Outcome, output};
+
+pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
+    // What has happened before is not shown.
+    let before = entries(&args.ask, "/history.jsonl")?;
+    let mut last = before.last().map_or(0, |entry| entry.id);
+    output::message("note", "waiting for events; interrupt to end");
+    let mut is_reached = true;
+    loop {
+        thread::sleep(INTERVAL);
+        let new = match entries(&args.ask, &format!("/history.jsonl?after={last}")) {
+            Ok(new) => new,
+            // The server may be restarting.
+            Err(error) => {
+                if is_reached {
+                    output::failure(&error);
+                }
+                is_reached = false;
+                continue;
+            }
+        };
+        is_reached = true;
+        for entry in new {
+            last = entry.id;
+            let text = match args.ask.json {
+                true => serde_json::to_string(&entry).unwrap_or_default(),
+                false => line(&entry),
+            };
+            output::data(format!("{text}\n").as_bytes())?;
+            if let Some(command) = &args.on_change
+                && is_change(&entry.event)
+            {
+                run_command(command, &entry);
+            }
+        }
+    }
+}
+
+/// Runs a command to its end, at most for [`COMMAND_LIMIT`], so that two never run at once.
+fn run_command(command: &str, entry: &Entry) {
+    let spawned = Command::new("sh")
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            output::message("warning", format_args!("cannot run `{command}`: {error}"));
+            return;
+        }
+    };
+    if let Some(mut stdin) = child.stdin.take() {
+        let text = serde_json::to_string(entry).unwrap_or_default();
+        // A command does not have to read it. It fits into the pipe.
+        let _ = stdin.write_all(format!("{text}\n").as_bytes());
+    }
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return,
+            Ok(Some(status)) => {
+                output::message("warning", format_args!("`{command}` failed: {status}"));
+                return;
+            }
+            Ok(None) if start.elapsed() < COMMAND_LIMIT => thread::sleep(COMMAND_CHECK),
+            Ok(None) | Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let limit = COMMAND_LIMIT.as_secs();
+                output::message(
+                    "warning",
+                    format_args!("`{command}` was killed after {limit} s"),
+                );
+                return;
+            }
+        }
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_CHECK: Duration = Duration::from_millis(20);

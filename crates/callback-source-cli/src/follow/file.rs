@@ -1,0 +1,492 @@
+//! `file:FORMAT:PATH`.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use humantime::{format_rfc3339_seconds, parse_rfc3339};
+use tokio::task::spawn_blocking;
+
+use super::{
+    content::{Content, Format, Times, is_replaceable, members},
+    goal::{Carried, Goal, Plain},
+    target::{Change, Mode, Syncing, Target, TargetError},
+};
+
+/// A file that is replaced as a whole.
+pub(super) struct FileTarget {
+    name: String,
+    path: PathBuf,
+    format: &'static dyn Format,
+    carried: Carried,
+}
+
+impl FileTarget {
+    pub(super) fn new(name: String, path: PathBuf, format: &'static dyn Format) -> Self {
+        Self {
+            name,
+            path,
+            format,
+            carried: Carried::default(),
+        }
+    }
+
+    /// Makes the file equal to the goal, on a thread that may block. Returns its members as well.
+    pub(super) async fn sync_file(
+        &mut self,
+        goal: Arc<Goal>,
+        mode: Mode,
+    ) -> Result<(Change, Content), TargetError> {
+        let mut carried = mem::take(&mut self.carried);
+        let (path, format) = (self.path.clone(), self.format);
+        let work = spawn_blocking(move || {
+            let synced = sync(&path, format, &goal, &mut carried, mode);
+            (synced, carried)
+        });
+        // It is only aborted with the runtime.
+        let (synced, carried) = work
+            .await
+            .map_err(|error| TargetError::new(error.to_string()))?;
+        self.carried = carried;
+        synced
+    }
+}
+
+impl Target for FileTarget {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_> {
+        Box::pin(async move { Ok(self.sync_file(goal, mode).await?.0) })
+    }
+
+    fn runs_command(&self) -> bool {
+        true
+    }
+}
+
+fn sync(
+    path: &Path,
+    format: &dyn Format,
+    goal: &Goal,
+    carried: &mut Carried,
+    mode: Mode,
+) -> Result<(Change, Content), TargetError> {
+    for network in goal.members().keys() {
+        if let Some(obstacle) = format.obstacle(*network) {
+            let problem = format!("cannot write the network `{}`", Plain(*network));
+            return Err(TargetError::new(problem).with_hint(obstacle));
+        }
+    }
+    let before = read(path).map_err(|error| problem("read", path, &error))?;
+    if !is_replaceable(&before) {
+        let problem = format!("`{}` was not made by callback-source", path.display());
+        return Err(TargetError::new(problem).with_hint("move it away, or choose another path"));
+    }
+    let found = members(&before);
+    let mut wanted = carried.keep(&found, goal);
+    wanted.extend(goal.members().keys());
+    let mut change = Change::between(&found, &wanted);
+
+    let now = (tokio::time::Instant::now().into_std(), SystemTime::now());
+    let times = times(goal, now);
+    let kept = Times::in_text(&before).filter(|kept| !is_due(kept, &times, now.1));
+    let mut content = Content {
+        members: wanted,
+        hosts: goal.hosts().to_vec(),
+        times: kept.unwrap_or_else(|| times.clone()),
+    };
+    if format.write(&content) == before {
+        return Ok((change, content));
+    }
+    content.times = times;
+    let text = format.write(&content);
+    let same_body = || {
+        let mut old = content.clone();
+        old.times = Times::in_text(&before)?;
+        Some(format.write(&old) == before)
+    };
+    // A header that is only renewed is not a change.
+    change.rewritten = change.is_none() && same_body() != Some(true);
+    if mode == Mode::Write {
+        replace(path, text.as_bytes()).map_err(|error| problem("write", path, &error))?;
+    }
+    Ok((change, content))
+}
+
+fn times(goal: &Goal, (now, wall): (Instant, SystemTime)) -> Times {
+    let good_until = goal.good_until().map(|until| {
+        let left = until.saturating_duration_since(now);
+        // Windows can be longer than the calendar.
+        let end = wall.checked_add(left).filter(|end| *end < last_time());
+        format_rfc3339_seconds(end.unwrap_or_else(last_time)).to_string()
+    });
+    Times {
+        made_at: format_rfc3339_seconds(wall).to_string(),
+        good_until,
+    }
+}
+
+/// Returns whether the header is renewed: when half of the time until which the file is good is over, and a
+/// later time is known. Each refresh of an answer moves that time, and must not be a write.
+fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
+    let left = |times: &Times| {
+        let until = times.good_until.as_deref()?;
+        let until = parse_rfc3339(until).ok()?;
+        Some(until.duration_since(now).unwrap_or_default())
+    };
+    match (left(kept), left(current)) {
+        (Some(kept), Some(current)) => kept < current / 2,
+        (kept, current) => kept.is_some() != current.is_some(),
+    }
+}
+
+/// The last second that the format of times can express.
+fn last_time() -> SystemTime {
+    parse_rfc3339("9999-12-31T23:59:59Z").expect("it is a time")
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        // Does not wait for the writer of a pipe.
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits().cast_signed());
+    }
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        file => file?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other(format!(
+            "it is larger than {MAX_SIZE} bytes"
+        )));
+    }
+    // A file with other bytes is damaged, or not one of ours.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Replaces a file. At every moment either the old or the new one exists as a whole.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Of a link, neither owner nor mode: another user may have made it.
+    let before = fs::symlink_metadata(path).ok();
+    let before = before.filter(|before| before.is_file());
+    let beside = beside(path)?;
+    // Left over from a process that was killed.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    // Follows no link and reuses no file.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
+    let written = options.open(&beside).and_then(|mut file| {
+        file.write_all(text)?;
+        if let Some(before) = before {
+            keep_access(&file, &before)?;
+        }
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    if let Err(error) = written {
+        // On a full disk, the temporary file may be the one that filled it.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    // Best effort, since the file is already replaced: a folder without read permission cannot be opened.
+    #[cfg(unix)]
+    let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// Gives the new file the owner and the mode of the old one, whose reader may be another user.
+#[cfg(unix)]
+fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+        // Only root may give a file away; the group alone can be allowed.
+        let _ = fchown(file, Some(before.uid()), Some(before.gid()))
+            .or_else(|_| fchown(file, None, Some(before.gid())));
+    }
+    file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777))
+}
+
+#[cfg(not(unix))]
+fn keep_access(_file: &File, _before: &fs::Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut beside = name.to_owned();
+    beside.push(".tmp");
+    Ok(path.with_file_name(beside))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."))
+}
+
+fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
+    use io::ErrorKind;
+
+    let folder = folder(path).display();
+    let hint = match error.kind() {
+        ErrorKind::NotFound => format!("create the folder `{folder}`"),
+        ErrorKind::PermissionDenied => {
+            format!("allow this process to create files in the folder `{folder}`")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("mount a volume that can be written at the folder `{folder}`")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("free some space for the folder `{folder}`")
+        }
+        ErrorKind::ResourceBusy | ErrorKind::CrossesDevices => {
+            format!("mount the folder that the file is in, not the file alone: `{folder}`")
+        }
+        _ => format!("check the folder `{folder}`"),
+    };
+    TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
+}
+
+/// Far more than the largest set needs.
+const MAX_SIZE: u64 = 16 << 20;
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, time::Duration};
+
+    use super::*;
+    use crate::{
+        args::FileFormat,
+        follow::{
+            formats::writer,
+            testing::{goal, net, nets, now},
+        },
+    };
+
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+
+    struct File(tempfile::TempDir, Carried);
+
+    impl File {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap(), Carried::default())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("callers")
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(self.path()).unwrap_or_default()
+        }
+
+        fn sync(&mut self, goal: &Goal) -> Result<Change, TargetError> {
+            let format = writer(FileFormat::NginxAllow);
+            let path = self.path();
+            Ok(sync(&path, format, goal, &mut self.1, Mode::Write)?.0)
+        }
+
+        fn inode(&self) -> u64 {
+            std::os::unix::fs::MetadataExt::ino(&fs::metadata(self.path()).unwrap())
+        }
+    }
+
+    #[test]
+    fn a_file_is_written_only_when_its_members_change() {
+        let mut file = File::new();
+        let now = now();
+        let change = file.sync(&goal(&[("20.0.0.1", DAY)], true, now)).unwrap();
+        assert_eq!(change.added, [Plain(net("20.0.0.1"))]);
+        let (first, text) = (file.inode(), file.text());
+        // A refresh moves the end of the window.
+        let refreshed = goal(&[("20.0.0.1", DAY + 60_000)], true, now);
+        assert!(file.sync(&refreshed).unwrap().is_none());
+        assert_eq!((file.inode(), file.text()), (first, text));
+
+        let rotated = goal(&[("20.0.0.1", 60_000), ("20.0.0.2", DAY)], true, now);
+        let change = file.sync(&rotated).unwrap();
+        assert_eq!((change.added.len(), change.removed.len()), (1, 0));
+        assert_ne!(file.inode(), first);
+        let change = file.sync(&goal(&[("20.0.0.2", DAY)], true, now)).unwrap();
+        assert_eq!(change.removed, [Plain(net("20.0.0.1"))]);
+        assert_eq!(members(&file.text()), nets(["20.0.0.2"]));
+        let left = fs::read_dir(file.0.path()).unwrap().count();
+        assert_eq!(left, 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn a_reader_sees_the_old_or_the_new_file_as_a_whole() {
+        let mut file = File::new();
+        let now = now();
+        let many: Vec<_> = (0..2_000)
+            .map(|at| format!("20.0.{}.{}", at / 250, at % 250))
+            .collect();
+        let all: Vec<_> = many.iter().map(|address| (address.as_str(), DAY)).collect();
+        let goals = [
+            goal(&all[..1_000], true, now),
+            goal(&all[1_000..], true, now),
+        ];
+        file.sync(&goals[0]).unwrap();
+        let (path, is_over) = (file.path(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0;
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let text = fs::read_to_string(&path).unwrap();
+                    assert_eq!(members(&text).len(), 1_000);
+                    assert!(text.starts_with("# Made by") && text.ends_with("deny all;\n"));
+                    reads += 1;
+                }
+                reads
+            });
+            for at in 1..=50 {
+                file.sync(&goals[at % 2]).unwrap();
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(reader.join().unwrap() > 0);
+        });
+    }
+
+    #[test]
+    fn a_header_is_renewed_when_half_of_its_time_is_over_without_a_change() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
+        let times = |until: SystemTime| Times {
+            made_at: String::new(),
+            good_until: Some(format_rfc3339_seconds(until).to_string()),
+        };
+        let kept = times(at + hours(24));
+        for (passed, due) in [(0, false), (11, false), (13, true), (30, true)] {
+            let now = at + hours(passed);
+            assert_eq!(is_due(&kept, &times(now + hours(24)), now), due, "{passed}");
+        }
+        // A lingering address ends: no later time is known.
+        let now = at + hours(23);
+        assert!(!is_due(&kept, &kept, now));
+
+        let mut file = File::new();
+        let now = self::now();
+        file.sync(&goal(&[("20.0.0.1", DAY / 3)], true, now))
+            .unwrap();
+        let before = file.text();
+        let change = file.sync(&goal(&[("20.0.0.1", DAY)], true, now)).unwrap();
+        assert!(change.is_none(), "{change:?}");
+        assert_ne!(file.text(), before);
+    }
+
+    #[test]
+    fn a_damaged_file_is_restored() {
+        let mut file = File::new();
+        let goal = goal(&[("20.0.0.1", DAY)], true, now());
+        file.sync(&goal).unwrap();
+        let whole = file.text();
+        for damaged in [
+            String::new(),
+            whole.replace("deny all;\n", ""),
+            whole.replace("20.0.0.1", "20.0.0.9"),
+        ] {
+            fs::write(file.path(), &damaged).unwrap();
+            let change = file.sync(&goal).unwrap();
+            assert!(!change.is_none(), "{damaged}");
+            assert_eq!(members(&file.text()), nets(["20.0.0.1"]));
+            assert!(file.text().ends_with("deny all;\n"));
+        }
+        fs::remove_file(file.path()).unwrap();
+        assert!(!file.sync(&goal).unwrap().is_none());
+        assert!(file.text().contains("20.0.0.1"));
+    }
+
+    #[test]
+    fn an_undecided_set_only_adds_to_a_file() {
+        let mut file = File::new();
+        let now = now();
+        file.sync(&goal(&[("20.0.0.1", DAY), ("20.0.0.2", DAY)], true, now))
+            .unwrap();
+        // Another process, which has not resolved the host of the second address.
+        file.1 = Carried::default();
+        let undecided = goal(&[("20.0.0.1", DAY), ("20.0.0.3", DAY)], false, now);
+        let change = file.sync(&undecided).unwrap();
+        assert_eq!((change.added.len(), change.removed.len()), (1, 0));
+        assert_eq!(
+            members(&file.text()),
+            nets(["20.0.0.1", "20.0.0.2", "20.0.0.3"])
+        );
+        let decided = goal(&[("20.0.0.1", DAY), ("20.0.0.3", DAY)], true, now);
+        let change = file.sync(&decided).unwrap();
+        assert_eq!(change.removed, [Plain(net("20.0.0.2"))]);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_left_alone() {
+        let mut file = File::new();
+        fs::write(file.path(), "user www-data;\n").unwrap();
+        let error = file.sync(&goal(&[("20.0.0.1", DAY)], true, now()));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("was not made by callback-source; move it"),
+            "{error}"
+        );
+        assert_eq!(file.text(), "user www-data;\n");
+    }
+
+    #[test]
+    fn a_folder_or_a_pipe_is_an_error_and_not_replaced() {
+        let mut file = File::new();
+        let goal = goal(&[("20.0.0.1", DAY)], true, now());
+        fs::create_dir(file.path()).unwrap();
+        assert!(file.sync(&goal).is_err());
+        fs::remove_dir(file.path()).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(file.path())
+            .status();
+        assert!(made.unwrap().success());
+        let error = file.sync(&goal).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn the_new_file_has_the_mode_of_the_old_one() {
+        let mut file = File::new();
+        let now = now();
+        let mode = |file: &File| fs::metadata(file.path()).unwrap().permissions().mode() & 0o7777;
+        file.sync(&goal(&[("20.0.0.1", DAY)], true, now)).unwrap();
+        assert_eq!(mode(&file) & 0o022, 0);
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        file.sync(&goal(&[("20.0.0.2", DAY)], true, now)).unwrap();
+        assert_eq!(mode(&file), 0o640);
+    }
+
+    #[test]
+    fn a_network_that_the_format_cannot_express_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map");
+        let format = writer(FileFormat::ApacheRewriteMap);
+        let goal = goal(&[("20.0.0.0/24", DAY)], true, now());
+        let error = sync(&path, format, &goal, &mut Carried::default(), Mode::Write);
+        assert!(error.unwrap_err().problem.contains("20.0.0.0/24"));
+        assert!(!path.exists());
+    }
+}

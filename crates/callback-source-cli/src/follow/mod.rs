@@ -1,0 +1,86 @@
+//! Targets that are kept equal to the set of admitted addresses: firewalls, proxies and files.
+//!
+//! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal
+//! to the goal. The [`Follower`] does so whenever the set is published, and every few seconds.
+//!
+//! 1. **Windows.** A member ends with the window of its address. Where the target has time-outs, they end with
+//!    it, also without this process.
+//! 2. **Undecided.** Before every host was asked, nothing is written. While a host is unresolved, members from
+//!    before this process are kept.
+//! 3. **Empty.** A target is emptied only with `--allow-empty`.
+//! 4. **Others.** What belongs to other programs is left alone; what they change is restored.
+
+use crate::args;
+
+mod goal;
+
+#[cfg(test)]
+mod testing;
+
+mod process;
+
+mod target;
+
+mod content;
+
+mod apache;
+mod caddy;
+mod json;
+mod kubernetes;
+mod nginx;
+mod plain;
+mod traefik;
+
+mod formats;
+
+mod file;
+
+#[cfg(unix)]
+mod haproxy;
+
+mod nft_state;
+
+mod nft_script;
+
+mod nft_plan;
+
+mod nft_ruleset;
+mod nftables;
+
+mod command;
+mod status;
+
+mod follower;
+mod once;
+
+use self::{file::FileTarget, nftables::Nftables};
+pub(crate) use self::{
+    follower::Follower,
+    nft_ruleset::ruleset,
+    once::once,
+    status::{FollowStatus, TargetStatus},
+    target::{Mode, Target},
+};
+
+/// The targets with these names.
+pub(crate) fn targets(names: &[args::Target]) -> Vec<Box<dyn Target>> {
+    names.iter().map(new_target).collect()
+}
+
+fn new_target(name: &args::Target) -> Box<dyn Target> {
+    let text = name.to_string();
+    match name {
+        args::Target::Nftables { table, set } => Box::new(Nftables::new(text, table, set)),
+        #[cfg(unix)]
+        args::Target::Haproxy { socket, acl } => {
+            let format = formats::writer(args::FileFormat::Plain);
+            let file = FileTarget::new(text.clone(), acl.clone(), format);
+            let acl = acl.display().to_string();
+            Box::new(haproxy::Haproxy::new(text, socket.clone(), acl, file))
+        }
+        args::Target::File { format, path } => {
+            let format = formats::writer(*format);
+            Box::new(FileTarget::new(text, path.clone(), format))
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Commands with a time limit and a limit on what is kept of their output.
+
+use std::{
+    io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// Outcome of a command that ended.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+}
+
+/// Beginning of an output, and whether there was more.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) bytes: Vec<u8>,
+    pub(super) is_cut: bool,
+}
+
+/// Runs a command with this input. At the time limit, it is killed with every process of its group.
+///
+/// # Errors
+///
+/// If it cannot be started, or [`io::ErrorKind::TimedOut`].
+pub(super) async fn run(
+    command: &mut Command,
+    input: &[u8],
+    limits: Limits,
+) -> io::Result<Finished> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    // Ctrl-C in a terminal must not end a command in the middle of its work.
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command.spawn()?;
+    let stdin = child.stdin.take();
+    let (mut stdout, mut stderr) = (Output::default(), Output::default());
+    let pipes = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let pipes = async {
+            tokio::join!(
+                async {
+                    if let Some(mut stdin) = stdin {
+                        // A command that does not read its input ends before it is written.
+                        let _ = stdin.write_all(input).await;
+                    }
+                },
+                stdout.read(pipes.0, limits.output),
+                stderr.read(pipes.1, limits.output),
+            );
+        };
+        let mut pipes = std::pin::pin!(pipes);
+        tokio::select! {
+            () = &mut pipes => child.wait().await,
+            status = child.wait() => {
+                // A process in the background can hold the pipes open for longer.
+                let _ = timeout(AFTER_END, pipes).await;
+                status
+            }
+        }
+    };
+    let status = match timeout(limits.time, work).await {
+        Ok(status) => status?,
+        Err(_) => {
+            kill(&mut child).await;
+            let message = format!("it was ended after {:?}", limits.time);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+    };
+    Ok(Finished {
+        status,
+        stdout,
+        stderr,
+    })
+}
+
+/// Limits of a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) time: Duration,
+    /// Bytes that are kept of each output; the rest is read and dropped, so that the command does not wait.
+    pub(super) output: usize,
+}
+
+impl Output {
+    async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>, max: usize) {
+        let Some(mut pipe) = pipe else {
+            return;
+        };
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
+            let room = max.saturating_sub(self.bytes.len()).min(length);
+            self.bytes.extend_from_slice(&chunk[..room]);
+            self.is_cut |= room < length;
+        }
+    }
+
+    /// The output as one line.
+    pub(super) fn line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let words: Vec<_> = text.split_whitespace().collect();
+        let more = if self.is_cut { " …" } else { "" };
+        words.join(" ") + more
+    }
+}
+
+async fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, Signal, kill_process_group};
+
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(group) = id.and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+    // It may have ended by itself.
+    let _ = child.kill().await;
+}
+
+/// Time for the last output of a command that has ended.
+const AFTER_END: Duration = Duration::from_millis(200);
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn limits(millis: u64) -> Limits {
+        Limits {
+            time: Duration::from_millis(millis),
+            output: 10,
+        }
+    }
+
+    #[tokio::test]
+    async fn input_output_and_status_are_passed() {
+        let mut command = shell("cat; echo bad >&2; exit 3");
+        let finished = run(&mut command, b"hello", limits(20_000)).await.unwrap();
+        assert_eq!(finished.status.code(), Some(3));
+        assert_eq!(finished.stdout.bytes, b"hello");
+        assert_eq!(finished.stderr.line(), "bad");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_output_neither_blocks_the_command_nor_fills_the_memory() {
+        let mut command = shell("head -c 10000000 /dev/zero | tr '\\0' x; exit 4");
+        let finished = run(&mut command, b"", limits(60_000)).await.unwrap();
+        assert_eq!(finished.status.code(), Some(4));
+        assert_eq!(finished.stdout.line(), "xxxxxxxxxx …");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_command_that_hangs_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let script = format!("sleep 1000 & echo $! > '{}'; wait", file.display());
+        let error = run(&mut shell(&script), b"", limits(1_500)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let child = std::fs::read_to_string(file).unwrap();
+        let stat = std::path::Path::new("/proc")
+            .join(child.trim())
+            .join("stat");
+        // A killed process stays as a zombie until its new parent waits for it.
+        let is_gone = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        timeout(Duration::from_secs(20), async {
+            while !is_gone() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the child of the command still runs");
+    }
+
+    #[tokio::test]
+    async fn a_process_in_the_background_does_not_delay_the_end() {
+        let mut command = shell("echo started; sleep 1000 & exit 0");
+        let finished = run(&mut command, b"", limits(60_000)).await.unwrap();
+        assert!(finished.status.success());
+        assert_eq!(finished.stdout.line(), "started");
+    }
+}

@@ -1,0 +1,84 @@
+//! State of all targets, for `/status.json` and `/readyz`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// State of all targets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FollowStatus(Arc<Mutex<Vec<TargetStatus>>>);
+
+/// State of a target.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TargetStatus {
+    target: String,
+    state: TargetState,
+    /// Addresses and networks at the target.
+    members: usize,
+    changes: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum TargetState {
+    /// Nothing was written yet.
+    Waiting,
+    InSync,
+    /// Nothing is in force, and the target keeps what it has.
+    Kept,
+    Failed,
+}
+
+impl FollowStatus {
+    pub(super) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let targets = names.map(|name| TargetStatus {
+            target: name.to_owned(),
+            state: TargetState::Waiting,
+            members: 0,
+            changes: 0,
+            last_error: None,
+        });
+        Self(Arc::new(Mutex::new(targets.collect())))
+    }
+
+    /// Returns whether every target is equal to the set in force.
+    pub(crate) fn is_in_sync(&self) -> bool {
+        let mut targets = self.all().into_iter();
+        targets.all(|target| target.state == TargetState::InSync)
+    }
+
+    pub(crate) fn all(&self) -> Vec<TargetStatus> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn synced(&self, at: usize, members: usize, is_change: bool) {
+        self.update(at, |target| {
+            target.state = TargetState::InSync;
+            target.members = members;
+            target.changes += u64::from(is_change);
+            target.last_error = None;
+        });
+    }
+
+    pub(super) fn kept(&self, at: usize) {
+        self.update(at, |target| target.state = TargetState::Kept);
+    }
+
+    pub(super) fn failed(&self, at: usize, error: &str) {
+        self.update(at, |target| {
+            target.state = TargetState::Failed;
+            target.last_error = Some(error.to_owned());
+        });
+    }
+
+    fn update(&self, at: usize, change: impl FnOnce(&mut TargetStatus)) {
+        let mut targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = targets.get_mut(at) {
+            change(target);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The file of the journal.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tracing::{info, warn};
+
+use super::event::{Entry, Event, Selection, time_text};
+
+/// The file, as the writing thread has it.
+#[derive(Debug)]
+pub(super) struct JournalFile {
+    path: PathBuf,
+    keep: Duration,
+    open: Option<Open>,
+    next_id: u64,
+    /// Time of the last removal of old peer addresses.
+    forgot_at: Option<SystemTime>,
+    is_failing: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    size: u64,
+}
+
+impl JournalFile {
+    pub(super) fn new(path: PathBuf, keep: Duration) -> Self {
+        Self {
+            path,
+            keep,
+            open: None,
+            next_id: 1,
+            forgot_at: None,
+            is_failing: false,
+        }
+    }
+
+    /// Opens the file, and continues with the id after its last one.
+    pub(super) fn open(&mut self) {
+        let last = entries(&self.path)
+            .last()
+            .or_else(|| entries(&earlier(&self.path)).last());
+        if let Some(last) = last {
+            self.next_id = self.next_id.max(last.id + 1);
+        }
+        let opened = self
+            .forget(SystemTime::now())
+            .and_then(|()| open(&self.path));
+        self.open = self.report(opened);
+    }
+
+    pub(super) fn append(&mut self, at: SystemTime, event: Event) {
+        let entry = Entry {
+            id: self.next_id,
+            at: time_text(at),
+            event,
+        };
+        self.next_id += 1;
+        let Ok(mut line) = serde_json::to_vec(&entry) else {
+            return;
+        };
+        line.push(b'\n');
+        let written = self.write(&line, at);
+        if self.report(written).is_none() {
+            // The next event tries again, also if the folder was missing.
+            self.open = None;
+        }
+    }
+
+    fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
+        let length = line.len() as u64;
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.size + length > MAX_SIZE)
+        {
+            self.open = None;
+            fs::rename(&self.path, earlier(&self.path))?;
+        }
+        // A clock that was set back must not postpone this.
+        let age = self
+            .forgot_at
+            .map(|at| now.duration_since(at).unwrap_or(A_DAY));
+        if age.is_none_or(|age| A_DAY <= age) {
+            self.open = None;
+            self.forget(now)?;
+        }
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => open(&self.path)?,
+        };
+        let Open { mut file, size } = open;
+        // With a single call: a process that is killed leaves no torn line in between.
+        file.write_all(line)?;
+        self.open = Some(Open {
+            file,
+            size: size + length,
+        });
+        Ok(())
+    }
+
+    /// Removes the addresses of peers from lines that are older than the time to keep them.
+    fn forget(&mut self, now: SystemTime) -> io::Result<()> {
+        self.forgot_at = Some(now);
+        let Some(oldest) = now.checked_sub(self.keep) else {
+            return Ok(());
+        };
+        for path in [earlier(&self.path), self.path.clone()] {
+            let mut entries: Vec<_> = entries(&path).collect();
+            let mut has_changed = false;
+            for entry in &mut entries {
+                if entry.time().is_some_and(|at| at < oldest) {
+                    has_changed |= entry.forget_peer();
+                }
+            }
+            if has_changed {
+                replace(&path, &entries)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                if std::mem::take(&mut self.is_failing) {
+                    info!(path = %self.path.display(), "the journal can be written again");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    warn!(
+                        path = %self.path.display(),
+                        "the journal cannot be written: {error}; its events are lost until it can be"
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Lines of the journal at `path` that match, oldest first.
+pub(super) fn selected(path: &Path, selection: &Selection) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for path in [earlier(path), path.to_owned()] {
+        for entry in entries(&path).filter(|entry| selection.includes(entry)) {
+            if serde_json::to_writer(&mut lines, &entry).is_ok() {
+                lines.push(b'\n');
+            }
+        }
+    }
+    lines
+}
+
+/// The entries of a file. Torn lines, and lines of a newer version, are skipped.
+fn entries(path: &Path) -> impl Iterator<Item = Entry> {
+    let file = File::open(path).ok().map(|file| file.take(2 * MAX_SIZE));
+    let lines = file
+        .into_iter()
+        .flat_map(|file| BufReader::new(file).split(b'\n'));
+    lines
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_slice(&line).ok())
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, MODE);
+    let mut file = options.open(path)?;
+    let size = file.metadata()?.len();
+    if size > 0 {
+        // A killed process may have left a torn line.
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(Open { file, size })
+}
+
+fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, entry)?;
+        text.push(b'\n');
+    }
+    // Left behind by a process that was killed.
+    let _ = fs::remove_file(&temporary);
+    let mut file = open(&temporary)?.file;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// The path of the file before the last rotation.
+fn earlier(path: &Path) -> PathBuf {
+    let mut earlier = path.as_os_str().to_owned();
+    earlier.push(".1");
+    earlier.into()
+}
+
+/// Readable by the group, so that an operator does not need to be root.
+#[cfg(unix)]
+const MODE: u32 = 0o640;
+
+const MAX_SIZE: u64 = 4 * 1024 * 1024;
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(peer: &str) -> Event {
+        Event::Refused {
+            peer: Some(peer.parse().unwrap()),
+            reason: "not-listed".to_owned(),
+            count: 1,
+            first: String::new(),
+            last: String::new(),
+        }
+    }
+
+    fn journal(path: &Path) -> JournalFile {
+        let mut journal = JournalFile::new(path.to_owned(), 90 * A_DAY);
+        journal.open();
+        journal
+    }
+
+    fn all(path: &Path) -> Vec<Entry> {
+        let lines = selected(path, &Selection::default());
+        let lines = lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_torn_line_is_skipped_and_ids_continue_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        journal(&path).append(now, refused("192.0.2.1"));
+        // A process was killed during a write.
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"id\":2,\"at\":\"20")
+            .unwrap();
+        journal(&path).append(now, refused("192.0.2.2"));
+        let ids: Vec<_> = all(&path).iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [1, 2]);
+    }
+
+    #[test]
+    fn the_journal_is_rotated_and_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = journal(&path);
+        let long = Event::ReloadRefused {
+            error: "x".repeat(1024 * 1024),
+        };
+        let now = SystemTime::now();
+        for _ in 0..20 {
+            journal.append(now, long.clone());
+        }
+        let size = |path: &Path| fs::metadata(path).unwrap().len();
+        assert!(size(&path) <= MAX_SIZE && size(&earlier(&path)) <= MAX_SIZE);
+        let ids: Vec<_> = all(&path).iter().map(|entry| entry.id).collect();
+        assert_eq!(ids.last(), Some(&20));
+        assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn peer_addresses_leave_the_journal_after_their_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        let mut first = journal(&path);
+        first.append(now - 91 * A_DAY, refused("192.0.2.1"));
+        first.append(now - 89 * A_DAY, refused("192.0.2.2"));
+        drop(first);
+        journal(&path);
+        let peers: Vec<_> = all(&path).iter().map(Entry::address).collect();
+        assert_eq!(peers, [None, Some("192.0.2.2".parse().unwrap())]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            !text.contains("192.0.2.1") && text.contains("\"count\":1"),
+            "{text}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_group_can_read_the_journal() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        journal(&path);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o737, 0o600, "{mode:o}");
+    }
+
+    #[test]
+    fn lines_are_selected_by_time_peer_and_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        let mut journal = journal(&path);
+        journal.append(now - 2 * A_DAY, refused("192.0.2.1"));
+        journal.append(now, refused("192.0.2.2"));
+        journal.append(now, Event::Stopped {});
+        let ids = |selection: Selection| {
+            let lines = String::from_utf8(selected(&path, &selection)).unwrap();
+            let entries = lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap());
+            entries.map(|entry: Entry| entry.id).collect::<Vec<_>>()
+        };
+        let since = Some(now - A_DAY);
+        let peer = Some("::ffff:192.0.2.1".parse().unwrap());
+        let none = Selection::default;
+        assert_eq!(ids(Selection { since, ..none() }), [2, 3]);
+        assert_eq!(ids(Selection { peer, ..none() }), [1]);
+        assert_eq!(
+            ids(Selection {
+                after: Some(2),
+                ..none()
+            }),
+            [3]
+        );
+    }
+
+    #[test]
+    fn a_missing_folder_loses_events_and_not_the_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing").join("journal.jsonl");
+        let mut journal = journal(&path);
+        journal.append(SystemTime::now(), Event::Stopped {});
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        journal.append(SystemTime::now(), Event::Stopped {});
+        assert_eq!(all(&path).len(), 1);
+    }
+}

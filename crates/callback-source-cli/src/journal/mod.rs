@@ -1,0 +1,124 @@
+//! The journal: what happened to the list and to callers, one JSON object a line.
+//!
+//! Log lines scroll away, and metrics have no addresses. The journal answers for weeks: did the provider rotate, was
+//! a peer refused, was a refused peer a server of the provider?
+//!
+//! 1. A line is written at once with a single call, so that a process which is killed leaves at most one torn line,
+//!    the last. Readers skip it.
+//! 2. The file is rotated at 4 MiB. One earlier file is kept, `<name>.1`.
+//! 3. Peer addresses are removed after the time of `--journal-keep`: they are personal data.
+//! 4. Nothing waits for the disk. A thread writes; events without room in its queue are dropped and counted.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::oneshot;
+
+mod event;
+mod file;
+
+pub(crate) use self::event::{Entry, Event, time_text};
+use self::{
+    event::Selection,
+    file::{JournalFile, selected},
+};
+use crate::error::Error;
+
+/// Handle to the journal of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    queue: SyncSender<Order>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Write(SystemTime, Event),
+    /// Respond when everything before is written.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Journal {
+    /// Starts the thread that writes to the file at `path`.
+    pub(crate) fn start(path: &Path, keep: Duration) -> Result<Self, Error> {
+        let (queue, orders) = sync_channel(QUEUE);
+        let mut file = JournalFile::new(path.to_owned(), keep);
+        let write = move || {
+            file.open();
+            for order in orders {
+                match order {
+                    Order::Write(at, event) => file.append(at, event),
+                    Order::Flush(done) => done.send(()).unwrap_or_default(),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(write)
+            .map_err(Error::Start)?;
+        Ok(Self {
+            path: path.to_owned(),
+            queue,
+            dropped: Arc::default(),
+        })
+    }
+
+    pub(crate) fn record(&self, event: Event) {
+        if self
+            .queue
+            .try_send(Order::Write(SystemTime::now(), event))
+            .is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Number of events that were dropped because the disk did not respond in time.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything that was recorded before is written, if the disk responds in time.
+    pub(crate) async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.queue.try_send(Order::Flush(done)).is_ok() {
+            let _ = tokio::time::timeout(FLUSH_LIMIT, is_done).await;
+        }
+    }
+
+    /// Events since a time, oldest first.
+    pub(crate) async fn entries(&self, since: Option<SystemTime>) -> Vec<Entry> {
+        let lines = self.lines(since, None, None).await;
+        let lines = lines.split(|byte| *byte == b'\n');
+        lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect()
+    }
+
+    /// Lines of the journal that match, oldest first.
+    pub(crate) async fn lines(
+        &self,
+        since: Option<SystemTime>,
+        peer: Option<IpAddr>,
+        after: Option<u64>,
+    ) -> Vec<u8> {
+        self.flush().await;
+        let path = self.path.clone();
+        let selection = Selection { since, peer, after };
+        let read = tokio::task::spawn_blocking(move || selected(&path, &selection));
+        read.await.unwrap_or_default()
+    }
+}
+
+const QUEUE: usize = 1024;
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,54 @@
+//! `man`: the man pages of all subcommands, for packages.
+
+use std::{
+    env, fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use clap::Command;
+use clap_mangen::Man;
+
+use crate::{args::Args, error::Error, outcome::Outcome};
+
+/// Writes a page for the command, and one for each of its subcommands.
+pub(crate) fn run(folder: &Path) -> Result<Outcome, Error> {
+    let mut command = Args::whole().disable_help_subcommand(true);
+    command.build();
+    write(&command, folder, &date())?;
+    Ok(Outcome::Yes)
+}
+
+fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
+    // The name of a subcommand's page: `callback-source-serve`.
+    let name = command.get_display_name();
+    let name = name.unwrap_or_else(|| command.get_name()).to_owned();
+    let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let page = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .date(date)
+        .source(format!("callback-source {version}"))
+        .manual("User Commands");
+    let path = folder.join(format!("{name}.1"));
+    let mut text = Vec::new();
+    let written = page.render(&mut text).and_then(|()| {
+        // Line breaks around an empty line: mandoc warns of each of the three.
+        let text = String::from_utf8_lossy(&text).replace(".br\n\n.br\n", ".sp\n");
+        fs::write(&path, text)
+    });
+    written.map_err(|cause| Error::Write { path, cause })?;
+    let shown = |command: &&Command| !command.is_hide_set();
+    command
+        .get_subcommands()
+        .filter(shown)
+        .try_for_each(|command| write(command, folder, date))
+}
+
+/// Date of the pages: that of the release, so that two builds of it are equal, or today's.
+fn date() -> String {
+    let release = env::var("SOURCE_DATE_EPOCH").ok();
+    let release = release.and_then(|seconds| seconds.parse().ok());
+    let release = release.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let time = humantime::format_rfc3339_seconds(release.unwrap_or_else(SystemTime::now));
+    time.to_string().chars().take("2026-11-26".len()).collect()
+}

@@ -1,0 +1,106 @@
+//! Messages to the service manager: systemd's `sd_notify` protocol, and its watchdog.
+//!
+//! Without `NOTIFY_SOCKET` in the environment, nothing is sent.
+
+use std::{fmt, sync::mpsc::SyncSender, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Sender of messages to the service manager.
+///
+/// A thread sends them, in their order: the manager's socket may block. A message without room is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceManager {
+    messages: Option<SyncSender<String>>,
+}
+
+impl ServiceManager {
+    pub(super) fn from_env() -> Self {
+        Self {
+            messages: messages_of_environment(),
+        }
+    }
+
+    /// Reports that the server listens, or that a reload has ended.
+    pub(super) fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// Reports the start of a reload. [`ready`](Self::ready) reports its end, also if it failed.
+    pub(super) fn reloading(&self) {
+        // `Type=notify-reload` ignores the message without the time.
+        #[cfg(unix)]
+        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+            self.send(format_args!("RELOADING=1\n{now}"));
+        }
+    }
+
+    /// Reports that the server stops, and how long that may take.
+    pub(super) fn stopping(&self, limit: Duration) {
+        let limit = limit.as_micros();
+        self.send(format_args!("STOPPING=1\nEXTEND_TIMEOUT_USEC={limit}"));
+    }
+
+    /// Sets the line that `systemctl status` shows.
+    pub(super) fn status(&self, text: impl fmt::Display) {
+        self.send(format_args!("STATUS={text}"));
+    }
+
+    /// Keeps the watchdog alive while the runtime executes tasks.
+    pub(super) async fn keep_watchdog_alive(self) {
+        let Some(limit) = watchdog() else {
+            return;
+        };
+        let mut interval = interval((limit / 2).max(Duration::from_millis(1)));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.send("WATCHDOG=1");
+        }
+    }
+
+    fn send(&self, message: impl fmt::Display) {
+        if let Some(messages) = &self.messages {
+            let _ = messages.try_send(message.to_string());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn messages_of_environment() -> Option<SyncSender<String>> {
+    use std::{sync::mpsc::sync_channel, thread};
+
+    use sd_notify::NotifyState::Custom;
+
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let (sender, messages) = sync_channel::<String>(QUEUE);
+    let spawned = thread::Builder::new()
+        .name("service-manager".to_owned())
+        .spawn(move || {
+            for message in messages {
+                // The manager has gone, or the next message reaches it.
+                let _ = sd_notify::notify(&[Custom(&message)]);
+            }
+        });
+    spawned.is_ok().then_some(sender)
+}
+
+#[cfg(not(unix))]
+fn messages_of_environment() -> Option<SyncSender<String>> {
+    None
+}
+
+/// Limit of the watchdog, if the service manager has set one for this process.
+#[cfg(unix)]
+fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+#[cfg(not(unix))]
+fn watchdog() -> Option<Duration> {
+    None
+}
+
+/// Maximum number of messages that wait for the service manager.
+#[cfg(unix)]
+const QUEUE: usize = 16;

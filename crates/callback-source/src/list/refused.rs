@@ -1,0 +1,237 @@
+//! The peers that were refused, so that an address that is listed a moment later is noticed.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use moka::{policy::EvictionPolicy, sync::Cache};
+
+use crate::{HostName, rate_limit::subscriber};
+
+/// Peers that were refused with 403 within the linger window, IPv6 peers by their /64.
+///
+/// moka's default policy admits no newcomer to a full cache that is not asked for more often than another, and
+/// a genuine server is refused once. With LRU, the peer that was not refused for the longest time leaves.
+///
+/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees memory.
+#[derive(Debug)]
+pub(crate) struct RefusedPeers {
+    /// Built by the first refusal: moka allocates its channels at once.
+    peers: OnceLock<Cache<IpAddr, Arc<Entry>>>,
+    window: Duration,
+    epoch: Instant,
+    /// Number of addresses of each host that were refused and then listed.
+    then_listed: Mutex<BTreeMap<HostName, u64>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Nanoseconds since the epoch.
+    first: AtomicU64,
+    last: AtomicU64,
+    times: AtomicU64,
+}
+
+/// The refusals of a peer within the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    pub(crate) times: u64,
+    /// Time since the first of them.
+    pub(crate) first_ago: Duration,
+    /// Time since the last of them.
+    pub(crate) last_ago: Duration,
+}
+
+impl RefusedPeers {
+    pub(crate) fn new(window: Duration, now: Instant) -> Self {
+        Self {
+            peers: OnceLock::new(),
+            window,
+            epoch: now,
+            then_listed: Mutex::default(),
+        }
+    }
+
+    /// Remembers a refusal.
+    pub(crate) fn add(&self, peer: IpAddr, now: Instant) {
+        if self.window.is_zero() {
+            return;
+        }
+        let now = self.nanos(now);
+        let peers = self.peers.get_or_init(|| {
+            Cache::builder()
+                .max_capacity(MAX_PEERS)
+                .eviction_policy(EvictionPolicy::lru())
+                // moka panics at a thousand years.
+                .time_to_idle(self.window.min(A_YEAR))
+                .build()
+        });
+        let peer = subscriber(peer);
+        match peers.get(&peer) {
+            Some(entry) => {
+                let gap = now.saturating_sub(entry.last.swap(now, Ordering::Relaxed));
+                if self.window_nanos() <= gap {
+                    entry.first.store(now, Ordering::Relaxed);
+                    entry.times.store(0, Ordering::Relaxed);
+                }
+                entry.times.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                let entry = Entry {
+                    first: AtomicU64::new(now),
+                    last: AtomicU64::new(now),
+                    times: AtomicU64::new(1),
+                };
+                peers.insert(peer, Arc::new(entry));
+            }
+        }
+    }
+
+    /// The refusals of an address within the window.
+    pub(crate) fn find(&self, address: IpAddr, now: Instant) -> Option<Refusals> {
+        let entry = self.peers.get()?.get(&subscriber(address))?;
+        let now = self.nanos(now);
+        let ago = |at: &AtomicU64| {
+            let at = at.load(Ordering::Relaxed);
+            Duration::from_nanos(now.saturating_sub(at))
+        };
+        let refusals = Refusals {
+            times: entry.times.load(Ordering::Relaxed),
+            first_ago: ago(&entry.first),
+            last_ago: ago(&entry.last),
+        };
+        (refusals.last_ago < self.window).then_some(refusals)
+    }
+
+    /// Takes the refusals of an address that a host has added, so that they are reported once.
+    pub(crate) fn take(&self, address: IpAddr, host: &HostName, now: Instant) -> Option<Refusals> {
+        let refusals = self.find(address, now)?;
+        // Of two callers that have found it, one reports it.
+        self.peers.get()?.remove(&subscriber(address))?;
+        *self.counts().entry(host.clone()).or_default() += 1;
+        Some(refusals)
+    }
+
+    /// Number of addresses of a host that were refused and then listed.
+    pub(crate) fn then_listed(&self, host: &HostName) -> u64 {
+        self.counts().get(host).copied().unwrap_or_default()
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostName, u64>> {
+        self.then_listed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn window_nanos(&self) -> u64 {
+        nanos(self.window)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.epoch))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Some 5 MB with all that moka needs for an entry.
+const MAX_PEERS: u64 = 16_384;
+
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn new() -> (RefusedPeers, Instant) {
+        let now = crate::list::clock::now();
+        (RefusedPeers::new(HOUR, now), now)
+    }
+
+    fn v4(number: u32) -> IpAddr {
+        IpAddr::V4((0x1400_0000 + number).into())
+    }
+
+    fn host() -> HostName {
+        "h.test".parse().unwrap()
+    }
+
+    #[test]
+    fn refusals_are_counted_within_the_window_and_taken_once() {
+        let (refused, start) = new();
+        let at = |minutes: u32| start + minutes * Duration::from_secs(60);
+        refused.add(v4(1), at(0));
+        refused.add(v4(1), at(30));
+        let expected = Refusals {
+            times: 2,
+            first_ago: 40 * Duration::from_secs(60),
+            last_ago: 10 * Duration::from_secs(60),
+        };
+        assert_eq!(refused.find(v4(2), at(40)), None);
+        assert_eq!(refused.take(v4(1), &host(), at(40)), Some(expected));
+        assert_eq!(refused.take(v4(1), &host(), at(40)), None);
+        assert_eq!(refused.then_listed(&host()), 1);
+    }
+
+    #[test]
+    fn a_refusal_is_forgotten_at_the_end_of_the_window() {
+        let (refused, start) = new();
+        refused.add(v4(1), start);
+        assert!(
+            refused
+                .find(v4(1), start + HOUR - Duration::from_nanos(1))
+                .is_some()
+        );
+        assert_eq!(refused.find(v4(1), start + HOUR), None);
+        refused.add(v4(1), start + HOUR);
+        let refusals = refused.find(v4(1), start + HOUR).unwrap();
+        assert_eq!((refusals.times, refusals.first_ago), (1, Duration::ZERO));
+    }
+
+    #[test]
+    fn without_a_window_nothing_is_remembered_and_an_endless_one_is_accepted() {
+        let (_, now) = new();
+        let none = RefusedPeers::new(Duration::ZERO, now);
+        none.add(v4(1), now);
+        assert_eq!(none.find(v4(1), now), None);
+        let endless = RefusedPeers::new(Duration::MAX, now);
+        endless.add(v4(1), now);
+        assert!(endless.find(v4(1), now).is_some());
+    }
+
+    #[test]
+    fn ipv6_peers_are_remembered_by_their_64_bit_prefix_and_mapped_ones_as_ipv4() {
+        let (refused, now) = new();
+        let ip = |text: &str| text.parse().unwrap();
+        refused.add(ip("2a01:1:2:3::1"), now);
+        refused.add(ip("::ffff:20.0.0.1"), now);
+        assert!(refused.find(ip("2a01:1:2:3:ffff::2"), now).is_some());
+        assert!(refused.find(ip("2a01:1:2:4::1"), now).is_none());
+        assert!(refused.find(v4(1), now).is_some());
+    }
+
+    #[test]
+    fn a_flood_displaces_the_oldest_refusals_and_never_the_newest() {
+        let (refused, now) = new();
+        let many = 3 * u32::try_from(MAX_PEERS).unwrap();
+        for number in 0..many {
+            refused.add(v4(number), now);
+        }
+        let peers = refused.peers.get().unwrap();
+        peers.run_pending_tasks();
+        assert!(peers.entry_count() <= MAX_PEERS, "{}", peers.entry_count());
+        let remembered = |number| refused.find(v4(number), now).is_some();
+        assert!(!remembered(0));
+        assert!((many - 16_000..many).all(remembered));
+    }
+}
