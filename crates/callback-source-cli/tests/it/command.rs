@@ -295,7 +295,7 @@ async fn prints_help() {
 
           --admin-listen <ADDR:PORT|unix:PATH>
               Separate address or Unix socket of `/healthz`, `/readyz`, `/status` and `/metrics`, for
-              everyone who can connect, and for the commands `status`, `history` and `explain`
+              everyone who can connect, and for the commands `status`, `history`, `explain` and `watch`
               
               [env: CALLBACK_SOURCE_ADMIN_LISTEN]
 
