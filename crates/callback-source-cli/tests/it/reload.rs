@@ -214,7 +214,7 @@ async fn static_networks_change_without_a_restart() {
 #[tokio::test]
 async fn a_network_that_is_replaced_by_a_host_stays_until_the_host_is_looked_up() {
     let allow = format!("host = \"two.example\"\nallow = [\"{LISTED}\"]\n");
-    let mut reloaded = Reloaded::start(&allow).await;
+    let reloaded = Reloaded::start(&allow).await;
     let slow = Fault::Delay(Duration::from_millis(1_500));
     reloaded.dns.set_fault("one.example", slow);
     reloaded.write("host = [\"one.example\", \"two.example\"]\n");
