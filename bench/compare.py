@@ -5,6 +5,7 @@
     compare.py table         prints the table of compare.csv
     compare.py plot          writes compare.svg from compare.csv
     compare.py instructions  counts the instructions of the whole process per request
+    compare.py gateways      measures the configurations of docs/forward-auth.md, writes gateways.csv, prints its table
 
 Each round restarts every service and loads it, in random order. Other work on the machine, the effects of the
 previous service and the memory layout of a process therefore affect all services alike. Each ratio compares a
@@ -28,6 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import gateways
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -180,11 +183,16 @@ http://127.0.0.1:{port} {{
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["run", "table", "plot", "instructions"])
+    parser.add_argument("what", choices=["run", "table", "plot", "instructions", "gateways"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--csv", type=pathlib.Path, default=HERE / "compare.csv")
+    parser.add_argument("--csv", type=pathlib.Path)
+    parser.add_argument("--program", type=pathlib.Path, help="of `gateways`: path of callback-source, else it is built")
     args = parser.parse_args()
+    args.csv = args.csv or HERE / ("gateways.csv" if args.what == "gateways" else "compare.csv")
+    if args.what == "gateways":
+        gateways.run(args)
+        return gateways.table(args.csv)
     if args.what == "run":
         run(args)
     if args.what == "instructions":

@@ -44,7 +44,8 @@ async fn a_test_server_is_refused_on_a_production_route() -> io::Result<()> {
     for (at, host) in Environment::Test.hosts().enumerate() {
         let reply = post(&merchant, test(at)).await?;
         assert_eq!(reply.status, 403, "{host}");
-        assert_eq!(dns.count(host.as_str(), RecordType::A), 0);
+        // An unlisted peer lets the list ask once whether it is a test server.
+        assert!(dns.count(host.as_str(), RecordType::A) <= 1, "{host}");
     }
     assert_eq!(merchant.handled(), 0);
     Ok(())

@@ -5,25 +5,16 @@
 //! and a [`Delivery`] is a request whose peer the test chooses.
 //!
 //! ```
-//! use axum::{Router, body::Body, http::StatusCode, routing::post};
+//! use axum::{Router, routing::post};
 //! use callback_source::{
-//!     AllowList, ResolveErrorKind,
-//!     verify::{ConnectInfoPeer, VerifySourceLayer},
-//!     vipps::Environment,
+//!     AllowList, CallbackRoutes, ResolveErrorKind, verify::ConnectInfoPeer, vipps::Environment,
 //! };
 //! use callback_source_testkit::{Delivery, Provider, UNLISTED_PEER};
-//! use tower::ServiceExt;
 //!
 //! /// The service under test.
 //! fn app(list: AllowList) -> Router {
-//!     Router::new()
-//!         .route("/callbacks", post(async || "received"))
-//!         .layer(VerifySourceLayer::rejecting(list, ConnectInfoPeer))
-//! }
-//!
-//! async fn status(app: &Router, delivery: Delivery) -> StatusCode {
-//!     let response = app.clone().oneshot(delivery.request::<Body>()).await;
-//!     response.unwrap().status()
+//!     let callbacks = Router::new().route("/callbacks", post(async || "received"));
+//!     CallbackRoutes::rejecting(callbacks, list, ConnectInfoPeer).into()
 //! }
 //!
 //! // In a test: #[tokio::test(start_paused = true)]
@@ -38,24 +29,21 @@
 //!         .environment(Environment::Test)
 //!         .spawn(provider.resolver());
 //!     let app = app(list.clone());
-//!     assert_eq!(
-//!         status(&app, provider.delivery(URL)).await,
-//!         StatusCode::SERVICE_UNAVAILABLE
-//!     );
+//!     assert_eq!(provider.delivery(URL).status(&app).await, 503);
 //!
 //!     // DNS works: callback servers are admitted, an unlisted peer is refused.
 //!     provider.recover();
 //!     list.ready().await;
-//!     assert_eq!(status(&app, provider.delivery(URL)).await, StatusCode::OK);
+//!     assert_eq!(provider.delivery(URL).status(&app).await, 200);
 //!     let unlisted = Delivery::new(URL).from_peer(UNLISTED_PEER);
-//!     assert_eq!(status(&app, unlisted).await, StatusCode::FORBIDDEN);
+//!     assert_eq!(unlisted.status(&app).await, 403);
 //!
 //!     // The servers move: an on-demand refresh finds the new addresses.
 //!     tokio::time::sleep(Provider::TTL / 2).await;
 //!     let before = provider.delivery(URL);
 //!     provider.rotate();
-//!     assert_eq!(status(&app, provider.delivery(URL)).await, StatusCode::OK);
-//!     assert_eq!(status(&app, before).await, StatusCode::OK, "it lingers");
+//!     assert_eq!(provider.delivery(URL).status(&app).await, 200);
+//!     assert_eq!(before.status(&app).await, 200, "it lingers");
 //! }
 //! ```
 //!
@@ -65,9 +53,11 @@
 //! | to test | use |
 //! |---|---|
 //! | a listed and an unlisted peer | [`Delivery::from_peer`], [`UNLISTED_PEER`], [`set_peer`] |
-//! | an undecided list, an outage, stale answers | [`Provider::fail`] |
+//! | a proxy in front, a client that forges `X-Forwarded-For` | [`Delivery::through_proxy`] |
+//! | an undecided list | [`AllowList::undecided`](callback_source::AllowList::undecided) |
+//! | an outage, stale answers | [`Provider::fail`] |
 //! | servers that move | [`Provider::rotate`] |
-//! | a signed webhook, a wrong body, an old date | [`Delivery::signed`], [`Delivery::signed_at`] |
+//! | a signed webhook, another body, an old date | [`Delivery::signed`], [`Delivery::tampered`], [`Delivery::signed_at`] |
 //! | a token | [`Delivery::token`] |
 //! | one host that fails, slow lookups, IPv6 | [`ScriptedResolver`] |
 //! | a process with its own resolver | `dns::DnsServer`, with its faults |

@@ -106,7 +106,8 @@ where
     }
 
     /// Hands on every request, with the verdicts in its extensions, to try the checks out: the log shows which
-    /// requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect.
+    /// requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that extracts the
+    /// `Allowed` or a `VerifiedCallback` still refuses the others.
     ///
     /// # Panics
     ///

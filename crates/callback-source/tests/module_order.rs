@@ -64,6 +64,10 @@ fn uses(code: &str) -> Vec<String> {
     }
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {
+            // In a macro: the path belongs to the modules that use the macro.
+            if code[..at].ends_with('$') {
+                continue;
+            }
             let is_path = |byte: char| byte.is_alphanumeric() || byte == '_' || byte == ':';
             let end = code[at..].find(|byte| !is_path(byte)).unwrap();
             found.push(code[at..at + end].to_owned());

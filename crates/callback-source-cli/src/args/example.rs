@@ -96,17 +96,19 @@ const INTRODUCTION: &str = "\
 # value is invalid, or a key has changed that needs a restart, the previous configuration stays in force.
 ";
 
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 15] = [
     ("admin-listen", "127.0.0.1:8481"),
     ("allow", "192.0.2.0/24"),
     ("client-ip-header", "x-real-ip"),
     ("dns-server", "192.0.2.53"),
     ("environment", "production"),
     ("ext-authz-listen", "127.0.0.1:8482"),
+    ("follow", "nftables:inet/shop/callers"),
     ("host", "callbacks.example.com"),
     ("journal", "/var/lib/callback-source/journal.jsonl"),
     ("listen", "127.0.0.1:8480"),
     ("log", "error,callback_source=info"),
+    ("on-change", "systemctl reload nginx"),
     ("state-file", "/var/lib/callback-source/state.json"),
     ("trusted-proxy", "192.0.2.10"),
     ("unsure-status", "403"),

@@ -120,7 +120,8 @@ impl fmt::Display for Source {
 }
 
 /// The others need new sockets, or would leave connections behind that were accepted under other rules.
-const RELOADABLE: [&str; 9] = [
+const RELOADABLE: [&str; 10] = [
+    "allow",
     "client-ip-header",
     "environment",
     "host",

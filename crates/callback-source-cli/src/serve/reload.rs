@@ -23,7 +23,9 @@ use super::{
     app::App, service_manager::ServiceManager, status::VerdictCounts, trust::Trust, watch::Watch,
 };
 use crate::{
-    args::{Command, ConfigFile, Invocation, ServeArgs, Setting, is_reloadable, read_config_file},
+    args::{
+        Command, ConfigFile, Invocation, ServeArgs, Setting, all, is_reloadable, read_config_file,
+    },
     config::{self, Proxies, Subject},
     error::Error,
     journal::{Event, Journal},
@@ -189,8 +191,22 @@ impl Reloader {
             let common = &args.common;
             self.list.replace_windows(common.linger, common.stale_for);
         }
+        let networks = all(&args.common.allow);
+        if has_changed(&["allow"]) {
+            // Removed networks stay until the hosts that may replace them are known. If both together cover a whole
+            // address family, they are not joined.
+            let removed: Vec<_> = self.list.snapshot().networks().collect();
+            let both = removed.into_iter().chain(networks.iter().copied());
+            let _ = self.list.replace_networks(both);
+        }
         let hosts = config::hosts(&args.common, Subject::Callers);
-        self.replace_hosts(hosts).await;
+        self.replace_hosts(hosts, has_changed(&["allow"])).await;
+        if has_changed(&["allow"])
+            && let Err(error) = self.list.replace_networks(networks)
+        {
+            // `prepare` has checked them.
+            warn!("the networks stay as they were: {error}");
+        }
         // Last, so that a server which begins to refuse knows the hosts of its configuration.
         self.trust.replace(proxies.trusted.clone());
         #[cfg(feature = "ext-authz")]
@@ -207,12 +223,12 @@ impl Reloader {
 
     /// Replaces the hosts. Removed ones stay until the added ones have been looked up, at most for
     /// [`LOOKUP_LIMIT`]: if a host is replaced by another name of the same servers, they are admitted throughout.
-    async fn replace_hosts(&self, hosts: Vec<HostName>) {
+    async fn replace_hosts(&self, hosts: Vec<HostName>, networks_change: bool) {
         let current: BTreeSet<_> = self.list.snapshot().hosts().cloned().collect();
         let added = hosts.iter().filter(|host| !current.contains(host));
         let added: BTreeSet<_> = added.cloned().collect();
         let is_removing = current.iter().any(|host| !hosts.contains(host));
-        if !added.is_empty() && is_removing {
+        if !added.is_empty() && (is_removing || networks_change) {
             let both = current.iter().cloned().chain(added.iter().cloned());
             self.list.replace_hosts(both);
             let start = Instant::now();

@@ -506,10 +506,14 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
     };
     until(|| targets.iter().all(|target| changes(target) == 1)).await;
     let opens = async |client: &str| {
+        // After a reload, a worker of nginx with the previous file accepts connections for a moment.
         let wait = async {
-            while status(nginx_port, client).await != 200
-                || status(haproxy_port, client).await != 200
-            {}
+            let mut in_a_row = 0;
+            while in_a_row < 30 {
+                let is_open = status(nginx_port, client).await == 200
+                    && status(haproxy_port, client).await == 200;
+                in_a_row = if is_open { in_a_row + 1 } else { 0 };
+            }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(20), wait).await;
         assert!(in_time.is_ok(), "{client}: {}", follow.log());

@@ -192,6 +192,41 @@ async fn a_host_that_is_replaced_by_another_name_of_its_server_stays_admitted() 
 }
 
 #[tokio::test]
+async fn static_networks_change_without_a_restart() {
+    let allow = |network: &str| format!("host = \"one.example\"\nallow = [\"{network}\"]\n");
+    let mut reloaded = Reloaded::start(&allow("127.0.5.0/24")).await;
+    for (network, admitted, refused) in [
+        ("127.0.6.0/24", "127.0.6.1", "127.0.5.1"),
+        ("127.0.5.0/24", "127.0.5.1", "127.0.6.1"),
+    ] {
+        reloaded.reload(&allow(network)).await;
+        assert_eq!(reloaded.status(admitted).await, 200, "{network}");
+        assert_eq!(reloaded.status(refused).await, 403, "{network}");
+        assert_eq!(reloaded.status(LISTED).await, 200, "{network}");
+    }
+    reloaded.reload(&allow("127.0.6.0/24")).await;
+    reloaded
+        .refuses(&allow("0.0.0.0/0"), "contains every address")
+        .await;
+    assert_eq!(reloaded.status("127.0.6.1").await, 200);
+}
+
+#[tokio::test]
+async fn a_network_that_is_replaced_by_a_host_stays_until_the_host_is_looked_up() {
+    let allow = format!("host = \"two.example\"\nallow = [\"{LISTED}\"]\n");
+    let mut reloaded = Reloaded::start(&allow).await;
+    let slow = Fault::Delay(Duration::from_millis(1_500));
+    reloaded.dns.set_fault("one.example", slow);
+    reloaded.write("host = [\"one.example\", \"two.example\"]\n");
+    reloaded.server.signal("HUP").await;
+    while !reloaded.server.log().contains("configuration reloaded") {
+        assert_eq!(reloaded.status(LISTED).await, 200);
+    }
+    let reply = reloaded.server.get(LISTED, "/verify").await;
+    assert_eq!(reply.header("x-callback-host"), Some("one.example"));
+}
+
+#[tokio::test]
 async fn report_only_mode_and_the_log_filter_change_without_a_restart() {
     let host = "host = \"one.example\"\n";
     let mut reloaded = Reloaded::start(&format!("{host}report-only = true\n")).await;
@@ -276,7 +311,7 @@ async fn fifty_reloads_fail_no_request() {
     let configurations = [
         "host = \"alias.example\"\nlinger = \"2h\"\n",
         "host = [\"one.example\", \"two.example\"]\nlog = \"warn,callback_source=info\"\n",
-        "host = \"one.example\"\nreport-only = true\n",
+        "host = \"one.example\"\nreport-only = true\nallow = \"127.0.5.0/24\"\n",
         "host = \"one.example\"\ntrusted-proxy = \"127.0.9.1\"\nclient-ip-header = \"x-real-ip\"\n",
         "host = [\"two.example\", \"alias.example\"]\nstale-for = \"1h\"\n",
     ];

@@ -374,19 +374,26 @@ impl AllowSet {
         if let Some(allowed) = self.planted_admission(peer, now) {
             return Verdict::Allow(allowed);
         }
+        Verdict::Reject(self.rejection(peer, now))
+    }
+
+    /// Returns the rejection of an unlisted peer. It is apart from the verdict, so that a listed peer does not pay for
+    /// it.
+    #[inline(never)]
+    fn rejection(&self, peer: IpAddr, now: Instant) -> Rejection {
         let family = match peer {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
         };
         if !self.index.is_resolved(family, now) {
-            return Verdict::Reject(Rejection::new(RejectionKind::Unresolved, Some(peer)));
+            return Rejection::new(RejectionKind::Unresolved, Some(peer));
         }
         if self.watched.is_some()
             && let Some(rejection) = self.wrong_environment(peer, now)
         {
-            return Verdict::Reject(rejection);
+            return rejection;
         }
-        Verdict::Reject(Rejection::new(RejectionKind::NotListed, Some(peer)))
+        Rejection::new(RejectionKind::NotListed, Some(peer))
     }
 
     /// Returns whether every question has had an outcome, and an address or a static network is admitted. A set
