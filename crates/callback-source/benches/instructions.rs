@@ -48,27 +48,27 @@ fn ask(
 }
 
 #[library_benchmark(setup = ask_addresses)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(126))]
-#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(126))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(164))]
-#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(163))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(126))]
-#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(126))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(164))]
-#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(163))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(141))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(168))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(173))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(201))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(141))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(168))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(173))]
+#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(201))]
 fn addresses(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
 
 #[library_benchmark(setup = ask_networks)]
-#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(150))]
-#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(153))]
-#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(185))]
-#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(189))]
-#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(150))]
-#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(153))]
-#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(185))]
-#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(189))]
+#[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(160))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(187))]
+#[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(193))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(221))]
+#[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(160))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(187))]
+#[bench::v6_100k_listed(args = (100_000, Family::V6, true), config = limit(193))]
+#[bench::v6_100k_unlisted(args = (100_000, Family::V6, false), config = limit(221))]
 fn networks(asked: &'static Asked) -> Verdict {
     asked.set.verdict(asked.peer, asked.now)
 }
@@ -107,11 +107,11 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
 // These limits allow 5 % more than the layer added when they were set.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(2_945))]
-#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(3_778))]
+#[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(5_171))]
 #[bench::v6_16_listed(args = (16, Family::V6, true), config = limit(2_987))]
-#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(3_857))]
+#[bench::v6_16_unlisted(args = (16, Family::V6, false), config = limit(5_379))]
 #[bench::v4_100k_listed(args = (100_000, Family::V4, true), config = limit(2_980))]
-#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(3_801))]
+#[bench::v4_100k_unlisted(args = (100_000, Family::V4, false), config = limit(5_144))]
 fn verify((service, request): (&'static mut Verified, Request<Body>)) -> Response<Body> {
     support::serve(service, request)
 }
@@ -141,7 +141,7 @@ fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
 
 // A thousand refusals of a thousand peers, when the rate limit of the log is used up.
 #[library_benchmark(setup = unlisted_peers)]
-#[bench::of_unlisted_peers(config = limit(5_091_541))]
+#[bench::of_unlisted_peers(config = limit(8_525_241))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
     for request in requests {
         support::serve(service, request);
@@ -183,7 +183,7 @@ fn around() -> (&'static mut support::Around, Request<axum::body::Body>) {
 }
 
 #[library_benchmark(setup = around)]
-#[bench::router(config = limit(7_554))]
+#[bench::router(config = limit(8_355))]
 fn axum_around(
     (service, request): (&'static mut support::Around, Request<axum::body::Body>),
 ) -> Response<axum::body::Body> {
