@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::ReplayStoreError;
 use crate::{LOG_TARGET, MessageRejection, VerifiedMessage, metrics, rate_limit::PeerRateLimit};
 
 pub(crate) fn verified(message: &VerifiedMessage) {
@@ -39,7 +38,7 @@ pub(crate) fn rejected(
 /// Counts a failure of the store of replay marks, and logs it.
 pub(super) fn replay_store_failed(
     operation: &'static str,
-    error: &ReplayStoreError,
+    error: &dyn std::error::Error,
     effect: &str,
     is_logged: bool,
 ) {
@@ -48,7 +47,7 @@ pub(super) fn replay_store_failed(
         warn!(
             target: LOG_TARGET,
             operation,
-            cause = std::error::Error::source(error).map(tracing::field::display),
+            cause = error.source().map(tracing::field::display),
             "{error}: {effect}"
         );
     }
