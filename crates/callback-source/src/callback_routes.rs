@@ -80,6 +80,10 @@ use crate::{
 pub struct CallbackRoutes<P, S = ()> {
     routes: Router<S>,
     source: VerifySourceLayer<P>,
+    #[cfg_attr(
+        not(feature = "signature"),
+        expect(dead_code, reason = "read by the message checks")
+    )]
     mode: Mode,
 }
 

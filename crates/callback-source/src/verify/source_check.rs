@@ -97,7 +97,7 @@ impl<P> VerifySourceLayer<P> {
     }
 
     /// The same layer in another mode, for callers that know what enforces the verdict.
-    #[cfg(feature = "axum")]
+    #[cfg(all(feature = "axum", feature = "signature"))]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.check.mode = mode;
         self
