@@ -10,7 +10,7 @@ impl AllowListBuilder {
     /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
     /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
     ///
-    /// A list with servers of one [environment](vipps::Environment) watches the other ones without this call.
+    /// A list with servers of one [environment](crate::vipps::Environment) watches the other ones without this call.
     ///
     /// Watched hosts are asked only while unlisted peers call, each question at most once per
     /// [`on_demand_interval`](Self::on_demand_interval), and nothing waits for them: the first callback of such a
@@ -121,7 +121,7 @@ impl AllowListBuilder {
     /// ```
     ///
     /// With the default, the first request is admitted: see
-    /// [`verdict_after_refresh`](AllowList::verdict_after_refresh).
+    /// [`verdict_after_refresh`](crate::AllowList::verdict_after_refresh).
     pub fn on_demand_wait(mut self, wait: Duration) -> Self {
         self.on_demand.wait = wait;
         self
