@@ -181,7 +181,7 @@ def follow(program):
         """Answers any name with the listed address, at the usual port."""
 
         def __init__(self):
-            self.addresses, self.delay = {LISTED}, 0.0
+            self.addresses, self.delay, self.ttl = {LISTED}, 0.0, 300
             self.socket = matrix.socket.socket(matrix.socket.AF_INET, matrix.socket.SOCK_DGRAM)
             self.socket.bind(("127.0.0.1", 53))
             threading.Thread(target=self.run, daemon=True).start()
