@@ -54,7 +54,7 @@ pub(super) struct Authorization {
 #[derive(Debug)]
 struct Checks {
     verify: Verify,
-    /// Proxies in front of Envoy, and the header in which they name the client.
+    /// Proxies in front of Envoy, with their header for the client's address.
     forwarded: Option<(TrustedProxies, HeaderName)>,
 }
 
@@ -140,7 +140,7 @@ impl Checks {
         answer(response, forged).await
     }
 
-    /// Returns the header in which this peer of Envoy names the client.
+    /// Returns the header for the client's address, if this peer of Envoy is a trusted proxy.
     fn naming_header(&self, peer: IpAddr) -> Option<&(TrustedProxies, HeaderName)> {
         let forwarded = self.forwarded.as_ref();
         forwarded.filter(|(proxies, _)| proxies.contains(peer))

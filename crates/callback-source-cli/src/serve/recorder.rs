@@ -33,7 +33,7 @@ impl Recorder {
     /// Records changes every second and refusals every minute, forever.
     pub(super) async fn run(self) {
         let entries = self.journal.entries(None).await.into_iter();
-        // Changes while the server was down are changes, too. What did not change is no event.
+        // An address that changed while the server was down is an event. An unchanged one is not.
         let mut known = View::replay(entries);
         // Before that, addresses are missing that the first answers bring back.
         self.list.attempted().await;

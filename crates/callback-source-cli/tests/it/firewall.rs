@@ -152,7 +152,7 @@ impl Firewall {
         }
     }
 
-    /// Ten times the time in which this machine runs `nft` now. It is some 50 ms, and seconds while other jobs use
+    /// Ten times the time that `nft` takes on this machine now. It is some 50 ms, and seconds while other jobs use
     /// its processors.
     fn slack(&self) -> Duration {
         let began = Instant::now();
@@ -235,7 +235,7 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
         return;
     };
     firewall.move_to(2, &[FIRST]);
-    // Longer than the time in which an expired answer is refreshed, which is the least window.
+    // Longer than the refresh of an expired answer takes, which is the least window.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
     // Between two refreshes, when the last one has reached the kernel.
