@@ -116,8 +116,8 @@ fn a_list_of_ten_hosts_is_small() {
     };
     // Two sets, the task, and moka: two channels of a fixed size (27 KiB each), and two maps of 64
     // segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for
-    // each: usually 35 of both maps, at most 40.
-    assert!(bytes < 177 << 10, "{bytes} bytes");
+    // each: usually 35 of both maps, at most 40. With 40 of them, there are 182,430 bytes.
+    assert!(bytes < 179 << 10, "{bytes} bytes");
 }
 
 /// The bytes and the milliseconds that a test of this binary prints as the child.
