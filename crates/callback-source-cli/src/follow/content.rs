@@ -31,15 +31,23 @@ pub(super) struct Times {
     pub(super) made_at: String,
     /// `None` if there are only static networks.
     pub(super) good_until: Option<String>,
+    /// End of the time for which members of an earlier process are kept; `None` without such members.
+    pub(super) kept_until: Option<String>,
 }
 
 impl Times {
     /// The times in the header of a file.
     pub(super) fn in_text(text: &str) -> Option<Self> {
-        let mut times = words(text).filter(|word| humantime::parse_rfc3339(word).is_ok());
+        let time = |labels: [&str; 2]| {
+            let is_labelled = |line: &&str| labels.iter().any(|label| line.contains(label));
+            let mut words = words(text.lines().find(is_labelled)?);
+            let time = words.find(|word| humantime::parse_rfc3339(word).is_ok())?;
+            Some(time.to_owned())
+        };
         Some(Self {
-            made_at: times.next()?.to_owned(),
-            good_until: times.next().map(str::to_owned),
+            made_at: time([MADE_AT, "\"made_at\""])?,
+            good_until: time([GOOD_UNTIL, "\"good_until\""]),
+            kept_until: time([KEPT_UNTIL, "\"kept_until\""]),
         })
     }
 }
@@ -53,9 +61,12 @@ impl Content {
         };
         let mut text = format!("# {MADE_BY} from: {hosts}\n");
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "# Made at: {}", self.times.made_at);
+        let _ = writeln!(text, "{MADE_AT}{}", self.times.made_at);
         if let Some(good_until) = &self.times.good_until {
-            let _ = writeln!(text, "# Good until: {good_until}, and renewed before");
+            let _ = writeln!(text, "{GOOD_UNTIL}{good_until}, and renewed before");
+        }
+        if let Some(kept_until) = &self.times.kept_until {
+            let _ = writeln!(text, "{KEPT_UNTIL}{kept_until}");
         }
         text
     }
@@ -109,3 +120,6 @@ pub(super) fn at_least_nothing(members: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
 }
 
 pub(super) const MADE_BY: &str = "Made by callback-source";
+const MADE_AT: &str = "# Made at: ";
+const GOOD_UNTIL: &str = "# Good until: ";
+const KEPT_UNTIL: &str = "# Addresses from before, while a host is not resolved, until: ";

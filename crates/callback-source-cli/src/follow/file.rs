@@ -90,17 +90,28 @@ fn sync(
         return Err(TargetError::new(problem).with_hint("move it away, or choose another path"));
     }
     let found = members(&before);
-    let mut wanted = carried.keep(&found, goal);
+    let times_before = Times::in_text(&before);
+
+    let clock = Clock::now();
+    let noted = times_before.as_ref().and_then(|times| {
+        let kept_until = parse_rfc3339(times.kept_until.as_deref()?);
+        clock.instant(kept_until.ok()?)
+    });
+    let mut wanted = carried.keep(&found, goal, clock.now, noted);
+    let times = Times {
+        made_at: format_rfc3339_seconds(clock.wall).to_string(),
+        good_until: goal.good_until().map(|until| clock.text(Some(until))),
+        kept_until: (!wanted.is_empty()).then(|| clock.text(carried.until())),
+    };
     wanted.extend(goal.members().keys());
     let mut change = Change::between(&found, &wanted);
-
-    let now = (tokio::time::Instant::now().into_std(), SystemTime::now());
-    let times = times(goal, now);
-    let kept = Times::in_text(&before).filter(|kept| !is_due(kept, &times, now.1));
+    let still_true = times_before
+        .clone()
+        .filter(|before| !is_due(before, &times, clock.wall));
     let mut content = Content {
         members: wanted,
         hosts: goal.hosts().to_vec(),
-        times: kept.unwrap_or_else(|| times.clone()),
+        times: still_true.unwrap_or_else(|| times.clone()),
     };
     if format.write(&content) == before {
         return Ok((change, content));
@@ -109,7 +120,7 @@ fn sync(
     let text = format.write(&content);
     let same_body = || {
         let mut old = content.clone();
-        old.times = Times::in_text(&before)?;
+        old.times = times_before?;
         Some(format.write(&old) == before)
     };
     // A header that is only renewed is not a change.
@@ -120,22 +131,44 @@ fn sync(
     Ok((change, content))
 }
 
-fn times(goal: &Goal, (now, wall): (Instant, SystemTime)) -> Times {
-    let good_until = goal.good_until().map(|until| {
-        let left = until.saturating_duration_since(now);
-        // Windows can be longer than the calendar.
-        let end = wall.checked_add(left).filter(|end| *end < last_time());
+/// One moment on both clocks.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            now: tokio::time::Instant::now().into_std(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The time in UTC. `None` is never.
+    fn text(self, time: Option<Instant>) -> String {
+        let end = time.and_then(|time| {
+            let left = time.saturating_duration_since(self.now);
+            // Windows can be longer than the calendar.
+            self.wall.checked_add(left).filter(|end| *end < last_time())
+        });
         format_rfc3339_seconds(end.unwrap_or_else(last_time)).to_string()
-    });
-    Times {
-        made_at: format_rfc3339_seconds(wall).to_string(),
-        good_until,
+    }
+
+    /// A time in the past is now.
+    fn instant(self, time: SystemTime) -> Option<Instant> {
+        let left = time.duration_since(self.wall).unwrap_or_default();
+        self.now.checked_add(left)
     }
 }
 
 /// Returns whether the header is renewed: when half of the time until which the file is good is over, and a
 /// later time is known. Each refresh of an answer moves that time, and must not be a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
+    if kept.kept_until.is_some() != current.kept_until.is_some() {
+        return true;
+    }
     let left = |times: &Times| {
         let until = times.good_until.as_deref()?;
         let until = parse_rfc3339(until).ok()?;
@@ -376,6 +409,7 @@ mod tests {
         let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
         let times = |until: SystemTime| Times {
             made_at: String::new(),
+            kept_until: None,
             good_until: Some(format_rfc3339_seconds(until).to_string()),
         };
         let kept = times(at + hours(24));
@@ -437,6 +471,34 @@ mod tests {
         let decided = goal(&[("20.0.0.1", DAY), ("20.0.0.3", DAY)], true, now);
         let change = file.sync(&decided).unwrap();
         assert_eq!(change.removed, [Plain(net("20.0.0.2"))]);
+    }
+
+    #[test]
+    fn a_file_notes_how_long_it_keeps_addresses_from_before() {
+        let mut file = File::new();
+        let now = now();
+        fs::write(file.path(), "20.0.0.9\n").unwrap();
+        let undecided = goal(&[("20.0.0.1", DAY)], false, now);
+        file.sync(&undecided).unwrap();
+        let noted = Times::in_text(&file.text()).unwrap().kept_until;
+        let left = parse_rfc3339(&noted.clone().unwrap()).unwrap();
+        let left = left.duration_since(SystemTime::now()).unwrap();
+        assert!(left <= Duration::from_millis(DAY) && left > Duration::from_millis(DAY - 60_000));
+
+        // The next process keeps the end, and does not write for it.
+        let (inode, day_ago) = (file.inode(), SystemTime::now() - Duration::from_millis(DAY));
+        file.1 = Carried::default();
+        assert!(file.sync(&undecided).unwrap().is_none());
+        assert_eq!(file.inode(), inode);
+
+        // The end has come.
+        let over = format_rfc3339_seconds(day_ago).to_string();
+        let text = file.text().replace(&noted.unwrap(), &over);
+        fs::write(file.path(), text).unwrap();
+        file.1 = Carried::default();
+        let change = file.sync(&undecided).unwrap();
+        assert_eq!(change.removed, [Plain(net("20.0.0.9"))]);
+        assert_eq!(Times::in_text(&file.text()).unwrap().kept_until, None);
     }
 
     #[test]

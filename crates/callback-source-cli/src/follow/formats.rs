@@ -52,6 +52,7 @@ mod tests {
             times: Times {
                 made_at: "2026-11-26T22:10:05Z".to_owned(),
                 good_until: Some("2026-11-27T22:10:05Z".to_owned()),
+                kept_until: None,
             },
         }
     }
@@ -82,7 +83,9 @@ mod tests {
                 assert_eq!(Times::in_text(&text), Some(content.times.clone()), "{text}");
                 assert!(is_replaceable(&text) && text.ends_with('\n'), "{text}");
                 content.times.good_until = None;
+                content.times.kept_until = Some("2026-11-28T22:10:05Z".to_owned());
                 let text = writer.write(&content);
+                assert_eq!(self::members(&text), content.members, "{text}");
                 assert_eq!(Times::in_text(&text), Some(content.times), "{text}");
             }
         }

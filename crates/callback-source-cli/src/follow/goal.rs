@@ -19,6 +19,8 @@ pub(crate) struct Goal {
     /// not overlap. A static network has no end.
     members: BTreeMap<IpNet, Option<Instant>>,
     hosts: Vec<String>,
+    /// The longest window that an address can have after its answer has expired or no longer names it.
+    longest_window: Duration,
     /// Families whose hosts are all resolved, in the order of [`Family::ALL`].
     resolved: [bool; 2],
     attempted: bool,
@@ -47,6 +49,7 @@ impl Goal {
         Self {
             members,
             hosts: set.hosts().map(ToString::to_string).collect(),
+            longest_window: set.rules().stale_for.max(set.rules().linger),
             resolved: Family::ALL.map(|family| set.is_resolved(family, now)),
             attempted: set.is_attempted(),
         }
@@ -57,6 +60,7 @@ impl Goal {
         Self {
             members,
             hosts: vec!["a.test".to_owned()],
+            longest_window: Duration::from_secs(24 * 60 * 60),
             resolved: [resolved; 2],
             attempted: true,
         }
@@ -103,17 +107,45 @@ impl Goal {
 ///
 /// While a host is unresolved, such an address may be the host's, so removing it could refuse a genuine callback.
 /// An address that this process itself has admitted is not among them: the end of its window is known.
+///
+/// A host may never resolve, so they are kept for the longest window at most.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Carried(Option<BTreeSet<IpNet>>);
+pub(crate) struct Carried {
+    members: Option<BTreeSet<IpNet>>,
+    /// `None` before the first look at the target, and if the window has no end.
+    until: Option<Instant>,
+}
 
 impl Carried {
     /// Returns which of the networks at the target are kept, in addition to the goal.
-    pub(crate) fn keep(&mut self, found: &BTreeSet<IpNet>, goal: &Goal) -> BTreeSet<IpNet> {
-        let carried = self.0.get_or_insert_with(|| found.clone());
+    ///
+    /// `noted` is the end that an earlier process has noted at the target. Otherwise each start would keep them
+    /// for another window.
+    pub(crate) fn keep(
+        &mut self,
+        found: &BTreeSet<IpNet>,
+        goal: &Goal,
+        now: Instant,
+        noted: Option<Instant>,
+    ) -> BTreeSet<IpNet> {
+        if self.members.is_none() {
+            let end = now.checked_add(goal.longest_window);
+            self.until = end.into_iter().chain(noted).min();
+        }
+        let carried = self.members.get_or_insert_with(|| found.clone());
+        let is_over = self.until.is_some_and(|until| until <= now);
         carried.retain(|network| {
-            found.contains(network) && !goal.covers(*network) && !goal.is_resolved_for(*network)
+            !is_over
+                && found.contains(network)
+                && !goal.covers(*network)
+                && !goal.is_resolved_for(*network)
         });
         carried.clone()
+    }
+
+    /// The end of the time for which networks are kept.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
     }
 }
 
@@ -288,17 +320,48 @@ mod tests {
         set.apply(&a[0], answer("20.0.0.1"), start);
         let mut carried = Carried::default();
         let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9"]);
-        let kept = carried.keep(&found, &Goal::new(&set, start));
+        let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
         // Another process removes one of them.
         let found = nets(["20.0.0.9"]);
-        let kept = carried.keep(&found, &Goal::new(&set, start));
+        let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9"]));
 
         set.apply(&b[0], answer("20.0.0.2"), start);
         let goal = Goal::new(&set, start);
         assert!(goal.is_resolved_for(net("20.0.0.9")) && !goal.is_resolved());
-        assert!(carried.keep(&found, &goal).is_empty());
+        assert!(carried.keep(&found, &goal, start, None).is_empty());
+    }
+
+    #[test]
+    fn an_address_from_before_is_kept_for_the_longest_window_although_a_host_never_resolves() {
+        let start = now();
+        let undecided = || goal(&[], false, start);
+        let window = undecided().longest_window;
+        let found = nets(["20.0.0.9"]);
+        let kept_at = |carried: &mut Carried, passed, noted| {
+            !carried
+                .keep(&found, &undecided(), start + passed, noted)
+                .is_empty()
+        };
+        let mut carried = Carried::default();
+        assert!(kept_at(&mut carried, Duration::ZERO, None));
+        assert!(kept_at(&mut carried, window - SECOND, None));
+        assert!(!kept_at(&mut carried, window, None));
+
+        // The next process does not begin another window.
+        let noted = Some(start + window);
+        let mut carried = Carried::default();
+        assert!(kept_at(&mut carried, window / 2, noted));
+        assert!(!kept_at(&mut carried, window, noted));
+        // A later end is not believed.
+        let mut carried = Carried::default();
+        assert!(kept_at(
+            &mut carried,
+            Duration::ZERO,
+            Some(start + 2 * window)
+        ));
+        assert!(!kept_at(&mut carried, window, None));
     }
 
     #[test]
@@ -307,17 +370,19 @@ mod tests {
         let undecided = |members: &[(&str, u64)]| goal(members, false, start);
         let mut carried = Carried::default();
         let found = nets(["20.0.0.9"]);
-        carried.keep(&found, &undecided(&[("20.0.0.1", 1_000)]));
+        let keep =
+            |carried: &mut Carried, found: &_, goal: &_| carried.keep(found, goal, start, None);
+        keep(&mut carried, &found, &undecided(&[("20.0.0.1", 1_000)]));
         // It appears at the target because this process writes it, and then leaves the goal.
         let found = nets(["20.0.0.1", "20.0.0.9"]);
         assert_eq!(
-            carried.keep(&found, &undecided(&[])),
+            keep(&mut carried, &found, &undecided(&[])),
             nets(["20.0.0.9"]),
             "an address whose window is over was kept"
         );
         // The same for one that was there before and has been answered since.
-        carried.keep(&found, &undecided(&[("20.0.0.9", 1_000)]));
-        assert!(carried.keep(&found, &undecided(&[])).is_empty());
+        keep(&mut carried, &found, &undecided(&[("20.0.0.9", 1_000)]));
+        assert!(keep(&mut carried, &found, &undecided(&[])).is_empty());
     }
 
     proptest! {

@@ -18,6 +18,7 @@ impl Format for Json {
             "made_from": content.hosts,
             "made_at": content.times.made_at,
             "good_until": content.times.good_until,
+            "kept_until": content.times.kept_until,
             "addresses": addresses,
             "networks": networks,
         });

@@ -104,6 +104,7 @@ mod tests {
             times: Times {
                 made_at: "2026-11-26T22:10:05Z".to_owned(),
                 good_until: None,
+                kept_until: None,
             },
         };
         let text = NetworkPolicy.write(&content(&["20.0.0.1", "2001:db8::1", "20.1.0.0/16"]));

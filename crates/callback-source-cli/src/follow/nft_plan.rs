@@ -39,7 +39,7 @@ impl Plan {
         let ours = || state.elements.iter().filter(|element| element.is_ours);
         let others = || state.elements.iter().filter(|element| !element.is_ours);
         let found: BTreeSet<_> = ours().filter_map(Element::network).collect();
-        let kept = carried.keep(&found, goal);
+        let kept = carried.keep(&found, goal, now, None);
         let mut wanted = kept.clone();
         let mut spans = Vec::new();
         for (network, until) in goal.members() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use integration_tests::{
-    dns::{DnsServer, Fault, RecordType, ResponseCode},
+    dns::{DnsServer, Fault, ResponseCode},
     netns::{self, Netns, SERVER, SERVER6},
     until,
 };
@@ -165,6 +165,17 @@ impl Firewall {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
+    /// The rest of an element's time-out.
+    fn expires(&self, address: &str) -> Duration {
+        let elements = self.elements();
+        let element = elements
+            .split(',')
+            .find(|element| element.contains(address));
+        let rest = element.and_then(|element| element.split("expires ").nth(1));
+        let rest = rest.and_then(|rest| rest.split_whitespace().next());
+        humantime::parse_duration(rest.unwrap_or_else(|| panic!("{elements}"))).unwrap()
+    }
+
     /// The arrival of the last question about A records.
     fn last_question(&self) -> Instant {
         let questions = self.dns.questions();
@@ -238,10 +249,9 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
     // Longer than the refresh of an expired answer takes, which is the least window.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
-    // Between two refreshes, when the last one has reached the kernel.
-    let asked = firewall.dns.count("one.psp.example", RecordType::A);
-    until(|| firewall.dns.count("one.psp.example", RecordType::A) > asked + 1).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Between two refreshes, right after the last one has reached the kernel.
+    let rest = firewall.expires(FIRST);
+    until(|| rest < firewall.expires(FIRST)).await;
     follow.signal("KILL").await;
     let window_ends = firewall.last_question() + Duration::from_secs(2 + 8);
     let closed = firewall.last_packet(FIRST).await;

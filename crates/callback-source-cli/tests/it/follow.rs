@@ -7,7 +7,7 @@ use integration_tests::{
     servers, until,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
     server::Server,
@@ -380,14 +380,15 @@ async fn a_second_signal_ends_it_at_once() {
     let dns = moving(&["20.0.0.1"]).await;
     let folder = folder();
     let path = folder.path().join("callers");
+    let started = folder.path().join("started");
     let args = format!(
-        "{} --on-change sleep${{IFS}}1000 file:plain:{}",
+        "{} --on-change touch${{IFS}}{};sleep${{IFS}}1000 file:plain:{}",
         flags(&dns),
+        started.display(),
         path.display()
     );
     let mut follow = Server::follow(&args).await;
-    until(|| body(&path) == "20.0.0.1").await;
-    sleep(Duration::from_millis(100)).await;
+    until(|| started.exists()).await;
     follow.signal("TERM").await;
     follow.has_logged("stopping").await;
     follow.signal("TERM").await;

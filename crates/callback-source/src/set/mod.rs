@@ -485,6 +485,28 @@ impl AllowSet {
         self.index.is_resolved(family, now)
     }
 
+    /// Returns the rules that the set works by.
+    ///
+    /// [`replace_windows`](Self::replace_windows) changes them:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use callback_source::{AllowSet, set::Rules};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Instant::now();
+    /// let mut set = AllowSet::new(Rules::default(), ["callbacks.example.com".parse()?], &[], now)?;
+    /// let day = Duration::from_secs(24 * 60 * 60);
+    /// set.replace_windows(day, 2 * day, now);
+    /// assert_eq!(set.rules().stale_for, 2 * day);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Returns every question, with the time at which it is due.
     ///
     /// That time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
@@ -532,10 +554,6 @@ impl AllowSet {
     pub fn next_change_at(&self, now: Instant) -> Option<Instant> {
         let ends = self.index.admissions().map(|admission| admission.until);
         ends.filter(|until| now < *until).min()
-    }
-
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.rules
     }
 
     fn end_windows(&mut self, now: Instant) {
