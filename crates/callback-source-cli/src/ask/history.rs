@@ -61,7 +61,8 @@ fn kind(event: &Event) -> EventKind {
         Event::Started { .. }
         | Event::Stopped {}
         | Event::Reloaded { .. }
-        | Event::ReloadRefused { .. } => EventKind::Operation,
+        | Event::ReloadRefused { .. }
+        | Event::ClockSetBack { .. } => EventKind::Operation,
     }
 }
 
@@ -86,6 +87,10 @@ pub(super) fn line(entry: &Entry) -> String {
         Event::Stopped {} => "stopped".to_owned(),
         Event::Reloaded { changed } => format!("reloaded: {}", changed.join(", ")),
         Event::ReloadRefused { error } => format!("not reloaded: {error}"),
+        Event::ClockSetBack { seconds } => format!(
+            "the clock was set back by {}",
+            humantime::format_duration(std::time::Duration::from_secs(*seconds))
+        ),
         Event::Added { host, address } => format!("added: {address} of {host}"),
         Event::Left { host, address } => format!("left the answer, lingers: {address} of {host}"),
         Event::Returned { host, address } => format!("in the answer again: {address} of {host}"),

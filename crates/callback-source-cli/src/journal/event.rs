@@ -30,6 +30,10 @@ pub(crate) enum Event {
     ReloadRefused {
         error: String,
     },
+    /// The wall clock is behind the time of the event before.
+    ClockSetBack {
+        seconds: u64,
+    },
     /// An address is admitted.
     Added {
         host: String,

@@ -1,9 +1,14 @@
 //! The file of the journal.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -18,6 +23,11 @@ pub(super) struct JournalFile {
     keep: Duration,
     open: Option<Open>,
     next_id: u64,
+    last_at: Option<SystemTime>,
+    /// Lines that wait for the disk.
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    dropped: Arc<AtomicU64>,
     /// Time of the last removal of old peer addresses.
     forgot_at: Option<SystemTime>,
     is_failing: bool,
@@ -30,12 +40,17 @@ struct Open {
 }
 
 impl JournalFile {
-    pub(super) fn new(path: PathBuf, keep: Duration) -> Self {
+    /// `dropped` counts events that are lost.
+    pub(super) fn new(path: PathBuf, keep: Duration, dropped: Arc<AtomicU64>) -> Self {
         Self {
             path,
             keep,
             open: None,
             next_id: 1,
+            last_at: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            dropped,
             forgot_at: None,
             is_failing: false,
         }
@@ -48,6 +63,7 @@ impl JournalFile {
             .or_else(|| entries(&earlier(&self.path)).last());
         if let Some(last) = last {
             self.next_id = self.next_id.max(last.id + 1);
+            self.last_at = last.time();
         }
         let opened = self
             .forget(SystemTime::now())
@@ -55,7 +71,51 @@ impl JournalFile {
         self.open = self.report(opened);
     }
 
+    /// Writes an event. If that fails, it waits in memory for the next attempt.
     pub(super) fn append(&mut self, at: SystemTime, event: Event) {
+        let last_at = self.last_at.replace(at);
+        let back = last_at.and_then(|last_at| last_at.duration_since(at).ok());
+        if let Some(back) = back.filter(|back| A_MINUTE <= *back) {
+            let seconds = back.as_secs();
+            warn!(
+                seconds,
+                "the clock was set back; times in the journal overlap"
+            );
+            self.enqueue(at, Event::ClockSetBack { seconds });
+        }
+        self.enqueue(at, event);
+        self.write_waiting(at);
+    }
+
+    /// Tries to write what waits.
+    pub(super) fn write_waiting(&mut self, now: SystemTime) {
+        while let Some(line) = self.waiting.pop_front() {
+            let written = self.write(&line, now);
+            if self.report(written).is_none() {
+                self.open = None;
+                self.waiting.push_front(line);
+                self.drop_oldest();
+                return;
+            }
+            self.waiting_bytes -= line.len();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        while self.waiting_bytes > MAX_WAITING
+            && let Some(line) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= line.len();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that wait for the disk, oldest first.
+    pub(super) fn waiting(&self) -> Vec<Vec<u8>> {
+        self.waiting.iter().cloned().collect()
+    }
+
+    fn enqueue(&mut self, at: SystemTime, event: Event) {
         let entry = Entry {
             id: self.next_id,
             at: time_text(at),
@@ -66,11 +126,8 @@ impl JournalFile {
             return;
         };
         line.push(b'\n');
-        let written = self.write(&line, at);
-        if self.report(written).is_none() {
-            // The next event tries again, also if the folder was missing.
-            self.open = None;
-        }
+        self.waiting_bytes += line.len();
+        self.waiting.push_back(line);
     }
 
     fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
@@ -138,7 +195,7 @@ impl JournalFile {
                 if !std::mem::replace(&mut self.is_failing, true) {
                     warn!(
                         path = %self.path.display(),
-                        "the journal cannot be written: {error}; its events are lost until it can be"
+                        "the journal cannot be written: {error}; up to 256 KiB of events wait in memory"
                     );
                 }
                 None
@@ -147,21 +204,23 @@ impl JournalFile {
     }
 }
 
-/// Lines of the journal at `path` that match, oldest first.
-pub(super) fn selected(path: &Path, selection: &Selection) -> Vec<u8> {
+/// Lines of the journal at `path`, and of those that wait for the disk, that match, oldest first.
+pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) -> Vec<u8> {
     let mut lines = Vec::new();
-    for path in [earlier(path), path.to_owned()] {
-        for entry in entries(&path).filter(|entry| selection.includes(entry)) {
-            if serde_json::to_writer(&mut lines, &entry).is_ok() {
-                lines.push(b'\n');
-            }
+    let waiting = waiting
+        .iter()
+        .filter_map(|line| serde_json::from_slice(line).ok());
+    let all = entries(&earlier(path)).chain(entries(path)).chain(waiting);
+    for entry in all.filter(|entry: &Entry| selection.includes(entry)) {
+        if serde_json::to_writer(&mut lines, &entry).is_ok() {
+            lines.push(b'\n');
         }
     }
     lines
 }
 
 /// The entries of a file. Torn lines, and lines of a newer version, are skipped.
-fn entries(path: &Path) -> impl Iterator<Item = Entry> {
+fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let file = File::open(path).ok().map(|file| file.take(2 * MAX_SIZE));
     let lines = file
         .into_iter()
@@ -219,7 +278,10 @@ fn earlier(path: &Path) -> PathBuf {
 const MODE: u32 = 0o640;
 
 const MAX_SIZE: u64 = 4 * 1024 * 1024;
+const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Less is the work of a time service.
+const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -236,13 +298,13 @@ mod tests {
     }
 
     fn journal(path: &Path) -> JournalFile {
-        let mut journal = JournalFile::new(path.to_owned(), 90 * A_DAY);
+        let mut journal = JournalFile::new(path.to_owned(), 90 * A_DAY, Arc::default());
         journal.open();
         journal
     }
 
     fn all(path: &Path) -> Vec<Entry> {
-        let lines = selected(path, &Selection::default());
+        let lines = selected(path, &[], &Selection::default());
         let lines = lines
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty());
@@ -330,7 +392,7 @@ mod tests {
         journal.append(now, refused("192.0.2.2"));
         journal.append(now, Event::Stopped {});
         let ids = |selection: Selection| {
-            let lines = String::from_utf8(selected(&path, &selection)).unwrap();
+            let lines = String::from_utf8(selected(&path, &[], &selection)).unwrap();
             let entries = lines
                 .lines()
                 .map(|line| serde_json::from_str(line).unwrap());
@@ -351,13 +413,79 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_loses_events_and_not_the_server() {
+    fn events_wait_until_a_missing_folder_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("missing").join("journal.jsonl");
         let mut journal = journal(&path);
         journal.append(SystemTime::now(), Event::Stopped {});
+        assert_eq!(journal.waiting().len(), 1);
         fs::create_dir(path.parent().unwrap()).unwrap();
         journal.append(SystemTime::now(), Event::Stopped {});
-        assert_eq!(all(&path).len(), 1);
+        assert_eq!(all(&path).len(), 2);
+        assert!(journal.waiting().is_empty());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn events_wait_while_the_disk_is_full_and_the_oldest_are_dropped_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = journal(&path);
+        let now = SystemTime::now();
+        journal.append(now, refused("192.0.2.1"));
+        let written = fs::read(&path).unwrap();
+        // Each write to this device fails, as on a full disk.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        journal.open = None;
+        for _ in 0..10 {
+            journal.append(now, refused("192.0.2.2"));
+        }
+        assert_eq!(journal.waiting().len(), 10);
+        let waiting = selected(&path, &journal.waiting(), &Selection::default());
+        assert_eq!(waiting.iter().filter(|byte| **byte == b'\n').count(), 10);
+        // Space again, after half of a line.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, [&written, &b"{\"id\":2,\"at\":"[..]].concat()).unwrap();
+        journal.write_waiting(now);
+        let ids: Vec<_> = all(&path).iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, (1..=11).collect::<Vec<_>>());
+        assert!(journal.waiting().is_empty() && journal.waiting_bytes == 0);
+
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        journal.open = None;
+        let error = "x".repeat(MAX_WAITING / 4);
+        for _ in 0..6 {
+            let error = error.clone();
+            journal.append(now, Event::ReloadRefused { error });
+        }
+        assert_eq!(journal.waiting().len(), 3);
+        assert_eq!(journal.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_an_event_and_no_line_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        let mut journal = journal(&path);
+        journal.append(now, refused("192.0.2.1"));
+        journal.append(now - A_DAY, refused("192.0.2.2"));
+        // A time service moves the clock a little.
+        journal.append(now - A_DAY - A_MINUTE / 2, refused("192.0.2.3"));
+        // Set back while the server is stopped.
+        self::journal(&path).append(now - 3 * A_DAY, Event::Stopped {});
+        let found = all(&path);
+        let ids: Vec<_> = found.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
+        let set_back: Vec<_> = found
+            .iter()
+            .filter_map(|entry| match entry.event {
+                Event::ClockSetBack { seconds } => Some((entry.id, seconds / 60)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(set_back, [(2, 24 * 60), (5, 2 * 24 * 60 - 1)]);
     }
 }

@@ -7,7 +7,9 @@
 //!    the last. Readers skip it.
 //! 2. The file is rotated at 4 MiB. One earlier file is kept, `<name>.1`.
 //! 3. Peer addresses are removed after the time of `--journal-keep`: they are personal data.
-//! 4. Nothing waits for the disk. A thread writes; events without room in its queue are dropped and counted.
+//! 4. Nothing waits for the disk. A thread writes. While it cannot, as on a full disk, 256 KiB of events wait in
+//!    memory; then the oldest are dropped and counted, as are events without room in the queue of a disk that hangs.
+//! 5. Ids grow by one, so that the order is right after the clock was set back. That is an event of its own.
 
 use std::{
     net::IpAddr,
@@ -15,7 +17,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, SystemTime},
@@ -44,21 +46,27 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 enum Order {
     Write(SystemTime, Event),
-    /// Respond when everything before is written.
-    Flush(oneshot::Sender<()>),
+    /// Respond when everything before is written, with the lines that cannot be.
+    Flush(oneshot::Sender<Vec<Vec<u8>>>),
 }
 
 impl Journal {
     /// Starts the thread that writes to the file at `path`.
     pub(crate) fn start(path: &Path, keep: Duration) -> Result<Self, Error> {
         let (queue, orders) = sync_channel(QUEUE);
-        let mut file = JournalFile::new(path.to_owned(), keep);
+        let dropped = Arc::<AtomicU64>::default();
+        let mut file = JournalFile::new(path.to_owned(), keep, Arc::clone(&dropped));
         let write = move || {
             file.open();
-            for order in orders {
-                match order {
-                    Order::Write(at, event) => file.append(at, event),
-                    Order::Flush(done) => done.send(()).unwrap_or_default(),
+            loop {
+                match orders.recv_timeout(BETWEEN_ATTEMPTS) {
+                    Ok(Order::Write(at, event)) => file.append(at, event),
+                    Ok(Order::Flush(done)) => {
+                        file.write_waiting(SystemTime::now());
+                        done.send(file.waiting()).unwrap_or_default();
+                    }
+                    Err(RecvTimeoutError::Timeout) => file.write_waiting(SystemTime::now()),
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
@@ -69,7 +77,7 @@ impl Journal {
         Ok(Self {
             path: path.to_owned(),
             queue,
-            dropped: Arc::default(),
+            dropped,
         })
     }
 
@@ -83,17 +91,20 @@ impl Journal {
         }
     }
 
-    /// Number of events that were dropped because the disk did not respond in time.
+    /// Number of events that were dropped because the disk was full or did not respond in time.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything that was recorded before is written, if the disk responds in time.
-    pub(crate) async fn flush(&self) {
-        let (done, is_done) = oneshot::channel();
-        if self.queue.try_send(Order::Flush(done)).is_ok() {
-            let _ = tokio::time::timeout(FLUSH_LIMIT, is_done).await;
+    /// Waits until everything that was recorded before is written, if the disk responds in time. Returns the
+    /// lines that cannot be written.
+    pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
+        let (done, waiting) = oneshot::channel();
+        if self.queue.try_send(Order::Flush(done)).is_err() {
+            return Vec::new();
         }
+        let waiting = tokio::time::timeout(FLUSH_LIMIT, waiting).await;
+        waiting.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Events since a time, oldest first.
@@ -112,13 +123,14 @@ impl Journal {
         peer: Option<IpAddr>,
         after: Option<u64>,
     ) -> Vec<u8> {
-        self.flush().await;
+        let waiting = self.flush().await;
         let path = self.path.clone();
         let selection = Selection { since, peer, after };
-        let read = tokio::task::spawn_blocking(move || selected(&path, &selection));
+        let read = tokio::task::spawn_blocking(move || selected(&path, &waiting, &selection));
         read.await.unwrap_or_default()
     }
 }
 
 const QUEUE: usize = 1024;
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(10);

@@ -22,7 +22,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 mod file_limit;
 mod inherited;
@@ -299,7 +299,13 @@ async fn serve(
         if let Some(journal) = &journal {
             recorder::record_refusals(journal, &stop_counts);
             journal.record(Event::Stopped {});
-            journal.flush().await;
+            let unwritten = journal.flush().await.len();
+            if unwritten > 0 {
+                error!(
+                    unwritten,
+                    "the last events of the journal are lost: they could not be written before the stop"
+                );
+            }
         }
     };
     reloading.abort();
