@@ -9,7 +9,7 @@ use serde::Serialize;
 pub(crate) struct FollowStatus(Arc<Mutex<Vec<TargetStatus>>>);
 
 /// State of a target.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct TargetStatus {
     target: String,
     state: TargetState,
@@ -28,6 +28,23 @@ pub(super) enum TargetState {
     /// Nothing is in force, and the target keeps what it has.
     Kept,
     Failed,
+}
+
+impl TargetStatus {
+    /// A sentence about the target, if it is not equal to the set in force.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let target = &self.target;
+        match self.state {
+            TargetState::Waiting | TargetState::InSync => None,
+            TargetState::Kept => Some(format!(
+                "{target} keeps what it has, because no address is admitted any more."
+            )),
+            TargetState::Failed => {
+                let cause = self.last_error.as_deref().unwrap_or("it has failed");
+                Some(format!("{target} is not up to date: {cause}."))
+            }
+        }
+    }
 }
 
 impl FollowStatus {
@@ -80,5 +97,32 @@ impl FollowStatus {
         if let Some(target) = targets.get_mut(at) {
             change(target);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_not_up_to_date_is_a_problem_with_its_cause() {
+        let status = FollowStatus::new(["file:plain:a", "file:plain:b"].into_iter());
+        let problems = |status: &FollowStatus| {
+            let all = status.all();
+            all.iter()
+                .filter_map(TargetStatus::problem)
+                .collect::<Vec<_>>()
+        };
+        assert!(problems(&status).is_empty() && !status.is_in_sync());
+        status.synced(0, 1, true);
+        status.failed(1, "the disk is full");
+        assert_eq!(
+            problems(&status),
+            ["file:plain:b is not up to date: the disk is full."]
+        );
+        status.synced(1, 1, true);
+        assert!(problems(&status).is_empty() && status.is_in_sync());
+        status.kept(1);
+        assert_eq!(problems(&status).len(), 1);
     }
 }

@@ -183,9 +183,10 @@ impl App {
     }
 
     fn metrics(&self) -> Response<Body> {
-        let mut response = plain(StatusCode::OK, self.metrics.render(&self.list));
-        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        let text = self.metrics.render(&self.list, &self.follow);
+        let mut response = plain(StatusCode::OK, text);
+        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, format);
         response
     }
 
@@ -219,6 +220,8 @@ impl App {
             refreshes,
             uptime: self.started.elapsed(),
             log_lines_dropped: log::dropped(),
+            journal_events_dropped: self.journal.as_ref().map_or(0, Journal::dropped),
+            targets: self.follow.all(),
             events,
         };
         let mut response = plain(StatusCode::OK, page.html());

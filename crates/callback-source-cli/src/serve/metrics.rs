@@ -9,7 +9,10 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::{Instant, sleep};
 
-use crate::log;
+use crate::{
+    follow::{FollowStatus, TargetStatus},
+    log,
+};
 
 /// The metrics of this process.
 #[derive(Clone, Debug)]
@@ -32,8 +35,14 @@ impl Metrics {
         Self(handle)
     }
 
-    pub(super) fn render(&self, list: &AllowList) -> String {
+    pub(super) fn render(&self, list: &AllowList, follow: &FollowStatus) -> String {
         counter!(DROPPED).absolute(log::dropped());
+        let targets = follow.all();
+        if !targets.is_empty() {
+            let problems = targets.iter().filter_map(TargetStatus::problem);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            gauge!(TARGETS).set(problems.count() as f64);
+        }
         let health = list.health();
         let questions = health.iter().flat_map(|host| &host.families);
         let given_up = questions.filter(|question| question.state == QuestionStatus::GivenUp);
@@ -104,6 +113,10 @@ fn describe() {
         "Log lines that were dropped because stderr was not read in time."
     );
     describe_gauge!(
+        TARGETS,
+        "Targets of `follow` and of `serve --follow` that failed, or keep what they have."
+    );
+    describe_gauge!(
         GIVEN_UP,
         "Questions (host and record type) that failed for the whole stale window."
     );
@@ -118,8 +131,10 @@ const GIVEN_UP: &str = "callback_source_serve_given_up_questions";
 const RESPONSES: &str = "callback_source_serve_responses_total";
 const RESPONSE_TIME: &str = "callback_source_serve_response_seconds";
 const DROPPED: &str = "callback_source_serve_log_lines_dropped_total";
+const TARGETS: &str = "callback_source_follow_targets_out_of_date";
 
-/// At once; after the wait for an on-demand refresh; and the limit of the strictest sender.
-const BUCKETS: [f64; 4] = [0.005, 0.1, 1.1, 3.0];
+/// At once; after the wait for an on-demand refresh; and the limit of the strictest sender. Few, since there are at
+/// most 40 series.
+const BUCKETS: [f64; 3] = [0.005, 1.1, 3.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

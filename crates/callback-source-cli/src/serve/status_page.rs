@@ -17,7 +17,10 @@ use callback_source::{
 use tokio::time::Instant;
 
 use super::status::VerdictCounts;
-use crate::journal::{Entry, Event};
+use crate::{
+    follow::TargetStatus,
+    journal::{Entry, Event},
+};
 
 /// Everything that the page shows.
 #[derive(Debug)]
@@ -29,6 +32,9 @@ pub(super) struct Page<'a> {
     pub(super) refreshes: bool,
     pub(super) uptime: Duration,
     pub(super) log_lines_dropped: u64,
+    pub(super) journal_events_dropped: u64,
+    /// Targets of `--follow`.
+    pub(super) targets: Vec<TargetStatus>,
     /// Events of the last week; `None` without a journal.
     pub(super) events: Option<Vec<Entry>>,
 }
@@ -121,11 +127,14 @@ impl Page<'_> {
                 ));
             }
         }
-        if self.log_lines_dropped > 0 {
-            problems.push(format!(
-                "{} log lines were dropped.",
-                self.log_lines_dropped
-            ));
+        problems.extend(self.targets.iter().filter_map(TargetStatus::problem));
+        for (dropped, what) in [
+            (self.log_lines_dropped, "log lines"),
+            (self.journal_events_dropped, "events of the journal"),
+        ] {
+            if dropped > 0 {
+                problems.push(format!("{dropped} {what} were dropped."));
+            }
         }
         problems
     }
@@ -410,6 +419,8 @@ mod tests {
             refreshes: true,
             uptime: Duration::from_secs(90_061),
             log_lines_dropped: 0,
+            journal_events_dropped: 0,
+            targets: Vec::new(),
             events,
         };
         page.html()

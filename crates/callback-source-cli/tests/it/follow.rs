@@ -269,9 +269,18 @@ async fn serve_follows_targets_and_keeps_serving_while_they_fail() {
     assert_eq!(serve.get("127.0.0.1", "/readyz").await.status, 200);
     let status = serve.get("127.0.0.1", "/status.json").await.text();
     assert!(status.contains("\"state\": \"failed\""), "{status}");
+    let page = serve.get("127.0.0.1", "/status").await.text();
+    assert!(
+        page.contains("missing/callers is not up to date: "),
+        "{page}"
+    );
+    let metrics = async || serve.get("127.0.0.1", "/metrics").await.text();
+    let out_of_date = |number| format!("callback_source_follow_targets_out_of_date {number}\n");
+    assert!(metrics().await.contains(&out_of_date(1)));
     fs::create_dir(folder.path().join("missing")).unwrap();
     until(|| body(&missing) == "20.0.0.1").await;
     serve.has_logged("up to date again").await;
+    assert!(metrics().await.contains(&out_of_date(0)));
     serve.stop().await;
 }
 
