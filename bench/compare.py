@@ -5,11 +5,15 @@
     compare.py table         prints the table of compare.csv
     compare.py plot          writes compare.svg from compare.csv
     compare.py instructions  counts the instructions of the whole process per request
+    compare.py nginx         measures the checks of nginx in turns of one process, writes nginx.csv, prints its table
     compare.py gateways      measures the configurations of docs/forward-auth.md, writes gateways.csv, prints its table
 
 Each round restarts every service and loads it, in random order. Other work on the machine, the effects of the
 previous service and the memory layout of a process therefore affect all services alike. Each ratio compares a
 service with the bare route of the same round.
+
+`nginx` starts everything once, and loads the ports of one nginx in turn, so that even a noisy machine gives narrow
+intervals. Each ratio compares a port with `allow`/`deny` in the same round.
 """
 
 import argparse
@@ -183,16 +187,19 @@ http://127.0.0.1:{port} {{
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["run", "table", "plot", "instructions", "gateways"])
+    parser.add_argument("what", choices=["run", "table", "plot", "instructions", "nginx", "gateways"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--csv", type=pathlib.Path)
     parser.add_argument("--program", type=pathlib.Path, help="of `gateways`: path of callback-source, else it is built")
     args = parser.parse_args()
-    args.csv = args.csv or HERE / ("gateways.csv" if args.what == "gateways" else "compare.csv")
+    args.csv = args.csv or HERE / {"gateways": "gateways.csv", "nginx": "nginx.csv"}.get(args.what, "compare.csv")
     if args.what == "gateways":
         gateways.run(args)
         return gateways.table(args.csv)
+    if args.what == "nginx":
+        turns(args)
+        return table(read(args.csv), "nginx allow/deny")
     if args.what == "run":
         run(args)
     if args.what == "instructions":
@@ -214,7 +221,8 @@ def build():
     return target(HERE) / "release" / "bench"
 
 
-def run(args):
+def prepare():
+    """Builds the service and the command, and checks the ports."""
     for tool in ("nginx", "caddy", "wrk"):
         if not shutil.which(tool):
             sys.exit(f"`{tool}` is not installed")
@@ -224,6 +232,11 @@ def run(args):
     command = target(ROOT) / "release" / "callback-source"
     for port in [*PORTS.values(), SERVE]:
         free(port)
+    return service, command
+
+
+def run(args):
+    service, command = prepare()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -240,8 +253,30 @@ def run(args):
                     load(scratch, PORTS[name], 1)
                     rows.append([number, name, *load(scratch, PORTS[name], args.seconds)])
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-    # Written only after a complete run: an aborted run keeps the previous file.
-    with args.csv.open("w", newline="") as file:
+    write(args.csv, rows)
+
+
+def turns(args):
+    service, command = prepare()
+    names = [name for name in PORTS if name.startswith("nginx")]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(scratch)
+        scratch.chmod(0o755)
+        write_files(scratch, command)
+        start(stack, "nginx hybrid, listed", service, command, scratch)
+        for name in names:
+            assert post(PORTS[name]) == 200, name
+            load(scratch, PORTS[name], 1)
+        for number in range(args.rounds):
+            random.Random(number).shuffle(names)
+            rows += [[number, name, *load(scratch, PORTS[name], args.seconds)] for name in names]
+    write(args.csv, rows)
+
+
+def write(path, rows):
+    """Writes a file after a complete run: an aborted one keeps the previous file."""
+    with path.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
         out.writerows(rows)
@@ -345,11 +380,11 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def paired(rows, column):
-    """Ratios to the bare route of the same round, by service."""
+def paired(rows, column, base="bare"):
+    """Ratios to another service of the same round, by service."""
     value = {(row["round"], row["service"]): float(row[column]) for row in rows}
     rounds = sorted({row["round"] for row in rows}, key=int)
-    return {name: [value[at, name] / value[at, "bare"] for at in rounds] for name in measured(rows)}
+    return {name: [value[at, name] / value[at, base] for at in rounds] for name in measured(rows)}
 
 
 def measured(rows):
@@ -358,19 +393,19 @@ def measured(rows):
     return [name for name in PORTS if name in names]
 
 
-def ratios(rows, column):
+def ratios(rows, column, base="bare"):
     """Median of the ratios and its 95 % interval, by service."""
     result = {}
-    for name, of in paired(rows, column).items():
+    for name, of in paired(rows, column, base).items():
         chance = random.Random(1)
         medians = sorted(statistics.median(chance.choices(of, k=len(of))) for _ in range(10_000))
         result[name] = statistics.median(of), medians[250], medians[-251]
     return result
 
 
-def table(rows):
-    throughput, p99 = ratios(rows, "requests_per_second"), ratios(rows, "p99_us")
-    rounds = paired(rows, "requests_per_second")
+def table(rows, base="bare"):
+    throughput, p99 = ratios(rows, "requests_per_second", base), ratios(rows, "p99_us", base)
+    rounds = paired(rows, "requests_per_second", base)
     errors = {name: sum(int(row["errors"]) for row in rows if row["service"] == name) for name in measured(rows)}
     print("| | requests/s | throughput [95 %] | single rounds | p99 | p99 [95 %] | errors |\n|---|---|---|---|---|---|---|")
     for name in measured(rows):
