@@ -480,6 +480,7 @@ impl AllowList {
     /// ```
     pub fn replace_windows(&self, linger: Duration, stale_for: Duration) {
         let shared = self.shared();
+        shared.refused.set_window(linger);
         shared.update(|set, now| set.replace_windows(linger, stale_for, now));
         // The next end of a window may be earlier.
         shared.wake.notify_one();

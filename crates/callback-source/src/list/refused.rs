@@ -19,12 +19,14 @@ use crate::{HostName, rate_limit::subscriber};
 /// moka's default policy admits no newcomer to a full cache that is not asked for more often than another, and
 /// a genuine server is refused once. With LRU, the peer that was not refused for the longest time leaves.
 ///
-/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees memory.
+/// Age is checked on the entry, by tokio's clock. An expiry by moka would cost time for each refusal, could not
+/// follow a new window, and is not needed: the number of entries bounds the memory.
 #[derive(Debug)]
 pub(crate) struct RefusedPeers {
     /// Built by the first refusal: moka allocates its channels at once.
     peers: OnceLock<Cache<IpAddr, Arc<Entry>>>,
-    window: Duration,
+    /// In nanoseconds.
+    window: AtomicU64,
     epoch: Instant,
     /// Number of addresses of each host that were refused and then listed.
     then_listed: Mutex<BTreeMap<HostName, u64>>,
@@ -52,15 +54,21 @@ impl RefusedPeers {
     pub(crate) fn new(window: Duration, now: Instant) -> Self {
         Self {
             peers: OnceLock::new(),
-            window,
+            window: AtomicU64::new(nanos(window)),
             epoch: now,
             then_listed: Mutex::default(),
         }
     }
 
+    /// Replaces the window, also of the refusals so far.
+    pub(crate) fn set_window(&self, window: Duration) {
+        self.window.store(nanos(window), Ordering::Relaxed);
+    }
+
     /// Remembers a refusal.
     pub(crate) fn add(&self, peer: IpAddr, now: Instant) {
-        if self.window.is_zero() {
+        let window = self.window.load(Ordering::Relaxed);
+        if window == 0 {
             return;
         }
         let now = self.nanos(now);
@@ -68,15 +76,13 @@ impl RefusedPeers {
             Cache::builder()
                 .max_capacity(MAX_PEERS)
                 .eviction_policy(EvictionPolicy::lru())
-                // moka panics at a thousand years.
-                .time_to_idle(self.window.min(A_YEAR))
                 .build()
         });
         let peer = subscriber(peer);
         match peers.get(&peer) {
             Some(entry) => {
                 let gap = now.saturating_sub(entry.last.swap(now, Ordering::Relaxed));
-                if self.window_nanos() <= gap {
+                if window <= gap {
                     entry.first.store(now, Ordering::Relaxed);
                     entry.times.store(0, Ordering::Relaxed);
                 }
@@ -97,16 +103,14 @@ impl RefusedPeers {
     pub(crate) fn find(&self, address: IpAddr, now: Instant) -> Option<Refusals> {
         let entry = self.peers.get()?.get(&subscriber(address))?;
         let now = self.nanos(now);
-        let ago = |at: &AtomicU64| {
-            let at = at.load(Ordering::Relaxed);
-            Duration::from_nanos(now.saturating_sub(at))
-        };
+        let ago = |at: &AtomicU64| now.saturating_sub(at.load(Ordering::Relaxed));
+        let last_ago = ago(&entry.last);
         let refusals = Refusals {
             times: entry.times.load(Ordering::Relaxed),
-            first_ago: ago(&entry.first),
-            last_ago: ago(&entry.last),
+            first_ago: Duration::from_nanos(ago(&entry.first)),
+            last_ago: Duration::from_nanos(last_ago),
         };
-        (refusals.last_ago < self.window).then_some(refusals)
+        (last_ago < self.window.load(Ordering::Relaxed)).then_some(refusals)
     }
 
     /// Takes the refusals of an address that a host has added, so that they are reported once.
@@ -129,10 +133,6 @@ impl RefusedPeers {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn window_nanos(&self) -> u64 {
-        nanos(self.window)
-    }
-
     fn nanos(&self, now: Instant) -> u64 {
         nanos(now.saturating_duration_since(self.epoch))
     }
@@ -144,8 +144,6 @@ fn nanos(duration: Duration) -> u64 {
 
 /// Some 5 MB with all that moka needs for an entry.
 const MAX_PEERS: u64 = 16_384;
-
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -196,6 +194,17 @@ mod tests {
         refused.add(v4(1), start + HOUR);
         let refusals = refused.find(v4(1), start + HOUR).unwrap();
         assert_eq!((refusals.times, refusals.first_ago), (1, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_new_window_holds_for_earlier_refusals() {
+        let (refused, start) = new();
+        refused.add(v4(1), start);
+        let remembered = |at| refused.find(v4(1), at).is_some();
+        refused.set_window(2 * HOUR);
+        assert!(remembered(start + HOUR) && !remembered(start + 2 * HOUR));
+        refused.set_window(HOUR / 2);
+        assert!(remembered(start) && !remembered(start + HOUR / 2));
     }
 
     #[test]

@@ -306,7 +306,9 @@ impl AllowSet {
         for host in &mut self.hosts {
             host.slept(slept, now);
         }
-        self.watched_slept(slept, now);
+        if let Some(watched) = self.watched_set_mut() {
+            let _ = watched.slept(slept, now);
+        }
         self.settle(now, &mut notices);
         notices
     }
@@ -343,6 +345,9 @@ impl AllowSet {
         self.end_windows(now);
         self.rules.linger = linger;
         self.rules.stale_for = stale_for;
+        if let Some(watched) = self.watched_set_mut() {
+            let _ = watched.replace_windows(linger, stale_for, now);
+        }
         let mut notices = Vec::new();
         self.settle(now, &mut notices);
         notices

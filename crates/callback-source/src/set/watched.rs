@@ -1,10 +1,6 @@
 //! Rule 8: hosts that are looked up and never admitted.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use super::{AllowSet, Notice};
 use crate::{
@@ -137,10 +133,9 @@ impl AllowSet {
         changes.collect()
     }
 
-    pub(super) fn watched_slept(&mut self, slept: Duration, now: Instant) {
-        if let Some(watched) = &mut self.watched {
-            let _ = Arc::make_mut(watched).hosts.slept(slept, now);
-        }
+    pub(super) fn watched_set_mut(&mut self) -> Option<&mut Self> {
+        let watched = self.watched.as_mut()?;
+        Some(&mut Arc::make_mut(watched).hosts)
     }
 
     /// The admission of a watched address, which only a planted fault gives.

@@ -38,6 +38,19 @@ fn a_peer_that_a_watched_host_names_is_rejected_with_a_reason_of_its_own() {
 }
 
 #[test]
+fn new_windows_hold_for_watched_hosts_as_well() {
+    let mut world = world();
+    world.answer_each(300);
+    world.answer(9, Family::V4, 300, &[WATCHED]);
+    world.set.replace_windows(HOUR, HOUR, world.now);
+    world.at(HOUR + 300 * SECOND - MS);
+    world.answer_each(300);
+    assert_eq!(world.verdict(WATCHED), "wrong-environment");
+    world.at(HOUR + 300 * SECOND);
+    assert_eq!(world.verdict(WATCHED), "not-listed");
+}
+
+#[test]
 fn an_undecided_set_stays_undecided() {
     let mut world = world();
     world.answer(9, Family::V4, 300, &[WATCHED]);
