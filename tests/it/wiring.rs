@@ -220,6 +220,14 @@ fn callback_routes_with_a_fallback_are_refused_when_building() {
     let _ = CallbackRoutes::rejecting(routes, list(), ConnectInfoPeer);
 }
 
+#[test]
+#[should_panic(expected = "a nested router has a fallback")]
+fn callback_routes_with_a_fallback_in_a_nested_router_are_refused_when_building() {
+    let nested = payments().fallback(async || "unchecked");
+    let routes = Router::new().nest("/vipps", nested);
+    let _ = CallbackRoutes::rejecting(routes, list(), ConnectInfoPeer);
+}
+
 #[tokio::test]
 async fn routes_in_the_syntax_of_axum_0_7_keep_their_meaning() {
     let routes = Router::new()

@@ -1,5 +1,6 @@
 //! The routes of an axum service that only checked callbacks reach.
 
+use std::collections::BTreeSet;
 #[cfg(feature = "signature")]
 use std::convert::Infallible;
 
@@ -68,12 +69,12 @@ use crate::{
 ///    app, with different lists or checks, do not affect each other.
 /// 4. The checks run in this order: the source, then the signature or the token.
 ///
-/// The [`Router`] that it becomes is an ordinary one. A route that is added to *that* belongs to the app, and is
-/// not checked, even at the same path with another method. As a second belt, let each handler take the verdict:
-/// [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside then answers 500,
-/// and an ERROR in the log names the cause.
+/// The [`Router`] that it becomes is an ordinary one. A route that is added to this router belongs to the app. It
+/// is not checked, even at the same path with another method. As a second safeguard, let each handler extract the
+/// verdict: [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the
+/// checked routes then responds with 500, and an ERROR in the log names the cause.
 ///
-/// For other services than axum's, and to tag instead of refusing, use the layers of [`verify`](crate::verify) and
+/// For services other than axum's, and to tag instead of refusing, use the layers of [`verify`](crate::verify) and
 /// `signature`.
 #[derive(Clone, Debug)]
 #[must_use = "the routes are served once they are merged into the app, or nested in it"]
@@ -98,8 +99,8 @@ where
     ///
     /// # Panics
     ///
-    /// If the router has no route, or a fallback of its own. The app would inherit that fallback, and the checks
-    /// would not cover it: use the route `/{*path}` instead.
+    /// If the router has no route, or if it or a router nested in it has a fallback of its own. The app would inherit
+    /// that fallback, and the checks would not cover it: use the route `/{*path}` instead.
     #[track_caller]
     pub fn rejecting(routes: Router<S>, allow: AllowList, peer: P) -> Self {
         Self::new(
@@ -127,6 +128,10 @@ where
         assert!(
             routes.has_routes(),
             "there is no route to check; add the routes to the router before it is passed to `CallbackRoutes`"
+        );
+        assert!(
+            fallback_paths(&routes) == fallback_paths(&Router::<S>::new()),
+            "a nested router has a fallback, which the checks would not cover; use the route `/{{*path}}` in it instead"
         );
         // A router does not reveal its fallback, but two of them cannot be merged, so this panics if there is one.
         let probe = Router::new().without_v07_checks();
@@ -238,6 +243,17 @@ where
             mode: self.mode,
         }
     }
+}
+
+/// The paths in the fallback of a router, among them those of nested routers that have a fallback.
+///
+/// Only the `Debug` text shows them. If another version of axum had no such text, nothing would be found, and
+/// `reset_fallback` would drop the nested fallback: it is never unchecked.
+fn fallback_paths<S>(router: &Router<S>) -> BTreeSet<String> {
+    let text = format!("{router:?}");
+    let fallback = text.split("fallback_router").nth(1).unwrap_or_default();
+    let quoted = fallback.split('"').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
 }
 
 impl<P, S> From<CallbackRoutes<P, S>> for Router<S>
