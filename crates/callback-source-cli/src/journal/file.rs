@@ -164,8 +164,10 @@ impl JournalFile {
 
     /// Removes the addresses of peers from lines that are older than the time to keep them.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
-        self.forgot_at = Some(now);
+        // After a failure, again in an hour. Until then, lines are written.
+        self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
         let Some(oldest) = now.checked_sub(self.keep) else {
+            self.forgot_at = Some(now);
             return Ok(());
         };
         for path in [earlier(&self.path), self.path.clone()] {
@@ -180,6 +182,7 @@ impl JournalFile {
                 replace(&path, &entries)?;
             }
         }
+        self.forgot_at = Some(now);
         Ok(())
     }
 
@@ -260,10 +263,16 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
     }
     // Left behind by a process that was killed.
     let _ = fs::remove_file(&temporary);
-    let mut file = open(&temporary)?.file;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    let written = open(&temporary).and_then(|Open { mut file, .. }| {
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // On a full disk, it may be what fills it.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// The path of the file before the last rotation.
@@ -280,7 +289,8 @@ const MODE: u32 = 0o640;
 const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Less is the work of a time service.
+const AN_HOUR: Duration = Duration::from_secs(60 * 60);
+/// A time service can cause smaller steps.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -368,6 +378,25 @@ mod tests {
             !text.contains("192.0.2.1") && text.contains("\"count\":1"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_failure_to_remove_peer_addresses_is_repeated_and_delays_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        journal(&path).append(now - 91 * A_DAY, refused("192.0.2.1"));
+        let in_the_way = folder.path().join("journal.jsonl.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        let mut journal = journal(&path);
+        journal.append(now, Event::Stopped {});
+        let peers = || all(&path).iter().filter_map(Entry::address).count();
+        assert_eq!((peers(), all(&path).len()), (1, 2));
+        fs::remove_dir(&in_the_way).unwrap();
+        journal.append(now + AN_HOUR / 2, Event::Stopped {});
+        assert_eq!((peers(), all(&path).len()), (1, 3));
+        journal.append(now + 2 * AN_HOUR, Event::Stopped {});
+        assert_eq!((peers(), all(&path).len()), (0, 4));
     }
 
     #[cfg(unix)]
