@@ -6,7 +6,7 @@ use std::{
     mem,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
@@ -163,21 +163,23 @@ impl Clock {
     }
 }
 
-/// Returns whether the header is renewed: when half of the time until which the file is good is over, and a
-/// later time is known. Each refresh of an answer moves that time, and must not be a write.
+/// Returns whether the header is renewed: when one of its times is earlier now, or when half of the time until which
+/// the file is good is over and a later time is known. Each refresh of an answer moves that time, and must not be a
+/// write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
-    if kept.kept_until.is_some() != current.kept_until.is_some() {
-        return true;
-    }
-    let left = |times: &Times| {
-        let until = times.good_until.as_deref()?;
-        let until = parse_rfc3339(until).ok()?;
+    let left = |until: &Option<String>| {
+        let until = parse_rfc3339(until.as_deref()?).ok()?;
         Some(until.duration_since(now).unwrap_or_default())
     };
-    match (left(kept), left(current)) {
-        (Some(kept), Some(current)) => kept < current / 2,
+    let is_over = |kept: &Option<String>, current: &Option<String>, renews: bool| match (
+        left(kept),
+        left(current),
+    ) {
+        (Some(kept), Some(current)) => current + A_MINUTE < kept || (renews && kept < current / 2),
         (kept, current) => kept.is_some() != current.is_some(),
-    }
+    };
+    is_over(&kept.good_until, &current.good_until, true)
+        || is_over(&kept.kept_until, &current.kept_until, false)
 }
 
 /// The last second that the format of times can express.
@@ -302,13 +304,16 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
 }
 
+/// Less is the rounding of the times, and how much a TTL can differ between two resolvers.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
 /// Far more than the largest set needs.
 const MAX_SIZE: u64 = 16 << 20;
 
 #[cfg(unix)]
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, time::Duration};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::{
@@ -420,6 +425,17 @@ mod tests {
         // A lingering address ends: no later time is known.
         let now = at + hours(23);
         assert!(!is_due(&kept, &kept, now));
+        // An address left the answer, and lingers.
+        assert!(is_due(&kept, &times(at + hours(1)), at));
+        assert!(!is_due(&kept, &times(at + hours(24) - A_MINUTE), at));
+        // The windows are shorter since a restart, or the clock was ahead.
+        let carried = |until| Times {
+            kept_until: Some(format_rfc3339_seconds(until).to_string()),
+            ..kept.clone()
+        };
+        let earlier = carried(at + hours(1));
+        assert!(is_due(&carried(at + hours(48)), &earlier, at));
+        assert!(!is_due(&earlier, &carried(at + hours(48)), at));
 
         let mut file = File::new();
         let now = self::now();

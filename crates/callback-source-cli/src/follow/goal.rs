@@ -132,7 +132,11 @@ impl Carried {
             let end = now.checked_add(goal.longest_window);
             self.until = end.into_iter().chain(noted).min();
         }
-        let carried = self.members.get_or_insert_with(|| found.clone());
+        // A network of several addresses was configured, and no host can name it.
+        let addresses = || found.iter().filter(|network| is_address(**network));
+        let carried = self
+            .members
+            .get_or_insert_with(|| addresses().copied().collect());
         let is_over = self.until.is_some_and(|until| until <= now);
         carried.retain(|network| {
             !is_over
@@ -149,7 +153,11 @@ impl Carried {
     }
 }
 
-/// Rest of a window as a time-out in whole seconds.
+fn is_address(network: IpNet) -> bool {
+    network.prefix_len() == network.max_prefix_len()
+}
+
+/// Rest of a window as a timeout in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeOut {
     pub(crate) seconds: u64,
@@ -157,7 +165,7 @@ pub(crate) struct TimeOut {
 }
 
 impl TimeOut {
-    /// The time-out for a window; `None` if it has ended.
+    /// The timeout for a window; `None` if it has ended.
     ///
     /// It is rounded up and at least 1: in nftables, zero is forever. A static network gets a day, and is
     /// renewed.
@@ -183,10 +191,10 @@ impl TimeOut {
         }
     }
 
-    /// Returns whether an element must be renewed, whose time-out ends in this number of seconds, rounded
+    /// Returns whether an element must be renewed, whose timeout ends in this number of seconds, rounded
     /// down.
     ///
-    /// A time-out may end up to a second later than the window, since it is rounded up, and never earlier.
+    /// A timeout may end up to a second later than the window, since it is rounded up, and never earlier.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {
@@ -225,7 +233,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
 
 const STATIC_SECONDS: u64 = 24 * 60 * 60;
 
-/// 2^32 ms. Some kernels keep a time-out in a 32-bit number.
+/// 2^32 ms. Some kernels keep a timeout in a 32-bit number.
 pub(crate) const MAX_SECONDS: u64 = (u32::MAX / 1000) as u64;
 
 #[cfg(test)]
@@ -319,7 +327,8 @@ mod tests {
         let (mut set, [a, b]) = set(&[], start);
         set.apply(&a[0], answer("20.0.0.1"), start);
         let mut carried = Carried::default();
-        let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9"]);
+        // The network was taken out of the configuration.
+        let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9", "20.1.0.0/24"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
         // Another process removes one of them.
