@@ -1,4 +1,4 @@
-//! `Debug` of the errors that a service may return from `main`, which prints them by it.
+//! `Debug` for errors that a service may return from `main`, since `main` prints errors with `Debug`.
 
 use std::{error::Error, fmt};
 

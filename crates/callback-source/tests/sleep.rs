@@ -78,7 +78,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
         stale.apply(&question("a.test"), answer(1, HOUR), start);
         let failure = Err(ResolveError::new(ResolveErrorKind::ServFail));
         stale.apply(&question("a.test"), failure, start + HOUR);
-        // Linger: an hour from the answer that omits it, or until that one has been refreshed.
+        // Linger: an address stays for an hour after the answer that omits it, or until that answer has been refreshed.
         let mut lingering = set(&["a.test"], start);
         lingering.apply(&question("a.test"), answer(1, 1000 * HOUR), start);
         lingering.apply(&question("a.test"), answer(2, 1000 * HOUR), start + SECOND);

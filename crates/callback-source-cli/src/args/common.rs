@@ -90,7 +90,7 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) dns_server: Vec<List<SocketAddr>>,
 
-    /// Minimum TTL: no question is asked more often
+    /// Minimum TTL, and minimum time between two lookups of a question
     #[arg(
         long,
         value_name = "DURATION",

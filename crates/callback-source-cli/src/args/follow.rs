@@ -14,7 +14,7 @@ use super::{
 /// Keep firewalls and proxies equal to the set of admitted addresses
 ///
 /// `nftables:inet/TABLE/SET`: the elements of `SET` (IPv4) and `SET6` (IPv6), each with the rest of its
-/// address's window as time-out. Needs `nft` and CAP_NET_ADMIN. `haproxy:SOCKET:ACL`: an ACL of a running
+/// address's window as timeout. Needs `nft` and CAP_NET_ADMIN. `haproxy:SOCKET:ACL`: an ACL of a running
 /// HAProxy, by the path of its file, which is written as well. `file:FORMAT:PATH`: a file; the formats are
 /// `plain`, `json`, `nginx-geo`, `nginx-allow`, `apache-rewritemap`, `caddy`, `traefik` and
 /// `kubernetes-networkpolicy`.

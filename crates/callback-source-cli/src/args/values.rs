@@ -75,13 +75,13 @@ pub(super) fn socket(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "give an address and a port, such as `127.0.0.1:8481`")
 }
 
-/// Parses an address of this machine and a port.
+/// Parses a loopback address and a port.
 #[cfg(feature = "demo")]
 pub(super) fn loopback_socket(text: &str) -> Result<SocketAddr, &'static str> {
     let address = socket(text)?;
     match address.ip().is_loopback() {
         true => Ok(address),
-        false => Err("give an address of this machine, such as `127.0.0.1:8480`"),
+        false => Err("give a loopback address, such as `127.0.0.1:8480`"),
     }
 }
 

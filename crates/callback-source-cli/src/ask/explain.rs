@@ -98,7 +98,7 @@ fn now_text(now: &Value) -> String {
 fn then_text(peer: &str, at: SystemTime, hosts: &BTreeMap<String, String>) -> String {
     let at = time_text(at);
     if hosts.is_empty() {
-        return format!("at {at}, no host had listed {peer}, as far as the journal reaches back\n");
+        return format!("at {at}, {peer} was not listed by any host, according to the journal\n");
     }
     let hosts = hosts
         .iter()

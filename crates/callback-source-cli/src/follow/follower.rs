@@ -191,7 +191,7 @@ impl TargetLog {
         if !self.is_kept {
             error!(
                 follow = self.name,
-                "no address is admitted any more; the target keeps what it has, because `--allow-empty` is not given"
+                "no address is admitted any more; the target was left unchanged, because `--allow-empty` is not given"
             );
         }
         self.is_kept = true;

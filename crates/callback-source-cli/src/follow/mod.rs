@@ -3,7 +3,7 @@
 //! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal
 //! to the goal. The [`Follower`] does so whenever the set is published, and every few seconds.
 //!
-//! 1. **Windows.** A member ends with the window of its address. Where the target has time-outs, they end with
+//! 1. **Windows.** A member ends with the window of its address. Where the target has timeouts, they end with
 //!    it, also without this process.
 //! 2. **Undecided.** Before every host was asked, nothing is written. While a host is unresolved, members from
 //!    before this process are kept.

@@ -93,7 +93,7 @@ impl Plan {
         if !permanent.is_empty() {
             let elements: Vec<_> = permanent.iter().map(Value::to_string).collect();
             let elements = elements.join(", ");
-            let problem = format!("elements without a time-out were removed: {elements}");
+            let problem = format!("elements without a timeout were removed: {elements}");
             let hint =
                 "check which program has changed them; the follower never writes such elements";
             plan.problem = Some(TargetError::new(problem).with_hint(hint));

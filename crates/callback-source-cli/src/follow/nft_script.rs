@@ -95,7 +95,7 @@ impl SetName {
     }
 }
 
-/// An element of ours. The time-out is a whole number of seconds, and never zero.
+/// An element of ours. The timeout is a whole number of seconds, and never zero.
 fn element(value: &Value, seconds: u64) -> Value {
     json!({ "elem": { "val": value, "timeout": seconds.max(1), "comment": COMMENT } })
 }

@@ -69,7 +69,7 @@ impl Element {
 }
 
 impl SetState {
-    /// Fails if elements with time-outs cannot be kept in the set.
+    /// Fails if elements with timeouts cannot be kept in the set.
     pub(super) fn check(&self, name: &SetName, intervals: bool) -> Result<(), TargetError> {
         let Some(found) = &self.r#type else {
             // The set is missing.
@@ -82,7 +82,7 @@ impl SetState {
         } else if !has("timeout") {
             "has no flag `timeout`".to_owned()
         } else if self.auto_merge {
-            "has `auto-merge`, which joins elements with different time-outs".to_owned()
+            "has `auto-merge`, which joins elements with different timeouts".to_owned()
         } else if intervals && !has("interval") {
             "has no flag `interval`, which a network of several addresses requires".to_owned()
         } else {
@@ -145,7 +145,7 @@ fn state(set: &Value) -> SetState {
 }
 
 fn element(listed: &Value) -> Element {
-    // Without a time-out and a comment, an element is listed as its bare value.
+    // Without a timeout and a comment, an element is listed as its bare value.
     let Some(element) = listed.get("elem") else {
         return Element {
             span: span(listed),

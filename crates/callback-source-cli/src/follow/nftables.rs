@@ -2,7 +2,7 @@
 //!
 //! | trap | answer |
 //! |---|---|
-//! | a time-out of zero or with a fraction makes a permanent element | whole seconds, rounded up, at least 1; each element is read back |
+//! | a timeout of zero or with a fraction makes a permanent element | whole seconds, rounded up, at least 1; each element is read back |
 //! | adding an element again does not renew it | add, delete and add in one transaction |
 //! | deleting an element that has just expired fails the whole transaction | it is added first |
 //! | `flush ruleset` deletes the set | it is read every few seconds, and made again |
@@ -85,7 +85,7 @@ impl Target for Nftables {
 /// Work on one set.
 struct Part {
     set: SetName,
-    /// The set is missing, and made with or without intervals.
+    /// `Some` if the set is missing and must be created; `true` creates it with the flag `interval`.
     make: Option<bool>,
     plan: Plan,
 }
@@ -429,7 +429,7 @@ mod tests {
         let error = within(&server, async || target.sync(goal(), Mode::Write).await);
         let error = error.unwrap_err().to_string();
         assert!(
-            error.contains("without a time-out") && error.contains("20.0.0.1"),
+            error.contains("without a timeout") && error.contains("20.0.0.1"),
             "{error}"
         );
         let state = listed(&server, "s");

@@ -25,7 +25,7 @@ pub(super) enum TargetState {
     /// Nothing was written yet.
     Waiting,
     InSync,
-    /// Nothing is in force, and the target keeps what it has.
+    /// Nothing is in force, and the target was left unchanged.
     Kept,
     Failed,
 }
@@ -37,7 +37,7 @@ impl TargetStatus {
         match self.state {
             TargetState::Waiting | TargetState::InSync => None,
             TargetState::Kept => Some(format!(
-                "{target} keeps what it has, because no address is admitted any more."
+                "{target} was left unchanged, because no address is admitted any more."
             )),
             TargetState::Failed => {
                 let cause = self.last_error.as_deref().unwrap_or("it has failed");

@@ -162,8 +162,8 @@ pub(super) async fn serve(
                 Some(end) => log_end(end),
                 None => {
                     connection.as_mut().graceful_shutdown();
-                    // Another connection waits for the permit: the frames are written once, without waiting
-                    // for the client.
+                    // If another connection waits for the permit, the last frames are written once, without
+                    // waiting for the client.
                     let limit = match timer.is_displaced() {
                         true => Duration::ZERO,
                         false => LAST_FRAMES_TIME,

@@ -114,7 +114,7 @@ fn describe() {
     );
     describe_gauge!(
         TARGETS,
-        "Targets of `follow` and of `serve --follow` that failed, or keep what they have."
+        "Targets of `follow` and of `serve --follow` that failed or were left unchanged."
     );
     describe_gauge!(
         GIVEN_UP,

@@ -88,8 +88,8 @@ async fn prints_help() {
                                     `--allow` lists them [env: CALLBACK_SOURCE_IPV6_ONLY]
           --dns-server <IP[:PORT]>  DNS server; several are asked in the given order [default: the
                                     system's; port 53] [env: CALLBACK_SOURCE_DNS_SERVER]
-          --min-ttl <DURATION>      Minimum TTL: no question is asked more often [env:
-                                    CALLBACK_SOURCE_MIN_TTL] [default: 5s]
+          --min-ttl <DURATION>      Minimum TTL, and minimum time between two lookups of a question
+                                    [env: CALLBACK_SOURCE_MIN_TTL] [default: 5s]
           --max-ttl <DURATION>      Maximum TTL: no question is asked less often [env:
                                     CALLBACK_SOURCE_MAX_TTL] [default: 1h]
           --linger <DURATION>       Time for which an address stays admitted after it left the answer,
@@ -211,7 +211,7 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often
+              Minimum TTL, and minimum time between two lookups of a question
               
               [env: CALLBACK_SOURCE_MIN_TTL]
               [default: 5s]
@@ -453,7 +453,7 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_DNS_SERVER]
 
           --min-ttl <DURATION>
-              Minimum TTL: no question is asked more often
+              Minimum TTL, and minimum time between two lookups of a question
               
               [env: CALLBACK_SOURCE_MIN_TTL]
               [default: 5s]

@@ -165,7 +165,7 @@ impl Firewall {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
-    /// The rest of an element's time-out.
+    /// The rest of an element's timeout.
     fn expires(&self, address: &str) -> Duration {
         let elements = self.elements();
         let element = elements
@@ -199,7 +199,7 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 fn is_near(found: Instant, expected: Instant, slack: Duration) -> bool {
     let early = expected.saturating_duration_since(found);
     let late = found.saturating_duration_since(expected);
-    // The kernel removes an element when its time-out, in whole seconds, is over. A packet comes every 20 ms.
+    // The kernel removes an element when its timeout, in whole seconds, is over. A packet comes every 20 ms.
     early < Duration::from_millis(100) + slack && late < Duration::from_millis(1_100) + slack
 }
 
@@ -293,7 +293,7 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .set_fault("two.psp.example", Fault::Rcode(ResponseCode::ServFail));
     let closed = firewall.last_packet(FIRST).await;
     let open_for = closed.saturating_duration_since(last);
-    // TTL and stale window. One more refresh may have begun before the fault, and the time-out is rounded up.
+    // TTL and stale window. One more refresh may have begun before the fault, and the timeout is rounded up.
     let latest = Duration::from_millis(12_500) + firewall.slack();
     assert!(
         (Duration::from_millis(8_900)..latest).contains(&open_for),

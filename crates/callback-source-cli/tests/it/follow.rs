@@ -155,7 +155,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
         until(|| body(&path) == "20.0.0.1 1;").await;
         dns.set_fault("one.example", Fault::Rcode(ResponseCode::ServFail));
         match flag {
-            "" => follow.has_logged("the target keeps what it has").await,
+            "" => follow.has_logged("the target was left unchanged").await,
             _ => until(|| body(&path).is_empty()).await,
         }
         assert_eq!(body(&path), left);

@@ -129,5 +129,5 @@ async fn the_demo_listens_on_this_machine_only() {
     let output = run("demo --listen 0.0.0.0:8480").await;
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("give an address of this machine"), "{text}");
+    assert!(text.contains("give a loopback address"), "{text}");
 }

@@ -146,9 +146,9 @@ impl AllowList {
     /// Returns the verdict on a peer like [`verdict`](Self::verdict), but lets an unlisted peer first wait for
     /// an on-demand refresh, so that a server that was added a moment ago is not refused.
     ///
-    /// The refresh asks each question whose last lookup is at least 5 seconds ago. It waits for those that are
-    /// in flight, and for those whose 5 seconds end within the wait. Without such lookups, the peer is judged
-    /// at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
+    /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups
+    /// that are in flight, and for questions that may be asked again within the wait. Without such lookups, the
+    /// peer is judged at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
     /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
     /// the lookups, and dropping the future cancels none. These limits are knobs of the builder:
     /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),

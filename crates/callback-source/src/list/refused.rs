@@ -116,7 +116,7 @@ impl RefusedPeers {
     /// Takes the refusals of an address that a host has added, so that they are reported once.
     pub(crate) fn take(&self, address: IpAddr, host: &HostName, now: Instant) -> Option<Refusals> {
         let refusals = self.find(address, now)?;
-        // Of two callers that have found it, one reports it.
+        // If two callers find the same entry, only one reports it.
         self.peers.get()?.remove(&subscriber(address))?;
         *self.counts().entry(host.clone()).or_default() += 1;
         Some(refusals)

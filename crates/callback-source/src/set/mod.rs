@@ -45,7 +45,7 @@
 //!      must be from one of them: another zone cannot confirm that a zone without any answer is gone.
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
 //!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
-//!    as no record.
+//!    as if the record did not exist.
 //! 8. **Watched hosts** are looked up and never admitted. They give an unlisted peer a reason of its own: one that
 //!    a watched answer names is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
 //!    [`NotListed`](RejectionKind::NotListed). They form a set of their own with the same rules, so that they are

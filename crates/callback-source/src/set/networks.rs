@@ -82,7 +82,7 @@ impl Cover {
     ///
     /// # Errors
     ///
-    /// A network that is a whole address family, or completes one together with the earlier ones.
+    /// Fails if the network, alone or with the networks added before, covers a whole address family.
     pub(crate) fn add(&mut self, network: IpNet) -> Result<(), NetworkError> {
         let (is_whole, whole) = match canonical(network) {
             IpNet::V4(network) => {

@@ -45,7 +45,7 @@ pub(crate) struct LastAnswer {
 /// Failures since the last valid outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Failing {
-    /// Time of the first of them.
+    /// Time of the first failure.
     pub(super) since: Instant,
     /// Time of the first failure since which the question was asked without a gap. The window of rule 6
     /// starts with it.

@@ -20,8 +20,8 @@
 //!    extensions.
 //!
 //! The layer judges every request, whatever its method, also on a connection that was used before. It does not
-//! read the body. Readiness and errors are those of the inner service, and a refused request occupies no permit
-//! of a concurrency limit inside. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
+//! read the body. Readiness and errors are those of the inner service. A refused request uses no permit of an
+//! inner concurrency limit. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
 //! response. Over HTTP/1 it has the header `Connection: close` if it leaves a body unread.
 //!
 //! # In an axum service

@@ -133,8 +133,8 @@ mod owner {
         if user != own && user != ROOT {
             return Err(format!("it belongs to user {user}, not to user {own}"));
         }
-        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. A group that
-        // can write and not read has another purpose.
+        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. A group with
+        // write but not read permission was not set by `fsGroup`, so it is not trusted.
         let is_shared = mode & READABLE_BY_GROUP != 0 && process.groups.contains(&group);
         if mode & WRITABLE_BY_GROUP != 0 && !is_shared {
             return Err(format!(

@@ -379,7 +379,7 @@ pub(super) mod tests {
     fn a_written_state_is_read_with_its_original_times() {
         let before = clocks(NOW);
         let text = encode(saved(before), before);
-        // An hour later, by a process whose own clock started elsewhere.
+        // The state is read an hour later, by a process whose monotonic clock has another origin.
         let later = Clocks {
             instant: before.instant + Duration::from_secs(3600 + 7777),
             utc: Duration::from_millis(NOW + 3_600_000),

@@ -136,7 +136,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             let client = header.and_then(|header| header.client()).unwrap_or(peer);
             Some((ProxiedStream::new(io, ahead), client))
         });
-        // A handle keeps the memory of its task.
+        // A handle keeps its finished task in memory.
         if self.arrived.len() >= 2 * MAX_PENDING {
             self.arrived.retain(|reading| !reading.is_finished());
         }
