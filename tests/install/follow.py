@@ -13,7 +13,8 @@ machine. A comment above a block of the page names its use:
     install: reload         the program reads its configuration again
     install: reload-nginx   nginx is started, or reads its configuration again
 
-At the end, a callback from a listed address must reach the shop, and one from an unlisted address must not.
+At the end, a callback from a listed address must reach the shop, and one from an unlisted address must not. An alert of
+the package must fire in promtool, and with --picture, Chromium takes a picture of the status page.
 """
 
 import argparse
@@ -34,6 +35,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "install.md"
 UNIT = ROOT / "packaging" / "systemd" / "callback-source.service"
+ALERTS = ROOT / "packaging" / "prometheus"
 sys.path.insert(0, str(ROOT / "tests" / "gateways"))
 SERVER, UNLISTED, LISTED = "192.0.2.1", "192.0.2.2", "104.45.28.230"
 READY = "http://127.0.0.1:8481/readyz"
@@ -174,7 +176,23 @@ def wait_for(condition, what):
         time.sleep(0.02)
 
 
-def follow(program):
+def take(picture, folder):
+    """Takes a picture of the status page."""
+    picture.unlink(missing_ok=True)
+    home = folder / "chromium"
+    environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    home.mkdir()
+    subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+         f"--user-data-dir={home}", "--window-size=1280,900", f"--screenshot={picture}",
+         "http://127.0.0.1:8481/status?still"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=True)
+    if not picture.read_bytes().startswith(b"\x89PNG"):
+        raise SystemExit(f"{picture} is no picture")
+    print(f"a picture of the status page: {picture}")
+
+
+def follow(program, picture):
     import matrix
 
     class Dns(matrix.Dns):
@@ -220,6 +238,9 @@ def follow(program):
             machine.check(f"{callback} --interface {UNLISTED}", ["403"], machine.from_elsewhere())
             if Shop.requests != ["/vipps/end"]:
                 raise SystemExit(f"the shop received {Shop.requests}")
+            run("promtool", "test", "rules", str(ALERTS / "tests.yml"))
+            if picture:
+                take(picture, pathlib.Path(folder))
         except BaseException:
             log = pathlib.Path(folder) / "log"
             print(log.read_text(errors="replace") if log.exists() else "", file=sys.stderr)
@@ -229,17 +250,19 @@ def follow(program):
                 if process:
                     process.terminate()
                     process.wait()
-    print(f"followed {count} blocks; the shop is guarded")
+    print(f"followed {count} blocks; the shop is guarded, and the three questions have their answers")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=pathlib.Path)
+    parser.add_argument("--picture", type=pathlib.Path, metavar="PATH", help="takes a picture of the status page")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    picture = arguments.picture and arguments.picture.resolve()
     if arguments.inside:
-        return follow(arguments.program.resolve())
-    tools = ("unshare", "nsenter", "ip", "nginx", "curl", "mount")
+        return follow(arguments.program.resolve(), picture)
+    tools = ("unshare", "nsenter", "ip", "nginx", "curl", "mount", "promtool", *["chromium"] * bool(picture))
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     missing = [tool for tool in tools if not shutil.which(tool, path=path)]
     if os.geteuid() != 0 or missing:
@@ -247,7 +270,10 @@ def main():
         sys.exit(os.environ.get("REQUIRE_SERVERS") == "1")
     words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
     os.environ["PATH"] = path
-    sys.exit(subprocess.run([*words, __file__, "--program", str(arguments.program.resolve()), "--inside"]).returncode)
+    words += [__file__, "--program", str(arguments.program.resolve()), "--inside"]
+    if picture:
+        words += ["--picture", str(picture)]
+    sys.exit(subprocess.run(words).returncode)
 
 
 if __name__ == "__main__":
