@@ -1,4 +1,4 @@
-//! The gRPC service: a check in, a verdict out.
+//! The gRPC service, which answers each check with a verdict.
 //!
 //! The check becomes a request for [`verify`](super::verify), and the response becomes the answer to Envoy.
 //! Status, reason and `Retry-After` are therefore those of the HTTP endpoint, in every mode.
@@ -46,7 +46,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     checks: Arc<ArcSwap<Checks>>,
-    /// Those of the listener, which a reload must not start anew.
+    /// Limits of the listener, which a reload must not reset.
     limits: Limits,
 }
 
@@ -125,8 +125,8 @@ impl Checks {
                 *judged.headers_mut() = headers_of_name(header, attributes);
             }
         }
-        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore it keeps only
-        // the header that names the client, and refuses what the head limit of the other listener would refuse.
+        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore it keeps
+        // only the header that names the client. It refuses what the head limit of the other listener would refuse.
         let kept = judged
             .headers()
             .values()
@@ -201,7 +201,7 @@ fn source(attributes: &Attributes) -> Option<IpAddr> {
     address.socket_address.as_ref()?.address.parse().ok()
 }
 
-/// Returns the valid headers of this name. A value that is not valid cannot name a client.
+/// Returns the valid headers of this name. An invalid value cannot name a client.
 fn headers_of_name(name: &HeaderName, attributes: Attributes) -> HeaderMap {
     let http = attributes.request.and_then(|request| request.http);
     let pairs = http.map(|http| http.headers).unwrap_or_default();
@@ -224,7 +224,7 @@ fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
         .collect()
 }
 
-/// `forged` are other spellings of the tags that the caller has sent.
+/// Turns a response into an answer to Envoy. `forged` are other spellings of the tags that the caller has sent.
 async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> CheckResponse {
     let (parts, body) = response.into_parts();
     let admitted = parts.status == StatusCode::OK;
@@ -280,7 +280,7 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
-/// Limit of the header that names the client: that of a whole head at the other listener.
+/// Maximum size of the header that names the client, the same as for a whole head at the other listener.
 const MAX_NAMING_HEADER: usize = 16 << 10;
 
 /// Maximum number of spellings of tags that are removed. A genuine callback has none.

@@ -1,4 +1,4 @@
-//! `follow`: the targets without `/verify`.
+//! `follow`: keeps targets equal to the list, without `/verify`.
 
 use std::{pin::pin, sync::Arc};
 
@@ -112,7 +112,7 @@ fn run_once(args: &FollowArgs) -> Result<Outcome, Error> {
             Mode::DryRun,
             Config::for_one_shot(&args.common, Subject::Callers)?,
         ),
-        // It writes the state file as well: the next call must know which addresses linger.
+        // A single run writes the state file, too: the next run must know which addresses linger.
         false => (Mode::Write, Config::for_server(&args.common)?),
     };
     let runtime = runtime()?;
@@ -124,7 +124,7 @@ fn run_once(args: &FollowArgs) -> Result<Outcome, Error> {
         let (outcome, differences) = once(&list, targets, on_change, allow_empty, mode).await;
         (outcome, differences, list.health())
     });
-    // Dropping it writes the state file.
+    // Dropping the runtime writes the state file.
     drop(runtime);
     if mode == Mode::DryRun {
         output::data(differences.as_bytes())?;

@@ -1,7 +1,7 @@
 //! Listening sockets that the service manager opened for this process: systemd's socket activation.
 //!
-//! A flag gets the socket that has its address. Names and the order of sockets are ignored: with them, a socket
-//! unit could listen on another address than the flag names.
+//! A flag gets the socket that has its address. Names and the order of sockets are ignored. Otherwise a socket unit
+//! could listen on another address than the one in the flag.
 
 #[cfg(unix)]
 use std::{os::unix::net::UnixListener, path::Path};
@@ -25,7 +25,7 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets of the environment.
+    /// Takes the sockets that the environment describes.
     ///
     /// Removes their variables from the environment, so it must run before the process has a second thread.
     #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! Listener on an address or on a Unix socket.
 //!
 //! When the listener closes, the system resets the connections in its queue. Their clients may already have sent
-//! callbacks. These connections are therefore accepted first, through a second handle of the socket: tokio's own
+//! callbacks. Therefore these connections are accepted first, through a second handle of the socket. tokio's own
 //! handle does not ask the system before its driver has reported a connection.
 
 use std::{
@@ -120,7 +120,7 @@ impl Listener {
         })
     }
 
-    /// Address in the form that the log has.
+    /// Address as the log shows it.
     pub(super) fn address(&self) -> String {
         match self {
             Self::Tcp { listener, .. } => match listener.local_addr() {
@@ -158,7 +158,7 @@ impl Listener {
         }))
     }
 
-    /// Accepts a connection that the system has already accepted; `WouldBlock` if there is none.
+    /// Accepts a connection that the system has already accepted. Returns `WouldBlock` if there is none.
     ///
     /// Polling is not enough: it does not ask the system before tokio's driver has reported a connection, or
     /// after the task has used up its budget.
@@ -193,7 +193,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
-    // As tokio's `bind` does. On other systems the option would let another process take over the address.
+    // tokio's `bind` sets this option, too. On other systems it would let another process take over the address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
@@ -255,7 +255,7 @@ pub(super) fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Pause after an error of the system, such as too many open files: the next attempt would fail, too.
+/// Pause after a system error, such as too many open files: an immediate attempt would fail, too.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Backlog of connections, as in tokio's `bind`.
