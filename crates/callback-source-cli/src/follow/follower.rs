@@ -1,4 +1,4 @@
-//! Task for each target that keeps it equal to the list.
+//! Tasks that keep the targets equal to the list, one for each target.
 
 use std::{sync::Arc, time::Duration};
 
@@ -87,7 +87,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        // Before the first look at the set, so that no change is missed.
+        // This precedes the first look at the set, so that no change is missed.
         let mut changes = self.list.changes();
         loop {
             let goal = current_goal(&self.list);
@@ -100,7 +100,7 @@ impl Task {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = changed => {}
-                // The target is looked at from time to time, since others may have changed it.
+                // The target is read from time to time, since others may have changed it.
                 () = sleep(BETWEEN_CHECKS) => {}
             }
         }
@@ -132,7 +132,7 @@ impl Task {
                 let is_change = !change.is_none();
                 self.log.synced(&change);
                 self.status.synced(self.at, change.members, is_change);
-                // At the start as well: an earlier process may have ended before its command ran.
+                // The command runs at the start as well: an earlier process may have ended before its command ran.
                 if (is_change || !self.has_synced)
                     && let Some(changes) = &self.changes
                 {
@@ -211,7 +211,7 @@ impl TargetLog {
     }
 }
 
-/// A set that was flushed is restored within 5 s.
+/// Pause between two reads of a target. A set that was flushed is restored within 5 s.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(10 * 60);
