@@ -35,7 +35,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Configuration of a command that looks up once. It reads a state file and never writes it, so that
+    /// Configuration of a command that looks up once. Such a command reads a state file and never writes it, so that
     /// a lookup cannot change what a server restores.
     pub(crate) fn for_one_shot(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut config = Self::new(args, subject)?;

@@ -53,7 +53,7 @@ impl Times {
 }
 
 impl Content {
-    /// The header as comments that begin with `#`.
+    /// Returns the header as comments that begin with `#`.
     pub(super) fn header(&self) -> String {
         let hosts = match self.hosts.is_empty() {
             true => "no host".to_owned(),
@@ -71,7 +71,7 @@ impl Content {
         text
     }
 
-    /// The members with their prefix lengths, one line each.
+    /// Returns the members with their prefix lengths, one line each.
     pub(super) fn lines(&self, line: impl Fn(IpNet) -> String) -> String {
         self.members
             .iter()
@@ -80,9 +80,10 @@ impl Content {
     }
 }
 
-/// Addresses and networks in a text of any format.
+/// Returns the addresses and networks in a text of any format.
 ///
-/// Comments are skipped. Ours contain only host names and times, but another program may have written more.
+/// Comments are skipped. The follower writes only host names and times into comments, but another program may write
+/// more.
 pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     let lines = text
         .lines()
@@ -111,7 +112,7 @@ fn nothing() -> IpNet {
     IpNet::from(std::net::IpAddr::from([255, 255, 255, 255]))
 }
 
-/// The members, or [`nothing`].
+/// Returns the members, or [`nothing`] if there are none.
 pub(super) fn at_least_nothing(members: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
     match members.is_empty() {
         true => [nothing()].into(),

@@ -163,8 +163,8 @@ impl Clock {
     }
 }
 
-/// Returns whether the header must be renewed. It must if one of the current times is earlier than in the file. It
-/// also must if the file would be good for less than half of the time that is possible now. A refresh of an answer
+/// Returns whether the header must be renewed. This is the case if one of the current times is earlier than in the
+/// file, or if the file would be good for less than half of the time that is possible now. A refresh of an answer
 /// moves that time a little, which must not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
@@ -226,7 +226,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    // Follows no link and reuses no file.
+    // `create_new` follows no link and reuses no file.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
@@ -507,7 +507,7 @@ mod tests {
         assert!(file.sync(&undecided).unwrap().is_none());
         assert_eq!(file.inode(), inode);
 
-        // The end has come.
+        // The end has passed.
         let over = format_rfc3339_seconds(day_ago).to_string();
         let text = file.text().replace(&noted.unwrap(), &over);
         fs::write(file.path(), text).unwrap();

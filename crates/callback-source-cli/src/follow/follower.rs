@@ -69,7 +69,7 @@ impl Follower {
     /// Waits until the writes in progress, and the command after them, have ended.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
-        // A panic was reported by tokio's own hook.
+        // If a task panicked, tokio's own hook has reported it.
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -87,7 +87,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        // This precedes the first look at the set, so that no change is missed.
+        // The task subscribes before its first look at the set, so that it misses no change.
         let mut changes = self.list.changes();
         loop {
             let goal = current_goal(&self.list);
@@ -153,7 +153,7 @@ fn current_goal(list: &AllowList) -> Arc<Goal> {
     Arc::new(Goal::new(&list.snapshot(), now))
 }
 
-/// Log of a target: each change, and each problem at a limited rate.
+/// Logger of a target's changes and problems. It limits the rate of problems.
 struct TargetLog {
     name: String,
     failing: Option<(String, Instant)>,

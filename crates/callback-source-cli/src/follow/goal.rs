@@ -165,10 +165,10 @@ pub(crate) struct TimeOut {
 }
 
 impl TimeOut {
-    /// The timeout for a window; `None` if it has ended.
+    /// The timeout for a window; `None` if the window has ended.
     ///
-    /// It is rounded up and at least 1: in nftables, zero is forever. A static network gets a day, and is
-    /// renewed.
+    /// The timeout is rounded up and at least 1: in nftables, zero means forever. A static network gets a timeout of
+    /// a day, and is renewed.
     pub(crate) fn new(until: Option<Instant>, now: Instant) -> Option<Self> {
         let Some(until) = until else {
             return Some(Self {
@@ -331,7 +331,7 @@ mod tests {
         let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9", "20.1.0.0/24"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
-        // Another process removes one of them.
+        // Another process removes one of the addresses.
         let found = nets(["20.0.0.9"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9"]));
@@ -430,7 +430,7 @@ mod tests {
             let Some(ends) = left.checked_add_signed(off) else {
                 return Ok(());
             };
-            // A second of tolerance, since the kernel shows whole seconds.
+            // There is a second of tolerance, since the kernel shows whole seconds.
             let differs = time_out.differs_from(ends / 1000);
             if (0..1_000).contains(&off) {
                 prop_assert!(!differs);

@@ -25,7 +25,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The difference between a set and the goal at a time.
+    /// Computes the difference between a set and the goal at a time.
     ///
     /// Elements of other programs are never changed. A member that such an element already admits is left out.
     pub(super) fn new(

@@ -80,7 +80,7 @@ impl Script {
     }
 }
 
-/// An element to write.
+/// Element to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) network: IpNet,

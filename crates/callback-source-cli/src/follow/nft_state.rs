@@ -27,11 +27,11 @@ pub(super) struct SetState {
 
 #[derive(Clone, Debug)]
 pub(super) struct Element {
-    /// The address, prefix or range as nft has it.
+    /// The address, prefix or range in the form of nft.
     pub(super) value: Value,
     /// `None` if the value is in another form.
     pub(super) span: Option<Span>,
-    /// Seconds until it expires, rounded down; `None` if it is permanent.
+    /// Seconds until the element expires, rounded down; `None` if it is permanent.
     pub(super) expires: Option<u64>,
     pub(super) is_ours: bool,
 }

@@ -108,8 +108,8 @@ impl Part {
 async fn write(parts: &[Part]) -> Result<(), TargetError> {
     for part in parts {
         if !part.plan.remove_first.is_empty() {
-            // A transaction of its own: nft would compare a new interval even with elements that the same transaction
-            // removes.
+            // This needs a transaction of its own: nft would compare a new interval even with elements that the same
+            // transaction removes.
             nft(&Script::default().remove(&part.set, &part.plan.remove_first)).await?;
         }
     }
@@ -459,7 +459,7 @@ mod tests {
         ];
         assert_eq!(sync(&addresses).added.len(), 3);
         assert!(sync(&addresses).is_none());
-        // Longer windows: all are renewed in one transaction.
+        // All elements get longer windows, and are renewed in one transaction.
         let renewed = addresses.map(|(address, _)| (address, 90_000));
         assert!(sync(&renewed).is_none());
         let change = sync(&[("20.0.0.0/24", 60_000)]);
@@ -490,7 +490,7 @@ mod tests {
             error.contains("`s` has no flag `timeout`; remove the set"),
             "{error}"
         );
-        // The other set is followed.
+        // The other set is still updated.
         assert!(listed(&server, "s6").find(net("2001:db8::9")).is_some());
     }
 }

@@ -20,14 +20,14 @@ pub(super) struct Finished {
     pub(super) stderr: Output,
 }
 
-/// Beginning of an output, and whether there was more.
+/// Beginning of an output, and whether the output was longer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
     pub(super) is_cut: bool,
 }
 
-/// Runs a command with this input. At the time limit, it is killed with every process of its group.
+/// Runs a command with this input. At the time limit, the command is killed with every process of its group.
 ///
 /// # Errors
 ///

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Grows by one with each line, whatever the clock does.
+    /// Id, which grows by one with each line, whatever the clock does.
     pub(crate) id: u64,
     pub(crate) at: String,
     #[serde(flatten)]

@@ -222,7 +222,7 @@ pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) 
     lines
 }
 
-/// The entries of a file. Torn lines, and lines of a newer version, are skipped.
+/// The entries of a file. Torn lines and lines of a newer version are skipped.
 fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let file = File::open(path).ok().map(|file| file.take(2 * MAX_SIZE));
     let lines = file

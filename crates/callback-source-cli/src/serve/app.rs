@@ -43,7 +43,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    /// `None` for `follow`, which serves only its state.
+    /// Source checks; `None` for `follow`, which serves only its state.
     checks: Option<ArcSwap<Checks>>,
     follow: FollowStatus,
     counts: Arc<VerdictCounts>,
@@ -90,7 +90,7 @@ impl App {
         }
     }
 
-    /// Replaces the checks. Requests in flight are judged by the old ones.
+    /// Replaces the checks. Requests in flight are still judged by the previous checks.
     pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
         if let Some(checks) = &self.checks {
             let new = Checks::new(&self.list, args, proxies, &self.counts);
@@ -109,8 +109,8 @@ impl App {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Responds to a request, and returns whether its body has ended by then. If it has not, the rest of the
-    /// body precedes the next request on the connection.
+    /// Responds to a request, and returns whether its body has ended by then. If the body has not ended, the rest of
+    /// it precedes the next request on the connection.
     pub(super) async fn respond(
         &self,
         endpoint: Endpoint,
@@ -332,7 +332,7 @@ fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     request
 }
 
-/// Returns whether a request was made on this machine, and not by a proxy on it for another client.
+/// Returns whether a request was made on this machine, and not by a local proxy for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         // A proxy may write the name with other characters in place of `-`.

@@ -125,8 +125,8 @@ pub(super) async fn serve(
                     .max_header_size(HEAD_SIZE)
                     .max_headers(HEAD_LINES)
                     .serve_connection(TokioIo::new(&mut replayed), service);
-                // An idle connection is not closed when the server stops: its next request may already
-                // have been sent. That request is the last one.
+                // An idle connection is not closed when the server stops: its next request may already have been
+                // sent. That request is the last one of the connection.
                 until_deadline(pin!(connection), &mut deadline, |_| {}).await
             };
             if let Some(end) = ended {
@@ -200,7 +200,7 @@ const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;
 const BUFFER: usize = 32 * 1024;
 
-/// Maximum number of concurrent requests on an HTTP/2 connection. Each needs little memory, but a caller can
+/// Maximum number of concurrent requests on an HTTP/2 connection. Each request needs little memory, but a caller can
 /// open many connections.
 const STREAMS: u32 = 16;
 

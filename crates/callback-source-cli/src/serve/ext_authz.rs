@@ -106,7 +106,7 @@ impl ExtAuthzServer {
     /// Stops accepting, and waits for the requests in flight.
     pub(super) async fn stop(self) {
         drop(self.stop);
-        // A panic was reported by tokio's own hook.
+        // If the task panicked, tokio's own hook has reported it.
         let _ = self.serving.await;
     }
 }
@@ -139,7 +139,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of connections. An Envoy opens one for each of its worker threads.
 pub(super) const MAX_CONNECTIONS: u32 = 1024;
 
-/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second of it.
+/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second.
 const CHECK_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum number of unread bytes on a connection: the default of HTTP/2. tonic's own default is a mebibyte.

@@ -59,7 +59,7 @@ pub(super) struct CheckResponse {
     pub(super) http_response: Option<HttpResponse>,
 }
 
-/// `google.rpc.Status`.
+/// Message `google.rpc.Status`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RpcStatus {
     #[prost(int32, tag = "1")]
@@ -84,7 +84,7 @@ pub(super) struct DeniedResponse {
     pub(super) body: String,
 }
 
-/// `envoy.type.v3.HttpStatus`.
+/// Message `envoy.type.v3.HttpStatus`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct HttpStatus {
     #[prost(int32, tag = "1")]
@@ -115,5 +115,5 @@ pub(super) struct Header {
     pub(super) value: String,
 }
 
-/// `OVERWRITE_IF_EXISTS_OR_ADD`: the default would append to a header that the caller sent.
+/// Value of `OVERWRITE_IF_EXISTS_OR_ADD`. The default would append to a header that the caller sent.
 pub(super) const OVERWRITE: i32 = 2;

@@ -27,7 +27,7 @@ pub(super) struct Inherited {
 impl Inherited {
     /// Takes the sockets that the environment describes.
     ///
-    /// Removes their variables from the environment, so it must run before the process has a second thread.
+    /// The variables are removed from the environment, so this must run before the process has a second thread.
     #[cfg(unix)]
     pub(super) fn from_env() -> Result<Self, Error> {
         let mut passed = ListenFd::from_env();
@@ -76,7 +76,7 @@ impl Inherited {
         Some(self.unix.swap_remove(position))
     }
 
-    /// Rejects sockets that no flag has taken. Connections to them would wait forever.
+    /// Rejects sockets that no flag has taken. Connections to such a socket would wait forever.
     pub(super) fn finish(self) -> Result<(), Error> {
         if let Some(socket) = self.tcp.first() {
             let address = socket.local_addr().map(|address| address.to_string());

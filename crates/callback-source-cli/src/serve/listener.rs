@@ -132,7 +132,7 @@ impl Listener {
         }
     }
 
-    /// Accepts the next connection, and skips those whose clients have gone.
+    /// Accepts the next connection, and skips connections whose clients have gone.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
@@ -269,7 +269,7 @@ mod tests {
     fn accepts_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
         let empty = listener.accept_queued().map_err(|error| error.kind());
         assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));
-        // More connections than a task may accept before it yields.
+        // These are more connections than a task may accept before it yields.
         for _ in 0..200 {
             connect();
             assert!(listener.accept_queued().is_ok());
@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn the_unspecified_address_of_ipv6_serves_both_families() {
         let socket = TcpSocket::new_v6().unwrap();
-        // As on a system with `net.ipv6.bindv6only`.
+        // The socket is set up as on a system with `net.ipv6.bindv6only`.
         SockRef::from(&socket).set_only_v6(true).unwrap();
         let listener = listen(socket, "[::]:0".parse().unwrap()).unwrap();
         assert!(!SockRef::from(&listener).only_v6().unwrap());

@@ -66,7 +66,7 @@ pub(super) fn responded(status: u16, start: Instant) {
     histogram!(RESPONSE_TIME).record(start.elapsed());
 }
 
-/// An open connection, in the gauge until it is dropped.
+/// An open connection, which is in the gauge until this value is dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection(());
 

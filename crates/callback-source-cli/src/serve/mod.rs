@@ -118,7 +118,7 @@ pub(crate) fn run(
     settings: Vec<Setting>,
     file: Option<ConfigFile>,
 ) -> Result<Outcome, Error> {
-    // Before the log starts its thread.
+    // This must run before the log starts its thread.
     let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
@@ -128,7 +128,7 @@ pub(crate) fn run(
         .build()
         .map_err(Error::Start)?;
     let reload = Arc::new(Notify::new());
-    // Before anything else, so that no signal is lost.
+    // The signals are set up before anything else, so that none is lost.
     let mut signals = {
         let _context = runtime.enter();
         Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
@@ -146,8 +146,8 @@ pub(crate) fn run(
 
 /// Shuts down the runtime, which writes the state file first. Returns at the time limit or at a signal at the latest.
 ///
-/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The
-/// signal is awaited on another runtime, since this one no longer reports any.
+/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The signal is
+/// awaited on another runtime, since this one no longer reports signals.
 fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
     let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
         runtime.shutdown_timeout(limit);
@@ -221,7 +221,7 @@ async fn serve(
     let _ = envoys;
     inherited.finish()?;
     let manager = ServiceManager::from_env();
-    // Before the list, so that its counters start at zero.
+    // The metrics are installed before the list, so that its counters start at zero.
     let metrics = Metrics::install();
     tokio::spawn(metrics.clone().keep_up());
     log_start(args, &proxies);
@@ -294,7 +294,7 @@ async fn serve(
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
-    // This includes the refusals of the last minute.
+    // The record includes the refusals of the last minute.
     let record_stop = async || {
         if let Some(journal) = &journal {
             recorder::record_refusals(journal, &stop_counts);

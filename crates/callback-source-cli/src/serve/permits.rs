@@ -55,7 +55,7 @@ impl Permits {
                     displaced_one = true;
                 }
             }
-            // With a time limit, since the client of an HTTP/2 connection may delay its end.
+            // The wait has a time limit, since the client of an HTTP/2 connection may delay its end.
             let _ = timeout(DISPLACE_AGAIN, self.freed.notified()).await;
         }
     }
@@ -83,9 +83,9 @@ impl Permits {
         self.shares().len() >= self.max
     }
 
-    /// Returns whether the listener is crowded, given whether it was.
+    /// Returns whether the listener is crowded, given its previous state.
     ///
-    /// It stays crowded until twice the reserve is free, so that a single connection that comes and goes does
+    /// A listener stays crowded until twice the reserve is free, so that a single connection that comes and goes does
     /// not wake all others each time.
     pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);

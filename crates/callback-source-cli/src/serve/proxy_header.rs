@@ -31,7 +31,7 @@ impl ProxyHeaders {
         }
     }
 
-    /// The proxy at the other end of a connection, if it is trusted.
+    /// Returns the proxy at the other end of a connection, if it is trusted.
     pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
         self.proxies.proxies().contains(peer.ip()).then(|| Proxy {
             peer,

@@ -275,7 +275,7 @@ mod tests {
                 "removed 20.0.0.1",
             ]
         );
-        // A restart knows the state from the journal, and records nothing that did not change.
+        // After a restart, the recorder knows the state from the journal, and records only changes.
         let entries = events.into_iter().zip(1..).map(|(event, id)| Entry {
             id,
             at: String::new(),

@@ -83,7 +83,7 @@ impl Refusals {
         events.collect()
     }
 
-    /// Takes the refusals of a peer that is listed by `host` now.
+    /// Takes the refusals of a peer that `host` lists now.
     pub(super) fn take_listed(&self, address: IpAddr, host: &str) -> Option<Event> {
         let mut state = self.state();
         let tally = state.unlisted.remove(&address)?;

@@ -204,7 +204,7 @@ impl Reloader {
         if has_changed(&["allow"])
             && let Err(error) = self.list.replace_networks(networks)
         {
-            // `prepare` has checked them.
+            // `prepare` has checked the networks.
             warn!("the networks stay as they were: {error}");
         }
         // This step is last, so that a server which begins to refuse knows the hosts of its configuration.
@@ -221,8 +221,8 @@ impl Reloader {
         self.source.file = file;
     }
 
-    /// Replaces the hosts. Removed ones stay until the added ones have been looked up, at most for
-    /// [`LOOKUP_LIMIT`]: if a host is replaced by another name of the same servers, they are admitted throughout.
+    /// Replaces the hosts. Removed hosts stay until the added hosts have been looked up, at most for
+    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these are admitted throughout.
     async fn replace_hosts(&self, hosts: Vec<HostName>, networks_change: bool) {
         let current: BTreeSet<_> = self.list.snapshot().hosts().cloned().collect();
         let added = hosts.iter().filter(|host| !current.contains(host));

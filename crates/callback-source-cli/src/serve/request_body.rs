@@ -77,7 +77,7 @@ impl DiscardedBody {
 const DISCARD_LIMIT: usize = 1024 * 1024;
 const FRAME_COST: usize = 32;
 
-/// Maximum delay of a response while the rest of a body arrives. Once it has arrived, the connection can be used
-/// again.
+/// Maximum delay of a response while the rest of a body arrives. After the rest has arrived, the connection can be
+/// used again.
 const BODY_TIME: Duration = Duration::from_millis(500);
 const END_FRAME_TIME: Duration = Duration::from_millis(20);

@@ -54,7 +54,7 @@ impl Server {
 
     /// Waits until all connections have ended.
     pub(super) async fn closed(self) {
-        // A panic was reported by tokio's own hook.
+        // If the task panicked, tokio's own hook has reported it.
         let _ = self.accepting.await;
     }
 }
@@ -103,7 +103,7 @@ impl Acceptor {
         }
     }
 
-    /// Serves connections that the system has already accepted, which would otherwise be reset.
+    /// Serves connections that the system has already accepted. Otherwise they would be reset.
     fn accept_queued(&mut self, listener: &Listener) {
         if let Some(accepted) = self.newcomer.take() {
             self.serve_beyond_limit(accepted);

@@ -26,7 +26,7 @@ impl Signals {
     pub(super) fn new(reload: Arc<Notify>) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        // Tokio never restores the default action of a signal, so these are ignored from now on.
+        // Tokio never restores the default action of a signal, so these signals are ignored from now on.
         for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(ignored)?);
         }

@@ -300,7 +300,7 @@ fn write_links(out: &mut String, hosts: &[HostHealth]) -> fmt::Result {
 }
 
 fn open_table(out: &mut String, title: &str, columns: &[&str]) -> fmt::Result {
-    // Narrow screens scroll the table, also by keyboard.
+    // On narrow screens, the table can be scrolled, also by keyboard.
     write!(
         out,
         "<h2>{title}</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\

@@ -94,7 +94,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds with the final mode. A change of the mode afterwards would leave a gap.
+/// Binds with the final mode. A later change of the mode would leave a gap.
 fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = StdListener::bind(path);

@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(look("b12"), None);
         assert_eq!(look("b12"), Some("b12".to_owned()));
         assert_eq!(look("b12"), None);
-        // An editor that writes the same content again.
+        // An editor writes the same content again.
         assert_eq!(look(""), None);
         assert_eq!(look("b12"), None);
         assert_eq!(look(""), None);
