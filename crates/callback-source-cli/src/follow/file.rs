@@ -146,7 +146,7 @@ impl Clock {
         }
     }
 
-    /// The time in UTC. `None` is a time that never comes; it is written as the last possible time.
+    /// The time in UTC. `None` means never, and becomes the last possible time.
     fn text(self, time: Option<Instant>) -> String {
         let end = time.and_then(|time| {
             let left = time.saturating_duration_since(self.now);

@@ -94,7 +94,7 @@ impl Task {
             self.sync(Arc::clone(&goal)).await;
             let list = &self.list;
             let changed = async {
-                // Unlisted peers of `serve` cause publications without a change.
+                // Unlisted peers of `serve` cause the publication of unchanged sets.
                 while changes.next_set().await.is_attempted() && current_goal(list) == goal {}
             };
             tokio::select! {

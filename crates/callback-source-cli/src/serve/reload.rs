@@ -222,7 +222,8 @@ impl Reloader {
     }
 
     /// Replaces the hosts. Removed hosts stay until the added hosts have been looked up, at most for
-    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these are admitted throughout.
+    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these servers are
+    /// admitted throughout.
     async fn replace_hosts(&self, hosts: Vec<HostName>, networks_change: bool) {
         let current: BTreeSet<_> = self.list.snapshot().hosts().cloned().collect();
         let added = hosts.iter().filter(|host| !current.contains(host));
