@@ -153,7 +153,7 @@ fn current_goal(list: &AllowList) -> Arc<Goal> {
     Arc::new(Goal::new(&list.snapshot(), now))
 }
 
-/// Logger of a target's changes and problems. It limits the rate of problems.
+/// Logger of a target. It logs each change, and each problem at a limited rate.
 struct TargetLog {
     name: String,
     failing: Option<(String, Instant)>,
