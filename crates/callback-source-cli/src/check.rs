@@ -26,7 +26,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
-            // No answer of DNS can change this verdict.
+            // No DNS answer can change this verdict.
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;

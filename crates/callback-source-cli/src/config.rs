@@ -1,8 +1,8 @@
 //! Configuration from the flags of a command.
 //!
-//! `args` parses one value at a time. This module checks them together: flags that need or exclude each other are
-//! refused before anything listens. The most dangerous mistake is a forwarding header without a trusted proxy:
-//! every client could name itself.
+//! `args` parses one value at a time. This module checks the values together: flags that need or exclude each other
+//! are refused before anything listens. The most dangerous mistake is a forwarding header without a trusted proxy:
+//! every client could choose its own address.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Configuration of a command that looks up once. It reads a state file and never writes it, so that
+    /// Configuration of a command that looks up once. Such a command reads a state file and never writes it, so that
     /// a lookup cannot change what a server restores.
     pub(crate) fn for_one_shot(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut config = Self::new(args, subject)?;
@@ -188,7 +188,7 @@ fn trusted(proxies: &[List<TrustedProxy>]) -> Result<TrustedProxies, Error> {
     })
 }
 
-/// Returns whether any entry can match the peer of a connection. `unix:` cannot: it is a hop further away.
+/// Returns whether any entry can match the peer of a connection. `unix:` cannot, because it is a hop further away.
 pub(crate) fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
     all(proxies)
         .iter()

@@ -37,7 +37,7 @@ pub(crate) fn run(
     Ok(Outcome::Yes)
 }
 
-/// Fails where `serve` would fail with these flags, except for what depends on the machine at that moment.
+/// Fails if `serve` would fail with these flags. It does not check what depends on the machine at that moment.
 fn check(args: &ServeArgs) -> Result<(), Error> {
     log::filter(&args.common)?;
     Config::for_server(&args.common)?;
@@ -100,5 +100,5 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// A longer entry does not move the sources of the others.
+/// Maximum width of the column of entries. A longer entry does not move the sources of the others.
 const WIDEST: usize = 60;

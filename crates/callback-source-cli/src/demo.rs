@@ -1,4 +1,4 @@
-//! `demo`: `serve` with a DNS server in the process.
+//! `demo`: `serve` with a DNS server in the same process.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -44,7 +44,7 @@ fn start_dns() -> Result<SocketAddr, Error> {
                     return;
                 }
             };
-            // Its log of questions would grow forever.
+            // The DNS server's log of questions would grow forever.
             dns.keep_log(false);
             dns.set(HOST, TTL, &[FIRST]);
             let _ = sender.send(Ok(dns.addr()));

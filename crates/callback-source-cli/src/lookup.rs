@@ -1,7 +1,7 @@
 //! `lookup`: the addresses that would be admitted.
 //!
-//! The addresses are printed even if a question failed, and the exit code is then 2. A firewall script must check it:
-//! a partial list would exclude the servers of the host that did not answer.
+//! The addresses are printed even if a question failed, and the exit code is then 2. A firewall script must check the
+//! exit code: a partial list would exclude the servers of the host that did not answer.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -89,8 +89,8 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
         .collect()
 }
 
-/// Table with one address a line. A question without addresses has a line of its own, unless it was
-/// denied and the host's other question was answered: most hosts have one family only.
+/// Table with one address a line. A question without addresses has a line of its own, unless it was denied and the
+/// host's other question was answered. Most hosts have addresses of one family only.
 fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {

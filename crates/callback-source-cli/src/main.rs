@@ -58,9 +58,9 @@ fn main() -> ExitCode {
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     let invocation = match Invocation::read(words) {
-        // Also `--help` and `--version`.
+        // `--help` and `--version` also end here.
         Err(Error::Usage(error)) => {
-            // If this cannot be written, no output is left to report it.
+            // If printing fails, no output is left to report it.
             let _ = error.print();
             return Ok(match error.exit_code() {
                 0 => Outcome::Yes,

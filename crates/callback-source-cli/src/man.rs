@@ -32,7 +32,7 @@ fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
     let path = folder.join(format!("{name}.1"));
     let mut text = Vec::new();
     let written = page.render(&mut text).and_then(|()| {
-        // Line breaks around an empty line: mandoc warns of each of the three.
+        // mandoc warns about an empty line and about each line break next to it.
         let text = String::from_utf8_lossy(&text).replace(".br\n\n.br\n", ".sp\n");
         fs::write(&path, text)
     });
@@ -44,7 +44,7 @@ fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
         .try_for_each(|command| write(command, folder, date))
 }
 
-/// Date of the pages: that of the release, so that two builds of it are equal, or today's.
+/// Date of the pages: the date of the release, so that two builds of it are equal, or today's date.
 fn date() -> String {
     let release = env::var("SOURCE_DATE_EPOCH").ok();
     let release = release.and_then(|seconds| seconds.parse().ok());

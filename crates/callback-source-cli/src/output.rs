@@ -1,4 +1,4 @@
-//! Data to stdout, everything else to stderr.
+//! Output of the commands: data goes to stdout, everything else to stderr.
 //!
 //! The output of `lookup` goes into firewall scripts, which must never read a message as an address. Messages
 //! share the queue of the log, so that they stay in order with its lines.
@@ -35,7 +35,7 @@ pub(crate) fn failure(error: &Error) {
     }
 }
 
-/// Prints a message of a kind: `error`, `warning`, `note` or `hint`.
+/// Prints a message of the kind `error`, `warning`, `note` or `hint`.
 pub(crate) fn message(kind: &str, text: impl fmt::Display) {
     log::write_line(format!("{kind}: {text}\n"));
 }

@@ -18,8 +18,8 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     look_up_for(config, &[])
 }
 
-/// Spawns the list and waits until each question has been asked once, also about the watched hosts if one of the
-/// peers is not listed.
+/// Spawns the list and waits until each question has been asked once. If one of the peers is not listed, this
+/// includes the questions about the watched hosts.
 pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,8 +1,8 @@
 //! A saved request.
 //!
-//! Requests are saved by many tools, such as proxies, browsers and editors. Some write the pseudo-headers of
-//! HTTP/2, which hide the path. Some add a line break after the body, which changes its hash. Such changes are
-//! undone where that is safe. Anything else is an error, since a guess could report a correct signature as wrong.
+//! Many tools save requests, such as proxies, browsers and editors. Some write the pseudo-headers of HTTP/2, which
+//! hide the path. Some add a line break after the body, which changes its hash. Such changes are undone where that is
+//! safe. Anything else is an error, since after a wrong guess a correct signature would be reported as wrong.
 
 use std::{
     borrow::Cow,

@@ -66,8 +66,8 @@ fn from_environment() -> Result<String, Error> {
 }
 
 fn from_file(path: &Path) -> Result<String, Error> {
-    // A file such as `/dev/zero` never ends. The buffer has its full size from the start: growing it
-    // would leave copies of the secret in memory that is not wiped.
+    // A file such as `/dev/zero` never ends. The buffer has its full size from the start, because growing it would
+    // leave copies of the secret in memory that is not wiped.
     let mut text = String::with_capacity(MAX_LENGTH);
     let read = File::open(path)
         .and_then(|file| file.take(MAX_LENGTH as u64).read_to_string(&mut text))

@@ -1,7 +1,7 @@
 //! `verify`: the part of a saved webhook that does not match.
 //!
-//! The layer refuses with one reason, the first that it finds. Here each part is checked by itself: a saved
-//! request usually has an old date, which must not hide a rewritten host or a wrong secret.
+//! The layer refuses with the first reason that it finds. Here each part is checked by itself: a saved request
+//! usually has an old date, which must not hide a rewritten host or a wrong secret.
 
 use std::{
     fmt,
@@ -113,7 +113,7 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Report on a request with an invalid header. Only the first invalid one is known.
+    /// Report on a request with an invalid header. Only the first invalid header is known.
     fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// The hosts that listed the peer at a time, each with the time since when.
+/// Hosts that listed the peer at a time, each with the time at which it began.
 fn listed_at(events: &[Entry], at: SystemTime) -> BTreeMap<String, String> {
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut listed = BTreeMap::new();

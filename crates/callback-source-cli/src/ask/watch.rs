@@ -13,7 +13,7 @@ use super::history::{entries, is_change, line};
 use crate::{args::WatchArgs, error::Error, journal::Entry, outcome::Outcome, output};
 
 pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
-    // What has happened before is not shown.
+    // Earlier events are not shown.
     let before = entries(&args.ask, "/history.jsonl")?;
     let mut last = before.last().map_or(0, |entry| entry.id);
     output::message("note", "waiting for events; interrupt to end");
@@ -63,7 +63,7 @@ fn run_command(command: &str, entry: &Entry) {
     };
     if let Some(mut stdin) = child.stdin.take() {
         let text = serde_json::to_string(entry).unwrap_or_default();
-        // A command does not have to read it. It fits into the pipe.
+        // A command need not read its input. The event fits into the pipe.
         let _ = stdin.write_all(format!("{text}\n").as_bytes());
     }
     let start = Instant::now();

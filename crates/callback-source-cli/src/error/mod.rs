@@ -20,7 +20,7 @@ pub(crate) use self::unix_socket::UnixSocketError;
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Also `--help` and `--version`.
+    /// Error of the command line. `--help` and `--version` also end as this error.
     #[error(transparent)]
     Usage(#[from] clap::Error),
 
@@ -161,7 +161,7 @@ pub(crate) enum Error {
     Start(#[source] io::Error),
 }
 
-/// Position in a text file, both from 1.
+/// Position in a text file. Line and column start at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) line: usize,
@@ -175,7 +175,7 @@ impl fmt::Display for Position {
 }
 
 impl Error {
-    /// The next step.
+    /// Returns the next step for the user, if the message does not name it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Usage(_) | Self::ConfigFile { .. } => None,

@@ -51,7 +51,7 @@ impl UnixSocketError {
         }
     }
 
-    /// The next step.
+    /// Returns the next step for the user.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoSocket("a directory") => {

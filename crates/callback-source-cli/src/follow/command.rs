@@ -1,4 +1,4 @@
-//! `--on-change`.
+//! `--on-change`: a command that runs after a change.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ impl OnChange {
 
     /// Runs the command after changes, until all senders are dropped and the last change was handled.
     ///
-    /// Changes while it runs lead to one more run. After a failure it runs again: the server has not read the
-    /// new file yet.
+    /// Changes during a run lead to one more run. After a failure, the command runs again, because the server has not
+    /// read the new file yet.
     pub(super) async fn follow(self, mut changes: watch::Receiver<u64>) {
         let mut failures = 0;
         loop {

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::goal::network;
 
-/// Writer of a format.
+/// Writer of a file format.
 pub(super) trait Format: Send + Sync {
-    /// The whole text of a file.
+    /// Returns the whole text of a file.
     fn write(&self, content: &Content) -> String;
 
     /// Returns the reason why the format cannot express a network.
@@ -36,7 +36,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The times in the header of a file.
+    /// Reads the times in the header of a file.
     pub(super) fn in_text(text: &str) -> Option<Self> {
         let time = |labels: [&str; 2]| {
             let is_labelled = |line: &&str| labels.iter().any(|label| line.contains(label));
@@ -53,7 +53,7 @@ impl Times {
 }
 
 impl Content {
-    /// The header as comments that begin with `#`.
+    /// Returns the header as comments that begin with `#`.
     pub(super) fn header(&self) -> String {
         let hosts = match self.hosts.is_empty() {
             true => "no host".to_owned(),
@@ -71,7 +71,7 @@ impl Content {
         text
     }
 
-    /// The members with their prefix lengths, one line each.
+    /// Returns the members with their prefix lengths, one line each.
     pub(super) fn lines(&self, line: impl Fn(IpNet) -> String) -> String {
         self.members
             .iter()
@@ -80,9 +80,10 @@ impl Content {
     }
 }
 
-/// Addresses and networks in a text of any format.
+/// Returns the addresses and networks in a text of any format.
 ///
-/// Comments are skipped: they contain host names and times only, but another program may have written more.
+/// Comments are skipped. The follower writes only host names and times into comments, but another program may write
+/// more.
 pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     let lines = text
         .lines()
@@ -106,12 +107,12 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// An address that no packet comes from, for formats without an empty list.
+/// Address that no packet comes from, for formats that cannot express an empty list.
 fn nothing() -> IpNet {
     IpNet::from(std::net::IpAddr::from([255, 255, 255, 255]))
 }
 
-/// The members, or [`nothing`].
+/// Returns the members, or [`nothing`] if there are none.
 pub(super) fn at_least_nothing(members: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
     match members.is_empty() {
         true => [nothing()].into(),

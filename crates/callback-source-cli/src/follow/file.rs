@@ -1,4 +1,4 @@
-//! `file:FORMAT:PATH`.
+//! `file:FORMAT:PATH`: a file with the addresses in force.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -36,7 +36,7 @@ impl FileTarget {
         }
     }
 
-    /// Makes the file equal to the goal, on a thread that may block. Returns its members as well.
+    /// Makes the file equal to the goal, on a thread that may block. Returns the change and the content of the file.
     pub(super) async fn sync_file(
         &mut self,
         goal: Arc<Goal>,
@@ -48,7 +48,7 @@ impl FileTarget {
             let synced = sync(&path, format, &goal, &mut carried, mode);
             (synced, carried)
         });
-        // It is only aborted with the runtime.
+        // The work is aborted only with the runtime.
         let (synced, carried) = work
             .await
             .map_err(|error| TargetError::new(error.to_string()))?;
@@ -146,26 +146,26 @@ impl Clock {
         }
     }
 
-    /// The time in UTC. `None` is never.
+    /// The time in UTC. `None` means never, and becomes the last possible time.
     fn text(self, time: Option<Instant>) -> String {
         let end = time.and_then(|time| {
             let left = time.saturating_duration_since(self.now);
-            // Windows can be longer than the calendar.
+            // A window can end after the last time of the format.
             self.wall.checked_add(left).filter(|end| *end < last_time())
         });
         format_rfc3339_seconds(end.unwrap_or_else(last_time)).to_string()
     }
 
-    /// A time in the past is now.
+    /// Converts a time to the other clock. A time in the past becomes now.
     fn instant(self, time: SystemTime) -> Option<Instant> {
         let left = time.duration_since(self.wall).unwrap_or_default();
         self.now.checked_add(left)
     }
 }
 
-/// Returns whether the header is renewed: when one of its times is earlier now, or when half of the time until which
-/// the file is good is over and a later time is known. Each refresh of an answer moves that time, and must not be a
-/// write.
+/// Returns whether the header must be renewed. This is the case if one of the current times is earlier than in the
+/// file, or if the file would be good for less than half of the time that is possible now. A refresh of an answer
+/// moves that time a little, which must not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
         let until = parse_rfc3339(until.as_deref()?).ok()?;
@@ -192,7 +192,7 @@ fn read(path: &Path) -> io::Result<String> {
     options.read(true);
     #[cfg(unix)]
     {
-        // Does not wait for the writer of a pipe.
+        // With this flag, opening a pipe does not wait for its writer.
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits().cast_signed());
     }
@@ -210,23 +210,23 @@ fn read(path: &Path) -> io::Result<String> {
             "it is larger than {MAX_SIZE} bytes"
         )));
     }
-    // A file with other bytes is damaged, or not one of ours.
+    // A file with bytes that are not UTF-8 is damaged, or not one of ours.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Replaces a file. At every moment either the old or the new one exists as a whole.
+/// Replaces a file. At every moment either the old or the new file exists as a whole.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // Of a link, neither owner nor mode: another user may have made it.
+    // Owner and mode of a link are not kept: another user may have created the link.
     let before = fs::symlink_metadata(path).ok();
     let before = before.filter(|before| before.is_file());
     let beside = beside(path)?;
-    // Left over from a process that was killed.
+    // A process that was killed may have left this file behind.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut options = OpenOptions::new();
-    // Follows no link and reuses no file.
+    // `create_new` follows no link and reuses no file.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
@@ -243,7 +243,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    // Best effort, since the file is already replaced: a folder without read permission cannot be opened.
+    // Errors are ignored, since the file is already replaced. A folder without read permission cannot be opened.
     #[cfg(unix)]
     let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())
@@ -256,7 +256,7 @@ fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
 
     let own = file.metadata()?;
     if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-        // Only root may give a file away; the group alone can be allowed.
+        // Only root may change the owner. Another user may be allowed to change the group alone.
         let _ = fchown(file, Some(before.uid()), Some(before.gid()))
             .or_else(|_| fchown(file, None, Some(before.gid())));
     }
@@ -304,10 +304,10 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
 }
 
-/// Less is the rounding of the times, and how much a TTL can differ between two resolvers.
+/// Maximum difference of times that is ignored. It covers rounding, and TTLs that differ between two resolvers.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-/// Far more than the largest set needs.
+/// Maximum size of a file, far more than the largest set needs.
 const MAX_SIZE: u64 = 16 << 20;
 
 #[cfg(unix)]
@@ -475,7 +475,7 @@ mod tests {
         let now = now();
         file.sync(&goal(&[("20.0.0.1", DAY), ("20.0.0.2", DAY)], true, now))
             .unwrap();
-        // Another process, which has not resolved the host of the second address.
+        // Another process has not resolved the host of the second address.
         file.1 = Carried::default();
         let undecided = goal(&[("20.0.0.1", DAY), ("20.0.0.3", DAY)], false, now);
         let change = file.sync(&undecided).unwrap();
@@ -501,13 +501,13 @@ mod tests {
         let left = left.duration_since(SystemTime::now()).unwrap();
         assert!(left <= Duration::from_millis(DAY) && left > Duration::from_millis(DAY - 60_000));
 
-        // The next process keeps the end, and does not write for it.
+        // The next process keeps the end, which causes no write.
         let (inode, day_ago) = (file.inode(), SystemTime::now() - Duration::from_millis(DAY));
         file.1 = Carried::default();
         assert!(file.sync(&undecided).unwrap().is_none());
         assert_eq!(file.inode(), inode);
 
-        // The end has come.
+        // The end has passed.
         let over = format_rfc3339_seconds(day_ago).to_string();
         let text = file.text().replace(&noted.unwrap(), &over);
         fs::write(file.path(), text).unwrap();

@@ -1,4 +1,4 @@
-//! Task for each target that keeps it equal to the list.
+//! Tasks that keep the targets equal to the list, one for each target.
 
 use std::{sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ impl Follower {
     /// Waits until the writes in progress, and the command after them, have ended.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
-        // A panic was reported by tokio's own hook.
+        // If a task panicked, tokio's own hook has reported it.
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -87,20 +87,20 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        // Before the first look at the set, so that no change is missed.
+        // The task subscribes before its first look at the set, so that it misses no change.
         let mut changes = self.list.changes();
         loop {
             let goal = current_goal(&self.list);
             self.sync(Arc::clone(&goal)).await;
             let list = &self.list;
             let changed = async {
-                // Unlisted peers of `serve` cause publications without a change.
+                // Unlisted peers of `serve` cause the publication of unchanged sets.
                 while changes.next_set().await.is_attempted() && current_goal(list) == goal {}
             };
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = changed => {}
-                // The target is looked at from time to time, since others may have changed it.
+                // The target is read from time to time, since others may have changed it.
                 () = sleep(BETWEEN_CHECKS) => {}
             }
         }
@@ -132,7 +132,7 @@ impl Task {
                 let is_change = !change.is_none();
                 self.log.synced(&change);
                 self.status.synced(self.at, change.members, is_change);
-                // At the start as well: an earlier process may have ended before its command ran.
+                // The command runs at the start as well: an earlier process may have ended before its command ran.
                 if (is_change || !self.has_synced)
                     && let Some(changes) = &self.changes
                 {
@@ -153,7 +153,7 @@ fn current_goal(list: &AllowList) -> Arc<Goal> {
     Arc::new(Goal::new(&list.snapshot(), now))
 }
 
-/// Log of a target: each change, and each problem at a limited rate.
+/// Logger of a target. It logs each change, and each problem at a limited rate.
 struct TargetLog {
     name: String,
     failing: Option<(String, Instant)>,
@@ -211,7 +211,7 @@ impl TargetLog {
     }
 }
 
-/// A set that was flushed is restored within 5 s.
+/// Pause between two reads of a target. A set that was flushed is restored within 5 s.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(10 * 60);

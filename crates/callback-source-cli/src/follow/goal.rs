@@ -29,15 +29,15 @@ pub(crate) struct Goal {
 /// Next step for a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Some host has not been asked yet.
+    /// Some host has not been looked up yet.
     Wait,
-    /// Nothing is in force, and a target is not emptied.
+    /// Nothing is in force, and a target must not be emptied.
     Keep,
     Sync,
 }
 
 impl Goal {
-    /// The goal at a time.
+    /// Computes the goal at a time.
     pub(crate) fn new(set: &AllowSet, now: Instant) -> Self {
         let networks: Vec<_> = set.networks().collect();
         let windows = set.windows(now).into_iter();
@@ -66,7 +66,7 @@ impl Goal {
         }
     }
 
-    /// The next step: an empty set is written only with `allow_empty`, and not before every host was asked.
+    /// The next step: an empty set is written only with `allow_empty`, and not before every host was looked up.
     pub(crate) fn step(&self, allow_empty: bool) -> Step {
         match self.attempted || self.is_resolved() {
             false => Step::Wait,
@@ -103,24 +103,24 @@ impl Goal {
     }
 }
 
-/// What a target contained before this process first wrote to it.
+/// Members that a target had before this process first wrote to it.
 ///
-/// While a host is unresolved, such an address may be the host's, so removing it could refuse a genuine callback.
-/// An address that this process itself has admitted is not among them: the end of its window is known.
+/// While a host is unresolved, such a member may be an address of the host. Removing it could refuse a genuine
+/// callback. Addresses that this process itself has admitted are not included: the ends of their windows are known.
 ///
-/// A host may never resolve, so they are kept for the longest window at most.
+/// A host may never resolve. The members are therefore kept for the longest window at most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Carried {
     members: Option<BTreeSet<IpNet>>,
-    /// `None` before the first look at the target, and if the window has no end.
+    /// `None` before the target was read for the first time, and if the window has no end.
     until: Option<Instant>,
 }
 
 impl Carried {
     /// Returns which of the networks at the target are kept, in addition to the goal.
     ///
-    /// `noted` is the end that an earlier process has noted at the target. Otherwise each start would keep them
-    /// for another window.
+    /// `noted` is the end that an earlier process has noted at the target. Without it, each start would keep the
+    /// networks for another window.
     pub(crate) fn keep(
         &mut self,
         found: &BTreeSet<IpNet>,
@@ -132,7 +132,7 @@ impl Carried {
             let end = now.checked_add(goal.longest_window);
             self.until = end.into_iter().chain(noted).min();
         }
-        // A network of several addresses was configured, and no host can name it.
+        // A network of several addresses comes from the configuration. It cannot be an address of a host.
         let addresses = || found.iter().filter(|network| is_address(**network));
         let carried = self
             .members
@@ -165,10 +165,10 @@ pub(crate) struct TimeOut {
 }
 
 impl TimeOut {
-    /// The timeout for a window; `None` if it has ended.
+    /// The timeout for a window; `None` if the window has ended.
     ///
-    /// It is rounded up and at least 1: in nftables, zero is forever. A static network gets a day, and is
-    /// renewed.
+    /// The timeout is rounded up and at least 1: in nftables, zero means forever. A static network gets a timeout of
+    /// a day, and is renewed.
     pub(crate) fn new(until: Option<Instant>, now: Instant) -> Option<Self> {
         let Some(until) = until else {
             return Some(Self {
@@ -191,10 +191,10 @@ impl TimeOut {
         }
     }
 
-    /// Returns whether an element must be renewed, whose timeout ends in this number of seconds, rounded
-    /// down.
+    /// Returns whether an element must be renewed. `expires` is the number of seconds until the end of its timeout,
+    /// rounded down.
     ///
-    /// A timeout may end up to a second later than the window, since it is rounded up, and never earlier.
+    /// Since a timeout is rounded up, it may end up to a second later than the window. It never ends earlier.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {
@@ -233,7 +233,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
 
 const STATIC_SECONDS: u64 = 24 * 60 * 60;
 
-/// 2^32 ms. Some kernels keep a timeout in a 32-bit number.
+/// Maximum timeout: 2^32 ms. Some kernels keep a timeout in a 32-bit number.
 pub(crate) const MAX_SECONDS: u64 = (u32::MAX / 1000) as u64;
 
 #[cfg(test)]
@@ -327,11 +327,11 @@ mod tests {
         let (mut set, [a, b]) = set(&[], start);
         set.apply(&a[0], answer("20.0.0.1"), start);
         let mut carried = Carried::default();
-        // The network was taken out of the configuration.
+        // The network was removed from the configuration.
         let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9", "20.1.0.0/24"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
-        // Another process removes one of them.
+        // Another process removes one of the addresses.
         let found = nets(["20.0.0.9"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9"]));
@@ -363,7 +363,7 @@ mod tests {
         let mut carried = Carried::default();
         assert!(kept_at(&mut carried, window / 2, noted));
         assert!(!kept_at(&mut carried, window, noted));
-        // A later end is not believed.
+        // A later end is ignored.
         let mut carried = Carried::default();
         assert!(kept_at(
             &mut carried,
@@ -382,20 +382,20 @@ mod tests {
         let keep =
             |carried: &mut Carried, found: &_, goal: &_| carried.keep(found, goal, start, None);
         keep(&mut carried, &found, &undecided(&[("20.0.0.1", 1_000)]));
-        // It appears at the target because this process writes it, and then leaves the goal.
+        // This process writes the address to the target. Then the address leaves the goal.
         let found = nets(["20.0.0.1", "20.0.0.9"]);
         assert_eq!(
             keep(&mut carried, &found, &undecided(&[])),
             nets(["20.0.0.9"]),
             "an address whose window is over was kept"
         );
-        // The same for one that was there before and has been answered since.
+        // The same applies to an address that was there before and has joined the goal since.
         keep(&mut carried, &found, &undecided(&[("20.0.0.9", 1_000)]));
         assert!(keep(&mut carried, &found, &undecided(&[])).is_empty());
     }
 
     proptest! {
-        /// The traps: zero and fractions make a permanent element, and a rounded-up window must not be longer
+        /// Tests the traps: zero and fractions make a permanent element, and a rounded-up window must not be longer
         /// by more than a second.
         #[test]
         fn a_time_out_is_never_zero_and_never_longer_than_the_window(
@@ -411,7 +411,7 @@ mod tests {
                     prop_assert!(time_out.seconds >= 1);
                     prop_assert!(seconds < left + SECOND);
                     prop_assert!(left <= seconds || time_out.seconds == MAX_SECONDS);
-                    // What the kernel shows right after the write.
+                    // These are the values that the kernel shows right after the write.
                     for expires in [time_out.seconds, time_out.seconds - 1] {
                         prop_assert!(!time_out.differs_from(expires), "{time_out:?} {expires}");
                     }
@@ -430,7 +430,7 @@ mod tests {
             let Some(ends) = left.checked_add_signed(off) else {
                 return Ok(());
             };
-            // A second of tolerance, since the kernel shows whole seconds.
+            // There is a second of tolerance, since the kernel shows whole seconds.
             let differs = time_out.differs_from(ends / 1000);
             if (0..1_000).contains(&off) {
                 prop_assert!(!differs);

@@ -15,7 +15,7 @@ use super::{
     target::{Change, Mode, Syncing, Target, TargetError},
 };
 
-/// An ACL, by the path of its file.
+/// Target for an ACL. HAProxy identifies the ACL by the path of its file.
 pub(super) struct Haproxy {
     name: String,
     socket: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Haproxy {
 }
 
 impl Haproxy {
-    /// `file` is a plain file at the path of the ACL.
+    /// Creates the target. `file` is a plain file at the path of the ACL.
     pub(super) fn new(name: String, socket: PathBuf, acl: String, file: FileTarget) -> Self {
         Self {
             name,
@@ -72,7 +72,7 @@ impl Haproxy {
         Ok(patterns.filter_map(network).collect())
     }
 
-    /// Replaces the content at once: until the commit, requests see the old version.
+    /// Replaces the content at once. Until the commit, requests see the old version.
     async fn replace(&self, members: &BTreeSet<IpNet>) -> Result<(), TargetError> {
         let acl = &self.acl;
         let prepared = self.command(&format!("prepare acl {acl}")).await?;
@@ -101,7 +101,7 @@ impl Haproxy {
         }
     }
 
-    /// Sends a command, and returns the answer.
+    /// Sends a command, and returns HAProxy's response.
     async fn command(&self, command: &str) -> Result<String, TargetError> {
         let mut answer = Vec::new();
         let exchange = async {

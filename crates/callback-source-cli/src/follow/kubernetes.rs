@@ -8,7 +8,7 @@ impl Format for NetworkPolicy {
     fn write(&self, content: &Content) -> String {
         let mut text = content.header() + BEGIN;
         if content.members.is_empty() {
-            // Without the list, too, but that could be read as "everything".
+            // A missing list would mean the same, but could be read as "everything".
             text.push_str("  ingress: []\n");
             return text;
         }
@@ -65,7 +65,7 @@ mod tests {
         ("spec.ingress[].from[].ipBlock.except", false),
     ];
 
-    /// The paths of the fields and list elements in a text with one of them a line.
+    /// Paths of the fields and list elements in a text that has one of them in each line.
     fn paths(text: &str) -> BTreeSet<String> {
         let mut above: Vec<(usize, String)> = Vec::new();
         let mut paths = BTreeSet::new();

@@ -3,12 +3,12 @@
 //! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal
 //! to the goal. The [`Follower`] does so whenever the set is published, and every few seconds.
 //!
-//! 1. **Windows.** A member ends with the window of its address. Where the target has timeouts, they end with
-//!    it, also without this process.
-//! 2. **Undecided.** Before every host was asked, nothing is written. While a host is unresolved, members from
+//! 1. **Windows.** A member ends with the window of its address. In a target with timeouts, it ends even without this
+//!    process.
+//! 2. **Undecided.** Before every host was looked up, nothing is written. While a host is unresolved, members from
 //!    before this process are kept.
 //! 3. **Empty.** A target is emptied only with `--allow-empty`.
-//! 4. **Others.** What belongs to other programs is left alone; what they change is restored.
+//! 4. **Others.** Content of other programs is left alone. Their changes to our content are undone.
 
 use crate::args;
 

@@ -17,17 +17,17 @@ use super::{
 pub(super) struct Plan {
     pub(super) write: Vec<Written>,
     pub(super) remove: Vec<Value>,
-    /// Elements that a network of the goal takes the place of.
+    /// Elements that are removed first, because a network of the goal replaces them.
     pub(super) remove_first: Vec<Value>,
     pub(super) change: Change,
-    /// A problem that does not keep the rest from being written.
+    /// A problem that does not prevent the other writes.
     pub(super) problem: Option<TargetError>,
 }
 
 impl Plan {
-    /// The difference between a set and the goal at a time.
+    /// Computes the difference between a set and the goal at a time.
     ///
-    /// Elements of others are never touched. If one of them admits a member, the member is left out.
+    /// Elements of other programs are never changed. A member that such an element already admits is left out.
     pub(super) fn new(
         state: &SetState,
         goal: &Goal,
@@ -80,7 +80,8 @@ impl Plan {
                 let mut spans = spans.iter();
                 spans.any(|span| *span != found && span.overlaps(found))
             });
-            // One from before that is permanent has no end, decided or not.
+            // A permanent element from an earlier process has no end, so it is removed even while the set is
+            // undecided.
             let is_carried = network.is_some_and(|network| kept.contains(&network));
             let is_endless = is_carried && element.expires.is_none();
             if is_in_the_way {
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(plan.remove, [Value::from("192.0.2.2")]);
         assert!(plan.problem.unwrap().problem.contains("192.0.2.2"));
 
-        // Also while the set is undecided.
+        // The element is removed even while the set is undecided.
         let now = now();
         let goal = goal(&[], false, now);
         let state = state(&permanent("192.0.2.2"));

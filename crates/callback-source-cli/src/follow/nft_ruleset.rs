@@ -1,4 +1,4 @@
-//! `--print-ruleset`.
+//! `--print-ruleset`: a ruleset that uses the sets.
 
 /// A ruleset that drops everything except connections from the elements of two sets, at one port.
 pub(crate) fn ruleset(table: &str, set: &str, intervals: bool) -> String {

@@ -16,7 +16,7 @@ impl Script {
         self.with(json!({ "list": { "table": table } }))
     }
 
-    /// Makes a set and its table, unless they exist.
+    /// Creates a set and its table, unless they exist.
     pub(super) fn make(self, set: &SetName, intervals: bool) -> Self {
         let flags: &[&str] = match intervals {
             true => &["interval", "timeout"],
@@ -29,14 +29,16 @@ impl Script {
             .with(json!({ "add": { "set": new } }))
     }
 
-    /// Removes elements. An element that has expired meanwhile would be an error, so each is added first.
+    /// Removes elements. Each element is added first, because it would be an error to delete one that has just
+    /// expired.
     pub(super) fn remove(self, set: &SetName, values: &[Value]) -> Self {
         let dying = values.iter().map(|value| element(value, 1));
         self.elements("add", set, dying.collect())
             .elements("delete", set, values.to_vec())
     }
 
-    /// Removes some elements, and writes others. Adding an element again would not renew it.
+    /// Removes some elements and writes others. Existing ones are deleted and added, because adding alone does not
+    /// renew them.
     pub(super) fn replace(self, set: &SetName, removed: &[Value], written: &[Written]) -> Self {
         let current = |written: &Written| Some((written.current.clone()?, written.seconds));
         let renewed: Vec<_> = written.iter().filter_map(current).collect();
@@ -78,12 +80,12 @@ impl Script {
     }
 }
 
-/// An element to write.
+/// Element to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) network: IpNet,
     pub(super) seconds: u64,
-    /// The element as nft has it, if there is one.
+    /// The existing element in the form of nft, if there is one.
     pub(super) current: Option<Value>,
 }
 

@@ -27,16 +27,16 @@ pub(super) struct SetState {
 
 #[derive(Clone, Debug)]
 pub(super) struct Element {
-    /// The address, prefix or range as nft has it.
+    /// The address, prefix or range in the form of nft.
     pub(super) value: Value,
-    /// `None` if it is none of these.
+    /// `None` if the value is in another form.
     pub(super) span: Option<Span>,
-    /// Seconds until it expires, rounded down; `None` if it is permanent.
+    /// Seconds until the element expires, rounded down; `None` if it is permanent.
     pub(super) expires: Option<u64>,
     pub(super) is_ours: bool,
 }
 
-/// The first and the last address.
+/// Range of addresses, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     first: IpAddr,
@@ -93,7 +93,7 @@ impl SetState {
         Err(TargetError::new(format!("the set `{}` {problem}", name.set)).with_hint(hint))
     }
 
-    /// Our elements without an end.
+    /// Our elements without a timeout.
     pub(super) fn permanent(&self) -> Vec<Value> {
         let elements = self.elements.iter();
         elements
@@ -118,7 +118,7 @@ impl SetName {
     }
 }
 
-/// Parses the output of a list command: sets by name.
+/// Parses the output of a list command, and returns the sets by name.
 pub(super) fn parse(output: &[u8]) -> Result<BTreeMap<String, SetState>, TargetError> {
     let unknown = || TargetError::new("the output of `nft` has an unknown form");
     let output: Value = serde_json::from_slice(output).map_err(|_| unknown())?;
@@ -158,7 +158,7 @@ fn element(listed: &Value) -> Element {
     let has_time_out = element["timeout"]
         .as_u64()
         .is_some_and(|timeout| timeout > 0);
-    // nft omits the last moment, which is zero.
+    // nft omits `expires` in the last second of an element, when it is zero.
     let expires = element["expires"]
         .as_u64()
         .or_else(|| has_time_out.then_some(0));

@@ -1,12 +1,12 @@
 //! `nftables:inet/TABLE/SET`: the elements of two sets, one for each family.
 //!
-//! | trap | answer |
+//! | trap | remedy |
 //! |---|---|
 //! | a timeout of zero or with a fraction makes a permanent element | whole seconds, rounded up, at least 1; each element is read back |
 //! | adding an element again does not renew it | add, delete and add in one transaction |
-//! | deleting an element that has just expired fails the whole transaction | it is added first |
-//! | `flush ruleset` deletes the set | it is read every few seconds, and made again |
-//! | elements of others | those of the follower have a comment; others are never touched |
+//! | deleting an element that has just expired fails the whole transaction | each element is added before it is deleted |
+//! | `flush ruleset` deletes the set | the set is read every few seconds, and created again |
+//! | elements of other programs | the follower's own elements have a comment; it changes no others |
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -59,7 +59,7 @@ impl Target for Nftables {
                 let is_missing = state.is_none();
                 let state = state.unwrap_or_default();
                 let intervals = set.needs_intervals(&goal);
-                // A fault of one set must not keep the other from being followed.
+                // A fault of one set must not stop the updates of the other.
                 if let Err(error) = state.check(set, intervals) {
                     first_error = first_error.or(Some(error));
                     continue;
@@ -82,7 +82,7 @@ impl Target for Nftables {
     }
 }
 
-/// Work on one set.
+/// Planned changes of one set.
 struct Part {
     set: SetName,
     /// `Some` if the set is missing and must be created; `true` creates it with the flag `interval`.
@@ -104,11 +104,12 @@ impl Part {
     }
 }
 
-/// Writes both sets in one transaction; if it fails, each in its own.
+/// Writes both sets in one transaction. If that fails, writes each set in its own transaction.
 async fn write(parts: &[Part]) -> Result<(), TargetError> {
     for part in parts {
         if !part.plan.remove_first.is_empty() {
-            // nft compares a new interval with the elements that the same transaction removes.
+            // This needs a transaction of its own: nft would compare a new interval even with elements that the same
+            // transaction removes.
             nft(&Script::default().remove(&part.set, &part.plan.remove_first)).await?;
         }
     }
@@ -129,7 +130,7 @@ async fn write(parts: &[Part]) -> Result<(), TargetError> {
 }
 
 impl Nftables {
-    /// Reads the sets back. No element may be permanent, and each that was written must be there.
+    /// Reads the sets back. No element may be permanent, and each written element must be present.
     async fn check_written(&self, parts: &[Part]) -> Result<(), TargetError> {
         let states = self.list().await?;
         let none = SetState::default();
@@ -146,7 +147,7 @@ impl Nftables {
                 )));
             }
             let missing = plan.write.iter().find(|written| {
-                // A few seconds can be over by now.
+                // A few seconds may have passed since the write.
                 written.seconds > 5 && state.find(written.network).is_none()
             });
             if let Some(written) = missing {
@@ -265,7 +266,7 @@ mod tests {
         sets.remove(set).unwrap()
     }
 
-    /// The property of `TimeOut`, and of nft and the kernel behind it.
+    /// Tests the property of `TimeOut` with nft and the kernel.
     #[test]
     fn no_window_makes_an_element_that_is_permanent_or_outlives_it() {
         let Some((server, _client)) = netns::connected(&[]) else {
@@ -284,7 +285,7 @@ mod tests {
             1 << 32,
         ];
         windows.extend(((1 << 32) - 1_500..1 << 32).step_by(250));
-        // A spread over all magnitudes, always the same.
+        // The windows are of all magnitudes, and the same in each run.
         let mut spread = 1_u64;
         while windows.len() < 1_000 {
             spread = spread
@@ -379,7 +380,7 @@ mod tests {
             });
             within(&server, async || {
                 for at in 1..=100 {
-                    // As a plan has it, without the reads before and after.
+                    // These are the writes of a plan, without the reads before and after.
                     let renewed = clients.iter().map(|client| Written {
                         network: net(client),
                         seconds: 100_000 + at,
@@ -458,7 +459,7 @@ mod tests {
         ];
         assert_eq!(sync(&addresses).added.len(), 3);
         assert!(sync(&addresses).is_none());
-        // Longer windows: all are renewed in one transaction.
+        // All elements get longer windows, and are renewed in one transaction.
         let renewed = addresses.map(|(address, _)| (address, 90_000));
         assert!(sync(&renewed).is_none());
         let change = sync(&[("20.0.0.0/24", 60_000)]);
@@ -489,7 +490,7 @@ mod tests {
             error.contains("`s` has no flag `timeout`; remove the set"),
             "{error}"
         );
-        // The other set is followed.
+        // The other set is still updated.
         assert!(listed(&server, "s6").find(net("2001:db8::9")).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! `--once` and `--dry-run`.
+//! `--once` and `--dry-run`: a single update of all targets.
 
 use std::{fmt::Write, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Commands with a time limit and a limit on what is kept of their output.
+//! Commands with a time limit, and with a limit on the output that is kept.
 
 use std::{
     io,
@@ -20,18 +20,18 @@ pub(super) struct Finished {
     pub(super) stderr: Output,
 }
 
-/// Beginning of an output, and whether there was more.
+/// Beginning of an output, and whether the output was longer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
     pub(super) is_cut: bool,
 }
 
-/// Runs a command with this input. At the time limit, it is killed with every process of its group.
+/// Runs a command with this input. At the time limit, the command is killed with every process of its group.
 ///
 /// # Errors
 ///
-/// If it cannot be started, or [`io::ErrorKind::TimedOut`].
+/// Fails if the command cannot be started, and with [`io::ErrorKind::TimedOut`] at the time limit.
 pub(super) async fn run(
     command: &mut Command,
     input: &[u8],
@@ -54,7 +54,7 @@ pub(super) async fn run(
             tokio::join!(
                 async {
                     if let Some(mut stdin) = stdin {
-                        // A command that does not read its input ends before it is written.
+                        // A command that does not read its input may end before the input is written.
                         let _ = stdin.write_all(input).await;
                     }
                 },
@@ -91,7 +91,8 @@ pub(super) async fn run(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) time: Duration,
-    /// Bytes that are kept of each output; the rest is read and dropped, so that the command does not wait.
+    /// Maximum number of bytes that are kept of each output. The rest is read and dropped, so that the command does
+    /// not wait.
     pub(super) output: usize,
 }
 
@@ -127,7 +128,7 @@ async fn kill(child: &mut Child) {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
-    // It may have ended by itself.
+    // The command may have ended by itself.
     let _ = child.kill().await;
 }
 

@@ -8,7 +8,7 @@ use super::goal::{Goal, Plain};
 
 /// A copy of the set, outside this process.
 pub(crate) trait Target: Send {
-    /// The target as it was given.
+    /// Name of the target, as it was given.
     fn name(&self) -> &str;
 
     /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that the
@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<Plain>,
     /// Number of members afterwards.
     pub(crate) members: usize,
-    /// The target was written although its members stay: for example, it was damaged.
+    /// `true` if the target was written although its members stay, for example because it was damaged.
     pub(crate) rewritten: bool,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Grows by one with each line, whatever the clock does.
+    /// Id, which grows by one with each line, whatever the clock does.
     pub(crate) id: u64,
     pub(crate) at: String,
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub(crate) enum Event {
     ReloadRefused {
         error: String,
     },
-    /// The wall clock is behind the time of the event before.
+    /// The wall clock is behind the time of the previous event.
     ClockSetBack {
         seconds: u64,
     },
@@ -64,8 +64,8 @@ pub(crate) enum Event {
         record_type: String,
         seconds: u64,
     },
-    /// Refusals of one peer for one reason. Without a peer: of many peers, or of one whose address was removed after
-    /// its time.
+    /// Refusals of one peer for one reason. Without a peer, the event has the refusals of many peers, or of a peer
+    /// whose address was removed after the time to keep it.
     Refused {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<IpAddr>,
@@ -112,12 +112,12 @@ impl Entry {
     }
 }
 
-/// Conditions on lines.
+/// Conditions by which lines are selected.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     pub(super) since: Option<SystemTime>,
     pub(super) peer: Option<IpAddr>,
-    /// Id of the last line that is known.
+    /// Id of the last line that the reader already has.
     pub(super) after: Option<u64>,
 }
 

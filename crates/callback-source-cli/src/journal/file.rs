@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::event::{Entry, Event, Selection, time_text};
 
-/// The file, as the writing thread has it.
+/// State of the journal file in the thread that writes it.
 #[derive(Debug)]
 pub(super) struct JournalFile {
     path: PathBuf,
@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl JournalFile {
-    /// `dropped` counts events that are lost.
+    /// Creates the state without opening the file. `dropped` is the counter of lost events.
     pub(super) fn new(path: PathBuf, keep: Duration, dropped: Arc<AtomicU64>) -> Self {
         Self {
             path,
@@ -56,7 +56,7 @@ impl JournalFile {
         }
     }
 
-    /// Opens the file, and continues with the id after its last one.
+    /// Opens the file. The next id follows the last one in the file.
     pub(super) fn open(&mut self) {
         let last = entries(&self.path)
             .last()
@@ -71,7 +71,7 @@ impl JournalFile {
         self.open = self.report(opened);
     }
 
-    /// Writes an event. If that fails, it waits in memory for the next attempt.
+    /// Writes an event. If that fails, the event waits in memory for the next attempt.
     pub(super) fn append(&mut self, at: SystemTime, event: Event) {
         let last_at = self.last_at.replace(at);
         let back = last_at.and_then(|last_at| last_at.duration_since(at).ok());
@@ -87,7 +87,7 @@ impl JournalFile {
         self.write_waiting(at);
     }
 
-    /// Tries to write what waits.
+    /// Tries to write the waiting lines.
     pub(super) fn write_waiting(&mut self, now: SystemTime) {
         while let Some(line) = self.waiting.pop_front() {
             let written = self.write(&line, now);
@@ -140,7 +140,7 @@ impl JournalFile {
             self.open = None;
             fs::rename(&self.path, earlier(&self.path))?;
         }
-        // A clock that was set back must not postpone this.
+        // A clock that was set back must not postpone the removal.
         let age = self
             .forgot_at
             .map(|at| now.duration_since(at).unwrap_or(A_DAY));
@@ -153,7 +153,7 @@ impl JournalFile {
             None => open(&self.path)?,
         };
         let Open { mut file, size } = open;
-        // With a single call: a process that is killed leaves no torn line in between.
+        // A single call writes the whole line. A process that is killed therefore leaves no torn line in the middle.
         file.write_all(line)?;
         self.open = Some(Open {
             file,
@@ -164,7 +164,7 @@ impl JournalFile {
 
     /// Removes the addresses of peers from lines that are older than the time to keep them.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
-        // After a failure, again in an hour. Until then, lines are written.
+        // After a failure, the next attempt is in an hour. Lines are written in the meantime.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
         let Some(oldest) = now.checked_sub(self.keep) else {
             self.forgot_at = Some(now);
@@ -207,7 +207,7 @@ impl JournalFile {
     }
 }
 
-/// Lines of the journal at `path`, and of those that wait for the disk, that match, oldest first.
+/// Matching lines of the journal at `path` and matching waiting lines, oldest first.
 pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) -> Vec<u8> {
     let mut lines = Vec::new();
     let waiting = waiting
@@ -222,7 +222,7 @@ pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) 
     lines
 }
 
-/// The entries of a file. Torn lines, and lines of a newer version, are skipped.
+/// The entries of a file. Torn lines and lines of a newer version are skipped.
 fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let file = File::open(path).ok().map(|file| file.take(2 * MAX_SIZE));
     let lines = file
@@ -261,7 +261,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
         serde_json::to_writer(&mut text, entry)?;
         text.push(b'\n');
     }
-    // Left behind by a process that was killed.
+    // A process that was killed may have left this file behind.
     let _ = fs::remove_file(&temporary);
     let written = open(&temporary).and_then(|Open { mut file, .. }| {
         file.write_all(&text)?;
@@ -269,7 +269,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
         fs::rename(&temporary, path)
     });
     if written.is_err() {
-        // On a full disk, it may be what fills it.
+        // On a full disk, the temporary file may be what fills it.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -282,7 +282,7 @@ fn earlier(path: &Path) -> PathBuf {
     earlier.into()
 }
 
-/// Readable by the group, so that an operator does not need to be root.
+/// Mode of the files: readable by the group, so that an operator does not need to be root.
 #[cfg(unix)]
 const MODE: u32 = 0o640;
 
@@ -290,7 +290,7 @@ const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AN_HOUR: Duration = Duration::from_secs(60 * 60);
-/// A time service can cause smaller steps.
+/// Minimum step back of the clock that is an event. A time service can cause smaller steps.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(journal.waiting().len(), 10);
         let waiting = selected(&path, &journal.waiting(), &Selection::default());
         assert_eq!(waiting.iter().filter(|byte| **byte == b'\n').count(), 10);
-        // Space again, after half of a line.
+        // The disk has space again. The last failed write left half of a line.
         fs::remove_file(&path).unwrap();
         fs::write(&path, [&written, &b"{\"id\":2,\"at\":"[..]].concat()).unwrap();
         journal.write_waiting(now);
@@ -503,7 +503,7 @@ mod tests {
         journal.append(now - A_DAY, refused("192.0.2.2"));
         // A time service moves the clock a little.
         journal.append(now - A_DAY - A_MINUTE / 2, refused("192.0.2.3"));
-        // Set back while the server is stopped.
+        // The clock is set back while the server is stopped.
         self::journal(&path).append(now - 3 * A_DAY, Event::Stopped {});
         let found = all(&path);
         let ids: Vec<_> = found.iter().map(|entry| entry.id).collect();

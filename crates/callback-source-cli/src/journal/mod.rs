@@ -1,15 +1,17 @@
-//! The journal: what happened to the list and to callers, one JSON object a line.
+//! The journal: a record of what happened to the list and to callers, one JSON object a line.
 //!
-//! Log lines scroll away, and metrics have no addresses. The journal answers for weeks: did the provider rotate, was
-//! a peer refused, was a refused peer a server of the provider?
+//! Log lines scroll away, and metrics have no addresses. For weeks, the journal shows whether the provider rotated
+//! its addresses, whether a peer was refused, and whether a refused peer was a server of the provider.
 //!
-//! 1. A line is written at once with a single call, so that a process which is killed leaves at most one torn line,
-//!    the last. Readers skip it.
+//! 1. Each line is written at once, with a single call. A process that is killed therefore leaves at most one torn
+//!    line at the end. Readers skip it.
 //! 2. The file is rotated at 4 MiB. One earlier file is kept, `<name>.1`.
 //! 3. Peer addresses are removed after the time of `--journal-keep`: they are personal data.
-//! 4. Nothing waits for the disk. A thread writes. While it cannot, as on a full disk, 256 KiB of events wait in
-//!    memory; then the oldest are dropped and counted, as are events without room in the queue of a disk that hangs.
-//! 5. Ids grow by one, so that the order is right after the clock was set back. That is an event of its own.
+//! 4. Nothing waits for the disk: a separate thread writes. While it cannot write, as on a full disk, 256 KiB of
+//!    events wait in memory. Beyond that, the oldest events are dropped and counted. While a disk hangs, events
+//!    without room in the queue are dropped and counted, too.
+//! 5. Ids grow by one, so that the order is right even after the clock was set back. Such a step is an event of its
+//!    own.
 
 use std::{
     net::IpAddr,
@@ -46,7 +48,7 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 enum Order {
     Write(SystemTime, Event),
-    /// Respond when everything before is written, with the lines that cannot be.
+    /// Asks for a message once everything before is written. The message has the lines that cannot be written.
     Flush(oneshot::Sender<Vec<Vec<u8>>>),
 }
 

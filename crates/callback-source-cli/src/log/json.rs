@@ -1,6 +1,6 @@
 //! JSON format of the log.
 //!
-//! `tracing` records a list as text, and a program that reads the log would have to parse it again. The known list
+//! `tracing` records a list as text, which a program that reads the log would have to parse again. The known list
 //! fields of the library are therefore turned into arrays after the line was formatted. All other lines pass
 //! unchanged.
 

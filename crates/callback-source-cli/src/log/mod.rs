@@ -33,7 +33,7 @@ use crate::{
 /// Sets up the log of a command that looks up once. The command reports the outcome of each question
 /// itself, so events about questions are omitted unless a filter was given.
 pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
-    // No time limit: a command may wait for the reader of its output, and signals still end it.
+    // No time limit: the command may wait for the reader of its output. Signals still end the command.
     init(args, ONE_SHOT_FILTER, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
@@ -71,7 +71,7 @@ pub(crate) fn filter(args: &CommonArgs) -> Result<EnvFilter, Error> {
 /// Replaces the log filter of a server.
 pub(crate) fn set_filter(filter: EnvFilter) {
     if let Some(log) = LOG.get() {
-        // It fails only if the subscriber is gone.
+        // `reload` fails only if the subscriber is gone.
         let _ = log.filter.reload(filter);
     }
 }
@@ -137,7 +137,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     };
     let text = panic.to_string().replace('\n', " ");
     if !tracing::enabled!(Level::ERROR) {
-        // A filter must not hide a defect.
+        // The log filter must not hide a defect, and a panic is one.
         write_line(format!("{text}\n"));
     }
     error!(thread = thread.name(), backtrace, "{text}");
@@ -151,8 +151,8 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Other crates log input of peers without a limit. At WARN, hickory logs each packet from a wrong
-/// address, and h2 each unsolicited PING acknowledgement.
+/// Default log filter of a server. It admits only errors of other crates, because these log input of peers without a
+/// limit. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING acknowledgement.
 const SERVER_FILTER: &str = "error,callback_source=info";
 const ONE_SHOT_FILTER: &str = "error,callback_source=warn";
 

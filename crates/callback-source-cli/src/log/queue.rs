@@ -1,8 +1,8 @@
 //! Queue of lines for stderr, bounded in bytes.
 //!
-//! A write to stderr blocks while nothing reads it, and the threads that log also respond to requests. The queue
-//! is bounded in bytes and not in lines, because the length of a line depends on what callers send. When it is
-//! full, the newest line is dropped: the oldest ones show how a fault began.
+//! A write to stderr blocks while nothing reads it. The threads that log must not block, because they also respond to
+//! requests. The queue is bounded in bytes and not in lines, because the length of a line depends on what callers
+//! send. When the queue is full, the newest line is dropped, because the oldest lines show how a fault began.
 //!
 //! The writer reports the number of dropped lines once the queue is half empty. An earlier report would be dropped
 //! as well.
@@ -39,7 +39,7 @@ struct State {
     lines: VecDeque<Vec<u8>>,
     /// Size of the lines in bytes, with the overhead of each.
     size: usize,
-    /// A line that has left the queue is being written.
+    /// `true` while a line that has left the queue is being written.
     writing: bool,
 }
 
@@ -67,8 +67,8 @@ impl Lines {
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
-            // Reported only when the queue has room: otherwise this line would be dropped as well, and
-            // during a flood each line that gets through would cause another report.
+            // The report waits until the queue has room. Otherwise it would be dropped as well, and during a flood
+            // each line that gets through would cause another report.
             if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(
@@ -81,7 +81,7 @@ impl Lines {
         }
     }
 
-    /// The next line, and whether the queue is at most half full behind it.
+    /// Waits for the next line. Also returns whether the queue is at most half full without it.
     pub(super) fn next(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         loop {
@@ -110,7 +110,7 @@ impl Lines {
     }
 }
 
-/// Each call writes one whole line.
+/// Each call of `write` adds one whole line to the queue.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -142,7 +142,7 @@ fn write_to_end(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Room for some minutes of ten lines a second.
+/// Size of the queue in bytes: room for some minutes at ten lines a second.
 const QUEUE_SIZE: usize = 1024 * 1024;
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(written.try_iter().flatten().collect::<Vec<_>>(), b"last\n");
     }
 
-    /// Accepts one byte at every second call, and is not ready otherwise.
+    /// Accepts one byte at every second call. The other calls fail with `WouldBlock`.
     struct Out(std::sync::mpsc::Sender<Vec<u8>>, u32);
 
     impl Write for Out {

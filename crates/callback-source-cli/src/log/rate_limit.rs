@@ -1,6 +1,6 @@
 //! Rate limit for log lines that callers can cause.
 //!
-//! It is for warnings about the server as a whole, such as a lack of connections. The library limits its own
+//! The limit is for warnings about the server as a whole, such as a lack of connections. The library limits its own
 //! events by peer.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Limit of one line a minute.
+/// Rate limit of one line a minute.
 #[derive(Debug, Default)]
 pub(crate) struct OncePerMinute(Mutex<Option<Instant>>);
 

@@ -43,7 +43,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,
-    /// `None` for `follow`, which serves only its state.
+    /// Source checks; `None` for `follow`, which serves only its state.
     checks: Option<ArcSwap<Checks>>,
     follow: FollowStatus,
     counts: Arc<VerdictCounts>,
@@ -90,7 +90,7 @@ impl App {
         }
     }
 
-    /// Replaces the checks. Requests in flight are judged by the old ones.
+    /// Replaces the checks. Requests in flight are still judged by the previous checks.
     pub(super) fn reconfigure(&self, args: &ServeArgs, proxies: &Proxies) {
         if let Some(checks) = &self.checks {
             let new = Checks::new(&self.list, args, proxies, &self.counts);
@@ -98,7 +98,8 @@ impl App {
         }
     }
 
-    /// The server stays ready while a target of `serve --follow` fails: it can still decide.
+    /// Returns whether the server is ready. It stays ready while a target of `serve --follow` fails, because it can
+    /// still decide.
     fn is_ready(&self) -> bool {
         self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
@@ -108,8 +109,8 @@ impl App {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Responds to a request, and returns whether its body has ended by then. If it has not, the rest of the
-    /// body precedes the next request on the connection.
+    /// Responds to a request, and returns whether its body has ended by then. If the body has not ended, the rest of
+    /// it precedes the next request on the connection.
     pub(super) async fn respond(
         &self,
         endpoint: Endpoint,
@@ -134,7 +135,7 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        // One configuration for the whole request.
+        // One configuration judges the whole request.
         let checks = self.checks.as_ref().map(ArcSwap::load_full);
         let start = Instant::now();
         let (peer, is_proxy) = match &checks {
@@ -310,14 +311,14 @@ fn json(text: serde_json::Result<String>) -> Response<Body> {
     response
 }
 
-/// Value of a parameter, which our own commands never encode.
+/// Value of a query parameter, without decoding: our own commands never encode it.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory for a
-/// second, and many callers at a time can each send a head of 16 KiB.
+/// second, and many callers can each send a head of 16 KiB at the same time.
 fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = head.method;
@@ -331,7 +332,7 @@ fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     request
 }
 
-/// Returns whether a request was made on this machine, and not by a proxy on it for another client.
+/// Returns whether a request was made on this machine, and not by a local proxy for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         // A proxy may write the name with other characters in place of `-`.

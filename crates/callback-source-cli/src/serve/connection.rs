@@ -4,7 +4,7 @@
 //! One deadline applies to all of them, so that a silent client cannot get a new time limit with each step.
 //!
 //! Closing is a step of its own. A socket that is closed with unread bytes is reset, and the reset can destroy the
-//! response that was just sent: the sender would see a network error in place of a refusal.
+//! response that was just sent. The sender would then see a network error in place of a refusal.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -76,7 +76,7 @@ pub(super) async fn serve(
             };
             peer = client;
             permit.set_owner(proxy.owner(client));
-            // A crowded listener spares the proxy, and not the client that it names.
+            // A crowded listener spares the proxy, but not the client that it names.
             deadline.spared = permit.is_spared();
             ahead
         }
@@ -125,8 +125,8 @@ pub(super) async fn serve(
                     .max_header_size(HEAD_SIZE)
                     .max_headers(HEAD_LINES)
                     .serve_connection(TokioIo::new(&mut replayed), service);
-                // An idle connection is not closed when the server stops: its next request may already
-                // have been sent. That request is the last one.
+                // An idle connection is not closed when the server stops: its next request may already have been
+                // sent. That request is the last one of the connection.
                 until_deadline(pin!(connection), &mut deadline, |_| {}).await
             };
             if let Some(end) = ended {
@@ -145,9 +145,9 @@ pub(super) async fn serve(
                 .initial_connection_window_size(WINDOW)
                 .max_send_buf_size(BUFFER);
             if spared {
-                // A proxy sends the requests of many callers over one connection. Requests that wait for an
-                // on-demand refresh must leave room for the provider's servers, and no number of cancelled or
-                // malformed requests may end the connection.
+                // A proxy sends the requests of many callers over one connection. Requests that wait for an on-demand
+                // refresh must leave room for the provider's servers. No number of cancelled or malformed requests
+                // may end the connection.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
@@ -200,13 +200,13 @@ const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;
 const BUFFER: usize = 32 * 1024;
 
-/// Maximum number of concurrent requests on an HTTP/2 connection. Each needs little memory, but a caller can
+/// Maximum number of concurrent requests on an HTTP/2 connection. Each request needs little memory, but a caller can
 /// open many connections.
 const STREAMS: u32 = 16;
 
 const TRUSTED_STREAMS: u32 = 200;
 
-/// The minimum that HTTP/2 allows for a connection. Bodies are discarded as they arrive.
+/// Flow-control window of a connection: the minimum that HTTP/2 allows. Bodies are discarded as they arrive.
 const WINDOW: u32 = 65_535;
 
 /// Time for the last frames of a connection.

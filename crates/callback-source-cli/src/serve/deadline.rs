@@ -1,7 +1,7 @@
 //! Deadline of a client that keeps its connection waiting.
 //!
-//! The limit depends on the state of the listener and on other connections, and changes while a connection waits.
-//! It is therefore computed again at each change, and not set once as a timeout.
+//! The limit depends on the state of the listener and on other connections, and changes while a connection waits. It
+//! is therefore computed again at each change, instead of being set once as a timeout.
 
 use std::{
     pin::{Pin, pin},

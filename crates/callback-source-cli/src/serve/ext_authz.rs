@@ -1,8 +1,8 @@
 //! Envoy's external authorization over gRPC: `envoy.service.auth.v3.Authorization`.
 //!
-//! tonic's own server has this listener. Its peers are the merchant's Envoys, so it does not need the rules that keep
-//! callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure of gRPC itself as an endpoint that is down: it is no
-//! admission, unless the merchant sets `failure_mode_allow`.
+//! tonic's own server serves this listener. Its peers are the merchant's Envoys. It therefore needs no rules that
+//! protect callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure of gRPC itself as
+//! an endpoint that is down. Such a failure admits no callback, unless the merchant sets `failure_mode_allow`.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -64,7 +64,7 @@ pub(super) fn start(
 
 /// The connections of a listener. A connection above the limit waits until another one ends.
 ///
-/// tonic's own loop would have no limit, and would try again without a pause after an error of the system.
+/// tonic's own loop has no limit, and tries again without a pause after a system error.
 fn connections(listener: Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
     let permits = Arc::new(Semaphore::new(max));
     let warnings = OncePerMinute::default();
@@ -106,12 +106,13 @@ impl ExtAuthzServer {
     /// Stops accepting, and waits for the requests in flight.
     pub(super) async fn stop(self) {
         drop(self.stop);
-        // A panic was reported by tokio's own hook.
+        // If the task panicked, tokio's own hook has reported it.
         let _ = self.serving.await;
     }
 }
 
-/// Keeps the health service equal to `/readyz`. Envoys that check it then choose another replica.
+/// Makes the health service report the same as `/readyz`. While this server is not ready, Envoys that check it choose
+/// another replica.
 async fn report_health(
     list: AllowList,
     health: HealthReporter,
@@ -138,13 +139,13 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of connections. An Envoy opens one for each of its worker threads.
 pub(super) const MAX_CONNECTIONS: u32 = 1024;
 
-/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second of it.
+/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second.
 const CHECK_TIME: Duration = Duration::from_secs(10);
 
-/// Unread bytes of a connection, the default of HTTP/2: tonic would keep a mebibyte for each.
+/// Maximum number of unread bytes on a connection: the default of HTTP/2. tonic's own default is a mebibyte.
 const WINDOW: u32 = 65_535;
 
-/// The same number as for a trusted proxy on the other listener.
+/// Maximum number of concurrent checks on a connection, as for a trusted proxy on the other listener.
 const MAX_STREAMS: u32 = 200;
 
 /// Interval of pings, which detect an Envoy that is gone without having closed its connection.

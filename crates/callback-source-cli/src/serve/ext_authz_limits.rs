@@ -1,8 +1,8 @@
 //! Limits of the ext_authz listener, in numbers and in bytes.
 //!
-//! Its peers are the merchant's Envoys, so that it does not choose between connections as the other listener does.
-//! But callers decide how many checks there are and how long their messages are, and an Envoy may hang. A check
-//! above a limit ends with an error of gRPC, for which Envoy responds with its `status_on_error`.
+//! Its peers are the merchant's Envoys. Unlike the other listener, it therefore does not displace connections. But
+//! callers decide how many checks there are and how long their messages are, and an Envoy may hang. A check above a
+//! limit ends with a gRPC error, to which Envoy responds with its `status_on_error`.
 
 use std::{
     io,
@@ -78,8 +78,8 @@ impl Default for Limits {
     }
 }
 
-/// Body of a check, whose message is charged when its length is announced: tonic reserves memory for a message before
-/// it has come.
+/// Body of a check. Its message is charged when its length is announced, because tonic reserves memory for a message
+/// before it has arrived.
 #[derive(Debug)]
 pub(super) struct Message<B> {
     body: B,
@@ -143,8 +143,8 @@ where
     }
 }
 
-/// Connection with its permit. It ends if its client sends nothing at first; later, the pings of HTTP/2 find out
-/// whether the client is still there.
+/// Connection with its permit. The connection ends if its client sends nothing at first. Later, the pings of HTTP/2 detect a
+/// client that is gone.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: peer::Stream,
@@ -221,20 +221,21 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Number of checks at a time: that of connections to the other listener. A check is short, unless it waits for an
-/// on-demand refresh.
+/// Maximum number of concurrent checks, the same as for connections to the other listener. A check is short, unless
+/// it waits for an on-demand refresh.
 const MAX_CHECKS: usize = 10_000;
 
-/// Limit of all messages that are being received.
+/// Maximum total size of the messages that are being received.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Limit of a message, that of tonic. With a smaller one, a body that Envoy sends along would refuse a callback.
+/// Maximum size of a message, the same as tonic's. With a smaller one, a body that Envoy sends along would cause a
+/// refusal.
 const MAX_MESSAGE: u32 = 4 << 20;
 
-/// Prefix of a message: a flag and its length.
+/// Size of the prefix of a message: a flag and the length.
 const PREFIX: usize = 5;
 
-/// Time limit for the first byte of a connection, that of the first head at the other listener.
+/// Time limit for the first byte of a connection, as for the first head at the other listener.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

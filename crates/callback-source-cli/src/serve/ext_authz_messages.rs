@@ -1,7 +1,7 @@
 //! Messages of `envoy.service.auth.v3`, reduced to the fields that are used.
 //!
 //! Field numbers are those of Envoy's `external_auth.proto` and `attribute_context.proto`. Unknown fields are
-//! skipped, as protobuf prescribes, so that a newer Envoy can send more. Envoy's complete protos are 6.9 MB of
+//! skipped, as protobuf prescribes, so that a newer Envoy can send more. Envoy's complete protos would be 6.9 MB of
 //! generated code for these twelve messages.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub(super) struct Peer {
     pub(super) address: Option<Address>,
 }
 
-/// The other alternative, a pipe, has no address and is skipped.
+/// Address of a peer. The other alternative, a pipe, has no address and is skipped.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Address {
     #[prost(message, optional, tag = "1")]
@@ -59,7 +59,7 @@ pub(super) struct CheckResponse {
     pub(super) http_response: Option<HttpResponse>,
 }
 
-/// `google.rpc.Status`.
+/// Message `google.rpc.Status`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RpcStatus {
     #[prost(int32, tag = "1")]
@@ -84,7 +84,7 @@ pub(super) struct DeniedResponse {
     pub(super) body: String,
 }
 
-/// `envoy.type.v3.HttpStatus`.
+/// Message `envoy.type.v3.HttpStatus`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct HttpStatus {
     #[prost(int32, tag = "1")]
@@ -115,5 +115,5 @@ pub(super) struct Header {
     pub(super) value: String,
 }
 
-/// `OVERWRITE_IF_EXISTS_OR_ADD`: the default would append to a header that the caller sent.
+/// Value of `OVERWRITE_IF_EXISTS_OR_ADD`. The default would append to a header that the caller sent.
 pub(super) const OVERWRITE: i32 = 2;

@@ -1,7 +1,7 @@
-//! The gRPC service: a check in, a verdict out.
+//! The gRPC service, which responds to each check with a verdict.
 //!
-//! The check becomes a request for [`verify`](super::verify), and the response becomes the answer to Envoy.
-//! Status, reason and `Retry-After` are therefore those of the HTTP endpoint, in every mode.
+//! The check becomes a request for [`verify`](super::verify), and the response to that request is translated for
+//! Envoy. Status, reason and `Retry-After` are therefore those of the HTTP endpoint, in every mode.
 
 use std::{
     convert::Infallible,
@@ -42,11 +42,11 @@ use crate::{
     config::{Client, Proxies, has_network},
 };
 
-/// `envoy.service.auth.v3.Authorization`.
+/// Service `envoy.service.auth.v3.Authorization`.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     checks: Arc<ArcSwap<Checks>>,
-    /// Those of the listener, which a reload must not start anew.
+    /// Limits of the listener, which a reload must not reset.
     limits: Limits,
 }
 
@@ -91,8 +91,8 @@ impl From<Checks> for Authorization {
 }
 
 impl Checks {
-    /// The client is `attributes.source.address` of the check, or the one in the header of a trusted proxy in
-    /// front of Envoy.
+    /// Creates the check. The client is `attributes.source.address`, or the address in the header of a trusted proxy
+    /// in front of Envoy.
     fn new(
         list: AllowList,
         args: &ServeArgs,
@@ -125,8 +125,9 @@ impl Checks {
                 *judged.headers_mut() = headers_of_name(header, attributes);
             }
         }
-        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore it keeps only
-        // the header that names the client, and refuses what the head limit of the other listener would refuse.
+        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore the server
+        // keeps only the header that names the client. It refuses a header above the head limit of the other
+        // listener.
         let kept = judged
             .headers()
             .values()
@@ -194,14 +195,14 @@ impl UnaryService<CheckRequest> for Check {
     }
 }
 
-/// Returns the peer of the connection to Envoy. `None` for a pipe, or if Envoy sends no address: the response is
-/// then 500 with the reason `no-peer`.
+/// Returns the peer of the connection to Envoy. Returns `None` for a pipe, or if Envoy sends no address. The response
+/// is then 500 with the reason `no-peer`.
 fn source(attributes: &Attributes) -> Option<IpAddr> {
     let address = attributes.source.as_ref()?.address.as_ref()?;
     address.socket_address.as_ref()?.address.parse().ok()
 }
 
-/// Returns the valid headers of this name. A value that is not valid cannot name a client.
+/// Returns the valid headers of this name. An invalid value cannot name a client.
 fn headers_of_name(name: &HeaderName, attributes: Attributes) -> HeaderMap {
     let http = attributes.request.and_then(|request| request.http);
     let pairs = http.map(|http| http.headers).unwrap_or_default();
@@ -224,12 +225,12 @@ fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
         .collect()
 }
 
-/// `forged` are other spellings of the tags that the caller has sent.
+/// Translates a response for Envoy. `forged` are other spellings of the tags that the caller has sent.
 async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> CheckResponse {
     let (parts, body) = response.into_parts();
     let admitted = parts.status == StatusCode::OK;
     let headers = parts.headers.iter().filter(|(name, _)| {
-        // Envoy computes these itself.
+        // Envoy computes these headers itself.
         **name != header::CONTENT_LENGTH && (!admitted || **name != header::CONTENT_TYPE)
     });
     let headers: Vec<_> = headers
@@ -280,7 +281,7 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
-/// Limit of the header that names the client: that of a whole head at the other listener.
+/// Maximum size of the header that names the client, the same as for a whole head at the other listener.
 const MAX_NAMING_HEADER: usize = 16 << 10;
 
 /// Maximum number of spellings of tags that are removed. A genuine callback has none.
@@ -479,7 +480,8 @@ mod tests {
         assert_eq!(status, 403);
         let (status, _) = denied(check("10.0.0.1", &[]).await);
         assert_eq!(status, 400);
-        // Within the limit, the last entry decides, whatever the length. Above it, the list is not kept.
+        // Within the limit, the last entry decides, whatever the length of the list. Above the limit, the list is not
+        // kept.
         for (entries, code) in [(1_000, CODE_OK), (2_000, CODE_PERMISSION_DENIED)] {
             let long = format!("{}192.0.2.1", "192.0.2.2, ".repeat(entries));
             let response = check("10.0.0.1", &[("X-Forwarded-For", &long)]).await;
@@ -537,7 +539,7 @@ mod tests {
     #[test]
     fn fields_of_a_newer_envoy_are_skipped() {
         let mut bytes = request(Some("192.0.2.1"), &[("a", "b")]).encode_to_vec();
-        // Field 15, a string.
+        // An unknown field is added: number 15, a string.
         bytes.extend([0x7a, 2, b'h', b'i']);
         let decoded = CheckRequest::decode(bytes.as_slice()).unwrap();
         let attributes = decoded.attributes.unwrap();

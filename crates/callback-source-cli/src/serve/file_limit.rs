@@ -1,28 +1,27 @@
 //! Limit on open files.
 //!
-//! Each connection is an open file. If callers used every one, the next lookup could not open a socket, and the
-//! list would become stale because of its callers. The number of connections is therefore lowered to the number
-//! that fits.
+//! Each connection is an open file. If callers used every file, the next lookup could not open a socket, and the list
+//! would become stale because of its callers. The number of connections is therefore lowered to the number that fits.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};
 #[cfg(unix)]
 use tracing::warn;
 
-/// Raises the limit as far as necessary and allowed, and returns the numbers of connections that fit: of callers, and
-/// of Envoys at their own listener.
+/// Raises the limit as far as necessary and allowed. Returns how many connections of callers fit, and how many of
+/// Envoys at their own listener.
 pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
     let room = room(callers.saturating_add(envoys));
     share(room, usize::try_from(envoys).unwrap_or(usize::MAX))
 }
 
-/// Envoys get at most a quarter.
+/// Divides the connections between callers and Envoys. Envoys get at most a quarter.
 fn share(room: usize, envoys: usize) -> (usize, usize) {
     let envoys = envoys.min((room / 4).max(1));
     (room.saturating_sub(envoys).max(1), envoys)
 }
 
-/// Some files are reserved: DNS must not fail because callers use every one.
+/// Returns how many connections fit. Some files are reserved, so that DNS does not fail because of callers.
 #[cfg(unix)]
 fn room(connections: u32) -> usize {
     let wanted = u64::from(connections) + FOR_THE_REST;

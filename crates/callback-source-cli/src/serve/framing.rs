@@ -1,7 +1,7 @@
 //! The end of a request in the bytes of an HTTP/1 connection.
 //!
 //! Only the time limits depend on this module, never the meaning of a request: hyper parses the same bytes. Bytes
-//! that are not HTTP/1 may be attributed to the wrong part here, and hyper ends the connection on them.
+//! that are not HTTP/1 may be attributed to the wrong part here. hyper then ends the connection.
 
 /// Part of a request to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Time limits of a connection that waits for its client.
 //!
-//! hyper starts its time limit for the head of a request when the previous response ends, so that it would
-//! limit idle connections, too. Callbacks are rare, and a proxy that sends one into a connection that is just
-//! being closed loses it. Therefore the limit of an idle connection is long, and a head has ten seconds from
-//! its first byte. Neither limit applies while a request is in flight.
+//! hyper starts its time limit for the head of a request when the previous response ends. That limit would also end
+//! idle connections. Callbacks are rare, and a callback that a proxy sends into a connection that is just being
+//! closed is lost. Therefore the time limit of an idle connection is long. A head has ten seconds from its first
+//! byte. Neither limit applies while a request is in flight.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -85,7 +85,7 @@ struct State {
     next_part: RequestPart,
     /// Time at which another connection took over the permit.
     displaced: Option<Instant>,
-    /// `true` if the last response was sent, and only the client's close is missing.
+    /// `true` if the last response was sent, and the server only waits for the client to close.
     is_lingering: bool,
 }
 
@@ -179,11 +179,11 @@ impl IdleTimer {
     }
 }
 
-/// A request in flight, until it is dropped.
+/// A request that is in flight until this value is dropped.
 pub(super) struct InFlight(Arc<IdleTimer>);
 
 impl InFlight {
-    /// Records a request. The length of a body in chunks is `None`.
+    /// Records the start of a request. The length of a body in chunks is `None`.
     pub(super) fn start(timer: &Arc<IdleTimer>, body: Option<u64>) -> Self {
         let mut state = timer.state();
         state.in_flight += 1;

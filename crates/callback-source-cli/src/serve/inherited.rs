@@ -1,7 +1,7 @@
 //! Listening sockets that the service manager opened for this process: systemd's socket activation.
 //!
-//! A flag gets the socket that has its address. Names and the order of sockets are ignored: with them, a socket
-//! unit could listen on another address than the flag names.
+//! A flag gets the socket that has its address. Names and the order of sockets are ignored. Otherwise a socket unit
+//! could listen on another address than the one in the flag.
 
 #[cfg(unix)]
 use std::{os::unix::net::UnixListener, path::Path};
@@ -25,9 +25,9 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets of the environment.
+    /// Takes the sockets that the environment describes.
     ///
-    /// Removes their variables from the environment, so it must run before the process has a second thread.
+    /// The variables are removed from the environment, so this must run before the process has a second thread.
     #[cfg(unix)]
     pub(super) fn from_env() -> Result<Self, Error> {
         let mut passed = ListenFd::from_env();
@@ -76,7 +76,7 @@ impl Inherited {
         Some(self.unix.swap_remove(position))
     }
 
-    /// Rejects sockets that no flag has taken. Connections to them would wait forever.
+    /// Rejects sockets that no flag has taken. Connections to such a socket would wait forever.
     pub(super) fn finish(self) -> Result<(), Error> {
         if let Some(socket) = self.tcp.first() {
             let address = socket.local_addr().map(|address| address.to_string());

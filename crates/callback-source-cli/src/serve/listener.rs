@@ -1,7 +1,7 @@
 //! Listener on an address or on a Unix socket.
 //!
 //! When the listener closes, the system resets the connections in its queue. Their clients may already have sent
-//! callbacks. These connections are therefore accepted first, through a second handle of the socket: tokio's own
+//! callbacks. Therefore these connections are accepted first, through a second handle of the socket. tokio's own
 //! handle does not ask the system before its driver has reported a connection.
 
 use std::{
@@ -120,7 +120,7 @@ impl Listener {
         })
     }
 
-    /// Address in the form that the log has.
+    /// Address as the log shows it.
     pub(super) fn address(&self) -> String {
         match self {
             Self::Tcp { listener, .. } => match listener.local_addr() {
@@ -132,7 +132,7 @@ impl Listener {
         }
     }
 
-    /// Accepts the next connection, and skips those whose clients have gone.
+    /// Accepts the next connection, and skips connections whose clients have gone.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
@@ -158,7 +158,7 @@ impl Listener {
         }))
     }
 
-    /// Accepts a connection that the system has already accepted; `WouldBlock` if there is none.
+    /// Accepts a connection that the system has already accepted. Returns `WouldBlock` if there is none.
     ///
     /// Polling is not enough: it does not ask the system before tokio's driver has reported a connection, or
     /// after the task has used up its budget.
@@ -193,7 +193,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
-    // As tokio's `bind` does. On other systems the option would let another process take over the address.
+    // tokio's `bind` sets this option, too. On other systems it would let another process take over the address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
@@ -255,7 +255,7 @@ pub(super) fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Pause after an error of the system, such as too many open files: the next attempt would fail, too.
+/// Pause after a system error, such as too many open files: an immediate attempt would fail, too.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Backlog of connections, as in tokio's `bind`.
@@ -269,7 +269,7 @@ mod tests {
     fn accepts_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
         let empty = listener.accept_queued().map_err(|error| error.kind());
         assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));
-        // More connections than a task may accept before it yields.
+        // These are more connections than a task may accept before it yields.
         for _ in 0..200 {
             connect();
             assert!(listener.accept_queued().is_ok());
@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn the_unspecified_address_of_ipv6_serves_both_families() {
         let socket = TcpSocket::new_v6().unwrap();
-        // As on a system with `net.ipv6.bindv6only`.
+        // The socket is set up as on a system with `net.ipv6.bindv6only`.
         SockRef::from(&socket).set_only_v6(true).unwrap();
         let listener = listen(socket, "[::]:0".parse().unwrap()).unwrap();
         assert!(!SockRef::from(&listener).only_v6().unwrap());

@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Builds the recorder and makes it that of the process. Later ones in one process record nothing.
+    /// Builds the recorder and installs it for the process. Only the first recorder of a process records anything.
     pub(super) fn install() -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(RESPONSE_TIME.to_owned()), &BUCKETS)
@@ -28,7 +28,7 @@ impl Metrics {
         let handle = recorder.handle();
         static INSTALL: Once = Once::new();
         INSTALL.call_once(|| {
-            // It fails if another recorder was installed, which no code of this command does.
+            // The call fails if another recorder was installed, which no code of this command does.
             let _ = metrics::set_global_recorder(recorder);
         });
         describe();
@@ -66,7 +66,7 @@ pub(super) fn responded(status: u16, start: Instant) {
     histogram!(RESPONSE_TIME).record(start.elapsed());
 }
 
-/// An open connection, in the gauge until it is dropped.
+/// An open connection, which is in the gauge until this value is dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection(());
 
@@ -83,8 +83,8 @@ impl Drop for OpenConnection {
     }
 }
 
-/// The statuses of `/verify`. An operator chooses one of them with `--unsure-status`; the number of series must not
-/// depend on that.
+/// Label for a status of `/verify`. Operators can choose a status with `--unsure-status`, and the number of series
+/// must not depend on that choice.
 fn status_text(status: u16) -> &'static str {
     match status {
         200 => "200",
@@ -133,8 +133,8 @@ const RESPONSE_TIME: &str = "callback_source_serve_response_seconds";
 const DROPPED: &str = "callback_source_serve_log_lines_dropped_total";
 const TARGETS: &str = "callback_source_follow_targets_out_of_date";
 
-/// At once; after the wait for an on-demand refresh; and the limit of the strictest sender. Few, since there are at
-/// most 40 series.
+/// Buckets in seconds: a response at once, a response after an on-demand refresh, and the limit of the strictest
+/// sender. There are few, since there are at most 40 series.
 const BUCKETS: [f64; 3] = [0.005, 1.1, 3.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,14 +1,14 @@
 //! `serve`: a forward-auth endpoint.
 //!
-//! The server starts in this order: signals first, so that none is lost; then the listeners, so that a wrong
-//! address ends the start; then the list. DNS is asked while requests already arrive, and they get 503 until the
-//! first answer.
+//! First, the server sets up the signals, so that none is lost. Next are the listeners, so that a wrong address ends
+//! the start. The list is last. It asks DNS while requests already arrive, and they get 503 until the first answer.
 //!
 //! After SIGTERM it ends in steps, because a lost callback may never be sent again:
 //!
 //! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs that time to notice.
 //!    Until then it opens new connections, and a closed listener would refuse their callbacks.
-//! 2. The listeners accept what the system has queued, and close. Each connection ends with its next response.
+//! 2. The listeners accept the connections that the system has queued, and close. Each connection ends with its next
+//!    response.
 //! 3. The runtime ends, and the state file is written. This step has a time limit of its own, since the disk may
 //!    not respond.
 //!
@@ -118,7 +118,7 @@ pub(crate) fn run(
     settings: Vec<Setting>,
     file: Option<ConfigFile>,
 ) -> Result<Outcome, Error> {
-    // Before the log starts its thread.
+    // This must run before the log starts its thread.
     let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
@@ -128,7 +128,7 @@ pub(crate) fn run(
         .build()
         .map_err(Error::Start)?;
     let reload = Arc::new(Notify::new());
-    // Before anything else, so that no signal is lost.
+    // The signals are set up before anything else, so that none is lost.
     let mut signals = {
         let _context = runtime.enter();
         Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
@@ -144,10 +144,10 @@ pub(crate) fn run(
     outcome
 }
 
-/// Shuts down the runtime, which writes the state file first. Returns at the limit or at a signal.
+/// Shuts down the runtime, which writes the state file first. Returns at the time limit or at a signal at the latest.
 ///
-/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The
-/// signal is awaited on another runtime, since this one no longer reports any.
+/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The signal is
+/// awaited on another runtime, since this one no longer reports signals.
 fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
     let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
         runtime.shutdown_timeout(limit);
@@ -221,7 +221,7 @@ async fn serve(
     let _ = envoys;
     inherited.finish()?;
     let manager = ServiceManager::from_env();
-    // Before the list, so that its counters start at zero.
+    // The metrics are installed before the list, so that its counters start at zero.
     let metrics = Metrics::install();
     tokio::spawn(metrics.clone().keep_up());
     log_start(args, &proxies);
@@ -287,14 +287,14 @@ async fn serve(
         };
         servers.push(Server::start(listener, settings, max_connections));
     }
-    // Not when the list is ready: a boot must not wait for DNS.
+    // The report does not wait for the list: a boot must not wait for DNS.
     manager.ready();
     tokio::spawn(manager.clone().keep_watchdog_alive());
     tokio::spawn(report_ready(list, manager.clone()));
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
-    // Also the refusals of the last minute.
+    // The record includes the refusals of the last minute.
     let record_stop = async || {
         if let Some(journal) = &journal {
             recorder::record_refusals(journal, &stop_counts);
@@ -367,7 +367,7 @@ fn started(args: &ServeArgs) -> Event {
     }
 }
 
-/// Logs in one line the callers that are admitted, their windows, and the proxies that are trusted.
+/// Logs the admitted callers, their windows and the trusted proxies in one line.
 fn log_start(args: &ServeArgs, proxies: &Proxies) {
     fn joined<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
         let texts: Vec<_> = values.into_iter().map(|value| value.to_string()).collect();
@@ -419,8 +419,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for writing the state file.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
-/// Limit of the admin listener. It is separate from the limit for callbacks, so that callers cannot shut out
-/// an operator.
+/// Maximum number of connections to the admin listener. It is separate from the maximum for callbacks, so that
+/// callers cannot shut out an operator.
 const ADMIN_CONNECTIONS: usize = 64;
 
 #[cfg(test)]

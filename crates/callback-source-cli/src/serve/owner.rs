@@ -1,6 +1,6 @@
 //! Owner of a connection.
 //!
-//! Permits are shared by owner and not by connection: a client that opens many connections must not displace one
+//! Permits are shared by owner and not by connection: a client that opens many connections must not displace a client
 //! that opens a single one.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +12,7 @@ pub(super) enum Owner {
     Trusted,
     /// The client in a PROXY header that is still unread.
     Unknown,
-    /// Any other address. IPv6 addresses are grouped by /64, since a single host usually has a whole one.
+    /// Any other address. IPv6 addresses are grouped by /64, since a single host usually has a whole /64.
     Address(IpAddr),
 }
 

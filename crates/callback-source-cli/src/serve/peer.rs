@@ -20,11 +20,11 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Returns the peer by the proxies that are trusted at this moment, and whether it is a proxy or was named by
-    /// one.
+    /// Returns the peer according to the proxies that are trusted now. Also returns whether the peer is a trusted
+    /// proxy or was named by one.
     ///
-    /// A connection lasts longer than the trust in its proxy. If the proxy is no longer trusted, the peer is the
-    /// proxy itself.
+    /// A connection can outlast the trust in its proxy. If the proxy is no longer trusted, the peer is the proxy
+    /// itself.
     pub(super) fn judged_by(self, trusted: &TrustedProxies) -> (Self, bool) {
         match self {
             Self::Unix => (self, true),

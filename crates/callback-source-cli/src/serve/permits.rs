@@ -1,13 +1,13 @@
 //! Permits for connections, and the choice of the connection to end when no permit is left.
 //!
-//! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second
-//! never reaches one. Therefore three more rules apply:
+//! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second never
+//! reaches a limit. Therefore three more rules apply:
 //!
 //! 1. A listener is *crowded* while fewer than a quarter of its permits (at most 64) are free. A crowded
 //!    listener ends each connection with its next response, except those of trusted proxies.
-//! 2. When no permit is left, a new connection displaces one of the address with the largest share, which may
-//!    be its own address. Connections of smaller shares are never displaced. While every connection of the
-//!    largest share has a request in flight, one of these requests becomes the last of its connection.
+//! 2. When no permit is left, a new connection displaces a connection of the address with the largest share. That may
+//!    be its own address. Connections of smaller shares are never displaced. While every connection of the largest
+//!    share has a request in flight, one of these requests becomes the last of its connection.
 //! 3. Connections of trusted proxies are displaced only when they have every permit.
 //!
 //! Before its PROXY header is read, the address of a new connection is unknown. It may be an address that
@@ -39,7 +39,7 @@ impl Permits {
         })
     }
 
-    /// Waits for a permit, and displaces connections one by one until there is one.
+    /// Waits for a permit, and displaces connections one by one until a permit is free.
     pub(super) async fn acquire(self: &Arc<Self>, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
         let mut displaced_one = false;
         loop {
@@ -55,7 +55,7 @@ impl Permits {
                     displaced_one = true;
                 }
             }
-            // With a time limit, since the client of an HTTP/2 connection may delay its end.
+            // The wait has a time limit, since the client of an HTTP/2 connection may delay its end.
             let _ = timeout(DISPLACE_AGAIN, self.freed.notified()).await;
         }
     }
@@ -83,9 +83,9 @@ impl Permits {
         self.shares().len() >= self.max
     }
 
-    /// Returns whether the listener is crowded, given whether it was.
+    /// Returns whether the listener is crowded, given its previous state.
     ///
-    /// It stays crowded until twice the reserve is free, so that a single connection that comes and goes does
+    /// A listener stays crowded until twice the reserve is free, so that a single connection that comes and goes does
     /// not wake all others each time.
     pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);

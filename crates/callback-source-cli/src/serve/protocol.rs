@@ -1,7 +1,7 @@
 //! The protocol of a connection.
 //!
-//! Without TLS, a proxy speaks HTTP/2 without announcing it, so the first bytes decide. They are read under
-//! the time limit of the first head, and passed on to hyper.
+//! Without TLS, a proxy speaks HTTP/2 without announcing it, so the first bytes decide. They are read under the time
+//! limit of the first head, and then passed on to hyper.
 
 use std::io;
 

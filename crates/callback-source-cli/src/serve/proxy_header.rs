@@ -1,7 +1,7 @@
-//! The header of the PROXY protocol, which trusted proxies send before the first byte.
+//! The header of the PROXY protocol, which trusted proxies send before anything else.
 //!
-//! The library's listener for axum accepts connections without limits. Here a connection has a permit, and the
-//! PROXY header is part of the first head with its time limit.
+//! The library's listener for axum accepts connections without limits. Here a connection has a permit, and the time
+//! limit of the first head also covers the PROXY header.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -31,7 +31,7 @@ impl ProxyHeaders {
         }
     }
 
-    /// The proxy at the other end of a connection, if it is trusted.
+    /// Returns the proxy at the other end of a connection, if it is trusted.
     pub(super) fn expected_from(&self, peer: SocketAddr) -> Option<Proxy> {
         self.proxies.proxies().contains(peer.ip()).then(|| Proxy {
             peer,
@@ -48,8 +48,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Reads the header, and returns the client and the bytes that were read after the header. A proxy
-    /// without a client, as in a health check, is the client itself.
+    /// Reads the header, and returns the client and the bytes that were read after the header. A proxy that names no
+    /// client, as in a health check, is the client itself.
     pub(super) async fn read_header(&self, stream: &mut Stream) -> io::Result<(Peer, Vec<u8>)> {
         let mut ahead = Vec::new();
         match Header::read(stream, &mut ahead).await {

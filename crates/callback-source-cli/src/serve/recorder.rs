@@ -1,4 +1,4 @@
-//! Records in the journal what changes in the list, and the refusals of callers.
+//! Records changes of the list and refusals of callers in the journal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::status::VerdictCounts;
 use crate::journal::{Entry, Event, Journal};
 
-/// Compares the list with what the journal knows of it.
+/// Recorder that compares the list with its last state in the journal.
 #[derive(Debug)]
 pub(super) struct Recorder {
     list: AllowList,
@@ -33,9 +33,9 @@ impl Recorder {
     /// Records changes every second and refusals every minute, forever.
     pub(super) async fn run(self) {
         let entries = self.journal.entries(None).await.into_iter();
-        // An address that changed while the server was down is an event. An unchanged one is not.
+        // A change while the server was down is an event. An unchanged address is not.
         let mut known = View::replay(entries);
-        // Before that, addresses are missing that the first answers bring back.
+        // Until every question was asked, the list may lack addresses that have not changed.
         self.list.attempted().await;
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +82,7 @@ struct View {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outage {
-    /// `None` if it began before the start of this process.
+    /// Start of the outage; `None` if it began before the start of this process.
     since: Option<std::time::Instant>,
     error: String,
 }
@@ -217,10 +217,10 @@ impl View {
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// In ticks of the interval.
+/// Interval at which refusals are recorded, in ticks of `INTERVAL`.
 const REFUSALS_EVERY: u64 = 60;
 
-/// Two failures of a question in a row.
+/// Time after which failures are an outage: two failures of a question in a row.
 const OUTAGE_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
                 "removed 20.0.0.1",
             ]
         );
-        // A restart knows the state from the journal, and records nothing that did not change.
+        // After a restart, the recorder knows the state from the journal, and records only changes.
         let entries = events.into_iter().zip(1..).map(|(event, id)| Entry {
             id,
             at: String::new(),

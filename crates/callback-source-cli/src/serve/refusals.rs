@@ -83,7 +83,7 @@ impl Refusals {
         events.collect()
     }
 
-    /// Takes the refusals of a peer that is listed by `host` now.
+    /// Takes the refusals of a peer that `host` lists now.
     pub(super) fn take_listed(&self, address: IpAddr, host: &str) -> Option<Event> {
         let mut state = self.state();
         let tally = state.unlisted.remove(&address)?;
@@ -118,10 +118,10 @@ impl State {
     }
 }
 
-/// Further peers of a minute share one line.
+/// Maximum number of peers a minute with lines of their own. Further peers share one line.
 const MAX_PEERS: usize = 256;
 
-/// Some 300 KiB.
+/// Maximum number of refused peers that are remembered, in some 300 KiB.
 const MAX_UNLISTED: usize = 4096;
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Reloads the configuration file while the server runs.
 //!
 //! 1. The file is read at SIGHUP, and when its content has [changed](super::watch).
-//! 2. It is taken over as a whole or not at all: an invalid value, a change that needs a restart or a file without
-//!    keys leaves the previous configuration in force.
+//! 2. Its configuration is applied as a whole or not at all. The previous configuration stays in force after an
+//!    invalid value, a change that needs a restart or a file without keys.
 //! 3. Added hosts are looked up before anything is removed, so that no listed peer is undecided in between.
 //!
-//! No listener and no connection is touched. A request is judged by one configuration, the one at its start.
+//! A reload affects no listener and no connection. Each request is judged by the configuration at its start.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -162,7 +162,7 @@ impl Reloader {
         if let Some(key) = changed.iter().find(|key| !is_reloadable(key)) {
             return Err(Error::NeedsRestart(key.clone()));
         }
-        // The running list is changed in place.
+        // This only checks the values. The running list is changed in place.
         let _: AllowListBuilder = config::list(&args.common, Subject::Callers)?;
         Ok(Prepared {
             filter: log::filter(&args.common)?,
@@ -193,8 +193,8 @@ impl Reloader {
         }
         let networks = all(&args.common.allow);
         if has_changed(&["allow"]) {
-            // Removed networks stay until the hosts that may replace them are known. If both together cover a whole
-            // address family, they are not joined.
+            // Removed networks stay until the hosts that may replace them are known. If old and new networks together
+            // cover a whole address family, they are not joined.
             let removed: Vec<_> = self.list.snapshot().networks().collect();
             let both = removed.into_iter().chain(networks.iter().copied());
             let _ = self.list.replace_networks(both);
@@ -204,10 +204,10 @@ impl Reloader {
         if has_changed(&["allow"])
             && let Err(error) = self.list.replace_networks(networks)
         {
-            // `prepare` has checked them.
+            // `prepare` has checked the networks.
             warn!("the networks stay as they were: {error}");
         }
-        // Last, so that a server which begins to refuse knows the hosts of its configuration.
+        // This step is last, so that a server which begins to refuse knows the hosts of its configuration.
         self.trust.replace(proxies.trusted.clone());
         #[cfg(feature = "ext-authz")]
         self.authorization.reconfigure(
@@ -221,8 +221,9 @@ impl Reloader {
         self.source.file = file;
     }
 
-    /// Replaces the hosts. Removed ones stay until the added ones have been looked up, at most for
-    /// [`LOOKUP_LIMIT`]: if a host is replaced by another name of the same servers, they are admitted throughout.
+    /// Replaces the hosts. Removed hosts stay until the added hosts have been looked up, at most for
+    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these servers are
+    /// admitted throughout.
     async fn replace_hosts(&self, hosts: Vec<HostName>, networks_change: bool) {
         let current: BTreeSet<_> = self.list.snapshot().hosts().cloned().collect();
         let added = hosts.iter().filter(|host| !current.contains(host));
@@ -251,7 +252,7 @@ impl Reloader {
     }
 }
 
-/// A configuration that is valid and can be taken over.
+/// Valid configuration that can be applied.
 struct Prepared {
     args: ServeArgs,
     settings: Vec<Setting>,
@@ -270,10 +271,10 @@ async fn read(path: PathBuf) -> Result<String, Error> {
     }
 }
 
-/// Interval of the looks at the file.
+/// Interval at which the file is read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time for which removed hosts stay. A lookup takes at most 5 s.
+/// Maximum time for which removed hosts stay. A lookup takes at most 5 s.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(6);
 
 const LOOKUP_CHECK: Duration = Duration::from_millis(20);

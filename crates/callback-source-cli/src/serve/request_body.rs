@@ -39,7 +39,7 @@ impl DiscardedBody {
         }
     }
 
-    /// Waits for the end, and returns whether it arrived.
+    /// Waits for the end of the body, and returns whether it arrived.
     pub(super) async fn end(&mut self) -> bool {
         loop {
             if self.body.is_end_stream() {
@@ -54,7 +54,8 @@ impl DiscardedBody {
                 Some(Ok(frame)) => {
                     self.time_limit = BODY_TIME;
                     let length = frame.data_ref().map_or(0, Bytes::len);
-                    // Empty frames without a cost could arrive forever, each without a wait.
+                    // Each frame has a cost. Otherwise, empty frames could arrive forever without a wait between
+                    // them.
                     match self.left.checked_sub(length + FRAME_COST) {
                         Some(left) => self.left = left,
                         None => return false,
@@ -76,7 +77,7 @@ impl DiscardedBody {
 const DISCARD_LIMIT: usize = 1024 * 1024;
 const FRAME_COST: usize = 32;
 
-/// Maximum delay of a response while the rest of a body arrives. Once it has arrived, the connection can be used
-/// again.
+/// Maximum delay of a response while the rest of a body arrives. After the rest has arrived, the connection can be
+/// used again.
 const BODY_TIME: Duration = Duration::from_millis(500);
 const END_FRAME_TIME: Duration = Duration::from_millis(20);

@@ -1,7 +1,7 @@
 //! Listener with its connections. Each connection has one of the [`permits`](super::permits).
 //!
-//! A connection is accepted before it has a permit, because its address decides which other one it displaces. At
-//! most one connection waits in this way. The others stay in the system's queue, and use no memory of this
+//! A connection is accepted before it has a permit, because its address decides which other connection it displaces.
+//! At most one connection waits in this way. The others stay in the system's queue, and use no memory of this
 //! process.
 
 use std::{io, sync::Arc};
@@ -54,7 +54,7 @@ impl Server {
 
     /// Waits until all connections have ended.
     pub(super) async fn closed(self) {
-        // A panic was reported by tokio's own hook.
+        // If the task panicked, tokio's own hook has reported it.
         let _ = self.accepting.await;
     }
 }
@@ -74,7 +74,7 @@ impl Acceptor {
     async fn run(mut self, listener: Listener) {
         let mut state = self.state.subscribe();
         let stopping = async move {
-            // `self` keeps the sender.
+            // This cannot fail, since `self` keeps the sender.
             let _ = state.wait_for(|state| state.stopping.is_some()).await;
         };
         tokio::select! {
@@ -103,7 +103,7 @@ impl Acceptor {
         }
     }
 
-    /// Serves connections that the system has already accepted, which would otherwise be reset.
+    /// Serves connections that the system has already accepted. Otherwise they would be reset.
     fn accept_queued(&mut self, listener: &Listener) {
         if let Some(accepted) = self.newcomer.take() {
             self.serve_beyond_limit(accepted);
@@ -144,7 +144,7 @@ impl Acceptor {
         permit
     }
 
-    /// Waits after an error of the system.
+    /// Waits after a system error.
     async fn pause(&self, error: &io::Error) {
         self.set_crowded(true);
         self.warn_limited(&format!("connections cannot be accepted: {error}"));

@@ -8,7 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Sender of messages to the service manager.
 ///
-/// A thread sends them, in their order: the manager's socket may block. A message without room is dropped.
+/// A thread sends them in order, because the manager's socket may block. A message without room in the queue is
+/// dropped.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceManager {
     messages: Option<SyncSender<String>>,
@@ -26,7 +27,7 @@ impl ServiceManager {
         self.send("READY=1");
     }
 
-    /// Reports the start of a reload. [`ready`](Self::ready) reports its end, also if it failed.
+    /// Reports the start of a reload. [`ready`](Self::ready) reports its end, even if the reload failed.
     pub(super) fn reloading(&self) {
         // `Type=notify-reload` ignores the message without the time.
         #[cfg(unix)]
@@ -78,7 +79,7 @@ fn messages_of_environment() -> Option<SyncSender<String>> {
         .name("service-manager".to_owned())
         .spawn(move || {
             for message in messages {
-                // The manager has gone, or the next message reaches it.
+                // An error is ignored: the manager has gone, or the next message reaches it.
                 let _ = sd_notify::notify(&[Custom(&message)]);
             }
         });
@@ -90,7 +91,7 @@ fn messages_of_environment() -> Option<SyncSender<String>> {
     None
 }
 
-/// Limit of the watchdog, if the service manager has set one for this process.
+/// Time limit of the watchdog, if the service manager has set one for this process.
 #[cfg(unix)]
 fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())

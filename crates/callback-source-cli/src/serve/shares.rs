@@ -22,7 +22,7 @@ pub(super) struct Shares {
     /// Connections of trusted proxies, and those whose PROXY header is still unread.
     trusted: Share,
     shares: HashMap<IpAddr, Share>,
-    /// Shares of addresses by size. Among equal ones, the share with the oldest connection is the last.
+    /// Shares of addresses by size. Among shares of equal size, the share with the oldest connection is the last.
     by_size: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
     untrusted: usize,
 }

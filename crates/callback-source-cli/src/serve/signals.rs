@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Signals that end a server, and SIGHUP, which reloads its configuration.
 ///
-/// Others that would end a process by default are ignored: a log rotation or a closed terminal must not lose a
+/// Other signals that would end a process by default are ignored. A log rotation or a closed terminal must not lose a
 /// callback.
 #[cfg(unix)]
 pub(super) struct Signals {
@@ -22,11 +22,11 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// `reload` is notified at each SIGHUP.
+    /// Sets up the signals. Each SIGHUP notifies `reload`.
     pub(super) fn new(reload: Arc<Notify>) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        // Tokio never restores the default action of a signal, so these are ignored from now on.
+        // Tokio never restores the default action of a signal, so these signals are ignored from now on.
         for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(ignored)?);
         }

@@ -117,7 +117,7 @@ struct Status<'a> {
     refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
-    /// Hosts that are looked up when unlisted peers call, and never admitted.
+    /// Hosts that are looked up when unlisted peers call, but never admitted.
     watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -28,7 +28,7 @@ pub(super) struct Page<'a> {
     pub(super) list: &'a AllowList,
     pub(super) counts: &'a VerdictCounts,
     pub(super) report_only: bool,
-    /// `true` if the browser is told to load the page again.
+    /// `true` if the browser reloads the page regularly.
     pub(super) refreshes: bool,
     pub(super) uptime: Duration,
     pub(super) log_lines_dropped: u64,
@@ -86,7 +86,7 @@ impl Page<'_> {
         self.write_verdicts(out)?;
         self.write_refusals(out, now)?;
         write_links(out, &hosts)?;
-        // By a header and not by a `meta` tag, so that a reader can stop it.
+        // The refresh comes from a header and not from a `meta` tag, so that a reader can stop it.
         out.push_str(match self.refreshes {
             true => "<p><a href=\"?still\">Stop the refresh every 30 seconds</a></p>\n",
             false => "<p><a href=\"?\">Refresh every 30 seconds</a></p>\n",
@@ -243,7 +243,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Class of the row, and the probable cause.
+    /// Attribute of the row with its class, and the probable cause of the refusal.
     fn hint(&self, peer: IpAddr, reason: &str) -> (&'static str, String) {
         if let Some(allowed) = self.list.verdict(peer).allowed() {
             let by = allowed
@@ -300,7 +300,7 @@ fn write_links(out: &mut String, hosts: &[HostHealth]) -> fmt::Result {
 }
 
 fn open_table(out: &mut String, title: &str, columns: &[&str]) -> fmt::Result {
-    // Narrow screens scroll the table, also by keyboard.
+    // On narrow screens, the table can be scrolled, also by keyboard.
     write!(
         out,
         "<h2>{title}</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\

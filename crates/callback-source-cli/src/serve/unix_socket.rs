@@ -1,8 +1,8 @@
 //! Listener on a Unix socket.
 //!
-//! A socket stays in the file system when its process is killed, and the next start would fail on it. It is
-//! removed only if no process listens on it. Any other file at the path is left alone: a wrong path must not
-//! delete data.
+//! A socket stays in the file system when its process is killed, and the next start would fail because of it. It is
+//! removed only if no process listens on it. Any other file at the path is left alone: a wrong path must not delete
+//! data.
 //!
 //! Whoever can write to the socket can name any client. It is therefore created with its final mode, and is never
 //! open to everyone.
@@ -58,7 +58,7 @@ impl SocketFile {
         })
     }
 
-    /// Uses a socket that the service manager created. It also removes the file.
+    /// Uses a socket that the service manager created. The manager also removes the file.
     pub(super) fn inherited(listener: StdListener, path: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self {
@@ -94,7 +94,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds with the final mode. A change of the mode afterwards would leave a gap.
+/// Binds with the final mode. A later change of the mode would leave a gap.
 fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = StdListener::bind(path);

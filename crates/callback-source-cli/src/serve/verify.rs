@@ -90,7 +90,7 @@ impl Verify {
         self.judge(request).await
     }
 
-    /// Responds to a request whose extensions say where it comes from.
+    /// Responds to a request whose extensions contain its peer.
     pub(super) async fn judge(&self, request: Request<()>) -> Response<Body> {
         let response = match self {
             Self::Refusing(verify) => verify.clone().call(request).await,
@@ -144,7 +144,7 @@ impl VerdictResponse {
     }
 }
 
-/// Called for admitted requests, and for all requests in report-only mode.
+/// The layer calls this service for admitted requests, and for all requests in report-only mode.
 impl Service<Request<()>> for VerdictResponse {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -169,8 +169,8 @@ impl RejectionResponse<Body> for VerdictResponse {
     }
 }
 
-/// Response that admits a request: 200, and not 204. Envoy admits with 200 only, and passes a 204 to the caller
-/// as the final response, so that the shop never receives the callback.
+/// Response that admits a request. Its status is 200, not 204: Envoy admits with 200 only. Envoy passes a 204 to the
+/// caller as the final response, so that the shop never receives the callback.
 ///
 /// The length is set here because hyper omits it from a response without a body over HTTP/2.
 fn admitted() -> Response<Body> {

@@ -1,12 +1,12 @@
-//! Decides when the changed content of a file is taken.
+//! Decides when the changed content of a file is passed on.
 
-/// The content of a file, which is looked at regularly.
+/// Content of a file that is read regularly.
 ///
-/// Changed content is taken once two looks agree: an editor may be saving the file at the first. The content is
-/// compared, and not the time of the file: in Kubernetes, a changed file is a symbolic link to another folder.
+/// Changed content is passed on once two reads agree: an editor may be saving the file during the first one. The
+/// content is compared, not the time of the file: in Kubernetes, a changed file is a symbolic link to another folder.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Content that was taken last, valid or not.
+    /// Content that was passed on last, valid or not.
     taken: String,
     seen: Option<String>,
 }
@@ -19,7 +19,7 @@ impl Watch {
         }
     }
 
-    /// Returns the content if it is to be taken.
+    /// Returns the content if it is to be passed on.
     pub(super) fn look(&mut self, content: String) -> Option<String> {
         if content == self.taken {
             self.seen = None;
@@ -33,7 +33,7 @@ impl Watch {
         Some(content)
     }
 
-    /// Takes content that was read for another reason.
+    /// Records content that is passed on for another reason.
     pub(super) fn take(&mut self, content: String) {
         self.taken = content;
         self.seen = None;
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(look("b12"), None);
         assert_eq!(look("b12"), Some("b12".to_owned()));
         assert_eq!(look("b12"), None);
-        // An editor that writes the same content again.
+        // An editor writes the same content again.
         assert_eq!(look(""), None);
         assert_eq!(look("b12"), None);
         assert_eq!(look(""), None);
