@@ -211,7 +211,7 @@ impl<'a> Parts<'a> {
             None => (None, authority),
         };
         let (host, port) = match host_and_port.rsplit_once(':') {
-            // Several colons are an IPv6 address.
+            // A text with several colons is an IPv6 address.
             Some((host, port))
                 if port.bytes().all(|byte| byte.is_ascii_digit())
                     && (!host.contains(':') || host.ends_with(']')) =>

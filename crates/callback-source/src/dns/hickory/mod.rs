@@ -28,13 +28,13 @@ use super::{Answer, Question, Resolve, ResolveError};
 ///   denial (NXDOMAIN, no data) is an answer, and is final.
 /// - **Forgery.** The first query goes over UDP with EDNS and random letter case, which the answer must
 ///   repeat (0x20).
-/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR,
-///   NOTIMP, BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and
-///   random case after any other failure. A denial is confirmed without all three, unless the host's other
-///   family was answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only
-///   records in both answers are accepted.
-/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success. Once
-///   every five minutes the usual form is tried as well.
+/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR, NOTIMP,
+///   BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and random case after
+///   any other failure. A denial is confirmed by a query without all three, unless the host's other family was
+///   answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only records in both
+///   answers are accepted.
+/// - **Memory.** A form that worked is tried first until two hours after its last success. It gets 500 ms. Once every
+///   five minutes the usual form is tried as well.
 /// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
 ///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
@@ -118,7 +118,7 @@ impl HickoryResolver {
         }
     }
 
-    /// Queries these DNS servers, in this order. Each later one is used only if those before it fail or are silent
+    /// Queries these DNS servers, in this order. Each later server is used only if those before it fail or are silent
     /// for 400 ms.
     ///
     /// The unspecified address is replaced by the loopback address.

@@ -54,7 +54,7 @@ pub enum DnsServerError {
 
 crate::debug::debug_by_message!(DnsServerError);
 
-/// `zone_index` returns the index of a network interface by its name.
+/// Parses an address. `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(
     text: &str,
     zone_index: impl Fn(&str) -> Option<u32>,
@@ -117,7 +117,7 @@ pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, server.port()).into(),
         IpAddr::V4(ip) => (ip, server.port()).into(),
-        // Keeps the zone.
+        // `server` keeps the zone.
         IpAddr::V6(_) => server,
     }
 }

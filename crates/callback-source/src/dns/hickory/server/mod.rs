@@ -53,7 +53,7 @@ impl Server {
         self.address
     }
 
-    /// Sends the query in one form after the other, each at most once.
+    /// Sends the query in one form after another, in each form at most once.
     ///
     /// The next form follows after some silence, or immediately after a failure unless a form that is likely
     /// to work is in flight.
@@ -143,7 +143,7 @@ impl Server {
                         _ => Trouble::Failed,
                     });
                     self.forget(form);
-                    // A missing TCP port does not explain why a server is silent over UDP.
+                    // A closed TCP port does not explain why a server is silent over UDP.
                     if form != Form::Tcp || matches!(error, NetError::Dns(_) | NetError::Proto(_)) {
                         failure = more_telling(failure, error);
                     }
@@ -301,7 +301,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(2);
 /// an on-demand refresh ends. An error response without its question looks like silence, because hickory
 /// treats it as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The same for a form that worked before: long enough for two lost packets.
+/// The same silence for a form that worked before. It is long enough for two lost packets.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
 /// Time for which a form stays first after it worked. It is longer than a TTL, since each lookup would
