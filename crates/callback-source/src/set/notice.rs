@@ -50,7 +50,7 @@ pub enum Notice {
         /// Addresses that were dropped.
         addresses: Vec<IpAddr>,
     },
-    /// More addresses of a host linger than the limit; the oldest were removed before their time.
+    /// More addresses of a host linger than the limit allows. The oldest were removed before their windows ended.
     LingerLimitReached {
         /// Host of the addresses.
         host: HostName,

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::Rules;
 use crate::{Answer, ResolveError, ResolveErrorKind};
 
-/// The part of an outcome that a set may use, and the special-purpose addresses that were dropped from
-/// it. An answer that is left without an address is a denial.
+/// Returns the part of an outcome that a set may use, and the special-purpose addresses that were dropped from it. An
+/// answer without addresses, or with synthesized ones only, becomes a denial.
 pub(super) fn usable(
     outcome: Result<Answer, ResolveError>,
     rules: &Rules,

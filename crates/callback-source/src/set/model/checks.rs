@@ -68,7 +68,7 @@ impl Trial {
         self.check_later_verdicts();
     }
 
-    /// Compares the verdicts of each later time, without a change of the set.
+    /// Compares the verdicts at each later time, without a change of the set.
     pub(super) fn check_later_verdicts(&self) {
         let times: BTreeSet<_> = self.model.boundaries().into_iter().collect();
         for time in times.range(self.now..) {
