@@ -140,8 +140,8 @@ impl PeerRateLimit {
         admits
     }
 
-    /// Number of the second that contains `now`. It starts at one, so that the first second differs from a window
-    /// that was never used.
+    /// Number of the second that contains `now`. The first second is number one, so that the first second differs
+    /// from a window that was never used.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() + 1
     }

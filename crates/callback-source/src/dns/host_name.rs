@@ -28,8 +28,8 @@ impl HostName {
         &self.0
     }
 
-    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one
-    /// then shows that the DNS of the other works.
+    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one name then
+    /// shows that the DNS of the other name works.
     pub(crate) fn is_of_same_zone(&self, other: &Self) -> bool {
         let zone = self.zone();
         zone.is_some() && zone == other.zone()

@@ -302,7 +302,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup, so
+    /// Sets how many addresses an answer may contain. An answer with more addresses is treated as a failed lookup, so
     /// that the previous one stays in use. Default 256. With zero, no answer is accepted.
     ///
     /// An answer of thousands of addresses is a fault or an attack, and would admit that many peers. Vipps MobilePay
@@ -399,8 +399,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Looks up one address family only, for networks where questions for the other one are never answered. Default:
-    /// both.
+    /// Looks up one address family only, for networks where questions for the other family are never answered.
+    /// Default: both.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
@@ -435,7 +435,7 @@ impl AllowListBuilder {
     ///
     /// The file is JSON. It is written at once when addresses change, at most once a minute when only times change,
     /// and when the refresher ends. Each write goes to a temporary name (`<name>.tmp`), and the new file is then
-    /// renamed. Its times are the original ones (UTC), so that restarts extend no window. The state of hosts that are
+    /// renamed. The file has the original times (UTC), so that restarts extend no window. The state of hosts that are
     /// not configured is kept until its windows end, in case they are configured again. Meanwhile it admits no peer.
     /// Each list of each process needs a file of its own.
     ///

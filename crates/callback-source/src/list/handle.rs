@@ -280,8 +280,8 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of them
-    /// has a result, be it a failure. For tools: a service does not wait for them.
+    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of their
+    /// questions has a result, be it a failure. For tools: a service does not wait for watched hosts.
     pub async fn watched_attempted(&self) {
         let shared = self.shared();
         let mut published_changed = shared.published_changed.subscribe();
@@ -293,7 +293,7 @@ impl AllowList {
         }
     }
 
-    /// Returns whether every question was asked once and at least one address or static network is admitted.
+    /// Returns whether every question has been asked once and at least one address or static network is admitted.
     ///
     /// A list that became ready stays ready until it admits no address and no static network. A readiness probe can
     /// return this value, so that a load balancer sends no callbacks before the list can decide:
@@ -363,8 +363,8 @@ impl AllowList {
         health
     }
 
-    /// Follows the changes of the addresses from now on. Call it before [`snapshot`](Self::snapshot): in the
-    /// other order, a change in between would be in neither.
+    /// Follows the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In the
+    /// other order, a change in between would be missing from both.
     ///
     /// A change lists the addresses of one host. Another host may still admit an address that is removed here, so
     /// a firewall should use a change as the signal to read the addresses of the whole set:
@@ -403,8 +403,8 @@ impl AllowList {
         Changes::new(self.clone(), published_changed)
     }
 
-    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, removed ones lose them at
-    /// once, and new ones are looked up at once.
+    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses. Removed hosts lose their
+    /// addresses at once. New hosts are looked up at once.
     ///
     /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains
     /// its addresses. They do not survive a restart in between.

@@ -41,10 +41,10 @@ impl Default for OnDemandLimits {
 /// A request reserves nothing and starts nothing. It only states its deadline. Everything else follows from the times
 /// of the last lookups, which only the refresher knows:
 ///
-/// - The **refresher** takes a [`Turn`] after each event. Under the mutex it reads the published set and
-///   [`Demand::until`], plans the questions that go out now and its timer for the others, and writes
-///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the
-///   turn that regards its question as answered.
+/// - The **refresher** takes a [`Turn`] after each event. Under the mutex, it reads the published set and
+///   [`Demand::until`], and plans the questions that go out now and its timer for the others. Then it writes
+///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the turn that
+///   regards its question as answered.
 /// - A **request** reads `quiet_until` without the mutex. If the list is quiet until the deadline, the request is
 ///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise it raises `until` under the mutex and
 ///   waits for `published_changed`.
@@ -56,7 +56,7 @@ impl Default for OnDemandLimits {
 /// `published_changed`, to which requests subscribe before they read it.
 pub(crate) struct OnDemand {
     /// The time before which no question is in flight and none can be asked on demand. Zero while a question is in
-    /// flight and before the first turn; the maximum value without a refresher. Written under the mutex, read without
+    /// flight and before the first turn. The maximum value without a refresher. Written under the mutex, read without
     /// it.
     quiet_until: AtomicU64,
     /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while

@@ -28,7 +28,7 @@ use crate::{
 /// It asks a question one second after the TTL of its answer has ended. It repeats a failing question after a
 /// back-off that doubles up to a maximum. While an unlisted peer waits, it asks each question whose last lookup is at
 /// least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The second of delay is for
-/// resolvers that keep time in whole seconds: until it is over, they still return the old records with a TTL of zero.
+/// resolvers that keep time in whole seconds. Until it is over, they still return the old records with a TTL of zero.
 /// A random tenth of the wait, at most 0.5 s, is added so that replicas do not ask in step. A lookup that hangs or
 /// panics delays no other lookup.
 ///
@@ -171,7 +171,7 @@ impl Refresher {
         plan.next_at
     }
 
-    /// Applies the result of a lookup, and postpones the next one.
+    /// Applies the result of a lookup, and postpones the next lookup of its question.
     fn finish(&mut self, question: Question, lookup: Lookup) {
         let set = self.shared.published.load_full();
         self.schedule.ended(&question, lookup.asked_at, &set);
@@ -214,8 +214,8 @@ impl Refresher {
         self.schedule.slept(slept);
         let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
-            // Both times are moved within one update. Otherwise the times of hosts that are replaced in between would
-            // be moved twice, or not at all.
+            // The times of the file and of the set are moved within one update. Otherwise the times of hosts that are
+            // replaced in between would be moved twice, or not at all.
             if let Some(file) = file {
                 file.slept(slept);
             }

@@ -9,8 +9,8 @@
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
 //! 4. **never while it is in flight.**
 //!
-//! A question about a watched host is asked only while unlisted peers call: when it is due, and not before the
-//! on-demand interval has passed since its last lookup.
+//! A question about a watched host is asked only while unlisted peers call. It must be due, and the on-demand
+//! interval must have passed since its last lookup.
 //!
 //! The schedule enforces the refresh interval floor, except for a host that was removed and put back. Its
 //! questions are due at once, and the [answer cache](super::answer_cache), which receives the floor with each

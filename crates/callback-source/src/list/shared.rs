@@ -46,10 +46,10 @@ use crate::{
 ///    in between marks the subscription as changed.
 /// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken sees the
 ///    set. A state file that includes a count therefore also includes its changes.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two
-///    were swapped, a turn of the refresher between them would make the list quiet by the old set, and requests
-///    from the new hosts would be judged at once. If the refresher were woken before the set is published, it
-///    would plan by the old one and sleep.
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two steps
+///    were swapped, a turn of the refresher between them would make the list quiet by the old set. Requests from the
+///    new hosts would then be judged at once. If the refresher were woken before the set is published, it would plan
+///    by the old set and sleep.
 /// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///
 /// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     /// Refused peers that may be listed later.
     pub(crate) refused: RefusedPeers,
     pub(crate) metrics: ListMetrics,
-    /// Hosts that are watched whatever the other hosts are.
+    /// Hosts that are always watched, whatever the admitted hosts are.
     pub(super) watch: Vec<HostName>,
     /// Set when the refresher has ended before the list, until a refusal reports it.
     lost_refresher: AtomicBool,

@@ -22,7 +22,7 @@ impl QuestionView<'_> {
             return hosts.any(|host| current_answers(host, now).next().is_some());
         }
         if self.state().had_answer {
-            // An answer from before the denial does not confirm it: in a zone that denies everything, hosts that have
+            // An answer from before the denial does not confirm it. In a zone that denies everything, hosts that have
             // not been asked again yet must not confirm the denials of those that have. An answer of another zone
             // shows nothing about this zone.
             let mut answers = self

@@ -21,13 +21,13 @@
 //! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same zone has
 //!    given an answer that is unexpired and not older than the denial. The addresses of the question then start to
 //!    linger. It does not matter whether the question's last answer is still in use. Less evidence is enough for a
-//!    question that has never been answered, or whose last valid outcome was a denial: any unexpired answer of
-//!    another host or, for "no such record", of the same host's other family. Otherwise the denial is treated as a
-//!    failed lookup. It is reconsidered whenever another answer arrives, until a newer response to the same question
-//!    replaces it.
+//!    question that has never been answered, or whose last valid outcome was a denial. Any unexpired answer of
+//!    another host is then evidence, and for "no such record" also one of the same host's other family. Otherwise the
+//!    denial is treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
+//!    response to the same question replaces it.
 //!
-//!    Two hosts are of the same zone if their names share the parent domain and that domain is not a
-//!    public suffix: it has at least two labels, and is not a second level such as `co.uk`.
+//!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
+//!    It must have at least two labels, and must not be a second level such as `co.uk`.
 //! 5. **Families** are independent. A failing AAAA neither drops nor refreshes A. NXDOMAIN applies only to the family
 //!    that was asked for, since the other family has its own question. If only one family is looked up, the other
 //!    family has no questions and no addresses, and every host is resolved for it.

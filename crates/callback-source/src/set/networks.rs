@@ -66,7 +66,7 @@ impl Networks {
     }
 }
 
-/// Union of networks. It detects, as each network is added, whether the union covers a whole address family.
+/// Union of networks. It detects at each addition whether the union covers a whole address family.
 ///
 /// The time to add a network grows only with the logarithm of the number of networks. Merging all networks after each
 /// addition would make a long list of networks slow to configure.

@@ -1,8 +1,8 @@
 //! CNAME chains, from the name of a question to its addresses.
 //!
-//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set
-//! when the chain spans several responses, accepts records of the additional section, and reports a loop as "no
-//! data", which would be a denial.
+//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set when
+//! the chain spans several responses. It accepts records of the additional section. It reports a loop as "no data",
+//! which would be a denial.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -109,7 +109,7 @@ impl Chain {
 
     fn fail(&self, error: NetError) -> ResolveError {
         let kind = match kind_of(&error) {
-            // The name exists as an alias; its target does not.
+            // The name exists as an alias, but its target does not exist.
             ResolveErrorKind::NxDomain if self.hops > 0 => ResolveErrorKind::BrokenChain,
             kind => kind,
         };

@@ -1,6 +1,6 @@
 //! Parser of resolv.conf(5): text in, servers out.
 //!
-//! It reads the format as glibc and musl do, and follows the more tolerant one where they differ. Unused
+//! The parser reads the format as glibc and musl do. Where they differ, it follows the more tolerant one. Unused
 //! options are not parsed, and an invalid line affects only itself.
 
 use std::{

@@ -532,7 +532,7 @@ pub(super) mod tests {
             assert!(hosts.contains(&cut.hosts), "{left_out}");
             let kept = decode(&text, clocks).unwrap();
             assert_eq!(kept.len(), 20 - cut.hosts);
-            // The addresses that are left have lingered for a shorter time than the dropped ones.
+            // The remaining addresses have lingered for a shorter time than the dropped ones.
             let lingering = kept.iter().flat_map(|saved| saved.lingering.values());
             let oldest = lingering.map(|saved| saved.left_at).min();
             let age = oldest.map_or(Duration::ZERO, |oldest| clocks.instant - oldest);

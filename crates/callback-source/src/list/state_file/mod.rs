@@ -153,7 +153,7 @@ impl StateFile {
         self.unasked().slept(slept);
     }
 
-    /// Returns the text of a set and of the other hosts.
+    /// Returns the text that has the state of a set and of the other hosts.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {

@@ -126,7 +126,7 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     }
 }
 
-/// Divides state into that of these questions and the rest.
+/// Divides state into the state of these questions and the rest.
 fn divide(
     saved: Vec<PersistedHost>,
     asked: &HashSet<Question>,

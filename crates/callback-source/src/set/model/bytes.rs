@@ -144,7 +144,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// An answer without an IPv4-mapped address: the state file does not keep one under AAAA.
+    /// An answer without an IPv4-mapped address, since the state file does not keep such an address under AAAA.
     fn answer(&mut self) -> Outcome {
         Outcome::Answer {
             mask: self.byte(),

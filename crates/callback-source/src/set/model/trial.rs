@@ -17,7 +17,7 @@ use crate::{
     set::{Notice, Rules},
 };
 
-/// A set and a model that take the same steps, and facts that must be true whatever the rules.
+/// A set and a model that take the same steps, and facts for invariants that hold whatever the rules.
 pub(super) struct Trial {
     pub(super) set: AllowSet,
     pub(super) model: Model,

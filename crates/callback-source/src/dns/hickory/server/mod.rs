@@ -192,7 +192,7 @@ impl Server {
     /// Returns true if the server has answered for this name in random case, so that random case does not
     /// explain a denial.
     ///
-    /// Both families of a host are queried at the same time, and most hosts have only one. Waiting 100 ms for
+    /// Both families of a host are queried at the same time, and most hosts have only one family. Waiting 100 ms for
     /// the other answer saves one query for each such denial.
     async fn was_answered(&self, name: &Name) -> bool {
         let answered = async {
