@@ -9,7 +9,7 @@
 //! | [`KeyedRateLimit`] | one event per key and interval | the failures of each question |
 //! | [`PeerRateLimit`] | one event per peer and minute, ten per second in all | refusals, which peers cause at will |
 //!
-//! Mistakes in the set-up of a service last for as long as it runs. They are logged once per process, by
+//! Mistakes in the set-up of a service last for as long as it runs. Such mistakes are logged once per process, by
 //! [`std::sync::Once`].
 
 use std::{
@@ -140,8 +140,8 @@ impl PeerRateLimit {
         admits
     }
 
-    /// Number of the second that contains `now`. The first second is number one, so that the first second differs
-    /// from a window that was never used.
+    /// Number of the second that contains `now`. Numbers start at one, so that the first second differs from a window
+    /// that was never used.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() + 1
     }

@@ -48,7 +48,7 @@ impl ResolveError {
     /// [bounds](crate::AllowListBuilder::ttl_bounds).
     ///
     /// By RFC 2308 section 5, this time is the lower of the SOA record's TTL and its MINIMUM field. Only denials use
-    /// it.
+    /// this time.
     #[must_use]
     pub fn with_negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);

@@ -144,7 +144,7 @@ impl AnswerCache {
     /// Calls the resolver once. The call ends within the time limit whatever the resolver does. A lookup that never
     /// ended would block every later lookup of the question.
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // The call itself may panic as well as the future.
+        // Both the call itself and its future may panic.
         let call = AssertUnwindSafe(async { self.resolver.resolve(question).await });
         match timeout(self.time_limit, call.catch_unwind()).await {
             Ok(Ok(result)) => result,

@@ -573,7 +573,7 @@ impl AllowListBuilder {
     ///
     /// # Panics
     ///
-    /// Panics outside of a tokio runtime. A `main` that is not `async` must enter one first:
+    /// Panics outside of a tokio runtime. A `main` that is not `async` must enter a runtime first:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};

@@ -56,8 +56,8 @@ impl Changes {
 
     /// Waits until the addresses differ from those at the last call, and returns the differences by host.
     ///
-    /// Waits forever if there are no further changes. Dropping the future loses nothing, so that it can be a
-    /// branch of `select!`:
+    /// Waits forever if there are no further changes. Dropping the future loses nothing, so it can be a branch of
+    /// `select!`:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

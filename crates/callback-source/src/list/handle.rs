@@ -60,8 +60,8 @@ use crate::{
 ///
 /// # Metrics
 ///
-/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these has the label `list`, the
-/// [name](AllowListBuilder::name) of the list:
+/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these metrics has the label
+/// `list` with the [name](AllowListBuilder::name) of the list:
 ///
 /// | name | kind | other labels |
 /// |---|---|---|
@@ -406,8 +406,8 @@ impl AllowList {
     /// Replaces the hosts while the list runs. Hosts that stay keep their addresses. Removed hosts lose their
     /// addresses at once. New hosts are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains
-    /// its addresses. They do not survive a restart in between.
+    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains its
+    /// addresses. These addresses do not survive a restart in between.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -484,7 +484,7 @@ impl AllowList {
         let shared = self.shared();
         shared.refused.set_window(linger);
         shared.update(|set, now| set.replace_windows(linger, stale_for, now));
-        // The next end of a window may be earlier.
+        // The refresher must wake, since the next end of a window may be earlier.
         shared.wake.notify_one();
     }
 

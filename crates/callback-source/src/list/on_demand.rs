@@ -53,14 +53,14 @@ impl Default for OnDemandLimits {
 /// the request. A request that comes after a turn finds `next_idle` of that turn. If no earlier request waits for the
 /// question with that time, the new request wakes the refresher. Otherwise the refresher wakes by itself at
 /// `next_idle`, which is before any other question can be asked. Each turn that makes `quiet_until` later sends
-/// `published_changed`, to which requests subscribe before they read it.
+/// `published_changed`, to which requests subscribe before they read `quiet_until`.
 pub(crate) struct OnDemand {
     /// The time before which no question is in flight and none can be asked on demand. Zero while a question is in
     /// flight and before the first turn. The maximum value without a refresher. Written under the mutex, read without
     /// it.
     quiet_until: AtomicU64,
-    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while
-    /// there is none, from a trigger until the refresher has planned, and without a refresher. Written under the
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while there
+    /// is no such time, from a trigger until the refresher has planned, and without a refresher. Written under the
     /// mutex, read without it.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,

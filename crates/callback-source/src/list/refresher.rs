@@ -270,7 +270,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(60 * 60);
-    /// Long enough for one more check of the sleep clock.
+    /// A wait that includes one more check of the sleep clock.
     const A_CHECK: Duration = Duration::from_millis(5_010);
 
     fn one() -> IpAddr {

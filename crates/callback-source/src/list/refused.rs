@@ -17,8 +17,8 @@ use crate::{HostName, rate_limit::subscriber};
 /// Peers that were refused with 403 within the linger window, IPv6 peers by their /64.
 ///
 /// With moka's default policy, a full cache accepts a new entry only if it is requested more often than another
-/// entry. A genuine server is refused only once. With LRU, the cache evicts the peer whose last refusal is the
-/// oldest.
+/// entry. A genuine server, which is refused only once, would not be remembered. With LRU, the cache evicts the peer
+/// whose last refusal is the oldest.
 ///
 /// Age is checked on the entry, by tokio's clock. Expiry by moka would cost time for each refusal, and could not
 /// follow a new window. It is not needed, because the number of entries bounds the memory.

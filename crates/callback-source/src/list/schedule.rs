@@ -12,9 +12,9 @@
 //! A question about a watched host is asked only while unlisted peers call. It must be due, and the on-demand
 //! interval must have passed since its last lookup.
 //!
-//! The schedule enforces the refresh interval floor, except for a host that was removed and put back. Its
-//! questions are due at once, and the [answer cache](super::answer_cache), which receives the floor with each
-//! question, returns the last result instead of asking.
+//! The schedule enforces the refresh interval floor, except for a host that was removed and put back. The questions
+//! about such a host are due at once. The [answer cache](super::answer_cache) receives the floor with each question,
+//! and returns the last result instead of asking.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -163,9 +163,9 @@ impl Schedule {
 
     /// Postpones a question beyond the time at which it is due. `chance` is between 0 and 1.
     ///
-    /// After a response of DNS, the delay is one second. Until it is over, resolvers that keep time in whole seconds
-    /// still return the old records with a TTL of zero. In every case, a tenth of the wait, at most 0.5 s, times
-    /// `chance` is added, so that replicas do not ask in step.
+    /// After a response of DNS, the delay is one second. Until this second is over, resolvers that keep time in whole
+    /// seconds still return the old records with a TTL of zero. In every case, a tenth of the wait, at most 0.5 s,
+    /// times `chance` is added, so that replicas do not ask in step.
     pub(crate) fn put_off(
         &mut self,
         question: &Question,

@@ -52,7 +52,7 @@ use crate::{
 ///    by the old set and sleep.
 /// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///
-/// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
+/// `wake` stores one permit if the refresher is busy. One permit is enough, since after each event the refresher
 /// reads everything again.
 pub(crate) struct Shared {
     /// The set that verdicts are based on.

@@ -2,8 +2,8 @@
 //!
 //! Giving a host up turns "try again" (503) into a final 403 for its servers. If a host is given up too early,
 //! callbacks are refused for good. If it is given up too late, there are only more retries. The rule therefore
-//! ignores time in which the question was not asked, answers from before a restart, and mostly answers of another
-//! zone.
+//! ignores time in which the question was not asked, answers from before a restart, and in most cases answers of
+//! another zone.
 
 use std::time::Instant;
 

@@ -33,7 +33,7 @@ struct Resolved {
     later: Box<[Validity]>,
 }
 
-/// One reason to admit one address. An address can have several.
+/// One reason to admit one address. An address can have several reasons.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) address: IpAddr,

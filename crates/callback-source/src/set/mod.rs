@@ -27,16 +27,16 @@
 //!    response to the same question replaces it.
 //!
 //!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
-//!    It must have at least two labels, and must not be a second level such as `co.uk`.
+//!    The domain must have at least two labels, and must not be a second level such as `co.uk`.
 //! 5. **Families** are independent. A failing AAAA neither drops nor refreshes A. NXDOMAIN applies only to the family
 //!    that was asked for, since the other family has its own question. If only one family is looked up, the other
 //!    family has no questions and no addresses, and every host is resolved for it.
 //! 6. **Given up.** A question is given up when it has failed for the whole stale window. The window starts at the
-//!    first failure, but not before the end of the last answer's TTL. From then on it no longer makes verdicts
-//!    [`Unresolved`](RejectionKind::Unresolved).
+//!    first failure, but not before the end of the last answer's TTL. A question that is given up no longer makes
+//!    verdicts [`Unresolved`](RejectionKind::Unresolved).
 //!    - Time in which the question was not asked is not part of the window. If the next failure comes later than the
-//!      question was due, by more than a refresh can take, the window starts anew with that failure. A pause of up to
-//!      the maximum TTL, and of up to a quarter of the stale window, is not a gap. Without a further failure, a
+//!      question was due, by more than a refresh can take, the window starts anew with that failure. A pause that
+//!      exceeds neither the maximum TTL nor a quarter of the stale window is not a gap. Without a further failure, a
 //!      question is given up at the end of the window only if its last failure is then not longer ago than such a
 //!      pause. A restart starts the window anew.
 //!    - While no host answers, no host is given up. The evidence is an answer of another host that was not restored.
@@ -565,7 +565,7 @@ impl AllowSet {
         }
     }
 
-    /// Completes a change of the set: applies the time `now`, reports what changed, and builds the index.
+    /// Completes a change of the set: ends windows, reconsiders denials, reports what changed, and builds the index.
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
         self.end_windows(now);
         self.believe_late(now, notices);

@@ -72,7 +72,7 @@ impl Networks {
 /// addition would make a long list of networks slow to configure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cover {
-    /// Last address of each range, by its first. Ranges neither overlap nor touch.
+    /// Last address of each range, by its first address. Ranges neither overlap nor touch.
     v4: BTreeMap<u128, u128>,
     v6: BTreeMap<u128, u128>,
 }

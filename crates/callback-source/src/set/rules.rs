@@ -44,8 +44,8 @@ pub struct Rules {
     /// The only family that is looked up, or `None` for both. Peers of the other family are
     /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default `None`.
     pub only_family: Option<Family>,
-    /// Admits special-purpose addresses (loopback, private, documentation …) that DNS answers with. Only for tests.
-    /// Default `false`.
+    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests. Default
+    /// `false`.
     pub insecure_allow_special_addresses: bool,
 }
 

@@ -165,7 +165,7 @@ fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
         })
 }
 
-/// Returns the negative TTL. RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field.
+/// Returns the negative TTL: the lower of the SOA record's TTL and its MINIMUM field (RFC 2308 section 5).
 fn negative_ttl(message: &Message) -> Option<u32> {
     message
         .authorities
@@ -210,5 +210,5 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
 
 pub(super) const MAX_HOPS: usize = 8;
 
-/// The default of [`ResolveError::with_negative_ttl`].
+/// Default negative TTL in seconds, the same as for [`ResolveError::with_negative_ttl`].
 const NEGATIVE_TTL: u32 = 60;

@@ -33,10 +33,10 @@ use super::{Answer, Question, Resolve, ResolveError};
 ///   any other failure. A denial is confirmed by a query without all three, unless the host's other family was
 ///   answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only records in both
 ///   answers are accepted.
-/// - **Memory.** A form that worked is tried first until two hours after its last success. It gets 500 ms. Once every
-///   five minutes the usual form is tried as well.
-/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
-///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
+/// - **Memory.** A form that worked is tried first until two hours after its last success. That form gets 500 ms.
+///   Once every five minutes the usual form is tried as well.
+/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit set is
+///   read as zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
 /// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
 ///
@@ -58,14 +58,14 @@ pub struct HickoryResolver {
 impl HickoryResolver {
     /// Queries the DNS servers of the system's configuration.
     ///
-    /// Apple's systems, Android and Windows provide them through a system interface. Other systems list
-    /// them in `/etc/resolv.conf`. Both are read again as described at
+    /// Apple's systems, Android and Windows provide these servers through a system interface. Other systems list them
+    /// in `/etc/resolv.conf`. Both sources are read again as described at
     /// [`from_resolv_conf`](Self::from_resolv_conf).
     ///
     /// # Errors
     ///
-    /// Apple's systems, Android and Windows: returns an error if the configuration cannot be read or names
-    /// no server. Other systems: never fails, even if the file is missing.
+    /// On Apple's systems, Android and Windows, returns an error if the configuration cannot be read or names no
+    /// server. On other systems, never fails, even if the file is missing.
     ///
     /// ```
     /// use callback_source::HickoryResolver;

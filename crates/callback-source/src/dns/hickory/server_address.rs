@@ -110,8 +110,8 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the address that answers come from. The loopback address answers packets to the unspecified
-/// address, and the IPv4 address those to its IPv4-mapped form.
+/// Returns the address that answers come from. The loopback address answers packets to the unspecified address. The
+/// IPv4 address answers packets to its IPv4-mapped form.
 pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
     match server.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),

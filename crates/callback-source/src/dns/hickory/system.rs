@@ -2,8 +2,8 @@
 //!
 //! A machine that changes its network gets other DNS servers, and the old ones may fall silent or deny everything.
 //! The configuration is therefore read again after each outcome that is not an answer, at most once a second. A
-//! thread that may block reads it, because its disk may not respond. The lookup waits for that thread for at most
-//! 200 ms.
+//! thread that may block reads it, because the disk may not respond. The lookup waits for that thread for at most 200
+//! ms.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! Parser of resolv.conf(5): text in, servers out.
 //!
 //! The parser reads the format as glibc and musl do. Where they differ, it follows the more tolerant one. Unused
-//! options are not parsed, and an invalid line affects only itself.
+//! options are not parsed. An invalid line affects only itself.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

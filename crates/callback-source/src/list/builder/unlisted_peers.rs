@@ -6,7 +6,7 @@ use super::AllowListBuilder;
 use crate::HostName;
 
 impl AllowListBuilder {
-    /// Watches hosts without admitting them. An unlisted peer that they name is rejected as
+    /// Watches hosts without admitting them. An unlisted peer that their answers name is rejected as
     /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
     /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
     ///
@@ -50,8 +50,8 @@ impl AllowListBuilder {
     /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
     ///
     /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the [wait](Self::on_demand_wait).
-    /// A lower value is raised to them. The interval bounds the DNS traffic that unlisted peers can cause. With a
-    /// longer interval, the first callback of a new server is more likely to be refused:
+    /// A lower value is raised. The interval bounds the DNS traffic that unlisted peers can cause. With a longer
+    /// interval, the first callback of a new server is more likely to be refused:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

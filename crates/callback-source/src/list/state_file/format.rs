@@ -17,7 +17,7 @@ use crate::{
     set::{LastAnswer, PersistedHost, PersistedLingering, PersistedQuestion},
 };
 
-/// Both clocks, read at the same moment.
+/// Readings of both clocks at the same moment.
 #[derive(Clone, Copy)]
 pub(super) struct Clocks {
     pub(super) instant: Instant,

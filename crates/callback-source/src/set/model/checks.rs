@@ -126,7 +126,7 @@ impl Trial {
         );
     }
 
-    /// Invariants that hold whatever the details of the rules.
+    /// Checks the invariants that hold whatever the details of the rules.
     pub(super) fn check_invariants(&self, address: IpAddr, host: Option<&HostName>) {
         let address = address.to_canonical();
         if host.is_some() {

@@ -1,4 +1,4 @@
-//! One question and its response, over UDP or TCP.
+//! One query and its response, over UDP or TCP.
 //!
 //! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, it checks only the id.
 //! Its pool, which is not used here, would reject records of another class. This module performs the missing checks.

@@ -297,8 +297,8 @@ pub(super) fn is_denial(error: &NetError) -> bool {
 /// Time limit of one server, all forms included.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Silence before the next form is tried. All four are in flight after 600 ms, so one of them answers before
-/// an on-demand refresh ends. An error response without its question looks like silence, because hickory
+/// Silence before the next form is tried. All four forms are in flight after 600 ms, so one of them is answered
+/// before an on-demand refresh ends. An error response without its question looks like silence, because hickory
 /// treats it as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The same silence for a form that worked before. It is long enough for two lost packets.
