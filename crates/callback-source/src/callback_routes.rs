@@ -22,8 +22,8 @@ use crate::{
 
 /// Routes of an axum service that only checked callbacks reach.
 ///
-/// It takes the routes of the callbacks together with their checks, and becomes a [`Router`] for
-/// [`merge`](Router::merge), or with `.into()` for [`nest`](Router::nest):
+/// It takes the routes of the callbacks together with their checks. Pass it to [`merge`](Router::merge), or turn it
+/// into a [`Router`] with `.into()` for [`nest`](Router::nest):
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -54,7 +54,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// 1. Every route in it is checked, with every method: a method without a handler gets 405 only after the checks.
+/// 1. Every route in it is checked, for every method. A method without a handler gets 405 only after the checks.
 /// 2. No route can be added to it:
 ///
 ///    ```compile_fail,E0599
@@ -65,14 +65,14 @@ use crate::{
 ///    CallbackRoutes::rejecting(callbacks, AllowList::fixed([]), ConnectInfoPeer)
 ///        .route("/vipps/webhooks", post(callback));
 ///    ```
-/// 3. Nothing outside is touched: the app's other routes, its probes, its fallback and its 404. Two values in one
-///    app, with different lists or checks, do not affect each other.
+/// 3. The rest of the app is unaffected: its other routes, its probes, its fallback and its 404. Two `CallbackRoutes`
+///    in one app, with different lists or checks, do not affect each other.
 /// 4. The checks run in this order: the source, then the signature or the token.
 ///
-/// The [`Router`] that it becomes is an ordinary one. A route that is added to this router belongs to the app. It
-/// is not checked, even at the same path with another method. As a second safeguard, let each handler extract the
-/// verdict: [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the
-/// checked routes then responds with 500, and an ERROR in the log names the cause.
+/// The resulting [`Router`] is an ordinary one. A route that is added to this router belongs to the app. The route is
+/// not checked, even at the same path with another method. As a second safeguard, let each handler extract the
+/// verdict: [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the checked
+/// routes then responds with 500, and an ERROR in the log names the cause.
 ///
 /// For services other than axum's, and to tag instead of refusing, use the layers of [`verify`](crate::verify) and
 /// `signature`.
@@ -94,13 +94,13 @@ where
 {
     /// Refuses requests that do not come from a callback server of this list.
     ///
-    /// [There is no default peer source](PeerIp): behind a proxy it is a
+    /// [There is no default peer source](PeerIp). Behind a proxy, use a
     /// [`ForwardedPeer`](crate::verify::ForwardedPeer).
     ///
     /// # Panics
     ///
-    /// If the router has no route, or if it or a router nested in it has a fallback of its own. The app would inherit
-    /// that fallback, and the checks would not cover it: use the route `/{*path}` instead.
+    /// Panics if the router has no route, or if it or a router nested in it has a fallback of its own. The app would
+    /// inherit that fallback, and the checks would not cover it. Use the route `/{*path}` instead of a fallback.
     #[track_caller]
     pub fn rejecting(routes: Router<S>, allow: AllowList, peer: P) -> Self {
         Self::new(
@@ -110,13 +110,13 @@ where
         )
     }
 
-    /// Hands on every request, with the verdicts in its extensions, to try the checks out: the log shows which
-    /// requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that extracts the
-    /// `Allowed` or a `VerifiedCallback` still refuses the others.
+    /// Passes every request on, with the verdicts in its extensions. Use it to try the checks out: the log shows
+    /// which requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that extracts
+    /// `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
     ///
     /// # Panics
     ///
-    /// As [`rejecting`](Self::rejecting).
+    /// Panics as [`rejecting`](Self::rejecting) does.
     #[track_caller]
     pub fn tagging(routes: Router<S>, allow: AllowList, peer: P) -> Self {
         let mode = Mode::Tagging { headers: false };
@@ -133,7 +133,8 @@ where
             fallback_paths(&routes) == fallback_paths(&Router::<S>::new()),
             "a nested router has a fallback, which the checks would not cover; use the route `/{{*path}}` in it instead"
         );
-        // A router does not reveal its fallback, but two of them cannot be merged, so this panics if there is one.
+        // A router does not reveal its fallback. But axum panics when it merges two routers that both have a
+        // fallback.
         let probe = Router::new().without_v07_checks();
         let probe = probe.fallback(async || StatusCode::NOT_FOUND);
         Self {
@@ -143,8 +144,8 @@ where
         }
     }
 
-    /// Also checks the signature of webhooks. The policy joins both verdicts, and decides whether this layer and
-    /// the source check refuse or tag, so it makes no difference whether the layer is `rejecting` or `tagging`.
+    /// Also checks the signature of webhooks. The policy joins both verdicts. It also decides whether this layer and
+    /// the source check refuse or tag, so a `rejecting` and a `tagging` layer have the same effect.
     ///
     /// ```
     /// use std::{net::SocketAddr, time::SystemTime};
@@ -228,7 +229,7 @@ where
         let tagging = Mode::Tagging { headers: false };
         let (source, message) = match policy {
             _ if self.mode != Mode::Rejecting => (tagging, tagging),
-            // Spares unlisted peers the message check.
+            // Skips the message check for unlisted peers.
             Policy::Both => (Mode::Rejecting, Mode::Rejecting),
             Policy::SourceOnly => (Mode::Rejecting, tagging),
             Policy::MessageWarnOnSource | Policy::MessageOnly => (tagging, Mode::Rejecting),
@@ -245,10 +246,10 @@ where
     }
 }
 
-/// The paths in the fallback of a router, among them those of nested routers that have a fallback.
+/// Returns the paths in the fallback of a router, including those of nested routers that have a fallback.
 ///
-/// Only the `Debug` text shows them. If another version of axum had no such text, nothing would be found, and
-/// `reset_fallback` would drop the nested fallback: it is never unchecked.
+/// Only the `Debug` text shows them. If another version of axum had no such text, no path would be found, and
+/// `reset_fallback` would drop the nested fallback. So the nested fallback is never served unchecked.
 fn fallback_paths<S>(router: &Router<S>) -> BTreeSet<String> {
     let text = format!("{router:?}");
     let fallback = text.split("fallback_router").nth(1).unwrap_or_default();

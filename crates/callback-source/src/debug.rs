@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// Implements `Debug` by the message and its causes, in place of the fields.
+/// Implements `Debug` so that it shows the message and its causes instead of the fields.
 macro_rules! debug_by_message {
     ($error:ty) => {
         impl std::fmt::Debug for $error {
@@ -30,7 +30,7 @@ mod tests {
 
     use crate::{AllowList, HostName, vipps::Environment};
 
-    /// As `main` prints what it returns.
+    /// Returns the text that `main` prints if it returns this error.
     fn printed(error: impl Into<Box<dyn Error>>) -> String {
         format!("Error: {:?}", error.into())
     }

@@ -8,7 +8,7 @@ use crate::{Answer, Question, ResolveError, dns::hickory::chain};
 #[cfg(feature = "signature")]
 use crate::{MessageRejectionKind, signature::webhook};
 
-/// The text of the state file of a set, written when `now` is `utc` since the epoch.
+/// Returns the text of a set's state file. `utc` is the time of `now` since the Unix epoch.
 #[must_use]
 pub fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     state_file::saved(set, now, utc)
@@ -24,7 +24,7 @@ pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) ->
 ///
 /// # Panics
 ///
-/// If the two differ.
+/// Panics if the set and the model differ.
 pub fn play(bytes: &[u8]) {
     model::play(bytes, |saved, restored, restart| {
         let utc = |at: Instant| START + (at - restart.start);
@@ -34,18 +34,18 @@ pub fn play(bytes: &[u8]) {
     });
 }
 
-/// Time since the epoch at which a schedule starts.
+/// Start of each schedule, as a time since the Unix epoch.
 const START: Duration = Duration::from_secs(1_780_000_000);
 
-/// The text that a set of other hosts writes after it has read the text of a state file; `None` if the text is
-/// refused.
+/// Returns the text that a set of other hosts writes after it has read the text of a state file. Returns `None` if
+/// the text is rejected.
 #[must_use]
 pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
     state_file::rewritten(set, text, now, utc)
 }
 
-/// The answer that follows from packets, one for each name of a chain of CNAMEs. `None` if the packets end
-/// before the chain does.
+/// Follows a chain of CNAMEs through packets, one for each name, and returns the answer. Returns `None` if the
+/// packets end before the chain does.
 #[cfg(feature = "hickory")]
 pub fn followed(
     question: &Question,
@@ -54,11 +54,11 @@ pub fn followed(
     chain::followed(question, packets)
 }
 
-/// The digest in the value of an `Authorization` header.
+/// Returns the digest in the value of an `Authorization` header.
 ///
 /// # Errors
 ///
-/// The reason why a webhook with this value is rejected.
+/// Returns the reason why a webhook with this value is rejected.
 #[cfg(feature = "signature")]
 pub fn parse_authorization(value: &[u8]) -> Result<[u8; 32], MessageRejectionKind> {
     webhook::parse_authorization(value)

@@ -29,13 +29,13 @@
 //! # }
 //! ```
 //!
-//! A listed address does not show that the provider sent a request, since outbound addresses of clouds are
-//! shared. Check the callback's signature or token as well: the feature `signature` adds both.
+//! A listed address does not show that the provider sent a request, since outbound addresses of clouds are shared.
+//! Check the callback's signature or token as well. The feature `signature` adds both checks.
 //!
 //! # Reading order
 //!
-//! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its
-//! [module](set) states the rules) → [`AllowList`]. Requests are checked against it in [`verify`].
+//! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its [module](set)
+//! states the rules) → [`AllowList`]. Requests are checked against that set in [`verify`].
 //!
 //! # Features
 //!

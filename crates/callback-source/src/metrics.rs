@@ -1,7 +1,7 @@
 //! Every counter and gauge of the library. Without the feature `metrics` they do nothing.
 //!
-//! The number of series is bounded whatever callers and DNS send: the labels below are the only ones. A recorder
-//! may be installed after the first list, but then misses the zeros with which the counters start.
+//! The number of series is bounded whatever callers and DNS send, since the labels below are the only ones. A
+//! recorder may be installed after the first list. It then misses the zeros with which the counters start.
 #![cfg_attr(
     not(feature = "metrics"),
     expect(unused_variables, reason = "the functions below do nothing")
@@ -24,7 +24,7 @@ pub(crate) struct SetGauges {
     pub(crate) addresses: usize,
     /// Time of the newest answer in use.
     pub(crate) last_answer: Option<Instant>,
-    /// Time of the answer of the question that was answered longest ago.
+    /// Time of the oldest answer in use.
     pub(crate) oldest_answer: Option<Instant>,
 }
 

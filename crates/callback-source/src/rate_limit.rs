@@ -1,15 +1,15 @@
 //! Rate limits for log events.
 //!
-//! A peer must not be able to fill a disk, nor to hide an important event among thousands. [`PeerRateLimit`]
-//! reports how many events it left out; the other two leave out only repetitions of the same fault.
+//! A peer must not be able to fill a disk, nor to hide an important event among thousands. [`PeerRateLimit`] reports
+//! how many events it left out. The other two types leave out only repetitions of the same fault.
 //!
 //! | type | admits | for |
 //! |---|---|---|
-//! | [`RateLimit`] | one event per interval | a fault of its own, such as a full disk |
+//! | [`RateLimit`] | one event per interval | a single fault, such as a full disk |
 //! | [`KeyedRateLimit`] | one event per key and interval | the failures of each question |
 //! | [`PeerRateLimit`] | one event per peer and minute, ten per second in all | refusals, which peers cause at will |
 //!
-//! Mistakes in the set-up of a service, which cannot end while it runs, are logged once per process by
+//! Mistakes in the set-up of a service last for as long as it runs. Such mistakes are logged once per process, by
 //! [`std::sync::Once`].
 
 use std::{
@@ -29,7 +29,7 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// Returns whether an event is admitted. Rejected ones do not extend the interval.
+    /// Returns whether an event is admitted. A rejected event does not extend the interval.
     pub(crate) fn admits(&mut self, interval: Duration, now: Instant) -> bool {
         let is_over = |at| interval <= now.saturating_duration_since(at);
         let admits = self.admitted_at.is_none_or(is_over);
@@ -81,8 +81,7 @@ impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
 
 /// Admits one event per peer and minute, and ten per second in all, so that a flood cannot fill a disk.
 ///
-/// It remembers 10,000 peers. IPv6 peers are limited by their /64, and events without a peer as if they
-/// came from a single one.
+/// It remembers 10,000 peers. The IPv6 addresses of one /64 share a limit, and so do all events without a peer.
 pub(crate) struct PeerRateLimit {
     peers: Cache<IpAddr, RateLimit>,
     epoch: Instant,
@@ -101,11 +100,11 @@ impl PeerRateLimit {
         }
     }
 
-    /// Returns how many events were left out since the last admitted one, if this one is admitted.
+    /// Returns how many events were left out since the last admitted event, or `None` if this event is rejected.
     pub(crate) fn admits(&self, peer: Option<IpAddr>, now: tokio::time::Instant) -> Option<u64> {
         let now = now.into_std();
-        // The cap is read before the peer is remembered: a peer that the cap rejects is not logged, so
-        // its minute must not begin.
+        // The limit per second is checked before the peer is remembered. An event that this limit rejects is not
+        // logged, so the minute of its peer must not begin.
         let is_admitted = self.has_room(now) && self.is_due(peer, now) && self.uses_room(now);
         if is_admitted {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
@@ -141,13 +140,14 @@ impl PeerRateLimit {
         admits
     }
 
-    /// Starts at one, so that the first second differs from a window that was never used.
+    /// Number of the second that contains `now`. Numbers start at one, so that the first second differs from a window
+    /// that was never used.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() + 1
     }
 }
 
-/// The peer, or the /64 of an IPv6 peer: each subscriber has that many addresses at no cost.
+/// Returns the peer, or the /64 of an IPv6 peer: a subscriber has all addresses of a /64 at no cost.
 pub(crate) fn subscriber(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(peer) => Ipv6Addr::from(peer.to_bits() & PREFIX_64).into(),

@@ -1,8 +1,8 @@
 //! Both checks together, joined by a [`Policy`].
 //!
-//! [`RequireVerifiedLayer`] is put inside of the two layers whose verdicts it joins. They tag, unless the policy is
-//! [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions; a refused one gets the
-//! response that [`RejectionResponse`] builds.
+//! [`RequireVerifiedLayer`] goes inside the two layers whose verdicts it joins. These two layers tag, unless the
+//! policy is [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions. A refused
+//! request gets the response that [`RejectionResponse`] builds.
 //!
 //! ```
 //! use std::{convert::Infallible, net::SocketAddr};
@@ -76,8 +76,8 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, `PlainText` by default. It must answer for both checks, and for a
-    /// missing layer:
+    /// Replaces the responses to refused requests, `PlainText` by default. The new response must cover both checks
+    /// and a missing layer:
     ///
     /// ```
     /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};
@@ -112,7 +112,7 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
 /// Calls the inner service only for requests that a [`Policy`] admits. See the
 /// [module docs](self) for an example.
 ///
-/// The inner service must be [`Clone`]: after a refusal a clone replaces the one that was found ready.
+/// The inner service must be [`Clone`]: after a refusal, a clone replaces the service that was found ready.
 #[derive(Clone, Debug)]
 pub struct RequireVerified<S, R = PlainText>(Checked<S, PolicyCheck, R>);
 
@@ -186,8 +186,8 @@ mod extract {
     use super::{CallbackRejection, Policy, VerifiedCallback, log};
     use crate::{ExtractorRejection, check};
 
-    /// The callback that [`RequireVerified`](super::RequireVerified) left. Without that layer, the request is judged
-    /// by [`Policy::Both`].
+    /// Extracts the callback that [`RequireVerified`](super::RequireVerified) added to the extensions. Without that
+    /// layer, the request is judged by [`Policy::Both`].
     impl<S: Sync> FromRequestParts<S> for VerifiedCallback {
         type Rejection = ExtractorRejection<CallbackRejection>;
 

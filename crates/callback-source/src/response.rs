@@ -26,8 +26,8 @@ use crate::{CallbackRejection, MessageRejection};
 /// );
 /// ```
 ///
-/// `E` is the reason: a [`Rejection`], or that of a layer of the modules `signature` and `require`. The layer adds
-/// it to the extensions of the response.
+/// `E` is the reason: a [`Rejection`], or the rejection type of a layer of the modules `signature` and `require`. The
+/// layer adds the reason to the extensions of the response.
 ///
 /// Never respond with 2xx, which would tell the sender that the callback was delivered.
 pub trait RejectionResponse<B, E = Rejection> {
@@ -81,8 +81,8 @@ where
         let text = rejection.body_text();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2 requires a challenge with 401. Tokens have no scheme, so they get the
-            // same one.
+            // RFC 9110 section 15.5.2 requires a challenge with 401. Tokens have no scheme, so they get the same
+            // challenge as webhooks.
             let challenge = HeaderValue::from_static("HMAC-SHA256");
             response
                 .headers_mut()
@@ -125,8 +125,8 @@ fn plain_text<B: From<&'static str>>(
     response
 }
 
-/// Leaves the reason in the extensions of the response, so that an outer layer, for traces or metrics, can
-/// distinguish one 403 from another.
+/// Adds the reason to the extensions of the response, so that an outer layer for traces or metrics can distinguish
+/// one 403 from another.
 pub(crate) fn with_reason<B, E>(mut response: Response<B>, rejection: E) -> Response<B>
 where
     E: Clone + Send + Sync + 'static,
@@ -144,14 +144,14 @@ mod axum {
     #[cfg(feature = "signature")]
     use crate::{CallbackRejection, MessageRejection};
 
-    /// As [`PlainText`], with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions.
     impl IntoResponse for Rejection {
         fn into_response(self) -> Response {
             with_reason(PlainText.response(&self), self)
         }
     }
 
-    /// As [`PlainText`], with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions.
     #[cfg(feature = "signature")]
     impl IntoResponse for MessageRejection {
         fn into_response(self) -> Response {
@@ -159,7 +159,7 @@ mod axum {
         }
     }
 
-    /// As [`PlainText`], with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions.
     #[cfg(feature = "signature")]
     impl IntoResponse for CallbackRejection {
         fn into_response(self) -> Response {

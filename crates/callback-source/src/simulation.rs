@@ -1,7 +1,7 @@
-//! The seam of the simulator: a wall clock that it sets, a network in memory, and faults that it plants.
+//! Interface for the simulator: a wall clock that it sets, a network in memory, and faults that it plants.
 //!
-//! Compiled only behind `cfg(callback_source_simulation)`, which only the build script of the unpublished
-//! package `simulate/library` sets. Everything is per thread, since each simulation runs on one.
+//! Compiled only behind `cfg(callback_source_simulation)`, which only the build script of the unpublished package
+//! `simulate/library` sets. All state is per thread, since each simulation runs on one thread.
 
 use std::{cell::Cell, time::Duration};
 
@@ -21,29 +21,29 @@ pub(crate) mod network;
 pub enum Fault {
     /// An address is admitted at the very instant at which its window ends.
     WindowEndIncluded,
-    /// The state of the other family decides if every host is known.
+    /// The state of the other family decides whether every host is resolved.
     FamiliesSwapped,
     /// The times of a restored answer start anew.
     RestoredRenewed,
-    /// A denial is believed for any current answer, however old, and of whatever zone.
+    /// Any current answer is evidence for a denial, however old it is and whatever its zone.
     DenialBelievedEarly,
-    /// Each answer starts the lingering of all addresses of its host anew.
+    /// Each answer restarts the linger window of all addresses of its host.
     LingerRestarted,
     /// The stale window starts with the answer, not with the end of its TTL.
     StaleFromAnswer,
-    /// Lingering can end before the answer that omits the address was refreshed.
+    /// Lingering can end before the answer that omits the address has been refreshed.
     LingerWithoutRefresh,
-    /// Time in which nothing was asked gives a host up.
+    /// A question is given up even if it was not asked during the window.
     GivenUpByTimeUnasked,
-    /// Hosts that are replaced keep being admitted until the next answer.
+    /// The addresses of removed hosts stay admitted until the next answer.
     HostsKept,
     /// A failure removes the last answer.
     FailureForgets,
-    /// Special-purpose addresses are taken from an answer.
+    /// Special-purpose addresses in an answer are admitted.
     SpecialAdmitted,
     /// A request that needs a lookup does not wake the refresher.
     WakeUpLost,
-    /// An unlisted peer is not waited for.
+    /// The request of an unlisted peer does not wait for the refresh.
     JudgedAtOnce,
     /// The answer cache ignores the refresh interval floor.
     RefreshNotShared,
@@ -102,18 +102,18 @@ pub(crate) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
-/// Sets the wall clock of this thread: its time since the Unix epoch at an instant, from which it continues
-/// with tokio's clock.
+/// Sets the wall clock of this thread to `utc` since the Unix epoch at the instant `at`. From there it advances with
+/// tokio's clock.
 pub fn set_wall_clock(at: Instant, utc: Duration) {
     WALL_CLOCK.set(Some((at, utc)));
 }
 
-/// Returns true if this thread simulates: its wall clock was set.
+/// Returns true if this thread runs a simulation, that is, if its wall clock was set.
 pub(crate) fn is_simulated() -> bool {
     WALL_CLOCK.get().is_some()
 }
 
-/// The time since the Unix epoch, where a wall clock was set.
+/// Returns the time since the Unix epoch if the wall clock of this thread was set.
 pub(crate) fn utc(now: Instant) -> Option<Duration> {
     let (at, utc) = WALL_CLOCK.get()?;
     Some(match now.checked_duration_since(at) {

@@ -1,7 +1,7 @@
-//! The primitives that requests and the refresher share.
+//! Synchronization primitives that requests and the refresher share.
 //!
-//! The package `interleavings` replaces them with those of `shuttle`, which runs its tests in thousands of
-//! schedules. There every order is sequentially consistent.
+//! The package `interleavings` replaces them with those of `shuttle`, which runs the tests of that package in
+//! thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent.
 
 #[cfg(callback_source_interleavings)]
 pub(crate) use self::interleaved::ArcSwap;

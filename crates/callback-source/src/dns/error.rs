@@ -4,8 +4,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// Denial or failure of a lookup.
 ///
-/// A resolver of your own must distinguish the two: a denial, once believed, lets the host's addresses expire, and a
-/// failure keeps them in use.
+/// A resolver of your own must distinguish the two. A believed denial lets the host's addresses expire. A failure
+/// keeps them in use.
 ///
 /// ```
 /// use std::{io, time::Duration};
@@ -47,7 +47,8 @@ impl ResolveError {
     /// Sets how long a denial is cached. Default: 60 seconds. The list clamps it to its
     /// [bounds](crate::AllowListBuilder::ttl_bounds).
     ///
-    /// RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field. Only denials use it.
+    /// By RFC 2308 section 5, this time is the lower of the SOA record's TTL and its MINIMUM field. Only denials use
+    /// this time.
     #[must_use]
     pub fn with_negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
@@ -151,7 +152,7 @@ pub enum ResolveErrorKind {
     OnlySpecialAddresses,
     /// The resolver panicked.
     Panicked,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 

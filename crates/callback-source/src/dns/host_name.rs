@@ -28,8 +28,8 @@ impl HostName {
         &self.0
     }
 
-    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one
-    /// then shows that the DNS of the other works.
+    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one name then
+    /// shows that the DNS of the other name works.
     pub(crate) fn is_of_same_zone(&self, other: &Self) -> bool {
         let zone = self.zone();
         zone.is_some() && zone == other.zone()
@@ -211,7 +211,7 @@ impl<'a> Parts<'a> {
             None => (None, authority),
         };
         let (host, port) = match host_and_port.rsplit_once(':') {
-            // Several colons are an IPv6 address.
+            // A text with several colons is an IPv6 address.
             Some((host, port))
                 if port.bytes().all(|byte| byte.is_ascii_digit())
                     && (!host.contains(':') || host.ends_with(']')) =>

@@ -76,7 +76,8 @@ pub trait Resolve: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Denials ([`ResolveErrorKind::NxDomain`], [`ResolveErrorKind::NoData`]) and failed lookups.
+    /// Returns an error for a denial ([`ResolveErrorKind::NxDomain`], [`ResolveErrorKind::NoData`]) or a failed
+    /// lookup.
     fn resolve(
         &self,
         question: Question,

@@ -1,9 +1,9 @@
-//! The last result of each question, so that it is not asked again a moment later.
+//! Cache of the last result of each question, so that no question is asked again a moment later.
 //!
-//! The cache gives its callers two things: a single lookup in flight per question, by moka's entry API, and
-//! results in bounded memory, for a host that is removed and put back. When a question is asked is not decided
-//! here: the [schedule](super::schedule) passes the refresh interval floor with each question, and does not ask
-//! one that is in flight.
+//! The cache has two purposes. It allows a single lookup in flight per question, by moka's entry API. It keeps
+//! results in bounded memory, for a host that is removed and put back. The [schedule](super::schedule) decides when a
+//! question is asked. It passes the refresh interval floor with each question, and does not ask a question that is in
+//! flight.
 
 use std::{
     future::Future,
@@ -40,7 +40,7 @@ pub(crate) struct AnswerCache {
 /// The last lookup of a question.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// The time at which it was asked, less the sleep of the machine since then.
+    /// The time at which the question was asked, less the sleep of the machine since then.
     pub(crate) asked_at: Instant,
     pub(crate) outcome: Outcome,
 }
@@ -55,7 +55,7 @@ pub(crate) enum Outcome {
 }
 
 impl AnswerCache {
-    /// `time_limit` bounds each call of the resolver.
+    /// Creates an empty cache. `time_limit` bounds each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
             // No capacity limit: the questions are those of the configured hosts, and moka rejects new entries
@@ -67,7 +67,7 @@ impl AnswerCache {
         }
     }
 
-    /// Asks, unless the question was asked less than a `floor` ago.
+    /// Asks a question, unless it was asked less than `floor` ago.
     pub(crate) async fn ask(&self, question: Question, floor: Duration) -> Lookup {
         let replace = async |last: Option<moka::Entry<Question, Entry>>| {
             let (asked_at, slept) = (now(), self.slept.load(Ordering::Relaxed));
@@ -141,10 +141,10 @@ impl AnswerCache {
         before(at, Duration::from_nanos(slept))
     }
 
-    /// Calls the resolver once. The call ends in time whatever the resolver does: a flight that never
+    /// Calls the resolver once. The call ends within the time limit whatever the resolver does. A lookup that never
     /// ended would block every later lookup of the question.
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // The call itself may panic as well as the future.
+        // Both the call itself and its future may panic.
         let call = AssertUnwindSafe(async { self.resolver.resolve(question).await });
         match timeout(self.time_limit, call.catch_unwind()).await {
             Ok(Ok(result)) => result,
@@ -177,7 +177,7 @@ struct Entry {
     result: Result<Answer, ResolveError>,
 }
 
-/// Expiry of an entry after its own time. moka's clock is not read here.
+/// Expires each entry after its own time, without reading moka's clock.
 struct ByTtl;
 
 impl Expiry<Question, Entry> for ByTtl {
@@ -185,7 +185,7 @@ impl Expiry<Question, Entry> for ByTtl {
         Some(entry.keep)
     }
 
-    // The default keeps the old entry's time, so that a refreshed one would vanish early.
+    // The default keeps the time of the old entry, so that a refreshed entry would vanish early.
     fn expire_after_update(
         &self,
         _: &Question,
@@ -197,7 +197,7 @@ impl Expiry<Question, Entry> for ByTtl {
     }
 }
 
-/// [`Resolve`] behind a pointer.
+/// [`Resolve`] in a form that can be used behind a pointer.
 trait DynResolve: Send + Sync {
     fn resolve(
         &self,
@@ -218,7 +218,8 @@ impl<R: Resolve> DynResolve for R {
 /// floor.
 const MIN_KEPT: Duration = Duration::from_secs(60);
 
-/// The list clamps TTLs itself, so that an entry has no use after this time.
+/// The maximum time for which moka keeps an entry. The list clamps TTLs itself, so an entry has no use after this
+/// time.
 const MAX_KEPT: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]

@@ -119,8 +119,8 @@ impl AllowListBuilder {
         self.nets([network])
     }
 
-    /// Adds static networks, which are admitted whatever DNS answers. They never expire: a network that the
-    /// provider gives up must be removed by hand.
+    /// Adds static networks, which are admitted whatever DNS answers. They never expire: a network that the provider
+    /// no longer uses must be removed by hand.
     ///
     /// ```
     /// use callback_source::{AllowList, Freshness};
@@ -152,9 +152,9 @@ impl AllowListBuilder {
 
     /// Sets the bounds to which the TTL of an answer is clamped. Default 5 s to 1 h.
     ///
-    /// The lower bound is also the refresh interval floor: no question is asked more often, not even in a flood
-    /// of unlisted peers. The upper bound limits how long a server that the provider withdrew stays admitted
-    /// because its zone has a TTL of a day.
+    /// The lower bound is also the refresh interval floor: no question is asked more often, not even in a flood of
+    /// unlisted peers. The upper bound limits how long a withdrawn server stays admitted if its zone has a TTL of a
+    /// day.
     ///
     /// # Errors
     ///
@@ -219,8 +219,8 @@ impl AllowListBuilder {
     /// Sets how long the last valid answer stays in use while lookups fail, from the end of its TTL.
     /// Default 24 h, no maximum.
     ///
-    /// A day leaves operators time to react. With a shorter window, a server that was withdrawn during an outage
-    /// of DNS is admitted for less time, and genuine callbacks are refused earlier. Afterwards the verdict is
+    /// A day leaves operators time to react. With a shorter window, a server that was withdrawn during an outage of
+    /// DNS is admitted for less time, and genuine callbacks are refused earlier. After the window, the verdict is
     /// undecided (503), not final (403):
     ///
     /// ```
@@ -302,11 +302,11 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses an answer may contain. An answer with more is treated as a failed lookup, so
+    /// Sets how many addresses an answer may contain. An answer with more addresses is treated as a failed lookup, so
     /// that the previous one stays in use. Default 256. With zero, no answer is accepted.
     ///
-    /// An answer of thousands is a fault or an attack, and would admit that many peers. Vipps MobilePay once
-    /// published fifteen addresses for all its production servers together.
+    /// An answer of thousands of addresses is a fault or an attack, and would admit that many peers. Vipps MobilePay
+    /// once published fifteen addresses for all its production servers together.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -335,10 +335,10 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses of one host may linger at a time. Beyond that, the oldest are no longer
-    /// admitted, which is logged. Default 1,024, four answers of the maximum length.
+    /// Sets how many addresses of one host may linger at a time. Beyond this limit, the oldest are no longer
+    /// admitted, which is logged. Default 1,024: four answers of the maximum length.
     ///
-    /// It bounds the memory for a zone that names new addresses in every answer:
+    /// The limit bounds the memory for a zone that names new addresses in every answer:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -372,9 +372,9 @@ impl AllowListBuilder {
 
     /// Sets the time limit of one question, which includes all servers and retries. Default 5 s, no bounds.
     ///
-    /// It ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) gives each
-    /// server 2 s and starts with the next one after 400 ms of silence, so that eight servers fit into the
-    /// default. An expired answer stays in use for as long as its refresh can take.
+    /// The limit ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) gives
+    /// each server 2 s and queries the next one after 400 ms of silence, so that eight servers fit into the default.
+    /// An expired answer stays in use for as long as its refresh can take.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -399,8 +399,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Looks up one address family only, for networks where questions for the other one are never answered. Default:
-    /// both.
+    /// Looks up one address family only, for networks where questions for the other family are never answered.
+    /// Default: both.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
@@ -433,10 +433,10 @@ impl AllowListBuilder {
     /// Keeps the state in a file, so that known servers are still admitted after a restart while DNS is
     /// down. Off by default.
     ///
-    /// The file is JSON. It is written under a temporary name (`<name>.tmp`) and then renamed: at once when
-    /// addresses change, at most once a minute when only times change, and when the refresher ends. Its times
-    /// are the original ones (UTC), so that restarts extend no window. The state of hosts that are not
-    /// configured is kept for its windows, in case they are configured again. Until then it admits no peer.
+    /// The file is JSON. It is written at once when addresses change, at most once a minute when only times change,
+    /// and when the refresher ends. Each write goes to a temporary name (`<name>.tmp`), and the new file is then
+    /// renamed. The file has the original times (UTC), so that restarts extend no window. The state of hosts that are
+    /// not configured is kept until its windows end, in case they are configured again. Meanwhile it admits no peer.
     /// Each list of each process needs a file of its own.
     ///
     /// A file is ignored with a warning, and not overwritten before there is state to write, if it
@@ -446,11 +446,10 @@ impl AllowListBuilder {
     /// - can be written by every user, by a group that the process is not in, or by a group that cannot read
     ///   it.
     ///
-    /// The mode of a new file is 0600. A group that can read the file can also read the next one. The file
-    /// must not be a mount of its own, since it could not be replaced: mount its folder.
+    /// The mode of a new file is 0600. A group that can read the file can also read the file that replaces it. The
+    /// file must not be a mount of its own, since a mount cannot be replaced. Mount its folder instead.
     ///
-    /// State of more than 4 MiB is cut: first the addresses that have lingered longest, then the hosts named
-    /// last.
+    /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the hosts named last.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -525,8 +524,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests:
-    /// whoever can forge an answer then admits the merchant's own network.
+    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests: a forged
+    /// answer can then admit the merchant's own network.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -555,9 +554,9 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). By default the
-    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same
-    /// name, a number is added: `production-2`.
+    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). The default is the
+    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same name,
+    /// a number is added: `production-2`.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -569,12 +568,12 @@ impl AllowListBuilder {
         self
     }
 
-    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once: DNS never delays
-    /// a start, and callbacks that cannot be judged yet get 503.
+    /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once, so DNS never delays
+    /// a start. Callbacks that cannot be judged yet get 503.
     ///
     /// # Panics
     ///
-    /// Panics outside of a tokio runtime. Enter it in a `main` that is not `async`:
+    /// Panics outside of a tokio runtime. A `main` that is not `async` must enter a runtime first:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};
@@ -599,8 +598,8 @@ impl AllowListBuilder {
 
     /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run).
     ///
-    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. On a
-    /// thread of its own it is independent of them:
+    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. On a thread
+    /// of its own, the refresher is independent of them:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};
@@ -658,13 +657,13 @@ impl AllowListBuilder {
     }
 }
 
-/// The hosts that a list watches: those that were given, and the provider's other environments.
+/// The hosts that a list watches: those that were given, and those of the provider's other environments.
 pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
     let others = vipps::hosts_of_other_environments(hosts);
     given.iter().cloned().chain(others).collect()
 }
 
-/// Warns of hosts that omit servers of the provider.
+/// Logs a warning if the hosts omit servers of the provider.
 pub(super) fn warn_of_gaps(hosts: &[HostName]) {
     if vipps::lacks_disaster_recovery(hosts) {
         warn!(
@@ -690,8 +689,8 @@ pub struct TtlBoundsError {
 
 crate::debug::debug_by_message!(TtlBoundsError);
 
-/// The name of a list without one, in its metrics.
+/// The name that the metrics show for a list without a name.
 pub(super) const UNNAMED: &str = "default";
 
-/// With less, a TTL of zero would cause lookups without pause.
+/// The lowest refresh interval floor. With a lower one, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -56,8 +56,8 @@ impl Changes {
 
     /// Waits until the addresses differ from those at the last call, and returns the differences by host.
     ///
-    /// Waits forever if there are no further changes. Dropping the future loses nothing, so that it can be a
-    /// branch of `select!`:
+    /// Waits forever if there are no further changes. Dropping the future loses nothing, so it can be a branch of
+    /// `select!`:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -94,11 +94,11 @@ impl Changes {
         }
     }
 
-    /// Waits until the set was published since the last call, and returns it. Its addresses may be the same: a
-    /// refresh that confirms them moves the ends of their [windows](AllowSet::windows).
+    /// Waits until a set has been published since the last call, and returns it. Its addresses may be the same as
+    /// before: a refresh that confirms them moves the ends of their [windows](AllowSet::windows).
     ///
-    /// It can return a set that did not change at all. Waits forever if there are no further outcomes. Dropping
-    /// the future loses nothing.
+    /// The returned set may not have changed at all. Waits forever if there are no further outcomes. Dropping the
+    /// future loses nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

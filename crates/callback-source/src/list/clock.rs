@@ -1,4 +1,4 @@
-//! The clocks of a list: the one that tests pause, and one that includes sleeps of the machine.
+//! The clocks of a list: tokio's clock, which tests pause, and a clock that includes sleeps of the machine.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ pub(crate) fn now() -> Instant {
 
 /// Measures how long the machine has slept.
 pub(crate) struct SleepClock {
-    /// Nanoseconds by which the clock that includes sleep is ahead of that of `Instant`. Negative in a time
-    /// namespace that sets it so.
+    /// Nanoseconds by which the clock that includes sleep is ahead of the clock of `Instant`. A time namespace can
+    /// make this number negative.
     ahead: Box<dyn Fn() -> i64 + Send + Sync>,
     seen: i64,
 }
 
 impl SleepClock {
-    /// The clocks of this system; `None` if it has none that includes sleep.
+    /// Returns the clocks of this system, or `None` if no clock includes sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
-        // Checks every few seconds of a simulated year would make a simulation slow.
+        // A check every few seconds of a simulated year would make the simulation slow.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
             return None;
         }
         use rustix::time::{ClockId, clock_gettime};
 
-        // A pause of this thread between the two readings makes the result smaller, so the largest of three is
-        // the most exact. In the other order, a pause would look like a sleep.
+        // A pause of this thread between the two readings makes the result smaller, so the largest of three results
+        // is the most exact. If the clocks were read in the other order, a pause would look like a sleep.
         let read = |clock| {
             let since = Duration::try_from(clock_gettime(clock)).unwrap_or_default();
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -51,7 +51,7 @@ impl SleepClock {
         }
     }
 
-    /// Returns the sleep since the last call that returned one.
+    /// Returns the length of the sleep since the last call that returned one.
     pub(crate) fn slept(&mut self) -> Option<Duration> {
         let ahead = (self.ahead)();
         let slept = u64::try_from(ahead.saturating_sub(self.seen)).ok()?;
@@ -72,7 +72,7 @@ impl std::fmt::Debug for SleepClock {
     }
 }
 
-/// A shorter difference is the time between two readings.
+/// The shortest difference that is a sleep. A shorter one is the time between two readings.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         let read = Arc::clone(&ahead);
         let mut clock = SleepClock::new(move || read.load(Ordering::Relaxed));
         assert_eq!(clock.slept(), None);
-        // Two short ones that add up to a long one.
+        // Two short sleeps add up to one that is long enough.
         ahead.fetch_add(60_000_000, Ordering::Relaxed);
         assert_eq!(clock.slept(), None);
         ahead.fetch_add(60_000_000, Ordering::Relaxed);

@@ -26,8 +26,8 @@ use crate::{
 
 /// The addresses that may call, kept up to date by a [`Refresher`](crate::Refresher).
 ///
-/// This is a handle: cloning it increments a reference count, and all clones share one set. When the last
-/// one is dropped, the refresher ends.
+/// This is a handle: cloning it increments a reference count, and all clones share one set. When the last clone is
+/// dropped, the refresher ends.
 ///
 /// A verdict takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list whose
 /// refresher died eventually answers [`Unresolved`](crate::RejectionKind::Unresolved), and never admits a peer
@@ -60,8 +60,8 @@ use crate::{
 ///
 /// # Metrics
 ///
-/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these has the label `list`, the
-/// [name](AllowListBuilder::name) of the list:
+/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these metrics has the label
+/// `list` with the [name](AllowListBuilder::name) of the list:
 ///
 /// | name | kind | other labels |
 /// |---|---|---|
@@ -87,8 +87,8 @@ impl AllowList {
         AllowListBuilder::default()
     }
 
-    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. Without an
-    /// address, it is [`undecided`](Self::undecided).
+    /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. A list
+    /// without an address is [`undecided`](Self::undecided).
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -143,18 +143,19 @@ impl AllowList {
         self.shared().published.load().verdict(peer, now.into_std())
     }
 
-    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but lets an unlisted peer first wait for
-    /// an on-demand refresh, so that a server that was added a moment ago is not refused.
+    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but lets an unlisted peer first wait for an
+    /// on-demand refresh. A server that was added a moment ago is then not refused.
     ///
-    /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups
-    /// that are in flight, and for questions that may be asked again within the wait. Without such lookups, the
-    /// peer is judged at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
-    /// requests, and others are judged at once; the IPv6 addresses of one /64 are one peer. All requests share
-    /// the lookups, and dropping the future cancels none. These limits are knobs of the builder:
+    /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups that
+    /// are in flight, and for questions that may be asked again within the wait. Without such lookups, the peer is
+    /// judged at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
+    /// requests. Further peers are judged at once. The IPv6 addresses of one /64 are one peer. All requests share the
+    /// lookups, and dropping the future cancels no lookup. The builder sets these limits:
     /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),
     /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
     ///
-    /// A caching resolver on the way to the provider can still hide a new address until its TTL ends.
+    /// A caching resolver on the way to the provider can still hide a new address until the TTL of its cached answer
+    /// ends.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -193,7 +194,8 @@ impl AllowList {
         }
     }
 
-    /// Returns the wait of an unlisted peer for its verdict, or `None` if the peer is to be judged at once.
+    /// Returns a future that waits for the verdict on an unlisted peer, or `None` if the peer is to be judged at
+    /// once.
     pub(crate) fn refresh_on_demand(
         &self,
         peer: IpAddr,
@@ -206,7 +208,7 @@ impl AllowList {
             true => None,
             false => Permit::new(self.shared(), peer, deadline),
         };
-        // The last lookup may have ended after the verdict that led here, and before the list was quiet.
+        // The last lookup may have ended after the caller's verdict and before the list was quiet.
         if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
             return None;
         }
@@ -230,8 +232,8 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service does not have to wait for it: earlier requests get a verdict by the answers so far. Waits
-    /// forever while no host answers, so a one-shot tool needs a time limit:
+    /// A service does not have to wait: earlier requests get a verdict by the answers so far. The call waits forever
+    /// while no host answers, so a one-shot tool needs a time limit:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -252,7 +254,7 @@ impl AllowList {
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Waits until every question was asked once and has a result, be it a failure. This takes no longer than
+    /// Waits until every question has been asked once and has a result, be it a failure. This takes no longer than
     /// the [time limit of one question](AllowListBuilder::question_time_limit).
     ///
     /// Unlike [`ready`](Self::ready), it also returns when no host answers, so that a tool can print the errors:
@@ -278,8 +280,8 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of them
-    /// has a result, be it a failure. For tools: a service does not wait for them.
+    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of their
+    /// questions has a result, be it a failure. For tools: a service does not wait for watched hosts.
     pub async fn watched_attempted(&self) {
         let shared = self.shared();
         let mut published_changed = shared.published_changed.subscribe();
@@ -291,10 +293,10 @@ impl AllowList {
         }
     }
 
-    /// Returns whether every question was asked once and at least one address or static network is admitted.
+    /// Returns whether every question has been asked once and at least one address or static network is admitted.
     ///
-    /// A list that became ready stays ready until it admits no address and no static network. A readiness probe
-    /// can return it, so that a load balancer sends no callbacks before the list can decide:
+    /// A list that became ready stays ready until it admits no address and no static network. A readiness probe can
+    /// return this value, so that a load balancer sends no callbacks before the list can decide:
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -316,7 +318,7 @@ impl AllowList {
         self.shared().published.load().is_ready(now())
     }
 
-    /// Returns the current set. It never changes, so that its addresses, networks and verdicts fit together.
+    /// Returns the current set. A snapshot never changes, so its addresses, networks and verdicts are consistent.
     /// [`changes`](Self::changes) has an example.
     #[must_use]
     pub fn snapshot(&self) -> Arc<AllowSet> {
@@ -361,8 +363,8 @@ impl AllowList {
         health
     }
 
-    /// Follows the changes of the addresses from now on. Call it before [`snapshot`](Self::snapshot): in the
-    /// other order, a change in between would be in neither.
+    /// Follows the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In the
+    /// other order, a change in between would be missing from both.
     ///
     /// A change lists the addresses of one host. Another host may still admit an address that is removed here, so
     /// a firewall should use a change as the signal to read the addresses of the whole set:
@@ -401,11 +403,11 @@ impl AllowList {
         Changes::new(self.clone(), published_changed)
     }
 
-    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses, removed ones lose them at
-    /// once, and new ones are looked up at once.
+    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses. Removed hosts lose their
+    /// addresses at once. New hosts are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains
-    /// its addresses. They do not survive a restart in between.
+    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains its
+    /// addresses. These addresses do not survive a restart in between.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -482,12 +484,12 @@ impl AllowList {
         let shared = self.shared();
         shared.refused.set_window(linger);
         shared.update(|set, now| set.replace_windows(linger, stale_for, now));
-        // The next end of a window may be earlier.
+        // The refresher must wake, since the next end of a window may be earlier.
         shared.wake.notify_one();
     }
 
-    /// Replaces the static networks while the list runs. Peers in added ones are admitted at once, also those that
-    /// wait for a verdict. Peers in removed ones are refused at once, unless an answer names them.
+    /// Replaces the static networks while the list runs. Peers in added networks are admitted at once, including
+    /// those that wait for a verdict. Peers in removed networks are refused at once, unless an answer names them.
     ///
     /// # Errors
     ///
@@ -544,7 +546,7 @@ impl AllowList {
     }
 }
 
-/// One per list; its reference count is the number of handles.
+/// State that exists once per list. Its reference count is the number of handles.
 #[derive(Debug)]
 pub(crate) struct Handle {
     shared: Arc<Shared>,
@@ -585,8 +587,8 @@ mod tests {
     use super::*;
     use crate::{Answer, Question};
 
-    /// The steps of a request before it waits, on several threads at the same moment, while the refresher
-    /// does not run.
+    /// Runs the steps of a request before it waits, on several threads at the same moment, while the refresher does
+    /// not run.
     #[tokio::test(start_paused = true)]
     async fn peers_that_call_at_the_same_moment_all_wait_for_the_refresh() {
         const THREADS: usize = 4;

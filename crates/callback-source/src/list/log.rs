@@ -1,8 +1,8 @@
 //! Log events of a list: changes, failed lookups, recoveries.
 //!
-//! An outage fails every question again and again, for hours. Each question has its own limit, so that the failure
-//! of one does not hide that of another. A recovery is logged only if the failure was. The limit outlives the
-//! recovery, so that a question that fails and recovers in turn does not fill the log.
+//! In an outage, every question fails again and again, for hours. Each question has its own rate limit, so that the
+//! failure of one question does not hide that of another. A recovery is logged only if the failure was. The rate
+//! limit outlives the recovery, so that a question that fails and recovers in turn does not fill the log.
 
 use std::{
     collections::HashSet,
@@ -51,7 +51,7 @@ impl NoticeLog {
                         "callback servers changed"
                     );
                 }
-                // Reported where it concerns a refused peer.
+                // A warning follows elsewhere if the change concerns a refused peer.
                 Notice::WatchedChanged(change) => {
                     debug!(target: LOG_TARGET, host = %change.host, "watched host changed");
                 }
@@ -120,7 +120,7 @@ impl NoticeLog {
         standing: Option<Standing>,
         now: Instant,
     ) {
-        // At the start all questions are asked at once: a denial that comes before the first answer is
+        // At the start, all questions are asked at the same time. A denial that arrives before the first answer is
         // believed a moment later.
         if error.is_denial() && times == 1 {
             debug!(target: LOG_TARGET, %question, %error, "denial not believed yet");
@@ -205,7 +205,7 @@ pub(crate) fn refused_then_listed(address: IpAddr, host: &HostName, refusals: Re
     );
 }
 
-/// Names the server that was rejected as unlisted, since the answer of a watched host arrived later.
+/// Logs that a refused peer is a server of a watched host, whose answer arrived after the refusal.
 pub(crate) fn refused_by_watching_list(explanation: &str) {
     warn!(target: LOG_TARGET, "a refused peer is a server of another environment: {explanation}");
 }

@@ -38,34 +38,34 @@ impl Default for OnDemandLimits {
 
 /// State that the requests of unlisted peers share with the refresher.
 ///
-/// A request reserves nothing and starts nothing. It states its deadline. Everything else follows from the
-/// times of the last lookups, which only the refresher knows:
+/// A request reserves nothing and starts nothing. It only states its deadline. Everything else follows from the times
+/// of the last lookups, which only the refresher knows:
 ///
-/// - The **refresher** takes a [`Turn`] after each event. Under the mutex it reads the published set and
-///   [`Demand::until`], plans the questions that go out now and its timer for the others, and writes
-///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the
-///   turn that regards its question as answered.
-/// - A **request** reads `quiet_until` without the mutex. If nothing happens before its deadline, it is
-///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise it raises `until` under the
-///   mutex and waits for `published_changed`.
+/// - The **refresher** takes a [`Turn`] after each event. Under the mutex, it reads the published set and
+///   [`Demand::until`], and plans the questions that go out now and its timer for the others. Then it writes
+///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the turn that
+///   regards its question as answered.
+/// - A **request** reads `quiet_until` without the mutex. If the list is quiet until the deadline, the request is
+///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise it raises `until` under the mutex and
+///   waits for `published_changed`.
 ///
-/// No wake-up is lost. Both sides write under the mutex, so a request comes either before a turn, which then
-/// sees its deadline, or after it, and finds `next_idle` of that turn. If no earlier request waits for the
-/// question with that time, the new one wakes the refresher. Otherwise the refresher wakes by itself at
+/// No wake-up is lost, since both sides write under the mutex. A turn that comes after a request sees the deadline of
+/// the request. A request that comes after a turn finds `next_idle` of that turn. If no earlier request waits for the
+/// question with that time, the new request wakes the refresher. Otherwise the refresher wakes by itself at
 /// `next_idle`, which is before any other question can be asked. Each turn that makes `quiet_until` later sends
-/// `published_changed`, to which requests subscribe before they read it.
+/// `published_changed`, to which requests subscribe before they read `quiet_until`.
 pub(crate) struct OnDemand {
-    /// The time before which no question is in flight and none can be asked on demand. Zero while one is in
-    /// flight and before the first turn, the maximum value without a refresher. Written under the mutex, read
-    /// without it.
+    /// The time before which no question is in flight and none can be asked on demand. Zero while a question is in
+    /// flight and before the first turn. The maximum value without a refresher. Written under the mutex, read without
+    /// it.
     quiet_until: AtomicU64,
-    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while
-    /// there is none, from a trigger until the refresher has planned, and without a refresher. Written under the
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while there
+    /// is no such time, from a trigger until the refresher has planned, and without a refresher. Written under the
     /// mutex, read without it.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,
-    /// The start of the times here and in [`Demand`], which are in nanoseconds. With rounded times, a question
-    /// could seem ready for a refresh too early or too late.
+    /// The origin of the times here and in [`Demand`], which are in nanoseconds. With rounded times, a question could
+    /// seem ready for a refresh too early or too late.
     epoch: Instant,
     limits: OnDemandLimits,
 }
@@ -80,7 +80,7 @@ struct Demand {
     wants_watched: bool,
     /// The peers that wait, each with its number of requests.
     waiting: HashMap<IpAddr, usize>,
-    /// Unset when the refresher has ended: without it nothing makes the list quiet again.
+    /// Unset when the refresher has ended, since nothing would make the list quiet again.
     has_refresher: bool,
 }
 
@@ -105,7 +105,7 @@ impl OnDemand {
         self.limits.wait
     }
 
-    /// The deadline of a request that comes now.
+    /// The deadline of a request that arrives at `now`.
     pub(crate) fn deadline(&self, now: Instant) -> u64 {
         self.nanos(now).saturating_add(nanos(self.limits.wait))
     }
@@ -115,7 +115,7 @@ impl OnDemand {
         deadline <= self.quiet_until.load(Ordering::Acquire)
     }
 
-    /// Triggers the lookups of watched hosts that can go out now. Nothing waits for them.
+    /// Triggers the lookups of watched hosts that can go out now. No request waits for them.
     pub(crate) fn want_watched(&self, now: Instant, wake: &Notify) {
         let now = self.nanos(now);
         if now < self.watched_at.load(Ordering::Acquire) {
@@ -124,7 +124,7 @@ impl OnDemand {
         self.want_watched_soon(wake);
     }
 
-    /// Triggers the lookups of watched hosts also if the refresher has not planned them yet.
+    /// Triggers the lookups of watched hosts, even if the refresher has not planned them yet.
     pub(crate) fn want_watched_soon(&self, wake: &Notify) {
         let mut demand = self.lock();
         demand.wants_watched = true;
@@ -205,11 +205,11 @@ impl OnDemand {
     }
 
     fn lock(&self) -> MutexGuard<'_, Demand> {
-        // Nothing panics under the mutex, and every state of it is valid.
+        // Nothing panics under the mutex, and every state of the demand is valid.
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nanoseconds since the epoch. A sleep of the machine can move a time before it; the result is then zero.
+    /// Nanoseconds since the epoch. Zero for a time that a sleep of the machine moved before the epoch.
     fn nanos(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.epoch))
     }
@@ -239,8 +239,8 @@ impl Turn<'_> {
         self.on_demand.watched_at.store(at, Ordering::Release);
     }
 
-    /// Publishes whether a question is in flight, and the time from which the next of the others can be asked
-    /// on demand. Returns whether the wait of a request may be over.
+    /// Publishes whether a question is in flight, and the time from which the next of the other questions can be
+    /// asked on demand. Returns whether the wait of a request may be over.
     pub(crate) fn end(mut self, is_asking: bool, next_idle: Option<Instant>) -> bool {
         let next_idle = next_idle.map_or(u64::MAX, |at| self.on_demand.nanos(at));
         self.demand.next_idle = next_idle;

@@ -25,16 +25,16 @@ use crate::{
 
 /// Task that keeps an [`AllowList`](crate::AllowList) up to date.
 ///
-/// It asks a question one second after the TTL of its answer has ended, and a failing question after a
-/// back-off that doubles up to the longest one. While an unlisted peer waits, it asks each question whose
-/// last lookup is at least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The
-/// second is for resolvers that keep time in whole seconds: until it is over, they still return the old
-/// records with a TTL of zero. A random tenth of the wait, at most 0.5 s, is added so that replicas do not
-/// ask in step. A question that hangs or panics delays no other.
+/// It asks a question one second after the TTL of its answer has ended. It repeats a failing question after a
+/// back-off that doubles up to a maximum. While an unlisted peer waits, it asks each question whose last lookup is at
+/// least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The second of delay is for
+/// resolvers that keep time in whole seconds. Until it is over, they still return the old records with a TTL of zero.
+/// A random tenth of the wait, at most 0.5 s, is added so that replicas do not ask in step. A lookup that hangs or
+/// panics delays no other lookup.
 ///
-/// On Linux and Android it checks every 5 seconds whether the machine has slept, which `Instant` does not
-/// include. All windows then end earlier by the time of the sleep, and the questions that are due by then
-/// are asked at once. Until that check, verdicts are given as if the machine had not slept.
+/// On Linux and Android it checks every 5 seconds whether the machine has slept, because `Instant` does not include
+/// sleep. After a sleep, all windows end earlier by its length, and the questions that have become due are asked at
+/// once. Until that check, verdicts are given as if the machine had not slept.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -102,13 +102,14 @@ impl Refresher {
         self.write_last_state().await;
     }
 
-    /// Writes the state when the last handle of the list was dropped.
+    /// Writes the state after the last handle of the list has been dropped.
     async fn write_last_state(&mut self) {
         self.notice_sleep();
         if let Some(writer) = &self.state_writer {
             writer.write_last(&self.shared).await;
         }
-        // Only after the write: if the runtime ends meanwhile, the write may not have begun.
+        // Cleared only after the write. If the runtime ends before the write has begun, the drop of the refresher
+        // writes the state.
         self.state_writer = None;
     }
 
@@ -170,7 +171,7 @@ impl Refresher {
         plan.next_at
     }
 
-    /// Applies the result of a lookup, and postpones the next one.
+    /// Applies the result of a lookup, and postpones the next lookup of its question.
     fn finish(&mut self, question: Question, lookup: Lookup) {
         let set = self.shared.published.load_full();
         self.schedule.ended(&question, lookup.asked_at, &set);
@@ -196,14 +197,14 @@ impl Refresher {
             .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         if let Some(due_at) = set.due_at(&question) {
-            // Replicas ask about a watched host when an unlisted peer calls, and so not in step.
+            // Replicas ask about a watched host when an unlisted peer calls, so they do not ask in step anyway.
             let chance = if is_watched { 0.0 } else { fastrand::f64() };
             self.schedule
                 .put_off(&question, has_failed, due_at, now(), chance);
         }
     }
 
-    /// Adds a sleep of the machine to the age of everything that is known.
+    /// Makes all stored times older by a sleep of the machine.
     fn notice_sleep(&mut self) {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;
@@ -213,8 +214,8 @@ impl Refresher {
         self.schedule.slept(slept);
         let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
-            // Within one update: the times of hosts that are replaced in between would be moved twice, or
-            // not at all.
+            // The times of the file and of the set are moved within one update. Otherwise the times of hosts that are
+            // replaced in between would be moved twice, or not at all.
             if let Some(file) = file {
                 file.slept(slept);
             }
@@ -246,7 +247,7 @@ type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// The longest time after a sleep during which verdicts can be given as if there had been none.
+/// The time between two checks for a sleep. For at most this time, verdicts ignore a sleep.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -269,7 +270,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(60 * 60);
-    /// Long enough for one more check of the sleep clock.
+    /// A wait that includes one more check of the sleep clock.
     const A_CHECK: Duration = Duration::from_millis(5_010);
 
     fn one() -> IpAddr {
@@ -354,7 +355,7 @@ mod tests {
         let two = "20.0.0.2".parse().unwrap();
         *world.answer.lock().unwrap() = Ok(Answer::new([two], HOUR));
         assert!(list.verdict_after_refresh(two).await.is_allowed());
-        // It left the answer after the sleep, not before.
+        // The address left the answer after the sleep, not before.
         assert_eq!(freshness(&list, one()), Some(Freshness::Lingering));
     }
 
@@ -420,7 +421,7 @@ mod tests {
         sleep(10 * SECOND).await;
         world.fail();
         world.sleep(8 * HOUR);
-        // The last write, which comes before the next check of the clock.
+        // This causes the last write, which comes before the next check of the clock.
         drop(list);
         running.await.unwrap();
 

@@ -1,4 +1,4 @@
-//! The peers that were refused, so that an address that is listed a moment later is noticed.
+//! Memory of refused peers, to notice an address that is listed soon after it was refused.
 
 use std::{
     collections::BTreeMap,
@@ -16,16 +16,17 @@ use crate::{HostName, rate_limit::subscriber};
 
 /// Peers that were refused with 403 within the linger window, IPv6 peers by their /64.
 ///
-/// moka's default policy admits no newcomer to a full cache that is not asked for more often than another, and
-/// a genuine server is refused once. With LRU, the peer that was not refused for the longest time leaves.
+/// With moka's default policy, a full cache accepts a new entry only if it is requested more often than another
+/// entry. A genuine server, which is refused only once, would not be remembered. With LRU, the cache evicts the peer
+/// whose last refusal is the oldest.
 ///
-/// Age is checked on the entry, by tokio's clock. An expiry by moka would cost time for each refusal, could not
-/// follow a new window, and is not needed: the number of entries bounds the memory.
+/// Age is checked on the entry, by tokio's clock. Expiry by moka would cost time for each refusal, and could not
+/// follow a new window. It is not needed, because the number of entries bounds the memory.
 #[derive(Debug)]
 pub(crate) struct RefusedPeers {
-    /// Built by the first refusal: moka allocates its channels at once.
+    /// Built at the first refusal, because a new cache allocates its channels at once.
     peers: OnceLock<Cache<IpAddr, Arc<Entry>>>,
-    /// In nanoseconds.
+    /// The linger window in nanoseconds.
     window: AtomicU64,
     epoch: Instant,
     /// Number of addresses of each host that were refused and then listed.
@@ -34,7 +35,7 @@ pub(crate) struct RefusedPeers {
 
 #[derive(Debug)]
 struct Entry {
-    /// Nanoseconds since the epoch.
+    /// The time of the first refusal, in nanoseconds since the epoch, as `last` is.
     first: AtomicU64,
     last: AtomicU64,
     times: AtomicU64,
@@ -44,9 +45,9 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusals {
     pub(crate) times: u64,
-    /// Time since the first of them.
+    /// Time since the first refusal.
     pub(crate) first_ago: Duration,
-    /// Time since the last of them.
+    /// Time since the last refusal.
     pub(crate) last_ago: Duration,
 }
 
@@ -60,7 +61,7 @@ impl RefusedPeers {
         }
     }
 
-    /// Replaces the window, also of the refusals so far.
+    /// Replaces the window, which also applies to earlier refusals.
     pub(crate) fn set_window(&self, window: Duration) {
         self.window.store(nanos(window), Ordering::Relaxed);
     }
@@ -99,7 +100,7 @@ impl RefusedPeers {
         }
     }
 
-    /// The refusals of an address within the window.
+    /// Returns the refusals of an address within the window.
     pub(crate) fn find(&self, address: IpAddr, now: Instant) -> Option<Refusals> {
         let entry = self.peers.get()?.get(&subscriber(address))?;
         let now = self.nanos(now);
@@ -113,7 +114,7 @@ impl RefusedPeers {
         (last_ago < self.window.load(Ordering::Relaxed)).then_some(refusals)
     }
 
-    /// Takes the refusals of an address that a host has added, so that they are reported once.
+    /// Removes and returns the refusals of an address that a host has added, so that they are reported once.
     pub(crate) fn take(&self, address: IpAddr, host: &HostName, now: Instant) -> Option<Refusals> {
         let refusals = self.find(address, now)?;
         // If two callers find the same entry, only one reports it.
@@ -142,7 +143,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Some 5 MB with all that moka needs for an entry.
+/// The maximum number of peers: some 5 MB, including what moka needs for each entry.
 const MAX_PEERS: u64 = 16_384;
 
 #[cfg(test)]

@@ -9,12 +9,12 @@
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
 //! 4. **never while it is in flight.**
 //!
-//! A question about a watched host is asked only while unlisted peers call: when it is due, and not before the
-//! on-demand interval has passed since its last lookup.
+//! A question about a watched host is asked only while unlisted peers call. It must be due, and the on-demand
+//! interval must have passed since its last lookup.
 //!
-//! The schedule enforces the refresh interval floor, except for a host that was removed and put back. Its
-//! questions are due at once, and the [answer cache](super::answer_cache), which receives the floor with each
-//! question, returns the last result instead of asking.
+//! The schedule enforces the refresh interval floor, except for a host that was removed and put back. The questions
+//! about such a host are due at once. The [answer cache](super::answer_cache) receives the floor with each question,
+//! and returns the last result instead of asking.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +40,7 @@ pub(crate) struct Schedule {
 #[derive(Debug)]
 struct LastLookup {
     asked_at: Instant,
-    /// Added to the time at which the question is due.
+    /// The delay that is added to the time at which the question is due.
     delay: Duration,
 }
 
@@ -58,11 +58,11 @@ pub(crate) struct Plan {
 }
 
 impl Schedule {
-    /// `floor` is the minimum time between two lookups of one question, whatever the reason.
+    /// Creates a schedule. `floor` is the minimum time between two lookups of one question, whatever triggers them.
     pub(crate) fn new(floor: Duration, on_demand: &OnDemandLimits) -> Self {
         Self {
             floor,
-            // Within one wait a question is asked once: a request that has seen its answer is done.
+            // Within one wait, a question is asked only once: a request that has seen the answer stops waiting.
             on_demand_interval: on_demand.interval.max(on_demand.wait).max(floor),
             in_flight: HashSet::new(),
             last: HashMap::new(),
@@ -84,12 +84,12 @@ impl Schedule {
     ) -> Plan {
         let mut plan = Plan::default();
         for (question, due_at) in set.questions() {
-            // Not every question in flight is one of the set: its host may be gone.
+            // Only questions of the set matter here: the host of another question in flight was removed.
             if self.in_flight.contains(&question) {
                 plan.is_asking = true;
                 continue;
             }
-            // A host that was removed and put back is not postponed: the answer cache may know it.
+            // A host that was removed and put back is not postponed, since the answer cache may have its result.
             let last = self.last.get(&question);
             let last = last.filter(|_| !set.is_unasked(&question));
             let due_at = last.map_or(due_at, |last| {
@@ -114,8 +114,8 @@ impl Schedule {
         plan
     }
 
-    /// Selects the questions about watched hosts to ask now, which are none unless an unlisted peer wants them.
-    /// Also returns the time from which a peer can want one of the others.
+    /// Selects the questions about watched hosts to ask now. There are none unless an unlisted peer triggers them.
+    /// Also returns the time from which a peer can trigger one of the other questions.
     pub(crate) fn plan_watched(
         &mut self,
         set: &AllowSet,
@@ -147,7 +147,7 @@ impl Schedule {
         (ask, next_at)
     }
 
-    /// Ends the flight of a question. Questions whose hosts left the set are forgotten.
+    /// Records that the lookup of a question has ended. Questions whose hosts left the set are forgotten.
     pub(crate) fn ended(&mut self, question: &Question, asked_at: Instant, set: &AllowSet) {
         self.in_flight.remove(question);
         let last = self.last.entry(question.clone()).or_insert(LastLookup {
@@ -163,9 +163,9 @@ impl Schedule {
 
     /// Postpones a question beyond the time at which it is due. `chance` is between 0 and 1.
     ///
-    /// After a response of DNS by a second: resolvers that keep time in whole seconds still hand out the
-    /// old records, with a TTL of zero, until it is over. In addition by a tenth of the wait, at most 0.5 s,
-    /// times `chance`, so that replicas do not ask in step.
+    /// After a response of DNS, the delay is one second. Until this second is over, resolvers that keep time in whole
+    /// seconds still return the old records with a TTL of zero. In every case, a tenth of the wait, at most 0.5 s,
+    /// times `chance` is added, so that replicas do not ask in step.
     pub(crate) fn put_off(
         &mut self,
         question: &Question,
@@ -191,7 +191,7 @@ impl Schedule {
         }
     }
 
-    /// Ends all flights without a result: the lookups were dropped.
+    /// Forgets all lookups in flight, which were dropped without a result.
     pub(crate) fn cancel(&mut self) {
         self.in_flight.clear();
     }
@@ -272,7 +272,7 @@ mod tests {
             self.schedule.plan(&self.set, until, self.start + time)
         }
 
-        /// Asks what is due, and ends the lookup of a question at the same moment.
+        /// Asks the questions that are due, and ends the lookup of one question at the same moment.
         fn ask(
             &mut self,
             name: &str,

@@ -36,26 +36,26 @@ use crate::{
 /// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
 /// | `wake` | requests through `on_demand`, `replace_hosts`, `replace_windows`, the drop of the last handle | the refresher | the refresher |
 ///
-/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine), by
-/// `replace_hosts` and by `replace_windows`. No field is a flag that both sides write. The reference count of the handle shows that the
-/// list was dropped. A change counter, which only grows, shows that the state file is out of date.
+/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine), by `replace_hosts`
+/// and by `replace_windows`. No field is a flag that both sides write. The reference count of the handle shows that
+/// the list was dropped. A change counter, which only grows, shows that the state file is out of date.
 ///
 /// Four orders matter:
 ///
 /// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published
 ///    in between marks the subscription as changed.
-/// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken
-///    sees the set, and a state file that includes a count includes its changes.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two
-///    were swapped, a turn of the refresher between them would make the list quiet by the old set, and requests
-///    from the new hosts would be judged at once. If the refresher were woken before the set is published, it
-///    would plan by the old one and sleep.
+/// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken sees the
+///    set. A state file that includes a count therefore also includes its changes.
+/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two steps
+///    were swapped, a turn of the refresher between them would make the list quiet by the old set. Requests from the
+///    new hosts would then be judged at once. If the refresher were woken before the set is published, it would plan
+///    by the old set and sleep.
 /// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
 ///
-/// `wake` stores one permit if the refresher is busy. One is enough, since after each event the refresher
+/// `wake` stores one permit if the refresher is busy. One permit is enough, since after each event the refresher
 /// reads everything again.
 pub(crate) struct Shared {
-    /// The set that verdicts are made from.
+    /// The set that verdicts are based on.
     pub(crate) published: ArcSwap<AllowSet>,
     /// The set that is changed, and then published as a copy. A verdict never takes this lock.
     writer: Mutex<Writer>,
@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     /// Refused peers that may be listed later.
     pub(crate) refused: RefusedPeers,
     pub(crate) metrics: ListMetrics,
-    /// Hosts that are watched whatever the other hosts are.
+    /// Hosts that are always watched, whatever the admitted hosts are.
     pub(super) watch: Vec<HostName>,
     /// Set when the refresher has ended before the list, until a refusal reports it.
     lost_refresher: AtomicBool,
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// State of a list with this name in its metrics.
+    /// Creates the state of a list that has this name in its metrics.
     pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, name: &str, now: Instant) -> Self {
         let refused = RefusedPeers::new(set.rules().linger, now);
         Self {
@@ -102,7 +102,7 @@ impl Shared {
     /// Changes the set, publishes it and logs what happened.
     pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
         let now = now();
-        // A panic of another writer leaves a usable set: each change ends by building the index anew.
+        // A panic of another writer leaves a usable set, because each change ends with a rebuild of the index.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(callback_source_simulation)]
         let before = writer.set.clone();
@@ -126,8 +126,8 @@ impl Shared {
 
     /// Remembers a refusal with 403.
     ///
-    /// A set that was published after the verdict may list the peer: its [`update`](Self::update) either finds
-    /// the refusal, or is seen here.
+    /// A set that was published after the verdict may list the peer. Either its [`update`](Self::update) finds the
+    /// refusal, or this method sees that set.
     pub(crate) fn refused(&self, rejection: &Rejection, now: Instant) {
         let Some(peer) = rejection.peer() else {
             return;
@@ -182,15 +182,15 @@ impl Shared {
         }
     }
 
-    /// Called when the refresher ends.
+    /// Records that the refresher has ended.
     pub(super) fn refresher_ended(&self) {
         self.lost_refresher.store(true, Ordering::Relaxed);
     }
 
     /// Reports once that the list has lost its refresher.
     ///
-    /// Called by refusals, and not at the end of the refresher: a runtime that shuts down drops its tasks in any
-    /// order, so that the handles of a service often outlive the refresher by a moment.
+    /// Refusals call this method, not the end of the refresher. A runtime that shuts down drops its tasks in any
+    /// order, so the handles of a service often outlive the refresher by a moment.
     pub(crate) fn report_lost_refresher(&self) {
         if self.lost_refresher.load(Ordering::Relaxed)
             && self.lost_refresher.swap(false, Ordering::Relaxed)
@@ -204,7 +204,7 @@ impl Shared {
         *self.published_changed.borrow()
     }
 
-    /// Wakes those who wait, without a new set.
+    /// Wakes the requests that wait, without a new set.
     pub(crate) fn wake_waiters(&self) {
         self.published_changed.send_modify(|_| ());
     }

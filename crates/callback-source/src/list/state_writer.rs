@@ -16,8 +16,8 @@ pub(crate) struct StateWriter {
     file: Arc<StateFile>,
     /// The write in progress.
     writing: Option<JoinHandle<()>>,
-    /// The time of the last write, initially the start: an ignored file is not overwritten at once by an empty
-    /// state.
+    /// The time of the last write, initially the start time. An empty state therefore does not overwrite an ignored
+    /// file at once.
     written_at: Instant,
     /// The count of address changes that the last write includes.
     written_changes: u64,
@@ -37,13 +37,13 @@ impl StateWriter {
         &self.file
     }
 
-    /// Starts a write if one is due, and otherwise returns the time at which it will be. `None` while one
-    /// runs: [`write_finished`](Self::write_finished) then returns first.
+    /// Starts a write if one is due, and otherwise returns the time at which the next write is due. Returns `None`
+    /// while a write runs: [`write_finished`](Self::write_finished) then returns first.
     pub(crate) fn write_if_due(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
         if self.writing.is_some() {
             return None;
         }
-        // Read before the set: a change in between is then written twice instead of never.
+        // The count is read before the set. A change in between is then written twice instead of never.
         let changes = shared.address_changes();
         let due_at = match changes == self.written_changes {
             true => self.written_at + BETWEEN_WRITES,
@@ -65,17 +65,17 @@ impl StateWriter {
         None
     }
 
-    /// Waits until the write in progress has ended; forever if there is none.
+    /// Waits until the write in progress has ended, or forever if no write is in progress.
     pub(crate) async fn write_finished(&mut self) {
         match &mut self.writing {
-            // A panic of the write is reported by tokio's own hook; the next write tries again.
+            // A panic of the write is reported by tokio's own hook. The next write tries again.
             Some(writing) => drop(writing.await),
             None => future::pending().await,
         }
         self.writing = None;
     }
 
-    /// Writes the current state and waits for it, not on a thread of the runtime.
+    /// Writes the current state on a thread that may block, and waits for the end of the write.
     pub(crate) async fn write_last(&self, shared: &Shared) {
         let file = Arc::clone(&self.file);
         let snapshot = file.snapshot(&shared.published.load());
@@ -99,8 +99,9 @@ impl StateWriter {
     }
 }
 
-/// Times change with each answer; addresses that change are written at once.
+/// Minimum time between two writes if only times changed, which each answer does. Changed addresses are written at
+/// once.
 const BETWEEN_WRITES: Duration = Duration::from_secs(60);
 
-/// The longest wait of an ending runtime for the last write.
+/// The longest time that a runtime waits for the last write while it shuts down.
 const LAST_WRITE: Duration = Duration::from_secs(2);

@@ -19,12 +19,12 @@ pub(crate) trait Key: Copy + Default + Ord {
     /// Number of whole steps of `2^shift` from `start` to this key; `None` if the key is less than `start`.
     fn steps_after(self, start: Self, shift: u32) -> Option<usize>;
 
-    /// Number of bits of the distance from `start`, which must not be greater than this key.
+    /// Number of bits of the distance from `start`. This key must not be less than `start`.
     fn bits_after(self, start: Self) -> u32;
 }
 
 impl<K: Key, V> AddressTable<K, V> {
-    /// A table of these entries, which must be sorted. Several entries can have the same key.
+    /// Creates a table of these entries, which must be sorted. Several entries can have the same key.
     pub(crate) fn new(entries: impl Into<Box<[(K, V)]>>) -> Self {
         let entries = entries.into();
         let (Some((start, _)), Some((end, _))) = (entries.first(), entries.last()) else {
@@ -57,7 +57,7 @@ impl<K: Key, V> AddressTable<K, V> {
         }
     }
 
-    /// The entries whose keys are not greater than this key.
+    /// Returns the entries whose keys are not greater than this key.
     pub(crate) fn up_to(&self, key: K) -> &[(K, V)] {
         let Some(step) = key.steps_after(self.start, self.shift) else {
             return &[];

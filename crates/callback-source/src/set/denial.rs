@@ -1,8 +1,7 @@
 //! Rule 4: when a denial is believed.
 //!
-//! A captive portal, a split horizon or a broken zone denies every name, and a provider does not withdraw all of
-//! its servers at once. A denial is therefore evidence only together with an answer which shows that the zone
-//! works.
+//! A captive portal, a split horizon or a broken zone denies every name, and a provider does not withdraw all of its
+//! servers at once. A denial is therefore believed only together with an answer that shows that the zone works.
 
 use std::time::Instant;
 
@@ -23,15 +22,15 @@ impl QuestionView<'_> {
             return hosts.any(|host| current_answers(host, now).next().is_some());
         }
         if self.state().had_answer {
-            // An answer from before the denial does not confirm it: in a zone that denies everything, hosts
-            // that have not been asked again yet must not confirm the denials of those that have. Nor does
-            // an answer of another zone, which shows nothing about this one.
+            // An answer from before the denial does not confirm it. In a zone that denies everything, hosts that have
+            // not been asked again yet must not confirm the denials of those that have. An answer of another zone
+            // shows nothing about this zone.
             let mut answers = self
                 .others_of_zone()
                 .flat_map(|other| current_answers(other, now));
             return answers.any(|answer| denied_at <= answer.answered_at);
         }
-        // No address is at stake: less evidence is enough.
+        // The denial can remove no address, so less evidence is enough.
         let mut others = self.others();
         if others.any(|other| current_answers(other, now).next().is_some()) {
             return true;
@@ -44,7 +43,7 @@ impl AllowSet {
     /// Reconsiders denials that were not believed, so that the order in which the answers of one refresh
     /// arrive does not matter.
     pub(super) fn believe_late(&mut self, now: Instant, notices: &mut Vec<Notice>) {
-        // All are judged before one is applied: it must not matter which host is configured first.
+        // All denials are judged before the first one is applied, so that the order of the hosts does not matter.
         let mut believed = Vec::new();
         for (at, host) in self.hosts.iter().enumerate() {
             for family in Family::ALL {

@@ -1,8 +1,9 @@
-//! Rule 6: when a question is given up; and when every host is resolved.
+//! Rule 6: when a question is given up, and when every host is resolved.
 //!
-//! Giving a host up turns "try again" (503) into a final 403 for its servers. Done too early, it refuses callbacks
-//! for good; done too late, it only causes retries. The rule therefore ignores time in which the question was not
-//! asked, answers from before a restart, and mostly answers of another zone.
+//! Giving a host up turns "try again" (503) into a final 403 for its servers. If a host is given up too early,
+//! callbacks are refused for good. If it is given up too late, there are only more retries. The rule therefore
+//! ignores time in which the question was not asked, answers from before a restart, and in most cases answers of
+//! another zone.
 
 use std::time::Instant;
 
@@ -52,7 +53,7 @@ impl QuestionView<'_> {
         }
         let window_starts = state.stale_from.max(failing.run_since);
         let from = after(window_starts, self.rules.stale_for);
-        // The question was not asked shortly before that: the host may have recovered long ago.
+        // The question was not asked shortly before `from`, so the host may have recovered long ago.
         if failing.next_by < from {
             return None;
         }
@@ -63,16 +64,16 @@ impl QuestionView<'_> {
         })
     }
 
-    /// Time until which answers of other hosts confirm that this one is given up from `from` on.
+    /// Time until which answers of other hosts confirm that this host is given up from `from` on.
     fn others_answer_until(self, from: Instant) -> Option<Instant> {
         let confirms_until = |state: &QuestionState| {
             let answer = state.last_answer.as_ref();
             let answer = answer.filter(|answer| !answer.restored)?;
-            // While its own question fails, an answer from before does not show that DNS still answers.
+            // While the question of an answer fails, that answer does not show that DNS still answers.
             let succeeds = state.failing.is_none();
             let fresh_until = succeeds.then(|| state.fresh_until(answer, self.rules));
-            // An answer after the end of the window confirms it for as long as that answer is in use. Otherwise
-            // an outage of the other host would turn the verdict back to `Unresolved`.
+            // An answer after the end of the window is evidence for as long as that answer is in use. Otherwise an
+            // outage of the other host would turn the verdict back to `Unresolved`.
             let is_later = from <= answer.answered_at;
             fresh_until.max(is_later.then(|| state.stale_until(self.rules)))
         };

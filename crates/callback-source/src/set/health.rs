@@ -46,10 +46,10 @@ pub struct HostHealth {
     pub host: HostName,
     /// Addresses that the host admits at this moment, lingering ones included.
     pub addresses: BTreeSet<IpAddr>,
-    /// Its two questions, A and AAAA.
+    /// Health of its two questions, A and AAAA.
     pub families: [FamilyHealth; 2],
-    /// Number of addresses that were refused with 403 and joined the host's answers within the linger window
-    /// after that. [`AllowList::health`](crate::AllowList::health) sets it; a set does not know refusals.
+    /// Number of addresses that were refused with 403 and joined the host's answers within the linger window after
+    /// that. [`AllowList::health`](crate::AllowList::health) sets this number, since a set does not know refusals.
     pub refused_then_listed: u64,
 }
 
@@ -98,7 +98,7 @@ pub enum QuestionStatus {
     Answered,
     /// The last outcome is a believed denial: there are no such addresses.
     Denied,
-    /// The last outcome is a failure; an earlier answer may still be in use.
+    /// The last outcome is a failure. An earlier answer may still be in use.
     Failing,
     /// The question has failed for the whole stale window while other hosts answer, and is given up.
     GivenUp,
@@ -127,11 +127,11 @@ impl QuestionStatus {
 /// The part of a failing question that is still in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Its last answer, or believed denial.
+    /// Its last answer or believed denial.
     InUse { until: Instant, restored: bool },
     /// Nothing: it has had no valid outcome yet.
     Unknown,
-    /// Nothing any more, but it has not failed for the whole stale window.
+    /// Nothing any more, but the question has not failed for the whole stale window.
     Over,
     /// Nothing, and verdicts are given without it.
     GivenUp,
@@ -152,7 +152,7 @@ impl AllowSet {
             .collect()
     }
 
-    /// Numbers for metrics.
+    /// Returns the numbers for metrics.
     pub(crate) fn gauges(&self, now: Instant) -> SetGauges {
         let states = self.hosts.iter().flat_map(|host| &host.questions);
         let answers = states.filter(|state| now < state.stale_until(&self.rules));

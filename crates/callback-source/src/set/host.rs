@@ -129,8 +129,8 @@ impl Host {
         }
         let until = rules.linger_until(now, ttl_ends);
         for address in left {
-            // Answers to both questions can contain the same address. The other one may have omitted it
-            // before, with a longer TTL.
+            // Answers to both questions can contain the same address. The other answer may have omitted it before,
+            // with a longer TTL.
             let earlier = self.lingering.get(&address);
             let lingering = Lingering {
                 left_at: now,
@@ -196,7 +196,7 @@ impl Host {
         &self.questions[family as usize]
     }
 
-    /// The question about this host for a family.
+    /// Returns the question about this host for a family.
     pub(super) fn question(&self, family: Family) -> Question {
         Question {
             host: self.name.clone(),
@@ -204,7 +204,7 @@ impl Host {
         }
     }
 
-    /// Every reason to admit an address, with its end.
+    /// Every reason to admit an address of this host, with the end of each.
     pub(super) fn admissions(&self, rules: &Rules) -> Vec<Admission> {
         let mut admissions = Vec::new();
         let mut push = |address, freshness, since, until| {

@@ -1,11 +1,11 @@
 //! Lookup index: admitted addresses with their expiry.
 //!
-//! Every entry has its own end. Verdicts are therefore right at any time, even if the refresher that removes
-//! expired entries has died. An address can have several reasons, from several hosts or windows. All of them are
-//! kept, since the best one may end first.
+//! Every entry has its own end. Verdicts are therefore right at any time, even if the refresher that removes expired
+//! entries has died. An address can have several reasons to be admitted, from several hosts or windows. All reasons
+//! are kept, since the best one may end first.
 //!
-//! For the same reason "resolved" is a list of spans instead of a flag: with time alone, the verdict on an
-//! unlisted peer turns from [`NotListed`](crate::RejectionKind::NotListed) into
+//! For the same reason, "resolved" is a list of spans instead of a flag. As time passes, and without any outcome, the
+//! verdict on an unlisted peer turns from [`NotListed`](crate::RejectionKind::NotListed) into
 //! [`Unresolved`](crate::RejectionKind::Unresolved), and back.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
@@ -15,25 +15,25 @@ use crate::{
     set::address_table::{AddressTable, Key},
 };
 
-/// Admitted addresses, and the spans of time in which every host is resolved. A request reads nothing
-/// else of a set but its static networks.
+/// Admitted addresses, and the spans of time in which every host is resolved. Apart from the index, a request reads
+/// only the static networks of a set.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     v4: AddressTable<u32, Admission>,
     v6: AddressTable<u128, Admission>,
-    /// In the order of [`Family::ALL`].
+    /// The spans of each family, in the order of [`Family::ALL`].
     resolved: [Resolved; 2],
 }
 
-/// Spans of time in which every host is resolved for a family. Unless a host is given up there is only
-/// one, so the first is stored inline: reading it follows no pointer.
+/// Spans of time in which every host is resolved for a family. Unless a host is given up, there is only one span. The
+/// first is therefore stored inline, so that reading it follows no pointer.
 #[derive(Clone, Debug)]
 struct Resolved {
     first: Validity,
     later: Box<[Validity]>,
 }
 
-/// One reason to admit one address. An address can have several.
+/// One reason to admit one address. An address can have several reasons.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) address: IpAddr,
@@ -43,7 +43,7 @@ pub(super) struct Admission {
     pub(super) until: Instant,
 }
 
-/// A half-open span of time; `None` is unbounded.
+/// A half-open span of time. `None` stands for no bound.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
     pub(super) from: Option<Instant>,
@@ -51,7 +51,7 @@ pub(super) struct Validity {
 }
 
 impl Index {
-    /// An index of these admissions. `resolved` has the spans in which every host is resolved, in the order
+    /// Creates an index of these admissions. `resolved` has the spans in which every host is resolved, in the order
     /// of [`Family::ALL`].
     pub(super) fn new(
         admissions: Vec<Admission>,
@@ -73,7 +73,7 @@ impl Index {
         }
     }
 
-    /// The best reason to admit a peer, whose address must be in canonical form.
+    /// Returns the best reason to admit a peer, whose address must be in canonical form.
     pub(super) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Admission> {
         match peer {
             IpAddr::V4(peer) => find(&self.v4, peer.to_bits(), now),

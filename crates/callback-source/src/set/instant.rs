@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Adds a duration, which the configuration does not bound.
+/// Adds a duration of any length, since the configuration sets no bound.
 pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)

@@ -6,51 +6,50 @@
 //! The set has two questions about each host, A and AAAA. The outcome of a question is an answer, a
 //! denial ("no such name" or "no such record"), or a failed lookup.
 //!
-//! 1. **Answer.** Its addresses are admitted until its TTL, clamped to the bounds, has ended. Then the
-//!    question is due again, and the expired answer stays in use while it is refreshed: for one second,
-//!    the jitter and the time limit of a question.
-//! 2. **Linger.** An address that left the answer stays admitted for the linger window, which starts with
-//!    the answer (or believed denial) that first omits it. It stays at least until that answer has been
-//!    refreshed, so that a single answer that omits an address never removes it. The end is fixed at the
-//!    moment at which the address leaves. While addresses of a family linger, a believed denial for it is
-//!    due again within a quarter of the linger window. An address that was no longer admitted does not
-//!    linger, and with a linger window of zero none does.
+//! 1. **Answer.** Its addresses are admitted until its TTL, clamped to the bounds, has ended. Then the question is
+//!    due again. The expired answer stays in use while it is refreshed: for one second, the jitter and the time limit
+//!    of a question.
+//! 2. **Linger.** An address that left the answer stays admitted for the linger window, which starts with the answer
+//!    (or believed denial) that first omits it. The address stays admitted at least until that answer has been
+//!    refreshed, so that a single answer that omits an address never removes it. The end is fixed at the moment at
+//!    which the address leaves. While addresses of a family linger, a believed denial for it is due again within a
+//!    quarter of the linger window. An address that was no longer admitted does not linger. With a linger window of
+//!    zero, no address lingers.
 //! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window, which
 //!    starts at the end of the answer's TTL. Linger and stale are independent: an address is admitted
 //!    while either window is open.
-//! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same
-//!    zone has given an answer that is unexpired and not older than the denial. The addresses of the
-//!    question then start to linger. It does not matter whether its last answer is still in use. Less
-//!    evidence is enough for a question that has never been answered, or whose last valid outcome was a
-//!    denial: any unexpired answer of another host and, for "no such record", one of the same host's other
-//!    family. Otherwise the denial is treated as a failed lookup. It is reconsidered whenever another answer
-//!    arrives, until a newer response to the same question replaces it.
+//! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same zone has
+//!    given an answer that is unexpired and not older than the denial. The addresses of the question then start to
+//!    linger. It does not matter whether the question's last answer is still in use. Less evidence is enough for a
+//!    question that has never been answered, or whose last valid outcome was a denial. Any unexpired answer of
+//!    another host is then evidence, and for "no such record" also one of the same host's other family. Otherwise the
+//!    denial is treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
+//!    response to the same question replaces it.
 //!
-//!    Two hosts are of the same zone if their names share the parent domain and that domain is not a
-//!    public suffix: it has at least two labels, and is not a second level such as `co.uk`.
-//! 5. **Families** are independent. A failing AAAA neither drops nor refreshes A, and NXDOMAIN applies
-//!    only to the family that was asked for; the other has its own question. If only one family is
-//!    looked up, the other has no questions and no addresses, and every host is resolved for it.
-//! 6. **Given up.** A question is given up when it has failed for the whole stale window: from the
-//!    first failure, and not before the end of its last answer's TTL. From then on it no longer makes
+//!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
+//!    The domain must have at least two labels, and must not be a second level such as `co.uk`.
+//! 5. **Families** are independent. A failing AAAA neither drops nor refreshes A. NXDOMAIN applies only to the family
+//!    that was asked for, since the other family has its own question. If only one family is looked up, the other
+//!    family has no questions and no addresses, and every host is resolved for it.
+//! 6. **Given up.** A question is given up when it has failed for the whole stale window. The window starts at the
+//!    first failure, but not before the end of the last answer's TTL. A question that is given up no longer makes
 //!    verdicts [`Unresolved`](RejectionKind::Unresolved).
-//!    - Time in which the question was not asked is not part of the window. If the next failure comes later
-//!      than the question was due, by more than a refresh can take, the window starts anew with that failure. A
-//!      pause of up to the maximum TTL, and of up to a quarter of the stale window, is not a gap. By time
-//!      alone, a question is given up only if its last failure is not longer ago than that. A restart starts
-//!      the window anew.
-//!    - While no host answers, none is given up. The evidence is an answer of another host that was not
-//!      restored. Either it is current and its own question does not fail, or it came after the end of
-//!      the window and is itself still in use. If the set has other hosts of the same zone, the evidence
-//!      must be from one of them: another zone cannot confirm that a zone without any answer is gone.
+//!    - Time in which the question was not asked is not part of the window. If the next failure comes later than the
+//!      question was due, by more than a refresh can take, the window starts anew with that failure. A pause that
+//!      exceeds neither the maximum TTL nor a quarter of the stale window is not a gap. Without a further failure, a
+//!      question is given up at the end of the window only if its last failure is then not longer ago than such a
+//!      pause. A restart starts the window anew.
+//!    - While no host answers, no host is given up. The evidence is an answer of another host that was not restored.
+//!      Either this answer is current and its own question does not fail, or it came after the end of the window and
+//!      is itself still in use. If the set has other hosts of the same zone, the evidence must be from one of these
+//!      hosts. Another zone cannot confirm that a zone without any answer is gone.
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
 //!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
 //!    as if the record did not exist.
-//! 8. **Watched hosts** are looked up and never admitted. They give an unlisted peer a reason of its own: one that
-//!    a watched answer names is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
-//!    [`NotListed`](RejectionKind::NotListed). They form a set of their own with the same rules, so that they are
-//!    no evidence for rules 4 and 6, and have no effect on readiness, health and the state that a restart
-//!    restores.
+//! 8. **Watched hosts** are looked up and never admitted. An unlisted peer that a watched answer names is rejected as
+//!    [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of [`NotListed`](RejectionKind::NotListed).
+//!    Watched hosts form a separate set with the same rules. They are therefore not evidence for rules 4 and 6, and
+//!    have no effect on readiness, health and the state that a restart restores.
 //!
 //! ```
 //! use std::{net::IpAddr, time::{Duration, Instant}};
@@ -145,13 +144,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AllowSet {
     rules: Rules,
-    /// In the order of the configuration, each once.
+    /// Hosts in the order of the configuration, each once.
     hosts: Vec<Host>,
     networks: Networks,
     networks_since: Instant,
     all_attempted: bool,
     index: Index,
-    /// Shared with the copies of the set, since it changes rarely.
+    /// Watched hosts. They are shared with the copies of the set, since they change rarely.
     watched: Option<Arc<Watched>>,
 }
 
@@ -182,9 +181,8 @@ impl AllowSet {
 
     /// Applies the outcome of a question, and returns the events that an operator should know.
     ///
-    /// A question that is not in the set, about another host or family, changes nothing. Its host may have been
-    /// removed during the lookup. The answer to a question
-    /// about a watched host admits no address.
+    /// The outcome of a question that is not in the set, about another host or family, changes nothing. The host may
+    /// have been removed during the lookup. The answer to a question about a watched host admits no address.
     ///
     /// A denial is not believed while nothing shows that DNS works (rule 4):
     ///
@@ -243,9 +241,8 @@ impl AllowSet {
         notices
     }
 
-    /// Removes every address and outcome whose window has ended. Call it at
-    /// [`next_change_at`](Self::next_change_at), so that changes are reported when they happen. Verdicts are
-    /// right without it.
+    /// Removes every address and outcome whose window has ended. Call it at [`next_change_at`](Self::next_change_at),
+    /// so that changes are reported when they happen. Verdicts are right without this call.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -341,7 +338,8 @@ impl AllowSet {
         stale_for: Duration,
         now: Instant,
     ) -> Vec<Notice> {
-        // By the old windows, so that a longer one does not bring back what has ended since the last change.
+        // The old windows are applied first, so that a longer window does not bring back what has ended since the
+        // last change.
         self.end_windows(now);
         self.rules.linger = linger;
         self.rules.stale_for = stale_for;
@@ -382,8 +380,8 @@ impl AllowSet {
         Verdict::Reject(self.rejection(peer, now))
     }
 
-    /// Returns the rejection of an unlisted peer. It is apart from the verdict, so that a listed peer does not pay for
-    /// it.
+    /// Returns the rejection of an unlisted peer. This is a separate function, so that the verdict on a listed peer
+    /// does not pay for it.
     #[inline(never)]
     fn rejection(&self, peer: IpAddr, now: Instant) -> Rejection {
         let family = match peer {
@@ -435,7 +433,7 @@ impl AllowSet {
 
     /// Returns the addresses that DNS admits at this moment, each with the end of its window.
     ///
-    /// If several windows admit an address, the last end is given: without another outcome, the address is
+    /// If several windows admit an address, the last end is returned: without another outcome, the address is
     /// admitted until then. Static networks have no end and are not included.
     ///
     /// ```
@@ -466,7 +464,7 @@ impl AllowSet {
         windows
     }
 
-    /// Returns whether every host is resolved for a family. If not, its unlisted peers are
+    /// Returns whether every host is resolved for a family. If not, unlisted peers of that family are
     /// [`Unresolved`](RejectionKind::Unresolved), and an address that is absent may still be listed.
     ///
     /// ```
@@ -490,7 +488,7 @@ impl AllowSet {
         self.index.is_resolved(family, now)
     }
 
-    /// Returns the rules that the set works by.
+    /// Returns the rules of the set.
     ///
     /// [`replace_windows`](Self::replace_windows) changes them:
     ///
@@ -542,13 +540,13 @@ impl AllowSet {
         })
     }
 
-    /// Time at which a question is due, also one about a watched host; `None` if it is not in the set.
+    /// Time at which a question of the set or about a watched host is due, or `None` for another question.
     pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
         self.find_asked(question)
             .map(|question| question.state().due_at)
     }
 
-    /// Returns whether a question, also one about a watched host, is in the set and has had no outcome.
+    /// Returns whether a question of the set or about a watched host has had no outcome.
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
         self.find_asked(question)
             .is_some_and(|question| !question.state().attempted)
@@ -567,7 +565,7 @@ impl AllowSet {
         }
     }
 
-    /// Ends each change of the set: brings it to the present, reports what changed, and builds the index.
+    /// Completes a change of the set: ends windows, reconsiders denials, reports what changed, and builds the index.
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
         self.end_windows(now);
         self.believe_late(now, notices);

@@ -12,7 +12,7 @@ use crate::set::address_table::{AddressTable, Key};
 /// Networks in canonical form, merged where they overlap or touch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
-    /// By the first address of each network, with its last address.
+    /// Each network by its first address, together with its last address.
     v4: AddressTable<u32, (u32, IpNet)>,
     v6: AddressTable<u128, (u128, IpNet)>,
 }
@@ -22,7 +22,7 @@ impl Networks {
     ///
     /// # Errors
     ///
-    /// A network that is a whole address family, or completes one together with the others.
+    /// Returns an error if a network is a whole address family, or completes one together with the others.
     pub(crate) fn new(networks: &[IpNet]) -> Result<Self, NetworkError> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -48,7 +48,7 @@ impl Networks {
         whole.map_or(Ok(merged), |network| Err(NetworkError { network }))
     }
 
-    /// The network that contains an address, which must be in canonical form.
+    /// Returns the network that contains an address, which must be in canonical form.
     pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
         match address {
             IpAddr::V4(address) => find(&self.v4, address.to_bits()),
@@ -66,13 +66,13 @@ impl Networks {
     }
 }
 
-/// Union of networks. It detects, as each network is added, whether the union covers a whole address family.
+/// Union of networks. It detects at each addition whether the union covers a whole address family.
 ///
-/// Here the time to add a network grows only with the logarithm of their number. Merging all of them after each
+/// The time to add a network grows only with the logarithm of the number of networks. Merging all networks after each
 /// addition would make a long list of networks slow to configure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cover {
-    /// Last address of each range, by its first. Ranges neither overlap nor touch.
+    /// Last address of each range, by its first address. Ranges neither overlap nor touch.
     v4: BTreeMap<u128, u128>,
     v6: BTreeMap<u128, u128>,
 }
@@ -271,7 +271,7 @@ mod tests {
     fn ten_times_the_networks_take_less_than_forty_times_as_long() {
         use rustix::time::{ClockId, clock_gettime};
 
-        // The time of this thread, so that other programs do not matter.
+        // CPU time of this thread, so that other programs do not matter.
         let spent = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             time.tv_sec * 1_000_000_000 + time.tv_nsec

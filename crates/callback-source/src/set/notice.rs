@@ -31,7 +31,7 @@ pub enum Notice {
     Failed {
         /// Question that failed.
         question: Question,
-        /// Cause of the failure. A denial here is one that is not believed.
+        /// Cause of the failure. If it is a denial, the denial is not believed.
         error: ResolveError,
         /// Number of failures in a row, this one included.
         times: u32,
@@ -50,7 +50,7 @@ pub enum Notice {
         /// Addresses that were dropped.
         addresses: Vec<IpAddr>,
     },
-    /// More addresses of a host linger than the limit; the oldest were removed before their time.
+    /// More addresses of a host linger than the limit allows. The oldest were removed before their windows ended.
     LingerLimitReached {
         /// Host of the addresses.
         host: HostName,

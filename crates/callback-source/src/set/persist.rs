@@ -36,7 +36,7 @@ pub(crate) struct PersistedQuestion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PersistedLingering {
     pub(crate) left_at: Instant,
-    /// `None` in files of older versions: the linger window from `left_at` on.
+    /// End of the window. `None` in files of older versions: the linger window then starts at `left_at`.
     pub(crate) until: Option<Instant>,
 }
 
@@ -46,8 +46,8 @@ impl AllowSet {
         self.hosts.iter().map(Host::save).collect()
     }
 
-    /// Restores state from before a restart. The times stay as they were, so that no window becomes longer.
-    /// State that today's rules do not allow is left out, and so is state of hosts that are not in the set.
+    /// Restores state from before a restart. The times stay as they were, so that no window becomes longer. State
+    /// that the current rules do not allow is left out, and so is state of hosts that are not in the set.
     pub(crate) fn restore(&mut self, saved: Vec<PersistedHost>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         let hosts = self.hosts.iter_mut();
@@ -98,7 +98,8 @@ impl Host {
         let mut lingering: Vec<_> = lingering
             .map(|(address, saved)| (address, saved.restored(rules)))
             .collect();
-        // Before the limit is applied: an address whose window has ended must not displace one that lingers.
+        // This comes before the limit is applied: an address whose window has ended must not displace one that
+        // lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
             lingers && rules.asks(Family::of(*address)) && rules.admit(*address)
@@ -158,7 +159,7 @@ impl PersistedHost {
 }
 
 impl PersistedLingering {
-    /// End of the window by today's rules. They may be stricter than the rules under which it was saved.
+    /// End of the window by the current rules, which may be stricter than those under which the state was saved.
     pub(crate) fn until(self, rules: &Rules) -> Instant {
         if rules.linger.is_zero() {
             return self.left_at;

@@ -13,9 +13,9 @@ use crate::{Answer, ResolveError};
 pub(super) struct QuestionState {
     /// Last valid answer, until its stale window ends.
     pub(super) last_answer: Option<LastAnswer>,
-    /// The last valid outcome was an answer, even if its stale window is over.
+    /// True if the last valid outcome was an answer, even if its stale window is over.
     pub(super) had_answer: bool,
-    /// The last valid outcome was a believed denial, and its stale window is not over.
+    /// True if the last valid outcome was a believed denial whose stale window is not over.
     pub(super) denied: bool,
     /// Failures since the last valid outcome.
     pub(super) failing: Option<Failing>,
@@ -24,7 +24,7 @@ pub(super) struct QuestionState {
     /// Start of the stale window: the end of the last valid outcome's TTL, or the time at which the host
     /// was added.
     pub(super) stale_from: Instant,
-    /// The question has had an outcome of any kind.
+    /// True if the question has had an outcome of any kind.
     pub(super) attempted: bool,
     pub(super) due_at: Instant,
 }
@@ -38,7 +38,7 @@ pub(crate) struct LastAnswer {
     pub(crate) answered_at: Instant,
     /// End of the clamped TTL.
     pub(crate) ttl_ends: Instant,
-    /// The answer was read from the state file.
+    /// True if the answer was read from the state file.
     pub(crate) restored: bool,
 }
 
@@ -47,8 +47,8 @@ pub(crate) struct LastAnswer {
 pub(super) struct Failing {
     /// Time of the first failure.
     pub(super) since: Instant,
-    /// Time of the first failure since which the question was asked without a gap. The window of rule 6
-    /// starts with it.
+    /// Time of the first failure since which the question was asked without a gap. The window of rule 6 starts at
+    /// this time.
     pub(super) run_since: Instant,
     /// End of the time in which the next outcome follows without a gap, see
     /// [`Rules::next_outcome_by`].
@@ -60,7 +60,7 @@ pub(super) struct Failing {
 }
 
 impl QuestionState {
-    /// The state of a question that has not been asked yet and is due now.
+    /// Creates the state of a question that has not been asked yet and is due now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             last_answer: None,
@@ -137,8 +137,8 @@ impl QuestionState {
         times
     }
 
-    /// Moves all times into the past. The window of rule 6 starts anew: the question was not asked during
-    /// the sleep.
+    /// Moves all times into the past. The window of rule 6 starts anew, since the question was not asked during the
+    /// sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         back(&mut self.stale_from);
@@ -148,7 +148,7 @@ impl QuestionState {
         }
         if let Some(failing) = &mut self.failing {
             back(&mut failing.since);
-            // The order of denials and answers stays as it was.
+            // Moved as well, so that the order of denials and answers stays as it was.
             back(&mut failing.at);
             failing.run_since = now;
         }
@@ -162,21 +162,21 @@ impl QuestionState {
         }
     }
 
-    /// Returns whether there is an answer or a believed denial. It is in use until
+    /// Returns whether there is an answer or a believed denial, which is in use until
     /// [`stale_until`](Self::stale_until).
     pub(super) fn has_valid_outcome(&self) -> bool {
         self.last_answer.is_some() || self.denied
     }
 
-    /// The last answer, if DNS itself gave it and its TTL has not ended. An answer whose refresh is under
-    /// way does not show that DNS still answers at all.
+    /// The last answer, if DNS itself gave it and its TTL has not ended. An expired answer whose refresh is under way
+    /// does not show that DNS still answers at all.
     pub(super) fn current_answer(&self, now: Instant) -> Option<&LastAnswer> {
         let answer = self.last_answer.as_ref();
         answer.filter(|answer| !answer.restored && now < answer.ttl_ends)
     }
 
-    /// Time until which an answer of this question is fresh: while it does not fail, its refresh may be
-    /// under way.
+    /// Time until which an answer of this question is fresh. While the question does not fail, a refresh may be under
+    /// way.
     pub(super) fn fresh_until(&self, answer: &LastAnswer, rules: &Rules) -> Instant {
         match self.failing {
             Some(_) => answer.ttl_ends,
@@ -187,8 +187,8 @@ impl QuestionState {
     /// Time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
-        // While no lookup has failed, the refresh may still be under way. Even a stale window of zero must not
-        // refuse peers in that time.
+        // While no lookup has failed, the refresh may still be under way. During the refresh, even a stale window of
+        // zero must not refuse peers.
         match self.failing {
             Some(_) => stale_until,
             None => stale_until.max(after(self.stale_from, rules.refresh_time())),

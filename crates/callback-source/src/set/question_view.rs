@@ -1,4 +1,4 @@
-//! One question among those of a set.
+//! View of one question of a set.
 
 use super::{AllowSet, Rules, host::Host, question_state::QuestionState};
 use crate::{Family, Question};
@@ -14,7 +14,7 @@ pub(super) struct QuestionView<'a> {
 }
 
 impl AllowSet {
-    /// The question about the host at that position.
+    /// Returns the question about the host at this position.
     pub(super) fn view(&self, at: usize, family: Family) -> QuestionView<'_> {
         QuestionView {
             host: &self.hosts[at],
@@ -24,19 +24,19 @@ impl AllowSet {
         }
     }
 
-    /// A question of the set; `None` if it is about another host, or about a family that is not looked up.
+    /// Returns a question of the set, or `None` if it is about another host or about a family that is not looked up.
     pub(super) fn find(&self, question: &Question) -> Option<QuestionView<'_>> {
         let at = self.position(question)?;
         Some(self.view(at, question.family))
     }
 
-    /// A question of the set, or one about a watched host.
+    /// Returns a question of the set or about a watched host.
     pub(super) fn find_asked(&self, question: &Question) -> Option<QuestionView<'_>> {
         let watched = || self.watched_set()?.find(question);
         self.find(question).or_else(watched)
     }
 
-    /// Position of the host that a question of the set is about.
+    /// Returns the position of the host that a question of the set is about.
     pub(super) fn position(&self, question: &Question) -> Option<usize> {
         if !self.rules.asks(question.family) {
             return None;
@@ -57,7 +57,7 @@ impl<'a> QuestionView<'a> {
         self.hosts.iter().filter(move |other| other.name != *name)
     }
 
-    /// The other hosts of the set that are of the same zone.
+    /// The other hosts of the set that are in the same zone.
     pub(super) fn others_of_zone(self) -> impl Iterator<Item = &'a Host> {
         let name = &self.host.name;
         self.others()

@@ -11,9 +11,9 @@ use super::{AllowSet, NetworkError, Notice, host::Host, networks::Networks};
 use crate::HostName;
 
 impl AllowSet {
-    /// Replaces the hosts. Hosts that stay keep their answers; the addresses of removed hosts are refused
-    /// at once. A host that is added is no longer watched. See
-    /// [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for an example.
+    /// Replaces the hosts. Hosts that stay keep their answers. The addresses of removed hosts are refused at once. A
+    /// host that is added is no longer watched. See [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for
+    /// an example.
     pub fn replace_hosts(
         &mut self,
         hosts: impl IntoIterator<Item = HostName>,
@@ -43,11 +43,12 @@ impl AllowSet {
         notices
     }
 
-    /// Replaces the static networks. Those that left are refused at once, unless an answer names the peer.
+    /// Replaces the static networks. Peers in removed networks are refused at once, unless an answer names them.
     ///
     /// # Errors
     ///
-    /// Networks that make up a whole address family, such as `0.0.0.0/0`. The set then stays as it was.
+    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`. The set then stays as
+    /// it was.
     ///
     /// ```
     /// use std::time::Instant;

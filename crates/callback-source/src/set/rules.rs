@@ -7,8 +7,8 @@ use crate::{Family, ResolveError};
 
 /// Windows and bounds of an [`AllowSet`](super::AllowSet).
 ///
-/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of them, with its reason. For a set without
-/// a list they are assigned directly, and are not checked:
+/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of these fields, with its reason. For a set
+/// without a list, the fields are assigned directly and not checked:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ use crate::{Family, ResolveError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// Minimum TTL of an answer; a lower one is raised to it. Default 5 s.
+    /// Minimum TTL of an answer. A lower TTL is raised to it. Default 5 s.
     pub min_ttl: Duration,
-    /// Maximum TTL of an answer; a higher one is lowered to it. Default 1 h.
+    /// Maximum TTL of an answer. A higher TTL is lowered to it. Default 1 h.
     pub max_ttl: Duration,
     /// Linger window: the time for which an address stays admitted after it left the answer, and at least
     /// until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
@@ -41,12 +41,11 @@ pub struct Rules {
     pub max_lingering: usize,
     /// Time limit of a lookup. An expired answer stays in use while it is refreshed. Default 5 s.
     pub question_time_limit: Duration,
-    /// The only family that is looked up; `None` for both. Peers of the other family are
-    /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default
-    /// `None`.
+    /// The only family that is looked up, or `None` for both. Peers of the other family are
+    /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default `None`.
     pub only_family: Option<Family>,
-    /// Admits special-purpose addresses (loopback, private, documentation …) that DNS answers with.
-    /// Default `false`; only for tests.
+    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests. Default
+    /// `false`.
     pub insecure_allow_special_addresses: bool,
 }
 
@@ -68,7 +67,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// A TTL within the bounds. If the bounds cross, the minimum wins.
+    /// Clamps a TTL to the bounds. If the bounds cross, the minimum applies.
     pub(super) fn clamp(&self, ttl: Duration) -> Duration {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
@@ -91,8 +90,8 @@ impl Rules {
         after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
     }
 
-    /// End of the TTL of a believed denial. While addresses linger, the question is due well before they
-    /// are no longer admitted.
+    /// End of the TTL of a believed denial. While addresses linger, the question is due well before their windows
+    /// end.
     pub(super) fn denied_until(
         &self,
         error: &ResolveError,
@@ -116,8 +115,8 @@ impl Rules {
             .max(first)
     }
 
-    /// Time by which a question that failed at `failed_at` has its next outcome, unless it is not asked.
-    /// A later outcome leaves a gap: a restart, a suspended machine, a late refresher.
+    /// Time by which a question that failed at `failed_at` has its next outcome, unless it is not asked. A later
+    /// outcome follows a gap, such as a restart, a suspended machine or a late refresher.
     pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
         let pause = self.max_ttl.min(self.stale_for / 4);
         after(due_at, self.refresh_time()).max(after(failed_at, pause))

@@ -12,15 +12,14 @@ use crate::{
 /// Hosts that are looked up and never admitted.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
-    /// A set of its own, so that nothing in it can be evidence for a host that is admitted. Its verdicts are
-    /// not used.
+    /// A separate set, so that nothing in it can be evidence for a host that is admitted. Its verdicts are not used.
     hosts: AllowSet,
-    /// The provider's environment of the hosts that are admitted, if they have the same one.
+    /// The provider's environment that the admitted hosts belong to, if it is the same for all.
     admitted: Option<&'static str>,
 }
 
 impl AllowSet {
-    /// Replaces the watched hosts. Those that stay keep their answers. A host that is admitted is not watched.
+    /// Replaces the watched hosts. Hosts that stay keep their answers. A host that is admitted is not watched.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -63,14 +62,14 @@ impl AllowSet {
         }));
     }
 
-    /// The watched hosts.
+    /// Returns the watched hosts.
     pub fn watched(&self) -> impl Iterator<Item = &HostName> {
         let watched = self.watched.iter();
         watched.flat_map(|watched| watched.hosts.hosts.iter().map(|host| &host.name))
     }
 
-    /// Every question about a watched host, with the time at which it is due. It is asked only while unlisted
-    /// peers call.
+    /// Returns every question about a watched host, with the time at which it is due. These questions are asked only
+    /// while unlisted peers call.
     pub fn watched_questions(&self) -> impl Iterator<Item = (Question, Instant)> {
         let watched = self.watched.iter();
         watched.flat_map(|watched| {
@@ -98,7 +97,7 @@ impl AllowSet {
         self.watched.as_ref().map(|watched| &watched.hosts)
     }
 
-    /// The server that a rejected peer is.
+    /// Returns the watched server that has the address of a rejected peer.
     pub(crate) fn watched_server(&self, peer: IpAddr, now: Instant) -> Option<WatchedServer> {
         let watched = self.watched.as_ref()?;
         let admission = watched.hosts.index.find(peer, now)?;
@@ -109,7 +108,7 @@ impl AllowSet {
         })
     }
 
-    /// The rejection of an unlisted peer that is a server of a watched host.
+    /// Returns the rejection of an unlisted peer that is a server of a watched host.
     pub(super) fn wrong_environment(&self, peer: IpAddr, now: Instant) -> Option<Rejection> {
         let server = self.watched_server(peer, now)?;
         Some(Rejection::wrong_environment(peer, server))
@@ -138,7 +137,7 @@ impl AllowSet {
         Some(&mut Arc::make_mut(watched).hosts)
     }
 
-    /// The admission of a watched address, which only a planted fault gives.
+    /// Returns the admission of a watched address, which only a planted fault causes.
     #[cfg(callback_source_simulation)]
     pub(super) fn planted_admission(&self, peer: IpAddr, now: Instant) -> Option<crate::Allowed> {
         if !crate::simulation::planted(crate::simulation::Fault::WatchedAdmitted) {

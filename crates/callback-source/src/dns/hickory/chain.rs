@@ -1,8 +1,8 @@
 //! CNAME chains, from the name of a question to its addresses.
 //!
-//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set
-//! when the chain spans several responses, accepts records of the additional section, and reports a loop as "no
-//! data", which would be a denial.
+//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set when
+//! the chain spans several responses. It accepts records of the additional section. It reports a loop as "no data",
+//! which would be a denial.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -46,8 +46,8 @@ impl Chain {
         Query::query(self.name.clone(), record_type)
     }
 
-    /// Applies the outcome of a query for `self.name`. Returns `None` if `self.name` is now another name,
-    /// which must be queried.
+    /// Applies the outcome of a query for `self.name`. Returns `None` if `self.name` has become another name, which
+    /// must be queried.
     pub(super) fn take(
         &mut self,
         asked: Result<Message, NetError>,
@@ -58,12 +58,13 @@ impl Chain {
         }
     }
 
-    /// Follows the chain through one message. Returns `None` if the message ends in a CNAME. Its target,
+    /// Follows the chain through one message. Returns `None` if the message ends in a CNAME. The target of the CNAME,
     /// now `self.name`, must be queried.
     fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
         let before = self.hops;
         if message.response_code == ResponseCode::NXDomain {
-            // With an alias in the answer, its target does not exist. With addresses, it is malformed.
+            // If the answer has an alias, the target of the alias does not exist. If it has addresses, it is
+            // malformed.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         while let Some((target, ttl)) = cname_of(&self.name, message) {
@@ -94,7 +95,7 @@ impl Chain {
             )));
         }
         if self.hops == before {
-            // The answer is to another question.
+            // The message answers another question.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         match negative_ttl(message) {
@@ -108,7 +109,7 @@ impl Chain {
 
     fn fail(&self, error: NetError) -> ResolveError {
         let kind = match kind_of(&error) {
-            // The name exists as an alias; its target does not.
+            // The name exists as an alias, but its target does not exist.
             ResolveErrorKind::NxDomain if self.hops > 0 => ResolveErrorKind::BrokenChain,
             kind => kind,
         };
@@ -119,7 +120,7 @@ impl Chain {
         let failed = ResolveError::new(kind);
         match negative {
             Some(ttl) => failed.with_negative_ttl(self.denied_for(ttl)),
-            // The alias can change before a denial without a TTL is refreshed.
+            // Without this limit, the alias could change before the denial is refreshed.
             None if self.hops > 0 && failed.is_denial() => {
                 failed.with_negative_ttl(self.denied_for(NEGATIVE_TTL))
             }
@@ -164,7 +165,7 @@ fn cname_of(name: &Name, message: &Message) -> Option<(Name, u32)> {
         })
 }
 
-/// Returns the negative TTL. RFC 2308 section 5: the lower of the SOA record's TTL and its MINIMUM field.
+/// Returns the negative TTL: the lower of the SOA record's TTL and its MINIMUM field (RFC 2308 section 5).
 fn negative_ttl(message: &Message) -> Option<u32> {
     message
         .authorities
@@ -209,5 +210,5 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
 
 pub(super) const MAX_HOPS: usize = 8;
 
-/// The default of [`ResolveError::with_negative_ttl`].
+/// Default negative TTL in seconds, the same as for [`ResolveError::with_negative_ttl`].
 const NEGATIVE_TTL: u32 = 60;

@@ -28,15 +28,15 @@ use super::{Answer, Question, Resolve, ResolveError};
 ///   denial (NXDOMAIN, no data) is an answer, and is final.
 /// - **Forgery.** The first query goes over UDP with EDNS and random letter case, which the answer must
 ///   repeat (0x20).
-/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR,
-///   NOTIMP, BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and
-///   random case after any other failure. A denial is confirmed without all three, unless the host's other
-///   family was answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only
-///   records in both answers are accepted.
-/// - **Memory.** A form that worked is tried first, with 500 ms, until two hours after its last success. Once
-///   every five minutes the usual form is tried as well.
-/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit
-///   set is zero (RFC 2181 section 8). Records outside the chain are ignored.
+/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR, NOTIMP,
+///   BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and random case after
+///   any other failure. A denial is confirmed by a query without all three, unless the host's other family was
+///   answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only records in both
+///   answers are accepted.
+/// - **Memory.** A form that worked is tried first until two hours after its last success. That form gets 500 ms.
+///   Once every five minutes the usual form is tried as well.
+/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit set is
+///   read as zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
 /// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
 ///
@@ -58,14 +58,14 @@ pub struct HickoryResolver {
 impl HickoryResolver {
     /// Queries the DNS servers of the system's configuration.
     ///
-    /// Apple's systems, Android and Windows provide them through a system interface. Other systems list
-    /// them in `/etc/resolv.conf`. Both are read again as described at
+    /// Apple's systems, Android and Windows provide these servers through a system interface. Other systems list them
+    /// in `/etc/resolv.conf`. Both sources are read again as described at
     /// [`from_resolv_conf`](Self::from_resolv_conf).
     ///
     /// # Errors
     ///
-    /// Apple's systems, Android and Windows: returns an error if the configuration cannot be read or names
-    /// no server. Other systems: never fails, even if the file is missing.
+    /// On Apple's systems, Android and Windows, returns an error if the configuration cannot be read or names no
+    /// server. On other systems, never fails, even if the file is missing.
     ///
     /// ```
     /// use callback_source::HickoryResolver;
@@ -118,7 +118,7 @@ impl HickoryResolver {
         }
     }
 
-    /// Queries these DNS servers, in this order. Each later one is used only if those before it fail or are silent
+    /// Queries these DNS servers, in this order. Each later server is used only if those before it fail or are silent
     /// for 400 ms.
     ///
     /// The unspecified address is replaced by the loopback address.

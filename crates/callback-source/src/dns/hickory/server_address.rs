@@ -54,7 +54,7 @@ pub enum DnsServerError {
 
 crate::debug::debug_by_message!(DnsServerError);
 
-/// `zone_index` returns the index of a network interface by its name.
+/// Parses an address. `zone_index` returns the index of a network interface by its name.
 pub(super) fn parse(
     text: &str,
     zone_index: impl Fn(&str) -> Option<u32>,
@@ -110,14 +110,14 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the address that answers come from. The loopback address answers packets to the unspecified
-/// address, and the IPv4 address those to its IPv4-mapped form.
+/// Returns the address that answers come from. The loopback address answers packets to the unspecified address. The
+/// IPv4 address answers packets to its IPv4-mapped form.
 pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
     match server.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, server.port()).into(),
         IpAddr::V4(ip) => (ip, server.port()).into(),
-        // Keeps the zone.
+        // `server` keeps the zone.
         IpAddr::V6(_) => server,
     }
 }

@@ -1,7 +1,7 @@
 //! Fail-over between DNS servers.
 //!
-//! hickory's own pool accepts the first response of several servers: a fast SERVFAIL beats a good answer, and a
-//! silent first server uses up the time of all. Here the servers are asked in turn. The earlier ones stay in
+//! hickory's own pool accepts the first response of several servers. A fast SERVFAIL then beats a good answer, and a
+//! silent first server uses up the time of all servers. Here the servers are queried in turn. Earlier queries stay in
 //! flight, so that a slow answer is still used.
 //!
 //! A denial is final, as it is for every other program of the machine. A list that followed another server would

@@ -2,8 +2,8 @@
 //!
 //! A machine that changes its network gets other DNS servers, and the old ones may fall silent or deny everything.
 //! The configuration is therefore read again after each outcome that is not an answer, at most once a second. A
-//! thread that may block reads it, because its disk may not respond. The lookup waits for that thread for at most
-//! 200 ms.
+//! thread that may block reads it, because the disk may not respond. The lookup waits for that thread for at most 200
+//! ms.
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use crate::LOG_TARGET;
 /// DNS configuration of the system. It is read again after a denial or a failed lookup.
 pub(super) struct System {
     pub(super) source: Source,
-    /// A lookup ended without an answer since the last read.
+    /// Set if a lookup has ended without an answer since the last read.
     suspect: AtomicBool,
     look: Mutex<Look>,
     /// Result of the last read.
@@ -45,7 +45,8 @@ pub(super) struct System {
 #[derive(Default)]
 struct Look {
     begun_at: Option<Instant>,
-    /// Kept until it ends, so that a disk that hangs blocks one thread and not one more with each lookup.
+    /// The read in progress. It is kept until it ends, so that a disk that hangs blocks only one thread, not one for
+    /// each lookup.
     reading: Option<JoinHandle<io::Result<SystemConf>>>,
 }
 
@@ -140,7 +141,7 @@ impl System {
     }
 }
 
-/// Marks the configuration as suspect on drop, so that a lookup dropped at its time limit marks it too.
+/// Marks the configuration as suspect on drop, so that a lookup that is dropped at its time limit also marks it.
 pub(super) struct Suspicion<'a>(pub(super) &'a System);
 
 impl Suspicion<'_> {
@@ -264,7 +265,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// The lowest refresh interval floor of a list.
+/// The minimum time between two reads, which equals the lowest refresh interval floor of a list.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_millis(200);
 

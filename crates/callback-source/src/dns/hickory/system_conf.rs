@@ -1,7 +1,7 @@
 //! Parser of resolv.conf(5): text in, servers out.
 //!
-//! It reads the format as glibc and musl do, and follows the more tolerant one where they differ. Unused
-//! options are not parsed, and an invalid line affects only itself.
+//! The parser reads the format as glibc and musl do. Where they differ, it follows the more tolerant one. Unused
+//! options are not parsed. An invalid line affects only itself.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -24,8 +24,7 @@ pub(super) struct SystemConf {
 }
 
 impl SystemConf {
-    /// Parses a text in resolv.conf(5) format. Without a server in it, the result is the server on this
-    /// machine.
+    /// Parses a text in resolv.conf(5) format. If the text names no server, the result is the server on this machine.
     ///
     /// `zone_index` returns the index of a network interface by its name.
     pub(super) fn parse(text: &[u8], zone_index: impl Fn(&str) -> Option<u32>) -> Self {
@@ -112,7 +111,7 @@ fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Limit that lets every server be queried within the time limit of a question.
+/// Maximum number of servers. All of them can be queried within the time limit of a question.
 const MAX_SERVERS: usize = 8;
 
 const MAX_VOID: usize = 4;

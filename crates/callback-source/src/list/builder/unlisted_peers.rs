@@ -6,15 +6,16 @@ use super::AllowListBuilder;
 use crate::HostName;
 
 impl AllowListBuilder {
-    /// Watches hosts without admitting them. An unlisted peer that they name is rejected as
+    /// Watches hosts without admitting them. An unlisted peer that their answers name is rejected as
     /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
     /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
     ///
-    /// A list with servers of one [environment](crate::vipps::Environment) watches the other ones without this call.
+    /// A list with servers of one [environment](crate::vipps::Environment) watches those of the others without this
+    /// call.
     ///
-    /// Watched hosts are asked only while unlisted peers call, each question at most once per
-    /// [`on_demand_interval`](Self::on_demand_interval), and nothing waits for them: the first callback of such a
-    /// server can still be rejected as `NotListed`. The log names the server as soon as the answer arrives.
+    /// Watched hosts are looked up only while unlisted peers call, each question at most once per
+    /// [`on_demand_interval`](Self::on_demand_interval). No request waits for these lookups, so the first callback of
+    /// such a server can still be rejected as `NotListed`. The log names the server as soon as the answer arrives.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -48,9 +49,9 @@ impl AllowListBuilder {
 
     /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
     ///
-    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the
-    /// [wait](Self::on_demand_wait); a lower value is raised to them. It bounds the DNS traffic that unlisted
-    /// peers can cause. With a longer interval, the first callback of a new server is more likely to be refused:
+    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the [wait](Self::on_demand_wait).
+    /// A lower value is raised. The interval bounds the DNS traffic that unlisted peers can cause. With a longer
+    /// interval, the first callback of a new server is more likely to be refused:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -88,8 +89,8 @@ impl AllowListBuilder {
     /// Sets how long the request of an unlisted peer waits for its on-demand refresh. Default 1 s, no maximum.
     /// The strictest sender, eCom, gives up after 3 s.
     ///
-    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted.
-    /// That suits a provider that retries, and a service that must not keep requests waiting:
+    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted. Zero
+    /// suits a provider that retries, and a service that must not keep requests waiting:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -127,10 +128,10 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many unlisted peers wait at a time. Further ones are judged at once. Default 1,024, which takes
-    /// some 40 KiB. With zero, no peer waits.
+    /// Sets how many unlisted peers wait at a time. Further peers are judged at once. Default 1,024, which takes some
+    /// 40 KiB. With zero, no peer waits.
     ///
-    /// All requests of one peer share a permit, so that many of them displace no other peer. The IPv6
+    /// All requests of one peer share a permit, so that many requests of one peer displace no other peer. The IPv6
     /// addresses of one /64 are one peer.
     ///
     /// ```

@@ -1,7 +1,7 @@
-//! The file on disk: who may have written it, and its atomic replacement.
+//! The file on disk: the check of its possible writers, and its atomic replacement.
 //!
-//! Whoever can write the file can admit any address at the next start. A crash during a write must not leave half
-//! a file, because the next start reads it. It is therefore replaced by a rename, and never written in place.
+//! Whoever can write the file can admit any address at the next start. A crash during a write must not leave half a
+//! file, because the next start reads it. The file is therefore replaced by a rename, and never written in place.
 
 use std::{
     ffi::OsString,
@@ -41,7 +41,7 @@ fn open(path: &Path) -> io::Result<File> {
 
     use rustix::{fs::OFlags, io::Errno};
 
-    // Neither follow a link that another user has created, nor wait for the writer of a pipe.
+    // These flags prevent following a link that another user has created, and waiting for the writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.bits().cast_signed());
@@ -77,7 +77,7 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-/// The users who may write a file, and those of this process.
+/// The users and groups that may write a file, and those of this process.
 #[cfg(unix)]
 mod owner {
     use std::{fs::Metadata, io, os::unix::fs::MetadataExt};
@@ -202,11 +202,11 @@ mod owner {
     }
 }
 
-/// Replaces a file. At every moment either the old or the new one exists as a whole.
+/// Replaces a file. At every moment, either the old or the new file exists as a whole.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let before = replaceable(path)?;
     let beside = beside(path)?;
-    // Left over from a process that was killed.
+    // Removes a temporary file that a killed process has left.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(io::Error::new(
@@ -255,7 +255,7 @@ pub(super) fn obstacle(path: &Path) -> io::Result<()> {
 
         let access = Access::WRITE_OK | Access::EXEC_OK;
         match accessat(CWD, folder(path), access, AtFlags::EACCESS) {
-            // Not every system can check it.
+            // Not every system supports this check.
             Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -264,7 +264,7 @@ pub(super) fn obstacle(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Remedy for an error of a write.
+/// Returns the remedy for a write error.
 pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
     use io::ErrorKind;
 
@@ -292,7 +292,8 @@ pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Returns the current file if it can be replaced. A symbolic link can; the new file replaces the link.
+/// Returns the metadata of the current file if it can be replaced. A symbolic link can be replaced: the new file
+/// takes its place.
 fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -316,7 +317,7 @@ fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
 fn is_mount(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
-    // Kernels before 5.8 do not report it; there, renaming fails with `EBUSY`.
+    // Kernels before 5.8 do not report a mount. There, renaming fails with `EBUSY`.
     statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

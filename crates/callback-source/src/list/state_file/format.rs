@@ -1,7 +1,7 @@
 //! The text of a state file.
 //!
-//! Times are in milliseconds since the Unix epoch (UTC). They are the times at which things happened,
-//! not those at which they were written, so that a restart extends no window.
+//! Times are in milliseconds since the Unix epoch (UTC). They are the times of the events, not of the write, so that
+//! a restart extends no window.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,11 +17,11 @@ use crate::{
     set::{LastAnswer, PersistedHost, PersistedLingering, PersistedQuestion},
 };
 
-/// Both clocks, read at the same moment.
+/// Readings of both clocks at the same moment.
 #[derive(Clone, Copy)]
 pub(super) struct Clocks {
     pub(super) instant: Instant,
-    /// Since the Unix epoch.
+    /// Wall clock, as a time since the Unix epoch.
     pub(super) utc: Duration,
 }
 
@@ -36,7 +36,7 @@ impl Clocks {
         Self { instant, utc }
     }
 
-    /// Whole milliseconds, rounded down: rounding must not extend a window.
+    /// Returns whole milliseconds since the Unix epoch, rounded down: rounding must not extend a window.
     fn utc_of(self, instant: Instant) -> u64 {
         millis(match instant.checked_duration_since(self.instant) {
             Some(ahead) => self.utc.saturating_add(ahead),
@@ -61,7 +61,7 @@ struct Document {
     hosts: Vec<SavedHost>,
 }
 
-/// Read before the rest, whose form may differ in another version.
+/// Version of a file. It is read before the rest, whose form may differ in another version.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -160,8 +160,8 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
 }
 
 impl Document {
-    /// Returns a text of at most `most` bytes: if necessary without line breaks, then without the addresses
-    /// that have lingered longest, then without the last hosts.
+    /// Returns a text of at most `most` bytes. If necessary, it omits first line breaks, then the addresses that have
+    /// lingered longest, then the last hosts.
     fn fitting(mut self, most: usize) -> (Vec<u8>, Cut) {
         const PLAIN: &str = "the document has only string keys";
         let mut cut = Cut::default();
@@ -241,7 +241,7 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
-        // The answer of one with the times of the other would have a longer window.
+        // The answer of one entry with the times of the other would have a longer window.
         if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
@@ -282,7 +282,7 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Under the question of the other family they would outlive its answers.
+                // Under the question of the wrong family, addresses would outlive the answers of their own question.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
@@ -532,7 +532,7 @@ pub(super) mod tests {
             assert!(hosts.contains(&cut.hosts), "{left_out}");
             let kept = decode(&text, clocks).unwrap();
             assert_eq!(kept.len(), 20 - cut.hosts);
-            // The addresses that are left have lingered for a shorter time than the dropped ones.
+            // The remaining addresses have lingered for a shorter time than the dropped ones.
             let lingering = kept.iter().flat_map(|saved| saved.lingering.values());
             let oldest = lingering.map(|saved| saved.left_at).min();
             let age = oldest.map_or(Duration::ZERO, |oldest| clocks.instant - oldest);

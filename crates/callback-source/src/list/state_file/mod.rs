@@ -35,8 +35,8 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// Locked while the disk is written.
     written: Mutex<Written>,
-    /// Set while an ignored file is at the path. It may become valid, for example when the clock is
-    /// corrected, until a state with content replaces it.
+    /// Set while an ignored file is at the path, until a state with content replaces it. The ignored file may become
+    /// valid, for example when the clock is corrected.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
@@ -83,8 +83,8 @@ impl StateFile {
         }
     }
 
-    /// Restores the state of a set's hosts, and keeps the rest within its windows. Logs if the file cannot
-    /// be written.
+    /// Restores the state of a set's hosts, and keeps the state of other hosts until its windows end. Logs the reason
+    /// if the file cannot be written.
     pub(crate) fn restore(&self, set: &mut AllowSet, now: Instant) -> Vec<Notice> {
         let saved = self.read();
         if self.reader == Reader::Keeper
@@ -153,7 +153,7 @@ impl StateFile {
         self.unasked().slept(slept);
     }
 
-    /// Returns the text of a set and of the other hosts.
+    /// Returns the text that has the state of a set and of the other hosts.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {
@@ -174,7 +174,7 @@ impl StateFile {
         }
     }
 
-    /// Writes a snapshot unless a newer one was. A failure is logged; the next write may succeed.
+    /// Writes a snapshot, unless a newer one has been written. A failure is logged, and the next write may succeed.
     pub(crate) fn write(&self, snapshot: &Snapshot) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let spares = snapshot.is_empty && self.spared.load(Ordering::Relaxed);
@@ -223,7 +223,7 @@ impl StateFile {
     }
 }
 
-/// Returns the text of a set's file, written when `now` is `utc` since the epoch.
+/// Returns the text of a set's file. `utc` is the time of `now` since the Unix epoch.
 #[cfg(fuzzing)]
 pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;
@@ -250,7 +250,7 @@ pub(crate) fn rewritten(
     Some(text)
 }
 
-/// Restores a set from the text of a file; `None` if the text is rejected.
+/// Restores a set from the text of a file. Returns `None` if the text is rejected.
 #[cfg(fuzzing)]
 pub(crate) fn restored(
     set: &mut AllowSet,
@@ -311,7 +311,7 @@ mod tests {
         );
         file.write(&file.snapshot(&set));
         assert!(fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
-        // The ignored file is gone, so an answer that has ended leaves the file.
+        // The ignored file has been replaced, so an empty state can be written now.
         file.write(&file.snapshot(&empty));
         assert!(!fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
     }

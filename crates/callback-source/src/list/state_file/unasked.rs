@@ -1,7 +1,7 @@
 //! Persisted state of questions that are not asked now.
 //!
-//! A start with the wrong hosts, such as those of the test environment, would otherwise erase the state of the
-//! right ones within a minute. The state is kept until its windows end, and admits no peer meanwhile.
+//! A start with the wrong hosts, such as those of the test environment, would otherwise erase the state of the right
+//! hosts within a minute. The state is kept until its windows end, and admits no peer meanwhile.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,10 +19,11 @@ use crate::{
 /// configured again.
 #[derive(Debug, Default)]
 pub(super) struct Unasked {
-    /// State of hosts that were not configured at the start. It stays in the file: otherwise, after a start
-    /// with the wrong hosts, a restart while DNS is down would refuse the callbacks of the right ones.
+    /// State of hosts that were not configured at the start. It stays in the file. Otherwise, after a start with the
+    /// wrong hosts, a restart while DNS is down would refuse the callbacks of the right hosts.
     before: Vec<PersistedHost>,
-    /// State of hosts that were removed while the list runs. That is deliberate, so the file omits it.
+    /// State of hosts that were removed while the list runs. The removal was deliberate, so the file omits this
+    /// state.
     removed: Vec<PersistedHost>,
 }
 
@@ -60,7 +61,7 @@ impl Unasked {
         back
     }
 
-    /// Adds a sleep of the machine to the age of everything.
+    /// Adds a sleep of the machine to the age of all kept state.
     pub(super) fn slept(&mut self, slept: Duration) {
         for saved in self.before.iter_mut().chain(&mut self.removed) {
             saved.slept(slept);
@@ -79,14 +80,14 @@ impl Unasked {
         self.removed = removed.into_iter().map(alone).collect();
     }
 
-    /// Adds the state of the hosts in the file to that of a set, with each host once.
+    /// Returns the state of a set together with the kept state that belongs in the file. Each host occurs once.
     pub(super) fn add_to(
         &self,
         saved: Vec<PersistedHost>,
         asked: &HashSet<Question>,
     ) -> Vec<PersistedHost> {
         let (mut all, _) = divide(saved, asked);
-        // A host that was configured again a moment ago is in both; the state of the set is newer.
+        // A host that was configured again a moment ago is in both states. The state of the set is newer.
         let (_, rest) = divide(self.before.clone(), asked);
         merge(&mut all, rest);
         all
@@ -125,7 +126,7 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     }
 }
 
-/// Divides state into that of these questions and the rest.
+/// Divides state into the state of these questions and the rest.
 fn divide(
     saved: Vec<PersistedHost>,
     asked: &HashSet<Question>,
@@ -165,7 +166,7 @@ fn divide(
     (inside, outside)
 }
 
-/// Returns the state with open windows, each with the end of its windows.
+/// Returns the state whose windows are still open, with the end of the last window of each host.
 fn current(
     saved: Vec<PersistedHost>,
     rules: &Rules,
@@ -175,7 +176,7 @@ fn current(
     saved.into_iter().filter_map(ends).collect()
 }
 
-/// Drops state whose windows have ended, and returns the end of the rest. A restored set uses nothing beyond
+/// Drops state whose windows have ended, and returns the end of the last window. A restored set uses no state beyond
 /// that end.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.questions.retain_mut(|question| {
@@ -200,12 +201,12 @@ fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -
             .min(after(answer.answered_at, rules.max_ttl)),
         None => question.stale_from,
     };
-    // Capped: a time that this program cannot have written must not keep the state forever.
+    // Capped, because a time that this program cannot have written must not keep the state forever.
     question.stale_from = question.stale_from.min(longest);
     after(question.stale_from, rules.stale_for)
 }
 
-/// Bounds the memory of a list whose hosts are replaced again and again.
+/// The maximum number of removed hosts. It bounds the memory of a list whose hosts are replaced again and again.
 const MAX_REMOVED: usize = 256;
 
 #[cfg(test)]

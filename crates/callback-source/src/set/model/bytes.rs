@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Panics
 ///
-/// If the two differ.
+/// Panics if the set and the model differ.
 pub(crate) fn play(bytes: &[u8], restore: Restore) {
     let mut bytes = Bytes(bytes);
     let (rules, setting) = (bytes.rules(), bytes.setting());
@@ -36,7 +36,7 @@ pub(crate) fn play(bytes: &[u8], restore: Restore) {
     trial.finish();
 }
 
-/// Bytes that are used up from the front; zeros follow the last one.
+/// Bytes that are read from the front. Zeros follow the last byte.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -52,7 +52,7 @@ impl Bytes<'_> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    /// Whole seconds, so that a quarter of a window is a whole number of milliseconds.
+    /// Returns whole seconds, so that a quarter of a window is a whole number of milliseconds.
     fn seconds(&mut self) -> Duration {
         Duration::from_secs(self.byte().into())
     }
@@ -84,7 +84,7 @@ impl Bytes<'_> {
         Setting { hosts, network }
     }
 
-    /// Hosts of a bit mask, in one of two orders.
+    /// Returns the hosts of a bit mask, in one of two orders.
     fn hosts(&mut self) -> Vec<usize> {
         let mask = self.byte();
         let mut hosts: Vec<_> = (0..HOSTS.len())
@@ -144,7 +144,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// An answer without an IPv4-mapped address: the state file does not keep one under AAAA.
+    /// An answer without an IPv4-mapped address, since the state file does not keep such an address under AAAA.
     fn answer(&mut self) -> Outcome {
         Outcome::Answer {
             mask: self.byte(),

@@ -68,7 +68,7 @@ impl Trial {
         self.check_later_verdicts();
     }
 
-    /// Compares the verdicts of each later time, without a change of the set.
+    /// Compares the verdicts at each later time, without a change of the set.
     pub(super) fn check_later_verdicts(&self) {
         let times: BTreeSet<_> = self.model.boundaries().into_iter().collect();
         for time in times.range(self.now..) {
@@ -126,7 +126,7 @@ impl Trial {
         );
     }
 
-    /// Invariants that hold whatever the details of the rules.
+    /// Checks the invariants that hold whatever the details of the rules.
     pub(super) fn check_invariants(&self, address: IpAddr, host: Option<&HostName>) {
         let address = address.to_canonical();
         if host.is_some() {

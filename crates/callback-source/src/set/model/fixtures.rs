@@ -52,7 +52,7 @@ pub(super) static UNLISTED: LazyLock<[IpAddr; 2]> =
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Addresses that may be in an answer; the second of each family is private.
+/// Addresses that may be in an answer. The second address of each family is private.
 pub(super) fn pool(family: Family) -> [IpAddr; 6] {
     POOLS[family as usize]
 }

@@ -1,9 +1,9 @@
-//! The rules of [`AllowSet`](super::AllowSet) a second time, and schedules that compare the two.
+//! Second implementation of the rules of [`AllowSet`](super::AllowSet), and schedules that compare both
+//! implementations.
 //!
-//! [`Model`](rules::Model) is written from the rules and shares no code with the set: it has no index,
-//! reports no changes, and derives every verdict from the last outcomes. It is slow and meant to be
-//! obviously right. Random schedules come from proptest ([`strategies`]) and from the fuzzer
-//! ([`bytes`]).
+//! [`Model`](rules::Model) is written from the rules and shares no code with the set. It has no index, reports no
+//! changes, and derives every verdict from the last outcomes. The model is slow, and meant to be obviously right.
+//! Random schedules come from proptest ([`strategies`]) and from the fuzzer ([`bytes`]).
 
 mod bytes;
 mod checks;

@@ -1,4 +1,4 @@
-//! The rules of [`AllowSet`](crate::AllowSet) a second time: how outcomes and time change the state.
+//! Second implementation of the rules of [`AllowSet`](crate::AllowSet): how outcomes and time change the state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +39,7 @@ pub(super) struct Left {
 /// One question about one host.
 pub(super) struct ModelQuestion {
     pub(super) valid: Valid,
-    /// The last valid outcome was an answer, even if its window is over.
+    /// True if the last valid outcome was an answer, even if its window is over.
     pub(super) had_answer: bool,
     /// Failures since the last valid outcome.
     pub(super) run: Option<Run>,
@@ -64,7 +64,7 @@ pub(super) enum Valid {
 
 pub(super) struct Run {
     pub(super) since: Instant,
-    /// Start of the failures without a gap.
+    /// Start of the failures that follow each other without a gap.
     pub(super) unbroken_since: Instant,
     /// Time by which the next outcome arrives if the question is asked without a gap.
     pub(super) next_by: Instant,
@@ -89,7 +89,7 @@ pub(super) struct Reason {
     pub(super) since: Instant,
 }
 
-/// Reports that an outcome leads to.
+/// Reports that an outcome causes.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Report {
     pub(super) failed: Option<u32>,
@@ -183,7 +183,7 @@ impl Model {
         self.settle(now, &mut Report::default());
     }
 
-    /// Restarts with the same state, restored by today's rules.
+    /// Restarts with the same state, restored by the current rules.
     pub(super) fn restart(&mut self, hosts: &[HostName], now: Instant) {
         let rules = self.rules.clone();
         let most_ttl = rules.max_ttl.max(rules.min_ttl);
@@ -387,7 +387,7 @@ impl Model {
         question.run = None;
     }
 
-    /// Replaces the last valid outcome of a question; addresses that leave while it is in use linger.
+    /// Replaces the last valid outcome of a question. Addresses that leave while this outcome is in use linger.
     pub(super) fn replace_valid(
         &mut self,
         host: usize,
@@ -408,7 +408,7 @@ impl Model {
         let after = host.question(family).valid.addresses();
         if in_use && !linger.is_zero() {
             for gone in before.difference(&after) {
-                // The answers to both questions may have named it.
+                // The answers to both questions may have named the address.
                 let earlier = host.left.get(gone).map(|left| left.until);
                 let until = earlier.map_or(until, |earlier| earlier.max(until));
                 host.left.insert(*gone, Left { at: now, until });

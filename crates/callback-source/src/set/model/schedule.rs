@@ -35,7 +35,7 @@ pub(super) struct Step {
 pub(super) enum Advance {
     Not,
     By(Duration),
-    /// To, or close to, one of the times at which a verdict may change.
+    /// Advances to, or close to, one of the times at which a verdict may change.
     Near {
         pick: u8,
         side: Side,
@@ -53,7 +53,7 @@ pub(super) enum Side {
 pub(super) enum Action {
     Wait,
     Ask(Asked, Outcome),
-    /// Every question about every host, in the order of [`HOSTS`].
+    /// Asks every question about every host, in the order of [`HOSTS`].
     Round(Vec<Outcome>),
     /// Hosts fail one after the other, `stagger` rounds apart.
     Outage {
@@ -61,7 +61,7 @@ pub(super) enum Action {
         stagger: u8,
         rounds: u8,
         gap: Gap,
-        /// Outcome of the questions about hosts that do not fail yet; `None`: they are not asked.
+        /// Outcome of the questions about hosts that do not fail yet, or `None` if they are not asked.
         others: Option<Outcome>,
     },
     Expire,
@@ -69,7 +69,7 @@ pub(super) enum Action {
     Restart {
         hosts: Option<Vec<usize>>,
         down: Advance,
-        /// Rules from then on; `None`: the same.
+        /// Rules after the restart, or `None` for the same rules.
         rules: Option<Rules>,
     },
 }
@@ -77,7 +77,7 @@ pub(super) enum Action {
 /// The time between two rounds of an outage.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Gap {
-    /// The longest that is not a gap in the sense of rule 6, or one millisecond more.
+    /// The longest time that is not a gap in the sense of rule 6, or one millisecond more.
     Longest {
         more: bool,
     },
@@ -113,7 +113,7 @@ impl Asked {
 
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// The addresses of the pool whose bits are set.
+    /// The addresses of the pool whose bits are set in `mask`.
     Answer {
         mask: u8,
         ttl: Duration,

@@ -214,8 +214,8 @@ impl Step {
 }
 
 impl Outcome {
-    /// Removes the address that can be in the answers to both questions. Whether it lingers depends on which
-    /// of them omits it last.
+    /// Removes the address that can be in the answers to both questions. Whether it lingers depends on which answer
+    /// omits it last.
     pub(super) fn keep_families_apart(&mut self) {
         if let Self::Answer { mapped, .. } = self {
             *mapped = false;

@@ -67,8 +67,9 @@ proptest! {
         advance in advance(),
         mut batch in batch(),
     ) {
-        // The order does matter in two cases: to the limit of lingering addresses, which is applied after each
-        // answer, and where an unbelieved denial ends the window at once, so that no address is left to linger.
+        // The order does matter in two cases, which these rules exclude. The limit of lingering addresses is applied
+        // after each answer. And an unbelieved denial can end the window at once, so that no address is left to
+        // linger.
         let rules = Rules {
             max_lingering: usize::MAX,
             stale_for: rules.stale_for.max(refresh(&rules)),
@@ -84,7 +85,7 @@ proptest! {
         for (_, outcome) in &mut batch {
             outcome.keep_families_apart();
         }
-        // The fate of a denial without evidence depends on which arrives first: the evidence, another outcome
+        // Whether a denial without evidence is believed depends on what arrives first: the evidence, another outcome
         // about the host, or a denial for which that host is the evidence.
         let unbelieved = unbelieved(&trial.model);
         batch.retain(|(asked, outcome)| {
@@ -214,7 +215,7 @@ fn no_linger_limit_is_reported_where_no_address_lingers() {
     assert!(matches!(notices[..], [Notice::Changed(_)]), "{notices:?}");
 }
 
-/// Restores the state of a set as it is.
+/// Restores the state of a set directly, without a state file.
 fn in_memory(saved: &AllowSet, restored: &mut AllowSet, restart: Restart) -> Vec<Notice> {
     assert!(restart.start <= restart.stopped_at && restart.stopped_at <= restart.now);
     restored.restore(saved.save(), restart.now)

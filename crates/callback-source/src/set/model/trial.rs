@@ -17,7 +17,7 @@ use crate::{
     set::{Notice, Rules},
 };
 
-/// A set and a model that take the same steps, and facts that must be true whatever the rules.
+/// A set and a model that take the same steps, and facts for invariants that hold whatever the rules.
 pub(super) struct Trial {
     pub(super) set: AllowSet,
     pub(super) model: Model,
@@ -30,7 +30,7 @@ pub(super) struct Trial {
     pub(super) newest: BTreeMap<Question, (BTreeSet<IpAddr>, Instant)>,
     /// Addresses that one answer omitted, and the end of that answer's refresh.
     pub(super) omitted: BTreeMap<IpAddr, Instant>,
-    /// The longest that an address can be admitted after its last answer, by any rules so far.
+    /// The longest time for which an address can be admitted after its last answer, by any rules so far.
     pub(super) longest: Duration,
     start: Instant,
     restore: Restore,
@@ -42,7 +42,7 @@ pub(crate) type Restore = fn(&AllowSet, &mut AllowSet, Restart) -> Vec<Notice>;
 /// Times of a restart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restart {
-    /// Start of the schedule. All other times of it are whole milliseconds later.
+    /// Start of the schedule. All other times of the schedule are whole milliseconds later.
     pub(crate) start: Instant,
     pub(crate) stopped_at: Instant,
     pub(crate) now: Instant,
@@ -209,7 +209,7 @@ impl Trial {
                     .filter(|time| *time > self.now)
                     .collect();
                 times.sort_unstable();
-                // Squared, so that the nearer ones are picked more often.
+                // Squared, so that nearer times are picked more often.
                 let at = usize::from(pick) * usize::from(pick) * times.len() / (256 * 256);
                 times.get(at).copied().unwrap_or(self.now)
             }
@@ -283,7 +283,7 @@ impl Trial {
                 && rules.max_lingering > 2 * POOLS[0].len()
             {
                 for address in before.difference(&public) {
-                    // Lingering addresses are restored by their own family, not by that of the question.
+                    // Lingering addresses are restored by their own family, not by the family of the question.
                     if self.model.asks(Family::of(*address)) {
                         self.omitted.insert(*address, ttl_end + refresh(rules));
                     }

@@ -1,4 +1,4 @@
-//! The rules a second time: the meaning of the state at a given time.
+//! Second implementation of the rules: the meaning of the state at a given time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -177,7 +177,7 @@ impl Model {
         due
     }
 
-    /// Statuses that a question may have.
+    /// Returns the statuses that a question may have.
     pub(super) fn states(
         &self,
         host: &ModelHost,

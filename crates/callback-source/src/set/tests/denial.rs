@@ -155,7 +155,7 @@ fn the_order_of_the_hosts_does_not_decide_which_denials_are_believed_late() {
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Failing);
         assert_eq!(world.state(short, Family::V4), QuestionStatus::Failing);
 
-        // It confirms the denial of the other host, and not the one of its own host.
+        // This answer confirms the denial of the other host, but not that of its own host.
         world.at(20 * SECOND);
         world.answer(short, Family::V6, 60, &["2a01:111::1"]);
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Denied);

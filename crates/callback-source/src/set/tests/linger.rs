@@ -8,7 +8,7 @@ fn an_address_that_left_the_answer_lingers_for_its_window_and_not_longer() {
         .at(60 * SECOND)
         .answer(0, Family::V4, 600, &["20.0.0.2"]);
     assert_eq!(world.verdict("20.0.0.1"), "lingering");
-    // Later answers that omit it too do not prolong it.
+    // Later answers that also omit the address do not prolong its window.
     world
         .at(1000 * SECOND)
         .answer(0, Family::V4, 3600, &["20.0.0.2"]);
@@ -37,7 +37,7 @@ fn an_address_that_comes_back_is_fresh_again_and_nothing_is_reported() {
     );
 }
 
-/// Time limit of a question, the second before it and the jitter.
+/// Longest time of a refresh: the second before it, the jitter and the time limit of a question.
 const REFRESH_TIME: Duration = Duration::from_millis(6_500);
 
 #[test]

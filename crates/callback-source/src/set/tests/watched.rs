@@ -1,10 +1,10 @@
-//! Rule 8.
+//! Tests of rule 8: watched hosts.
 
 use super::*;
 
 const WATCHED: &str = "20.9.0.1";
 
-/// Two hosts with an address each, and a watched one in their zone, which is `h9`.
+/// Two hosts with an address each, and the watched host `h9` in their zone.
 fn world() -> World {
     let mut world = World::new(2);
     world.set.watch([host(9)], world.now);
@@ -29,7 +29,7 @@ fn a_peer_that_a_watched_host_names_is_rejected_with_a_reason_of_its_own() {
     assert_eq!(world.verdict("20.9.0.2"), "not-listed");
     assert_eq!(explanation(&world, "20.9.0.2"), None);
     assert_eq!(world.verdict("::ffff:20.9.0.1"), "wrong-environment");
-    // Its answer is in use for as long as that of a host that is admitted.
+    // The answer of a watched host is in use for as long as that of an admitted host.
     world.at(24 * HOUR + 300 * SECOND - MS);
     world.answer_each(300);
     assert_eq!(world.verdict(WATCHED), "wrong-environment");
@@ -80,7 +80,7 @@ fn a_watched_host_confirms_no_denial() {
     world.at(SECOND);
     world.fail(0, Family::V4, ResolveErrorKind::NxDomain);
     world.at(2 * SECOND);
-    // It is of the same zone, and its answer is not older than the denial.
+    // The watched host is of the same zone, and its answer is not older than the denial.
     world.answer(9, Family::V4, 300, &[WATCHED]);
     assert_eq!(world.state(0, Family::V4), QuestionStatus::Failing);
     world.answer(1, Family::V4, 300, &[&own_address(1)]);
@@ -118,7 +118,7 @@ fn a_watched_host_has_no_effect_on_readiness_health_and_the_saved_state() {
         !admitted.contains(&WATCHED.parse().unwrap()),
         "{admitted:?}"
     );
-    // Its failures are no failures of the set.
+    // Failures of the watched host are not failures of the set.
     world.fail(9, Family::V4, ResolveErrorKind::ServFail);
     assert!(world.set.is_ready(world.now));
     let now = world.now;

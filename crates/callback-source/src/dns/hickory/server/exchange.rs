@@ -1,7 +1,7 @@
-//! One question and its response, over UDP or TCP.
+//! One query and its response, over UDP or TCP.
 //!
-//! Over UDP, hickory's client checks the id, the source address and the letter case; over TCP only the id. Its pool,
-//! which is not used here, would reject records of another class. This module makes the missing checks.
+//! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, it checks only the id.
+//! Its pool, which is not used here, would reject records of another class. This module performs the missing checks.
 
 use std::net::SocketAddr;
 

@@ -1,7 +1,7 @@
 //! Forms of a query: with or without EDNS, random case and UDP.
 //!
-//! Each part protects or speeds up most lookups, but not every server supports it. `docs/design.md` has the table
-//! of the forms, with the fault that each of them is for.
+//! Each part protects or speeds up most lookups, but not every server supports it. `docs/design.md` has the table of
+//! the forms, with the fault that each form is for.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ use crate::dns::hickory::chain::kind_of;
 
 /// Form of a query.
 ///
-/// Random letter case makes answers hard to forge. Over UDP, lower case is therefore sent twice, and only
+/// Random letter case makes answers hard to forge. Over UDP, a query in lower case is therefore sent twice, and only
 /// the records in both answers are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -97,9 +97,9 @@ fn agreed(
     }
 }
 
-/// Packets of one query in the full form.
+/// Maximum number of packets for one query in the full form.
 const MAX_SENT_FULL: u8 = 3;
-/// Packets of one query in any other form.
+/// Maximum number of packets for one query in any other form.
 const MAX_SENT: u8 = 2;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Memory of a server: the forms of a query that it answers.
+//! Memory of how a server behaves: the forms of a query that it answers.
 //!
-//! Without it, each lookup would repeat the search for a form that works. Nothing is remembered forever: EDNS and
-//! random letter case are tried again, because the server may have been replaced. Random letter case protects
-//! against forged answers.
+//! Without this memory, each lookup would repeat the search for a form that works. Nothing is remembered forever:
+//! EDNS and random letter case are tried again, because the server may have been replaced. Random letter case
+//! protects against forged answers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -47,7 +47,7 @@ impl Learned {
         if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.retain(|_, until| now < *until);
         }
-        // Servers choose the targets of aliases, so their number is unbounded.
+        // Servers choose the targets of aliases, so the number of names is unbounded.
         if self.spelled_until.len() >= MAX_SPELLED {
             self.spelled_until.clear();
         }
@@ -58,7 +58,7 @@ impl Learned {
 /// Outcomes of the forms that were tried before.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Past {
-    /// First problem over UDP in random case. `None` is silence.
+    /// First problem over UDP in random case. `None` means silence.
     pub(super) first: Option<Trouble>,
     /// True if TCP was tried.
     pub(super) tcp: bool,

@@ -53,7 +53,7 @@ impl Server {
         self.address
     }
 
-    /// Sends the query in one form after the other, each at most once.
+    /// Sends the query in one form after another, in each form at most once.
     ///
     /// The next form follows after some silence, or immediately after a failure unless a form that is likely
     /// to work is in flight.
@@ -143,7 +143,7 @@ impl Server {
                         _ => Trouble::Failed,
                     });
                     self.forget(form);
-                    // A missing TCP port does not explain why a server is silent over UDP.
+                    // A closed TCP port does not explain why a server is silent over UDP.
                     if form != Form::Tcp || matches!(error, NetError::Dns(_) | NetError::Proto(_)) {
                         failure = more_telling(failure, error);
                     }
@@ -192,7 +192,7 @@ impl Server {
     /// Returns true if the server has answered for this name in random case, so that random case does not
     /// explain a denial.
     ///
-    /// Both families of a host are queried at the same time, and most hosts have only one. Waiting 100 ms for
+    /// Both families of a host are queried at the same time, and most hosts have only one family. Waiting 100 ms for
     /// the other answer saves one query for each such denial.
     async fn was_answered(&self, name: &Name) -> bool {
         let answered = async {
@@ -297,11 +297,11 @@ pub(super) fn is_denial(error: &NetError) -> bool {
 /// Time limit of one server, all forms included.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Silence before the next form is tried. All four are in flight after 600 ms, so one of them answers before
-/// an on-demand refresh ends. An error response without its question looks like silence, because hickory
+/// Silence before the next form is tried. All four forms are in flight after 600 ms, so one of them is answered
+/// before an on-demand refresh ends. An error response without its question looks like silence, because hickory
 /// treats it as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The same for a form that worked before: long enough for two lost packets.
+/// The same silence for a form that worked before. It is long enough for two lost packets.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
 /// Time for which a form stays first after it worked. It is longer than a TTL, since each lookup would

@@ -25,7 +25,7 @@ const fn sample(
     }
 }
 
-/// As systems write them.
+/// Files as systems write them.
 const SAMPLES: &[Sample] = &[
     sample(
         "systemd-resolved, stub",
