@@ -175,7 +175,7 @@ fn is_blank(character: char) -> bool {
         )
 }
 
-/// The secrets, or tokens, with which a request may be verified. Each secret is tried.
+/// The secrets, or tokens, with which a request may be verified. All of them are tried.
 ///
 /// An empty list refuses every request. Cloning only increments a reference count.
 ///
