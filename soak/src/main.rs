@@ -1,6 +1,6 @@
-//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed
-//! and unlisted callers at full speed over real sockets. For each instant and address,
-//! an [oracle] knows whether the address must be admitted, must be refused, or may be either.
+//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed and unlisted
+//! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must
+//! be admitted, must be refused, or may be either.
 //!
 //! ```text
 //! cargo run --release -p soak -- --seconds 1800
