@@ -1,4 +1,4 @@
-//! Oracle: the verdicts that are right for each caller.
+//! Oracle that knows which verdicts are right for each caller.
 //!
 //! The oracle is written from the contract and shares no code with the library. Its addresses are bits of a number,
 //! and its times are milliseconds. A [`Model`] is one possible state of the list. There are several possible states
@@ -192,7 +192,7 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Applies the ends of windows up to now.
+    /// Applies the ends of all windows that have ended by now.
     pub(crate) fn settle(&mut self, now: Ms) {
         let mut changed_at = Vec::new();
         for model in &mut self.models {

@@ -592,5 +592,5 @@ const NETWORKS: [&str; 3] = ["20.0.1.2/32", "20.0.1.48/30", "2a00:1234:0:31::/64
 
 const TOKEN: &str = "s3cret";
 
-/// A time in 2026.
+/// Start of the wall clock, a time in 2026.
 const WALL_CLOCK_STARTS: Ms = 1_795_000_000_000;

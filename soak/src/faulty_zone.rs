@@ -121,7 +121,7 @@ impl FaultyZone {
         Ok(())
     }
 
-    /// Simulates an outage, which exceeds the stale window. No server answers correctly in this time.
+    /// Simulates an outage that exceeds the stale window. No server answers correctly in this time.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);

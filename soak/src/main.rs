@@ -257,7 +257,7 @@ impl Resolve for ReportingResolver {
     }
 }
 
-/// Resident memory in KiB; 0 if the system does not report it.
+/// Returns the resident memory in KiB, or 0 if the system does not report it.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Oracle: the verdict that each address must get, unless either verdict is right.
+//! Oracle that knows the verdict that each address must get, or that either verdict is right.
 //!
 //! The oracle learns each change of the zone before it happens, and each outcome of a question before the list learns
 //! it. For each address it has two bounds: the span in which the address is surely admitted, and the end of the span

@@ -352,7 +352,7 @@ fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
     request
 }
 
-/// Asserts that after a refusal, with the service kept as a connection keeps it, the one permit inside is free.
+/// Asserts that the one permit inside is free after a refusal, while the service is kept as a connection keeps it.
 async fn leaves_the_permit_free<S>(
     limited: &Limited,
     mut service: S,

@@ -112,8 +112,8 @@ impl Delivery {
 
     /// Makes the request come from this address, as if it were that of the connection's peer.
     ///
-    /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads it, and with the feature
-    /// `axum` also `ConnectInfoPeer`. Without a peer, a service that checks the source answers 500:
+    /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads the address. With the feature `axum`,
+    /// `ConnectInfoPeer` reads it as well. Without a peer, a service that checks the source answers 500:
     ///
     /// ```
     /// use axum::{Router, body::Body, http::StatusCode, routing::post};

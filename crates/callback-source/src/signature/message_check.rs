@@ -82,7 +82,7 @@ impl<K> MessageCheck<K> {
             MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
-        // An outer layer joined the verdicts before this verdict existed.
+        // Removes a result that an outer layer joined before this verdict existed.
         extensions.remove::<VerifiedCallback>();
         // A message that a check outside of this one rejected stays rejected, whatever this one found.
         let is_rejected = extensions

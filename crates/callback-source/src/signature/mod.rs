@@ -11,7 +11,7 @@
 //! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be present exactly once and well-formed. The
 //!    signature is `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
 //!    `Authorization`. If that header is missing or has another scheme (a proxy's own credentials), the signature is
-//!    read from `X-Vipps-Authorization`. If both are signatures, they must be equal.
+//!    read from `X-Vipps-Authorization`. If both headers are signatures, they must be equal.
 //! 2. The date may differ from the clock by at most five minutes. A retry is signed anew, so no retry is lost.
 //! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
 //!    [`select_by`](VerifySignatureLayer::select_by) reads. Each secret is tried, and no comparison ends early. The

@@ -247,7 +247,7 @@ impl<P> SourceCheck<P> {
             }
             Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
-        // An outer layer joined it, with the verdict of another list.
+        // Removes a result that an outer layer joined with the verdict of another list.
         #[cfg(feature = "signature")]
         parts.extensions.remove::<crate::VerifiedCallback>();
         let verdict = match verdict {

@@ -64,7 +64,7 @@ impl<'a> Claim<'a> {
     ///
     /// Each header must be present exactly once. The signature is read from `authorization`. If that header is
     /// missing or has another scheme (a proxy's own credentials), the signature is read from its copy
-    /// `x-vipps-authorization`. If both are signatures, they must be equal.
+    /// `x-vipps-authorization`. If both headers are signatures, they must be equal.
     ///
     /// # Errors
     ///

@@ -8,9 +8,10 @@
 //!
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
 //!    inspected: a header that it sends is the start of a malformed request.
-//! 2. A trusted peer must send a header, of either version, within 5 s. The connection is closed, with an event that
-//!    gives the reason, if the header is missing, malformed, longer than 107 bytes (version 1) or 4,096 bytes
-//!    (version 2), or if it names a Unix socket, a datagram, or an unspecified, multicast or broadcast address.
+//! 2. A trusted peer must send a header, of either version, within 5 s. Otherwise the connection is closed, and an
+//!    event gives the reason. The same happens if the header is malformed or longer than 107 bytes (version 1) or
+//!    4,096 bytes (version 2). It also happens if the header names a Unix socket, a datagram, or an unspecified,
+//!    multicast or broadcast address.
 //! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family, the connection is the proxy's own,
 //!    such as a health check. The peer is then the proxy. The rest of such a header is ignored. The type-length-value
 //!    fields of every header are ignored, too.

@@ -395,7 +395,7 @@ impl World {
         (peer, read)
     }
 
-    /// Returns the time until the listener closes a connection, which it must not return.
+    /// Returns the time until the listener closes a connection. The listener must not return that connection.
     async fn closed_after(&mut self, far: &mut DuplexStream) -> Duration {
         let start = Instant::now();
         tokio::select! {
