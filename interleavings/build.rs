@@ -1,5 +1,5 @@
-//! Sets the cfg of shuttle's primitives, and that of the planted faults. The published package has no build
-//! script, so that no release can have them.
+//! Sets the cfg of shuttle's primitives, and the cfg of the planted faults. The published package has no build
+//! script, so no release can have either.
 
 fn main() {
     println!("cargo::rustc-cfg=callback_source_interleavings");

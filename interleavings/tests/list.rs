@@ -1,8 +1,8 @@
 //! Requests, the refresher and the owner of a list in thousands of schedules.
 //!
-//! shuttle switches between tasks at each access to a lock, an atomic or the published set, in an order that
-//! it draws at random. tokio's `watch` and `Notify` run between two such points. Time stands still while a
-//! schedule runs, so no timer hides a wake-up that was lost: it shows as a deadlock.
+//! shuttle switches between tasks at each access to a lock, an atomic or the published set, in an order that it draws
+//! at random. tokio's `watch` and `Notify` run between two such points. Time stands still while a schedule runs, so
+//! no timer hides a lost wake-up, which appears as a deadlock.
 
 use std::{
     net::IpAddr,
@@ -46,8 +46,8 @@ fn a_request_that_does_not_wait_shows_as_a_refusal() {
     assert!(finds(Fault::JudgedAtOnce, new_server));
 }
 
-/// A server is added in DNS. Three requests come from it and one from an unlisted peer, while the changes
-/// are followed.
+/// A server is added in DNS. Three requests come from the new server and one from an unlisted peer, while a task
+/// follows the changes.
 async fn new_server() {
     let dns = Dns::default();
     let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
@@ -69,7 +69,7 @@ fn a_replaced_host_is_refused_and_its_replacement_admitted_in_every_schedule() {
     explore(|| async {
         let dns = Dns::default();
         dns.answer("b.test", NEW);
-        // The list is quiet: no question can be asked on demand.
+        // The answer is new, so no question can be asked on demand.
         let (list, refresher) = dns.start(Duration::ZERO).await;
         let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
         let replace = future::spawn({
@@ -121,7 +121,7 @@ fn the_refresher_ends_with_the_last_handle_in_every_schedule() {
         let dns = Dns::default();
         let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
         let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
-        // One leaves while it waits.
+        // One requester leaves while it waits.
         requests[0].abort();
         drop(list);
         let [_, unlisted] = requests;
@@ -153,7 +153,7 @@ struct Dns {
 }
 
 impl Dns {
-    /// A list of `a.test` that is ready, and whose answer has an age.
+    /// Starts a list of `a.test` that is ready, and whose answer has this age.
     async fn start(&self, age: Duration) -> (AllowList, JoinHandle<()>) {
         self.answer("a.test", OLD);
         let builder = AllowList::builder().host(host("a.test"));
@@ -199,21 +199,21 @@ fn host(name: &str) -> HostName {
 fn explore<F: Future<Output = ()> + Send + 'static>(
     scenario: impl Fn() -> F + Send + Sync + 'static,
 ) {
-    // Its clock is paused, and its timers never fire: the runtime itself does not run.
+    // The clock of this runtime is paused. Its timers never fire, since the runtime itself does not run.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    // Never dropped: it would wake the tasks of a schedule that failed, which are gone.
+    // The guard is never dropped, since that would wake the tasks of a failed schedule, which no longer exist.
     let _guard = Box::leak(Box::new(runtime)).enter();
-    // Without it the list would look every five seconds whether the machine has slept.
+    // Without this, the list would check every five seconds whether the machine has slept.
     simulation::set_wall_clock(tokio::time::Instant::now(), HOUR);
     let schedules = std::env::var("SCHEDULES").map_or(SCHEDULES, |text| text.parse().unwrap());
     let scenario = Arc::new(move || future::block_on(scenario()));
     let run = Arc::clone(&scenario);
     Runner::new(RandomScheduler::new(schedules / 2), config()).run(move || run());
-    // Lets one task run for long while another one stands still.
+    // This scheduler lets one task run for long while another one stands still.
     Runner::new(PctScheduler::new(3, schedules / 2), config()).run(move || scenario());
 }
 
@@ -225,7 +225,7 @@ fn config() -> Config {
     config
 }
 
-/// Returns whether a scenario fails in one of the schedules with a fault planted.
+/// Returns whether a scenario fails in at least one schedule with a fault planted.
 fn finds<F: Future<Output = ()> + Send + 'static>(
     fault: Fault,
     scenario: impl Fn() -> F + Send + Sync + 'static,

@@ -1,9 +1,9 @@
 //! All schedules of a few events for two hosts and both families, applied to the set itself.
 //!
-//! The events are an answer, another answer, a denial, a failure, and two ticks: to the end of the next window,
-//! and to the millisecond before it. After each event the verdicts on ten callers are compared with those of
-//! the [model](crate::oracle), for this moment and for the end of each following window. Schedules that differ
-//! only in the names of hosts or families are checked once.
+//! The events are an answer, another answer, a denial, a failure, and two ticks. One tick moves to the end of the
+//! next window, the other to the millisecond before that end. After each event the verdicts on ten callers are
+//! compared with those of the [model](crate::oracle). They are compared for this moment, and for the end of each
+//! following window. Schedules that differ only in the names of hosts or families are checked once.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -94,7 +94,7 @@ enum Step {
         family: u8,
         what: Came,
     },
-    /// Time moves to the end of the next window, or to the millisecond before.
+    /// Time moves to the end of the next window, or to the millisecond before that end.
     Tick {
         early: Ms,
     },
@@ -115,7 +115,7 @@ struct Search {
     pause: Ms,
     base: std::time::Instant,
     path: Vec<Step>,
-    /// Number of schedules from each state on, by a hash of the state and of the number of events left.
+    /// Number of schedules that continue from each state, by a hash of the state and of the number of events left.
     seen: HashMap<u64, u64>,
     looked: Looked,
 }
@@ -291,8 +291,8 @@ fn duration(at: Ms) -> Duration {
     Duration::from_millis(u64::try_from(at).unwrap_or_default())
 }
 
-/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window. And no stale
-/// window at all.
+/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window. In one case there
+/// is no stale window.
 const RULES: [Rules; 3] = [
     Rules {
         min_ttl: 5_000,

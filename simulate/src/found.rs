@@ -1,4 +1,4 @@
-//! Schedules that once violated a rule, each shrunk. `simulate --seed N` prints them in this form.
+//! Schedules that once violated a rule. Each is shrunk. `simulate --seed N` prints them in this form.
 
 #[expect(unused_imports, reason = "as far as the schedules need them")]
 use crate::{
@@ -372,8 +372,8 @@ fn states_that_become_equal_are_not_saved_at_once() {
     });
 }
 
-/// A damaged file was never overwritten with an empty state, not even once a state with content had replaced it.
-/// An answer that had ended came back with the next process, as an answer that a denial must refute.
+/// A damaged file was never overwritten with an empty state, even after a state with content had replaced it. An
+/// answer that had ended came back in the next process, where a denial had to refute it.
 #[test]
 fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
     holds(&Schedule {

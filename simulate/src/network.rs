@@ -1,4 +1,4 @@
-//! The real [`HickoryResolver`], and two DNS servers on a network in memory.
+//! The real [`HickoryResolver`] and two DNS servers on a network in memory.
 
 use std::{
     io,
@@ -31,8 +31,8 @@ pub(crate) fn connect(shared: &Shared, seed: u64) {
     })));
 }
 
-/// Returns the addresses of the servers in query order. A configuration file would be read on another thread,
-/// whose time is not simulated.
+/// Returns the addresses of the servers in query order. A configuration file would be read on another thread, whose
+/// time is not simulated.
 pub(crate) fn servers() -> impl Iterator<Item = SocketAddr> {
     SERVERS.iter().map(|server| (*server, 53).into())
 }
@@ -133,8 +133,8 @@ fn respond(
     let said = other.unwrap_or_else(|| said(&result, alias));
     let respells = habit == Habit::Respells;
     let (message, cut) = query.respond(&said, over_udp, respells);
-    // For an hour, an answer in random case shows that the server accepts any letter case of the name. If the server
-    // changes within it, its denials are believed.
+    // An answer in random case shows that the server accepts any letter case of the name. The resolver remembers this
+    // for an hour. If the server changes within that hour, its denials are believed.
     if habit == Habit::LowerCaseOnly && !query.is_lower_case && now % Habit::LASTS <= SPELLED {
         let denial = ResolveError::new(ResolveErrorKind::NxDomain);
         let denial = denial.with_negative_ttl(FALSE_DENIAL);
@@ -245,7 +245,7 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // It is asked beside hickory, whose servers know the provider's zone only.
+        // The watched host is resolved without hickory, whose servers know only the provider's zone.
         if question.host == watched() {
             return resolve_watched(&self.shared, self.life, question.family).await;
         }
@@ -281,7 +281,7 @@ impl Resolve for Wired {
 pub(crate) struct Flight {
     /// Number of changes to the servers when the lookup began.
     weather: u64,
-    /// Responses to the lookup so far, each with `true` if hickory must accept it when it is an answer.
+    /// Responses to the lookup so far. Each has `true` if hickory must accept it when it is an answer.
     said: Vec<(Result<Answer, ResolveError>, bool)>,
 }
 
@@ -334,7 +334,7 @@ fn explained(
     match result {
         Some(Ok(answer)) => {
             let same = |of: &Answer| of.addresses() == answer.addresses();
-            // Of two answers over UDP, the addresses that both contain are used.
+            // Of two answers over UDP, only the addresses that both contain are used.
             let agreed = |one: &Answer| {
                 answers().any(|other| {
                     let both = one.addresses().iter().copied();

@@ -1,9 +1,9 @@
-//! Oracle: the verdicts that are right for each caller.
+//! Oracle that knows which verdicts are right for each caller.
 //!
-//! The oracle is written from the contract and shares no code with the library: addresses are bits of a number,
-//! times are milliseconds. A [`Model`] is one possible state of the list. Several states are possible where the
-//! contract leaves a choice, and where a killed process may or may not have saved its latest state. A verdict
-//! is right if one of these states explains it. Each verdict rules out the states that do not explain it.
+//! The oracle is written from the contract and shares no code with the library. Its addresses are bits of a number,
+//! and its times are milliseconds. A [`Model`] is one possible state of the list. There are several possible states
+//! where the contract leaves a choice, and where a killed process may or may not have saved its latest state. A
+//! verdict is right if one of these states explains it. Each verdict rules out the states that do not explain it.
 
 use std::collections::VecDeque;
 
@@ -50,7 +50,7 @@ impl Right {
 pub(crate) enum Given {
     Admit,
     NotListed,
-    /// As `NotListed`, with a reason of its own.
+    /// Like `NotListed`, with a reason of its own.
     WrongEnvironment,
     Unresolved,
 }
@@ -102,8 +102,8 @@ enum Tri {
 pub(crate) struct Worlds {
     pub(crate) models: Vec<Model>,
     rules: Rules,
-    /// States of the last minute, which a killed process may have left on disk, each with the offset of the
-    /// wall clock at which it may have been written.
+    /// States of the last minute, which a killed process may have left on disk. Each has the offset of the wall clock
+    /// at which it may have been written.
     recent: VecDeque<(Ms, Ms, Vec<Model>)>,
     /// States that the file may contain.
     disk: Vec<OnDisk>,
@@ -192,7 +192,7 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Applies the ends of windows up to now.
+    /// Applies the ends of all windows that have ended by now.
     pub(crate) fn settle(&mut self, now: Ms) {
         let mut changed_at = Vec::new();
         for model in &mut self.models {
@@ -450,8 +450,8 @@ impl Worlds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     hosts: Vec<Host>,
-    /// State of hosts that are not configured now, each with `true` if the file keeps it. The file keeps hosts
-    /// that were not configured at the start, and drops hosts that were removed later.
+    /// State of hosts that are not configured now. Each has `true` if the file keeps it. The file keeps hosts that
+    /// were not configured at the start, and drops hosts that were removed later.
     parked: Vec<(Host, bool)>,
 }
 
@@ -493,7 +493,7 @@ struct Held {
 struct Failing {
     /// First failure of a run without a gap in the questions.
     since: Ms,
-    /// Latest time of the next failure; a later one leaves a gap.
+    /// Latest time of the next failure. A later failure leaves a gap.
     next_by: Ms,
     times: u32,
     at: Ms,
@@ -679,8 +679,8 @@ impl Model {
         self.parked.sort_by_key(|(host, _)| host.host);
     }
 
-    /// Times at which the state may have been saved last. The first save after its stale window forgets the answer
-    /// of an unconfigured host, which can stay in use for as long as a refresh takes.
+    /// Returns the times at which the state may have been saved last. The first save after the stale window of an
+    /// unconfigured host forgets its answer, which can stay in use for as long as a refresh takes.
     fn saved_at(&self, rules: &Rules, now: Ms) -> Vec<Ms> {
         let parked = self.parked.iter().flat_map(|(host, _)| &host.records);
         let over = parked.map(|records| records.window_from + rules.stale_for);
@@ -908,7 +908,7 @@ impl Host {
         self.lingering.retain(|of| of.addresses != 0);
     }
 
-    /// Lets addresses linger. `due_at` is the end of the TTL of the answer that omits them.
+    /// Makes addresses linger. `due_at` is the end of the TTL of the answer that omits them.
     fn leave(&mut self, addresses: Callers, rules: &Rules, now: Ms, due_at: Ms) {
         if addresses == 0 {
             return;
@@ -930,7 +930,8 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
-    /// An outcome that has not failed since stays in use while it is refreshed.
+    /// Returns the end of an outcome's window. An outcome that has not failed since stays in use while it is
+    /// refreshed.
     fn window_ends(&self, rules: &Rules) -> Ms {
         let least = match self.failing {
             Some(_) => 0,
@@ -973,7 +974,7 @@ fn same_zone(one: u8, other: u8) -> bool {
     (one == 2) == (other == 2)
 }
 
-/// Callers in the static networks, if there are any: one that can be listed, and three that are not.
+/// Callers in the static networks, if there are any: one caller that can be listed, and three that cannot.
 const STATIC: [u8; 4] = [2, 48, 49, 50];
 
 /// Longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit of a
@@ -982,10 +983,10 @@ pub(crate) const REFRESH_TIME: Ms = 6_500;
 
 const MAX_BACKOFF: Ms = 60_000;
 
-/// Longest time for which changed times can stay unsaved.
+/// Longest time for which changed times may stay unsaved.
 const BETWEEN_SAVES: Ms = 60_000;
 
-/// Timers have a resolution of a millisecond.
+/// A tolerance, since timers have a resolution of a millisecond.
 const SLACK: Ms = 5;
 
 /// Largest backward step of the wall clock after which the file does not appear to be from the future.

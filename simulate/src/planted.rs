@@ -1,4 +1,4 @@
-//! Faults planted in the library. The simulation must find each of them: a test of the test.
+//! Faults planted in the library. The simulation must find each of them, so this tests the test.
 
 use std::{io, ops::Range};
 
@@ -15,7 +15,7 @@ use crate::{play::play, schedule::Schedule};
 pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::Result<bool> {
     let mut all_found = true;
     if replay {
-        // Without a planted fault, these seeds find no violation.
+        // Without a planted fault, the schedules of these seeds violate no rule.
         let mut seeds: Vec<_> = FOUND_BY.iter().map(|(_, seed)| *seed).collect();
         seeds.sort_unstable();
         seeds.dedup();

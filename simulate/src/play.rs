@@ -271,7 +271,7 @@ impl<'a> Player<'a> {
     }
 
     async fn end(&mut self, ending: Ending) -> io::Result<()> {
-        // The clock stands still while a file is being written. A millisecond later, no write is in progress.
+        // The clock stands still while a file is written. So a millisecond later, no write is in progress.
         sleep_until(self.shared.instant(self.shared.now() + 1)).await;
         let Some(process) = self.process.take() else {
             return Ok(());
@@ -295,7 +295,7 @@ impl<'a> Player<'a> {
         let Some(path) = path.filter(|_| ending != Ending::Clean) else {
             return Ok(());
         };
-        // A killed process writes nothing, so the file that this one wrote when it was dropped is undone.
+        // A killed process writes nothing, so the file that the process wrote when it was dropped is undone.
         let written = fs::read(&path).unwrap_or_default();
         match &before {
             Some(before) => fs::write(&path, before)?,
@@ -304,7 +304,7 @@ impl<'a> Player<'a> {
         match ending {
             Ending::Damaged if before.is_some() => fs::write(&path, &written[..written.len() / 2])?,
             Ending::KillWriting => {
-                // Fails if a folder blocks the path, so that no file can be written.
+                // This fails if a folder blocks the path, so that no file can be written.
                 let _ = fs::write(beside(&path), &written[..written.len() / 2]);
             }
             _ => {}
@@ -464,7 +464,7 @@ struct Call {
     at_first: Right,
     /// Questions that could go out when the request was sent.
     due: Vec<usize>,
-    /// Number of replacements of the hosts at that time.
+    /// Number of replacements of the hosts when the request was sent.
     replaced: u32,
 }
 
@@ -587,10 +587,10 @@ fn ms(at: u64) -> Ms {
     i64::try_from(at).unwrap_or(Ms::MAX)
 }
 
-/// Those of the oracle's static callers.
+/// The networks of the oracle's static callers.
 const NETWORKS: [&str; 3] = ["20.0.1.2/32", "20.0.1.48/30", "2a00:1234:0:31::/64"];
 
 const TOKEN: &str = "s3cret";
 
-/// A time in 2026.
+/// Start of the wall clock, a time in 2026.
 const WALL_CLOCK_STARTS: Ms = 1_795_000_000_000;

@@ -1,4 +1,4 @@
-//! Events of a simulated year: one seed gives one schedule.
+//! Events of a simulated year. One seed gives one schedule.
 
 use fastrand::Rng;
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 pub(crate) struct Schedule {
     /// Seed of the library's random choices.
     pub(crate) seed: u64,
-    /// True if hickory asks the servers on a network in memory, in place of the scripted resolver.
+    /// True if hickory asks the servers on a network in memory, instead of the scripted resolver.
     pub(crate) hickory: bool,
     pub(crate) setting: Setting,
     /// Length of the schedule, in seconds.
@@ -24,7 +24,7 @@ pub(crate) struct Setting {
     pub(crate) max_ttl: u64,
     pub(crate) linger: u64,
     pub(crate) stale_for: u64,
-    /// Set if static networks are admitted as well.
+    /// True if static networks are admitted as well.
     pub(crate) networks: bool,
 }
 
@@ -37,8 +37,7 @@ pub(crate) struct Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// The zone has these addresses of a host's pool, one bit each, with a TTL in seconds. Without a bit: no
-    /// data.
+    /// The zone has these addresses of a host's pool, one bit each, with a TTL in seconds. No bit means no data.
     Zone {
         host: u8,
         family: u8,
@@ -55,7 +54,7 @@ pub(crate) enum What {
     Lag { server: u8, ms: u32 },
     /// A request through the layer.
     Call { who: u8, through: Stack },
-    /// A request through the layer at the end of the next window, so many milliseconds late.
+    /// A request through the layer, this many milliseconds after the end of the next window.
     EdgeCall { who: u8, late: i8 },
     /// Many requests of one peer at once.
     Flood { who: u8, requests: u16 },
@@ -96,7 +95,7 @@ pub(crate) enum Mood {
     Empty,
     /// Answers every question with one private address, as a captive portal does.
     Portal,
-    /// Adds private addresses to the right ones.
+    /// Adds private addresses to the correct ones.
     Rebinds,
     /// Answers with more addresses than allowed.
     TooMany,
@@ -107,9 +106,9 @@ pub(crate) enum Mood {
 pub(crate) enum Stack {
     /// `VerifySourceLayer::rejecting`.
     Source,
-    /// Source and token by `Policy::Both`, with the right or a wrong token.
+    /// Source and token, joined by `Policy::Both`, with the right or a wrong token.
     Both { token: bool },
-    /// By `Policy::MessageWarnOnSource`.
+    /// Source and token, joined by `Policy::MessageWarnOnSource`.
     Warns { token: bool },
 }
 
@@ -148,7 +147,7 @@ impl Schedule {
         draw.events.retain(|event| event.at < draw.end);
         Self {
             seed,
-            // Hickory is slower.
+            // Hickory is slower, so only one seed in ten uses it.
             hickory: seed.is_multiple_of(10),
             setting: draw.setting,
             seconds,
@@ -177,13 +176,13 @@ impl Draw {
         let hosts = u64::from(self.setting.hosts.count_ones());
         // In calm times each question goes out once per maximum TTL.
         self.questions = 2 * hosts * self.end / SECOND / self.setting.max_ttl.min(CALM_TTL);
-        // Episodes that every year has.
+        // Episodes that occur in every year.
         for month in [3, 6, 9, 12] {
             let at = self.end / 12 * month - self.rng.u64(0..self.end / 24);
             self.rotation(at);
         }
         self.callers();
-        // The cheaper the other episodes are, the more of them a year has.
+        // The fewer questions the other episodes cause, the more of them a year has.
         for _ in 0..MAX_EPISODES {
             if MAX_QUESTIONS < self.questions {
                 break;
@@ -514,7 +513,7 @@ impl Draw {
             self.calls(now, now + 10_000, 4);
             self.edges(now, 4 * HOUR * SECOND, 2);
         }
-        // A list with a state file writes once a minute, which makes the simulation slow.
+        // A list with a state file writes once a minute, which slows the simulation down.
         now += self.rng.u64(MINUTE..30 * HOUR) * SECOND;
         self.push(
             now,
@@ -728,7 +727,8 @@ impl Draw {
         self.questions += 2 * hosts * seconds / every.max(self.setting.min_ttl);
     }
 
-    /// Draws a TTL for this number of seconds, and adds its cost. The longer it is in use, the longer it is.
+    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer it is in use, the longer
+    /// is the TTL.
     fn ttl(&mut self, seconds: u64) -> u32 {
         let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);
@@ -819,7 +819,7 @@ pub(crate) const POOL: u8 = 6;
 /// Callers: the addresses of all hosts, then some that are never listed.
 pub(crate) const WHO: u8 = HOSTS * 2 * POOL + UNLISTED;
 
-/// The last two are servers of the test environment, which the list watches.
+/// Number of callers that are never listed. The last two are servers of the test environment, which the list watches.
 pub(crate) const UNLISTED: u8 = 8;
 
 pub(crate) const YEAR: u64 = 365 * 24 * HOUR;

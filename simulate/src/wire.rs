@@ -1,5 +1,5 @@
-//! DNS messages as the simulated servers read and write them. The code does not use hickory, so that an error
-//! in its encoder cannot hide the same error in its decoder.
+//! DNS messages as the simulated servers read and write them. The code does not use hickory. Otherwise an error in
+//! hickory's encoder could hide the same error in its decoder.
 
 use std::net::IpAddr;
 
@@ -36,7 +36,7 @@ pub(crate) enum Said {
     Truncated,
 }
 
-/// The way in which a response uses an alias.
+/// The way in which a response contains an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alias {
     None,
@@ -79,7 +79,8 @@ impl Query {
         })
     }
 
-    /// Encodes the response, truncated over UDP to the client's maximum. Also returns whether it was truncated.
+    /// Encodes the response. Over UDP, it is truncated to the client's maximum. Also returns whether it was
+    /// truncated.
     pub(crate) fn respond(&self, said: &Said, over_udp: bool, respell: bool) -> (Vec<u8>, bool) {
         let whole = self.write(said, respell);
         let most = self.edns.map_or(512, |most| most.max(512));

@@ -124,7 +124,7 @@ pub(crate) enum Class {
     WrongAdmission,
     WrongRefusal,
     WrongIndecision,
-    /// A refusal with the reason of another one.
+    /// A refusal has the reason of another refusal.
     WrongReason,
     /// A question went out too often or too early.
     AskedTooOften,
@@ -134,7 +134,7 @@ pub(crate) enum Class {
     AskedTooLate,
     /// A caller did not wait as promised.
     Waiting,
-    /// A response that does not match any verdict.
+    /// A response does not match any verdict.
     Response,
     /// The result of a lookup does not follow from the responses.
     Lookup,
@@ -260,8 +260,8 @@ impl State {
         }
     }
 
-    /// Checks the reason of a refusal: a test server gets its own one while an answer names it, and other callers
-    /// never get it.
+    /// Checks the reason of a refusal. A test server gets a reason of its own while an answer names it. Other callers
+    /// never get that reason.
     pub(crate) fn judge_reason(&mut self, who: u8, given: Given, now: Ms) {
         let named_until = self.watched[family_of(who)].named_until;
         let named_until = named_until.filter(|_| is_test_server(who));
@@ -276,7 +276,8 @@ impl State {
         }
     }
 
-    /// Records a lookup of the watched host: at most once per interval, and only when an unlisted peer calls.
+    /// Records a lookup of the watched host. It may happen at most once per interval, and only when an unlisted peer
+    /// calls.
     fn watched_asked(&mut self, family: usize, now: Ms) {
         let interval = RECHECK.max(self.rules.min_ttl);
         let before = self.watched[family].asked.replace(now);
@@ -333,8 +334,8 @@ impl State {
                 let wait = self.rules.clamp(ttl) + LAST_SECOND;
                 (wait, wait)
             }
-            // The denial is believed at once, later, or never. The question is repeated before lingering
-            // addresses end.
+            // The denial is believed at once, later, or never. The question is repeated before the addresses stop
+            // lingering.
             Outcome::Denial { ttl, .. } => {
                 let wait = self.rules.clamp(ttl);
                 (
@@ -396,8 +397,8 @@ impl State {
         self.hosts >> host & 1 == 1 && self.moved[host] <= replaced
     }
 
-    /// Replaces the hosts. The questions of added hosts go out at once, unless they went out a moment ago: then
-    /// their last outcome is used.
+    /// Replaces the hosts. The questions of added hosts go out at once. If a question went out a moment ago, its last
+    /// outcome is used instead.
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         let added = hosts & !self.hosts;
         let moved = hosts ^ self.hosts;
@@ -476,8 +477,8 @@ impl State {
         (passed, None)
     }
 
-    /// Returns the time that a message to a server and its response take, and whether one of them is lost. Over
-    /// TCP, a lost packet is sent again.
+    /// Returns the time that a message to a server and its response take, and whether either is lost. Over TCP, a
+    /// lost packet is sent again.
     ///
     /// The result does not depend on the order of events in one millisecond, because hickory orders them at
     /// random.
@@ -657,7 +658,7 @@ impl Resolve for Scripted {
     }
 }
 
-/// Looks up the watched host at the first server. It draws no random number, so that the watched host changes
+/// Looks up the watched host at the first server. The lookup draws no random number, so the watched host changes
 /// nothing else in a run.
 pub(crate) async fn resolve_watched(
     shared: &Shared,
@@ -726,8 +727,8 @@ pub(crate) fn name(host: u8) -> HostName {
     NAMES[usize::from(host)].clone()
 }
 
-/// The host that the list watches. It is of the same zone as hosts that are admitted, so that its answers would be
-/// evidence if it were one of them.
+/// The host that the list watches. It is in the same zone as admitted hosts. So its answers would be evidence if it
+/// were an admitted host.
 pub(crate) fn watched() -> HostName {
     static WATCHED: LazyLock<HostName> = LazyLock::new(|| {
         let name = "callback-origin-test.production.psp.example";
@@ -758,7 +759,7 @@ pub(crate) fn ms(duration: Duration) -> Ms {
     i64::try_from(duration.as_millis()).unwrap_or(Ms::MAX)
 }
 
-/// Hashes numbers; the result is the same in each run.
+/// Hashes numbers. The result is the same in each run.
 pub(crate) fn mix(numbers: &[i64]) -> u64 {
     numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
         let mixed = (hash ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -766,7 +767,7 @@ pub(crate) fn mix(numbers: &[i64]) -> u64 {
     })
 }
 
-/// Host names: the first, second and last are in one zone. They are so long that a name in random case is never
+/// Host names. The first, second and last are in one zone. The names are so long that a name in random case is never
 /// all in lower case by chance.
 static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     let names = [
@@ -784,7 +785,7 @@ const RECHECK: Ms = 5_000;
 pub(crate) const RECHECK_WAIT: Ms = 1_000;
 const LAST_SECOND: Ms = 1_000;
 const MAX_JITTER: Ms = 500;
-/// Timers have a resolution of a millisecond.
+/// A tolerance, since timers have a resolution of a millisecond.
 pub(crate) const SLACK: Ms = 3;
 const WATCHED_TTL: Duration = Duration::from_secs(600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(300);

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::oracle::Oracle;
 
-/// The zone and its servers; [`run`](Self::run) changes them as long as it is polled.
+/// The zone and its servers. [`run`](Self::run) changes them as long as it is polled.
 pub(crate) struct FaultyZone {
     hosts: Vec<HostName>,
     servers: Vec<DnsServer>,
@@ -93,7 +93,7 @@ impl FaultyZone {
         }
     }
 
-    /// Rotates for a while, then rests until the list must know the zone.
+    /// Changes addresses for a while, then rests until the list must know the zone.
     async fn calm(&mut self, length: Duration) {
         let end = Instant::now() + length;
         let rest = Instant::now() + length / 6;
@@ -121,7 +121,7 @@ impl FaultyZone {
         Ok(())
     }
 
-    /// Simulates an outage: no server answers correctly for this time, which exceeds the stale window.
+    /// Simulates an outage that exceeds the stale window. No server answers correctly in this time.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);
@@ -264,7 +264,7 @@ impl FaultyZone {
             }
             at => FAULTS[at],
         };
-        // The other server compensates for a fault of one, so that most faults must affect both.
+        // The other server compensates for the fault of a single server, so most faults must affect both.
         if self.rng.u8(..4) > 0 {
             for server in 0..self.servers.len() {
                 self.set_fault(server, scope.clone(), fault, length);
@@ -318,13 +318,13 @@ impl FaultyZone {
     }
 }
 
-/// A record of another name in the answers to the A question of a host; the list must ignore it.
+/// Returns a record of another name for the answers to the A question of a host. The list must ignore it.
 fn stray(host: &HostName) -> Record {
     let name = Name::from_ascii(format!("stray.{host}.")).expect("the hosts are short");
     Record::from_rdata(name, 3600, RData::A(Ipv4Addr::new(127, 200, 0, 1).into()))
 }
 
-/// An address that is in the zone for some of the time.
+/// Returns an address that is in the zone for some of the time.
 pub(crate) fn sometimes_listed(rng: &mut Rng, hosts: usize) -> IpAddr {
     let host = rng.usize(..hosts);
     match rng.u8(..20) {
@@ -336,7 +336,7 @@ pub(crate) fn sometimes_listed(rng: &mut Rng, hosts: usize) -> IpAddr {
     }
 }
 
-/// An address that is never in the zone.
+/// Returns an address that is never in the zone.
 pub(crate) fn unlisted(third: u8, last: u8) -> IpAddr {
     Ipv4Addr::new(127, 200, third, last).into()
 }
@@ -362,7 +362,7 @@ const SHARED: u8 = 6;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Zero, within the bounds, above them, and one with the top bit set, which means zero.
+/// Zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
 const TTLS: [u32; 6] = [0, 1, 1, 2, 60, u32::MAX];
 
 const FAULTS: [Fault; 18] = [

@@ -26,19 +26,19 @@ pub(crate) struct Tally {
     pub(crate) admitted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) undecided: AtomicU64,
-    /// The numbers of calls that had to be admitted, and that had to be refused.
+    /// The numbers of calls that had to be admitted, and of calls that had to be refused.
     pub(crate) had_to_admit: AtomicU64,
     pub(crate) had_to_refuse: AtomicU64,
     pub(crate) wrong_admissions: AtomicU64,
     pub(crate) wrong_refusals: AtomicU64,
-    /// 503 although every host was known.
+    /// The number of responses 503 although every host was known.
     pub(crate) wrong_indecision: AtomicU64,
-    /// No reply, or another status.
+    /// The number of calls without a reply, or with another status.
     pub(crate) broken: AtomicU64,
     details: Mutex<Vec<String>>,
 }
 
-/// Callers one after the other, each from its own address.
+/// Calls from one address after the other.
 pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) hosts: usize,

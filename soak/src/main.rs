@@ -1,6 +1,6 @@
-//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed
-//! and unlisted callers at full speed over real sockets. For each instant and address,
-//! an [oracle] knows whether the address must be admitted, must be refused, or may be either.
+//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed and unlisted
+//! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must
+//! be admitted, must be refused, or may be either.
 //!
 //! ```text
 //! cargo run --release -p soak -- --seconds 1800
@@ -257,7 +257,7 @@ impl Resolve for ReportingResolver {
     }
 }
 
-/// Resident memory in KiB; 0 if the system does not report it.
+/// Returns the resident memory in KiB, or 0 if the system does not report it.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

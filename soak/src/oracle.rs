@@ -1,9 +1,9 @@
-//! Oracle: the verdict that each address must get, unless either verdict is right.
+//! Oracle that knows the verdict that each address must get, or that either verdict is right.
 //!
-//! The oracle learns each change of the zone before it happens, and each outcome of a question before
-//! the list. For each address it has two bounds: the span in which the address is surely admitted, and
-//! the end of the span in which it may be admitted. Between the two, either verdict is right. The same
-//! applies where the rules depend on more than one host, as in the decision to believe a denial.
+//! The oracle learns each change of the zone before it happens, and each outcome of a question before the list learns
+//! it. For each address it has two bounds: the span in which the address is surely admitted, and the end of the span
+//! in which it may be admitted. Between the two, either verdict is right. The same applies where the rules depend on
+//! more than one host, as in the decision to believe a denial.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -30,7 +30,7 @@ pub(crate) struct Oracle {
 #[derive(Debug)]
 struct State {
     hosts: Vec<Host>,
-    /// Key: address and host.
+    /// The key is address and host.
     listed: HashMap<(IpAddr, usize), Listed>,
     zone: HashMap<(IpAddr, usize), InZone>,
     /// The start of the time without a faulty server.
@@ -43,7 +43,7 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// The span with an answer to the A question, so that the list can always decide.
+    /// The start of the span with an answer to the A question, in which the list can always decide.
     known_from: Option<Instant>,
     known_until: Option<Instant>,
     /// The start of the time with a valid answer in the zone, by family.
@@ -63,7 +63,7 @@ struct Listed {
     surely_from: Instant,
     surely_until: Instant,
     perhaps_until: Instant,
-    /// True if in the last valid answer; `None` after a denial that may have been believed.
+    /// True if the last valid answer has the address. `None` after a denial that may have been believed.
     in_answer: Option<bool>,
 }
 
@@ -128,12 +128,12 @@ impl Oracle {
         }
     }
 
-    /// Call it before the servers fail and after they have recovered.
+    /// Must be called before the servers fail and after they have recovered.
     pub(crate) fn calm(&self, calm: bool) {
         self.write().calm_since = calm.then(Instant::now);
     }
 
-    /// Call it before the servers have the new version, and [`published`](Self::published) after.
+    /// Must be called before the servers have the new version, and [`published`](Self::published) after.
     pub(crate) fn publishing(&self, host: usize, addresses: BTreeSet<IpAddr>) {
         let now = Instant::now();
         let mut state = self.write();
@@ -204,7 +204,7 @@ impl Oracle {
         }
     }
 
-    /// Call it before the list gets the outcome.
+    /// Must be called before the list gets the outcome.
     pub(crate) fn outcome(
         &self,
         question: &Question,
@@ -236,7 +236,7 @@ impl Oracle {
         }
     }
 
-    /// An address that is in the zone.
+    /// Returns an address that is in the zone.
     pub(crate) fn in_zone(&self, rng: &mut Rng) -> Option<IpAddr> {
         let state = self.read();
         let listed = state.zone.iter();
@@ -247,7 +247,7 @@ impl Oracle {
         rng.choice(listed)
     }
 
-    /// Call it before a request is sent.
+    /// Must be called before a request is sent.
     pub(crate) fn expect(&self, peer: IpAddr) -> Expectation {
         let sent = Instant::now();
         let state = self.read();
@@ -259,7 +259,7 @@ impl Oracle {
         }
     }
 
-    /// Call it when the request was answered.
+    /// Must be called when the request was answered.
     pub(crate) fn must(&self, peer: IpAddr, expected: Expectation) -> Must {
         let answered = Instant::now();
         let state = self.read();
@@ -283,7 +283,7 @@ impl Oracle {
             && self.read().known_until(now).is_some()
     }
 
-    /// The knowledge about an address, for a report.
+    /// Returns the knowledge about an address, for a report.
     pub(crate) fn describe(&self, peer: IpAddr) -> String {
         let now = Instant::now();
         let since = |at: Instant| {
@@ -331,7 +331,7 @@ impl Oracle {
         }
     }
 
-    /// Answers that match no version of the zone.
+    /// Returns the answers that match no version of the zone.
     pub(crate) fn wrong_answers(&self) -> Vec<String> {
         self.read().wrong_answers.clone()
     }
@@ -346,7 +346,7 @@ impl Oracle {
 }
 
 impl State {
-    /// True if the answer is exactly that of the zone at some time during the question.
+    /// Returns true if the answer is exactly that of the zone at some time during the question.
     fn check(&mut self, host: usize, question: &Question, answer: &Answer, asked_at: Instant) {
         let got: BTreeSet<_> = answer.addresses().iter().copied().collect();
         let mut versions = self.hosts[host].versions.iter();
@@ -384,7 +384,7 @@ impl State {
         }
         for address in answer.addresses() {
             let before = self.listed.get(&(*address, host));
-            // The list learns of it later; until then the older answer must stay in use.
+            // The list learns of it later. Until then the older answer must stay in use.
             let kept = before.filter(|listed| now + SLACK < listed.surely_until);
             let listed = Listed {
                 surely_from: kept.map_or(now + SLACK, |listed| listed.surely_from),
@@ -412,7 +412,7 @@ impl State {
             if listed.in_answer == Some(true) {
                 let lingers = LINGER.max(MIN_TTL + REFRESH);
                 listed.surely_until = listed.surely_until.min(now + lingers);
-                // It may be believed as late as the end of the stale window.
+                // The denial may be believed as late as the end of the stale window.
                 listed.perhaps_until += MAX_LINGER;
                 listed.in_answer = None;
             }
@@ -427,8 +427,8 @@ impl State {
             .max()
     }
 
-    /// True if the address has been in the zone, and all servers without fault, for so long that the list
-    /// must know it.
+    /// Returns true if the list must know the address: it has been in the zone, and all servers without fault, for
+    /// long enough.
     fn is_settled_in(&self, peer: IpAddr, now: Instant) -> bool {
         let long_ago = |at: Instant| at + CALM_AFTER < now;
         self.calm_since.is_some_and(long_ago)
@@ -438,7 +438,7 @@ impl State {
             })
     }
 
-    /// True if no host admits the address: not any longer, or never.
+    /// Returns true if no host admits the address any longer, or no host ever did.
     fn is_out(&self, peer: IpAddr, sent: Instant) -> bool {
         (0..self.hosts.len()).all(|host| {
             let by_answers = self

@@ -13,8 +13,8 @@ pub(crate) const MAX_ADDRESSES: usize = 256;
 /// The longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit.
 pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 
-/// The longest time that an address lingers: until an answer with the greatest TTL has been refreshed,
-/// which is longer than [`LINGER`].
+/// The longest time that an address lingers. It lasts until an answer with the greatest TTL has been refreshed, which
+/// is longer than [`LINGER`].
 pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
 /// The time by which the list may lag behind the oracle on a busy machine.
@@ -22,6 +22,6 @@ pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// The time without a fault after which the list must know the zone.
 ///
-/// It consists of a question that was pending when the last fault ended, the longest pause after it (the
+/// It consists of a question that was pending when the last fault ended, the longest pause after that question (the
 /// greatest TTL, the second after it, the jitter), a successful question, and slack.
 pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

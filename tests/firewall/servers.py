@@ -3,8 +3,8 @@
 
     tests/firewall/servers.py --program target/debug/callback-source [--venv DIR] [--only NAME …]
 
-Servers that are not installed are skipped with a line on standard error; with REQUIRE_SERVERS=1
-that is a failure. All traffic stays on 127.0.0.0/8. It takes about 15 s a server.
+Servers that are not installed are skipped with a line on standard error. With REQUIRE_SERVERS=1, that is a failure.
+All traffic stays on 127.0.0.0/8. Each server takes about 15 s.
 """
 
 import argparse
@@ -30,7 +30,7 @@ OTHER_ADDRESS = "127.0.1.3"
 
 
 class Dns(matrix.Dns):
-    """Two hosts with a TTL of a second. The first one moves; `None` is an outage of both."""
+    """DNS with two hosts and a TTL of a second. The first host moves. `None` is an outage of both hosts."""
 
     def answer(self, query, client):
         addresses = self.addresses
@@ -60,7 +60,7 @@ def expect(condition, message):
 
 
 class Server:
-    """A server of the page. `target` is what the follower fills, `on_change` how the server reads it again."""
+    """A server of the page. The follower fills `target`, and `on_change` makes the server read it again."""
 
     def __init__(self, block, command, target, on_change=None, needs_endpoint=False):
         self.block, self.command, self.target = block, command, target
@@ -161,7 +161,8 @@ class Run:
         lost += [status for status in [self.status(OTHER_ADDRESS) for _ in range(20)] if status != 201]
         expect(not lost, f"callbacks of a listed peer got {lost}")
 
-        # An outage: the last answers stay in use. The follower dies in it, and the server keeps what it has.
+        # An outage: the last answers stay in use. The follower dies during the outage, and the server keeps its
+        # configuration.
         self.dns.addresses = None
         time.sleep(3)
         for source, status in ((NEW, 201), (OTHER_ADDRESS, 201), (UNLISTED, 403), (LISTED, gone)):
@@ -169,7 +170,7 @@ class Run:
         matrix.stop(self.follower)
         expect(self.status(NEW) == 201, "the end of the follower refuses a listed peer")
 
-        # A new one, after DNS is back.
+        # A new follower, after DNS is back.
         self.dns.addresses = {LISTED}
         self.follow()
         self.wait_for(LISTED, 201)
@@ -178,7 +179,7 @@ class Run:
 
 
 def undecided_hybrid(run):
-    """The endpoint decides about a peer that the file does not list: a new server, or 503 while undecided."""
+    """Checks that the endpoint decides on a peer that the file does not list: a new server, or 503 while undecided."""
     run.start()
     matrix.stop(run.follower)
     run.dns.addresses = {LISTED, NEW}
@@ -223,7 +224,7 @@ def apache(program):
 
 
 def servers(venv):
-    """Each server by its name, with its program, which is `None` if it is not installed."""
+    """Returns each server by its name, with its program. The program is `None` if it is not installed."""
     def packaged(name):
         return matrix.find(None, *pathlib.Path(venv).glob(f"bin/{name}")) if venv else None
 

@@ -4,7 +4,7 @@
     tests/gateways/chains.py --program target/debug/callback-source --venv DIR
 
 The balancer (ALB, NLB, Cloudflare, CloudFront) is a client at an address of its own that sends what the vendor documents.
-Servers that are not installed are skipped; with REQUIRE_SERVERS=1 that is a failure.
+Servers that are not installed are skipped. With REQUIRE_SERVERS=1, that is a failure.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Chain:
 
 
 def via(source, *headers, path="/verify"):
-    """A request from an address, and the status and the reason of its response."""
+    """Sends a request from an address. Returns the status and the reason of its response."""
     def send(port):
         status, answered = matrix.request(port, path=path, source=source, headers=headers)
         return status, answered.get("x-callback-reason")
@@ -75,7 +75,7 @@ def via(source, *headers, path="/verify"):
 
 
 def with_proxy_header(source, client):
-    """A request after a PROXY header that names a client."""
+    """Sends a request after a PROXY header that names a client."""
     def send(port):
         with socket.socket() as balancer:
             balancer.bind((source, 0))
@@ -89,7 +89,7 @@ def with_proxy_header(source, client):
 
 
 def behind_alb(path="/verify", admitted=200):
-    """What reaches the proxy through an ALB, which appends the client to the header that the client sent."""
+    """Headers that reach the proxy through an ALB, which appends the client to the header that the client sent."""
     def forwarded(*entries):
         return via(OUTER, "X-Forwarded-For: " + ", ".join(entries), path=path)
     return [
@@ -98,7 +98,7 @@ def behind_alb(path="/verify", admitted=200):
         (forwarded(LISTED, UNLISTED), (403, "not-listed")),
         (forwarded(UNLISTED, LISTED), (admitted, None)),
         (forwarded("unknown", LISTED), (admitted, None)),
-        # A client that bypasses the balancer.
+        # A client bypasses the balancer.
         (via(UNLISTED, f"X-Forwarded-For: {LISTED}", path=path), (403, "not-listed")),
         (via(UNLISTED, path=path), (403, "not-listed")),
     ]
@@ -151,7 +151,7 @@ def chains(venv):
               "x-real-ip", False, [
             (with_proxy_header(OUTER, LISTED), 200),
             (with_proxy_header(OUTER, UNLISTED), 403),
-            # Not the balancer: nginx accepts the header and ignores the address in it.
+            # The address is not the balancer's: nginx accepts the header and ignores the address in it.
             (with_proxy_header(UNLISTED, LISTED), 403),
             (with_proxy_header(LISTED, UNLISTED), 200),
         ]),

@@ -6,7 +6,7 @@
 
 No cluster is involved. Each resource is checked against the fields of its published schema. Envoy then runs with the
 filters that the controller creates from the resource: the fields keep the values of the page. `--update` writes the
-table into the page; without it, a page with another table is a failure. `--schemas` only checks the fields.
+table into the page. Without it, a page with another table is a failure. `--schemas` only checks the fields.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import matrix
 
 BEGIN, END = "<!-- kubernetes: begin -->", "<!-- kubernetes: end -->"
 
-# Facts of the published schemas: field names with their types. `!` marks a required field, a tuple lists the values of
-# an enumeration, `{str}` is a map with any keys. Fields that the page does not use are left out, so that an unknown
-# field is a typing error on the page, or a field to be added here.
+# Facts of the published schemas: field names with their types. `!` marks a required field. A tuple lists the values of
+# an enumeration. `{str}` is a map with any keys. Fields that the page does not use are left out. So an unknown field is
+# a typing error on the page, or a field to be added here.
 META = {"name!": str, "namespace": str, "labels": {str: str}}
 # Gateway API 1.6.1, apis/v1/object_reference_types.go and shared_types.go. A Service needs a port.
 BACKEND = {"group": str, "kind": str, "name!": str, "namespace": str, "port!": int}
@@ -128,7 +128,7 @@ def check(value, kind, path):
 
 
 def documents(page, name):
-    """The documents of a code block of the page, checked against their schemas."""
+    """Returns the documents of a code block of the page, checked against their schemas."""
     found = []
     for file, text in matrix.blocks(page, name, "check"):
         for document in yaml.safe_load_all(text):
@@ -185,7 +185,7 @@ RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
 def ext_authz(timeout=None, status=None, fail_open=False, **others):
-    """Envoy's filter, with `callback_source` as its cluster as on the page."""
+    """Envoy's filter, with `callback_source` as its cluster, as on the page."""
     service = {"envoy_grpc": {"cluster_name": "callback_source"}}
     if timeout:
         service["timeout"] = timeout
@@ -205,7 +205,7 @@ def envoy_gateway(found):
 
 
 def istio(found):
-    """Istio 1.31, pilot/pkg/security/authz/builder: a filter that matches the rules, and one that asks if they match."""
+    """Istio 1.31, pilot/pkg/security/authz/builder: a filter that matches the rules, and one that asks on a match."""
     (policy,) = of_kind(found, "AuthorizationPolicy")
     (values,) = [document for document in found if "meshConfig" in document]
     (provider,) = [provider for provider in values["meshConfig"]["extensionProviders"]
@@ -253,7 +253,7 @@ def with_filters(filters):
 
 
 def spellings(run):
-    """Other spellings of the path do not reach the shop without a check."""
+    """Checks that other spellings of the path do not reach the shop without a check."""
     run.begin()
     for path in ("/vipps", "/vipps?a=b", "//vipps/v2/payments/1", "/VIPPS/v2/payments/1", "/%76ipps/v2/payments/1", "/a/../vipps/v2/payments/1",
                  "/vipps//v2", "/vipps%2Fv2/payments/1"):
@@ -270,7 +270,7 @@ def refused_by_the_timeout(scenario):
         except matrix.Cell as cell:
             matrix.expect(str(cell) == "403, shop 0", str(cell))
         else:
-            # Once its first lookup has failed, the endpoint responds at once.
+            # Once the first lookup has failed, the endpoint responds at once.
             matrix.expect(scenario is matrix.undecided, text)
         return "**403**, later 503" if scenario is matrix.undecided else "**403**"
     return late

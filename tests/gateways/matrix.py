@@ -3,9 +3,9 @@
 
     tests/gateways/matrix.py --program target/debug/callback-source [--venv DIR] [--only NAME …] [--update]
 
-Servers that are not installed are skipped with a line on standard error; with REQUIRE_SERVERS=1
-that is a failure. `--update` writes the table into the page; without it, a page with another table is a failure.
-All traffic stays on 127.0.0.0/8.
+Servers that are not installed are skipped with a line on standard error. With REQUIRE_SERVERS=1, that is a failure.
+`--update` writes the table into the page. Without it, a page with another table is a failure. All traffic stays on
+127.0.0.0/8.
 """
 
 import argparse
@@ -162,13 +162,13 @@ class Shop(Recorder, http.server.ThreadingHTTPServer):
 
 
 class FastCgiShop(Recorder, socketserver.ThreadingTCPServer):
-    """The same shop as a FastCGI responder, as php-fpm is one."""
+    """The same shop as a FastCGI responder, like php-fpm."""
 
     handler = FastCgiRequest
 
 
 def free_port():
-    """A port that was free a moment ago. `Gateway.start` tries again if another process was faster."""
+    """Returns a port that was free a moment ago. `Gateway.start` tries again if another process was faster."""
     with socket.socket() as probe:
         probe.bind((FRONT, 0))
         return probe.getsockname()[1]
@@ -193,7 +193,7 @@ class Endpoint:
 
     def __init__(self, program, dns, header, flags=()):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CALLBACK_SOURCE_")}
-        # Another process may take a free port first; the endpoint then ends at once.
+        # Another process may take the free port first. The endpoint then ends at once.
         for _ in range(5):
             self.port, self.admin, self.grpc = free_port(), free_port(), free_port()
             self.process = subprocess.Popen(
@@ -217,7 +217,7 @@ class Endpoint:
 
 
 def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=False, seconds=20):
-    """Status and headers of the response; status 0 if there is none."""
+    """Returns status and headers of the response. The status is 0 if there is no response."""
     command = ["curl", "--silent", "--output", os.devnull, "--dump-header", "-", "--max-time", str(seconds),
                "--interface", source, "--path-as-is", "--request", method]
     if method == "HEAD":
@@ -230,7 +230,8 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
         command += ["--header", header]
     command.append(f"http://{FRONT}:{port}{path}")
     # A server that answers before it has read the body resets the stream afterwards, without an error. RFC 9113,
-    # section 8.1, has clients keep the response, but curl 7.88 loses it in three of ten cases, with exit code 92.
+    # section 8.1, requires that clients keep the response. But curl 7.88 loses it in three of ten cases, with exit code
+    # 92.
     for _ in range(20 if http2 else 1):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 92:
@@ -246,7 +247,7 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
 
 
 def announce_without_body(port, source):
-    """Sends the head of a request, and never its body. Returns the status of the response, 0 for none."""
+    """Sends the head of a request, but never its body. Returns the status of the response, or 0 without a response."""
     with socket.socket() as client:
         client.bind((source, 0))
         client.settimeout(1.5)
@@ -269,7 +270,7 @@ class Gateway:
         # Seconds until the caller gets a response if the endpoint hangs.
         self.patience = patience
         # Statuses that the caller may get while the endpoint is down.
-        # Path that shows whether it serves; `None` if an open port is enough.
+        # Path that shows whether the gateway serves requests. `None` if an open port is enough.
         self.warm_up = warm_up
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
@@ -315,7 +316,7 @@ def stop(process):
 
 
 def blocks(page, name, mark="run"):
-    """The code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
+    """Returns the code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
     found = re.findall(rf"<!-- {mark}: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
     if not found:
         raise RuntimeError(f"the page has no block `<!-- {mark}: {name} FILE -->`")
@@ -354,7 +355,7 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def cell_again_if_not_started(self, scenario):
-        """A server that does not start is started once more. A wrong cell is never tried again."""
+        """Starts a server once more if it does not start. A wrong cell is never tried again."""
         try:
             return self.cell(scenario)
         except RuntimeError as error:
@@ -371,7 +372,7 @@ class Run:
         self.shop.seen.clear()
 
     def call(self, **arguments):
-        """Status and headers of the response, and the number of requests that the shop got."""
+        """Returns status and headers of the response, and the number of requests that the shop got."""
         self.shop.seen.clear()
         status, headers = request(arguments.pop("port", self.port), **arguments)
         return status, headers, len(self.shop.seen)
@@ -401,7 +402,7 @@ def forged(run):
     for headers in [*([value] for value in values), values + both]:
         status, _, seen = run.call(source=UNLISTED, headers=headers)
         expect((status, seen) == (403, 0), f"{headers}: {status}, shop {seen}")
-    # A genuine callback passes even if its headers name another client.
+    # A genuine callback is admitted even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
     # The shop gets the endpoint's tags, whatever the caller sends.
@@ -411,7 +412,7 @@ def forged(run):
 
 
 def tags(run):
-    """Two tags of the only request that the shop got."""
+    """Returns two tags of the only request that the shop got."""
     ((_, _, _, headers),) = run.shop.seen
     found = {name.lower().removeprefix("http_").replace("_", "-"): value for name, value in headers.items()}
     return found.get("x-callback-source"), found.get("x-callback-host")
@@ -446,7 +447,7 @@ def hangs(run):
 
 def slow(run):
     run.begin()
-    # A new server of the provider calls, and the lookup that finds it takes 0.8 s.
+    # A new server of the provider calls. The lookup that finds its address takes 0.8 s.
     run.dns.addresses, run.dns.delay = {LISTED, NEW}, 0.8
     # The interval of on-demand refreshes, which no flag changes.
     time.sleep(max(0.0, run.ready_at + 5.2 - time.monotonic()))
@@ -532,7 +533,7 @@ def apache(program):
 
 
 def find(name, *places):
-    """The first installed program of these; `name` is looked up in the search path."""
+    """Returns the first installed program of these. `name` is looked up in the search path."""
     for place in places:
         if place and pathlib.Path(place).is_file():
             return str(place)
@@ -554,7 +555,7 @@ def envoy_command(program):
 
 
 def gateways(venv):
-    """Each gateway with its program, which is `None` if it is not installed."""
+    """Returns each gateway with its program. The program is `None` if it is not installed."""
     def second_listener(line, listener):
         return lambda text, second, **_: text.replace(line, line + listener.format(f"{FRONT}:{second}"))
 
@@ -606,7 +607,7 @@ def main():
     parser.add_argument("--only", nargs="+", help="names of gateways, such as `Caddy 2.6`")
     parser.add_argument("--update", action="store_true", help="write the table into the page")
     arguments = parser.parse_args()
-    # The gateways are started in folders of their own.
+    # The gateways start in folders of their own.
     arguments.program = os.path.abspath(arguments.program)
     if arguments.venv:
         arguments.venv = os.path.abspath(arguments.venv)

@@ -10,10 +10,10 @@ zone and another one enters it. For each callback, the history of the zone deter
 - an address that is not in the zone, and left it more than 14 s ago or was never there, must get 403;
 - in between, both are right: the list learns of the change within its TTL or by an on-demand refresh.
 
-Always: the caller gets the shop's 201 exactly if the shop got its callback, unchanged; otherwise it gets 403. A gateway that
-did not get a verdict in time, on a busy machine, responds with 503: the callback is sent again, as the provider does, and
-the table has the number. `--count` is the number of callbacks for each gateway, `--seconds` the least time for them. All
-traffic stays on 127.0.0.0/8.
+In every case, the caller gets the shop's 201 exactly if the shop got its callback, unchanged. Otherwise it gets 403. On a
+busy machine, a gateway that did not get a verdict in time responds with 503. The callback is then sent again, as the
+provider does, and the table has the number. `--count` is the number of callbacks for each gateway, and `--seconds` is the
+least time for them. All traffic stays on 127.0.0.0/8.
 """
 
 import argparse
@@ -30,13 +30,14 @@ import matrix
 ALWAYS = [f"127.0.1.{number}" for number in range(1, 17)]
 ROTATING = [f"127.0.3.{number}" for number in range(1, 61)]
 NEVER = [f"127.0.2.{number}" for number in range(1, 15)]
-# Seconds between two changes, and the number of rotating addresses that are in the zone at a time.
+# Seconds between two changes, and the number of rotating addresses that are in the zone at any time.
 STEP, WINDOW = 0.5, 16
 # TTL, minimum TTL and linger time of the endpoint, in seconds.
 TTL, LINGER = 1, 3
-# A shorter linger time is extended to the next answer and the 5 s that its lookup may take.
+# A shorter linger time is extended to the next answer, plus the 5 s that the lookup may take.
 LONGEST_LINGER = 8
-# Time until a change is known: the TTL, the second of a caching resolver, the delay, and room for a busy machine.
+# Time until the list knows a change: the TTL, the second of a caching resolver, the delay, and a margin for a busy
+# machine.
 KNOWN = 6
 ATTEMPTS = 10
 GATEWAYS = ["nginx 1.22", "Traefik 3.7", "Envoy 1.40, gRPC"]
@@ -114,7 +115,7 @@ def body_of(target):
 
 
 async def read(reader):
-    """Head and body of a message."""
+    """Returns head and body of a message."""
     head = await reader.readuntil(b"\r\n\r\n")
     lower = head.lower()
     if b"\r\ntransfer-encoding: chunked" in lower:
@@ -129,7 +130,7 @@ async def read(reader):
 
 
 class Callers:
-    """Callers from every address, each with a connection that it keeps, until `count` callbacks are judged."""
+    """Calls from every address, each over a connection that is kept, until `count` callbacks are judged."""
 
     def __init__(self, zone, shop, port, count, seconds):
         self.zone, self.shop, self.port, self.left, self.judged = zone, shop, port, count, 0
@@ -143,7 +144,7 @@ class Callers:
             self.left -= 1
             self.judged += 1
             number = self.judged
-            # Spreads the callbacks over the time, so that the zone rotates during a short run as well.
+            # Spreads the callbacks over the time, so that the zone rotates even during a short run.
             await asyncio.sleep(self.start + number * self.pause - time.monotonic())
             target = f"/vipps/{address}/{number}"
             body = body_of(target)
@@ -158,7 +159,7 @@ class Callers:
                     writer.write(request.encode())
                     head, _ = await asyncio.wait_for(read(reader), 20)
                 except (OSError, EOFError, asyncio.TimeoutError) as error:
-                    # A gateway may close a kept connection just then.
+                    # A gateway may close a kept connection at this moment.
                     if not kept or target in self.shop.got:
                         self.wrong.append(f"{target}: {error!r}")
                 if not head or b"\r\nconnection: close" in head.lower():
@@ -185,7 +186,7 @@ class Callers:
 
 
 async def run(gateway, program, page, count, seconds):
-    """Returns the row of the results, and what was wrong."""
+    """Returns the row of the results, and the errors."""
     dns = matrix.Dns()
     dns.ttl = TTL
     zone, shop = Zone(dns), Shop()

@@ -42,7 +42,7 @@ READY = "http://127.0.0.1:8481/readyz"
 
 
 def blocks(page):
-    """The marked blocks: line number, use, lines."""
+    """Returns the marked blocks, each as line number, use, and lines."""
     lines = page.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
         marker = re.fullmatch(r"<!-- install: (.+) -->", line)
@@ -53,7 +53,7 @@ def blocks(page):
 
 
 def commands(lines):
-    """The commands of a console block with their output."""
+    """Returns the commands of a console block with their output."""
     found = []
     for line in lines:
         if line.startswith("$ "):

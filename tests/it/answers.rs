@@ -192,7 +192,7 @@ async fn records_of_another_type_are_ignored() -> io::Result<()> {
     Ok(())
 }
 
-/// An alias of an alias of [`ONE`], with TTLs of 5, 9 and 300 s.
+/// Starts a server with an alias of an alias of [`ONE`], with TTLs of 5, 9 and 300 s.
 async fn chain() -> io::Result<DnsServer> {
     let dns = DnsServer::start().await?;
     dns.set_cname(HOST, 5, "b.example");

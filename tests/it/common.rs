@@ -17,29 +17,29 @@ pub(crate) const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
 /// An address that no host has.
 pub(crate) const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));
 
-/// The question for the IPv4 addresses of a host.
+/// Returns the question for the IPv4 addresses of a host.
 pub(crate) fn a(host: &str) -> Question {
     question(host, Family::V4)
 }
 
-/// The question for the IPv6 addresses of a host.
+/// Returns the question for the IPv6 addresses of a host.
 pub(crate) fn aaaa(host: &str) -> Question {
     question(host, Family::V6)
 }
 
-/// A request without a body from this peer, for `SocketAddrPeer` and `ConnectInfoPeer`.
+/// Returns a request without a body from this peer, for `SocketAddrPeer` and `ConnectInfoPeer`.
 pub(crate) fn from(peer: IpAddr) -> Request<()> {
     let mut request = Request::new(());
     set_peer(&mut request, peer);
     request
 }
 
-/// The reason of a rejection.
+/// Returns the reason of a rejection.
 pub(crate) fn kind(verdict: &Verdict) -> Option<RejectionKind> {
     verdict.rejection().map(|rejection| rejection.kind())
 }
 
-/// The freshness of an admitted peer.
+/// Returns the freshness of an admitted peer.
 pub(crate) fn freshness(list: &AllowList, peer: IpAddr) -> Option<Freshness> {
     let verdict = list.verdict(peer);
     verdict.allowed().map(|allowed| allowed.freshness())

@@ -91,7 +91,7 @@ async fn each_request_of_a_connection_is_judged_for_itself() -> io::Result<()> {
         let reply = within(connection.send("POST", "/", &[], b"1")).await?;
         assert_eq!(reply.status, 200);
         list.replace_hosts([host_name("callback-2.example")]);
-        // No body: a refusal that leaves a body unread ends the connection.
+        // The request has no body, since a refusal that leaves a body unread ends the connection.
         let reply = within(connection.send("POST", "/", &[], b"")).await?;
         assert_eq!(reply.status, 403, "HTTP/2: {http2}");
         list.replace_hosts([HOST, "callback-2.example"].map(host_name));

@@ -20,7 +20,7 @@ async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> 
 
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [TWO]);
     assert!(took >= Duration::from_millis(400), "{took:?}");
-    // Before the time limit of the first server, and thus before a sender gives up.
+    // The answer comes before the time limit of the first server, and thus before a sender gives up.
     assert!(took < Duration::from_millis(1900), "{took:?}");
     Ok(())
 }
@@ -199,7 +199,7 @@ async fn questions_are_spelled_in_random_case() -> io::Result<()> {
     let asked = dns.questions();
     let spellings: std::collections::HashSet<_> =
         asked.iter().map(|asked| &asked.spelled).collect();
-    // Fifteen letters, eight questions: they have the same case once in 2^105.
+    // With fifteen letters, the eight questions have the same spelling only once in 2^105 runs.
     assert!(spellings.len() > 1, "{spellings:?}");
     assert!(asked.iter().all(|asked| asked.name == HOST));
     Ok(())
@@ -230,7 +230,7 @@ async fn only_the_exact_name_is_ever_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// Tests nothing on a machine whose hosts file has only names without a dot.
+/// This tests nothing on a machine whose hosts file has only names without a dot.
 #[tokio::test]
 async fn the_hosts_file_is_not_read() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -286,7 +286,7 @@ async fn each_family_of_a_name_is_a_question_of_its_own() -> io::Result<()> {
     Ok(())
 }
 
-/// The loopback interface cannot show if packets go to the right link.
+/// The loopback interface cannot show whether packets go to the correct link.
 #[tokio::test]
 async fn a_server_keeps_its_zone() -> io::Result<()> {
     let dns = DnsServer::bind("[::1]:0".parse().map_err(io::Error::other)?).await?;

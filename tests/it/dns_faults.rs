@@ -358,7 +358,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
     let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
     for made_up in [
         "64:ff9b::3369:7a37",
-        // It was in an earlier answer.
+        // This address was in an earlier answer.
         "64:ff9b::92d:11c7",
         "64:ff9b:1::3369:7a37",
     ] {
@@ -378,7 +378,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert_rejected(&list, V6, RejectionKind::NotListed);
         assert!(log.lines("WARN", &[]).is_empty());
 
-        // Beside a genuine record it is dropped without a log line.
+        // Beside a genuine record, the synthesized record is dropped without a log line.
         dns.set(HOST, 60, &[public, native, made_up]);
         let list = strict(&dns);
         within(list.ready()).await;
@@ -388,7 +388,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert!(list.verdict(native).is_allowed());
         assert_rejected(&list, made_up, RejectionKind::NotListed);
 
-        // It is dropped even if special-purpose addresses are accepted.
+        // It is dropped even if the list accepts special-purpose addresses.
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
         assert_rejected(&list, made_up, RejectionKind::NotListed);
@@ -434,7 +434,7 @@ async fn a_failing_aaaa_does_not_hurt_ipv4_servers() -> io::Result<()> {
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.attempted()).await;
         assert!(list.is_ready());
-        // Also after a refresh.
+        // The same must hold after a refresh.
         within(dns.asked_at_least(HOST, RecordType::A, 2)).await;
 
         let verdict = list.verdict(KNOWN);
@@ -493,7 +493,7 @@ async fn the_list_recovers_fully_when_a_fault_ends() -> io::Result<()> {
     Ok(())
 }
 
-/// A failure of this kind removes no address and admits no peer.
+/// Asserts that this fault causes a failure, which removes no address and admits no peer.
 async fn is_a_failure(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     is_a_failure_of(fault, |kind| kind == expected).await
 }
@@ -549,7 +549,7 @@ async fn is_a_failure_of(
     later.and(from_the_start).and(direct)
 }
 
-/// A denial is believed while another host answers: the old address lingers.
+/// Asserts that this fault causes a denial. It is believed while another host answers, and the old address lingers.
 async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     let later = async {
         let dns = two_hosts().await?;
@@ -619,7 +619,7 @@ async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The result of the resolver for a faulty answer that contains [`PLANTED`].
+/// Returns the result of the resolver for a faulty answer that contains [`PLANTED`].
 async fn outcome(fault: Fault) -> io::Result<Result<Answer, ResolveError>> {
     let dns = DnsServer::start().await?;
     dns.set(HOST, 60, &[PLANTED]);
@@ -645,7 +645,7 @@ async fn known(dns: &DnsServer) -> AllowList {
     list
 }
 
-/// A list that drops special-purpose addresses.
+/// Creates a list that drops special-purpose addresses.
 fn strict(dns: &DnsServer) -> AllowList {
     AllowList::builder()
         .host(host_name(HOST))

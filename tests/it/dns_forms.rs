@@ -31,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // The question must not become easier to forge an answer to.
+            // It must not become easier to forge an answer to the question.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -42,7 +42,7 @@ async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
                 assert!(!asked.edns && !asked.tcp, "{code}: {asked:?}");
                 spelled.insert(asked.spelled);
             }
-            // The form is remembered: one question each, in random case.
+            // The form is remembered: there is one question for each lookup, in random case.
             assert_eq!(dns.total(), 4);
             assert!(spelled.len() > 1, "{spelled:?}");
         }
@@ -196,7 +196,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
 async fn a_server_that_knows_only_lower_case_names_is_asked_in_lower_case() -> io::Result<()> {
     for code in [
         ResponseCode::NXDomain,
-        // There is no such record.
+        // The server claims that there is no such record.
         ResponseCode::NoError,
         ResponseCode::Refused,
         ResponseCode::ServFail,
@@ -221,7 +221,7 @@ async fn a_server_that_knows_only_lower_case_names_is_asked_in_lower_case() -> i
             );
             match transport {
                 Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
-                // Two answers must agree: without mixed case, a single answer is easier to forge.
+                // Two answers must agree, since a single answer is easier to forge without mixed case.
                 _ => {
                     assert_eq!(asked.len(), 2, "{asked:?}");
                     assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
@@ -288,7 +288,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_has_an_answer() -> i
 
 #[tokio::test]
 async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
-    // NXDOMAIN for mixed case; no answer in lower case.
+    // The server answers NXDOMAIN to mixed case, and does not answer a question in lower case.
     let dns = DnsServer::start().await?;
     dns.set_transport(Transport::UdpOnly);
     let silent = async {
@@ -356,7 +356,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
             answers(&resolver).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(150), "{case}: {took:?}");
-            // The full form is tried once more beside it.
+            // The full form may be tried once more beside the remembered one.
             let asked = dns.questions();
             let full = asked.iter().filter(|asked| asked.edns).count();
             assert!(full <= 1, "{case}: {asked:?}");
@@ -364,8 +364,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // The full form competes with the other one and may lose, but not each time. The last question
-        // arrives after the packets of the previous one.
+        // The full form competes with the remembered form. It may lose, but not each time. The last question arrives
+        // after the packets of the previous question.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;
@@ -397,7 +397,7 @@ async fn a_server_that_falls_silent_in_another_form_does_not_block_later_questio
         answers(&resolver).await?;
 
         dns.set_fault(FaultScope::Everything, Fault::Drop);
-        // In a task of its own: a deadlock would block the thread, and thus the time limit of the test.
+        // The lookup has a task of its own. A deadlock would block the thread, and thus the time limit of the test.
         let asking = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve(a(HOST)).await }
@@ -475,7 +475,8 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
     Ok(())
 }
 
-/// Less than the time for which a form is remembered, and more than the time until the full form is tried again.
+/// Advances by less than the time for which a form is remembered, and more than the time until the full form is tried
+/// again.
 async fn an_hour_passes() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;

@@ -51,7 +51,7 @@ async fn a_changed_configuration_is_used_after_every_outcome_that_is_not_an_answ
         let resolver = HickoryResolver::from_resolv_conf(&file.path);
         old.set_fault(FaultScope::Everything, fault);
         file.name(&[&new])?;
-        // The same question once more.
+        // Ask the same question again.
         assert_eq!(addresses(&resolver).await?, [TWO], "{fault:?}");
     }
     Ok(())
@@ -94,7 +94,7 @@ async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()
     assert_eq!(addresses(&resolver).await?, [ONE]);
     old.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     fs::remove_file(&file.path)?;
-    // A server on port 53 of this machine, if any, does not know the name.
+    // If a server runs on port 53 of this machine, it does not know the name.
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
 
@@ -115,7 +115,7 @@ async fn an_unchanged_configuration_keeps_its_servers_and_is_not_logged_again() 
     file.name(&[&dns])?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    // Different text with the same servers.
+    // A different text with the same servers.
     fs::write(&file.path, format!("# again\n{}", line(&dns)))?;
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     dns.clear_faults();
@@ -221,7 +221,7 @@ impl File {
     }
 }
 
-/// A server with a port, in the syntax of OpenBSD.
+/// Returns the line for a server with a port, in the syntax of OpenBSD.
 fn line(server: &DnsServer) -> String {
     let addr = server.addr();
     format!("nameserver [{}]:{}\n", addr.ip(), addr.port())

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-/// The text of every Rust file below a folder.
+/// Returns the text of every Rust file below a folder.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {
@@ -16,7 +16,7 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-/// The rows of the tables of a page's section.
+/// Returns the rows of the tables in a section of a page.
 fn rows(page: &str, section: &str) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs").join(page)).expect("the page is there");

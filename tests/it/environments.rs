@@ -21,7 +21,7 @@ const TEST_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(20, 9, 0, 1));
 const EXPLANATION: &str =
     "20.9.0.1 is callback-mt-1.vipps.no, a test server; this list is production";
 
-/// Both environments in DNS, each host with an address of its own.
+/// Creates a resolver for both environments. Each host has an address of its own.
 fn dns() -> ScriptedResolver {
     let resolver = ScriptedResolver::default();
     for (number, host) in Environment::Production.hosts().enumerate() {
@@ -41,7 +41,7 @@ async fn production(resolver: &ScriptedResolver) -> AllowList {
     list
 }
 
-/// The response of the layer to a request.
+/// Returns the response of the layer to a request.
 async fn call(list: &AllowList, peer: IpAddr) -> (StatusCode, Option<Rejection>) {
     let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("")));
     let service = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(merchant);
@@ -71,7 +71,7 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
     let (status, rejection) = call(&list, TEST_SERVER).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     let rejection = rejection.expect("it was refused");
-    // The answer of the watched host arrived while the request waited for the hosts that are admitted.
+    // The answer of the watched host arrived while the request waited for the admitted hosts.
     assert_eq!(rejection.kind(), RejectionKind::WrongEnvironment);
     assert_eq!(rejection.explanation().as_deref(), Some(EXPLANATION));
     assert_eq!(rejection.watched_host(), Some(&host_name(TEST_HOST)));
@@ -82,7 +82,7 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
     );
     assert_eq!(lines.len(), 1, "{lines:?}");
 
-    // An upstream that only looks for a host must not read one.
+    // An upstream that only looks for a host must not find one.
     let verdict = list.verdict(TEST_SERVER);
     let tags: Vec<_> = tag_headers(&verdict).collect();
     let tags: Vec<_> = tags
@@ -177,7 +177,7 @@ async fn a_flood_asks_a_watched_host_no_more_often_than_any_and_changes_no_other
     assert_eq!((a, aaaa), (a_alone, aaaa_alone));
     assert!(none.is_empty());
     for asked in [watched_a, watched_aaaa] {
-        // 300 seconds, with a back-off that ends at a minute.
+        // In 300 seconds, with a back-off whose longest pause is a minute.
         assert!((5..20).contains(&asked.len()), "{asked:?}");
         let gaps = asked.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.min() >= Some(Duration::from_secs(5)), "{asked:?}");
@@ -195,7 +195,7 @@ async fn a_watched_lookup_that_hangs_keeps_no_request_and_no_permit() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.ready()).await;
-    // The hosts that are admitted were just asked, so nothing is worth a wait.
+    // The admitted hosts were just asked, so the request has nothing to wait for.
     assert!(
         list.verdict_after_refresh(UNLISTED)
             .now_or_never()

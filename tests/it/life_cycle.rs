@@ -309,7 +309,7 @@ async fn hosts_that_come_and_go_cause_one_question_per_interval_floor() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     for _ in 0..100 {
-        // Longer than the jitter of a question, and much shorter than the interval floor.
+        // Longer than the jitter of a question, but much shorter than the interval floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
         sleep(Duration::from_millis(600)).await;
         list.replace_hosts([host_name(OTHER)]);
@@ -412,7 +412,7 @@ async fn unlisted_peers_that_trigger_no_refresh_do_not_delay_the_next_one() {
     within(list.ready()).await;
     for _ in 0..100 {
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
-        // It has ended, and no question is repeated within 5 s.
+        // The refresh has ended, and no question is repeated within 5 s.
         let last = resolver.asked_at(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
@@ -536,7 +536,7 @@ async fn a_cancelled_wait_for_changes_misses_nothing() {
     let mut changes = list.changes();
     resolver.set(HOST, 60, &["127.0.1.9"]);
     for _ in 0..70 {
-        // The wait is dropped each time.
+        // The wait is dropped in each pass.
         let seen = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
         if let Ok(seen) = seen {
             assert_eq!(seen[0].added, [IpAddr::from([127, 0, 1, 9])]);
@@ -567,7 +567,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
         "every question is tried first"
     );
 
-    // Nor does a host that fails later.
+    // A host that fails later does not prevent readiness either.
     resolver.set_outcome(
         OTHER,
         Family::V4,

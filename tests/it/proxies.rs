@@ -1,5 +1,4 @@
-//! The layer behind the proxies that merchants run, each with the configuration that
-//! `docs/behind-a-proxy.md` shows.
+//! The layer behind the proxies that merchants use, each with the configuration that `docs/behind-a-proxy.md` shows.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -376,8 +375,8 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_not() -> TestResult {
     Ok(())
 }
 
-// The connection ends, since the body is not read. Without `Connection: close` a proxy would send the next
-// request, maybe a genuine callback, into the closing connection and answer 502.
+// The connection ends, since the body is not read. Without `Connection: close`, a proxy would send the next request
+// into the closing connection and answer 502. That request may be a genuine callback.
 #[tokio::test]
 async fn a_refusal_that_leaves_a_body_unread_announces_the_close() -> TestResult {
     let service = Service::start(Source::XForwardedFor).await?;
@@ -543,7 +542,7 @@ async fn clients_are_distinguished(proxy: &Proxy) -> TestResult {
         let unlisted = Client::from(UNLISTED)
             .send(proxy, "POST", "/paid", headers, b"1")
             .await?;
-        // Caddy answers 502 when the connection ends before it has sent the body.
+        // Caddy answers 502 when the connection ends before Caddy has sent the body.
         assert!(
             [403, 502].contains(&unlisted.status),
             "{headers:?} {}",
@@ -599,7 +598,7 @@ async fn malformed_headers_change_no_verdict(proxy: SocketAddr) -> TestResult {
         b"\x16\x03\x01\x02\0\x01\0",
     ] {
         let answer = raw(UNLISTED, proxy, nonsense).await?;
-        // Caddy answers 200 to a client that has closed its side.
+        // Caddy answers 200 to a client that has closed its side of the connection.
         assert!(!answer.contains("paid by"), "{answer}");
         assert_eq!(status(LISTED, proxy, &[]).await?, 200);
         assert_eq!(status(UNLISTED, proxy, &[]).await?, 403);
@@ -614,12 +613,12 @@ async fn status(client: IpAddr, server: SocketAddr, headers: &[(&str, &str)]) ->
     Ok(reply.status)
 }
 
-/// The reply of the handler.
+/// Returns the text that the handler replied with.
 fn text(reply: &Reply) -> &str {
     str::from_utf8(&reply.body).unwrap_or_default()
 }
 
-/// The reply to these bytes, if the connection ends soon after.
+/// Returns the reply to these bytes, if the connection ends soon after.
 async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(client, 0))?;
@@ -654,7 +653,7 @@ const FORGED: &[(&str, &str)] = &[
 /// A placeholder for an address that a configuration does not have.
 const NOWHERE: SocketAddr = SocketAddr::new(PROXY, 0);
 
-/// The use of connections from a proxy to the service.
+/// The way in which a proxy uses its connections to the service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upstream {
     OneEach,
@@ -731,7 +730,7 @@ fn app(peer: impl PeerIp + Clone + Send + Sync + 'static) -> Router {
         .layer(middleware::from_fn(mark))
 }
 
-/// Adds the connection and the HTTP version of a request to its response, also to a refusal.
+/// Adds the connection and the HTTP version of a request to its response, even if it is refused.
 async fn mark(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.to_string());
@@ -774,7 +773,7 @@ impl Kind {
         Some(program)
     }
 
-    /// Starts it with a configuration from `tests/proxies`, whose words in capitals are placeholders.
+    /// Starts the program with a configuration from `tests/proxies`, whose words in capitals are placeholders.
     pub(crate) async fn start(
         self,
         program: &Path,
@@ -817,7 +816,7 @@ impl Kind {
         }
     }
 
-    /// The whole configuration: the part that the page shows, and the lines with which the program runs
+    /// The whole configuration. It has the part that the page shows, and the lines with which the program runs
     /// unprivileged, in one process and in its own folder.
     fn complete(self, shown: &str, addr: SocketAddr, dir: &Path) -> String {
         let dir = dir.display();

@@ -36,8 +36,8 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
     assert_lingering(&merchant, &list).await
 }
 
-/// unbound uses whole seconds and serves a record until its TTL is below zero, up to a second longer
-/// than the TTL.
+/// unbound uses whole seconds. It serves a record until its TTL is below zero, which is up to a second longer than
+/// the TTL.
 #[tokio::test]
 async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
@@ -54,9 +54,9 @@ async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -
     assert_lingering(&merchant, &list).await
 }
 
-/// Gives the first host another address and returns the time until the list admits it.
+/// Gives the first host another address. Returns the time until the list admits that address.
 async fn rotate(knot: &Knot, list: &AllowList, rotation: u8) -> io::Result<Duration> {
-    // At different fractions of a second and of the TTL.
+    // The age varies over fractions of a second and of the TTL.
     let age = Duration::from_millis(330) * u32::from(rotation);
     until(|| {
         let answered = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
@@ -380,12 +380,12 @@ fn ask(servers: impl IntoIterator<Item = std::net::SocketAddr>) -> HickoryResolv
     HickoryResolver::from_servers(servers).expect("one server is given")
 }
 
-/// The address of the host with this number.
+/// Returns the address of the host with this number.
 fn own(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, number).into()
 }
 
-/// An address that no host has initially.
+/// Returns an address that no host has initially.
 fn new(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 2, number).into()
 }
@@ -401,7 +401,7 @@ fn state(list: &AllowList, name: &str) -> Option<QuestionStatus> {
     of(list, name).map(|of| of.state)
 }
 
-/// The status of the question for a host's IPv4 addresses.
+/// Returns the status of the question for a host's IPv4 addresses.
 fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
     let health = list.health();
     let host = health.iter().find(|host| host.host.as_str() == name)?;
@@ -411,5 +411,5 @@ fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
 /// The TTL of each record, and the lower bound of the list under test.
 const TTL: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// The jitter, a tenth of the TTL, plus the delay of a busy machine.
+/// The sum of the jitter, a tenth of the TTL, and the delay of a busy machine.
 const SLACK: Duration = Duration::from_millis(400);

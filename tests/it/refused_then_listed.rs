@@ -1,4 +1,4 @@
-//! Peers that were refused and then listed: the error that the crate exists to avoid, made visible.
+//! Peers that were refused and then listed. The crate exists to avoid this error, and reports it when it occurs.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -65,7 +65,7 @@ async fn a_refused_server_that_is_listed_later_is_an_error_in_the_log_and_in_hea
     }
     assert_eq!(then_listed(&list), 1);
 
-    // It leaves and joins again: that is reported once.
+    // The peer leaves and joins again, but is reported only once.
     resolver.set(HOST, 60, &["127.0.1.1"]);
     sleep(Duration::from_secs(2 * 3600)).await;
     resolver.set(HOST, 60, &["127.0.1.1", "127.0.1.2"]);

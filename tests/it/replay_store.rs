@@ -32,14 +32,14 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(20, 0, 0, 1));
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Debian's server, which keeps nothing on disk.
+/// Debian's Redis, which stores nothing on disk.
 struct Redis {
     server: Server,
     addr: SocketAddr,
 }
 
 impl Redis {
-    /// `None` if it is not installed.
+    /// Returns `None` if Redis is not installed.
     async fn start(options: &[&str]) -> io::Result<Option<Self>> {
         let Some([program, _]) = servers::find(["redis-server", "redis-cli"]) else {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Redis {
         format!("redis://{}/", self.addr)
     }
 
-    /// The output of a command at the server.
+    /// Returns the output of a command at the server.
     fn cli(&self, command: &[&str]) -> io::Result<String> {
         let port = self.addr.port().to_string();
         let output = Command::new("redis-cli")
@@ -87,7 +87,7 @@ fn secret() -> Secret {
     Secret::new("of the registration").unwrap()
 }
 
-/// A replica of the shop, as a process of its own would be: with its own guard and its own connection.
+/// Creates a replica of the shop as if it were another process: with its own guard and its own connection.
 fn replica(url: &str, configure: impl FnOnce(ReplayGuard) -> ReplayGuard) -> Router {
     let store = RedisReplayStore::new(url).unwrap();
     let guard = configure(ReplayGuard::default().with_store(store));
@@ -102,7 +102,7 @@ fn lenient(guard: ReplayGuard) -> ReplayGuard {
     guard
 }
 
-/// A delivery that differs from all others.
+/// Returns a delivery that differs from all others.
 fn delivery(body: &str) -> Delivery {
     Delivery::new("https://shop.example/hooks")
         .from_peer(LISTED)
@@ -115,7 +115,7 @@ async fn status(replica: &Router, request: Request<Body>) -> u16 {
     response.status().as_u16()
 }
 
-/// Sends deliveries until the store works again, which the second replica shows.
+/// Sends deliveries until the store works again, as the second replica shows.
 async fn until_marks_are_shared(replicas: [&Router; 2]) {
     static ATTEMPT: AtomicU64 = AtomicU64::new(0);
     within(async {
@@ -144,7 +144,7 @@ async fn a_delivery_is_accepted_by_one_of_two_replicas_with_redis() -> TestResul
     assert_eq!(status(&first, paid.request()).await, 409);
     assert_eq!(status(&second, delivery("refunded").request()).await, 200);
 
-    // One key for each delivery, with the time of two windows and a minute.
+    // There is one key for each delivery. It expires after two windows and a minute.
     let keys = redis.cli(&["KEYS", "callback-source:replay:*"])?;
     assert_eq!(keys.lines().count(), 2, "{keys}");
     let key = keys.lines().next().unwrap();
@@ -179,7 +179,7 @@ async fn a_withdrawn_mark_leaves_redis_and_the_mark_of_another_stays() -> TestRe
     let Some(redis) = Redis::start(&[]).await? else {
         return Ok(());
     };
-    // Its handler needs a verdict that nothing leaves, so every delivery is refused inside of the guard.
+    // The handler needs a verdict that no layer leaves, so every delivery is refused inside of the guard.
     let guard = ReplayGuard::default().with_store(RedisReplayStore::new(&redis.url())?);
     let refusing = Router::new()
         .route(
@@ -198,7 +198,7 @@ async fn a_withdrawn_mark_leaves_redis_and_the_mark_of_another_stays() -> TestRe
     let accepting = replica(&redis.url(), lenient);
     assert_eq!(status(&accepting, paid.request()).await, 200);
 
-    // Refused as a replay, so there is no mark of its own to withdraw.
+    // The delivery is refused as a replay, so it has no mark of its own to withdraw.
     assert_eq!(status(&refusing, paid.request()).await, 409);
     assert_eq!(redis.cli(&["DBSIZE"])?, "1");
     Ok(())
@@ -227,7 +227,7 @@ async fn a_killed_redis_refuses_no_delivery_and_is_used_again_when_it_returns() 
     );
     assert_eq!(warnings.len(), 2, "one for each replica: {warnings:?}");
 
-    // A replica that starts meanwhile, and one that must not do without the store.
+    // One replica starts meanwhile, and another requires the store.
     let late = replica(&url, lenient);
     assert_eq!(status(&late, delivery("late").request()).await, 200);
     let strict = replica(&url, ReplayGuard::require_store);
@@ -263,7 +263,7 @@ async fn a_stopped_redis_delays_a_delivery_for_the_time_limit_only() -> TestResu
     assert_eq!(status(&strict, refused.request()).await, 503);
     redis.signal("-CONT")?;
     until_marks_are_shared([&first, &second]).await;
-    // The mark of the refused delivery arrived late, and is withdrawn.
+    // The mark of the refused delivery arrived late, but was withdrawn.
     within(async { while status(&second, refused.request()).await != 200 {} }).await;
     Ok(())
 }
@@ -314,7 +314,7 @@ async fn a_redis_with_a_password_is_used_and_no_log_line_contains_it() -> TestRe
     Ok(())
 }
 
-/// Each delivery is one command on a connection that is open: counted by a proxy that sees the bytes.
+/// Each delivery sends one command on an open connection. A proxy that sees the bytes counts the commands.
 #[tokio::test]
 async fn a_delivery_is_one_round_trip() -> TestResult {
     let Some(redis) = Redis::start(&[]).await? else {

@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two requests at a time, so that the second uses the service that the first left behind.
+    // Two requests at a time. The second uses the service that the first left behind.
     let first = within(service.ready())
         .await
         .expect("it is open")
@@ -185,7 +185,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
     );
-    // Headers for another source are ignored.
+    // Headers that another source would read are ignored.
     let response = service.oneshot(from(ONE)).await;
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
@@ -306,7 +306,8 @@ async fn waiting_unlisted_peers_use_no_concurrency_of_listed_peers() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// Drives a service as a server does: ready, called, and kept for the next request of the connection.
+/// Drives a service as a server does. It is polled until ready, called, and kept for the next request of the
+/// connection.
 async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
 where
     S: Service<Request<B>, Error: Debug>,
@@ -351,7 +352,7 @@ fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
     request
 }
 
-/// Asserts that after a refusal, with the service kept as a connection keeps it, the one permit inside is free.
+/// Asserts that the one permit inside is free after a refusal, while the service is kept as a connection keeps it.
 async fn leaves_the_permit_free<S>(
     limited: &Limited,
     mut service: S,
@@ -428,7 +429,7 @@ async fn a_refusal_by_message_keeps_no_permit() {
         Ok(200)
     );
     refused(guarded(), delivery("a", ONE), 409).await;
-    // For two seconds before, the permit is free as well.
+    // The permit is also free during the two seconds before the refusal.
     let silent = |_: Option<String>| pending::<Result<Secrets, Infallible>>();
     let service = VerifySignatureLayer::rejecting(silent).layer(limited.clone());
     leaves_the_permit_free(&limited, service, delivery("a", ONE), 503).await;
@@ -460,7 +461,7 @@ async fn a_refusal_by_policy_keeps_no_permit() {
         leaves_the_permit_free(&limited, all(list), delivery(key, peer), status).await;
     }
     leaves_the_permit_free(&limited, joined(), delivery("a", ONE), 500).await;
-    // The policy alone: no layer between it and the server drops the ready service.
+    // Only the policy is present: no layer between it and the server drops the ready service.
     let service = VerifySourceLayer::tagging(known(), SocketAddrPeer);
     let policy = RequireVerifiedLayer::new(Policy::SourceOnly).layer(limited.clone());
     leaves_the_permit_free(
@@ -482,7 +483,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let limited = limited();
     let layer = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer);
 
-    // Ten connections whose last request was refused, in front of a limit of one.
+    // Ten connections whose last request was refused, in front of a concurrency limit of one.
     let shedding = LoadShed::new(layer.layer(limited.clone()));
     let mut kept: Vec<_> = (0..10).map(|_| shedding.clone()).collect();
     for service in &mut kept {
@@ -508,7 +509,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 }
 
-/// Panics if it is called before it was ready; a clone is not ready.
+/// A service that panics if it is called before it was ready. A clone is not ready.
 #[derive(Debug)]
 struct ReadyOnce {
     open: Arc<AtomicBool>,
@@ -570,7 +571,7 @@ impl Service<Request<()>> for Broken {
     }
 }
 
-/// Replies with the peer.
+/// Returns a service that replies with the peer.
 fn whoever() -> impl Service<
     Request<()>,
     Response = Response<String>,

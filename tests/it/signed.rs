@@ -1,5 +1,5 @@
-//! Signed webhooks through the proxies that merchants run. The provider signs the URL that was
-//! registered, so that the signature depends on what a proxy changes in host, path and body.
+//! Signed webhooks through the proxies that merchants use. The provider signs the URL that was registered. So the
+//! signature depends on what a proxy changes in host, path and body.
 
 use std::{
     io,
@@ -68,7 +68,7 @@ async fn a_proxy_that_keeps_host_and_path_keeps_the_signature() -> TestResult {
     Ok(())
 }
 
-// The provider percent-encodes such a path, as every HTTP client does; `sign` and `curl` do not.
+// The provider percent-encodes such a path, as every HTTP client does. `sign` and `curl` do not.
 #[tokio::test]
 async fn a_path_that_is_not_ascii_is_not_kept_by_every_proxy() -> TestResult {
     for (kind, config, arrives) in [
@@ -103,7 +103,7 @@ async fn the_body_passes_unchanged_and_a_changed_one_is_refused() -> TestResult 
         Vec::new(),
         every_byte.clone(),
         b"\xef\xbb\xbf{\"a\":\"bl\xc3\xa5\"}\r\n\r\n0\r\n\r\n".to_vec(),
-        // Looks compressed, and is so large that nginx writes it to a file.
+        // This body looks compressed, and is so large that nginx writes it to a file.
         [b"\x1f\x8b\x08\0", &*every_byte.repeat(400)].concat(),
     ];
     for (kind, config) in KEEPING {
@@ -149,17 +149,17 @@ async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> Test
         CADDY.replace("reverse_proxy UPSTREAM", &proxied)
     };
     for (kind, config) in [
-        // By default nginx sends the name of the upstream, and Apache its address.
+        // By default nginx sends the name of the upstream. Apache sends its address.
         (
             Kind::Nginx,
             include_str!("../proxies/nginx-x-forwarded-for.conf"),
         ),
         (Kind::Apache, include_str!("../proxies/apache.conf")),
-        // Removes the port.
+        // This removes the port.
         (Kind::Nginx, &host("$host")),
-        // Adds the port of nginx itself.
+        // This adds the port of nginx itself.
         (Kind::Nginx, &host("$host:$server_port")),
-        // The default of Caddy 2.11 and later in front of a service with TLS.
+        // This is the default of Caddy 2.11 and later in front of a service with TLS.
         (Kind::Caddy, &caddy("{upstream_hostport}")),
         (Kind::Caddy, &caddy("{host}")),
     ] {
@@ -322,7 +322,7 @@ async fn a_proxy_may_remove_authorization_but_not_its_copy_too() -> TestResult {
     Ok(())
 }
 
-/// A delivery of the provider.
+/// A delivery from the provider.
 #[derive(Clone, Copy)]
 struct Webhook<'a> {
     url: &'a str,
@@ -398,7 +398,7 @@ impl Judged {
 
 type Layer = VerifySignatureLayer<Secret>;
 
-/// A receiver with the layer behind a proxy; `None` if the proxy is not installed.
+/// Starts a receiver with the layer behind a proxy. Returns `None` if the proxy is not installed.
 async fn behind(
     kind: Kind,
     config: &str,

@@ -1,4 +1,4 @@
-//! The state file: what a restart restores, and which files it rejects.
+//! The state file: the state that a restart restores, and the files that are rejected.
 #![cfg(unix)]
 
 use std::{
@@ -42,7 +42,7 @@ async fn a_restart_during_a_dns_outage_refuses_no_known_server() -> io::Result<(
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
         .spawn(dns.resolver());
-    // From the start.
+    // The address is restored right at the start.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
     within(list.attempted()).await;
@@ -227,7 +227,7 @@ async fn a_file_that_a_group_of_the_process_can_write_is_restored_and_stays_read
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // Kubernetes does so for `fsGroup` at each mount.
+    // Kubernetes sets this mode for `fsGroup` at each mount.
     chmod(&path(&folder), 0o660)?;
     let list = down(tiny_list(&[HOST]), &folder);
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
@@ -292,7 +292,7 @@ async fn an_unwritable_folder_does_not_stop_the_list() -> io::Result<()> {
         .state_file(missing.join("state.json"))
         .spawn(resolver.clone());
     let lines = || log.lines("WARN", &["state file not written", "create the folder"]);
-    // Before the first write.
+    // The line appears before the first write.
     assert_eq!(lines().len(), 1);
     within(list.ready()).await;
     assert!(list.verdict(ONE).is_allowed());
@@ -378,7 +378,7 @@ async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
     end(list, &folder).await;
-    // An hour ago, to distinguish a renewed time from a kept one.
+    // The times are moved into the past, to distinguish a renewed time from a kept one.
     edit(&path(&folder), |file| {
         for host in file["hosts"].as_array_mut().into_iter().flatten() {
             shift(host, 50 * 60 * 1000);
@@ -444,7 +444,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // At most an hour, in place of a year.
+    // At most an hour, instead of a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));
@@ -511,7 +511,7 @@ async fn a_start_with_other_hosts_keeps_the_state_of_the_first_ones() -> io::Res
         .zip(times(&of_host(&after)));
     let drift: Vec<_> = pairs.map(|(before, after)| before - after).collect();
     assert_eq!(drift.len(), 4, "{after:#}");
-    // Never ahead; the clocks are read in milliseconds.
+    // The times are never ahead. The clocks are read in milliseconds.
     assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
 
     let list = down(tiny_list(&[HOST]), &folder);
@@ -589,7 +589,7 @@ async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Resul
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // Filled to the last bytes with lingering addresses of a host that is not configured.
+    // The file is filled to the last bytes with lingering addresses of a host that is not configured.
     let most = 4 * 1024 * 1024;
     edit(&path(&folder), |file| {
         file["hosts"][0]["host"] = json!(OTHER);
@@ -617,7 +617,7 @@ async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Resul
         (most as u64 - 100..=most as u64).contains(&length),
         "{length}"
     );
-    // The oldest is omitted.
+    // The oldest address is omitted.
     assert!(!text(&folder).contains("127.128.0.0") && text(&folder).contains("127.129.0.0"));
 
     let list = down(tiny_list(&[HOST, OTHER]), &folder);
@@ -681,7 +681,7 @@ fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     Ok(())
 }
 
-/// A list that knows these addresses of the host.
+/// Starts a list that knows these addresses of the host.
 async fn up(folder: &TempDir, addresses: &[IpAddr]) -> AllowList {
     let list = tiny_list(&[HOST])
         .state_file(path(folder))
@@ -698,7 +698,7 @@ fn resolver(addresses: &[IpAddr]) -> ScriptedResolver {
     resolver
 }
 
-/// A list that starts while DNS is down.
+/// Starts a list while DNS is down.
 fn down(builder: AllowListBuilder, folder: &TempDir) -> AllowList {
     let resolver = ScriptedResolver::default();
     for host in [HOST, OTHER] {
@@ -722,7 +722,7 @@ fn alive() -> usize {
         .num_alive_tasks()
 }
 
-/// Gives the file to another user, which only root can; otherwise the test is skipped.
+/// Gives the file to another user, which only root can do. Returns `false` if the test must be skipped.
 fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
     let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
         return true;
@@ -774,12 +774,12 @@ fn shift(host: &mut Value, by: u64) {
     }
 }
 
-/// A field that the file must have: indexing would add a missing one.
+/// Returns a field that the file must have, since indexing would add a missing one.
 fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }
 
-/// All times, in a fixed order.
+/// Returns all times, in a fixed order.
 fn times(value: &Value) -> Vec<u64> {
     match value {
         Value::Number(number) => number.as_u64().into_iter().collect(),

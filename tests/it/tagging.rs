@@ -160,7 +160,7 @@ async fn an_inner_layer_removes_an_outer_verdict() {
     let a = AllowList::fixed([ONE]);
     let b = AllowList::fixed([TWO]);
 
-    // Tagged by A, refused or admitted by B.
+    // A tags the request, and B refuses or admits it.
     let service = VerifySourceLayer::tagging(a.clone(), SocketAddrPeer)
         .with_tag_headers()
         .layer(VerifySourceLayer::rejecting(b.clone(), SocketAddrPeer).layer(seen()));
@@ -172,7 +172,7 @@ async fn an_inner_layer_removes_an_outer_verdict() {
     assert_eq!(seen_inside.verdict, Some(Ok(())), "that of B, not of A");
     assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
 
-    // Admitted by A, tagged by B.
+    // A admits the request, and B tags it.
     let service = VerifySourceLayer::rejecting(a.clone(), SocketAddrPeer)
         .layer(VerifySourceLayer::tagging(b.clone(), SocketAddrPeer).layer(seen()));
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();
@@ -180,7 +180,7 @@ async fn an_inner_layer_removes_an_outer_verdict() {
     assert!(!seen_inside.allowed);
     assert_eq!(seen_inside.verdict, Some(Err(RejectionKind::NotListed)));
 
-    // Tagged by both.
+    // Both layers tag the request.
     let service = VerifySourceLayer::tagging(a, SocketAddrPeer)
         .with_tag_headers()
         .layer(

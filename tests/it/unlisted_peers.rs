@@ -67,7 +67,7 @@ async fn an_unlisted_peer_is_refused_when_the_refresh_has_ended() {
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_millis(700));
-    // The next call, a moment later, does not wait and triggers nothing.
+    // The next call, a moment later, does not wait and triggers no refresh.
     assert!(
         list.verdict_after_refresh(UNLISTED)
             .now_or_never()
@@ -151,7 +151,7 @@ async fn a_new_server_is_admitted_after_an_unlisted_peer_that_called_just_before
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
-    // Until both questions may go out again; AAAA went out up to the jitter later than A.
+    // The call waits until both questions may go out again. AAAA went out up to the jitter later than A.
     assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;
@@ -208,7 +208,7 @@ async fn a_call_waits_for_each_host_until_its_question_may_go_out() {
     sleep(Duration::from_millis(1_000)).await;
     resolver.set(OTHER, 60, &["127.0.1.2"]);
 
-    // The question of HOST may go out in 0.6 s, and that of OTHER, which the peer needs, in 0.9 s.
+    // The question of HOST may go out in 0.6 s. The question of OTHER, which the peer needs, may go out in 0.9 s.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -272,7 +272,7 @@ async fn endless_unlisted_peers_trigger_one_refresh_in_5_seconds() {
         let pause = pair[1] - pair[0];
         assert!(pause >= Duration::from_secs(5), "{asked:?}");
     }
-    // The first at the start, each later one as soon as it may go out.
+    // The first question goes out at the start, and each later one as soon as it may go out.
     for pair in asked[1..].windows(2) {
         let pause = pair[1] - pair[0];
         assert!(pause <= Duration::from_millis(5_002), "{asked:?}");
@@ -434,7 +434,7 @@ async fn an_on_demand_refresh_does_not_wait_for_the_back_off_of_a_failing_questi
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.attempted()).await;
-    // Failed at 0, 5, 15, 35 s; not due again before 75 s.
+    // The question failed at 0, 5, 15 and 35 s. It is not due again before 75 s.
     sleep(Duration::from_secs(45)).await;
     let before = resolver.asked_at(OTHER, Family::V4).len();
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
@@ -458,7 +458,7 @@ async fn an_on_demand_refresh_repeats_no_question_within_its_interval_for_any_fl
     asks_each_question_twice(tiny_list(&[HOST, OTHER]), Duration::from_secs(11)).await;
 }
 
-/// An unlisted peer calls after `pause`, when OTHER has been asked again a moment ago, and HOST has not.
+/// An unlisted peer calls after `pause`. A moment before, OTHER has been asked again, but HOST has not.
 async fn asks_each_question_twice(list: AllowListBuilder, pause: Duration) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -505,7 +505,7 @@ async fn an_unlisted_peer_of_the_other_family_is_judged_by_that_family() {
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
 }
 
-/// A list whose answer is valid for an hour; its last question was 6 s ago.
+/// Starts a list whose answer is valid for an hour. The last question was 6 s ago.
 async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -518,7 +518,7 @@ async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     (resolver, list)
 }
 
-/// A list whose answer is valid for a minute; its last question was just now.
+/// Starts a list whose answer is valid for a minute. The last question was just now.
 async fn asked_at_zero() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);

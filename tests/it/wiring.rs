@@ -1,6 +1,7 @@
-//! Mistakes in the wiring of an axum service that `CallbackRoutes` rules out, or refuses when the app is built.
+//! Mistakes in the wiring of an axum service that `CallbackRoutes` makes impossible, or refuses when the app is
+//! built.
 //!
-//! Those that only a request can show are in `tests/wiring`.
+//! Mistakes that only a request can show are in `tests/wiring`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -51,7 +52,7 @@ async fn status(app: &Router, method: Method, path: &str, peer: IpAddr) -> Statu
     send(app, request(method, path, peer)).await.0
 }
 
-/// A shop with a page, a probe and its own 404, in which the callbacks are put by `add`.
+/// Returns a shop with a page, a probe and its own 404. `add` adds the callbacks.
 fn shop(add: impl FnOnce(Router) -> Router) -> Router {
     let shop = Router::new()
         .route("/", get(async || "the shop"))
@@ -59,7 +60,7 @@ fn shop(add: impl FnOnce(Router) -> Router) -> Router {
     add(shop).fallback(async || (StatusCode::NOT_FOUND, "the shop has no such page"))
 }
 
-/// Callbacks at `/payments`.
+/// Returns routes with callbacks at `/payments`.
 fn payments() -> Router {
     Router::new().route("/payments", post(async || "received"))
 }
@@ -177,7 +178,7 @@ async fn nested_routers_and_services_in_callback_routes_are_checked() {
     }
 }
 
-/// The limit of axum: the router that callback routes become is an ordinary one.
+/// A limit that axum sets: callback routes become an ordinary router.
 #[tokio::test]
 async fn a_route_that_is_added_to_the_app_belongs_to_the_app() {
     let callbacks = CallbackRoutes::rejecting(payments(), list(), ConnectInfoPeer);
@@ -188,7 +189,7 @@ async fn a_route_that_is_added_to_the_app_belongs_to_the_app() {
     assert_eq!(page, (StatusCode::OK, "of the shop".to_owned()));
     let callback = status(&app, Method::POST, "/payments", UNLISTED_PEER).await;
     assert_eq!(callback, StatusCode::FORBIDDEN);
-    // The second belt.
+    // The extractor is the second safeguard.
     let late = status(&app, Method::POST, "/late", LISTED).await;
     assert_eq!(late, StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -253,7 +254,7 @@ async fn routes_with_a_state_are_checked() {
     assert_eq!(refused, StatusCode::FORBIDDEN);
 }
 
-/// `(listed, signed)` of a delivery, in this order.
+/// Whether a delivery is listed and signed, as `(listed, signed)`.
 const DELIVERIES: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 async fn statuses_of_deliveries(app: &Router, path: &str) -> [u16; 4] {
@@ -263,7 +264,7 @@ async fn statuses_of_deliveries(app: &Router, path: &str) -> [u16; 4] {
         let mut delivery =
             Delivery::new(&url).from_peer(if listed { LISTED } else { UNLISTED_PEER });
         if signed {
-            // Another body each time, or the guard would refuse a replay.
+            // Each delivery has another body. Otherwise the guard would refuse a replay.
             delivery = delivery
                 .body(if listed { "listed" } else { "unlisted" })
                 .signed(&secret());

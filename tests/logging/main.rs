@@ -1,4 +1,4 @@
-//! The filter that `docs/logging.md` shows, in a process of its own: its subscriber is global.
+//! The filter that `docs/logging.md` shows. It has a process of its own, since its subscriber is global.
 
 use std::{
     fs, io,

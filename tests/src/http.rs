@@ -1,7 +1,7 @@
 //! An HTTP client with a choice of its source address.
 //!
-//! The layer under test judges the peer's address, so a test needs several source addresses. On Linux a socket
-//! can be bound to all of 127.0.0.0/8.
+//! The layer under test judges the peer's address, so a test needs several source addresses. On Linux a socket can be
+//! bound to any address of 127.0.0.0/8.
 
 use std::{
     convert::Infallible,
@@ -83,7 +83,7 @@ impl Connection {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
-        // An error of the connection also appears as an error of its requests.
+        // An error of the connection also makes its requests fail.
         driver.spawn(async { connection.await.unwrap_or_default() });
         Ok(Self {
             sender: Sender::Http1(sender),
@@ -171,7 +171,7 @@ impl Connection {
     ) -> io::Result<Reply> {
         let uri = match self.sender {
             Sender::Http1(_) => path.to_owned(),
-            // The `:scheme` and `:authority` of HTTP/2 come from here.
+            // The `:scheme` and `:authority` of HTTP/2 come from this URL.
             Sender::Http2(_) => format!("http://{}{path}", self.server),
         };
         let mut request = Request::new(body);
@@ -201,14 +201,14 @@ impl Connection {
 pub struct Reply {
     /// The status code.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The whole body, without chunked coding.
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    /// The first value of a header, by its name in any case.
+    /// The first value of a header. Its name may be in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -216,7 +216,7 @@ impl Reply {
         Some(value)
     }
 
-    /// The body as text; invalid UTF-8 is replaced.
+    /// The body as text. Invalid UTF-8 is replaced.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

@@ -17,11 +17,11 @@ pub mod servers;
 
 pub use callback_source_testkit::dns;
 
-/// Waits for a future, for a minute at most; a minute of virtual time if tokio's time is paused.
+/// Waits for a future for at most a minute. The minute is virtual if tokio's time is paused.
 ///
 /// # Panics
 ///
-/// After that minute.
+/// If the future is not ready within the minute.
 pub async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(60), future)
         .await
@@ -32,7 +32,7 @@ pub async fn within<F: Future>(future: F) -> F::Output {
 ///
 /// # Panics
 ///
-/// After a minute.
+/// If the condition is not true within a minute.
 pub async fn until(condition: impl Fn() -> bool) {
     within(async {
         while !condition() {

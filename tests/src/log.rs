@@ -15,7 +15,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// The library's events on this thread, one per line, from [`Log::capture`] until it is dropped.
+/// The library's events on this thread, one per line, from [`Log::capture`] until the log is dropped.
 ///
 /// A `#[tokio::test]` runs all its tasks on one thread.
 #[must_use = "nothing is captured once it is dropped"]
@@ -25,8 +25,8 @@ pub struct Log(Rc<RefCell<Vec<u8>>>);
 impl Log {
     /// Starts to capture, at all levels.
     pub fn capture() -> Self {
-        // One subscriber for all threads: with several scoped ones, the thread that reaches an event
-        // first decides whether it is enabled.
+        // There is one subscriber for all threads. With several scoped subscribers, the thread that reaches an event
+        // first decides whether the event is enabled.
         SUBSCRIBE.call_once(|| {
             let output = fmt::layer().with_ansi(false).with_writer(|| ThisThread);
             let library = Targets::new().with_target("callback_source", LevelFilter::TRACE);
@@ -37,7 +37,7 @@ impl Log {
         Self(text)
     }
 
-    /// The lines of this level that contain all the parts.
+    /// Returns the lines of this level that contain all the parts.
     #[must_use]
     pub fn lines(&self, level: &str, parts: &[&str]) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.0.borrow()).into_owned();

@@ -22,7 +22,7 @@ use crate::{
     within,
 };
 
-/// A running server, stopped when dropped.
+/// A running server, which is stopped when dropped.
 #[derive(Debug)]
 pub struct Merchant {
     addr: SocketAddr,
@@ -31,9 +31,9 @@ pub struct Merchant {
 }
 
 impl Merchant {
-    /// Starts a server on a free port of 127.0.0.1. Its handler gets the requests of admitted peers, on
-    /// every path and with every method. The reply has the body of the request, and the `Allowed` in
-    /// the headers `x-peer`, `x-host` and `x-freshness`.
+    /// Starts a server on a free port of 127.0.0.1. Its handler gets the requests of admitted peers, on every path
+    /// and with every method. The reply has the body of the request. The headers `x-peer`, `x-host` and `x-freshness`
+    /// have the content of the `Allowed`.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Merchant {
         Ok(merchant)
     }
 
-    /// Starts a server of any application; [`handled`](Self::handled) stays zero.
+    /// Starts a server for any application. [`handled`](Self::handled) stays zero.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Merchant {
         })
     }
 
-    /// The address that it listens on.
+    /// The address at which the server listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -108,7 +108,7 @@ impl Merchant {
     }
 }
 
-/// A list of these hosts that accepts loopback addresses, with the shortest TTL and back-off.
+/// Creates a list of these hosts that accepts loopback addresses, with the shortest TTL and back-off.
 ///
 /// # Panics
 ///
@@ -126,7 +126,7 @@ pub fn tiny_list(hosts: &[&str]) -> callback_source::AllowListBuilder {
 ///
 /// # Panics
 ///
-/// If it is invalid.
+/// If the name is invalid.
 #[must_use]
 pub fn host_name(text: &str) -> HostName {
     text.parse().expect("the test gives a valid host name")

@@ -1,5 +1,5 @@
-//! Real DNS servers with the zone of the provider's real names: [`Knot`] and [`Nsd`] as its
-//! authority, [`Unbound`] as the recursive resolver in front of one.
+//! Real DNS servers with the zone of the provider's real names. [`Knot`] and [`Nsd`] are authoritative, and
+//! [`Unbound`] is the recursive resolver in front of an authoritative server.
 //!
 //! If a program is not installed, `start` returns `None`, and the test is [skipped](servers).
 
@@ -22,7 +22,7 @@ use crate::{
 /// The zone of the provider's servers.
 pub const ZONE: &str = "vipps.no";
 
-/// An authoritative server; dynamic updates (RFC 2136) change its zone.
+/// An authoritative server whose zone is changed by dynamic updates (RFC 2136).
 #[derive(Debug)]
 pub struct Knot {
     programs: [PathBuf; 3],
@@ -32,11 +32,11 @@ pub struct Knot {
 }
 
 impl Knot {
-    /// Starts with these records, each a line of a zone file relative to the [zone](ZONE).
+    /// Starts the server with these records, each a line of a zone file relative to the [zone](ZONE).
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn start(records: &str) -> io::Result<Option<Self>> {
         let Some(programs) = servers::find(["knotd", "nsupdate", "dig"]) else {
             return Ok(None);
@@ -102,7 +102,7 @@ zone:
         Ok(knot)
     }
 
-    /// The address that it listens on.
+    /// The address at which the server listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -124,16 +124,16 @@ zone:
         output(nsupdate).await.map(drop)
     }
 
-    /// Kills it, which closes its port.
+    /// Kills the server, which closes its port.
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Starts it again with its latest zone.
+    /// Starts the server again with its latest zone.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.stop();
         self.run("knot.conf").await?;
@@ -141,11 +141,11 @@ zone:
         Ok(())
     }
 
-    /// Starts it again without its zone: it refuses all questions (REFUSED).
+    /// Starts the server again without its zone, so that it refuses all questions (REFUSED).
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn restart_without_zone(&mut self) -> io::Result<()> {
         self.stop();
         self.run("empty.conf").await
@@ -168,7 +168,7 @@ zone:
     }
 }
 
-/// An authoritative server; its file changes its zone.
+/// An authoritative server whose zone is changed through its file.
 #[derive(Debug)]
 pub struct Nsd {
     control: PathBuf,
@@ -178,11 +178,11 @@ pub struct Nsd {
 }
 
 impl Nsd {
-    /// Starts with these records, each a line of a zone file relative to the [zone](ZONE).
+    /// Starts the server with these records, each a line of a zone file relative to the [zone](ZONE).
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn start(records: &str) -> io::Result<Option<Self>> {
         let Some(programs) = servers::find(["nsd", "nsd-control", "dig"]) else {
             return Ok(None);
@@ -234,7 +234,7 @@ zone:
         })
     }
 
-    /// The address that it listens on.
+    /// The address at which the server listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -244,7 +244,7 @@ zone:
     ///
     /// # Errors
     ///
-    /// If the server rejects them.
+    /// If the server rejects the records.
     pub async fn replace(&mut self, records: &str) -> io::Result<()> {
         self.serial += 1;
         let dir = self.server.dir();
@@ -255,7 +255,7 @@ zone:
     }
 }
 
-/// A recursive resolver that forwards the [zone](ZONE) to an authority.
+/// A recursive resolver that forwards the [zone](ZONE) to an authoritative server.
 #[derive(Debug)]
 pub struct Unbound {
     program: PathBuf,
@@ -265,22 +265,22 @@ pub struct Unbound {
 }
 
 impl Unbound {
-    /// Starts in front of an authority.
+    /// Starts the resolver in front of an authoritative server.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the resolver does not start.
     pub async fn start(authority: SocketAddr) -> io::Result<Option<Self>> {
         let start = async |addr| Self::start_at(addr, authority, "").await;
         servers::on_free_port(LOCALHOST, start).await
     }
 
-    /// Starts one at this address that answers SERVFAIL: it expects DNSSEC signatures, which the zone does
-    /// not have.
+    /// Starts a resolver at this address that answers SERVFAIL, since it expects DNSSEC signatures that the zone
+    /// lacks.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the resolver does not start.
     pub async fn start_failing(
         addr: SocketAddr,
         authority: SocketAddr,
@@ -290,11 +290,11 @@ impl Unbound {
         Self::start_at(addr, authority, &anchor).await
     }
 
-    /// Starts one in front of an authority that listens on TCP only.
+    /// Starts a resolver in front of an authoritative server that listens on TCP only.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the resolver does not start.
     pub async fn start_over_tcp(authority: SocketAddr) -> io::Result<Option<Self>> {
         let option = "do-udp: no\n  udp-upstream-without-downstream: yes";
         let start = async |addr| Self::start_at(addr, authority, option).await;
@@ -309,7 +309,7 @@ impl Unbound {
         let Some([program, _]) = servers::find(["unbound", "dig"]) else {
             return Ok(None);
         };
-        // By default unbound does not ask a silent authority again for minutes.
+        // By default, unbound stops asking a silent authoritative server for minutes.
         let config = format!(
             r#"
 server:
@@ -351,22 +351,22 @@ remote-control:
         Ok(Some(unbound))
     }
 
-    /// The address that it listens on.
+    /// The address at which the resolver listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Kills it, which closes its port.
+    /// Kills the resolver, which closes its port.
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Starts it again with an empty cache.
+    /// Starts the resolver again with an empty cache.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the resolver does not start.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.stop();
         let dir = TempDir::new()?;
@@ -378,7 +378,7 @@ remote-control:
     }
 }
 
-/// The output of `dig` for a question to this server.
+/// Returns the output of `dig` for a question to this server.
 ///
 /// # Errors
 ///
@@ -392,7 +392,7 @@ pub async fn dig(server: SocketAddr, arguments: &[&str]) -> io::Result<String> {
     dig_with(&program, server, arguments).await
 }
 
-/// The addresses that `dig` finds for these names in both families, sorted and without duplicates.
+/// Returns the addresses that `dig` finds for these names in both families, sorted and without duplicates.
 ///
 /// # Errors
 ///
@@ -427,7 +427,7 @@ async fn dig_with(program: &Path, server: SocketAddr, arguments: &[&str]) -> io:
     output(dig).await
 }
 
-/// Waits until a server answers for the zone; it may accept connections before.
+/// Waits until a server answers for the zone. The server may accept connections earlier.
 async fn answers(dig: &Path, server: SocketAddr) {
     within(async {
         loop {

@@ -1,7 +1,7 @@
-//! Network namespaces for one test: a server with a firewall, and a client that has many addresses.
+//! Network namespaces for one test: one for a server with a firewall, and one for a client with many addresses.
 //!
-//! Only addresses for documentation are used, and only inside the namespaces. A test without root is skipped like
-//! one whose server is not installed.
+//! Only documentation addresses are used, and only inside the namespaces. A test without root is skipped, like a test
+//! whose server is not installed.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::servers;
 
-/// A namespace; it is removed when this is dropped.
+/// A namespace. It is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -29,12 +29,13 @@ pub const SERVER: &str = "203.0.113.1";
 /// The IPv6 address of the server's namespace.
 pub const SERVER6: &str = "2001:db8::1";
 
-/// Two namespaces that are connected: the server's, and the clients', which has these addresses. `None` if the test
-/// must be skipped.
+/// Creates two connected namespaces: one for the server, and one for the clients, which has these addresses. Returns
+/// `None` if the test must be skipped.
 ///
 /// # Panics
 ///
-/// If `ip` fails although namespaces can be made, or if they cannot and servers are required.
+/// If `ip` fails although namespaces can be created. Also if namespaces cannot be created although servers are
+/// required.
 #[must_use]
 pub fn connected(clients: &[&str]) -> Option<(Netns, Netns)> {
     servers::find(["ip", "nft"])?;
@@ -68,7 +69,7 @@ impl Netns {
     }
 
     fn add_address(&self, link: &str, address: &str) {
-        // An IPv6 address is otherwise not usable for a second.
+        // Otherwise an IPv6 address is not usable for a second.
         let (length, flag) = match address.contains(':') {
             true => (64, "nodad"),
             false => (24, ""),
@@ -78,7 +79,7 @@ impl Netns {
         ));
     }
 
-    /// Runs a closure in the namespace. Sockets that it makes, and processes that it starts, stay there.
+    /// Runs a closure in the namespace. Sockets that it creates, and processes that it starts, stay there.
     ///
     /// # Panics
     ///
@@ -103,7 +104,7 @@ impl Netns {
     ///
     /// # Panics
     ///
-    /// If it fails.
+    /// If `nft` fails.
     pub fn load(&self, ruleset: &str) {
         let child = self
             .command("nft")
@@ -119,11 +120,11 @@ impl Netns {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    /// The output of `nft` in the namespace with these arguments.
+    /// Returns the output of `nft` in the namespace with these arguments.
     ///
     /// # Panics
     ///
-    /// If it fails.
+    /// If `nft` fails.
     #[must_use]
     pub fn nft(&self, arguments: &str) -> String {
         let output = self.try_nft(arguments);
@@ -135,7 +136,7 @@ impl Netns {
     ///
     /// # Panics
     ///
-    /// If it cannot be started.
+    /// If `nft` cannot be started.
     #[must_use]
     pub fn try_nft(&self, arguments: &str) -> Output {
         let output = self
@@ -145,8 +146,8 @@ impl Netns {
         output.expect("`ip` is installed")
     }
 
-    /// Puts a program `nft` into a folder that runs in the namespace. A process with this folder in its `PATH`
-    /// can be outside, with the DNS server of the test.
+    /// Puts a program `nft` into a folder. The program runs in the namespace. A process with this folder in its
+    /// `PATH` can be outside, together with the DNS server of the test.
     ///
     /// # Errors
     ///

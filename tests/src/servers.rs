@@ -21,11 +21,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time};
 
-/// The paths of programs, or `None` if one is missing and the test must be skipped.
+/// Returns the paths of programs, or `None` if one is missing and the test must be skipped.
 ///
 /// # Panics
 ///
-/// If one is missing and servers are required.
+/// If a program is missing and servers are required.
 #[must_use]
 pub fn find<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let found = programs.map(|program| {
@@ -55,12 +55,12 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// Starts a server on a free port of this address. If another process binds the port first, tries another
-/// port. The sign of that is "address in use" in the error, which may contain the server's log.
+/// Starts a server on a free port of this address. If another process binds the port first, tries another port. This
+/// is detected by "address in use" in the error, which may contain the server's log.
 ///
 /// # Errors
 ///
-/// Any other error of `start`, or the last one when every attempt found its port in use.
+/// Any other error of `start`, or the last "address in use" error after all attempts.
 ///
 /// # Panics
 ///
@@ -79,7 +79,7 @@ pub async fn on_free_port<T>(
     }
 }
 
-/// A free port that no other test uses, below the ports that the system assigns by itself.
+/// Returns a free port that no other test uses, below the ports that the system assigns by itself.
 fn free_port(ip: IpAddr) -> SocketAddr {
     let process = std::process::id().wrapping_mul(PORTS_A_PROCESS);
     let spread = u16::try_from(process % u32::from(PORTS)).unwrap_or_default();
@@ -94,10 +94,10 @@ fn free_port(ip: IpAddr) -> SocketAddr {
     panic!("no port of {ip} is free");
 }
 
-/// Claims a port until this process ends; false if another process of these tests has claimed it.
+/// Claims a port until this process ends. Returns false if another process of these tests has claimed it.
 ///
-/// A free port alone is not enough: some servers share a port with another process that listens
-/// there (`SO_REUSEPORT`), so that no error would report "address in use".
+/// It is not enough that a port is free. Some servers share a port with another process that listens there
+/// (`SO_REUSEPORT`), so that no error would report "address in use".
 fn claim(port: u16) -> bool {
     // An address that is used only for claims. Systems other than Linux do not have it.
     match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
@@ -115,7 +115,7 @@ fn is_in_use(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse || text.contains("in use")
 }
 
-/// A running server with a folder of its own; it is killed when this is dropped.
+/// A running server with a folder of its own. The server is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -147,11 +147,11 @@ impl Server {
         Ok(Self { child, dir })
     }
 
-    /// Waits until it accepts connections at this address.
+    /// Waits until the server accepts connections at this address.
     ///
     /// # Errors
     ///
-    /// If it ends, or accepts none for ten seconds. The message has its log.
+    /// If the server ends, or accepts no connection for ten seconds. The message has the server's log.
     pub async fn ready(&mut self, addr: SocketAddr) -> io::Result<()> {
         for _ in 0..500 {
             if let Some(status) = self.child.try_wait()? {
@@ -170,19 +170,19 @@ impl Server {
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
 
-    /// Its process id.
+    /// The server's process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its folder.
+    /// The server's folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Its output so far.
+    /// The server's output so far.
     #[must_use]
     pub fn log(&self) -> String {
         let log = fs::read(self.dir.path().join(LOG)).unwrap_or_default();
@@ -192,7 +192,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The server may have ended already.
         self.child.kill().unwrap_or_default();
         self.child.wait().map(drop).unwrap_or_default();
     }

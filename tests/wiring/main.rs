@@ -1,7 +1,7 @@
-//! Mistakes in the wiring of an axum service that the first request logs as an ERROR with its cure.
+//! Mistakes in the wiring of an axum service. The first request logs the mistake as an ERROR with its cure.
 //!
-//! A binary of its own, since each such ERROR is logged once per process. Mistakes that do not get that far are in
-//! `tests/it/wiring.rs`.
+//! They need a binary of their own, since each such ERROR is logged once per process. Mistakes that are detected
+//! earlier are in `tests/it/wiring.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -37,7 +37,7 @@ async fn a_handler_that_takes_allowed_outside_of_the_layer_logs_an_error() {
     let log = Log::capture();
     let app = Router::new()
         .layer(VerifySourceLayer::rejecting(list(), ConnectInfoPeer))
-        // Added later, so the layer does not wrap it.
+        // This route is added later, so the layer does not wrap it.
         .route("/payments", post(async |_: Allowed| "never"));
     for _ in 0..2 {
         let refused = status(&app, Method::POST, "/payments", LISTED).await;
@@ -64,7 +64,7 @@ async fn a_probe_behind_a_layer_around_everything_logs_an_error() {
     let app = Router::new()
         .route("/health", get(async || "up"))
         .layer(VerifySourceLayer::rejecting(list(), ConnectInfoPeer));
-    // No local peer, no `GET`.
+    // The first request has no local peer, and the second is not a `GET`.
     let refused = status(&app, Method::GET, "/health", UNLISTED_PEER).await;
     assert_eq!(refused, StatusCode::FORBIDDEN);
     let local = IpAddr::from([10, 0, 0, 7]);
@@ -84,7 +84,7 @@ async fn another_version_of_axum_logs_an_error_that_names_the_closure() {
     let log = Log::capture();
     let request = || {
         let mut request = Request::post("/").body(Body::empty()).unwrap();
-        // As `into_make_service_with_connect_info` of that version does.
+        // The `into_make_service_with_connect_info` of that version does the same.
         let peer = SocketAddr::new(LISTED, 4711);
         request.extensions_mut().insert(ConnectInfo(peer));
         request

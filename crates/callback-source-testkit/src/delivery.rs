@@ -16,8 +16,8 @@ use http::{
 #[cfg(feature = "axum")]
 use tower_service::Service;
 
-/// A request as a server receives it: the peer in its extensions, the path as its URI, the URL's
-/// host as its `Host` header.
+/// A request as a server receives it. It has the peer in its extensions, the path as its URI, and the URL's host as
+/// its `Host` header.
 ///
 /// # Example
 ///
@@ -63,7 +63,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A `POST` to this URL, as it was registered with the provider: with its scheme and host.
+    /// Creates a `POST` to this URL, as it was registered with the provider: with its scheme and host.
     ///
     /// # Panics
     ///
@@ -92,7 +92,7 @@ impl Delivery {
         self
     }
 
-    /// Sets a header, in place of an earlier value.
+    /// Sets a header, replacing an earlier value.
     ///
     /// # Panics
     ///
@@ -110,10 +110,10 @@ impl Delivery {
         self
     }
 
-    /// Makes the request come from this address, as if the connection's peer had it.
+    /// Makes the request come from this address, as if it were that of the connection's peer.
     ///
-    /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads it, and with the feature
-    /// `axum` also `ConnectInfoPeer`. Without a peer, a service that checks the source answers 500:
+    /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads the address. With the feature `axum`,
+    /// `ConnectInfoPeer` reads it as well. Without a peer, a service that checks the source answers 500:
     ///
     /// ```
     /// use axum::{Router, body::Body, http::StatusCode, routing::post};
@@ -144,8 +144,8 @@ impl Delivery {
         self
     }
 
-    /// Makes the request come through a proxy at this address: the peer so far becomes the last entry of
-    /// `X-Forwarded-For`, behind those that the client itself has sent.
+    /// Makes the request come through a proxy at this address. The peer so far becomes the last entry of
+    /// `X-Forwarded-For`, behind the entries that the client itself has sent.
     ///
     /// ```
     /// use callback_source_testkit::{Delivery, UNLISTED_PEER};
@@ -162,7 +162,7 @@ impl Delivery {
         self
     }
 
-    /// Replaces the body after the request was signed, as someone between the provider and the service could.
+    /// Replaces the body after the request was signed, as an attacker between the provider and the service could.
     ///
     /// See [`Delivery`] for an example.
     pub fn tampered(mut self, body: impl Into<Bytes>) -> Self {
@@ -178,7 +178,7 @@ impl Delivery {
         self
     }
 
-    /// Signs the request with a date of the test's choice, to test replays and wrong clocks.
+    /// Signs the request with a date that the test chooses, to test replays and wrong clocks.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -214,7 +214,7 @@ impl Delivery {
         self.header(AUTHORIZATION.as_str(), token)
     }
 
-    /// Makes the request, with a body of the type that the service expects.
+    /// Creates the request, with a body of the type that the service expects.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its
-//! servers, loses its DNS and signs its callbacks.
+//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its servers,
+//! fails in DNS, and signs its callbacks.
 //!
 //! No test needs the network or a real address: the [`Provider`] answers the list's DNS questions,
 //! and a [`Delivery`] is a request whose peer the test chooses.
@@ -47,7 +47,7 @@
 //! }
 //! ```
 //!
-//! `tokio`'s feature `test-util` pauses the time: a sleep of a day takes no real time, and every refresh within
+//! `tokio`'s feature `test-util` pauses the time. A sleep of a day then takes no real time, and every refresh within
 //! it runs in order.
 //!
 //! | to test | use |

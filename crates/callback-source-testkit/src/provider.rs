@@ -15,9 +15,8 @@ use crate::{Delivery, Outcome, ScriptedResolver};
 
 /// An in-process payment provider: callback servers, their DNS, and the requests they send.
 ///
-/// Each host has one IPv4 address and none in IPv6. The addresses are globally routable, since a
-/// list rejects loopback and documentation addresses; nothing is ever sent to them. Clones share one
-/// state.
+/// Each host has one IPv4 address and no IPv6 address. The addresses are globally routable, since a list rejects
+/// loopback and documentation addresses. Nothing is ever sent to them. Clones share one state.
 ///
 /// # Example
 ///
@@ -47,13 +46,13 @@ impl Provider {
     /// The TTL of every answer.
     pub const TTL: Duration = Duration::from_secs(60);
 
-    /// A provider with the callback servers of an environment of Vipps MobilePay.
+    /// Creates a provider with the callback servers of an environment of Vipps MobilePay.
     #[must_use]
     pub fn new(environment: Environment) -> Self {
         Self::with_hosts(environment.hosts())
     }
 
-    /// A provider with these callback servers.
+    /// Creates a provider with these callback servers.
     ///
     /// # Panics
     ///
@@ -103,8 +102,8 @@ impl Provider {
 
     /// Moves every callback server to a new address and ends an outage.
     ///
-    /// The list learns of it at its next refresh. The request of an unlisted peer triggers one on
-    /// demand, so that a new server is admitted before the TTL ends:
+    /// The list learns the new addresses at its next refresh. The request of an unlisted peer triggers one on demand,
+    /// so that a new server is admitted before the TTL ends:
     ///
     /// ```
     /// use std::time::Duration;
@@ -137,8 +136,7 @@ impl Provider {
 
     /// Fails every lookup from now on.
     ///
-    /// A list that had an answer keeps it as stale; once the stale window has ended, the list can no longer
-    /// decide:
+    /// A list that had an answer keeps it as stale. Once the stale window has ended, the list can no longer decide:
     ///
     /// ```
     /// use std::time::Duration;
@@ -179,7 +177,7 @@ impl Provider {
         }
     }
 
-    /// Ends an outage that [`fail`](Self::fail) began; see there for an example.
+    /// Ends an outage that [`fail`](Self::fail) began. See there for an example.
     pub fn recover(&self) {
         for (host, address) in self.hosts.iter().zip(self.addresses()) {
             let answer = Outcome::Answer(vec![address], Self::TTL);
@@ -189,7 +187,7 @@ impl Provider {
         }
     }
 
-    /// A delivery to this URL from the first callback server; see [`Delivery`].
+    /// Creates a delivery to this URL from the first callback server. See [`Delivery`].
     pub fn delivery(&self, url: &str) -> Delivery {
         Delivery::new(url).from_peer(self.address())
     }
@@ -198,7 +196,7 @@ impl Provider {
 /// An address that no provider has: it is reserved for documentation.
 pub const UNLISTED_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 
-/// Not from a documentation range, which a list rejects as special-purpose.
+/// Returns an address outside of the documentation ranges, which a list rejects as special-purpose.
 fn address(generation: u8, server: usize) -> IpAddr {
     let server = u8::try_from(server).expect("there are at most 250");
     Ipv4Addr::new(20, 100, generation, server + 1).into()

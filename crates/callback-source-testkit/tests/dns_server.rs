@@ -1,4 +1,4 @@
-//! The DNS server, as a client sees it.
+//! The DNS server, tested through a client.
 
 use std::{
     future::poll_fn,
@@ -199,7 +199,7 @@ async fn rotates_while_it_runs() -> io::Result<()> {
 #[tokio::test]
 async fn answers_over_tcp_when_the_udp_answer_is_truncated() -> io::Result<()> {
     let server = DnsServer::start().await?;
-    // 4,000 addresses are about all that fits into one message.
+    // 4,000 addresses are nearly all that fit into one message.
     for count in [400, 4_000] {
         let many = many(count);
         server.set(NAME, 60, &many);

@@ -1,6 +1,6 @@
 //! Cost of a request on eight threads that share one list, compared with a single thread.
 //!
-//! Measured in processor time, which other programs hardly affect. It includes the wait for another core's
+//! It is measured in processor time, which other programs hardly affect. It includes the wait for another core's
 //! cache line.
 
 mod support;
@@ -19,7 +19,7 @@ use callback_source::{AllowList, Family};
 use rustix::time::{ClockId, clock_gettime};
 
 fn main() {
-    // `cargo test` runs it too.
+    // `cargo test` also runs this benchmark.
     let rounds = if std::env::args().any(|arg| arg == "--bench") {
         21
     } else {

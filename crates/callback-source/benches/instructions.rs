@@ -76,7 +76,7 @@ fn networks(asked: &'static Asked) -> Verdict {
 library_benchmark_group!(name = verdict, benchmarks = [addresses, networks]);
 
 fn nothing() -> Request<Body> {
-    // Warms up the state that each thread initializes once, and gives the allocator free blocks to reuse.
+    // Warms up the state that each thread initializes once, and leaves free blocks for the allocator to reuse.
     let request = support::callback(support::address(Family::V4, 0));
     support::serve(
         &mut Merchant,
@@ -85,8 +85,8 @@ fn nothing() -> Request<Body> {
     request
 }
 
-// The baseline of the rows below. A layer that does nothing is inlined to nothing, so that only the end of
-// the request is left.
+// The baseline of the benchmarks below. A layer that does nothing is inlined away, so that only the end of the
+// request is left.
 #[library_benchmark(setup = nothing)]
 #[bench::request(config = limit(2_078))]
 fn no_layer(request: Request<Body>) -> Response<Body> {

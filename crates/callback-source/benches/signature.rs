@@ -1,14 +1,14 @@
-//! The cost of a message check, in instructions as callgrind counts them. It fails if
+//! The cost of a message check, in instructions as callgrind counts them. The benchmark fails if
 //!
 //! - the refusal of a wrong signature, content hash or token depends on the position of the first wrong byte,
 //!   since a sender could then find the right value byte by byte;
 //! - a delivery through the layer costs over 15 % more than the bare SHA-256 of its body, the HMAC of its
 //!   string to sign, and the work of the inner service.
 //!
-//! A limit on each count alone would detect neither. A plain `==` of 32 bytes is not detected, since the
+//! A limit on each count alone would detect neither fault. A plain `==` of 32 bytes is not detected, since the
 //! compiler turns it into a single vector comparison.
 //!
-//! Needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the second
+//! It needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the second
 //! comparison run portable code.
 
 use std::{
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [MEASURE, what, number] => measure(what, number),
-        // Cargo passes `--bench`.
+        // Cargo passes `--bench` instead of a case.
         _ => compare(),
     };
     match done {
@@ -227,7 +227,7 @@ fn delivery(bytes: &[u8], hash: &[u8; 32], mac: &[u8; 32]) -> Request<Body> {
     request
 }
 
-/// In pieces, as it comes from a socket.
+/// Returns the body in pieces, as it comes from a socket.
 fn body(bytes: &[u8]) -> Body {
     let pieces = bytes.chunks(16 * 1024).map(Bytes::copy_from_slice);
     let frames: Vec<_> = pieces.map(Frame::data).map(Ok).collect();

@@ -1,5 +1,5 @@
-//! The same benchmarks in nanoseconds. They are run by hand, since the results depend on the machine and its
-//! load.
+//! The benchmarks of `instructions.rs` in nanoseconds. They are run by hand, since the results depend on the machine
+//! and its load.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The allocations of a request, by path, and the size of a list.
+//! The allocations of a request, by its path through the code, and the size of a list.
 
 #[path = "../benches/support/mod.rs"]
 mod support;
@@ -50,7 +50,7 @@ fn an_unlisted_peer_allocates_the_response_headers_and_the_reason() {
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
     let request = support::callback(support::unlisted(Family::V4, 9));
-    // `http::HeaderMap` allocates its index and its entries, for one header as for two. The peer was refused
+    // `http::HeaderMap` allocates its index and its entries, for one header as for two. The same peer was refused
     // before.
     let allocated = count(|| drop(support::serve(&mut verified, request)));
     assert_eq!(allocated, 2 + OF_THE_REASON);
@@ -90,7 +90,7 @@ fn a_flood_of_unlisted_peers_keeps_no_more_memory_than_the_bound() {
             support::serve(&mut verified, support::callback(peer));
         }
     };
-    // The list remembers 16,384 refused peers, and the log limiter ten peers a second.
+    // The list remembers 16,384 refused peers, and the log limiter remembers ten peers a second.
     let kept_bytes = measure(|| flood(0, 30_000)).bytes_current;
     assert!(kept_bytes < 6 << 20, "{kept_bytes} bytes");
     let more = measure(|| flood(30_000, 60_000)).bytes_current;
@@ -105,22 +105,22 @@ fn a_list_of_ten_hosts_is_small() {
         println!("{MEASURED}{bytes} {}", started.elapsed().as_millis());
         return;
     }
-    // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a
-    // timer wheel of 17 KiB. Repeat a measurement that took as long, on a busy machine. Each runs in a
-    // process of its own, since a cache also frees the garbage of earlier ones.
+    // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a timer wheel of
+    // 17 KiB. Repeat a measurement that took as long, which happens on a busy machine. Each measurement runs in a
+    // process of its own, since a cache also frees the garbage of earlier caches.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {
             break bytes;
         }
     };
-    // Two sets, the task, and moka: two channels of a fixed size (27 KiB each), and two maps of 64
-    // segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for
-    // each: usually 35 of both maps, at most 40. With 40 of them, there are 182,430 bytes.
+    // The bytes are those of two sets, the task, and moka. moka has two channels of a fixed size (27 KiB each), and
+    // two maps of 64 segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for
+    // each. It is usually 35 segments of both maps, and at most 40. With 40 segments, there are 182,430 bytes.
     assert!(bytes < 179 << 10, "{bytes} bytes");
 }
 
-/// The bytes and the milliseconds that a test of this binary prints as the child.
+/// Returns the bytes and the milliseconds that a test of this binary prints in a child process.
 fn measure_in_a_child(test: &str) -> (i64, u64) {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "--nocapture", test])
@@ -142,7 +142,7 @@ fn bytes_of_a_list_of_ten_hosts() -> i64 {
         list = Some(runtime.block_on(async {
             let list = support::builder(10).spawn(zone);
             list.ready().await;
-            // The task drops its questions.
+            // Lets the task drop its questions.
             tokio::task::yield_now().await;
             list
         }));
@@ -160,7 +160,7 @@ fn count(work: impl FnOnce()) -> u64 {
     count_total
 }
 
-/// The box of the rejection. Its map is reused from the request.
+/// The box of the rejection. The map of the response is reused from the request.
 const OF_THE_REASON: u64 = 1;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.

@@ -27,7 +27,7 @@ fn recorded<F: Future>(test: impl FnOnce(Snapshotter) -> F) {
     metrics::with_local_recorder(&recorder, || runtime.block_on(test(snapshotter)));
 }
 
-/// Each series with its value: `name[label,label]`, without the prefix of all names.
+/// Returns each series with its value, as `name[label,label]` without the prefix of all names.
 fn series(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let all = snapshotter.snapshot().into_vec().into_iter();
     let all = all.map(|(key, _, description, value)| {
@@ -45,7 +45,7 @@ fn series(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     all.collect()
 }
 
-/// The series that are not zero. Times are those since the start of the test.
+/// Returns the series that are not zero. Times are relative to the start of the test.
 fn not_zero(snapshotter: &Snapshotter, start: f64) -> Vec<String> {
     let all = series(snapshotter).into_iter();
     let shown = all.filter(|(_, value)| *value != 0.0);
@@ -151,7 +151,7 @@ fn timestamps_are_zero_before_the_first_event_and_stay_at_the_last_one() {
             assert_eq!(all[&format!("{metric}_timestamp_seconds[answered]")], 0.0);
         }
 
-        // The wall clock does not advance with the paused one, so older times are negative here.
+        // The wall clock does not advance with the paused clock, so older times are negative here.
         let start = unix_now();
         *fails.lock().unwrap() = false;
         list.ready().await;

@@ -8,7 +8,7 @@ use std::{
 
 type ModulePath = Vec<String>;
 
-/// The modules of a crate with their code, without comments and unit tests.
+/// Collects the modules of a crate with their code, without comments and unit tests.
 fn modules(folder: &Path, at: &ModulePath, modules: &mut BTreeMap<ModulePath, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn modules(folder: &Path, at: &ModulePath, modules: &mut BTreeMap<ModulePath, St
     }
 }
 
-/// The paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Collects the paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn paths(tree: &str, before: &str, found: &mut Vec<String>) {
     let (mut depth, mut start) = (0, 0);
     for (at, byte) in tree.bytes().chain([b',']).enumerate() {
@@ -51,7 +51,7 @@ fn paths(tree: &str, before: &str, found: &mut Vec<String>) {
     }
 }
 
-/// All imports of a module, and all paths in its code that start at the crate's root or at the parent.
+/// Returns all imports of a module, and all paths in its code that start at the crate's root or at the parent.
 fn uses(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("use ") {
@@ -64,7 +64,7 @@ fn uses(code: &str) -> Vec<String> {
     }
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {
-            // In a macro: the path belongs to the modules that use the macro.
+            // This path is in a macro, so it belongs to the modules that use the macro.
             if code[..at].ends_with('$') {
                 continue;
             }
@@ -76,7 +76,7 @@ fn uses(code: &str) -> Vec<String> {
     found
 }
 
-/// The module in which a path ends, with re-exports followed.
+/// Returns the module in which a path ends, with re-exports followed.
 fn target(modules: &BTreeMap<ModulePath, String>, from: &ModulePath, path: &str) -> ModulePath {
     let mut at = from.clone();
     for name in path.split("::").filter(|name| !name.is_empty()) {
@@ -103,7 +103,7 @@ fn target(modules: &BTreeMap<ModulePath, String>, from: &ModulePath, path: &str)
     at
 }
 
-/// Uses among the modules of each folder: `a/b.rs` that uses `a/c.rs` is `(a, b, c)`.
+/// Returns the uses among the modules of each folder: `a/b.rs` that uses `a/c.rs` is `(a, b, c)`.
 fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     let mut all = BTreeMap::new();
     modules(folder, &Vec::new(), &mut all);
@@ -128,7 +128,8 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Circles among the modules of one folder: the modules left after those that use none of the rest are removed.
+/// Returns the circles among the modules of one folder. Modules that use none of the remaining ones are removed until
+/// only circles are left.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {
@@ -183,7 +184,7 @@ fn no_two_modules_of_the_library_use_each_other() {
 #[test]
 fn no_two_modules_of_the_command_use_each_other() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../callback-source-cli/src");
-    // Not part of the published package.
+    // The folder is missing in the published package.
     if source.is_dir() {
         let arrows = arrows(&source);
         assert!(arrows.len() > 30, "{arrows:?}");
@@ -192,6 +193,7 @@ fn no_two_modules_of_the_command_use_each_other() {
     }
 }
 
-/// Methods of one type that create another type, which uses the first: `AllowList::builder()` and `changes()`.
+/// Methods of a type that create another type which uses the first type, such as `AllowList::builder()` and
+/// `changes()`.
 const MAKES: [(&str, &str, &str); 2] =
     [("list", "handle", "builder"), ("list", "handle", "changes")];

@@ -25,7 +25,7 @@ fn secret() -> Secret {
     Secret::new("of the registration").unwrap()
 }
 
-/// A merchant that echoes the body, and the number of its calls.
+/// Starts a merchant that echoes the body. Returns its address and the number of its calls.
 async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
@@ -48,7 +48,7 @@ async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, calls)
 }
 
-/// The head of a signed `POST`, without the headers that frame the body.
+/// Returns the head of a signed `POST`, without the headers that frame the body.
 fn head(address: SocketAddr, path: &str, body: &[u8]) -> String {
     let url = format!("http://{address}{path}").parse().unwrap();
     let headers: HeaderMap = webhook::sign(&secret(), &url, body, SystemTime::now()).unwrap();
@@ -59,12 +59,12 @@ fn head(address: SocketAddr, path: &str, body: &[u8]) -> String {
     format!("POST {path} HTTP/1.1\r\n{}", lines.collect::<String>())
 }
 
-/// Sends a request and returns the status and the body of the response; the connection is closed after it.
+/// Sends a request. Returns the status and the body of the response, after which the connection is closed.
 async fn send(address: SocketAddr, head: &str, framed: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("{head}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The server may answer and close before it has read everything.
+    // The server may respond and close the connection before it has read everything.
     let _ = stream.write_all(framed).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -95,7 +95,7 @@ async fn a_delivery_is_verified_as_it_is_on_the_wire() {
     );
     let elsewhere = whole.replace("bl%C3%A5", "bl%c3%a5");
     assert_eq!(send(address, &elsewhere, b"{\"paid\":1}").await.0, 401);
-    // A client sends this form to a proxy; by RFC 9112 section 3.2.2 servers must accept it, too.
+    // A client sends this form to a proxy. By RFC 9112 section 3.2.2, servers must accept it, too.
     let absolute = whole.replace("POST /", &format!("POST http://{address}/"));
     assert_eq!(send(address, &absolute, b"{\"paid\":1}").await.0, 200);
     let other_target = whole.replace("POST /", "POST http://shop.example/");

@@ -1,4 +1,4 @@
-//! The effect of a sleep of the machine on a set: time passes, and no question fails meanwhile.
+//! The effect of a sleep of the machine on a set. Time passes meanwhile, but no question fails.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use callback_source::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// A resolver's last second, the jitter, and the time limit of a question.
+/// The longest refresh: the last second of a resolver, the jitter, and the time limit of a question.
 const REFRESH: Duration = Duration::from_millis(6_500);
 
 fn now() -> Instant {
@@ -73,7 +73,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
     let start = now();
     let tick = Duration::from_millis(1);
     for slept in [SECOND, 30 * 60 * SECOND, 100 * HOUR] {
-        // Stale: 24 hours from the end of the TTL.
+        // Stale: the window is 24 hours from the end of the TTL.
         let mut stale = set(&["a.test"], start);
         stale.apply(&question("a.test"), answer(1, HOUR), start);
         let failure = Err(ResolveError::new(ResolveErrorKind::ServFail));
@@ -87,7 +87,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
             (lingering, start + SECOND + HOUR + REFRESH),
         ];
         for (set, ends) in windows {
-            // The last sleep leaves one tick of the window, or nothing.
+            // After the last sleep, one tick of the window is left, or nothing.
             for (left, is_allowed) in [(tick, true), (Duration::ZERO, false)] {
                 let mut set = set.clone();
                 let now = (ends - left).checked_sub(slept).unwrap();
@@ -112,7 +112,7 @@ fn a_window_that_ends_during_a_sleep_is_reported_and_stays_closed() {
     let verdict = set.verdict(address(1), now);
     let kind = verdict.rejection().map(|rejection| rejection.kind());
     assert_eq!(kind, Some(RejectionKind::Unresolved));
-    // It left no answer while it was admitted, so that it does not linger.
+    // No answer omitted the address while it was admitted, so it does not linger.
     set.apply(&question("a.test"), answer(2, 60 * SECOND), now);
     assert!(!set.verdict(address(1), now).is_allowed());
 }
@@ -164,7 +164,7 @@ fn the_order_of_denials_and_answers_is_that_from_before_the_sleep() {
     let now = start + 60 * SECOND;
     set.apply(&question(names[0]), denial, now);
     set.slept(10 * SECOND, now);
-    // Not older than the denial.
+    // This answer is not older than the denial.
     set.apply(&question(names[1]), answer(2, 60 * SECOND), now);
     assert_eq!(freshness(&set, 1, now), Some(Freshness::Lingering));
 }

@@ -1,4 +1,4 @@
-//! The duration of a start.
+//! The time that a start takes.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

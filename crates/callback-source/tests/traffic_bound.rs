@@ -1,6 +1,6 @@
-//! The bounds of DNS traffic, for any order of requests and answers: a question goes out at most once per
-//! interval floor, and for unlisted peers once per on-demand interval. A new server is admitted as soon
-//! as its question may go out.
+//! The bounds of DNS traffic, for any order of requests and answers. A question goes out at most once per interval
+//! floor, and for unlisted peers once per on-demand interval. A new server is admitted as soon as its question may go
+//! out.
 
 use std::{
     collections::HashMap,
@@ -102,7 +102,7 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
     calls
 }
 
-/// A flood of unlisted peers, a zone that rotates, and calls of its newest server.
+/// A flood of unlisted peers, a zone that rotates, and calls of the zone's newest server.
 #[derive(Clone, Debug)]
 struct Flood {
     ttl: u64,
@@ -111,7 +111,7 @@ struct Flood {
     pause: Duration,
     /// The time until an answer.
     delay: Duration,
-    /// The pause before each rotation, and the pause from it to the call of the new server.
+    /// For each rotation, the pause before it, and the pause from it to the call of the new server.
     rotations: Vec<(Duration, Duration)>,
 }
 
@@ -230,7 +230,7 @@ proptest! {
             if asked_at + delay + TICK < call.at + WAIT {
                 prop_assert!(call.is_allowed, "{call:?}, {delay:?}");
             }
-            // It waits no longer than the answer takes.
+            // The call waits no longer than the answer takes.
             if call.is_allowed {
                 let answered_at = asked_at + delay + TICK;
                 prop_assert!(call.at + call.took <= call.at.max(answered_at), "{call:?}");

@@ -126,7 +126,7 @@ impl Protocol {
     }
 }
 
-/// A server that answers with what it was sent: in chunks, or as a whole for `PUT`.
+/// Starts a server that echoes the body of a request: in chunks, or as a whole for `PUT`.
 async fn echo(protocol: Protocol) -> io::Result<(SocketAddr, JoinSet<()>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let addr = listener.local_addr()?;

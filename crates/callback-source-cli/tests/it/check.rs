@@ -195,7 +195,7 @@ async fn root_and_members_of_the_group_can_read_the_state_file_of_a_server() {
     let server = crate::server::Server::start(&format!("{hosts} --state-file {shown}")).await;
     server.ready().await;
     server.stop().await;
-    // A file of another user, with the mode that `fsGroup` of Kubernetes sets.
+    // A file of another user, with the mode that Kubernetes sets for `fsGroup`.
     if let Err(error) = chown(&path, Some(12345), Some(12345)) {
         eprintln!(
             "SKIPPED root_and_members_of_the_group_can_read_the_state_file_of_a_server: needs root ({error})"

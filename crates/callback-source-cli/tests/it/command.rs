@@ -703,7 +703,7 @@ async fn reads_variables_with_blanks_and_line_breaks() {
     for (hosts, networks) in [
         ("one.example, two.example", "192.0.2.0/24, 198.51.100.7"),
         ("one.example,,two.example,", ",192.0.2.0/24,198.51.100.7"),
-        // Block scalars of YAML, `|` and `>`.
+        // Block scalars in YAML, `|` and `>`.
         (
             "one.example\ntwo.example\n",
             "192.0.2.0/24,\n198.51.100.7\n",
@@ -758,7 +758,7 @@ async fn an_empty_variable_is_treated_as_unset() {
         let serve = with_blanks(&["serve"]).await;
         let sign = with_blanks(&["sign", "--url", "https://a.example/"]).await;
         outputs.push([lookup, check, serve, sign]);
-        // The help lists the variable also if it is empty.
+        // The help lists the variable even if it is empty.
         let help = with_blanks(&["lookup", "--help"]).await;
         assert_eq!(help.stdout, run("lookup --help").await.stdout);
     }

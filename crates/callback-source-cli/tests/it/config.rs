@@ -1,4 +1,4 @@
-//! The configuration file, the variables, and `config`.
+//! The configuration file, the variables, and the command `config`.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     setup::{LISTED, UNLISTED, ask, assert_shown, command, one_host, run, zone},
 };
 
-/// A file with this content, in a folder of its own.
+/// Writes a file with this content, in a folder of its own.
 fn file(content: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -17,7 +17,7 @@ fn file(content: &str) -> (TempDir, String) {
     (folder, path.to_str().unwrap().to_owned())
 }
 
-/// What `config check` prints about a file with this content, without the folder.
+/// Returns the output of `config check` for a file with this content, without the folder.
 async fn problem(content: &str) -> String {
     let (folder, path) = file(content);
     let output = run(&format!("config check --config {path}")).await;
@@ -147,7 +147,7 @@ async fn a_flag_replaces_a_variable_and_a_variable_replaces_the_file() {
             "no `{line}` in {shown:#?}"
         );
     }
-    // The output is a configuration file itself.
+    // The output is itself a configuration file.
     let (_folder, path) = file(&shown.join("\n"));
     let output = run(&format!("config check --config {path}")).await;
     assert_shown!(output, @r"

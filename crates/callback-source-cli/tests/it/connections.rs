@@ -230,7 +230,7 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
     server.stop().await;
 }
 
-/// A connection through a proxy that has sent its PROXY header.
+/// Opens a connection through a proxy that has sent its PROXY header.
 async fn proxied(server: &Server, client: &str) -> TcpStream {
     let mut stream = server.stream(PROXY).await;
     let header = format!("PROXY TCP4 {client} 127.0.0.1 1 2\r\n");
@@ -271,7 +271,7 @@ async fn a_silent_client_behind_a_proxy_is_closed_after_a_second_in_a_crowd() {
     let flags = format!("--max-connections 20 --proxy-protocol --trusted-proxy {PROXY}");
     let server = Server::admitting_one_host(&flags).await;
     let mut silent = Vec::new();
-    // Crowded, but not full.
+    // The server is crowded, but not full.
     for number in 1..=18 {
         silent.push(proxied(&server, &format!("127.0.2.{number}")).await);
     }
@@ -438,7 +438,7 @@ async fn the_time_limit_of_a_head_applies_to_the_first_half_of_a_later_head() {
         slow.spawn(async move {
             stream.write_all(bytes.as_bytes()).await.unwrap();
             let mut reply = Vec::new();
-            // Also returns when the connection is reset.
+            // This also returns when the connection is reset.
             let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await;
             let reply = String::from_utf8_lossy(&reply).into_owned();
             assert_eq!(

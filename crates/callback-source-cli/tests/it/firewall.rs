@@ -32,7 +32,7 @@ struct Firewall {
     server: Netns,
     client: Netns,
     dns: DnsServer,
-    /// Has the program `nft` for the follower.
+    /// Has a program `nft` for the follower.
     folder: TempDir,
     /// Time of the last packet from each client.
     seen: Arc<Mutex<std::collections::HashMap<std::net::IpAddr, Instant>>>,
@@ -128,13 +128,14 @@ impl Firewall {
         })
     }
 
-    /// Returns whether a connection is possible. Under load, an answer can take longer than the pause of one.
+    /// Returns whether a connection is possible. Under load, a response can take longer than the pause of one
+    /// attempt.
     fn is_open_to(&self, client: &str) -> bool {
         self.connect(client).is_ok()
     }
 
-    /// Sends a packet every 20 ms from an address, until it has not arrived for a second. Returns the time of the
-    /// last that arrived.
+    /// Sends a packet every 20 ms from an address, until none has arrived for a second. Returns the time of the last
+    /// packet that arrived.
     async fn last_packet(&self, from: &str) -> Instant {
         let socket = self
             .client
@@ -152,8 +153,8 @@ impl Firewall {
         }
     }
 
-    /// Ten times the time that `nft` takes on this machine now. It is some 50 ms, and seconds while other jobs use
-    /// its processors.
+    /// Returns ten times the time that `nft` takes on this machine now. `nft` takes some 50 ms, but seconds while
+    /// other jobs use the processors.
     fn slack(&self) -> Duration {
         let began = Instant::now();
         let _ = self.server.nft("list tables");
@@ -165,7 +166,7 @@ impl Firewall {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
-    /// The rest of an element's timeout.
+    /// Returns the rest of an element's timeout.
     fn expires(&self, address: &str) -> Duration {
         let elements = self.elements();
         let element = elements
@@ -176,7 +177,7 @@ impl Firewall {
         humantime::parse_duration(rest.unwrap_or_else(|| panic!("{elements}"))).unwrap()
     }
 
-    /// The arrival of the last question about A records.
+    /// Returns the arrival of the last question about A records.
     fn last_question(&self) -> Instant {
         let questions = self.dns.questions();
         let mut questions = questions.iter().rev();
@@ -199,7 +200,7 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 fn is_near(found: Instant, expected: Instant, slack: Duration) -> bool {
     let early = expected.saturating_duration_since(found);
     let late = found.saturating_duration_since(expected);
-    // The kernel removes an element when its timeout, in whole seconds, is over. A packet comes every 20 ms.
+    // The kernel removes an element when its timeout, in whole seconds, ends. A packet comes every 20 ms.
     early < Duration::from_millis(100) + slack && late < Duration::from_millis(1_100) + slack
 }
 
@@ -228,7 +229,7 @@ async fn listed_clients_get_in_and_a_rotation_is_followed_without_cutting_a_conn
         );
     }
     let took = rotated.elapsed();
-    // The TTL and 1.5 s, and up to 300 ms of the last attempt to connect. Other tests run meanwhile.
+    // The sum of the TTL, 1.5 s, and up to 300 ms of the last attempt to connect. Other tests run meanwhile.
     let limit = Duration::from_millis(3_000) + firewall.slack();
     assert!(took < limit, "{took:?} of {limit:?}");
     assert!(firewall.is_open_to(FIRST), "it does not linger");
@@ -246,10 +247,10 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
         return;
     };
     firewall.move_to(2, &[FIRST]);
-    // Longer than the refresh of an expired answer takes, which is the least window.
+    // The stale window is longer than its minimum, which is the time that the refresh of an expired answer takes.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
-    // Between two refreshes, right after the last one has reached the kernel.
+    // Now is between two refreshes, right after the last one has reached the kernel.
     let rest = firewall.expires(FIRST);
     until(|| rest < firewall.expires(FIRST)).await;
     follow.signal("KILL").await;
@@ -275,7 +276,7 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .follow("--stale-for 8s --host two.psp.example")
         .await;
     until(|| firewall.elements().contains(FIRST) && firewall.elements().contains(SECOND)).await;
-    // One name that no longer exists is harmless.
+    // A single name that no longer exists is harmless.
     firewall.dns.remove("two.psp.example");
     let asked = firewall.dns.total();
     until(|| firewall.dns.total() > asked + 6).await;
@@ -293,7 +294,7 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .set_fault("two.psp.example", Fault::Rcode(ResponseCode::ServFail));
     let closed = firewall.last_packet(FIRST).await;
     let open_for = closed.saturating_duration_since(last);
-    // TTL and stale window. One more refresh may have begun before the fault, and the timeout is rounded up.
+    // TTL and stale window. Another refresh may have begun before the fault, and the timeout is rounded up.
     let latest = Duration::from_millis(12_500) + firewall.slack();
     assert!(
         (Duration::from_millis(8_900)..latest).contains(&open_for),
@@ -328,7 +329,7 @@ async fn a_flushed_ruleset_is_restored_within_five_seconds() {
         let limit = Duration::from_secs(5) + firewall.slack();
         assert!(took < limit, "{flush}: {took:?} of {limit:?}");
     }
-    // As at the start of nftables.service, the rules come back, and the elements are still there.
+    // As at the start of nftables.service, the rules are loaded again, and the elements are still there.
     let ruleset = run("follow --print-ruleset").await.stdout;
     firewall.server.load(std::str::from_utf8(&ruleset).unwrap());
     firewall.server.load(std::str::from_utf8(&ruleset).unwrap());
@@ -377,7 +378,7 @@ async fn ports_that_are_redirected_are_filtered_by_the_printed_ruleset() {
     firewall.move_to(60, &[FIRST]);
     let follow = firewall.follow("").await;
     until(|| firewall.elements().contains(FIRST)).await;
-    // As Docker publishes a port: DNAT in prerouting, to another address behind the server.
+    // Like a port that Docker publishes: DNAT in prerouting, to another address behind the server.
     let inner = firewall
         .server
         .within(|| TcpListener::bind(("127.0.0.1", 8443)).unwrap());
@@ -416,7 +417,7 @@ async fn without_the_capability_the_error_names_it() {
     assert!(stderr.contains("CAP_NET_ADMIN"), "{stderr}");
 }
 
-/// Requests from a listed address, until the counter stops.
+/// Sends requests from a listed address until the counter stops. Returns the statuses.
 async fn statuses(
     port: u16,
     from: &'static str,
@@ -516,7 +517,7 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
     };
     until(|| targets.iter().all(|target| changes(target) == 1)).await;
     let opens = async |client: &str| {
-        // After a reload, a worker of nginx with the previous file accepts connections for a moment.
+        // After a reload, an nginx worker with the previous file accepts connections for a moment.
         let wait = async {
             let mut in_a_row = 0;
             while in_a_row < 30 {
@@ -531,7 +532,7 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
     opens("127.0.1.3").await;
     opens("127.0.1.1").await;
 
-    // Listed clients call all the time.
+    // Listed clients send requests all the time.
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let callers = [nginx_port, haproxy_port]
         .map(|port| tokio::spawn(statuses(port, "127.0.1.3", Arc::clone(&is_over))));
@@ -570,7 +571,7 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
     follow.stop().await;
 }
 
-/// The line of the rule that counts dropped packets.
+/// Returns the line of the rule that counts dropped packets.
 fn dropped(firewall: &Firewall) -> String {
     let rules = firewall
         .server

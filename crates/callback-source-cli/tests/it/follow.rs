@@ -14,12 +14,12 @@ use crate::{
     setup::{ask, command, ip, run, shown, zone},
 };
 
-/// Flags with short windows, and a host of [`moving`].
+/// Returns flags with short windows, and a host of [`moving`].
 fn flags(dns: &DnsServer) -> String {
     format!("--host one.example --min-ttl 1s --linger 3s {}", ask(dns))
 }
 
-/// A DNS server with one host, whose answers have a TTL of a second.
+/// Starts a DNS server with one host, whose answers have a TTL of a second.
 async fn moving(addresses: &[&str]) -> DnsServer {
     let dns = DnsServer::start().await.expect("a free port");
     move_to(&dns, addresses);
@@ -39,7 +39,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The lines that are no comments, joined by blanks.
+/// Returns the lines that are not comments, joined by spaces.
 fn body(path: &Path) -> String {
     let text = read(path);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -134,12 +134,12 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
     let text = shown(&output);
     assert!(text.contains("the targets keep what they have"), "{text}");
     assert_eq!(read(&path), "20.0.0.9\n");
-    // The hosts are undecided, so even an allowed empty set keeps what was there.
+    // The hosts are undecided, so even an allowed empty set keeps the previous content.
     let output = run(&format!("{line} --allow-empty")).await;
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(read(&path).contains("\n20.0.0.9 1;\n"), "{}", read(&path));
 
-    // A running follower empties the target when the windows of its addresses have ended.
+    // A running follower empties the target when the windows of the addresses have ended.
     dns.clear_faults();
     move_to(&dns, &["20.0.0.1"]);
     for (flag, left) in [("", "20.0.0.1 1;"), ("--allow-empty", "")] {
@@ -150,7 +150,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
             path.display()
         ))
         .await;
-        // The file has this content from the previous process, too.
+        // The file also has this content from the previous process.
         follow.ready().await;
         until(|| body(&path) == "20.0.0.1 1;").await;
         dns.set_fault("one.example", Fault::Rcode(ResponseCode::ServFail));
@@ -177,7 +177,7 @@ async fn a_rotation_changes_the_file_once_and_runs_the_command() {
     let mut follow = Server::follow(&format!(
         "{} --on-change .{} file:nginx-allow:{}",
         flags(&dns),
-        // `.` runs the file in the shell, without a blank in the argument.
+        // `.` runs the file in the shell, so that the argument needs no space.
         format_args!("${{IFS}}{}", hook.display()),
         path.display()
     ))
@@ -190,12 +190,12 @@ async fn a_rotation_changes_the_file_once_and_runs_the_command() {
     let rotated = Instant::now();
     move_to(&dns, &["20.0.0.2"]);
     until(|| body(&path) == "allow 20.0.0.1; allow 20.0.0.2; deny all;").await;
-    // TTL, and 1.5 s.
+    // The TTL, plus 1.5 s.
     let took = rotated.elapsed();
     assert!(took < Duration::from_millis(4_500), "{took:?}");
     until(|| body(&path) == "allow 20.0.0.2; deny all;").await;
     until(|| body(&runs).ends_with("allow 20.0.0.2; deny all;")).await;
-    // Several refreshes without a change.
+    // Several refreshes bring no change.
     let asked = dns.total();
     until(|| dns.total() > asked + 8).await;
     let log = follow.log();
@@ -240,7 +240,7 @@ async fn a_restart_while_dns_is_down_removes_nothing() {
     until(|| body(&path) == "20.0.0.1 20.0.0.2").await;
     follow.signal("KILL").await;
     drop(follow);
-    // One host moves, and the other cannot be resolved.
+    // One host moves, and the other host cannot be resolved.
     dns.set_fault("two.example", Fault::Rcode(ResponseCode::ServFail));
     move_to(&dns, &["20.0.0.3"]);
     let follow = Server::follow(&args).await;
@@ -284,7 +284,7 @@ async fn serve_follows_targets_and_keeps_serving_while_they_fail() {
     serve.stop().await;
 }
 
-/// A folder of a process that only it sees, with the disk of its own.
+/// Starts a server in a folder with a disk of its own, which only the server's process sees.
 #[cfg(target_os = "linux")]
 async fn on_own_disk(before: &str, args: &str) -> Option<(TempDir, Server)> {
     servers::find(["unshare", "mount"])?;

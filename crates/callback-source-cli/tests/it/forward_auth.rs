@@ -1,5 +1,5 @@
-//! `serve` with nginx and Caddy, each with its configuration in `docs/forward-auth.md`, in front of a shop that
-//! records the requests that they pass on.
+//! `serve` with nginx and Caddy, each with its configuration in `docs/forward-auth.md`. They are in front of a shop
+//! that records the requests that it gets.
 
 use std::{
     fs, io,
@@ -190,7 +190,7 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     assert_eq!(set_up.post(UNLISTED, &all).await.status, 403);
     assert_eq!(set_up.seen(), [""; 0]);
 
-    // A connection to the endpoint is kept for all clients.
+    // One connection to the endpoint is kept for all clients.
     let addr = set_up.front_addr;
     let mut listed = Connection::connect(ip(LISTED), addr).await.unwrap();
     let mut unlisted = Connection::connect(ip(UNLISTED), addr).await.unwrap();
@@ -289,7 +289,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     set_up.serve.ready().await;
     set_up.serve.signal("TERM").await;
     set_up.serve.ended().await;
-    // First the connection ends without a response, then connections are refused.
+    // At first the connection ends without a response. Later, connections are refused.
     for _ in 0..2 {
         let reply = set_up.post(LISTED, &[]).await;
         assert_eq!(reply.status, kind.endpoint_down());
@@ -302,7 +302,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     }
 }
 
-/// Response of the endpoint, byte for byte, until it closes the connection.
+/// Sends bytes to the endpoint. Returns its response, byte for byte, until it closes the connection.
 async fn raw(
     peer: &str,
     server: SocketAddr,
@@ -324,7 +324,7 @@ async fn raw(
     reply
 }
 
-/// Forged headers of a client that claims to be `client`.
+/// Returns forged headers of a client that claims to be `client`.
 fn forged(client: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     let forwarded = match client {
         LISTED => "for=127.0.1.1",
@@ -371,20 +371,20 @@ impl SetUp {
         }
     }
 
-    /// A callback from this address.
+    /// Sends a callback from this address.
     async fn post(&self, client: &str, headers: &[(&str, &str)]) -> Reply {
         let client = Client::from(ip(client));
         let reply = client.send(self.front_addr, "POST", PATH, headers, BODY);
         within(reply).await.unwrap()
     }
 
-    /// Requests that reached the shop since the last call.
+    /// Returns the requests that reached the shop since the last call.
     fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.shop.seen.lock().unwrap())
     }
 }
 
-/// Relay from the server in front to the endpoint, which counts the connections.
+/// Relay from the server in front to the endpoint. It counts the connections.
 struct Relay {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -404,7 +404,7 @@ impl Relay {
                 count.fetch_add(1, Ordering::Relaxed);
                 open.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(to).await {
-                        // The end of either side ends both.
+                        // When either side ends, both end.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -476,7 +476,7 @@ impl Kind {
         }
     }
 
-    /// Its status when the endpoint cannot be reached.
+    /// Status that the server returns when the endpoint cannot be reached.
     fn endpoint_down(self) -> u16 {
         match self {
             Self::Nginx => 503,
@@ -508,7 +508,7 @@ impl Kind {
         .await
     }
 
-    /// The part of its configuration that is in the docs. `tests/gateways/matrix.py` runs the same blocks.
+    /// The part of the configuration that is in the docs. `tests/gateways/matrix.py` runs the same blocks.
     fn shown(self) -> &'static str {
         let page = include_str!("../../../../docs/forward-auth.md");
         let (_, rest) = page
@@ -521,7 +521,7 @@ impl Kind {
         config
     }
 
-    /// Complete configuration, which runs unprivileged in a folder of its own.
+    /// The complete configuration. It runs unprivileged in a folder of its own.
     fn complete(self, shown: &str, dir: &Path) -> String {
         match self {
             Self::Nginx => {

@@ -42,7 +42,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Asks until the answer contains a text.
+/// Asks until the output contains a text.
 async fn answer(server: &Server, line: &str, expected: &str) -> String {
     let asked = async {
         loop {
@@ -73,7 +73,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
         Some(1)
     );
 
-    // The server of the provider calls before DNS names it.
+    // A server of the provider calls before DNS names it.
     for (peer, status) in [(UNLISTED, 403), (NEW, 403), (NEW, 403), (LISTED, 200)] {
         assert_eq!(server.get(peer, "/verify").await.status, status, "{peer}");
     }
@@ -135,7 +135,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
         2,
         "{operation}"
     );
-    // Two looks of the recorder.
+    // Wait until the recorder has looked twice.
     answer(&server, "history --only changes", "removed: ").await;
     let after = text(&ask(&server, "history --only changes").await);
     assert!(after.starts_with(&before), "{before}\n{after}");

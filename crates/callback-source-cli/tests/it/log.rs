@@ -1,4 +1,4 @@
-//! The log on stderr, also when it is not read.
+//! The log on stderr, even when nothing reads it.
 
 use std::{
     io::Write,
@@ -64,7 +64,7 @@ async fn a_log_that_is_read_again_has_the_number_of_dropped_lines_and_the_last_l
     assert!(rest.iter().any(|line| line.ends_with(" stopped")));
 }
 
-/// A server whose log is not read.
+/// A server whose log is never read.
 struct Unread {
     child: Child,
     addr: SocketAddr,
@@ -96,7 +96,7 @@ impl Unread {
 
     /// Sends requests until log lines are dropped.
     async fn overflow(&self) {
-        // h2 traces much more than HTTP/1 does.
+        // h2 writes many more trace lines than HTTP/1.
         let mut connection = Connection::connect_h2(ip(LISTED), self.addr).await.unwrap();
         let overflow = async {
             loop {
@@ -174,7 +174,8 @@ async fn an_unwritable_log_does_not_stop_the_server() {
     }
 }
 
-/// The address at which a process listens, from the tables of the system: its log cannot be read.
+/// Returns the address at which a process listens. It comes from the tables of the system, since the log cannot be
+/// read.
 #[cfg(target_os = "linux")]
 async fn listening_of(child: &Child) -> SocketAddr {
     let process = format!("/proc/{}", child.id().unwrap());
@@ -187,7 +188,7 @@ async fn listening_of(child: &Child) -> SocketAddr {
         let table = std::fs::read_to_string(format!("{process}/net/tcp")).unwrap();
         let sockets = sockets();
         let port = table.lines().find_map(|line| {
-            // Number, own address, other address, state; the tenth is the inode of the socket.
+            // The fields are number, own address, other address, and state. The tenth is the inode of the socket.
             let fields: Vec<_> = line.split_whitespace().collect();
             let link = format!("socket:[{}]", fields.get(9)?);
             let listens = fields[3] == "0A" && sockets.iter().any(|file| *file == *link);
@@ -314,7 +315,7 @@ async fn lists_in_a_json_log_are_arrays_and_numbers_are_numbers() {
     assert_eq!(refused["left_out"], 0);
     assert_eq!(refused["reason"], "not-listed");
     assert!(event("ready")["addresses"].is_u64());
-    // Each line starts with its time, so that lines can be sorted.
+    // Each line starts with its time, so that the lines can be sorted.
     assert!(
         server
             .log()
@@ -374,7 +375,7 @@ struct NoisyWay {
     _task: JoinSet<()>,
 }
 
-/// Fewer than the receive buffer of a socket can store.
+/// This is fewer than the receive buffer of a socket can store.
 const PACKETS: usize = 100;
 
 impl NoisyWay {

@@ -1,4 +1,4 @@
-//! The command as a process, against a DNS server in this one.
+//! The command as a process, against a DNS server in the process of the tests.
 
 mod setup;
 

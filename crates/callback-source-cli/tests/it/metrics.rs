@@ -10,7 +10,7 @@ use crate::{
     setup::{LISTED, UNLISTED, command, ip, run},
 };
 
-/// The series of a text for Prometheus, without the comments.
+/// Returns the series of a text for Prometheus, without the comments.
 fn series(text: &str) -> Vec<&str> {
     text.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -61,7 +61,8 @@ async fn metrics_of_the_list_and_of_the_server_have_at_most_forty_series() {
             "{started}: {text}"
         );
     }
-    // Those of the statuses 400, 500 and of another one that `--unsure-status` names begin with the first response.
+    // Three more series begin with their first response: those of the statuses 400 and 500, and of another status
+    // that `--unsure-status` names.
     assert!(series.len() + 3 <= 40, "{} series: {text}", series.len());
 }
 

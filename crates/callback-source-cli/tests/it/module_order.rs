@@ -49,7 +49,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The modules that a folder's `mod` lines declare, in their order.
+/// Returns the modules that a folder's `mod` lines declare, in their order.
 fn declared(folder: &Path) -> Vec<String> {
     let files = ["main.rs", "mod.rs"].map(|name| fs::read_to_string(folder.join(name)));
     let text = files.into_iter().find_map(Result::ok).unwrap();
@@ -58,7 +58,7 @@ fn declared(folder: &Path) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The names next to the start of an import: `a::b;` has `a`, and `{a::{b, c}, d};` has `a` and `d`.
+/// Returns the names at the start of an import: `a::b;` has `a`, and `{a::{b, c}, d};` has `a` and `d`.
 fn first_names(import: &str) -> Vec<&str> {
     let mut depth = 0;
     let import = import.split(';').next().unwrap();

@@ -322,7 +322,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
         (PROXY, v2_unlisted, "HTTP/1.1 403"),
         (PROXY, b"PROXY UNKNOWN\r\n".to_vec(), "HTTP/1.1 403"),
         (PROXY, local, "HTTP/1.1 403"),
-        // The header is required, must be complete, and is ignored from other peers.
+        // The header is required and must be complete. From other peers it is ignored.
         (PROXY, Vec::new(), ""),
         (
             PROXY,
@@ -345,7 +345,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
     }
     server.has_logged("no PROXY protocol header").await;
 
-    // One byte at a time.
+    // The header arrives one byte at a time.
     let mut stream = connect(PROXY, server.addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
     for byte in v2 {
@@ -438,7 +438,7 @@ mod unix {
         let health = get(&socket, "X-Real-IP: 127.0.1.1\r\n", "/verify").await;
         assert!(health.starts_with("HTTP/1.1"), "{health}");
 
-        // A socket in use is not.
+        // A socket in use is not replaced.
         let output = run(&format!("{listen} {}", admit_one_host(&dns))).await;
         assert_eq!(output.status.code(), Some(2));
         server.stop().await;

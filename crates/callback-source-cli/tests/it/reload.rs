@@ -40,8 +40,8 @@ struct Reloaded {
 }
 
 impl Reloaded {
-    /// Starts a server with these keys. `one.example` and its alias have the address [`LISTED`], `two.example`
-    /// has [`OTHER`].
+    /// Starts a server with these keys. `one.example` and its alias have the address [`LISTED`]. `two.example` has
+    /// the address [`OTHER`].
     async fn start(keys: &str) -> Self {
         let dns = DnsServer::start().await.unwrap();
         dns.set("one.example", 60, &[ip(LISTED)]);
@@ -111,7 +111,7 @@ async fn a_signal_reloads_the_hosts() {
 #[tokio::test]
 async fn a_changed_file_is_taken_without_a_signal() {
     let reloaded = Reloaded::start("host = \"one.example\"\n").await;
-    // As Kubernetes replaces a ConfigMap: by another file at the same path.
+    // Kubernetes replaces a ConfigMap in the same way: by another file at the same path.
     let new = reloaded.file.with_extension("new");
     fs::write(&new, "host = [\"one.example\", \"two.example\"]\n").unwrap();
     fs::rename(&new, &reloaded.file).unwrap();
@@ -295,7 +295,7 @@ async fn ask(stream: &mut TcpStream) -> String {
     head.lines().next().unwrap().to_owned()
 }
 
-/// 10,000 requests, or as many as `RELOAD_REQUESTS` says.
+/// Sends 10,000 requests, or the number in `RELOAD_REQUESTS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_reloads_fail_no_request() {
     let requests = std::env::var("RELOAD_REQUESTS").ok();
@@ -319,7 +319,7 @@ async fn fifty_reloads_fail_no_request() {
         reloaded
             .reload(configurations[number % configurations.len()])
             .await;
-        // Reloads that follow each other at once would leave no requests in between.
+        // Back-to-back reloads would leave no requests in between.
         let enough = requests * (number as u64 + 1) / 50;
         while sent.load(Ordering::Relaxed) < enough {
             tokio::task::yield_now().await;
@@ -332,7 +332,7 @@ async fn fifty_reloads_fail_no_request() {
     assert!(sent.load(Ordering::Relaxed) >= requests);
 }
 
-/// Sends requests of a listed peer, and returns the responses that are not 200.
+/// Sends requests of a listed peer. Returns the responses that are not 200.
 async fn call(
     server: SocketAddr,
     kept: bool,

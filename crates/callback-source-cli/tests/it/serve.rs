@@ -134,7 +134,7 @@ async fn refuses_a_test_server_in_production_with_a_reason_that_ends_the_search(
     let server = Server::start(&flags).await;
     server.ready().await;
     server.get(UNLISTED, "/verify").await;
-    // Nothing waits for the answer about a watched host, which the first request triggered.
+    // The first request triggered the lookup of the watched host, but did not wait for the answer.
     server
         .has_logged("127.0.2.1 is callback-mt-1.vipps.no, a test server; this list is production")
         .await;
@@ -432,7 +432,7 @@ async fn closes_the_connection_of_a_client_that_is_slow_with_its_head() {
         slow.spawn(async move {
             stream.write_all(begin.as_bytes()).await.unwrap();
             let mut rest = Vec::new();
-            // Also returns when the connection is reset.
+            // This also returns when the connection is reset.
             let _ = stream.read_to_end(&mut rest).await;
         });
     }
@@ -605,8 +605,8 @@ async fn no_verdict_is_wrong_while_the_zone_rotates() {
 
     let mut clients = JoinSet::new();
     for number in 0..100 {
-        // A listed peer, an unlisted peer, and a server whose address leaves the zone and returns: once
-        // admitted, it stays admitted for the linger window.
+        // A listed peer, an unlisted peer, and a server whose address leaves the zone and returns. Once admitted,
+        // that server stays admitted for the linger window.
         let (peer, kind) = match number % 3 {
             0 => (LISTED.to_owned(), 0),
             1 => (format!("127.0.2.{}", number + 1), 1),
@@ -711,7 +711,7 @@ async fn keeps_serving_when_its_log_is_closed() {
     assert_eq!(unread.ended().await.code(), Some(0));
 }
 
-/// Start of the next response, without its reason phrase.
+/// Returns the start of the next response, without its reason phrase.
 async fn status_line(stream: &mut TcpStream) -> String {
     let mut start = [0; "HTTP/1.1 200".len()];
     let read: io::Result<_> = stream.read_exact(&mut start).await;
@@ -725,7 +725,7 @@ async fn status_line(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&start).into_owned()
 }
 
-/// Status, tag, host, reason and `Retry-After` of a response.
+/// Returns status, tag, host, reason and `Retry-After` of a response.
 fn summary(reply: &Reply) -> String {
     let header = |name| reply.header(name).unwrap_or("-");
     format!(

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::setup::{admit_one_host, command, connect, ip, one_host};
 
-/// A running server; killed when dropped.
+/// A running server, which is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -31,7 +31,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `serve` with one host and waits until it is ready. The DNS server is gone by then.
+    /// Starts `serve` with one host and waits until it is ready. The DNS server has stopped by then.
     pub(crate) async fn admitting_one_host(args: &str) -> Self {
         let dns = one_host().await;
         let server = Self::start(&format!("{} {args}", admit_one_host(&dns))).await;
@@ -39,13 +39,13 @@ impl Server {
         server
     }
 
-    /// Starts `serve` on a free port, and waits until it listens. With a Unix socket, the address is that of
-    /// the admin listener.
+    /// Starts `serve` on a free port, and waits until it listens. If the server listens at a Unix socket, the address
+    /// is that of the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
         Self::start_with(args, []).await
     }
 
-    /// Starts `serve` like [`start`](Self::start), with variables.
+    /// Starts `serve` like [`start`](Self::start), with environment variables.
     pub(crate) async fn start_with(
         args: &str,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -64,13 +64,13 @@ impl Server {
         Self::of_command(serve, args.contains("--admin-listen") && !at_socket).await
     }
 
-    /// Starts `follow`, whose admin listener is then the address.
+    /// Starts `follow`. The address is that of its admin listener.
     pub(crate) async fn follow(args: &str) -> Self {
         let line = format!("follow --admin-listen 127.0.0.1:0 {args}");
         Self::of_command(command(line.split_whitespace()), false).await
     }
 
-    /// Starts a command, and waits until it listens, also on its admin listener.
+    /// Starts a command, and waits until it listens. That includes its admin listener.
     pub(crate) async fn of_command(mut command: Command, has_admin: bool) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
@@ -100,7 +100,7 @@ impl Server {
         }
     }
 
-    /// Closes the pipe of the server's log.
+    /// Closes the pipe from the server's log.
     pub(crate) fn unread(self) -> Self {
         self.reader.abort();
         self

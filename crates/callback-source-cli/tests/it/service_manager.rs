@@ -1,4 +1,4 @@
-//! systemd's side of `serve`: its messages, its watchdog, and sockets that it opens.
+//! `serve` under systemd: its messages, its watchdog, and sockets that systemd opens.
 
 use std::{
     fs,
@@ -53,7 +53,7 @@ impl Manager {
         String::from_utf8(message[..length].to_vec()).expect("text")
     }
 
-    /// Messages up to one that contains a text.
+    /// Receives messages up to one that contains a text.
     fn until(&self, text: &str) -> Vec<String> {
         let mut messages = vec![self.next()];
         while !messages.last().expect("one").contains(text) {
@@ -73,7 +73,7 @@ async fn reports_the_start_readiness_and_the_stop_to_the_service_manager() {
     assert_eq!(messages[0], "READY=1\n");
     assert_eq!(messages[1], "STATUS=waiting for the first answers\n");
     server.signal("TERM").await;
-    // One minute, 10 s for requests and 3 s for the state file.
+    // A minute, plus 10 s for requests and 3 s for the state file.
     assert_eq!(manager.next(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=73000000\n");
     server.signal("TERM").await;
     assert_eq!(server.ended().await.code(), Some(0));
@@ -135,14 +135,14 @@ async fn a_service_manager_that_reads_nothing_does_not_stop_the_server() {
     environment.push(("WATCHDOG_USEC".to_owned(), "2000".to_owned()));
     let server = Server::start_with(&admit_one_host(&dns), environment).await;
     server.ready().await;
-    // A queue of the socket and one of the server are full after this many requests.
+    // After this many requests, a queue of the socket and a queue of the server are full.
     for _ in 0..200 {
         assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     }
     server.stop().await;
 }
 
-/// The command with sockets as systemd passes them, in place of its own standard streams.
+/// Creates the command with sockets as systemd passes them, in place of its own standard streams.
 fn activated(sockets: impl IntoIterator<Item = OwnedFd>, args: &str) -> Command {
     let mut sockets = sockets.into_iter();
     let (first, second) = (sockets.next().expect("a socket"), sockets.next());
@@ -170,7 +170,7 @@ fn tcp() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// Copy of a socket, as the service manager passes it.
+/// Returns a copy of a socket, as the service manager passes it.
 fn passed(socket: &TcpListener) -> OwnedFd {
     socket.try_clone().unwrap().into()
 }
@@ -220,7 +220,7 @@ async fn a_unix_socket_of_the_service_manager_is_used_and_not_removed() {
     assert!(path.exists());
 }
 
-/// Status line of a check through a Unix socket.
+/// Sends a check through a Unix socket. Returns the status line.
 async fn verify_at(path: &Path) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -234,7 +234,7 @@ async fn verify_at(path: &Path) -> String {
     reply.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Output of `serve` on a free port with a file of the service manager.
+/// Returns the output of `serve` on a free port with a file from the service manager.
 async fn failure(file: OwnedFd) -> String {
     let mut serve = activated([file], "serve --listen 127.0.0.1:0");
     let output = timeout(Duration::from_secs(20), serve.output()).await;
@@ -314,7 +314,7 @@ async fn systemd_socket_activate_starts_the_server_with_the_first_callback() {
     assert_eq!(reply.await.unwrap().status, 200);
 }
 
-/// Requests of [`an_upgrade_under_load_loses_no_request`], and restarts during them.
+/// Number of requests in [`an_upgrade_under_load_loses_no_request`], and of restarts during them.
 const REQUESTS: usize = 10_000;
 const RESTARTS: usize = 5;
 
@@ -355,7 +355,7 @@ async fn an_upgrade_under_load_loses_no_request() {
                 let reply = reply.expect("a reply to each request");
                 assert_eq!(reply.status, 200, "{}", reply.text());
                 answered.fetch_add(1, Ordering::Relaxed);
-                // As a proxy does: a connection is kept until the server announces its end.
+                // Like a proxy, keeps a connection until the server announces its end.
                 if kept && reply.header("connection") != Some("close") {
                     connection = Some(open);
                 }
@@ -369,7 +369,7 @@ async fn an_upgrade_under_load_loses_no_request() {
                 () = tokio::time::sleep(Duration::from_millis(1)) => {}
             }
         }
-        // As `systemctl restart` does: the old process ends before the new one starts.
+        // As with `systemctl restart`, the old process ends before the new one starts.
         server.stop().await;
         server = start().await;
     }

@@ -18,7 +18,7 @@ pub(crate) const LISTED: &str = "127.0.1.1";
 /// Address of this machine that no zone lists.
 pub(crate) const UNLISTED: &str = "127.0.2.1";
 
-/// The command with these arguments and an empty environment.
+/// Creates the command with these arguments and an empty environment.
 pub(crate) fn command<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callback-source"));
     command.env_clear().kill_on_drop(true);
@@ -32,7 +32,7 @@ pub(crate) async fn run(line: &str) -> Output {
     output.expect("the command can be started")
 }
 
-/// Exit code and output of the command.
+/// Returns exit code and output of the command.
 pub(crate) fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     let code = output.status.code().expect("it was not killed");
@@ -52,8 +52,8 @@ macro_rules! assert_shown {
 }
 pub(crate) use assert_shown;
 
-/// A DNS server with three hosts: one with two IPv4 addresses, one with an address of each family, and an alias
-/// of the first.
+/// Starts a DNS server with three hosts: one with two IPv4 addresses, one with an address of each family, and an
+/// alias of the first host.
 pub(crate) async fn zone() -> DnsServer {
     let dns = DnsServer::start().await.expect("a free port");
     dns.set("one.example", 60, &[ip("104.45.28.230"), ip("9.45.17.199")]);
@@ -70,20 +70,20 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The flag `--dns-server` with its value.
+/// Returns the flag `--dns-server` with its value.
 pub(crate) fn ask(dns: &DnsServer) -> String {
     let server: SocketAddr = dns.addr();
     format!("--dns-server {server}")
 }
 
-/// A DNS server with one host at an address of this machine.
+/// Starts a DNS server with one host at an address of this machine.
 pub(crate) async fn one_host() -> DnsServer {
     let dns = DnsServer::start().await.expect("a free port");
     dns.set("one.example", 60, &[ip(LISTED)]);
     dns
 }
 
-/// Flags that admit the host of [`one_host`].
+/// Returns the flags that admit the host of [`one_host`].
 pub(crate) fn admit_one_host(dns: &DnsServer) -> String {
     format!("--host one.example --allow-special-addresses {}", ask(dns))
 }

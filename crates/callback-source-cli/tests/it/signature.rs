@@ -1,4 +1,4 @@
-//! `sign` and `verify`.
+//! The commands `sign` and `verify`.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::setup::{assert_shown, command, run};
 
-/// Published by the provider in 2023.
+/// A secret that the provider published in 2023.
 const SECRET: &str =
     "A0+AeKBRG2KRGvnNwJpQlb6IJFk48CKXCIcrLoHncVJKDILsQSxS6NWCccwWm6r6FhGKhiHTBsG2wo/xU6FY/A==";
 const URL: &str = "https://webhook.site/e2cee29b-012e-4f1d-8ef4-e95fd74a7a63";
@@ -15,7 +15,7 @@ const DATE: &str = "Thu, 30 Mar 2023 08:38:32 GMT";
 const BODY: &str = r#"{"some-unique-content":"ee6e441b-cc4a-46f8-895d-a5af79bcc233/hello-world"}"#;
 const HASH: &str = "lNlsp1XA03N34HrQsVzPgJKtC+r7l/RBF4V3JQUWMj4=";
 const SIGNATURE: &str = "agAiSyogQbDHpeucoNwYz+yAr5nJ+v+zasdkSbqzv+U=";
-/// The signature with the decoded secret.
+/// The signature with the decoded secret as its key.
 const OF_DECODED_SECRET: &str = "T3+NXHMmhNVEjW5PeJ4Gql70nf0MOXCAY9CoZDxuVQw=";
 
 /// A directory with the secret and a request.
@@ -48,7 +48,7 @@ impl Files {
         command
     }
 
-    /// Runs `verify` with the secret, at the date of the vector.
+    /// Runs `verify` with the secret, at the date of the test vector.
     async fn verify(&self, args: &[&str]) -> std::process::Output {
         let verify = ["verify", "--request", "request", "--secret-file", "secret"];
         self.run(&[&verify[..], &["--at", DATE], args].concat())

@@ -20,20 +20,19 @@ pub enum Fault {
     Rcode(ResponseCode),
     /// No answer.
     Drop,
-    /// The right id, followed by bytes that are not a DNS message.
+    /// The id of the question, followed by bytes that are not a DNS message.
     Garbage,
-    /// The answer to another id.
+    /// An answer with a wrong id.
     WrongId,
-    /// A question for the parent of the name in place of the client's.
+    /// An answer whose question is for the parent of the name.
     WrongQuestion,
     /// The client's question in lower case, whatever its spelling.
     LowerCaseEcho,
     /// Records of class CHAOS.
     WrongClass,
-    /// Over UDP, an empty, truncated answer; over TCP, the correct one.
+    /// Over UDP, an empty, truncated answer. Over TCP, the correct answer.
     TruncateUdp,
-    /// Over UDP, a truncated answer with only its first record; over TCP, the connection is closed without an
-    /// answer.
+    /// Over UDP, a truncated answer with only its first record. Over TCP, the connection is closed without an answer.
     TruncateNoTcp,
     /// The correct answer after a delay.
     Delay(Duration),
@@ -45,10 +44,9 @@ pub enum Fault {
     CnameLoop,
     /// A CNAME to a name that does not exist, and NXDOMAIN.
     CnameToNowhere,
-    /// This code, without records, for a question with EDNS (an OPT record); other questions get the correct
-    /// answer.
+    /// This code, without records, for a question with EDNS (an OPT record). Other questions get the correct answer.
     RefuseEdns(ResponseCode),
-    /// Like [`RefuseEdns`](Self::RefuseEdns), but the response has only twelve bytes: it does not repeat the
+    /// Like [`RefuseEdns`](Self::RefuseEdns), but the response has only twelve bytes and does not repeat the
     /// question.
     RefuseEdnsBriefly(ResponseCode),
     /// No answer to a question with EDNS.
@@ -62,7 +60,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault of the answer to this question, for faults that depend on the question.
+    /// Returns the fault of the answer to this question, which some faults depend on.
     pub(super) fn of(self, request: &Message, spelled: &str) -> Option<Self> {
         let edns = request.edns.is_some();
         let lower = !spelled.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -76,7 +74,7 @@ impl Fault {
         }
     }
 
-    /// Turns the correct answer into the faulty one, as far as a message can show the fault.
+    /// Turns the correct answer into the faulty one, if a message can show the fault.
     pub(super) fn apply(self, question: &Query, zone: &Zone, tcp: bool, response: &mut Message) {
         let name = question.name();
         match self {
@@ -144,9 +142,9 @@ impl Fault {
 pub enum FaultScope {
     /// Every question.
     Everything,
-    /// Questions for this name; from a `&str`.
+    /// Questions for this name. Converted from a `&str`.
     Name(Name),
-    /// Questions for this name and type; from a `(&str, RecordType)`.
+    /// Questions for this name and type. Converted from a `(&str, RecordType)`.
     Question(Name, RecordType),
 }
 

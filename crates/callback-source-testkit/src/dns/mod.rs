@@ -1,20 +1,20 @@
 //! An in-process DNS server, over UDP and TCP on one port.
 //!
-//! The server answers for every name of its zone and denies all others:
+//! The server answers for every name of its zone and denies all other names:
 //!
 //! 1. A name with addresses gets them, each with its own TTL.
 //! 2. A name with a CNAME gets the whole chain of the zone, as from a recursive resolver. After
 //!    [`DnsServer::follow_cnames`]`(false)` it gets only the first step.
-//! 3. A known name without records of the type in question gets NODATA, an unknown name NXDOMAIN. Both
-//!    have an SOA unless [`DnsServer::set_negative_ttl`] omits it.
-//! 4. An answer that exceeds the client's UDP size is truncated and marked so. The limit over TCP is
-//!    64 KiB.
-//! 5. A [`Fault`] changes the answers in its [`FaultScope`]; the narrowest scope wins.
+//! 3. A known name without records of the type in question gets NODATA, and an unknown name gets NXDOMAIN. Both have
+//!    an SOA unless [`DnsServer::set_negative_ttl`] omits it.
+//! 4. An answer that exceeds the client's UDP size is truncated and marked as truncated. The limit over TCP is 64
+//!    KiB.
+//! 5. A [`Fault`] changes the answers in its [`FaultScope`]. The narrowest scope takes precedence.
 //! 6. UDP and TCP can be [switched off](DnsServer::set_transport).
 //!
-//! Zone, faults and log can change while the server runs, and they survive [`DnsServer::pause`]. Names
-//! are text, in any case, with or without the final dot. A call with an invalid name panics; a packet
-//! from a client never causes a panic.
+//! Zone, faults and log can change while the server runs, and they survive [`DnsServer::pause`]. Names are text, in
+//! any case, with or without the final dot. A call with an invalid name panics. A packet from a client never causes a
+//! panic.
 //!
 //! Each response repeats the question in the client's spelling. The log of questions grows until
 //! [`DnsServer::clear_log`], unless it is off ([`DnsServer::keep_log`]).
@@ -65,7 +65,7 @@ pub use hickory_proto::{
     rr::{Name, RData, Record, RecordType},
 };
 
-/// A running DNS server; see the [module docs](self).
+/// A running DNS server. See the [module docs](self).
 ///
 /// Dropping it stops it; [`stop`](Self::stop) also waits until the port is free.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl DnsServer {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
-    /// Starts a server on `addr`; port 0 selects any free port.
+    /// Starts a server on `addr`. Port 0 selects any free port.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl DnsServer {
         self.tasks.shutdown().await;
     }
 
-    /// Listens again on the same port after [`pause`](Self::pause); otherwise does nothing.
+    /// Listens again on the same port after [`pause`](Self::pause). Otherwise does nothing.
     ///
     /// # Errors
     ///
@@ -144,8 +144,8 @@ impl DnsServer {
         HickoryResolver::from_servers([self.addr]).expect("one server is given")
     }
 
-    /// Sets the addresses of `name`, in place of earlier addresses or a CNAME. An empty slice makes it a
-    /// known name without addresses.
+    /// Sets the addresses of `name`, replacing earlier addresses or a CNAME. An empty slice makes it a known name
+    /// without addresses.
     pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
         let records = addresses.iter().map(|&address| (ttl, address.into()));
         self.replace(name, records.collect());
@@ -157,7 +157,7 @@ impl DnsServer {
         self.replace(name, records.collect());
     }
 
-    /// Makes `name` an alias of `target`, in place of earlier addresses or a CNAME.
+    /// Makes `name` an alias of `target`, replacing earlier addresses or a CNAME.
     pub fn set_cname(&self, name: &str, ttl: u32, target: &str) {
         let target = RData::CNAME(CNAME(absolute(target)));
         self.replace(name, vec![(ttl, target)]);
@@ -165,7 +165,7 @@ impl DnsServer {
 
     /// Appends `record`, whose owner may be any name, to the answers for `name` and type `asked`.
     ///
-    /// It stays when the addresses of `name` change; [`remove`](Self::remove) removes it.
+    /// The record stays when the addresses of `name` change. [`remove`](Self::remove) removes it.
     pub fn append(&self, name: &str, asked: RecordType, record: Record) {
         let name = absolute(name);
         self.shared.lock().zone.append(name, asked, record);
@@ -181,7 +181,7 @@ impl DnsServer {
         self.shared.lock().zone.negative_ttl = ttl;
     }
 
-    /// Sets the transports on which the server answers; initially both.
+    /// Sets the transports on which the server answers. Initially it answers on both.
     pub fn set_transport(&self, transport: Transport) {
         self.shared.lock().transport = transport;
     }
@@ -208,10 +208,10 @@ impl DnsServer {
         self.shared.lock().faults.clear();
     }
 
-    /// The questions since the log was cleared, oldest first.
+    /// The questions since the log was last cleared, oldest first.
     ///
-    /// A question is logged when it arrives, before the answer. A question that is repeated over TCP,
-    /// after a truncated answer, is logged twice.
+    /// A question is logged when it arrives, before the answer. A question that is repeated over TCP after a
+    /// truncated answer is logged twice.
     #[must_use]
     pub fn questions(&self) -> Vec<Asked> {
         self.shared.lock().log.clone()
@@ -237,7 +237,7 @@ impl DnsServer {
         self.shared.lock().log.clear();
     }
 
-    /// Switches the log of questions on or off; switch it off in a process that runs for long.
+    /// Switches the log of questions on or off. Switch it off in a process that runs for a long time.
     pub fn keep_log(&self, keep: bool) {
         self.shared.lock().log_off = !keep;
     }
@@ -245,7 +245,7 @@ impl DnsServer {
     /// Waits until [`count`](Self::count) is at least `n`.
     pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
         loop {
-            // Created before the log is read: a question in between would be missed.
+            // Created before the log is read: otherwise a question in between would be missed.
             let asked = self.shared.asked.notified();
             if self.count(name, record_type) >= n {
                 return;
@@ -266,11 +266,11 @@ pub enum Transport {
     /// UDP and TCP.
     #[default]
     Both,
-    /// UDP; questions over TCP end the connection.
+    /// UDP. A question over TCP ends the connection.
     UdpOnly,
-    /// UDP; questions over TCP get no answer, as behind some firewalls.
+    /// UDP. A question over TCP gets no answer, as behind some firewalls.
     UdpOnlyTcpSilent,
-    /// TCP; questions over UDP get no answer.
+    /// TCP. A question over UDP gets no answer.
     TcpOnly,
 }
 
@@ -284,11 +284,11 @@ pub struct Asked {
     pub spelled: String,
     /// The record type.
     pub record_type: RecordType,
-    /// True if it came over TCP.
+    /// True if the question came over TCP.
     pub tcp: bool,
-    /// True if it had an OPT record (EDNS).
+    /// True if the question had an OPT record (EDNS).
     pub edns: bool,
-    /// The time of its arrival.
+    /// The time at which the question arrived.
     pub at: Instant,
 }
 

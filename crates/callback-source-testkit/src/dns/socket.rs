@@ -8,14 +8,14 @@ use tokio::{
 
 use super::{Reply, Shared, UDP_LIMIT};
 
-/// The two sockets on one port.
+/// The UDP and the TCP socket on one port.
 pub(super) struct Sockets {
     udp: UdpSocket,
     tcp: TcpListener,
 }
 
 impl Sockets {
-    /// Binds both sockets. For port 0 it tries another port if the TCP port is in use for UDP.
+    /// Binds both sockets. For port 0, it tries another port if the TCP port is in use for UDP.
     pub(super) async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let mut attempts = if addr.port() == 0 { 16 } else { 1 };
         loop {
@@ -33,7 +33,7 @@ impl Sockets {
         self.udp.local_addr()
     }
 
-    /// Serves both forever.
+    /// Serves both sockets forever.
     ///
     /// All work happens in this one future, so that dropping it closes all sockets and leaves no task.
     pub(super) async fn serve(self, shared: Arc<Shared>) {
@@ -53,7 +53,7 @@ async fn serve_udp(socket: &UdpSocket, shared: &Shared) {
                 return;
             };
             if let Reply::Send(answer) = shared.reply(&packet[..length], false).await {
-                // The client may have gone away.
+                // The client may have closed its socket.
                 let _ = socket.send_to(&answer, peer).await;
             }
         })
@@ -65,7 +65,7 @@ async fn serve_tcp(listener: &TcpListener, shared: &Shared) {
     accepted
         .for_each_concurrent(None, async |accepted| {
             if let Ok((connection, _)) = accepted {
-                // The client may have gone away.
+                // The client may have closed the connection.
                 let _ = serve_connection(connection, shared).await;
             }
         })

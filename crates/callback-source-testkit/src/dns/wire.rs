@@ -36,17 +36,17 @@ pub(super) fn encode(message: &Message, limit: u16) -> Reply {
     }
 }
 
-/// The id of the request and bytes that are not a message.
+/// Returns the id of the request, followed by bytes that are not a message.
 pub(super) fn garbage(request: &Message) -> Vec<u8> {
     let mut bytes = request.metadata.id.to_be_bytes().to_vec();
     bytes.resize(31, 0xff);
     bytes
 }
 
-/// A record of the answer section; an owner that equals the name in question is written as a pointer.
+/// A record of the answer section. An owner that equals the name in question is written as a pointer.
 ///
-/// hickory compresses only the first 120 names of a message; 4,000 addresses fit into 64 KiB only if
-/// every owner is compressed.
+/// hickory compresses only the first 120 names of a message. 4,000 addresses fit into 64 KiB only if every owner is
+/// compressed.
 struct Answer<'a> {
     record: &'a Record,
     question: Option<&'a Name>,
@@ -69,8 +69,8 @@ impl BinEncodable for Answer<'_> {
     }
 }
 
-/// An empty additional section that gives back the bytes reserved for the OPT record, which follows it even in
-/// a truncated answer.
+/// An empty additional section. It releases the bytes that are reserved for the OPT record, which follows even in a
+/// truncated answer.
 struct RoomForOpt(u16);
 
 impl EmitAndCount for RoomForOpt {
@@ -80,8 +80,8 @@ impl EmitAndCount for RoomForOpt {
     }
 }
 
-/// RFC 6891, 6.1.2: an OPT record without options.
+/// Length of an OPT record without options (RFC 6891, 6.1.2).
 const OPT_LENGTH: u16 = 11;
 
-/// RFC 1035, 4.1.4: the first question follows the header of 12 bytes.
+/// Pointer to the first question, which follows the header of 12 bytes (RFC 1035, 4.1.4).
 const POINTER_TO_QUESTION: u16 = 0xc00c;

@@ -32,7 +32,7 @@ use ipnet::IpNet;
 use tokio::{runtime::Runtime, time::Instant};
 use tower::{Layer, Service, layer::layer_fn};
 
-/// More instructions than this fail the benchmark.
+/// Sets the limit: a benchmark that takes more instructions fails.
 pub fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
     config.tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]));
@@ -44,14 +44,14 @@ pub fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
 
-/// Lets glibc merge what the set-up has freed. It does so at the next large enough free, which must not be one of
-/// those that are measured: it costs some 600 instructions.
+/// Lets glibc merge the memory that the set-up has freed. glibc does so at the next sufficiently large free. That
+/// free must not be measured, since the merge costs some 600 instructions.
 pub fn settle_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(100 * 1024)));
 }
 
 pub fn address(family: Family, number: u32) -> IpAddr {
-    // An odd factor spreads them, as addresses of several hosters are.
+    // An odd factor spreads the addresses, like those of several hosters.
     let spread = number.wrapping_mul(2_654_435_761);
     match family {
         Family::V4 => IpAddr::V4((spread & 0x3fff_fffe | 0x4000_0000).into()),
@@ -62,7 +62,7 @@ pub fn address(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// An unlisted address next to a listed one.
+/// Returns an unlisted address next to a listed one.
 pub fn unlisted(family: Family, number: u32) -> IpAddr {
     match address(family, number) {
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() | 1).into()),
@@ -70,7 +70,8 @@ pub fn unlisted(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// A peer from the middle of a set, so that no search ends early by luck, or its unlisted neighbour.
+/// Returns a peer from the middle of a set, so that no search ends early by luck, or the unlisted neighbour of that
+/// peer.
 pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
@@ -92,7 +93,7 @@ pub fn rules() -> Rules {
     rules
 }
 
-/// A set of one host with `count` addresses in each family.
+/// Creates a set of one host with `count` addresses in each family.
 pub fn set_of(count: u32) -> (AllowSet, std::time::Instant) {
     let now = Instant::now().into_std();
     let mut set = AllowSet::new(rules(), [host(1)], &[], now).expect("no networks");
@@ -108,7 +109,7 @@ pub fn set_of(count: u32) -> (AllowSet, std::time::Instant) {
     (set, now)
 }
 
-/// A set of `count` static networks in each family, which neither touch nor overlap.
+/// Creates a set of `count` static networks in each family, which neither touch nor overlap.
 pub fn set_of_networks(count: u32) -> (AllowSet, std::time::Instant) {
     let networks: Vec<_> = Family::ALL
         .into_iter()
@@ -142,7 +143,7 @@ pub fn ten_hosts() -> Round {
         now,
         published: None,
     };
-    // The first refresh adds the addresses; later ones find them present.
+    // The first refresh adds the addresses. Later refreshes find them present.
     round.run();
     round
 }
@@ -181,7 +182,7 @@ pub fn kept(addresses: u32) -> Kept {
     let runtime = runtime();
     let since = Instant::now();
     let list = runtime.block_on(async {
-        // As a list of one of the provider's environments does.
+        // The same watched hosts as in a list of one of the provider's environments.
         let watched = [host(1_000_000)];
         let list = builder(1).watch(watched).spawn(Zone { addresses });
         list.ready().await;
@@ -210,8 +211,8 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
-/// Uses up the log's limit for the current second, as a flood does. Waits for the start of a second first, so
-/// that the limit does not reset during the measurement.
+/// Uses up the log's limit for the current second, as a flood does. First waits for the start of a second, so that
+/// the limit does not reset during the measurement.
 pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     while kept.since.elapsed().subsec_millis() > 300 {
         std::thread::yield_now();
@@ -221,7 +222,7 @@ pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     }
 }
 
-/// A body that the default response can be built from, and that owns no memory.
+/// A body that owns no memory and that the default response can be built from.
 pub type Body = &'static str;
 
 /// The service behind the layer.
@@ -248,7 +249,7 @@ pub fn verified(list: &AllowList) -> Verified {
     VerifySourceLayer::rejecting(list.clone(), ConnectInfoPeer).layer(Merchant)
 }
 
-/// A layer that does nothing, to compare with.
+/// A layer that does nothing, for comparison.
 #[derive(Clone, Debug)]
 pub struct NoOp<S>(pub S);
 
@@ -296,7 +297,7 @@ pub fn around() -> Around {
     VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer).layer(bare().with_state(()))
 }
 
-/// As axum's server hands it on: with the connection's peer, and the headers of a callback.
+/// Returns a request as axum's server hands it on: with the connection's peer, and the headers of a callback.
 pub fn callback(peer: IpAddr) -> Request<Body> {
     let mut request = Request::post("https://merchant.example/callbacks/v2/payments/order-1")
         .header("host", "merchant.example")
@@ -313,7 +314,7 @@ pub fn callback(peer: IpAddr) -> Request<Body> {
     request
 }
 
-/// A complete request whose future is ready at its first poll.
+/// Runs a complete request whose future is ready at its first poll.
 pub fn serve<S, B>(service: &mut S, request: Request<B>) -> S::Response
 where
     S: Service<Request<B>, Error = Infallible>,

@@ -9,9 +9,9 @@ use http::Extensions;
 
 /// A mark that a check sets before it calls the inner service.
 ///
-/// It is in the request's extensions, so that every check and extractor further inside can withdraw it. The
-/// provider signs a retry anew, but a proxy repeats the same request, and would get 409 for a callback that no
-/// handler has seen.
+/// It is in the request's extensions, so that every check and extractor further inside can withdraw it. The provider
+/// signs a retry anew, but a proxy repeats the same request. If the mark stayed, that repetition would get 409 for a
+/// callback that no handler has seen.
 #[derive(Clone)]
 pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
@@ -22,7 +22,7 @@ pub(crate) struct Acceptance {
 }
 
 impl Acceptance {
-    /// `withdraw` removes the mark. It may be called more than once, also after the mark expired.
+    /// Creates a mark. `withdraw` removes it. `withdraw` may be called more than once, and after the mark expired.
     #[cfg(feature = "signature")]
     pub(crate) fn new(withdraw: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -47,9 +47,9 @@ impl Acceptance {
         }
     }
 
-    /// The mark that an outer check has set.
+    /// Returns the mark that an outer check has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        // Without the feature no check sets one, and a refusal can save the lookup.
+        // Without the feature no check sets a mark, so a refusal can save the lookup.
         if cfg!(feature = "signature") {
             extensions.get()
         } else {
@@ -58,7 +58,7 @@ impl Acceptance {
     }
 }
 
-/// Withdraws the mark of a request that is refused before a handler saw it.
+/// Withdraws the mark of a request that is refused before a handler has seen it.
 pub(crate) fn refused(extensions: &Extensions) {
     if let Some(mark) = Acceptance::from_extensions(extensions) {
         mark.withdraw();
@@ -75,7 +75,7 @@ pub(crate) fn admitted(extensions: &Extensions) {
     }
 }
 
-/// The mark of a request that waits for its verdict. Withdrawn if the sender leaves meanwhile.
+/// The mark of a request that waits for its verdict. It is withdrawn if the sender leaves meanwhile.
 pub(crate) struct Undelivered(Option<Acceptance>);
 
 impl Undelivered {
@@ -83,7 +83,7 @@ impl Undelivered {
         Self(Acceptance::from_extensions(extensions).cloned())
     }
 
-    /// Keeps the mark. To be called right before the inner service.
+    /// Keeps the mark. Must be called right before the inner service.
     pub(crate) fn deliver(mut self) {
         self.0 = None;
     }
@@ -114,7 +114,7 @@ impl Delivered {
         }
     }
 
-    /// Keeps the mark: the handler has responded, with whatever status.
+    /// Keeps the mark, since the handler has responded, with whatever status.
     pub(crate) fn answered(mut self) {
         self.answered = true;
     }

@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::{acceptance, refuse};
 
-/// Rejection of an extractor: the reason, in the response that a layer would give for it.
+/// Rejection of an extractor: the reason, with the response that a layer would give for it.
 ///
 /// As behind a layer, the response has the header `Connection: close` if the request leaves a body unread.
 ///
@@ -30,7 +30,7 @@ pub struct ExtractorRejection<E> {
 }
 
 impl<E> ExtractorRejection<E> {
-    /// The handler is not called, so a replay guard must not treat the callback as accepted.
+    /// Creates a rejection. The handler is not called, so a replay guard must not treat the callback as accepted.
     pub(crate) fn new(reason: E, parts: &Parts) -> Self {
         acceptance::refused(&parts.extensions);
         Self {

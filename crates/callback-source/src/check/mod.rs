@@ -1,9 +1,9 @@
-//! The one shape of all checks.
+//! The common structure of all checks.
 //!
-//! A [`Check`] judges a request, at once or after it waited. It either leaves its verdict in the request's
-//! extensions or returns the reason for a refusal. All checks share the rest: the [service](Checked), its
-//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted
-//! only once.
+//! A [`Check`] judges a request at once, or after the request has waited. It either leaves its verdict in the
+//! request's extensions or returns the reason for a refusal. All checks share the rest: the [service](Checked), its
+//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only
+//! once.
 
 mod acceptance;
 #[cfg(feature = "axum")]
@@ -26,7 +26,7 @@ use http::request::Parts;
 
 /// A check of requests with the body `B`.
 ///
-/// It works on the request's head. Only the service knows the types of bodies and futures.
+/// It works on the request's head. Only the service handles the types of bodies and futures.
 pub(crate) trait Check<B>: Clone {
     /// The body that is handed on.
     type Body;
@@ -37,21 +37,22 @@ pub(crate) trait Check<B>: Clone {
     /// Findings of [`finish`](Self::finish) for [`accept`](Self::accept).
     type Found;
 
-    /// Judges a request at once, if it need not wait.
+    /// Judges a request at once if it need not wait.
     fn begin(
         &self,
         parts: &mut Parts,
         body: B,
     ) -> Begun<Self::Body, Self::Pending, Self::Rejection>;
 
-    /// Judges a request after it waited.
+    /// Judges a request after it has waited.
     fn finish(
         &self,
         pending: Self::Pending,
         parts: &mut Parts,
     ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
 
-    /// Judges a request for the last time, when the inner service is ready. It is called at once after that.
+    /// Judges a request for the last time, when the inner service is ready. That service is called right after an
+    /// admission.
     fn accept(
         &self,
         found: Self::Found,
@@ -72,8 +73,8 @@ pub(crate) enum Begun<B, P, E> {
 /// Treatment of a request that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// It is refused.
+    /// The request is refused.
     Rejecting,
-    /// It is handed on, with the verdict in its extensions and, on request, in its headers.
+    /// The request is handed on, with the verdict in its extensions and, on request, in its headers.
     Tagging { headers: bool },
 }

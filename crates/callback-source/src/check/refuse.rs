@@ -1,4 +1,4 @@
-//! Refusals.
+//! Responses to refused requests.
 
 use http::{HeaderValue, Response, Version, header, request::Parts};
 
@@ -18,7 +18,7 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
         close_connection(&mut response);
     }
     if response.extensions().is_empty() {
-        // The map of the request, emptied: a new one takes two allocations, which add up in a flood.
+        // Reuses the map of the request. A new map takes two allocations, which add up in a flood.
         parts.extensions.clear();
         *response.extensions_mut() = parts.extensions;
     }

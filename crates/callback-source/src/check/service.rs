@@ -1,13 +1,13 @@
 //! The service of all checks.
 //!
-//! Three traps decide its shape:
+//! Three pitfalls determine its structure:
 //!
 //! - A service that was found ready may have reserved a permit of a concurrency limit inside. A refusal therefore
-//!   replaces it by a clone, which has reserved nothing.
-//! - A request that waits does so with a clone that is not ready yet. Otherwise unlisted peers that wait would
-//!   keep the permits that the provider's servers need.
-//! - There is no `await` between the last check and the call of the inner service. A sender that disconnected
-//!   there would leave a mark for a request that no handler has seen, and a repetition of it would be refused as a
+//!   replaces the service by a clone, which has reserved nothing.
+//! - A request that waits does so with a clone that is not ready yet. Otherwise waiting unlisted peers would keep the
+//!   permits that the provider's servers need.
+//! - There is no `await` between the last check and the call of the inner service. If a sender disconnected there, a
+//!   mark would remain for a request that no handler has seen. A repetition of that request would be refused as a
 //!   replay.
 //!
 //! A request that is admitted at once is neither boxed nor cloned.
@@ -60,7 +60,7 @@ where
                 ResponseFuture::refused(refuse(&self.response, rejection, parts))
             }
             Begun::Pending(pending) => {
-                // As above: it waits with a clone that is not ready yet.
+                // As above, the request waits with a clone that is not ready yet.
                 let mut inner = self.inner.clone();
                 self.inner = inner.clone();
                 let check = self.check.clone();
@@ -73,8 +73,8 @@ where
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    // A mark is the last step of `accept`, and no `await` is between it and the call: a sender that
-                    // leaves before the handler has seen the request must not leave a mark.
+                    // A mark is the last step of `accept`, and there is no `await` between it and the call. A sender
+                    // that leaves before the handler has seen the request must not leave a mark.
                     let delivered = match check.accept(found, &mut parts).await {
                         Ok(delivered) => delivered,
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::check::{Acceptance, Delivered};
 
-    /// Never reaches a verdict.
+    /// A check that never reaches a verdict.
     #[derive(Clone)]
     struct Waits;
 

@@ -1,8 +1,8 @@
 //! Buffering and hashing of the body.
 //!
-//! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits
-//! bound bytes and time. A constant bounds the memory that is reserved in advance. Tokio's budget makes a body of
-//! endless empty frames yield, so that its time limit can end it.
+//! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits bound
+//! bytes and time. A constant bounds the memory that is reserved in advance. With Tokio's budget, even a body of
+//! endless empty frames yields, so that its time limit can end it.
 
 use std::{pin::pin, time::Duration};
 
@@ -29,7 +29,7 @@ pub(super) async fn collect<B: Body>(
     limits: Limits,
 ) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-    // The body itself does not know its length if a layer outside has wrapped it.
+    // A body that another layer has wrapped does not know its own length.
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let hinted = body.size_hint();
@@ -43,8 +43,8 @@ pub(super) async fn collect<B: Body>(
         .unwrap_or(Err(BodyTimeout))
 }
 
-/// Hashes each frame when it arrives, so that a large body does not block the thread. A body of one frame, as most
-/// are, is not copied.
+/// Hashes each frame when it arrives, so that a large body does not block the thread. A body of a single frame, the
+/// usual case, is not copied.
 async fn collect_frames<B: Body>(
     body: B,
     limit: usize,
@@ -74,7 +74,8 @@ async fn collect_frames<B: Body>(
             continue;
         }
         if several.is_empty() {
-            // The sender announces the length, so it must not reserve more memory than this.
+            // The sender announces the length, so the announced length must not reserve more memory than
+            // `MAX_RESERVED`.
             several.reserve(expected.min(MAX_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }

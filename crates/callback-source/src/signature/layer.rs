@@ -45,10 +45,11 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions: to try the
-    /// check out, or to decide in the handler.
+    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions. Use it to try
+    /// the check out, or to decide in the handler.
     ///
-    /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand that on.
+    /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand on such a
+    /// body.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -100,7 +101,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// minutes, no bounds.
     ///
     /// The provider signs each retry anew, so a short window loses no callback as long as the clock is correct.
-    /// For that time a recorded delivery can be sent again, unless a [guard](Self::replay_guard) refuses it.
+    /// Within the window a recorded delivery can be sent again, unless a [guard](Self::replay_guard) refuses it.
     ///
     /// ```
     /// use std::{convert::Infallible, time::{Duration, SystemTime}};
@@ -143,8 +144,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Pins the host to that of the registered URL, including a port other than 443, for a proxy that does not
-    /// preserve it. The request's own host is then ignored. By default nothing is pinned.
+    /// Pins the host to that of the registered URL, for a proxy that does not preserve it. Include the port if it is
+    /// not 443. The request's own host is then ignored. By default nothing is pinned.
     ///
     /// ```
     /// use callback_source::signature::{Secret, VerifySignatureLayer};
@@ -160,8 +161,9 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The request's
-    /// own are then ignored, so put the layer on that one route only. See [`host`](Self::host) for an example.
+    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The path and
+    /// query of the request are then ignored, so put the layer on that one route only. See [`host`](Self::host) for
+    /// an example.
     pub fn path(mut self, path: PathAndQuery) -> Self {
         // Unlike `as_str`, it adds a `/` before a bare query.
         self.settings.path = Some(path.to_string());
@@ -170,7 +172,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
 
     /// Sets the maximum length of a body in bytes. Default: 256 KiB, no bounds. A longer body is refused with 413.
     ///
-    /// The body is buffered before the inner service sees it, and callbacks have a few hundred bytes. A rejecting
+    /// The body is buffered before the inner service receives it. Callbacks have a few hundred bytes. A rejecting
     /// layer checks the signature first, so that it buffers only signed bodies.
     ///
     /// ```
@@ -203,8 +205,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the time within which the whole body must arrive. Default: five seconds, half of the ten for which the
-    /// Webhooks API waits. No bounds. A body that takes longer is refused with 408.
+    /// Sets the time within which the whole body must arrive. Default: five seconds, which is half of the time that
+    /// the Webhooks API waits. No bounds. A body that takes longer is refused with 408.
     ///
     /// ```
     /// use std::{convert::Infallible, time::{Duration, SystemTime}};
@@ -265,9 +267,9 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
 
     /// Sets the time within which the source must return the secrets. Default: two seconds, no bounds.
     ///
-    /// A lookup that takes longer is given up, and the response is 503 with `Retry-After`. The limit must leave
-    /// the handler enough of the ten seconds for which the Webhooks API waits, and the three of eCom: otherwise
-    /// the sender gives up first.
+    /// A lookup that takes longer is given up, and the response is 503 with `Retry-After`. The Webhooks API waits ten
+    /// seconds for a response, and eCom three. The limit must leave the handler enough of that time: otherwise the
+    /// sender gives up first.
     ///
     /// ```
     /// use std::{convert::Infallible, io, time::{Duration, SystemTime}};
@@ -304,7 +306,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     }
 
     /// Refuses a repetition of the same request within the window, with 409. Off by default: the guard knows only the
-    /// deliveries to this process, and a handler that remembers the events it has seen needs none.
+    /// deliveries to this process, and a handler that remembers the events it has seen needs no guard.
     ///
     /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
@@ -393,8 +395,8 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
     }
 }
 
-/// Calls the inner service only for deliveries that are signed, or tags the others. See the
-/// [module docs](super) for an example.
+/// Calls the inner service only for deliveries that are signed, or tags the other deliveries. See the [module
+/// docs](super) for an example.
 ///
 /// The inner service must be [`Clone`]: a request waits for its body after the inner service was found ready.
 pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);

@@ -53,7 +53,7 @@ pub(super) fn replay_store_failed(
     }
 }
 
-/// Reports once that a layer is missing, which the first request shows.
+/// Reports once, at the first request, that a layer is missing.
 pub(crate) fn no_layer() {
     static REPORTED: std::sync::Once = std::sync::Once::new();
     REPORTED.call_once(|| {

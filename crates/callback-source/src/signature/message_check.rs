@@ -59,7 +59,7 @@ impl<K> MessageCheck<K> {
         self.mode != Mode::Rejecting
     }
 
-    /// The secrets, or tokens, for a request.
+    /// Looks up the secrets, or tokens, for a request.
     pub(super) async fn secrets<T>(&self, parts: &Parts) -> Result<Secrets<T>, MessageRejection>
     where
         K: SecretSource<T>,
@@ -72,7 +72,7 @@ impl<K> MessageCheck<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
+    /// Reports a verdict. Leaves it in the extensions, or returns the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,
@@ -82,7 +82,7 @@ impl<K> MessageCheck<K> {
             MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
-        // Joined by an outer layer, before this verdict existed.
+        // Removes a result that an outer layer joined before this verdict existed.
         extensions.remove::<VerifiedCallback>();
         // A message that a check outside of this one rejected stays rejected, whatever this one found.
         let is_rejected = extensions
@@ -126,5 +126,5 @@ impl<K> fmt::Debug for MessageCheck<K> {
     }
 }
 
-/// Well within the ten seconds that the Webhooks API waits, and the three of eCom.
+/// Well within the ten seconds that the Webhooks API waits, and the three seconds of eCom.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);

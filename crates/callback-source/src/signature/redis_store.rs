@@ -12,9 +12,9 @@ use super::{ReplayMark, ReplayStore, ReplayStoreError};
 
 /// [`ReplayStore`] on Redis or Valkey, of any version since Redis 2.6.12.
 ///
-/// Each mark is `SET key owner NX PX time`: one round trip, atomic, and it expires by itself. A mark is withdrawn by
-/// a script that compares the owner. The connection is opened with the first delivery, shared by all, and replaced
-/// when it fails, so a service starts without its store.
+/// Each mark is `SET key owner NX PX time`: one round trip, atomic, and it expires by itself. A script that compares
+/// the owner withdraws a mark. All deliveries share one connection. The first delivery opens it, and it is replaced
+/// when it fails, so a service can start before its store does.
 ///
 /// The server must not evict marks before they expire (`maxmemory-policy noeviction`, the default). When it is full,
 /// it is treated as not available. After a fail-over, marks that were not replicated yet are lost.
@@ -37,7 +37,7 @@ pub struct RedisReplayStore {
 }
 
 impl RedisReplayStore {
-    /// A store at this URL: `redis://[user[:password]@]host[:port][/database]`, or `unix:///path`.
+    /// Creates a store at this URL: `redis://[user[:password]@]host[:port][/database]`, or `unix:///path`.
     ///
     /// For `rediss://` (TLS), add the crate `redis` 1 to your own dependencies, with its feature
     /// `tokio-rustls-comp`.
@@ -50,14 +50,14 @@ impl RedisReplayStore {
     ///
     /// Outside of a tokio runtime.
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
-        // Without the user timeout, a connection whose packets are dropped would be used until TCP gives up,
+        // Without the user timeout, a connection whose packets are dropped would stay in use until TCP gives up,
         // after a quarter of an hour.
         let tcp = TcpSettings::default().set_nodelay(true);
         #[cfg(any(target_os = "android", target_os = "linux"))]
         let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
         let info = url.into_connection_info().map_err(RedisUrlError)?;
         let client = Client::open(info.set_tcp_settings(tcp)).map_err(RedisUrlError)?;
-        // A delivery that finds no connection tries to open one. Retries in between would only let it wait.
+        // A delivery that finds no connection tries to open one. Retries would only prolong its wait.
         let config = ConnectionManagerConfig::new().set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, config);
         Ok(Self::from_connection_manager(
@@ -65,7 +65,7 @@ impl RedisReplayStore {
         ))
     }
 
-    /// A store with a connection of your own settings, for example for TLS with client certificates.
+    /// Creates a store with a connection of your own settings, for example for TLS with client certificates.
     #[must_use]
     pub fn from_connection_manager(connection: ConnectionManager) -> Self {
         Self {
@@ -74,8 +74,8 @@ impl RedisReplayStore {
         }
     }
 
-    /// Replaces the text before each key, `callback-source:replay:`. Two services that get the same deliveries, signed
-    /// with the same secret, need different ones: otherwise each delivery reaches only one of them.
+    /// Replaces the text before each key, `callback-source:replay:`. Two services that get the same deliveries,
+    /// signed with the same secret, need different prefixes: otherwise each delivery reaches only one of them.
     ///
     /// ```no_run
     /// use callback_source::signature::RedisReplayStore;
@@ -140,7 +140,7 @@ crate::debug::debug_by_message!(RedisUrlError);
 
 const PREFIX: &str = "callback-source:replay:";
 
-/// Between reading and removing, the mark could end and another replica could set its own.
+/// A script, since the mark could expire between reading and removing, and another replica could set its own.
 const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 #[cfg(any(target_os = "android", target_os = "linux"))]

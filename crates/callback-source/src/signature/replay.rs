@@ -1,4 +1,4 @@
-//! Deliveries that were accepted before.
+//! Guard against deliveries that were accepted before.
 
 use std::{
     fmt,
@@ -49,34 +49,36 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// # }
 /// ```
 ///
-/// A delivery is marked right before the inner service is called, when its body was read and has the signed hash,
-/// and the inner service is ready. It is accepted from then on, whatever the response. A proxy that repeats the
-/// request gets 409; the provider's own retry does not. Of two copies that arrive at the same time, one is
-/// accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no response:
+/// A delivery is marked right before the inner service is called. By then the inner service is ready, and the body
+/// has been read and has the signed hash. The delivery is accepted from then on, whatever the response. A proxy that
+/// repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same time,
+/// one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
 ///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
 /// - the inner service failed with an error, or panicked;
-/// - behind a tagging layer, the sender left before [`RequireVerified`](crate::require::RequireVerified) or an
-///   extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) admitted
-///   it.
+/// - behind a tagging layer, the sender disconnected before [`RequireVerified`](crate::require::RequireVerified) or
+///   an extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) admitted
+///   the delivery.
 ///
-/// Otherwise the mark stays when a sender leaves after it was set: the handler may have done its work. Within axum's
-/// `Router` every service is ready at once and waits later, so put layers that make requests wait, such as a
-/// concurrency limit, outside of a rejecting signature layer.
+/// Otherwise the mark stays when a sender disconnects after it was set, since the handler may have done its work.
+/// Within axum's `Router` every service is ready at once and waits later. So put layers that make requests wait, such
+/// as a concurrency limit, outside of a rejecting signature layer.
 ///
-/// The memory is bounded; when it is full, the signature that was used longest ago is forgotten. Clones share it.
+/// The memory is bounded. When it is full, the signature that was used longest ago is forgotten. Clones share the
+/// memory.
 ///
 /// # Several replicas
 ///
 /// Other processes do not share the memory, so each replica would accept the same delivery once. With a
-/// [`ReplayStore`], they share marks ([`with_store`](Self::with_store)). The guard asks the store after its own
-/// memory, right before the inner service is called, with one call. A mark in the store is withdrawn in the same
-/// cases as in memory.
+/// [`ReplayStore`], they share marks ([`with_store`](Self::with_store)). The guard checks its own memory first. Then
+/// it asks the store with one call, right before the inner service is called. A mark in the store is withdrawn in the
+/// same cases as in memory.
 ///
-/// If the store does not answer within its [time limit](Self::store_time_limit), the delivery is let through, with
-/// a WARN event and the counter `callback_source_replay_store_failures_total`: a guard must not become an outage.
-/// The memory of the process still refuses repetitions. [`require_store`](Self::require_store) answers 503 instead.
+/// If the store does not answer within its [time limit](Self::store_time_limit), the delivery is admitted, since a
+/// guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total` report
+/// it. The memory of the process still refuses repetitions. [`require_store`](Self::require_store) answers 503
+/// instead.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
@@ -86,7 +88,7 @@ pub struct ReplayGuard {
     is_store_required: bool,
 }
 
-/// Time at which a signature was accepted, by tokio's clock, since moka has its own, see `answer_cache`.
+/// Time at which a signature was accepted, by tokio's clock. moka has a clock of its own, see `answer_cache`.
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,
@@ -103,8 +105,8 @@ impl Accepted {
 impl ReplayGuard {
     /// Creates a guard that remembers at most `capacity` signatures, and at least one. Default: 100,000.
     ///
-    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) and a minute, 11
-    /// minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher
+    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) plus a minute, which is
+    /// 11 minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher
     /// rate, the guard forgets signatures that can still be sent again.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
@@ -164,8 +166,8 @@ impl ReplayGuard {
         window: Duration,
     ) -> Result<Acceptance, MessageRejection> {
         let stored = self.mark_in_store(&signature, window).await?;
-        // No `await` from here to the call of the inner service. A copy may have been faster meanwhile: then the
-        // mark in the store is withdrawn.
+        // There must be no `await` from here to the call of the inner service. A copy may have been faster meanwhile.
+        // In that case the mark in the store is withdrawn.
         let mark = self.mark(signature, window).ok_or_else(replay)?;
         Ok(match stored.map(Unaccepted::accept) {
             Some(stored) => Acceptance::new(move || {
@@ -176,7 +178,7 @@ impl ReplayGuard {
         })
     }
 
-    /// The mark in the store, which may be missing if the guard has no store, or lets deliveries through without it.
+    /// Sets the mark in the store. The result may be `None` if the guard has no store, or admits deliveries without it.
     async fn mark_in_store(
         &self,
         signature: &[u8; 32],
@@ -209,8 +211,8 @@ impl ReplayGuard {
         accepted.is_some_and(|accepted| !accepted.is_over())
     }
 
-    /// Accepts a signature, unless it was accepted within the window; of several attempts at the same
-    /// time, one gets the mark.
+    /// Accepts a signature, unless it was accepted within the window. Of several attempts at the same time, one gets
+    /// the mark.
     fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted {
@@ -228,7 +230,7 @@ impl ReplayGuard {
     }
 
     fn withdraw(&self, signature: [u8; 32], mark: u64) {
-        // Another request may have the signature by now, if this mark was withdrawn or is over.
+        // Another request may have the signature by now, if this mark was withdrawn or has expired.
         let withdraw = |entry: Option<Entry<_, Accepted>>| match entry {
             Some(entry) if entry.value().mark == mark => Op::Remove,
             _ => Op::Nop,
@@ -254,7 +256,8 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// A request may be dated ahead by the window, and is valid until the window after that.
+/// Returns the time for which a signature is remembered. A request may be dated ahead by the window, and is valid
+/// until the window after that date.
 fn keep(window: Duration) -> Duration {
     window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST)
 }
@@ -288,7 +291,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
     }
 }
 
-/// The Webhooks API waits ten seconds for the whole answer.
+/// Only a small part of the ten seconds that the Webhooks API waits for the whole response.
 const STORE_TIME_LIMIT: Duration = Duration::from_millis(500);
 
 const MARGIN: Duration = Duration::from_secs(60);

@@ -24,8 +24,8 @@ use crate::rate_limit::RateLimit;
 
 /// Store of the marks of accepted deliveries, for a [`ReplayGuard`](super::ReplayGuard) of several replicas.
 ///
-/// It needs one atomic step, "set if absent", and an expiry. With the feature `redis`, `RedisReplayStore` is one.
-/// Another store, for example a table in the service's own database:
+/// It needs one atomic step, "set if absent", and an expiry. The feature `redis` has `RedisReplayStore`. Another
+/// store, for example a table in the service's own database:
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,7 +63,7 @@ pub trait ReplayStore: Send + Sync + 'static {
         keep: Duration,
     ) -> impl Future<Output = Result<bool, ReplayStoreError>> + Send;
 
-    /// Removes a mark, since its delivery did not reach the handler. A mark with another owner has to stay.
+    /// Removes a mark, since its delivery did not reach the handler. A mark with another owner must stay.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ pub struct ReplayMark {
 
 impl ReplayMark {
     fn new(signature: &[u8; 32]) -> Self {
-        // Not the signature itself: who can read the store must not learn a valid one.
+        // A digest, not the signature itself: anyone who can read the store must not learn a valid signature.
         let digest = Sha256::new()
             .chain_update(b"callback-source replay mark")
             .chain_update(signature)
@@ -156,8 +156,8 @@ impl SharedMarks {
 
     /// Marks a signature, unless it is marked, and waits for at most `limit`.
     ///
-    /// The call has a task of its own. If it ran in the request, a sender that leaves could end it half-way, with a
-    /// mark in the store that no handler has seen and that is never withdrawn.
+    /// The call has a task of its own. If it ran in the request, a sender that disconnects could end it half-way. The
+    /// store would then have a mark that is never withdrawn, for a delivery that no handler has seen.
     pub(super) async fn mark(
         self: &Arc<Self>,
         signature: &[u8; 32],
@@ -194,9 +194,9 @@ impl SharedMarks {
 /// Outcome of an attempt to mark a signature in a store.
 pub(super) enum Marked {
     Stored(Unaccepted),
-    /// It was marked before.
+    /// The signature was marked before.
     Replay,
-    /// The store did not respond, or not in time. There is a mark if it may have been stored.
+    /// The store did not respond, or not in time. There is a mark if the store may have stored it.
     Unavailable(Option<Unaccepted>, ReplayStoreError),
 }
 
@@ -209,7 +209,7 @@ impl Unaccepted {
             shared: Arc::clone(shared),
             mark,
             state: AtomicU8::new(PENDING),
-            // The mark may be withdrawn where there is no runtime.
+            // The mark may be withdrawn on a thread without a runtime.
             runtime: Handle::current(),
         })))
     }
@@ -218,7 +218,7 @@ impl Unaccepted {
         self.0.as_ref().expect("only `accept` takes it, by value")
     }
 
-    /// Keeps the mark, until its `withdraw` is called.
+    /// Keeps the mark until its `withdraw` is called.
     pub(super) fn accept(mut self) -> Arc<StoredMark> {
         self.0.take().expect("only `accept` takes it, by value")
     }
@@ -235,7 +235,7 @@ impl Drop for Unaccepted {
 /// A mark that is in the store, or on its way there.
 ///
 /// The task of the mark and `withdraw` may run at the same time. Whichever of them sees the other's state removes the
-/// mark: the task if it was withdrawn while pending, `withdraw` if it was stored.
+/// mark. That is the task if the mark was withdrawn while pending, and `withdraw` if it was stored.
 pub(super) struct StoredMark {
     shared: Arc<SharedMarks>,
     mark: ReplayMark,
@@ -253,7 +253,7 @@ impl StoredMark {
         let late = |_| Err(ReplayStoreError::new("it did not respond"));
         let marking = self.shared.store.mark(&self.mark, keep);
         let outcome = timeout(LONGEST_CALL, marking).await.unwrap_or_else(late);
-        // After a failure, the mark may be there all the same.
+        // After a failure, the mark may have been stored nevertheless.
         let is_stored = !matches!(outcome, Ok(false));
         let end = if is_stored { STORED } else { ABSENT };
         let exchanged =
@@ -308,10 +308,10 @@ const STORED: u8 = 1;
 const ABSENT: u8 = 2;
 const WITHDRAWN: u8 = 3;
 
-/// Some 2 MiB. Only well-signed deliveries get this far, but one of them can be repeated at will.
+/// Some 2 MiB. Only correctly signed deliveries get this far, but a single such delivery can be repeated at will.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// A call that was given up by its request still ends.
+/// A call whose request no longer waits for it ends after this time.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
@@ -416,7 +416,7 @@ mod tests {
         request
     }
 
-    /// The status of a delivery at a replica with this guard, and what the rejection was.
+    /// Sends a delivery to a replica with this guard. Returns the status, and the kind of the rejection.
     async fn deliver(
         guard: &ReplayGuard,
         request: Request<Full<Bytes>>,
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(status(&first, request.clone()).await, 200);
         assert_eq!(status(&second, request.clone()).await, 409);
         assert_eq!(status(&first, request).await, 409);
-        // Another delivery has nothing to do with it.
+        // A mark does not affect another delivery.
         assert_eq!(status(&second, delivery("refunded")).await, 200);
     }
 
@@ -487,7 +487,7 @@ mod tests {
             .next()
             .unwrap()
             .clone();
-        // Two windows of five minutes and a minute.
+        // Two windows of five minutes, plus a minute.
         assert_eq!(until - Instant::now(), Duration::from_secs(11 * 60));
     }
 
@@ -649,7 +649,7 @@ mod tests {
         let unsigned = Request::post("/hooks").body(Full::default()).unwrap();
         assert_eq!(status(&first, unsigned).await, 401);
         assert_eq!(store.0.calls.load(Ordering::Relaxed), 0);
-        // Nor does a repetition that the process remembers.
+        // Nor does a repetition that the process remembers cause a call.
         let request = delivery("paid");
         assert_eq!(status(&first, request.clone()).await, 200);
         assert_eq!(status(&first, request).await, 409);
@@ -667,7 +667,7 @@ mod tests {
         let statuses = futures_util::future::join_all(copies).await;
         assert!(statuses.iter().all(|status| *status == 503));
         assert_eq!(store.0.calls.load(Ordering::Relaxed), MAX_IN_FLIGHT);
-        // A call that never ends gives its place back all the same.
+        // A call that never ends releases its slot all the same.
         sleep(LONGEST_CALL).await;
         settle().await;
         advance(LONGEST_CALL).await;

@@ -16,8 +16,9 @@ use crate::{MessageRejection, MessageRejectionKind};
 
 /// The secret of a webhook registration.
 ///
-/// It keeps the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped, as is the text that
-/// was passed in. Copies elsewhere in the program, and those that the compiler left on the stack, are out of reach.
+/// It keeps the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped. The text that was
+/// passed in is wiped, too. Copies elsewhere in the program, and those that the compiler left on the stack, cannot be
+/// wiped.
 ///
 /// ```
 /// use callback_source::signature::{Secret, SecretError};
@@ -32,8 +33,8 @@ use crate::{MessageRejection, MessageRejectionKind};
 pub struct Secret(Box<Hmac<Sha256>>);
 
 impl Secret {
-    /// A secret as the provider shows it. The key is its UTF-8 bytes: it looks like base64, but is not decoded. It
-    /// is not trimmed either.
+    /// Creates a secret from the text that the provider shows. The key is the UTF-8 bytes of that text: it looks like
+    /// base64, but is not decoded. It is not trimmed either.
     ///
     /// # Errors
     ///
@@ -50,7 +51,7 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// A secret that replaces the missing one of an unknown registration, so that the rejection takes the same
+    /// A secret that stands in for the missing one of an unknown registration, so that the rejection takes the same
     /// time.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
@@ -63,7 +64,7 @@ impl Secret {
         Self(Box::new(hmac))
     }
 
-    /// The HMAC-SHA256 of a message in parts.
+    /// Returns the HMAC-SHA256 of a message in parts.
     pub(super) fn mac(&self, message: &[&[u8]]) -> [u8; 32] {
         let mut mac = (*self.0).clone();
         for part in message {
@@ -82,7 +83,7 @@ impl fmt::Debug for Secret {
 /// The merchant's own `Authorization` value, as handed to the provider with an order.
 ///
 /// It keeps the SHA-256, so that a comparison takes the same time for any length. It is never printed, and is wiped
-/// when it is dropped, as is the text that was passed in.
+/// when it is dropped. The text that was passed in is wiped, too.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -96,8 +97,8 @@ impl fmt::Debug for Secret {
 pub struct Token(Box<Zeroizing<[u8; 32]>>);
 
 impl Token {
-    /// A token from the whole value of the header, which is compared verbatim: `Bearer …` if the provider was given
-    /// that.
+    /// Creates a token from the whole value of the header, which is compared verbatim. Include `Bearer …` if the
+    /// provider was given that.
     ///
     /// # Errors
     ///
@@ -129,7 +130,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, and never the text.
+/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, but never the text.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -174,7 +175,7 @@ fn is_blank(character: char) -> bool {
         )
 }
 
-/// The secrets, or tokens, with which a request may be verified. Each of them is tried.
+/// The secrets, or tokens, with which a request may be verified. All of them are tried.
 ///
 /// An empty list refuses every request. Cloning only increments a reference count.
 ///
@@ -225,8 +226,8 @@ impl Secrets<Token> {
     /// Checks the value of an `Authorization` header, for services without
     /// [`VerifyTokenLayer`](super::VerifyTokenLayer).
     ///
-    /// Every token is compared, and no comparison ends early. Digests are compared, so that the time it takes
-    /// reveals nothing about a token's length.
+    /// Every token is compared, and no comparison ends early. Digests are compared, so that the duration reveals
+    /// nothing about a token's length.
     ///
     /// ```
     /// use callback_source::signature::{Secrets, Token};
@@ -239,8 +240,8 @@ impl Secrets<Token> {
     ///
     /// # Errors
     ///
-    /// Another value ([`Token`](MessageRejectionKind::Token)), or no token to compare with
-    /// ([`UnknownKey`](MessageRejectionKind::UnknownKey)).
+    /// [`Token`](MessageRejectionKind::Token) for another value, or [`UnknownKey`](MessageRejectionKind::UnknownKey)
+    /// if there is no token to compare with.
     pub fn check(&self, value: &[u8]) -> Result<(), MessageRejection> {
         let token = Token::hashed(value);
         if self.is_empty() {
@@ -259,7 +260,7 @@ impl Secrets<Token> {
     }
 }
 
-/// Compares a digest that was computed with a secret, and wipes it.
+/// Compares a digest that was computed with a secret, and wipes that digest.
 pub(super) fn equal_and_wiped(mut computed: [u8; 32], claimed: &[u8; 32]) -> Choice {
     let equal = computed.ct_eq(claimed);
     computed.zeroize();
@@ -330,7 +331,7 @@ mod tests {
                 assert!(Secret::new(bare).is_ok(), "{around:?}");
             }
         }
-        // Wrapped, as `base64` prints it.
+        // Base64 in several lines, as `base64` prints it.
         for between in ["\n", "\r\n", "\0"] {
             let text = format!("{}{between}{}", &SECRET[..40], &SECRET[40..]);
             assert_eq!(Secret::new(text).unwrap_err(), SecretError::NotBare);

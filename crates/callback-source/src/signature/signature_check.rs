@@ -23,10 +23,10 @@ use crate::{
     check::{Acceptance, Begun, Check, Delivered, Mode},
 };
 
-/// Type in which a buffered body is handed on. Implemented by [`SameBody`](super::SameBody) and
+/// Conversion of a buffered body into the type that is handed on. Implemented by [`SameBody`](super::SameBody) and
 /// [`IntoBody`](super::IntoBody). See [`with_body`](super::VerifySignatureLayer::with_body) for an example.
 pub trait HandOn<ReqBody>: sealed::Sealed {
-    /// That type.
+    /// The type of the body that is handed on.
     type Body: From<Bytes> + Send;
 }
 
@@ -111,14 +111,15 @@ impl<K: SecretSource> Settings<K> {
         }
     }
 
-    /// The body of a request that is handed on, with its claim. `None` if the request was tagged as rejected.
+    /// Returns the body of a request that is handed on, with its claim. The claim is `None` if the request was tagged
+    /// as rejected.
     async fn check<B: Body>(
         &self,
         parts: &mut Parts,
         body: B,
     ) -> Result<(Bytes, Option<Claimed>), MessageRejection> {
-        // The signature covers the hash of the body, so that it can be checked first: an unsigned body is not
-        // buffered.
+        // The signature covers the hash of the body, so it can be checked before the body is read. An unsigned body
+        // is not buffered.
         let claimed = self.check_headers(parts).await;
         if let Err(rejection) = &claimed
             && !self.message.is_tagging()
@@ -144,7 +145,7 @@ impl<K: SecretSource> Settings<K> {
         }
     }
 
-    /// Marks a signed request for the guard, and leaves its verdict.
+    /// Marks a signed request in the guard, and sets its verdict.
     async fn accept(
         &self,
         claimed: Option<Claimed>,
@@ -200,7 +201,7 @@ impl<K: SecretSource> Settings<K> {
 
     fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, MessageRejection> {
         webhook::check_hash(&claimed.hash, hash)?;
-        // A replay need not wait for the inner service.
+        // A replay is refused before it waits for the inner service.
         match &self.replay {
             Some(guard) if guard.is_accepted(&claimed.signature) => Err(replay()),
             _ => Ok(claimed),
@@ -242,8 +243,8 @@ impl<K> fmt::Debug for Settings<K> {
     }
 }
 
-/// The registration that a delivery claims to belong to. A header that is present twice is ignored, and so is one
-/// that is longer than any id of the provider: it must not cause a lookup.
+/// Returns the registration that a delivery claims to belong to. The header must not cause a lookup if it is present
+/// twice, or is longer than any id of the provider. It is then ignored.
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;
@@ -253,7 +254,7 @@ fn webhook_id(parts: &Parts) -> Option<String> {
 const WINDOW: Duration = Duration::from_secs(5 * 60);
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// Half of the ten seconds that the Webhooks API waits for the answer.
+/// Half of the ten seconds that the Webhooks API waits for the response.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 const MAX_ID: usize = 128;

@@ -10,14 +10,14 @@ use crate::{MessageRejection, MessageRejectionKind};
 
 /// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
-/// They are looked up by an id. For the signature layer it is the `webhook-id` of the registration, for the token
-/// layer the path, and for both it can be replaced by `select_by` (a sale unit, an order). The id has not been
-/// verified. These are sources:
+/// They are looked up by an id. In the signature layer, the id is the `webhook-id` of the registration. In the token
+/// layer, it is the path. In both, `select_by` can replace it (by a sale unit or an order). The id has not been
+/// verified. The following are sources:
 ///
-/// - a [`Secret`] or [`Token`], or [`Secrets`] of several: all are tried, whatever the id;
+/// - a [`Secret`] or [`Token`], or [`Secrets`] of several, which are all tried, whatever the id;
 /// - a `HashMap` by id;
-/// - a closure that returns a future of them, preferably wrapped in [`CachedSecrets`], which bounds the memory
-///   that ids of callers can occupy.
+/// - a closure that returns a future of [`Secrets`], preferably wrapped in [`CachedSecrets`], which bounds the memory
+///   that the callers' ids can occupy.
 ///
 /// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
 ///
@@ -99,8 +99,8 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 ///
 /// The cause is the [`source`](Error::source). It is logged, so it must not contain secrets.
 ///
-/// A source of your own returns it for a failure, and an empty list for an id that it does not know. The first is
-/// answered with 503, the second with 401:
+/// A source of your own returns this error for a failure, and an empty list for an id that it does not know. The
+/// layers answer 503 to the failure, and 401 to the unknown id:
 ///
 /// ```
 /// use std::{collections::HashMap, io, sync::RwLock};
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 pub struct SecretUnavailable(Arc<dyn Error + Send + Sync>);
 
 impl SecretUnavailable {
-    /// An error with this cause.
+    /// Creates an error with this cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into().into())
     }
@@ -155,12 +155,12 @@ impl From<SecretUnavailable> for MessageRejection {
 
 /// Cache in front of a [`SecretSource`].
 ///
-/// One lookup at a time runs for each id, and all requests that wait share its outcome. Failures are not
-/// cached. An id without secrets is cached for at most ten seconds.
+/// Only one lookup at a time runs for each id, and all waiting requests share its outcome. Failures are not cached.
+/// An id without secrets is cached for at most ten seconds.
 ///
-/// Callers choose the ids, so the memory is bounded in bytes: 16 MiB for ids that have secrets, which suffices for
-/// some 15,000, and 1 MiB for ids that have none. The ids that are looked up most stay. An id of more than 1,024
-/// bytes is not looked up and has no secrets.
+/// Callers choose the ids, so the memory is bounded in bytes. It is 16 MiB for ids that have secrets, which suffices
+/// for some 15,000 ids, and 1 MiB for ids that have none. When it is full, the ids that are looked up most often
+/// stay. An id of more than 1,024 bytes is not looked up and has no secrets.
 ///
 /// ```
 /// use std::{io, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
@@ -192,7 +192,7 @@ pub struct CachedSecrets<S, T = Secret> {
     ttl: Duration,
 }
 
-/// Secrets with the time of their lookup, since moka has its own clock, see `answer_cache`.
+/// Secrets with the time of their lookup. The time is kept here since moka has its own clock, see `answer_cache`.
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -212,8 +212,8 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Caches for `ttl`, at most a day. For that time a secret that was withdrawn at its source is still accepted,
-    /// and a secret that was added to a known id is refused.
+    /// Creates a cache whose entries stay for `ttl`, at most a day. During that time a secret that was withdrawn at
+    /// its source is still accepted, and a secret that was added to a known id is refused.
     ///
     /// There is no default: only the deployer knows how fast a withdrawn secret must stop working.
     #[must_use]
@@ -274,7 +274,7 @@ where
         {
             return Ok(Secrets::default());
         }
-        // Errors are shared by the requests that wait, and not cached.
+        // Errors are shared by the requests that wait, but not cached.
         let load = async {
             let secrets = self.source.secrets(id).await.map_err(Missing::Failed)?;
             let at = Instant::now();
@@ -334,7 +334,7 @@ const OF_A_SECRET: u32 = 512;
 
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A registration that was just made must not be refused for long.
+/// Short, since a registration that was just made must not be refused for long.
 const UNKNOWN_REMEMBERED: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -353,7 +353,7 @@ mod tests {
 
     type Outcome = Result<Secrets, &'static str>;
 
-    /// A source that responds after a second and counts its calls.
+    /// Returns a cache of a source that responds after a second, and the number of calls to that source.
     fn counted(
         outcome: impl Fn(Option<String>) -> Outcome + Send + Sync + 'static,
     ) -> (Arc<CachedSecrets<impl SecretSource>>, Arc<AtomicUsize>) {

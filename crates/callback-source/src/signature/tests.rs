@@ -80,7 +80,7 @@ fn delivery(secret_text: &str, body: &str) -> Request<Full<Bytes>> {
     request
 }
 
-/// Outcome of a request: the body that the inner service got, or the kind of the refusal.
+/// Sends a request. Returns the body that the inner service got, or the kind of the refusal.
 async fn outcome<K: SecretSource, B>(
     layer: VerifySignatureLayer<K>,
     request: Request<B>,
@@ -105,7 +105,7 @@ where
     }
 }
 
-/// A body that arrives in frames, and then ends, breaks off, or never ends.
+/// A body that arrives in frames. It then ends, breaks off, or never ends.
 struct Frames {
     frames: std::vec::IntoIter<Bytes>,
     end: End,
@@ -264,7 +264,7 @@ async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_not() {
         };
         let known = outcome(limited(), delivery("a", &body)).await;
         assert_eq!(known.is_ok(), is_taken, "{length}");
-        // Chunked: the length shows only at the end.
+        // The body is chunked, so its length shows only at the end.
         for size in [1, 7, 4096] {
             let frames = || {
                 let chunks = body.as_bytes().chunks(size.max(length / 1000));
@@ -400,7 +400,7 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
     );
-    // Only the pinned host is read, even if the proxy's is malformed.
+    // Only the pinned host is read, even if the proxy sends a malformed one.
     let mut twice = rewritten();
     twice
         .headers_mut()
@@ -467,7 +467,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(later), retry).await.is_ok());
 }
 
-/// A service as a server drives it: polled until it is ready, then kept until the response is complete.
+/// Calls a service as a server does: polls it until it is ready, and keeps it until the response is complete.
 async fn served<S>(service: &mut S, request: Request<Full<Bytes>>) -> S::Future
 where
     S: Service<Request<Full<Bytes>>, Error: std::fmt::Debug>,
@@ -475,7 +475,7 @@ where
     service.ready().await.unwrap().call(request)
 }
 
-/// With a guard, in both modes; a tagging layer has a policy inside, which refuses.
+/// A service with a guard, in both modes. A tagging layer has a policy inside, which refuses.
 type Guarded<S> = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, S>;
 
 fn guarded<S>(guard: &ReplayGuard, inner: S) -> [Guarded<S::Error>; 2]
@@ -529,7 +529,7 @@ async fn a_sender_that_leaves_before_the_handler_is_called_may_send_the_same_aga
 
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again() {
-    // Its first answer never comes, so an unlisted peer waits.
+    // The list never gets its first answer, so an unlisted peer waits.
     let list = AllowList::builder()
         .host("h.test".parse().unwrap())
         .net("192.0.2.1/32".parse().unwrap())
@@ -593,7 +593,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
 
 #[tokio::test]
 async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it() {
-    /// Reports that it is ready and waits later, as every service within axum's `Router` does.
+    /// Reports that it is ready, but waits later, as every service within axum's `Router` does.
     #[derive(Clone)]
     struct Later<S>(ConcurrencyLimit<S>);
 
@@ -633,7 +633,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it
     let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
     drop((waiting, busy));
-    // The next one reaches the handler, and then leaves.
+    // The next request reaches the handler, and then its sender leaves.
     let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(working.as_mut().now_or_never().is_none(), "it works");
     drop(working);
@@ -824,7 +824,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
                 cases.push((status, peer, refusing, admitting, replay));
             }
         }
-        // A policy whose layer is missing.
+        // The policy requires a layer that is missing.
         let guard = guard();
         let inner = RequireVerifiedLayer::new(Policy::Both).layer(handler());
         let refusing = [
@@ -839,7 +839,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
             admitting[mode].clone(),
             conflict,
         ));
-        // The other way round: the source layer is inside.
+        // In the reverse order, the source layer is inside.
         let guard = ReplayGuard::default();
         let [refusing, admitting] = [&unknown, &known].map(|list| {
             let inner = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(handler());
@@ -929,7 +929,7 @@ async fn the_secret_is_that_of_the_registration() {
     }
 }
 
-/// The ids that are looked up for requests with these values of `webhook-id`.
+/// Returns the id that is looked up for a request with these values of `webhook-id`.
 async fn asked_for(ids: &[&[u8]]) -> Option<String> {
     let asked = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&asked);
@@ -992,7 +992,7 @@ async fn a_path_may_have_any_length_if_all_paths_share_one_token() {
     let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
     assert_eq!(token_outcome(one, request.clone()).await, None);
 
-    // With tokens by path, it is a path without a token, and gets the same response.
+    // With tokens by path, the same request has a path without a token, and gets the same response.
     let looked_up = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&looked_up);
     let source = move |_: Option<String>| {
@@ -1243,7 +1243,7 @@ async fn two_message_layers_must_both_verify_the_message() {
     }
 }
 
-/// A delivery from a peer through all three layers.
+/// Sends a delivery from a peer through all three layers.
 async fn joined(
     policy: Policy,
     peer: Option<&str>,

@@ -24,8 +24,8 @@ use crate::{
 
 /// Wraps services in [`VerifyToken`].
 ///
-/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is
-/// not read. A token does not cover any part of the request: anyone who has seen one can send any body with it.
+/// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is not
+/// read. A token does not cover any part of the request: anyone who has seen a token can send any body with it.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -77,7 +77,7 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
     }
 
     /// Hands on every request, with the [`MessageVerdict`] in its extensions. The handler can then treat callbacks
-    /// without the token in another way, such as those of orders from before the shop had one:
+    /// without the token differently, such as callbacks for orders from before the shop had a token:
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -181,8 +181,8 @@ impl<K, R> fmt::Debug for VerifyTokenLayer<K, R> {
     }
 }
 
-/// Calls the inner service only for callbacks with the token, or tags the others. See
-/// [`VerifyTokenLayer`] for an example.
+/// Calls the inner service only for callbacks with the token, or tags the other callbacks. See [`VerifyTokenLayer`]
+/// for an example.
 pub struct VerifyToken<S, K, R = PlainText>(Checked<S, TokenCheck<K>, R>);
 
 impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for VerifyToken<S, K, R>
@@ -267,7 +267,7 @@ where
 
 impl<K: SecretSource<Token>> TokenCheck<K> {
     async fn check(&self, parts: &Parts) -> Result<(), MessageRejection> {
-        // Before the lookup, so that a request without a token causes none.
+        // Read before the lookup, so that a request without a token causes no lookup.
         let value = one(&parts.headers, &header::AUTHORIZATION, "authorization")?;
         self.0.secrets(parts).await?.check(value.as_bytes())
     }

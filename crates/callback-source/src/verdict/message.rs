@@ -24,8 +24,8 @@ use super::source::RETRY_AFTER;
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
 /// | … [`ReplayStoreUnavailable`](MessageRejectionKind::ReplayStoreUnavailable) | the store of a [`ReplayGuard`](crate::signature::ReplayGuard) that requires it is not available | 503 with `Retry-After` |
 ///
-/// Both message layers leave it in the request's extensions. A layer of your own that does so, for another
-/// provider's signatures, can be joined with the source check by a [`Policy`](crate::Policy):
+/// Both message layers leave the verdict in the request's extensions. A layer of your own, for another provider's
+/// signatures, can do so as well. A [`Policy`](crate::Policy) then joins its verdict with that of the source check:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -75,7 +75,7 @@ use super::source::RETRY_AFTER;
 pub enum MessageVerdict {
     /// The signature or token is valid.
     Allow(VerifiedMessage),
-    /// It is missing or invalid, or cannot be checked.
+    /// The signature or token is missing or invalid, or cannot be checked.
     Reject(MessageRejection),
 }
 
@@ -129,11 +129,11 @@ pub struct VerifiedMessage {
 }
 
 impl VerifiedMessage {
-    /// A message that was verified in this way. `date` is the time at which the sender signed it, if the
-    /// signature covers one.
+    /// Creates a message that was verified by this means. `date` is the time at which the sender signed it, if the
+    /// signature covers a date.
     ///
-    /// The layers of the module `signature` create such messages. Use it to verify the messages of another
-    /// provider, see [`MessageVerdict`] for an example.
+    /// The layers of the module `signature` create such messages. Use it to verify the messages of another provider.
+    /// See [`MessageVerdict`] for an example.
     #[must_use]
     pub fn new(auth: MessageAuth, date: Option<SystemTime>) -> Self {
         Self { auth, date }
@@ -166,7 +166,7 @@ pub enum MessageAuth {
 
 /// The reason why a message was not verified.
 ///
-/// The layers leave it in the extensions of the response, as [`Rejection`](crate::Rejection) is. The response does
+/// The layers leave it in the extensions of the response, like a [`Rejection`](crate::Rejection). The response does
 /// not distinguish an unknown registration from a wrong signature. The reason does, for the service's own log:
 ///
 /// ```
@@ -196,7 +196,7 @@ pub struct MessageRejection {
 }
 
 impl MessageRejection {
-    /// A rejection for this reason.
+    /// Creates a rejection for this reason.
     #[must_use]
     pub fn new(kind: MessageRejectionKind) -> Self {
         Self {
@@ -213,7 +213,7 @@ impl MessageRejection {
         }
     }
 
-    /// A rejection with the failure that led to it.
+    /// Creates a rejection with the failure that led to it.
     pub(crate) fn with_cause(
         kind: MessageRejectionKind,
         cause: Arc<dyn Error + Send + Sync>,
@@ -296,13 +296,13 @@ impl Error for MessageRejection {
 pub enum MessageRejectionKind {
     /// A header of the signature, or the token, is missing.
     MissingHeader,
-    /// A header of the signature, or the token, is present twice, or two that must agree do not.
+    /// A header of the signature, or the token, is present twice, or two headers that must agree do not.
     DuplicateHeader,
     /// A header of the signature is malformed.
     MalformedHeader,
     /// The algorithm of the signature is not `HMAC-SHA256`.
     Algorithm,
-    /// The signature covers other headers than `x-ms-date;host;x-ms-content-sha256`.
+    /// The signature does not cover exactly the headers `x-ms-date;host;x-ms-content-sha256`.
     SignedHeaders,
     /// The request was signed too long ago.
     DateStale,
@@ -324,7 +324,7 @@ pub enum MessageRejectionKind {
     BodyTimeout,
     /// The body ended early.
     BodyAborted,
-    /// The secrets, or tokens, are not available right now, so that nothing is decided. Worth a retry.
+    /// The secrets, or tokens, are not available right now, so nothing was decided. Worth a retry.
     SecretUnavailable,
     /// The store of the replay guard is not available right now, and the guard requires it. Worth a retry.
     ReplayStoreUnavailable,
@@ -386,7 +386,7 @@ impl MessageRejectionKind {
         matches!(self, Self::SecretUnavailable | Self::ReplayStoreUnavailable)
     }
 
-    // An unknown key and a wrong signature read the same, so that the response does not reveal which
+    // The text is the same for an unknown key and a wrong signature, so that the response does not reveal which
     // registrations exist.
     fn description(self) -> &'static str {
         match self {

@@ -10,12 +10,12 @@ use super::{
 
 /// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
-/// The source is the verdict of [`VerifySource`](crate::verify::VerifySource), the message that of
-/// [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken). `✓`
-/// admits, `✓!` admits with a [warning](VerifiedCallback::warning), a number is the status of the refusal;
-/// “undecided” is [`Unresolved`](RejectionKind::Unresolved) of the source and
+/// The column “source” has the verdict of [`VerifySource`](crate::verify::VerifySource). The column “message” has
+/// that of [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken).
+/// `✓` admits, `✓!` admits with a [warning](VerifiedCallback::warning), and a number is the status of the refusal.
+/// “Undecided” is [`Unresolved`](RejectionKind::Unresolved) for the source. For the message it is
 /// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
-/// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable) of the message.
+/// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable).
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
 /// |---|---|---|---|---|---|
@@ -40,9 +40,9 @@ use super::{
 /// | no layer | undecided | 500 | 500 | 500 | 503 |
 /// | no layer | no layer | 500 | 500 | 500 | 500 |
 ///
-/// A listed source never makes up for an invalid message, and a final refusal wins over “try again”. A policy that
-/// needs a check refuses everything where the layer of that check is missing. A request without a peer address is
-/// treated as malformed forwarding, with 500. The other reasons of an invalid message have their own
+/// A listed source never makes up for an invalid message. A final refusal takes precedence over “try again”. A policy
+/// that needs a check refuses everything if the layer of that check is missing. A request without a peer address is
+/// treated like malformed forwarding, but with 500. The other reasons of an invalid message have their own
 /// [status](crate::MessageRejectionKind::status).
 ///
 /// ```
@@ -63,12 +63,13 @@ pub enum Policy {
     /// The source must be listed, and the message verified. The default.
     #[default]
     Both,
-    /// The message must be verified; a source that is not listed only causes a warning. For services that
-    /// cannot afford to lose a callback from a server that DNS does not name yet.
+    /// The message must be verified. A source that is not listed only causes a warning. For services that cannot
+    /// afford to lose a callback from a server that DNS does not name yet.
     MessageWarnOnSource,
-    /// The source must be listed; the message is ignored. Others can send from listed addresses.
+    /// The source must be listed, and the message is ignored. Other customers of a cloud may send from listed
+    /// addresses.
     SourceOnly,
-    /// The message must be verified; the source is ignored.
+    /// The message must be verified, and the source is ignored.
     MessageOnly,
 }
 
@@ -85,7 +86,7 @@ impl Policy {
         }
     }
 
-    /// Joins two verdicts, each `None` where no layer left one. See the table above.
+    /// Joins two verdicts. Each is `None` if no layer left one. See the table above.
     ///
     /// # Errors
     ///
@@ -147,7 +148,7 @@ impl fmt::Display for Policy {
 impl FromStr for Policy {
     type Err = PolicyError;
 
-    /// Reads the [name](Self::as_str).
+    /// Reads a policy from its [name](Self::as_str).
     ///
     /// # Errors
     ///
@@ -188,7 +189,7 @@ crate::debug::debug_by_message!(PolicyError);
 /// A callback that its [`Policy`] admits, with the evidence.
 ///
 /// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature
-/// `axum` it is an extractor, which judges by [`Policy::Both`] where that layer is missing.
+/// `axum` it is an extractor, which judges by [`Policy::Both`] if that layer is missing.
 ///
 /// ```
 /// use callback_source::{
@@ -231,7 +232,7 @@ impl VerifiedCallback {
         policy.judge(extensions.get(), extensions.get())
     }
 
-    /// The policy that admitted it.
+    /// The policy that admitted the callback.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.policy
@@ -249,8 +250,8 @@ impl VerifiedCallback {
         self.message.as_ref()
     }
 
-    /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the
-    /// callback nevertheless. The source layer has logged it.
+    /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the callback
+    /// nevertheless. The source layer has already logged it.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()

@@ -23,7 +23,8 @@ use crate::HostName;
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
 ///
-/// [`VerifySource`](crate::verify::VerifySource) leaves it in the extensions of each request that it hands on:
+/// [`VerifySource`](crate::verify::VerifySource) leaves the verdict in the extensions of each request that it hands
+/// on:
 ///
 /// ```
 /// use callback_source::Verdict;
@@ -39,7 +40,7 @@ use crate::HostName;
 pub enum Verdict {
     /// The peer is one of the provider's callback servers.
     Allow(Allowed),
-    /// The peer is not known to be one of them.
+    /// The peer is not known to be one of the provider's callback servers.
     Reject(Rejection),
 }
 
@@ -80,8 +81,8 @@ impl Verdict {
 
 /// A peer that may call, with the evidence.
 ///
-/// Part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
-/// extensions; with the feature `axum` it is an extractor.
+/// It is part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
+/// extensions. With the feature `axum` it is an extractor.
 ///
 /// ```
 /// use callback_source::{AllowList, Allowed};
@@ -118,13 +119,13 @@ pub(crate) enum Source {
 }
 
 impl Allowed {
-    /// The peer's address in canonical form (an IPv4 peer of a dual-stack socket is IPv4).
+    /// The peer's address in canonical form. An IPv4 peer of a dual-stack socket is IPv4.
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// The callback server whose answer names the address; `None` for a static network.
+    /// The callback server whose answer names the address. `None` for a static network.
     #[must_use]
     pub fn host(&self) -> Option<&HostName> {
         match &self.source {
@@ -133,7 +134,7 @@ impl Allowed {
         }
     }
 
-    /// The static network that contains the address; `None` for an answer of DNS.
+    /// The static network that contains the address. `None` for an answer of DNS.
     #[must_use]
     pub fn network(&self) -> Option<IpNet> {
         match &self.source {
@@ -142,14 +143,14 @@ impl Allowed {
         }
     }
 
-    /// The kind of evidence.
+    /// The evidence that admits the address.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         self.freshness
     }
 
-    /// Time of the answer that names the address; for [`Freshness::Lingering`] the time at which the
-    /// address left the answer, for [`Freshness::Static`] the time at which the list was built.
+    /// Time of the answer that names the address. For [`Freshness::Lingering`], it is the time at which the address
+    /// left the answer. For [`Freshness::Static`], it is the time at which the list was built.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
@@ -157,8 +158,8 @@ impl Allowed {
 
     /// Time that has passed since [`since`](Self::since).
     ///
-    /// It is measured by tokio's clock, which a test can pause. A handler can use it to treat a callback with
-    /// more care if its peer was admitted by an old answer:
+    /// It is measured by tokio's clock, which a test can pause. With it, a handler can be more careful with a
+    /// callback whose peer was admitted by an old answer:
     ///
     /// ```
     /// use std::time::Duration;
@@ -201,15 +202,15 @@ impl Allowed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// A static network of the configuration contains it.
+    /// A static network of the configuration contains the address.
     Static,
-    /// A current answer names it: its TTL has not ended, or ended a moment ago and the refresh is under way.
+    /// A current answer names the address: its TTL has not ended, or ended a moment ago and the refresh is under way.
     Fresh,
-    /// An answer from the state file names it, and DNS has not confirmed that answer since.
+    /// An answer from the state file names the address, and DNS has not confirmed that answer since.
     Restored,
-    /// The last valid answer names it. The TTL has ended, and lookups fail.
+    /// The last valid answer names the address. Its TTL has ended, and lookups fail.
     Stale,
-    /// The last answer no longer names it, and the linger window has not ended.
+    /// The last answer no longer names the address, and the linger window has not ended.
     Lingering,
 }
 
@@ -264,7 +265,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection for this reason. `peer` is the caller's address, if it is known.
+    /// Creates a rejection for this reason. `peer` is the caller's address, if it is known.
     #[must_use]
     pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
         Self {
@@ -274,8 +275,8 @@ impl Rejection {
         }
     }
 
-    /// The rejection of a peer that is a server of a watched host.
-    // Not inlined: it is rare, and would cost all other verdicts instructions.
+    /// Creates the rejection of a peer that is a server of a watched host.
+    // Not inlined: this is rare, and inlining it would cost all other verdicts instructions.
     #[inline(never)]
     pub(crate) fn wrong_environment(peer: IpAddr, server: WatchedServer) -> Self {
         Self {
@@ -304,9 +305,9 @@ impl Rejection {
         self.watched.as_ref().map(|server| &server.host)
     }
 
-    /// The server that the peer is, and the environment that the list admits, for
-    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). For operators: it contains the peer's address, and
-    /// does not belong into a response.
+    /// A sentence that names the peer's server and the environment that the list admits, for
+    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). It is for operators. Since it contains the peer's
+    /// address, it does not belong in a response.
     ///
     /// See [`AllowListBuilder::watch`](crate::AllowListBuilder::watch) for an example.
     #[must_use]
@@ -363,15 +364,15 @@ impl std::error::Error for Rejection {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's
-    /// address. Also given if only the other family is looked up.
+    /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's address.
+    /// Also the reason if only the other family is looked up.
     NotListed,
     /// As for [`NotListed`](Self::NotListed), and the peer is a server of another environment of the provider,
     /// which the list watches. The callback belongs to another list, or the configuration names the wrong
     /// environment.
     WrongEnvironment,
-    /// Some host has not been resolved yet, or its last answer is past the stale window, so that the peer
-    /// may be listed or not. Worth a retry.
+    /// Some host has not been resolved yet, or its last answer is past the stale window. The peer may be listed or
+    /// not. Worth a retry.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,
@@ -382,7 +383,7 @@ pub enum RejectionKind {
     ForwardedMalformed,
     /// The connection comes from a trusted proxy, and every hop in the header is a trusted proxy, too.
     ForwardedAllTrusted,
-    /// The connection comes from a trusted proxy, and the header names more of them than are walked.
+    /// The connection comes from a trusted proxy, and the header names more trusted proxies than are walked.
     ForwardedTooManyHops,
     /// The connection comes from a trusted proxy, and a header with one value appears twice.
     ForwardedDuplicate,
@@ -444,7 +445,7 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// About the time limit of one question, so that a failed lookup has been tried again by then.
+/// About the time limit of one question, so that a failed lookup has been repeated by then.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The server that a rejected peer is.
+//! The watched server that a rejected peer is.
 
 use std::net::IpAddr;
 

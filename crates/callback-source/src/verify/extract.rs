@@ -62,14 +62,14 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
 #[non_exhaustive]
 pub enum NotVerified {
     /// The route is not wrapped in a [`VerifySourceLayer`](super::VerifySourceLayer). The response is 500, and the
-    /// first one is logged at ERROR.
+    /// first such request is logged at ERROR.
     NoLayer,
-    /// The layer tags, and the peer is not allowed.
+    /// The layer only tags requests, and the peer is not allowed.
     Rejected(Rejection),
 }
 
 impl NotVerified {
-    /// The status of the response: that of the rejection, or 500.
+    /// The status of the response: that of the rejection, or 500 without a layer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

@@ -19,7 +19,7 @@ pub(crate) fn allowed(allowed: &Allowed) {
     );
 }
 
-/// `hosts` is called only if there is something to log.
+/// Logs a refusal. `hosts` is called only if there is something to log.
 pub(crate) fn refused(
     rejection: &Rejection,
     method: &Method,
@@ -62,7 +62,7 @@ pub(crate) fn refused(
     }
 }
 
-/// Reports once that the check seems to refuse a health probe. Callbacks are never `GET`, and no provider calls
+/// Reports once that the check seems to refuse a health probe. A callback is never a `GET`, and no provider calls
 /// from this machine or its network.
 fn refused_probe(peer: IpAddr, method: &Method) {
     static REPORTED: Once = Once::new();
@@ -89,7 +89,7 @@ fn is_local(peer: IpAddr) -> bool {
     }
 }
 
-/// Reports once that a handler is outside of the layer whose verdict it needs, which the first request shows.
+/// Reports once, at the first request, that a handler is outside of the layer whose verdict it needs.
 #[cfg(feature = "axum")]
 pub(super) fn no_layer() {
     static REPORTED: Once = Once::new();

@@ -4,25 +4,24 @@
 //! ([`rejecting`](VerifySourceLayer::rejecting)) or hands it on with a tag
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
-//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so
-//!    that a client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some
-//!    upstreams fold them all: `x.callback.source` is removed, too. Trailers of the request are part of the
-//!    body, which the layer does not read: the proxy in front of such an upstream must drop them.
+//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so that a
+//!    client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some upstreams fold
+//!    all such bytes: `x.callback.source` is removed, too. Trailers of the request are part of the body, which the
+//!    layer does not read. The proxy in front of such an upstream must drop them.
 //! 2. A [`PeerIp`] gives the client's address. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
 //! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
 //!    for at most a second, for an on-demand refresh
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
-//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is
-//!    called. Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse)
-//!    builds the response: 403, 503 with `Retry-After`, 400 or 500, never 2xx, and never with any part of the
-//!    request in it. When tagging, the inner service is called in both cases, with the verdict in the
-//!    extensions.
+//! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is called.
+//!    Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) builds the
+//!    response. Its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. It never repeats any part of
+//!    the request. A tagging layer calls the inner service in both cases, with the verdict in the extensions.
 //!
-//! The layer judges every request, whatever its method, also on a connection that was used before. It does not
-//! read the body. Readiness and errors are those of the inner service. A refused request uses no permit of an
-//! inner concurrency limit. Each refusal has the [`Rejection`](crate::Rejection) in the extensions of its
-//! response. Over HTTP/1 it has the header `Connection: close` if it leaves a body unread.
+//! The layer judges every request, whatever its method, including later requests of a connection. It does not read
+//! the body. Readiness and errors are those of the inner service. A refused request uses no permit of an inner
+//! concurrency limit. The response to a refused request has the [`Rejection`](crate::Rejection) in its extensions.
+//! Over HTTP/1 it has the header `Connection: close` if the request's body was left unread.
 //!
 //! # In an axum service
 //!
@@ -32,9 +31,10 @@
 //! - A route that is added after `.layer(…)` is outside of the layer, and open to everyone.
 //! - `.layer(…)` also wraps the router's 404. A `merge` takes that 404 into the app, which then answers 403 on every
 //!   unknown path. Use `route_layer`, or `nest` the router.
-//! - Health probes belong outside. A `GET` from the machine's own network that is refused is logged once at ERROR.
-//! - As a second belt, let the handler extract the `Allowed`. Outside of the layer, it then answers 500, and the
-//!   cause is logged once at ERROR.
+//! - Health probes belong outside of the layer. A refused `GET` from the machine's own network is logged once at
+//!   ERROR.
+//! - As a second safeguard, let the handler extract the `Allowed`. Outside of the layer, the handler then answers
+//!   500, and the cause is logged once at ERROR.
 //!
 //! # Deployment caveat
 //!

@@ -1,4 +1,4 @@
-//! The address that is judged.
+//! Sources of the address that is judged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use crate::{Rejection, RejectionKind};
 
 /// Source of the address that is judged.
 ///
-/// The deployer has to choose one; no default is safe. A closure can be used, whose `None` means
+/// The deployer has to choose one, since no default is safe. A closure can be used, whose `None` means
 /// [`RejectionKind::NoPeer`]:
 ///
 /// ```
@@ -32,7 +32,7 @@ pub trait PeerIp {
     ///
     /// # Errors
     ///
-    /// The reason why the request has no such address. It is then refused, or tagged.
+    /// The reason why the request has no such address. The request is then refused, or tagged.
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 
@@ -47,9 +47,10 @@ where
 
 /// The peer of the TCP connection, from axum's `into_make_service_with_connect_info::<SocketAddr>()`.
 ///
-/// It reads the `ConnectInfo` of axum 0.8. With another version, pass a closure that reads the one of that version.
+/// It reads the `ConnectInfo` of axum 0.8. For another version, pass a closure that reads that version's
+/// `ConnectInfo`.
 ///
-/// Where it is missing, axum's `MockConnectInfo` is used, for tests:
+/// If it is missing, axum's `MockConnectInfo` is used, for tests:
 ///
 /// ```
 /// use std::net::{IpAddr, SocketAddr};

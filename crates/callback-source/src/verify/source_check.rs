@@ -62,7 +62,7 @@ impl<P> VerifySourceLayer<P> {
         Self::new(allow, peer, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`Verdict`] in its extensions: to try the check out, or to decide in
+    /// Hands on every request, with the [`Verdict`] in its extensions. Use it to try the check out, or to decide in
     /// the handler.
     ///
     /// ```
@@ -103,9 +103,9 @@ impl<P> VerifySourceLayer<P> {
         self
     }
 
-    /// Adds the verdict as request headers, for an upstream that is not written in Rust: `x-callback-source`
-    /// (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason` (the reason for a
-    /// rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
+    /// Adds the verdict as request headers, for an upstream that is not written in Rust. The headers are
+    /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason`
+    /// (the reason for a rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
     ///
     /// Has no effect on a rejecting layer, which only hands on requests that are allowed.
     ///
@@ -149,12 +149,12 @@ where
     }
 }
 
-/// Calls the inner service only for requests from a callback server, or tags the others.
-/// See the [module docs](super) for an example.
+/// Calls the inner service only for requests from a callback server, or tags the other requests. See the [module
+/// docs](super) for an example.
 ///
-/// The inner service must be [`Clone`]: a request may have to wait for its verdict, and a clone that
-/// is not ready yet waits with it. After a refusal a clone replaces the service that was found ready,
-/// so that a refused request occupies no permit of a concurrency limit.
+/// The inner service must be [`Clone`]. A request may have to wait for its verdict, and a clone that is not ready yet
+/// waits with it. After a refusal, a clone replaces the service that was found ready, so that a refused request
+/// occupies no permit of a concurrency limit.
 #[derive(Clone, Debug)]
 pub struct VerifySource<S, P, R = PlainText>(Checked<S, SourceCheck<P>, R>);
 
@@ -236,7 +236,7 @@ where
 }
 
 impl<P> SourceCheck<P> {
-    /// Reports a verdict, and leaves it in the extensions or returns the reason for a refusal.
+    /// Reports a verdict. Leaves it in the extensions, or returns the reason for a refusal.
     // Inlined, so that the verdict of a listed peer is moved once, into its box.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
@@ -247,7 +247,7 @@ impl<P> SourceCheck<P> {
             }
             Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
-        // Joined by an outer layer, with the verdict of another list.
+        // Removes a result that an outer layer joined with the verdict of another list.
         #[cfg(feature = "signature")]
         parts.extensions.remove::<crate::VerifiedCallback>();
         let verdict = match verdict {

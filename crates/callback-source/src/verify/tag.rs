@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
-/// Removes tags that the client sent, in every spelling that an upstream may read as one: servers fold `_`
-/// into `-`, and CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
+/// Removes tags that the client sent, in every spelling that an upstream may read as a tag. Servers fold `_` into
+/// `-`. CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
-    // One at a time, since hardly any request has one.
+    // One header at a time, since hardly any request has one.
     while let Some(forged) = headers
         .keys()
         .find(|name| is_tag_header(name.as_str()))
@@ -21,8 +21,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 
 /// Sets the tags of a verdict.
 pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
-    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). The client
-    // could have the tags removed by naming them.
+    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). By naming the
+    // tags there, the client could have them removed.
     let names_a_tag = |line: &HeaderValue| {
         let names = line
             .as_bytes()
@@ -70,11 +70,11 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
     iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
-/// Returns `true` for the name of a tag in lower case, in every spelling that an upstream may read as one: CGI, PHP
-/// and lighttpd fold every byte that is not a letter or digit.
+/// Returns `true` for the lower-case name of a tag, in every spelling that an upstream may read as one. CGI, PHP and
+/// lighttpd fold every byte that is not a letter or digit.
 ///
-/// [`VerifySource`](super::VerifySource) removes such headers of requests. An endpoint that answers for another
-/// server has them removed there.
+/// [`VerifySource`](super::VerifySource) removes such headers from requests. An endpoint that answers for another
+/// server tells that server to remove them.
 ///
 /// # Examples
 ///
@@ -85,7 +85,7 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
 /// assert!(is_tag_header("x_callback.source"));
 /// assert!(!is_tag_header("x-callback-sources"));
 /// ```
-// Inlined down to the comparison of lengths: it runs for every header of every request.
+// Inlined down to the comparison of lengths, since it runs for every header of every request.
 #[inline]
 #[must_use]
 pub fn is_tag_header(name: &str) -> bool {

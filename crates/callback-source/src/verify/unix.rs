@@ -4,11 +4,10 @@ use http::Extensions;
 
 /// The peer of a Unix socket, which is a proxy by definition.
 ///
-/// It has no address, so it can be used only inside of a [`ForwardedPeer`](super::ForwardedPeer), which
-/// then reads the configured header of every request. The request's extensions must contain a
-/// [`UnixConnection`], which axum's `into_make_service_with_connect_info::<UnixConnection>()` inserts (feature
-/// `unix-socket`). Other requests are refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP
-/// listener for the same service admits nothing.
+/// It has no address, so it can be used only inside of a [`ForwardedPeer`](super::ForwardedPeer), which then reads
+/// the configured header of every request. The request's extensions must contain a [`UnixConnection`]. axum's
+/// `into_make_service_with_connect_info::<UnixConnection>()` inserts it (feature `unix-socket`). Other requests are
+/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP listener for the same service admits nothing.
 ///
 /// ```
 /// use callback_source::verify::{ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer};
@@ -67,7 +66,7 @@ impl UnixPeer {
     }
 }
 
-/// Mark, in the extensions of a request, that it came over a Unix socket. See [`UnixPeer`] for an example.
+/// Marks a request, in its extensions, as one that came over a Unix socket. See [`UnixPeer`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct UnixConnection(());
 

@@ -22,7 +22,7 @@ use crate::{
 
 /// Date, hash and signature that the headers of a delivery claim.
 ///
-/// A service without tower checks them in this order, so that it buffers only bodies that are signed:
+/// A service without tower checks them in this order, so that it buffers only signed bodies:
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -60,15 +60,15 @@ pub struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads the headers.
+    /// Reads the claim from the headers.
     ///
-    /// Each must be present exactly once. The signature is that of `authorization`, or of its copy
-    /// `x-vipps-authorization` if the former is missing or has another scheme (a proxy's own credentials). If both
-    /// are signatures, they must be equal.
+    /// Each header must be present exactly once. The signature is read from `authorization`. If that header is
+    /// missing or has another scheme (a proxy's own credentials), the signature is read from its copy
+    /// `x-vipps-authorization`. If both headers are signatures, they must be equal.
     ///
     /// # Errors
     ///
-    /// A header that is missing, duplicated or malformed; another algorithm; other signed headers.
+    /// A header that is missing, duplicated or malformed, another algorithm, or other signed headers.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Self, MessageRejection> {
         let signature = parse_authorization(authorization(headers)?.as_bytes())
             .map_err(|kind| MessageRejection::for_header(kind, "authorization"))?;
@@ -120,7 +120,7 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     ///
-    /// [`Signature`] if none of them did, [`UnknownKey`] for an empty list.
+    /// [`Signature`] if no secret did, or [`UnknownKey`] for an empty list.
     pub fn check_signature(
         &self,
         target: &Target<'_>,
@@ -170,7 +170,7 @@ pub(in crate::signature) fn check_hash(
     }
 }
 
-/// The digest in the value of an `Authorization` header.
+/// Returns the digest in the value of an `Authorization` header.
 pub(crate) fn parse_authorization(value: &[u8]) -> Result<[u8; 32], MessageRejectionKind> {
     let parameters = strip_scheme(value).ok_or(Algorithm)?;
     let mut parameters = parameters.split(|byte| *byte == b'&');
@@ -202,7 +202,7 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
         (_, Err(error)) if !is_missing(&error) => Err(error),
         (original, Err(_)) => original,
         (Err(_), Ok(copy)) => Ok(copy),
-        // A proxy's own credentials have replaced the signature.
+        // A proxy replaced the signature by its own credentials.
         (Ok(original), Ok(copy)) if strip_scheme(original.as_bytes()).is_none() => Ok(copy),
         (Ok(original), Ok(copy)) if original == copy => Ok(original),
         (Ok(_), Ok(_)) => Err(MessageRejection::for_header(
@@ -212,8 +212,8 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
     }
 }
 
-/// Parses IMF-fixdate (RFC 9110 section 5.6.7). httpdate also accepts the two obsolete forms, which have other
-/// lengths, and white space around them.
+/// Parses IMF-fixdate (RFC 9110 section 5.6.7). httpdate also accepts the two obsolete forms, whose lengths differ,
+/// and white space around a date.
 pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
     if text.len() != 29 || !text.ends_with(b" GMT") {
         return None;
@@ -221,7 +221,7 @@ pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
     parse_http_date(std::str::from_utf8(text).ok()?).ok()
 }
 
-/// Base64 of 32 bytes, in the one canonical spelling.
+/// Decodes 32 bytes from base64, in its only canonical spelling.
 pub(super) fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
     // The decoder needs room for whole groups of three.
     let mut decoded = [0; 33];

@@ -9,8 +9,8 @@ use crate::{MessageRejection, signature::Secrets};
 
 /// Finds the part of a delivery that does not match, to explain a refusal.
 ///
-/// `url` is the registered one, if it is known. It distinguishes a host or path that a proxy rewrote from a wrong
-/// key.
+/// `url` is the registered URL, if it is known. It makes it possible to tell a host or path that a proxy rewrote from
+/// a wrong key.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -75,7 +75,7 @@ pub fn diagnose(
     })
 }
 
-/// Result of [`diagnose`]: the three checks, each with its own outcome, so that a stale date does not hide a wrong
+/// Result of [`diagnose`]. Each of the three checks has its own outcome, so that a stale date does not hide a wrong
 /// key.
 ///
 /// ```
@@ -110,11 +110,11 @@ pub fn diagnose(
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// Check of the date.
+    /// Outcome of the check of the date.
     pub date: Result<(), MessageRejection>,
-    /// Check of the body against the claimed hash.
+    /// Outcome of the check of the body against the claimed hash.
     pub content: Result<(), MessageRejection>,
-    /// Check of the signature.
+    /// Outcome of the check of the signature.
     pub signature: Result<(), Mismatch>,
 }
 
@@ -133,7 +133,7 @@ pub enum Mismatch {
     /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
     #[error("method, host or path are not those of the registered URL")]
     Target,
-    /// None of the secrets signed it, neither for the target that was sent nor for the registered URL.
+    /// None of the secrets signed the delivery, neither for the target that was sent nor for the registered URL.
     #[error("no secret matches; it belongs to another registration, or the headers were changed")]
     Key,
 }

@@ -123,7 +123,7 @@ pub enum SignError {
 
 crate::debug::debug_by_message!(SignError);
 
-/// The value of a header that must be present exactly once.
+/// Returns the value of a header that must be present exactly once.
 pub(super) fn one<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -143,7 +143,7 @@ const X_MS_DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const X_MS_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-ms-content-sha256");
 const X_VIPPS_AUTHORIZATION: HeaderName = HeaderName::from_static("x-vipps-authorization");
 
-/// In seconds since 1970; httpdate panics from here on.
+/// In seconds since 1970. httpdate panics for this time and later ones.
 const YEAR_10_000: u64 = 253_402_300_800;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
 
 /// Method, host and path of a request, which its signature covers.
 ///
-/// Behind a proxy that rewrites them, they must be those of the registered URL:
+/// Behind a proxy that rewrites them, they must be replaced by those of the registered URL:
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -49,10 +49,10 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The target of a request, with host and path byte for byte as they were sent.
+    /// Returns the target of a request, with host and path byte for byte as they were sent.
     ///
-    /// The host is the URI's authority (HTTP/2, absolute form) or the `Host` header. With the feature
-    /// `axum` the URI is axum's `OriginalUri`, since `nest` strips the prefix of the request's own.
+    /// The host is the URI's authority (HTTP/2, absolute form) or the `Host` header. With the feature `axum` the URI
+    /// is axum's `OriginalUri`, since `nest` strips the prefix from the request's own URI.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl<'a> Target<'a> {
         Ok(Self::from_request_at(parts, host))
     }
 
-    /// The target of a request whose host is pinned.
+    /// Returns the target of a request whose host is pinned.
     pub(in crate::signature) fn from_request_at(parts: &'a Parts, host: &'a str) -> Self {
         Self {
             method: parts.method.as_str(),
@@ -87,7 +87,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The target of a `POST` to a registered URL. Host and path are those that an HTTP client sends: the
+    /// Returns the target of a `POST` to a registered URL. Host and path are those that an HTTP client sends: the
     /// host in lower case, without a default port, and `/` for an empty path.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The host as an HTTP client sends it.
+/// Returns the host as an HTTP client sends it.
 pub(in crate::signature) fn sent_host(authority: &Authority, default_port: u16) -> Cow<'_, str> {
     let host = match authority.port_u16() {
         Some(port) if port != default_port => {
@@ -169,13 +169,13 @@ pub(in crate::signature) fn sent_host(authority: &Authority, default_port: u16) 
 
 fn path_and_query(uri: &Uri) -> Cow<'_, str> {
     match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
-        // Between the host and a query an empty path is sent as `/`.
+        // An empty path before a query is sent as `/`.
         query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
         path => Cow::Borrowed(path),
     }
 }
 
-/// The URI as it was sent, also within axum's `nest`.
+/// Returns the URI as it was sent, even within axum's `nest`.
 pub(in crate::signature) fn request_uri(parts: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(axum::extract::OriginalUri(uri)) = parts.extensions.get() {

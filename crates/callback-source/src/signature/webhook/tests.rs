@@ -43,7 +43,7 @@ fn headers(signature: &str) -> HeaderMap {
     headers.into_iter().map(header).collect()
 }
 
-/// A delivery as it arrives over HTTP/1.1.
+/// Returns a delivery as it arrives over HTTP/1.1.
 fn arrived(path: &str, headers: HeaderMap) -> Parts {
     let mut request = Request::post(path).body(()).unwrap();
     *request.headers_mut() = headers;
@@ -69,7 +69,7 @@ fn insert(parts: &mut Parts, name: &'static str, value: &[u8]) {
     parts.headers.insert(name, value);
 }
 
-/// The text with each byte in turn replaced by others that are valid at its position.
+/// Replaces each byte of the text in turn by others that are valid at its position.
 fn flipped(text: &str) -> impl Iterator<Item = Vec<u8>> {
     (0..text.len()).flat_map(move |at| {
         [1, 2, 32].into_iter().filter_map(move |bit| {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// An address, with or without a port, which may be obfuscated (RFC 7239 section 6).
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
-    // An address never contains this byte, and the name of an obfuscated node begins with it.
+    // An address never contains an underscore, and the name of an obfuscated node begins with one.
     let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
         let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
         let is_longer = MAX_PORT_DIGITS < digits.count();
@@ -14,7 +14,7 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     let name = name.strip_suffix(b":")?;
     let is_port_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     let is_port = 1 < port.len() && port.iter().all(is_port_byte);
-    // A second port before it is malformed, and an IPv6 address needs brackets.
+    // A second colon in front of the port is malformed, and an IPv6 address needs brackets.
     let is_name = !name.contains(&b':') || (name.starts_with(b"[") && name.ends_with(b"]"));
     (is_port && is_name).then(|| address(name))?
 }
@@ -25,7 +25,7 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     if text.len() > MAX_ENTRY {
         return None;
     }
-    // Fast path for most entries. The standard library accepts the same texts and is three times as slow.
+    // Fast path for most entries. The standard library accepts the same texts, but takes three times as long.
     if text.len() <= MAX_QUAD
         && let Some(address) = quad(text)
     {
@@ -34,7 +34,7 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     usable_client(other_address(text)?)
 }
 
-/// The slow part of [`address`], apart from it so that the fast path is inlined everywhere.
+/// The slow part of [`address`], in a function of its own so that the fast path is inlined everywhere.
 fn other_address(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
     Some(match text.strip_prefix('[') {

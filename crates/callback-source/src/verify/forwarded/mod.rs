@@ -41,7 +41,7 @@ impl TrustedProxies {
     ///
     /// # Errors
     ///
-    /// Networks that make up a whole address family, such as `0.0.0.0/0`: any client could then choose its
+    /// Networks that make up a whole address family, such as `0.0.0.0/0`. With them, any client could choose its
     /// address.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         let networks: Vec<_> = networks.into_iter().collect();
@@ -51,7 +51,7 @@ impl TrustedProxies {
         })
     }
 
-    /// Trusts no address, for services whose only proxy is the one at a Unix socket. See
+    /// Trusts no address. This is for services whose only proxy connects to a Unix socket. See
     /// [`UnixPeer`](super::UnixPeer) for an example.
     #[must_use]
     pub fn none() -> Self {
@@ -61,12 +61,12 @@ impl TrustedProxies {
         }
     }
 
-    /// Trusts the entry `unix:` of a list as well, and continues with the entry on its left.
+    /// Trusts the list entry `unix:` as well, and continues with the entry on its left.
     ///
-    /// nginx writes it into `X-Forwarded-For`, and into `Forwarded` if so configured, for a client that
-    /// came over a Unix socket: the proxy in front of nginx on the same machine. It is a trusted hop like any
-    /// other, so everything to its right must be trusted as well. It is never the client, and it is malformed in
-    /// a header with one address. Without this option it is malformed in a list, too.
+    /// nginx writes `unix:` into `X-Forwarded-For`, and into `Forwarded` if so configured, for a client that connects
+    /// over a Unix socket, such as a proxy in front of nginx on the same machine. The entry is a trusted hop like any
+    /// other, so everything to its right must be trusted as well. It is never the client, and it is malformed in a
+    /// header with one address. Without this option it is malformed in a list, too.
     ///
     /// Any process that may write to that socket can choose the entries to the left. Put the socket into a
     /// directory that only the outer proxy's user can enter.
@@ -102,15 +102,15 @@ impl TrustedProxies {
     }
 }
 
-/// The client that a trusted proxy names; otherwise the connection's peer.
+/// The client that a trusted proxy names, or else the connection's peer.
 ///
 /// It reads the client from exactly one configured header:
 ///
 /// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. Loopback
 ///    and private peers are not exempt.
-/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists: all lines in order, one entry per hop. The walk goes
-///    from the right, where the nearest proxy has written, over trusted hops. The first entry that is not trusted
-///    is the client. Entries further left come from the client and are ignored.
+/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists of one entry per hop. All lines are read in order. The
+///    walk starts at the right end, where the nearest proxy has written, and passes over trusted hops. The first
+///    entry that is not trusted is the client. Entries further left come from the client and are ignored.
 /// 3. A single-value header such as `X-Real-IP` names the client.
 /// 4. The request is refused (400) if the header is [missing](RejectionKind::ForwardedMissing), if an entry on the
 ///    walk is [not an address](RejectionKind::ForwardedMalformed), if
@@ -126,8 +126,8 @@ impl TrustedProxies {
 ///
 /// # Deployment caveat
 ///
-/// The proxy must write the header that is configured. A single-value header that the client sent must be
-/// replaced, a list must be appended to. Trust the proxy's own addresses, not the network it is part of.
+/// The proxy must write the header that is configured. It must replace a single-value header that the client sent,
+/// and append to a list. Trust the proxy's own addresses, not the network that it is part of.
 ///
 /// # Example
 ///
@@ -204,10 +204,10 @@ impl<P> ForwardedPeer<P> {
     /// Reads a header with one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
     /// `Fly-Client-IP`, …
     ///
-    /// `CloudFront-Viewer-Address` always has a port, also after an IPv6 address without brackets.
+    /// `CloudFront-Viewer-Address` always has a port, even after an IPv6 address without brackets.
     ///
-    /// The two list headers are read as lists, as by [`x_forwarded_for`](Self::x_forwarded_for) and
-    /// [`forwarded`](Self::forwarded).
+    /// If the name is that of a list header, the header is read as a list, as by
+    /// [`x_forwarded_for`](Self::x_forwarded_for) and [`forwarded`](Self::forwarded).
     ///
     /// ```
     /// use callback_source::{Rejection, RejectionKind};
@@ -249,15 +249,16 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// Returns the reason why a trusted proxy's header does not name the client, see rule 4.
+    /// Returns the reason why a trusted proxy's header does not name the client. See rule 4.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
 
-    /// Like [`client`](Self::client), and calls `hop` with each hop on the way, nearest first, and with `true` if
-    /// it is trusted. The first is the peer itself. A hop at a Unix socket has no address and is left out.
+    /// Like [`client`](Self::client), but also calls `hop` with each hop on the way, nearest first, and with `true`
+    /// if the hop is trusted. The first hop is the peer itself. A hop at a Unix socket has no address and is left
+    /// out.
     ///
-    /// It shows at which hop a configuration goes wrong:
+    /// The hops show where a configuration goes wrong:
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -328,12 +329,12 @@ impl<P> ForwardedPeer<P> {
 }
 
 impl ForwardedPeer<UnixPeer> {
-    /// Like [`walk`](Self::walk) for a connection to a Unix socket. The peer is a trusted proxy without an
-    /// address, so the first hop is the last entry of its header.
+    /// Like [`walk`](Self::walk), for a connection to a Unix socket. The peer is a trusted proxy without an address,
+    /// so the first hop is the last entry of the proxy's header.
     ///
     /// # Errors
     ///
-    /// The reason why the proxy's header does not name the client, see rule 4.
+    /// The reason why the proxy's header does not name the client. See rule 4.
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,
@@ -360,7 +361,7 @@ impl PeerIp for ForwardedPeer<UnixPeer> {
     }
 }
 
-/// Always has a port, and an IPv6 address in it has no brackets.
+/// This header always has a port, and an IPv6 address in it has no brackets.
 static CLOUDFRONT: HeaderName = HeaderName::from_static("cloudfront-viewer-address");
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -48,7 +48,7 @@ fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> HeaderMa
     headers
 }
 
-/// The client of a connection from `P` with lines of one header.
+/// Returns the client of a connection from the proxy `P` with these lines of one header.
 fn from_p(
     source: &ForwardedPeer<SocketAddrPeer>,
     lines: &[&[u8]],
@@ -1038,12 +1038,12 @@ fn element() -> impl Strategy<Value = Entry> {
     .prop_map(entry)
 }
 
-/// Lines of entries.
+/// Generates the lines of a list header from entries.
 fn lines(entry: impl Strategy<Value = Entry>) -> impl Strategy<Value = Vec<Vec<Entry>>> {
     prop::collection::vec(prop::collection::vec(entry, 1..24), 0..4)
 }
 
-/// The walk once more, over all entries in one list.
+/// Second implementation of the walk, over all entries in one list.
 fn reference(lines: &[Vec<Entry>]) -> Result<IpAddr, RejectionKind> {
     let entries = lines.concat();
     if entries.is_empty() {
@@ -1079,7 +1079,7 @@ fn client(
     from_p(source, &lines)
 }
 
-/// Values that a client can send in a header.
+/// Generates values that a client can send in a header.
 fn anything() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop_oneof![
         prop::sample::select(&b"\",;=\\[]:. \t019afor%_"[..]),

@@ -88,12 +88,11 @@ impl Entries for PlainEntries {
     }
 }
 
-/// `Forwarded`: elements between commas outside of quotes, of pairs between semicolons.
+/// `Forwarded`: commas outside of quotes separate elements, and semicolons separate the pairs of an element.
 pub(super) struct ForwardedEntries;
 
 impl Entries for ForwardedEntries {
-    // From the right, so that a quote that the client left open cannot swallow the entry that a proxy
-    // appended.
+    // Split from the right, so that a quote that the client left open cannot swallow the entry that a proxy appended.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
         match rfind_unquoted(line, b',') {
             Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..], node)),
@@ -130,7 +129,7 @@ fn rfind_unquoted(text: &[u8], wanted: u8) -> Result<Option<usize>, Unbalanced> 
     if quoted { Err(Unbalanced) } else { Ok(None) }
 }
 
-/// The node of the one `for` of an element (RFC 7239 section 4).
+/// Returns the node of an element's only `for` (RFC 7239 section 4).
 fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut found = None;
     let mut rest = Some(element);
@@ -185,7 +184,7 @@ fn is_quotable(text: &[u8]) -> bool {
     !escaped
 }
 
-/// RFC 9110 section 5.6.2.
+/// Returns `true` for a token (RFC 9110 section 5.6.2).
 fn is_token(text: &[u8]) -> bool {
     let is_token_char =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);

@@ -53,12 +53,12 @@ impl Header {
 
     /// Reads the header from the start of a connection, for servers that are not axum's.
     ///
-    /// `ahead` has the bytes that were read already, and afterwards those that followed the header.
+    /// `ahead` has the bytes that were read already. Afterwards it has the bytes that followed the header.
     ///
-    /// Read it only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies): any
-    /// other peer could name any client. Close a connection without a valid header. A connection that ends with
+    /// Read the header only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies):
+    /// any other peer could name any client. Close a connection without a valid header. A connection that ends with
     /// nothing in `ahead` only probed whether the port is open. Set a time limit around the call, since a proxy can
-    /// fall silent.
+    /// stop sending.
     ///
     /// ```
     /// use callback_source::verify::proxy_protocol::Header;
@@ -76,8 +76,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Those of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the
-    /// header. The inner result has the errors of [`parse`](Self::parse).
+    /// Errors of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the header.
+    /// The inner result has the errors of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
@@ -111,8 +111,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // Section 2.2 requires that the family and the length of its addresses are ignored. The parser reads
-        // them.
+        // Section 2.2 requires that the family and the length of its addresses are ignored, but the parser reads
+        // both.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
@@ -152,7 +152,7 @@ impl Header {
         Ok(Some(Self { client, len }))
     }
 
-    /// Returns the client in canonical form; `None` if the connection is the proxy's own, such as a health check.
+    /// Returns the client in canonical form, or `None` if the connection is the proxy's own, such as a health check.
     /// The address to judge is then that of the proxy.
     ///
     /// ```
@@ -185,10 +185,10 @@ fn client(address: impl Into<IpAddr>, port: u16) -> Result<SocketAddr, HeaderErr
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// They do not begin like a header.
+    /// The bytes do not begin like a header.
     #[error("no PROXY protocol header")]
     Missing,
-    /// They begin like a header, and the rest is malformed.
+    /// The bytes begin like a header, but the rest is malformed.
     #[error("malformed PROXY protocol header")]
     Malformed,
     /// The header is longer than 107 bytes (version 1) or 4,096 bytes (version 2).
@@ -212,13 +212,13 @@ impl HeaderError {
 }
 
 const V1_PREFIX: &[u8] = b"PROXY ";
-/// Section 2.1 of the specification.
+/// Longest header of version 1, by section 2.1 of the specification.
 const V1_LONGEST: usize = 107;
 
 const V2_FIXED: usize = 16;
-/// Version 2, command 0.
+/// First byte after the signature: version 2, command 0.
 const V2_LOCAL: u8 = 0x20;
-/// The specification allows 64 KiB; certificates of clients need a few hundred bytes.
+/// In bytes. The specification allows 64 KiB, but certificates of clients need a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
 /// In bytes. Longer headers are rare.

@@ -52,8 +52,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
 
     /// Sets the time within which a trusted proxy must send its header. Default: 5 s, no bounds.
     ///
-    /// The header comes with the first packet, and 5 s cover the loss of two. A proxy that opens connections in
-    /// advance, and sends the header only with the first request, needs more.
+    /// The header comes with the first packet, and 5 s suffice even if two packets are lost. A proxy that opens
+    /// connections in advance, and sends the header only with the first request, needs more time.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -84,10 +84,10 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         self
     }
 
-    /// Accepts connections of trusted proxies without a header as well; the proxy is then the peer. Off by default.
+    /// Accepts connections of trusted proxies without a header as well. The proxy is then the peer. Off by default.
     ///
-    /// It is for the migration of a fleet of proxies. It is insecure behind a proxy that
-    /// forwards bytes and does not send a header: the client can send one, and so choose its address.
+    /// It is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and does not
+    /// send a header: the client could send a header, and so choose its address.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -136,7 +136,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             let client = header.and_then(|header| header.client()).unwrap_or(peer);
             Some((ProxiedStream::new(io, ahead), client))
         });
-        // A handle keeps its finished task in memory.
+        // A handle keeps its task in memory, even after the task has finished.
         if self.arrived.len() >= 2 * MAX_PENDING {
             self.arrived.retain(|reading| !reading.is_finished());
         }
@@ -160,7 +160,7 @@ impl<L: Listener<Addr = SocketAddr>> Listener for ProxyProtocolListener<L> {
         loop {
             tokio::select! {
                 biased;
-                // A connection that was closed is `None`, or an error if its task was aborted.
+                // A connection that was closed gives `None`, or an error if its task was aborted.
                 Some(read) = self.pending.join_next() => {
                     if let Ok(Some(connection)) = read {
                         return connection;
@@ -222,7 +222,7 @@ async fn read_header(
         Ok(Ok(header)) => Ok((Some(header), ahead)),
         Ok(Err(HeaderError::Missing)) if !required => Ok((None, ahead)),
         Ok(Err(error)) => Err(Unread::Header(error)),
-        // A connection that breaks is treated as one that ends.
+        // A connection that fails is treated as one that ends.
         Err(_) => Err(Unread::Closed(ahead.len())),
     }
 }

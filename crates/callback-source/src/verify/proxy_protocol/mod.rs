@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: the client of a connection, named by a proxy in front.
+//! The PROXY protocol, versions 1 and 2, with which a proxy names the client of a connection.
 //!
 //! Proxies that forward bytes, not requests (HAProxy in `mode tcp`, nginx `stream`, AWS NLB), cannot write HTTP
 //! headers. They name the client in a header before the first byte of the connection
@@ -8,14 +8,15 @@
 //!
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
 //!    inspected: a header that it sends is the start of a malformed request.
-//! 2. A trusted peer must send a header, of either version, within 5 s. The connection is closed, with an event that
-//!    gives the reason, if the header is missing, malformed, longer than 107 bytes (version 1) or 4,096 bytes
-//!    (version 2), or if it names a Unix socket, a datagram, or an unspecified, multicast or broadcast address.
-//! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family the connection is the proxy's own,
-//!    such as a health check: the peer is the proxy. The rest of such a header is ignored, and so are the
-//!    type-length-value fields of any header.
-//! 4. Headers are read while further connections are accepted, so that a silent peer delays no other. At most
-//!    1,024 connections wait for their header; the oldest of them is closed for a new one.
+//! 2. A trusted peer must send a header, of either version, within 5 s. Otherwise the connection is closed, and an
+//!    event gives the reason. The same happens if the header is malformed or longer than 107 bytes (version 1) or
+//!    4,096 bytes (version 2). It also happens if the header names a Unix socket, a datagram, or an unspecified,
+//!    multicast or broadcast address.
+//! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family, the connection is the proxy's own,
+//!    such as a health check. The peer is then the proxy. The rest of such a header is ignored. The type-length-value
+//!    fields of every header are ignored, too.
+//! 4. Headers are read while further connections are accepted, so that a silent peer delays no other peer. At most
+//!    1,024 connections wait for their header. The oldest of them is closed when another one arrives.
 //!
 //! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges that address, and no HTTP header is
 //! read.

@@ -1,4 +1,4 @@
-//! A connection after its header.
+//! A connection whose header has been read.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ pin_project! {
     pub struct ProxiedStream<I> {
         #[pin]
         io: I,
-        // Bytes that were read together with the header, the next one first.
+        // Bytes that were read together with the header. The next byte to return comes first.
         ahead: VecDeque<u8>,
     }
 }
@@ -27,7 +27,7 @@ impl<I> ProxiedStream<I> {
         Self { io, ahead }
     }
 
-    /// The connection itself, to set its options.
+    /// The connection itself, for example to set its options.
     pub fn get_ref(&self) -> &I {
         &self.io
     }

@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// A listener that accepts the given connections.
+/// A listener that accepts connections from the test.
 #[derive(Debug)]
 struct Network(UnboundedReceiver<(DuplexStream, SocketAddr)>);
 
@@ -379,7 +379,7 @@ impl World {
         Self { network, listener }
     }
 
-    /// The far end of a connection that has sent this.
+    /// Connects from `peer`, sends these bytes, and returns the far end.
     async fn connect(&self, peer: &str, sent: &[u8]) -> DuplexStream {
         let (mut far, near) = duplex(64 * 1024);
         far.write_all(sent).await.unwrap();
@@ -387,7 +387,7 @@ impl World {
         far
     }
 
-    /// The next connection's peer and its first `bytes` bytes, which must arrive.
+    /// Accepts the next connection. Returns its peer and its first `bytes` bytes, which must arrive.
     async fn accept(&mut self, bytes: usize) -> (SocketAddr, Vec<u8>) {
         let (mut io, peer) = self.listener.accept().await;
         let mut read = vec![0; bytes];
@@ -395,7 +395,7 @@ impl World {
         (peer, read)
     }
 
-    /// Time until the listener closes a connection, which it must not return.
+    /// Returns the time until the listener closes a connection. The listener must not return that connection.
     async fn closed_after(&mut self, far: &mut DuplexStream) -> Duration {
         let start = Instant::now();
         tokio::select! {
