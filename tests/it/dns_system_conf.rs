@@ -142,7 +142,7 @@ fn without_a_configuration_the_server_on_this_machine_is_used() -> io::Result<()
 async fn an_unreadable_configuration_is_a_failure_until_it_becomes_readable() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
-    // Root can read the file whatever its mode.
+    // A folder, because root can read a file of any mode.
     fs::create_dir(&file.path)?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     assert_eq!(log.lines("WARN", &["cannot read the DNS"]).len(), 1);

@@ -3,7 +3,7 @@
 //! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal
 //! to the goal. The [`Follower`] does so whenever the set is published, and every few seconds.
 //!
-//! 1. **Windows.** A member ends with the window of its address. In a target with timeouts, it ends even without this
+//! 1. **Windows.** A member expires with the window of its address. In a target with timeouts, it expires even without this
 //!    process.
 //! 2. **Undecided.** Before every host was looked up, nothing is written. While a host is unresolved, members from
 //!    before this process are kept.

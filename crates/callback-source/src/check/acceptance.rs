@@ -75,7 +75,7 @@ pub(crate) fn admitted(extensions: &Extensions) {
     }
 }
 
-/// The mark of a request that waits for its verdict. It is withdrawn if the sender leaves meanwhile.
+/// The mark of a request that waits for its verdict. It is withdrawn if the sender disconnects first.
 pub(crate) struct Undelivered(Option<Acceptance>);
 
 impl Undelivered {

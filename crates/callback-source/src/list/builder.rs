@@ -178,8 +178,8 @@ impl AllowListBuilder {
         Ok(self)
     }
 
-    /// Sets how long an address stays admitted after it left the answer, and at least until the answer that
-    /// omits it has been refreshed. Default 1 h, no maximum. Zero turns lingering off.
+    /// Sets how long an address stays admitted after it left the answer. It stays admitted at least until the
+    /// answer that omits it has been refreshed. Default 1 h, no maximum. Zero turns lingering off.
     ///
     /// A server that left DNS may still have callbacks in flight. A zone that rotates its addresses needs a
     /// window of as many TTLs as an address takes to come back:

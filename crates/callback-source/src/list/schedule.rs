@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) ask: Vec<Question>,
     /// The time at which the next of the other questions is to be asked.
     pub(crate) next_at: Option<Instant>,
-    /// Set if a question of the set is in flight.
+    /// `true` while a question of the set is in flight.
     pub(crate) is_asking: bool,
     /// The time from which the next of the other questions can be asked on demand.
     pub(crate) next_on_demand: Option<Instant>,

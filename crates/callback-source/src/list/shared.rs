@@ -204,7 +204,7 @@ impl Shared {
         *self.published_changed.borrow()
     }
 
-    /// Wakes the requests that wait, without a new set.
+    /// Wakes the requests that wait, without publishing a new snapshot.
     pub(crate) fn wake_waiters(&self) {
         self.published_changed.send_modify(|_| ());
     }

@@ -168,8 +168,8 @@ impl QuestionState {
         self.last_answer.is_some() || self.denied
     }
 
-    /// The last answer, if DNS itself gave it and its TTL has not ended. An expired answer whose refresh is under way
-    /// does not show that DNS still answers at all.
+    /// The last answer, unless it was restored after a restart or its TTL has ended. An expired answer whose refresh
+    /// is under way does not show that DNS still answers at all.
     pub(super) fn current_answer(&self, now: Instant) -> Option<&LastAnswer> {
         let answer = self.last_answer.as_ref();
         answer.filter(|answer| !answer.restored && now < answer.ttl_ends)

@@ -27,8 +27,8 @@ pub struct Rules {
     pub min_ttl: Duration,
     /// Maximum TTL of an answer. A higher TTL is lowered to it. Default 1 h.
     pub max_ttl: Duration,
-    /// Linger window: the time for which an address stays admitted after it left the answer, and at least
-    /// until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
+    /// Linger window: the time for which an address stays admitted after it left the answer. It stays admitted at
+    /// least until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
     pub linger: Duration,
     /// Stale window: the time for which the last valid answer stays in use while the question fails. Default
     /// 24 h.

@@ -209,7 +209,7 @@ impl<K: SecretSource> Settings<K> {
     }
 }
 
-/// The claim of a request whose headers are signed.
+/// The claim of a request whose signature has been verified.
 pub(super) struct Claimed {
     hash: [u8; 32],
     signature: [u8; 32],

@@ -152,9 +152,9 @@ where
 /// Calls the inner service only for requests from a callback server, or tags the other requests. See the [module
 /// docs](super) for an example.
 ///
-/// The inner service must be [`Clone`]. A request may have to wait for its verdict, and a clone that is not ready yet
-/// waits with it. After a refusal, a clone replaces the service that was found ready, so that a refused request
-/// occupies no permit of a concurrency limit.
+/// The inner service must be [`Clone`]. A request that waits for its verdict holds a clone of it that has not been
+/// polled for readiness, so that it occupies no permit of a concurrency limit. For the same reason, a clone replaces
+/// the service that was found ready after a refusal.
 #[derive(Clone, Debug)]
 pub struct VerifySource<S, P, R = PlainText>(Checked<S, SourceCheck<P>, R>);
 

@@ -9,7 +9,7 @@ use crate::Verdict;
 /// Removes tags that the client sent, in every spelling that an upstream may read as a tag. Servers fold `_` into
 /// `-`. CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
-    // One header at a time, since hardly any request has one.
+    // Removes one tag per search, since hardly any request has a tag.
     while let Some(forged) = headers
         .keys()
         .find(|name| is_tag_header(name.as_str()))

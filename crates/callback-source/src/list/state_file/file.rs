@@ -217,7 +217,7 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    // Follows no link, waits for no reader of a pipe and reuses no file.
+    // `create_new` fails if the path exists, so the open follows no link, reuses no file and cannot block on a pipe.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -282,7 +282,7 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Under the question of the wrong family, addresses would outlive the answers of their own question.
+                // Drops addresses of the other family: the answers of their own question could not remove them.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
