@@ -1,4 +1,4 @@
-//! The routes of an axum service that only checked callbacks reach.
+//! Routes of an axum service that only checked callbacks can reach.
 
 use std::collections::BTreeSet;
 #[cfg(feature = "signature")]
@@ -20,10 +20,10 @@ use crate::{
     signature::{SecretSource, Token, VerifySignatureLayer, VerifyTokenLayer},
 };
 
-/// Routes of an axum service that only checked callbacks reach.
+/// Routes of an axum service that only checked callbacks can reach.
 ///
-/// It takes the routes of the callbacks together with their checks. Pass it to [`merge`](Router::merge), or turn it
-/// into a [`Router`] with `.into()` for [`nest`](Router::nest):
+/// A `CallbackRoutes` combines the routes of the callbacks with their checks. Pass it to [`merge`](Router::merge), or
+/// turn it into a [`Router`] with `.into()` for [`nest`](Router::nest):
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -54,8 +54,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// 1. Every route in it is checked, for every method. A method without a handler gets 405 only after the checks.
-/// 2. No route can be added to it:
+/// 1. Every route in a `CallbackRoutes` is checked, for every method. A method without a handler gets 405 only after
+///    the checks.
+/// 2. No route can be added to a `CallbackRoutes`:
 ///
 ///    ```compile_fail,E0599
 ///    # use axum::{Router, routing::post};
@@ -67,15 +68,15 @@ use crate::{
 ///    ```
 /// 3. The rest of the app is unaffected: its other routes, its probes, its fallback and its 404. Two `CallbackRoutes`
 ///    in one app, with different lists or checks, do not affect each other.
-/// 4. The checks run in this order: the source, then the signature or the token.
+/// 4. The source is checked first, then the signature or the token.
 ///
-/// The resulting [`Router`] is an ordinary one. A route that is added to this router belongs to the app. The route is
-/// not checked, even at the same path with another method. As a second safeguard, let each handler extract the
-/// verdict: [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the checked
-/// routes then responds with 500, and an ERROR in the log names the cause.
+/// The resulting [`Router`] is an ordinary router. A route that is added to this router belongs to the app and is not
+/// checked, even at the same path with another method. As a second safeguard, let each handler extract the verdict:
+/// [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the checked routes
+/// then responds with 500, and an ERROR in the log names the cause.
 ///
-/// For services other than axum's, and to tag instead of refusing, use the layers of [`verify`](crate::verify) and
-/// `signature`.
+/// For services other than axum's, and to tag requests instead of refusing them, use the layers of
+/// [`verify`](crate::verify) and `signature`.
 #[derive(Clone, Debug)]
 #[must_use = "the routes are served once they are merged into the app, or nested in it"]
 pub struct CallbackRoutes<P, S = ()> {
@@ -110,13 +111,13 @@ where
         )
     }
 
-    /// Passes every request on, with the verdicts in its extensions. Use it to try the checks out: the log shows
-    /// which requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that extracts
-    /// `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
+    /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log
+    /// shows which requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that
+    /// extracts `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
     ///
     /// # Panics
     ///
-    /// Panics as [`rejecting`](Self::rejecting) does.
+    /// Panics in the same cases as [`rejecting`](Self::rejecting).
     #[track_caller]
     pub fn tagging(routes: Router<S>, allow: AllowList, peer: P) -> Self {
         let mode = Mode::Tagging { headers: false };
@@ -144,8 +145,9 @@ where
         }
     }
 
-    /// Also checks the signature of webhooks. The policy joins both verdicts. It also decides whether this layer and
-    /// the source check refuse or tag, so a `rejecting` and a `tagging` layer have the same effect.
+    /// Also checks the signature of webhooks. The policy joins the verdicts on source and message. The policy also
+    /// decides whether this layer and the source check refuse or tag, so a `rejecting` and a `tagging` layer have the
+    /// same effect.
     ///
     /// ```
     /// use std::{net::SocketAddr, time::SystemTime};
@@ -248,8 +250,8 @@ where
 
 /// Returns the paths in the fallback of a router, including those of nested routers that have a fallback.
 ///
-/// Only the `Debug` text shows them. If another version of axum had no such text, no path would be found, and
-/// `reset_fallback` would drop the nested fallback. So the nested fallback is never served unchecked.
+/// Only the `Debug` text of a router shows these paths. If another version of axum had no such text, no path would be
+/// found, and `reset_fallback` would drop the nested fallback. So the nested fallback is never served unchecked.
 fn fallback_paths<S>(router: &Router<S>) -> BTreeSet<String> {
     let text = format!("{router:?}");
     let fallback = text.split("fallback_router").nth(1).unwrap_or_default();

@@ -19,8 +19,8 @@ pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) ->
     state_file::restored(set, text, now, utc).is_some()
 }
 
-/// Plays the schedule that the bytes describe on a set and on the independent model of its rules.
-/// Restarts go through the text of a state file.
+/// Plays the schedule that the bytes describe on a set and on the independent model of its rules. Each restart writes
+/// the text of a state file and reads it again.
 ///
 /// # Panics
 ///

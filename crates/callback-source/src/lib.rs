@@ -1,10 +1,10 @@
 //! A tower [`Layer`](verify::VerifySourceLayer) that admits a callback only from the provider's callback servers,
 //! which are published as host names and change without notice.
 //!
-//! Vipps MobilePay publishes its callback servers as host names only, and asks merchants to follow DNS. This crate
-//! keeps a set of resolved addresses, refreshes them as their TTLs end, and judges the peer of each request by the
-//! set. A request from a listed server never waits for DNS. A failed lookup never shrinks the set silently. "Cannot
-//! decide" (503) is distinct from "not the provider" (403).
+//! Vipps MobilePay publishes its callback servers as host names only, and asks merchants to follow changes in DNS.
+//! This crate keeps a set of resolved addresses, refreshes them as their TTLs end, and judges the peer of each
+//! request by the set. A request from a listed server never waits for DNS. A failed lookup never shrinks the set
+//! silently. "Cannot decide" (503) is distinct from "not the provider" (403).
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "axum", feature = "hickory"))]

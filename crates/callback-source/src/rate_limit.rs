@@ -9,8 +9,8 @@
 //! | [`KeyedRateLimit`] | one event per key and interval | the failures of each question |
 //! | [`PeerRateLimit`] | one event per peer and minute, ten per second in all | refusals, which peers cause at will |
 //!
-//! Mistakes in the set-up of a service last for as long as it runs. Such mistakes are logged once per process, by
-//! [`std::sync::Once`].
+//! Mistakes in the set-up of a service last for as long as the service runs. Such mistakes are logged once per
+//! process, with [`std::sync::Once`].
 
 use std::{
     collections::HashMap,
@@ -73,7 +73,7 @@ impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
         self.limits.remove(key);
     }
 
-    /// Forgets all other keys.
+    /// Forgets all keys that `is_kept` rejects.
     pub(crate) fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
         self.limits.retain(|key, _| is_kept(key));
     }

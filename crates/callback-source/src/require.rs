@@ -76,8 +76,8 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, `PlainText` by default. The new response must cover both checks
-    /// and a missing layer:
+    /// Replaces the responses to refused requests, `PlainText` by default. The new response must handle the
+    /// rejections of both checks and a missing layer:
     ///
     /// ```
     /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};

@@ -10,7 +10,7 @@ use crate::{CallbackRejection, MessageRejection};
 
 /// Builder of the response to a refused request.
 ///
-/// It does not see the request, so that the response cannot repeat any of it. A closure can be used:
+/// The builder does not see the request, so that the response cannot repeat any part of it. A closure can be used:
 ///
 /// ```
 /// use callback_source::{AllowList, Rejection};

@@ -7,22 +7,23 @@ use std::sync::{
 
 use http::Extensions;
 
-/// A mark that a check sets before it calls the inner service.
+/// Mark of a message as accepted, which a check sets before it calls the inner service.
 ///
-/// It is in the request's extensions, so that every check and extractor further inside can withdraw it. The provider
-/// signs a retry anew, but a proxy repeats the same request. If the mark stayed, that repetition would get 409 for a
-/// callback that no handler has seen.
+/// The mark is in the request's extensions, so that every check and extractor further inside can withdraw it. The
+/// provider signs each retry anew, but a proxy repeats the same request. If the mark stayed, that repetition would
+/// get 409 for a callback that no handler has seen.
 #[derive(Clone)]
 pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
-    /// Set when a check or extractor inside of a tagging check admits the request.
+    /// True once a check or extractor inside a tagging check has admitted the request.
     admitted_inside: Arc<AtomicBool>,
-    /// The mark of another check, which is outside of the check that set this one.
+    /// The mark that an outer check has set.
     outer: Option<Box<Self>>,
 }
 
 impl Acceptance {
-    /// Creates a mark. `withdraw` removes it. `withdraw` may be called more than once, and after the mark expired.
+    /// Creates a mark. `withdraw` removes it. `withdraw` may be called more than once, and after the mark has
+    /// expired.
     #[cfg(feature = "signature")]
     pub(crate) fn new(withdraw: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -32,7 +33,7 @@ impl Acceptance {
         }
     }
 
-    /// Lets the checks inside withdraw the mark, together with an outer one.
+    /// Lets inner checks withdraw this mark, together with the mark of an outer check.
     #[cfg(feature = "signature")]
     pub(crate) fn send_along(&self, extensions: &mut Extensions) {
         let mut mark = self.clone();
@@ -49,7 +50,7 @@ impl Acceptance {
 
     /// Returns the mark that an outer check has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        // Without the feature no check sets a mark, so a refusal can save the lookup.
+        // Without the feature no check sets a mark, so a refusal can skip the lookup.
         if cfg!(feature = "signature") {
             extensions.get()
         } else {
@@ -65,7 +66,7 @@ pub(crate) fn refused(extensions: &Extensions) {
     }
 }
 
-/// Keeps the mark of a request that reaches the handler, even if its sender leaves.
+/// Keeps the mark of a request that reaches the handler, even if the sender disconnects.
 #[cfg(feature = "signature")]
 pub(crate) fn admitted(extensions: &Extensions) {
     let mut mark = Acceptance::from_extensions(extensions);
@@ -97,7 +98,7 @@ impl Drop for Undelivered {
     }
 }
 
-/// The mark of a request that the inner service works on.
+/// The mark of a request that the inner service is processing.
 pub(crate) struct Delivered {
     mark: Acceptance,
     tagging: bool,
@@ -114,7 +115,7 @@ impl Delivered {
         }
     }
 
-    /// Keeps the mark, since the handler has responded, with whatever status.
+    /// Keeps the mark, since the handler has responded. The status does not matter.
     pub(crate) fn answered(mut self) {
         self.answered = true;
     }
@@ -129,7 +130,7 @@ impl Drop for Delivered {
         if self.answered {
             return;
         }
-        // The sender left. A handler that was called may have done its work all the same.
+        // The sender disconnected. A handler that was called may have done its work nevertheless.
         let is_decided = !self.tagging || self.mark.admitted_inside.load(Ordering::Relaxed);
         if !is_decided || std::thread::panicking() {
             self.mark.withdraw();

@@ -28,13 +28,13 @@ use http::request::Parts;
 ///
 /// It works on the request's head. Only the service handles the types of bodies and futures.
 pub(crate) trait Check<B>: Clone {
-    /// The body that is handed on.
+    /// The body that the inner service receives.
     type Body;
     /// The reason for a refusal.
     type Rejection: Clone + Send + Sync + 'static;
     /// State of a request that waits for its verdict, including the body.
     type Pending;
-    /// Findings of [`finish`](Self::finish) for [`accept`](Self::accept).
+    /// Result of [`finish`](Self::finish), which is passed to [`accept`](Self::accept).
     type Found;
 
     /// Judges a request at once if it need not wait.
@@ -51,8 +51,8 @@ pub(crate) trait Check<B>: Clone {
         parts: &mut Parts,
     ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
 
-    /// Judges a request for the last time, when the inner service is ready. That service is called right after an
-    /// admission.
+    /// Judges a request for the last time, when the inner service is ready. If the request is admitted, that service
+    /// is called right afterwards.
     fn accept(
         &self,
         found: Self::Found,
@@ -75,6 +75,6 @@ pub(crate) enum Begun<B, P, E> {
 pub(crate) enum Mode {
     /// The request is refused.
     Rejecting,
-    /// The request is handed on, with the verdict in its extensions and, on request, in its headers.
+    /// The request is handed on, with the verdict in its extensions and, if `headers` is set, in its headers.
     Tagging { headers: bool },
 }

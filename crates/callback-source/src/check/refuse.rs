@@ -25,10 +25,10 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     with_reason(response, rejection)
 }
 
-/// Announces that the connection ends with this response.
+/// Announces in a response that the connection is closed after it.
 ///
 /// hyper closes a connection whose body is not read. Without this header, a proxy may reuse the closing connection
-/// for a genuine callback, which it cannot send again.
+/// for a genuine callback, which the proxy cannot send again.
 pub(super) fn close_connection<B>(response: &mut Response<B>) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

@@ -2,10 +2,10 @@
 //!
 //! Three pitfalls determine its structure:
 //!
-//! - A service that was found ready may have reserved a permit of a concurrency limit inside. A refusal therefore
-//!   replaces the service by a clone, which has reserved nothing.
-//! - A request that waits does so with a clone that is not ready yet. Otherwise waiting unlisted peers would keep the
-//!   permits that the provider's servers need.
+//! - A service that was found ready may have reserved a permit of an inner concurrency limit. After a refusal, a
+//!   clone that has reserved nothing therefore replaces the service.
+//! - A waiting request holds a clone of the service that is not ready yet. Otherwise waiting unlisted peers would
+//!   keep the permits that the provider's servers need.
 //! - There is no `await` between the last check and the call of the inner service. If a sender disconnected there, a
 //!   mark would remain for a request that no handler has seen. A repetition of that request would be refused as a
 //!   replay.
@@ -54,18 +54,18 @@ where
                 ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body)))
             }
             Begun::Refused(rejection) => {
-                // The service that was found ready may occupy a permit of a concurrency limit inside until it
-                // is called or dropped, and the server keeps it for the connection's next request.
+                // Until it is called or dropped, the service that was found ready may occupy a permit of an inner
+                // concurrency limit. The server keeps that service for the connection's next request.
                 self.inner = self.inner.clone();
                 ResponseFuture::refused(refuse(&self.response, rejection, parts))
             }
             Begun::Pending(pending) => {
-                // As above, the request waits with a clone that is not ready yet.
+                // For the same reason, the waiting request holds a clone that is not ready yet.
                 let mut inner = self.inner.clone();
                 self.inner = inner.clone();
                 let check = self.check.clone();
                 let response = self.response.clone();
-                // Created outside of the async block: the sender may leave before the block is polled.
+                // Created outside of the async block, since the sender may disconnect before the block is polled.
                 let undelivered = Undelivered::new(&parts.extensions);
                 ResponseFuture::pending(async move {
                     let (body, found) = match check.finish(pending, &mut parts).await {
@@ -73,8 +73,8 @@ where
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),
                     };
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    // A mark is the last step of `accept`, and there is no `await` between it and the call. A sender
-                    // that leaves before the handler has seen the request must not leave a mark.
+                    // Setting a mark is the last step of `accept`, and there is no `await` between this step and the
+                    // call. If the sender disconnects before the handler has seen the request, no mark may remain.
                     let delivered = match check.accept(found, &mut parts).await {
                         Ok(delivered) => delivered,
                         Err(rejection) => return Ok(refuse(&response, rejection, parts)),

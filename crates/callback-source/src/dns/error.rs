@@ -4,8 +4,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// Denial or failure of a lookup.
 ///
-/// A resolver of your own must distinguish the two. A believed denial lets the host's addresses expire. A failure
-/// keeps them in use.
+/// A custom resolver must distinguish denials from failures. A believed denial lets the host's addresses expire. A
+/// failure keeps them in use.
 ///
 /// ```
 /// use std::{io, time::Duration};
@@ -124,9 +124,9 @@ impl Error for ResolveError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveErrorKind {
-    /// The name does not exist (RFC 2308 section 2.1). A denial.
+    /// The name does not exist (RFC 2308 section 2.1). This is a denial.
     NxDomain,
-    /// The name has no record of the family (RFC 2308 section 2.2). A denial.
+    /// The name has no record of the family (RFC 2308 section 2.2). This is a denial.
     NoData,
     /// The server answered SERVFAIL.
     ServFail,
@@ -138,7 +138,7 @@ pub enum ResolveErrorKind {
     Timeout,
     /// The server could not be reached.
     Network,
-    /// The response could not be parsed, or answered another question.
+    /// The response could not be parsed, or was for another question.
     Malformed,
     /// The answer was too large for UDP, and TCP failed.
     Truncated,

@@ -48,7 +48,8 @@ impl HostName {
 impl FromStr for HostName {
     type Err = HostNameError;
 
-    /// Parses a host name (RFC 952, RFC 1123 section 2.1). Underscores are accepted, since they are in use.
+    /// Parses a host name (RFC 952, RFC 1123 section 2.1). Underscores are accepted, since some existing names
+    /// contain them.
     ///
     /// # Errors
     ///
@@ -87,7 +88,7 @@ impl fmt::Debug for HostName {
     }
 }
 
-/// An invalid host name.
+/// Error for an invalid host name.
 ///
 /// ```
 /// use callback_source::HostName;

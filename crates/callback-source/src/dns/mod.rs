@@ -125,9 +125,9 @@ impl fmt::Display for Question {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4, A records.
+    /// IPv4, which is looked up as A records.
     V4,
-    /// IPv6, AAAA records.
+    /// IPv6, which is looked up as AAAA records.
     V6,
 }
 
@@ -156,7 +156,7 @@ impl fmt::Display for Family {
 
 /// Addresses of one host in one family, with their TTL.
 ///
-/// A resolver that asks in another way, such as DNS over HTTPS, passes on what the servers sent:
+/// A resolver that uses another protocol, such as DNS over HTTPS, passes on the records that the servers sent:
 ///
 /// ```
 /// use std::{net::IpAddr, time::Duration};

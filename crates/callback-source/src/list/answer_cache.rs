@@ -1,9 +1,9 @@
 //! Cache of the last result of each question, so that no question is asked again a moment later.
 //!
-//! The cache has two purposes. It allows a single lookup in flight per question, by moka's entry API. It keeps
-//! results in bounded memory, for a host that is removed and put back. The [schedule](super::schedule) decides when a
-//! question is asked. It passes the refresh interval floor with each question, and does not ask a question that is in
-//! flight.
+//! The cache has two purposes. It allows a single lookup in flight per question, through moka's entry API. And it
+//! keeps results in bounded memory, for a host that is removed and put back. The [schedule](super::schedule) decides
+//! when a question is asked. It passes the refresh interval floor with each question, and does not ask a question
+//! that is in flight.
 
 use std::{
     future::Future,
@@ -25,10 +25,10 @@ use crate::{
     Answer, Question, Resolve, ResolveError, ResolveErrorKind, list::clock::now, set::before,
 };
 
-/// Results by question, failures included.
+/// Results by question, including failures.
 ///
-/// Age is checked on the entry, by tokio's clock. moka's own expiry only frees the memory of questions that are
-/// no longer asked.
+/// The age of an entry is checked when the entry is read, by tokio's clock. moka's own expiry only frees the memory
+/// of questions that are no longer asked.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
@@ -40,7 +40,7 @@ pub(crate) struct AnswerCache {
 /// The last lookup of a question.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// The time at which the question was asked, less the sleep of the machine since then.
+    /// The time at which the question was asked, minus the time that the machine has slept since then.
     pub(crate) asked_at: Instant,
     pub(crate) outcome: Outcome,
 }
@@ -135,7 +135,7 @@ impl AnswerCache {
         self.slept.fetch_add(slept, Ordering::Relaxed);
     }
 
-    /// A time of an entry, less the sleep of the machine since then.
+    /// Returns a time of an entry, minus the time that the machine has slept since then.
     fn awake(&self, entry: &Entry, at: Instant) -> Instant {
         let slept = self.slept.load(Ordering::Relaxed) - entry.slept;
         before(at, Duration::from_nanos(slept))

@@ -55,10 +55,10 @@ pub struct AllowListBuilder {
 }
 
 impl AllowListBuilder {
-    /// Adds the callback servers of an environment. Those of production include the servers for disaster
-    /// recovery, which take over without notice. A second call adds the servers of another environment.
+    /// Adds the callback servers of an environment. The servers of production include those for disaster recovery,
+    /// which take over without notice. A second call adds the servers of another environment.
     ///
-    /// A shop that takes real payments must not add `Test`: payments there cost nothing.
+    /// A shop that takes real payments must not add `Test`, since test payments cost nothing.
     ///
     /// ```
     /// use callback_source::{AllowList, vipps::Environment};
@@ -303,7 +303,7 @@ impl AllowListBuilder {
     }
 
     /// Sets how many addresses an answer may contain. An answer with more addresses is treated as a failed lookup, so
-    /// that the previous one stays in use. Default 256. With zero, no answer is accepted.
+    /// that the previous answer stays in use. Default 256. With zero, no answer is accepted.
     ///
     /// An answer of thousands of addresses is a fault or an attack, and would admit that many peers. Vipps MobilePay
     /// once published fifteen addresses for all its production servers together.
@@ -434,10 +434,10 @@ impl AllowListBuilder {
     /// down. Off by default.
     ///
     /// The file is JSON. It is written at once when addresses change, at most once a minute when only times change,
-    /// and when the refresher ends. Each write goes to a temporary name (`<name>.tmp`), and the new file is then
-    /// renamed. The file has the original times (UTC), so that restarts extend no window. The state of hosts that are
-    /// not configured is kept until its windows end, in case they are configured again. Meanwhile it admits no peer.
-    /// Each list of each process needs a file of its own.
+    /// and when the refresher ends. Each write creates a temporary file (`<name>.tmp`), which is then renamed. The
+    /// file contains the original times (UTC), so that a restart does not extend a window. The state of hosts that
+    /// are not configured is kept until its windows end, in case they are configured again. Meanwhile this state
+    /// admits no peer. Each list of each process needs a file of its own.
     ///
     /// A file is ignored with a warning, and not overwritten before there is state to write, if it
     ///
@@ -484,12 +484,12 @@ impl AllowListBuilder {
         self
     }
 
-    /// Starts with the content of a [state file](Self::state_file) and never writes it, to inspect the state
-    /// of another process.
+    /// Starts with the content of a [state file](Self::state_file) and never writes that file. Use it to inspect the
+    /// state of another process.
     ///
-    /// The file may belong to any user and group, so that root and members of its group can read it. A file
-    /// that every user can write is ignored here too. Do not admit peers by such a list unless you trust the
-    /// owner of the file.
+    /// The file may belong to any user and group, so that root and members of its group can read it. A file that
+    /// every user can write is ignored here, too. Do not admit peers by such a list unless you trust the owner of the
+    /// file.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -554,9 +554,9 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the name of the list, which is the label `list` of its [metrics](AllowList#metrics). The default is the
-    /// provider's environment (`production`, `test`), or `default`. If another list of the process has the same name,
-    /// a number is added: `production-2`.
+    /// Sets the name of the list, which is the value of the label `list` of its [metrics](AllowList#metrics). The
+    /// default is the provider's environment (`production`, `test`), or `default`. If another list of the process has
+    /// the same name, a number is added: `production-2`.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -598,8 +598,8 @@ impl AllowListBuilder {
 
     /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run).
     ///
-    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. On a thread
-    /// of its own, the refresher is independent of them:
+    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. A refresher
+    /// on a thread of its own is independent of such handlers:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};
@@ -657,7 +657,7 @@ impl AllowListBuilder {
     }
 }
 
-/// The hosts that a list watches: those that were given, and those of the provider's other environments.
+/// Returns the hosts that a list watches: the given hosts, and the hosts of the provider's other environments.
 pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
     let others = vipps::hosts_of_other_environments(hosts);
     given.iter().cloned().chain(others).collect()
@@ -692,5 +692,5 @@ crate::debug::debug_by_message!(TtlBoundsError);
 /// The name that the metrics show for a list without a name.
 pub(super) const UNNAMED: &str = "default";
 
-/// The lowest refresh interval floor. With a lower one, a TTL of zero would cause lookups without pause.
+/// The lowest refresh interval floor. With a lower floor, a TTL of zero would cause lookups without pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -94,11 +94,11 @@ impl Changes {
         }
     }
 
-    /// Waits until a set has been published since the last call, and returns it. Its addresses may be the same as
-    /// before: a refresh that confirms them moves the ends of their [windows](AllowSet::windows).
+    /// Waits until a set has been published since the last call, and returns it. The addresses of the set may be the
+    /// same as before: a refresh that confirms the addresses moves the ends of their [windows](AllowSet::windows).
     ///
-    /// The returned set may not have changed at all. Waits forever if there are no further outcomes. Dropping the
-    /// future loses nothing.
+    /// The returned set may be unchanged. Waits forever if there are no further outcomes. Dropping the future loses
+    /// nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// The time by tokio's clock, which tests pause and the simulator drives.
+/// Returns the time by tokio's clock, which tests pause and the simulator drives.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// Measures how long the machine has slept.
 pub(crate) struct SleepClock {
-    /// Nanoseconds by which the clock that includes sleep is ahead of the clock of `Instant`. A time namespace can
-    /// make this number negative.
+    /// Returns the nanoseconds by which the clock that includes sleep is ahead of the clock of `Instant`. A time
+    /// namespace can make this number negative.
     ahead: Box<dyn Fn() -> i64 + Send + Sync>,
     seen: i64,
 }
@@ -72,7 +72,7 @@ impl std::fmt::Debug for SleepClock {
     }
 }
 
-/// The shortest difference that is a sleep. A shorter one is the time between two readings.
+/// The shortest difference that is treated as a sleep. A shorter difference is the time between two readings.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         let read = Arc::clone(&ahead);
         let mut clock = SleepClock::new(move || read.load(Ordering::Relaxed));
         assert_eq!(clock.slept(), None);
-        // Two short sleeps add up to one that is long enough.
+        // Two short sleeps add up to a difference that is long enough.
         ahead.fetch_add(60_000_000, Ordering::Relaxed);
         assert_eq!(clock.slept(), None);
         ahead.fetch_add(60_000_000, Ordering::Relaxed);

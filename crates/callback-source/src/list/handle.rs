@@ -149,8 +149,8 @@ impl AllowList {
     /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups that
     /// are in flight, and for questions that may be asked again within the wait. Without such lookups, the peer is
     /// judged at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
-    /// requests. Further peers are judged at once. The IPv6 addresses of one /64 are one peer. All requests share the
-    /// lookups, and dropping the future cancels no lookup. The builder sets these limits:
+    /// requests. Further peers are judged at once. The IPv6 addresses of one /64 are treated as one peer. All
+    /// requests share the lookups, and dropping the future cancels no lookup. The builder sets these limits:
     /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),
     /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
     ///
@@ -254,10 +254,11 @@ impl AllowList {
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Waits until every question has been asked once and has a result, be it a failure. This takes no longer than
-    /// the [time limit of one question](AllowListBuilder::question_time_limit).
+    /// Waits until every question has been asked once and has a result, even if that is a failure. This takes no
+    /// longer than the [time limit of one question](AllowListBuilder::question_time_limit).
     ///
-    /// Unlike [`ready`](Self::ready), it also returns when no host answers, so that a tool can print the errors:
+    /// Unlike [`ready`](Self::ready), this method also returns when no host answers, so that a tool can print the
+    /// errors:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -280,8 +281,9 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Asks the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits until each of their
-    /// questions has a result, be it a failure. For tools: a service does not wait for watched hosts.
+    /// Triggers the lookups of the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits
+    /// until each of their questions has a result, even if that is a failure. This is for tools, since a service does
+    /// not wait for watched hosts.
     pub async fn watched_attempted(&self) {
         let shared = self.shared();
         let mut published_changed = shared.published_changed.subscribe();
@@ -366,8 +368,8 @@ impl AllowList {
     /// Follows the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In the
     /// other order, a change in between would be missing from both.
     ///
-    /// A change lists the addresses of one host. Another host may still admit an address that is removed here, so
-    /// a firewall should use a change as the signal to read the addresses of the whole set:
+    /// A change lists the addresses of one host. Another host may still admit an address that a change removes. A
+    /// firewall should therefore use a change as the signal to read the addresses of the whole set:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -449,8 +451,8 @@ impl AllowList {
     /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
     /// list runs.
     ///
-    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
-    /// was fixed when it left. A longer window brings back no address.
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that was
+    /// fixed when it left the answer. A longer window does not bring back an address.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -618,7 +620,7 @@ mod tests {
                 waiting.filter(|waits| *waits).count()
             });
             assert_eq!(waiting, THREADS);
-            // The refresh ends.
+            // The refresh ends here.
             let peer = [20, 0, 9, 9].into();
             assert!(!list.verdict_after_refresh(peer).await.is_allowed());
         }
@@ -641,7 +643,7 @@ mod tests {
         let new = "20.0.0.2".parse().unwrap();
         let now = Instant::now();
         assert!(!list.verdict_at(new, now).is_allowed());
-        // The call of another peer triggers the refresh, which ends.
+        // The call of another peer triggers the refresh, and the refresh ends.
         *addresses.lock().unwrap() = [new];
         let _ = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,8 +1,8 @@
 //! Log events of a list: changes, failed lookups, recoveries.
 //!
 //! In an outage, every question fails again and again, for hours. Each question has its own rate limit, so that the
-//! failure of one question does not hide that of another. A recovery is logged only if the failure was. The rate
-//! limit outlives the recovery, so that a question that fails and recovers in turn does not fill the log.
+//! failure of one question does not hide that of another. A recovery is logged only if the failure was logged. The
+//! rate limit outlives the recovery, so that a question that fails and recovers in turn does not fill the log.
 
 use std::{
     collections::HashSet,
@@ -20,7 +20,7 @@ use crate::{
     set::{Notice, Standing},
 };
 
-/// Logs the notices of a set, those of each question at a limited rate.
+/// Logs the notices of a set. The notices about each question are rate-limited.
 #[derive(Debug, Default)]
 pub(crate) struct NoticeLog {
     failures: KeyedRateLimit<Question>,

@@ -55,32 +55,32 @@ impl Default for OnDemandLimits {
 /// `next_idle`, which is before any other question can be asked. Each turn that makes `quiet_until` later sends
 /// `published_changed`, to which requests subscribe before they read `quiet_until`.
 pub(crate) struct OnDemand {
-    /// The time before which no question is in flight and none can be asked on demand. Zero while a question is in
-    /// flight and before the first turn. The maximum value without a refresher. Written under the mutex, read without
-    /// it.
+    /// The time before which no question is in flight and none can be asked on demand. It is zero while a question is
+    /// in flight and before the first turn. It is the maximum value without a refresher. It is written under the
+    /// mutex, and read without the mutex.
     quiet_until: AtomicU64,
-    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value while there
-    /// is no such time, from a trigger until the refresher has planned, and without a refresher. Written under the
-    /// mutex, read without it.
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. It is the maximum value while
+    /// there is no such time, from a trigger until the refresher has planned, and without a refresher. It is written
+    /// under the mutex, and read without the mutex.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,
-    /// The origin of the times here and in [`Demand`], which are in nanoseconds. With rounded times, a question could
-    /// seem ready for a refresh too early or too late.
+    /// The origin of the times here and in [`Demand`]. These times are in nanoseconds, since rounded times could make
+    /// a question seem ready for a refresh too early or too late.
     epoch: Instant,
     limits: OnDemandLimits,
 }
 
 struct Demand {
-    /// The latest deadline of a request. Written by requests, read by the refresher.
+    /// The latest deadline of a request. Requests write it, and the refresher reads it.
     until: u64,
-    /// The earliest time at which a question that is not in flight can be asked on demand. Written by the
-    /// refresher, read by requests.
+    /// The earliest time at which a question that is not in flight can be asked on demand. The refresher writes it,
+    /// and requests read it.
     next_idle: u64,
-    /// Set by a request that triggers the lookups of watched hosts, until the next turn.
+    /// True from a request that triggers the lookups of watched hosts until the next turn.
     wants_watched: bool,
     /// The peers that wait, each with its number of requests.
     waiting: HashMap<IpAddr, usize>,
-    /// Unset when the refresher has ended, since nothing would make the list quiet again.
+    /// False once the refresher has ended, since nothing would then make the list quiet again.
     has_refresher: bool,
 }
 
@@ -133,8 +133,8 @@ impl OnDemand {
         wake.notify_one();
     }
 
-    /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key under
-    /// which the peer waits, for [`leave`](Self::leave), or `None` if it is to be judged at once.
+    /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key under which the
+    /// peer waits, for [`leave`](Self::leave), or `None` if the peer is to be judged at once.
     pub(crate) fn join(&self, peer: IpAddr, deadline: u64, wake: &Notify) -> Option<IpAddr> {
         let mut demand = self.lock();
         if self.is_quiet(deadline) {
@@ -209,7 +209,8 @@ impl OnDemand {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nanoseconds since the epoch. Zero for a time that a sleep of the machine moved before the epoch.
+    /// Returns the nanoseconds since the epoch, or zero for a time that a sleep of the machine moved before the
+    /// epoch.
     fn nanos(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.epoch))
     }

@@ -27,14 +27,14 @@ use crate::{
 ///
 /// It asks a question one second after the TTL of its answer has ended. It repeats a failing question after a
 /// back-off that doubles up to a maximum. While an unlisted peer waits, it asks each question whose last lookup is at
-/// least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The second of delay is for
-/// resolvers that keep time in whole seconds. Until it is over, they still return the old records with a TTL of zero.
-/// A random tenth of the wait, at most 0.5 s, is added so that replicas do not ask in step. A lookup that hangs or
-/// panics delays no other lookup.
+/// least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The delay of one second is for
+/// resolvers that keep time in whole seconds. Until the delay is over, such resolvers still return the old records
+/// with a TTL of zero. A random tenth of the wait, at most 0.5 s, is added so that replicas do not ask in step. A
+/// lookup that hangs or panics delays no other lookup.
 ///
 /// On Linux and Android it checks every 5 seconds whether the machine has slept, because `Instant` does not include
-/// sleep. After a sleep, all windows end earlier by its length, and the questions that have become due are asked at
-/// once. Until that check, verdicts are given as if the machine had not slept.
+/// sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have become due
+/// are asked at once. Until that check, verdicts are given as if the machine had not slept.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -120,8 +120,8 @@ impl Refresher {
         while !self.handles_dropped() {
             self.notice_sleep();
             let now = now();
-            // Checked here and not when the timer fires: if another event came first, the timer for this time
-            // has been dropped.
+            // The time is checked here and not when the timer fires. If another event came first, the timer for this
+            // time has been dropped.
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
@@ -149,7 +149,7 @@ impl Refresher {
         writer.write_if_due(&self.shared, now)
     }
 
-    /// Asks the questions whose time has come, and returns when the next one is to be asked.
+    /// Asks the questions that are to be asked now, and returns the time at which the next question is to be asked.
     fn ask(&mut self, lookups: &Lookups, now: Instant) -> Option<Instant> {
         let mut turn = self.shared.on_demand.turn();
         let set = self.shared.published.load_full();
@@ -204,7 +204,7 @@ impl Refresher {
         }
     }
 
-    /// Makes all stored times older by a sleep of the machine.
+    /// Moves all stored times into the past by the length of a sleep of the machine.
     fn notice_sleep(&mut self) {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;

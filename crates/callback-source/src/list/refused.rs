@@ -14,14 +14,15 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{HostName, rate_limit::subscriber};
 
-/// Peers that were refused with 403 within the linger window, IPv6 peers by their /64.
+/// Peers that were refused with 403 within the linger window. IPv6 peers are stored by their /64.
 ///
 /// With moka's default policy, a full cache accepts a new entry only if it is requested more often than another
 /// entry. A genuine server, which is refused only once, would not be remembered. With LRU, the cache evicts the peer
 /// whose last refusal is the oldest.
 ///
-/// Age is checked on the entry, by tokio's clock. Expiry by moka would cost time for each refusal, and could not
-/// follow a new window. It is not needed, because the number of entries bounds the memory.
+/// The age of an entry is checked when the entry is read, by tokio's clock. Expiry by moka would cost time for each
+/// refusal, and could not follow a new window. Such an expiry is not needed, because the number of entries bounds the
+/// memory.
 #[derive(Debug)]
 pub(crate) struct RefusedPeers {
     /// Built at the first refusal, because a new cache allocates its channels at once.
@@ -61,7 +62,7 @@ impl RefusedPeers {
         }
     }
 
-    /// Replaces the window, which also applies to earlier refusals.
+    /// Replaces the window. The new window also applies to earlier refusals.
     pub(crate) fn set_window(&self, window: Duration) {
         self.window.store(nanos(window), Ordering::Relaxed);
     }
@@ -114,7 +115,8 @@ impl RefusedPeers {
         (last_ago < self.window.load(Ordering::Relaxed)).then_some(refusals)
     }
 
-    /// Removes and returns the refusals of an address that a host has added, so that they are reported once.
+    /// Removes and returns the refusals of an address that a host has added, so that these refusals are reported only
+    /// once.
     pub(crate) fn take(&self, address: IpAddr, host: &HostName, now: Instant) -> Option<Refusals> {
         let refusals = self.find(address, now)?;
         // If two callers find the same entry, only one reports it.
@@ -123,7 +125,7 @@ impl RefusedPeers {
         Some(refusals)
     }
 
-    /// Number of addresses of a host that were refused and then listed.
+    /// Returns the number of addresses of a host that were refused and then listed.
     pub(crate) fn then_listed(&self, host: &HostName) -> u64 {
         self.counts().get(host).copied().unwrap_or_default()
     }
@@ -143,7 +145,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The maximum number of peers: some 5 MB, including what moka needs for each entry.
+/// The maximum number of peers: about 5 MB, including moka's own part of each entry.
 const MAX_PEERS: u64 = 16_384;
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! [`Schedule`] is pure: it reads no clock and draws no random number. A question is asked
 //!
-//! 1. **when it is due.** The set knows when: at the end of the answer's TTL, or after the back-off of a
-//!    failed lookup. [`put_off`](Schedule::put_off) adds the resolver's last second and a jitter.
+//! 1. **when it is due.** The set determines this time: the end of the answer's TTL, or the end of the back-off after
+//!    a failed lookup. [`put_off`](Schedule::put_off) adds the resolver's last second and a jitter.
 //! 2. **on demand**, while an unlisted peer waits, once the on-demand interval has passed since the last
 //!    lookup.
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
@@ -84,7 +84,7 @@ impl Schedule {
     ) -> Plan {
         let mut plan = Plan::default();
         for (question, due_at) in set.questions() {
-            // Only questions of the set matter here: the host of another question in flight was removed.
+            // Only questions of the set matter here. If another question is in flight, its host was removed.
             if self.in_flight.contains(&question) {
                 plan.is_asking = true;
                 continue;

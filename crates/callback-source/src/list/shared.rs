@@ -45,7 +45,7 @@ use crate::{
 /// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published
 ///    in between marks the subscription as changed.
 /// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken sees the
-///    set. A state file that includes a count therefore also includes its changes.
+///    set. A state file that includes a count of changes therefore also includes the changes themselves.
 /// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two steps
 ///    were swapped, a turn of the refresher between them would make the list quiet by the old set. Requests from the
 ///    new hosts would then be judged at once. If the refresher were woken before the set is published, it would plan
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: ListMetrics,
     /// Hosts that are always watched, whatever the admitted hosts are.
     pub(super) watch: Vec<HostName>,
-    /// Set when the refresher has ended before the list, until a refusal reports it.
+    /// True when the refresher has ended before the list, until a refusal reports this.
     lost_refresher: AtomicBool,
     /// The file that the refresher writes.
     pub(super) state_file: Option<Arc<StateFile>>,
@@ -150,7 +150,7 @@ impl Shared {
 
     /// Reports refused peers that are listed now, or that turn out to be servers of watched hosts.
     ///
-    /// Called after the set was published: see [`refused`](Self::refused).
+    /// It must be called after the set was published: see [`refused`](Self::refused).
     fn report_refused(&self, notices: &[Notice], now: Instant) {
         for notice in notices {
             match notice {
@@ -189,8 +189,8 @@ impl Shared {
 
     /// Reports once that the list has lost its refresher.
     ///
-    /// Refusals call this method, not the end of the refresher. A runtime that shuts down drops its tasks in any
-    /// order, so the handles of a service often outlive the refresher by a moment.
+    /// This method is called by refusals, and not when the refresher ends. A runtime that shuts down drops its tasks
+    /// in any order, so the handles of a service often outlive the refresher by a moment.
     pub(crate) fn report_lost_refresher(&self) {
         if self.lost_refresher.load(Ordering::Relaxed)
             && self.lost_refresher.swap(false, Ordering::Relaxed)

@@ -99,7 +99,7 @@ impl StateWriter {
     }
 }
 
-/// Minimum time between two writes if only times changed, which each answer does. Changed addresses are written at
+/// Minimum time between two writes if only times changed. Each answer changes times. Changed addresses are written at
 /// once.
 const BETWEEN_WRITES: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! The metrics with the feature `metrics`.
+//! Metrics that are recorded with the feature `metrics`.
 
 use std::{
     collections::BTreeSet,
@@ -34,13 +34,13 @@ pub(crate) struct ListMetrics {
     oldest_answer: Key,
     last_admitted: Key,
     epoch: Instant,
-    /// The second of the last admission since the epoch, plus one.
+    /// The second of the last admission, numbered from the epoch, plus one.
     admitted_at: AtomicU64,
 }
 
 impl ListMetrics {
-    /// Registers the metrics of a list, the counters at zero. If another list has the same name, a number is
-    /// added to this one's.
+    /// Registers the metrics of a list, with the counters at zero. If another list has the same name, a number is
+    /// added to the name of this list.
     pub(crate) fn new(name: &str, now: Instant) -> Self {
         let name = claim(name);
         let key = |metric| Key::from_parts(metric, vec![list(&name)]);
@@ -148,7 +148,7 @@ impl ListMetrics {
         count(&self.refused_then_listed, 1);
     }
 
-    /// Counts a lookup: `answer`, or the reason of the failure.
+    /// Counts a lookup by its outcome: `answer`, or the reason of the failure.
     pub(crate) fn lookup(&self, outcome: &'static str) {
         let outcome = match LOOKUPS.contains(&outcome) {
             true => outcome,
@@ -233,7 +233,7 @@ fn list(name: &str) -> Label {
     Label::new("list", name.to_owned())
 }
 
-/// Takes a name that no other living list has.
+/// Reserves a name that no other existing list has.
 fn claim(name: &str) -> String {
     let mut names = names();
     let numbered = (2..).map(|number: u64| format!("{name}-{number}"));
@@ -278,7 +278,7 @@ fn describe_gauge(metric: &'static str, unit: Unit, description: &'static str) {
     });
 }
 
-/// Unix time of an instant.
+/// Returns the Unix time of an instant.
 fn unix_seconds(at: Instant, now: Instant) -> f64 {
     let utc = SystemTime::now().duration_since(UNIX_EPOCH);
     let utc = utc.unwrap_or_default();
@@ -304,7 +304,7 @@ const MESSAGES_TOTAL: &str = "callback_source_proofs_total";
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 const PROXY_HEADERS_TOTAL: &str = "callback_source_proxy_headers_total";
 
-/// The verdicts of the source check. Admission comes first.
+/// Labels of the verdicts of the source check. Admission comes first.
 const VERDICTS: &[&str] = &[
     "allow",
     "not-listed",
@@ -318,7 +318,7 @@ const VERDICTS: &[&str] = &[
     "duplicate",
 ];
 
-/// The outcomes of lookups. The log has the exact reason of the others.
+/// Labels of the outcomes of lookups. The log has the exact reason of an outcome that is counted as `other`.
 const LOOKUPS: &[&str] = &[
     "answer", "nxdomain", "no-data", "servfail", "refused", "timeout", "network", "other",
 ];

@@ -1,8 +1,8 @@
 //! CNAME chains, from the name of a question to its addresses.
 //!
-//! The chain is followed here, and not by hickory's caching client. That client loses a TTL with its top bit set when
-//! the chain spans several responses. It accepts records of the additional section. It reports a loop as "no data",
-//! which would be a denial.
+//! This module follows the chain itself, since hickory's caching client has three faults. That client loses a TTL
+//! with its top bit set when the chain spans several responses. It also accepts records of the additional section.
+//! And it reports a loop as "no data", which would be a denial.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -37,7 +37,7 @@ impl Chain {
         })
     }
 
-    /// Returns the next query: for the last name of the chain so far.
+    /// Returns the next query, which is for the last name of the chain so far.
     pub(super) fn query(&self) -> Query {
         let record_type = match self.family {
             Family::V4 => RecordType::A,
@@ -58,8 +58,8 @@ impl Chain {
         }
     }
 
-    /// Follows the chain through one message. Returns `None` if the message ends in a CNAME. The target of the CNAME,
-    /// now `self.name`, must be queried.
+    /// Follows the chain through one message. Returns `None` if the message ends in a CNAME whose target must be
+    /// queried. `self.name` is then that target.
     fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
         let before = self.hops;
         if message.response_code == ResponseCode::NXDomain {
@@ -95,7 +95,7 @@ impl Chain {
             )));
         }
         if self.hops == before {
-            // The message answers another question.
+            // The message is for another question.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         match negative_ttl(message) {
@@ -176,7 +176,7 @@ fn negative_ttl(message: &Message) -> Option<u32> {
         })
 }
 
-/// Reads a TTL with its top bit set as zero (RFC 2181 section 8).
+/// Treats a TTL whose top bit is set as zero (RFC 2181 section 8).
 fn sane(ttl: u32) -> u32 {
     if ttl.leading_zeros() == 0 { 0 } else { ttl }
 }

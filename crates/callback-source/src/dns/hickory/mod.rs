@@ -1,4 +1,4 @@
-//! [`HickoryResolver`]: hickory's protocol code below our own fail-over and CNAME rules.
+//! [`HickoryResolver`]: our own fail-over and CNAME rules on top of hickory's protocol code.
 
 pub(crate) mod chain;
 mod server;
@@ -26,17 +26,17 @@ use super::{Answer, Question, Resolve, ResolveError};
 /// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried
 ///   after 400 ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A
 ///   denial (NXDOMAIN, no data) is an answer, and is final.
-/// - **Forgery.** The first query goes over UDP with EDNS and random letter case, which the answer must
-///   repeat (0x20).
-/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped: EDNS after FORMERR, NOTIMP,
-///   BADVERS or 200 ms of silence; UDP after a truncated answer or 400 ms of silence; EDNS, UDP and random case after
-///   any other failure. A denial is confirmed by a query without all three, unless the host's other family was
-///   answered. Over UDP, lower case is used only if TCP fails. Two queries are then sent, and only records in both
-///   answers are accepted.
-/// - **Memory.** A form that worked is tried first until two hours after its last success. That form gets 500 ms.
-///   Once every five minutes the usual form is tried as well.
-/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL with its top bit set is
-///   read as zero (RFC 2181 section 8). Records outside the chain are ignored.
+/// - **Forgery.** The first query is sent over UDP with EDNS and random letter case, which the answer must repeat
+///   (0x20).
+/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped. EDNS is dropped after
+///   FORMERR, NOTIMP, BADVERS or 200 ms of silence, and UDP after a truncated answer or 400 ms of silence. EDNS, UDP
+///   and random case are dropped after any other failure. A denial is confirmed by a query without EDNS, UDP and
+///   random case, unless the host's other family was answered. Over UDP, lower case is used only if TCP fails. Two
+///   queries are then sent, and only records that both answers contain are accepted.
+/// - **Memory.** A form of the query that worked is tried first until two hours after its last success. The next form
+///   is tried after 500 ms of silence. Once every five minutes the usual form is tried as well.
+/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL whose top bit is set is
+///   treated as zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
 /// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
 ///
@@ -59,7 +59,7 @@ impl HickoryResolver {
     /// Queries the DNS servers of the system's configuration.
     ///
     /// Apple's systems, Android and Windows provide these servers through a system interface. Other systems list them
-    /// in `/etc/resolv.conf`. Both sources are read again as described at
+    /// in `/etc/resolv.conf`. Either source is read again as described at
     /// [`from_resolv_conf`](Self::from_resolv_conf).
     ///
     /// # Errors
@@ -184,8 +184,8 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// Missing DNS server: the system's configuration cannot be read or names none, or the given list is
-/// empty.
+/// Error for a resolver without DNS servers: the system's configuration cannot be read or names no server, or the
+/// given list is empty.
 ///
 /// See [`HickoryResolver::from_servers`] for an example.
 #[derive(Clone, thiserror::Error)]

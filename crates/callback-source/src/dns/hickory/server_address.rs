@@ -41,13 +41,13 @@ pub enum DnsServerError {
         "give an address such as `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53` or `fe80::1%eth0`"
     )]
     NotAnAddress,
-    /// A link-local address without its zone.
+    /// The address is link-local, and its zone is missing.
     #[error("a link-local address needs its zone, such as `fe80::1%eth0` or `[fe80::1%2]:53`")]
     NoZone,
     /// This machine has no such network interface, or its system does not list interface names.
     #[error("unknown zone `{}`; give the index of a network interface, such as `fe80::1%2`", .0.escape_default())]
     UnknownZone(String),
-    /// Port 0.
+    /// The port is 0.
     #[error("port 0 is invalid; leave the port out for 53")]
     PortZero,
 }
@@ -110,8 +110,8 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the address that answers come from. The loopback address answers packets to the unspecified address. The
-/// IPv4 address answers packets to its IPv4-mapped form.
+/// Returns the address from which the answers of a server come. The loopback address answers packets to the
+/// unspecified address. The IPv4 address answers packets to its IPv4-mapped form.
 pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
     match server.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),

@@ -4,8 +4,8 @@
 //! silent first server uses up the time of all servers. Here the servers are queried in turn. Earlier queries stay in
 //! flight, so that a slow answer is still used.
 //!
-//! A denial is final, as it is for every other program of the machine. A list that followed another server would
-//! hide a wrong configuration. A wrong denial removes no address before another host confirms it (rule 4 of
+//! A denial is final, as it is for every other program of the machine. A list that used the answer of another server
+//! would hide a wrong configuration. A wrong denial removes no address before another host confirms it (rule 4 of
 //! [`crate::set`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

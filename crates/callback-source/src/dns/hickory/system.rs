@@ -1,9 +1,9 @@
 //! The system's DNS configuration and its reloads.
 //!
-//! A machine that changes its network gets other DNS servers, and the old ones may fall silent or deny everything.
+//! A machine that joins another network gets other DNS servers. The old servers may fall silent or deny everything.
 //! The configuration is therefore read again after each outcome that is not an answer, at most once a second. A
-//! thread that may block reads it, because the disk may not respond. The lookup waits for that thread for at most 200
-//! ms.
+//! thread that may block reads the configuration, because the disk may not respond. The lookup waits for that thread
+//! for at most 200 ms.
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use crate::LOG_TARGET;
 /// DNS configuration of the system. It is read again after a denial or a failed lookup.
 pub(super) struct System {
     pub(super) source: Source,
-    /// Set if a lookup has ended without an answer since the last read.
+    /// True if a lookup has ended without an answer since the last read.
     suspect: AtomicBool,
     look: Mutex<Look>,
     /// Result of the last read.
@@ -45,8 +45,8 @@ pub(super) struct System {
 #[derive(Default)]
 struct Look {
     begun_at: Option<Instant>,
-    /// The read in progress. It is kept until it ends, so that a disk that hangs blocks only one thread, not one for
-    /// each lookup.
+    /// The read in progress. It is kept until it ends, so that a hanging disk blocks a single thread instead of one
+    /// thread for each lookup.
     reading: Option<JoinHandle<io::Result<SystemConf>>>,
 }
 
@@ -249,7 +249,7 @@ fn read_file(path: &Path) -> io::Result<SystemConf> {
     Ok(SystemConf::parse(&text, zone_index))
 }
 
-/// Opens without blocking: a named pipe without a writer would block forever.
+/// Opens a file without blocking, since a named pipe without a writer would block forever.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,4 +1,4 @@
-//! Parser of resolv.conf(5): text in, servers out.
+//! Parser of resolv.conf(5), which turns a text into a list of servers.
 //!
 //! The parser reads the format as glibc and musl do. Where they differ, it follows the more tolerant one. Unused
 //! options are not parsed. An invalid line affects only itself.
@@ -15,11 +15,11 @@ use super::server_address;
 pub(super) struct SystemConf {
     /// Servers in order, without duplicates.
     pub(super) servers: Vec<SocketAddr>,
-    /// The option `use-vc`: TCP first.
+    /// True if the option `use-vc` is set: queries are sent over TCP first.
     pub(super) tcp_first: bool,
     /// True if the text names no server.
     pub(super) is_default: bool,
-    /// Ignored `nameserver` lines with the reason, at most four.
+    /// The first four ignored `nameserver` lines, each with the reason.
     pub(super) void: Vec<String>,
 }
 

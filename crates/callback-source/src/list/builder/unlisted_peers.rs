@@ -1,4 +1,4 @@
-//! The options that concern unlisted peers.
+//! Options of the builder for unlisted peers.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::AllowListBuilder;
 use crate::HostName;
 
 impl AllowListBuilder {
-    /// Watches hosts without admitting them. An unlisted peer that their answers name is rejected as
+    /// Watches hosts without admitting them. An unlisted peer whose address is in their answers is rejected as
     /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
     /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
     ///
-    /// A list with servers of one [environment](crate::vipps::Environment) watches those of the others without this
-    /// call.
+    /// A list with servers of one [environment](crate::vipps::Environment) watches the servers of the other
+    /// environments without this call.
     ///
     /// Watched hosts are looked up only while unlisted peers call, each question at most once per
     /// [`on_demand_interval`](Self::on_demand_interval). No request waits for these lookups, so the first callback of
@@ -121,18 +121,18 @@ impl AllowListBuilder {
     /// # }
     /// ```
     ///
-    /// With the default, the first request is admitted: see
+    /// With the default wait, the first request is admitted: see
     /// [`verdict_after_refresh`](crate::AllowList::verdict_after_refresh).
     pub fn on_demand_wait(mut self, wait: Duration) -> Self {
         self.on_demand.wait = wait;
         self
     }
 
-    /// Sets how many unlisted peers wait at a time. Further peers are judged at once. Default 1,024, which takes some
-    /// 40 KiB. With zero, no peer waits.
+    /// Sets how many unlisted peers wait at a time. Further peers are judged at once. Default 1,024, which takes
+    /// about 40 KiB of memory. With zero, no peer waits.
     ///
     /// All requests of one peer share a permit, so that many requests of one peer displace no other peer. The IPv6
-    /// addresses of one /64 are one peer.
+    /// addresses of one /64 are treated as one peer.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

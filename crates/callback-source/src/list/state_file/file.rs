@@ -1,4 +1,4 @@
-//! The file on disk: the check of its possible writers, and its atomic replacement.
+//! The file on disk: the check of who may have written it, and its atomic replacement.
 //!
 //! Whoever can write the file can admit any address at the next start. A crash during a write must not leave half a
 //! file, because the next start reads it. The file is therefore replaced by a rename, and never written in place.
@@ -12,7 +12,7 @@ use std::{
 
 use super::format::LARGEST;
 
-/// Purpose of reading a file.
+/// Purpose for which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
     /// The process writes the file and admits peers by it.
@@ -236,7 +236,8 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    // Best effort, since the file is already replaced: a folder without read permission cannot be opened.
+    // An error is ignored, since the file is already replaced. For example, a folder without read permission cannot
+    // be opened.
     #[cfg(unix)]
     let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())

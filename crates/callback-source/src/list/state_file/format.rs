@@ -44,7 +44,8 @@ impl Clocks {
         })
     }
 
-    /// Returns `None` for a time that is too long ago for the clock of this machine.
+    /// Returns the instant of a time in milliseconds since the Unix epoch, or `None` if that time is too long ago for
+    /// the clock of this machine.
     fn instant_of(self, utc: u64) -> Option<Instant> {
         let utc = Duration::from_millis(utc);
         match utc.checked_sub(self.utc) {
@@ -241,7 +242,7 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
-        // The answer of one entry with the times of the other would have a longer window.
+        // The answer of one entry, combined with the times of the other entry, would have a longer window.
         if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
@@ -282,7 +283,8 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Drops addresses of the other family: the answers of their own question could not remove them.
+                // Drops addresses of the other family, since the answers to the question of that family could not
+                // remove them.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
@@ -314,7 +316,7 @@ const VERSION: u32 = 1;
 /// The largest backward step of the wall clock that is accepted, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// The largest text that is written or read, in bytes. It is enough for some hundred thousand addresses.
+/// The largest text that is written or read, in bytes. It is enough for about a hundred thousand addresses.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]

@@ -33,10 +33,10 @@ pub(crate) struct StateFile {
     path: PathBuf,
     reader: Reader,
     snapshots: AtomicU64,
-    /// Locked while the disk is written.
+    /// Locked while the file is written to disk.
     written: Mutex<Written>,
-    /// Set while an ignored file is at the path, until a state with content replaces it. The ignored file may become
-    /// valid, for example when the clock is corrected.
+    /// True while an ignored file is at the path, until a state with content replaces that file. The ignored file may
+    /// become valid, for example when the clock is corrected.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
@@ -45,10 +45,10 @@ pub(crate) struct StateFile {
 /// State of the writes and of their log.
 #[derive(Debug, Default)]
 struct Written {
-    /// The number of the last snapshot written: an older one never replaces a newer one.
+    /// The number of the last snapshot that was written. An older snapshot never replaces a newer one.
     number: u64,
     failure_limit: RateLimit,
-    /// Set between the log line of a failure and that of its end.
+    /// True between the log line of a failure and the log line of its end.
     is_failing: bool,
     cut_limit: RateLimit,
 }

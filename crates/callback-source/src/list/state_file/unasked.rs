@@ -13,7 +13,7 @@ use crate::{
     set::{PersistedHost, PersistedQuestion, Rules, after},
 };
 
-/// State of hosts, or of one family of a host, that were configured before and are not now.
+/// State of hosts, or of one family of a host, that were configured before and are not configured now.
 ///
 /// It admits no peer. It is kept with its original times, until its windows end, in case the host is
 /// configured again.
@@ -201,7 +201,7 @@ fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -
             .min(after(answer.answered_at, rules.max_ttl)),
         None => question.stale_from,
     };
-    // Capped, because a time that this program cannot have written must not keep the state forever.
+    // The time is capped, because a time that this program cannot have written must not keep the state forever.
     question.stale_from = question.stale_from.min(longest);
     after(question.stale_from, rules.stale_for)
 }

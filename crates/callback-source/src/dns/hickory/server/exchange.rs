@@ -1,7 +1,8 @@
 //! One query and its response, over UDP or TCP.
 //!
-//! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, it checks only the id.
-//! Its pool, which is not used here, would reject records of another class. This module performs the missing checks.
+//! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, hickory's client
+//! checks only the id. hickory's pool, which is not used here, would reject records of another class. This module
+//! performs the missing checks.
 
 use std::net::SocketAddr;
 
@@ -41,8 +42,8 @@ pub(super) async fn over_udp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Opens a connection for each query. A kept connection can die unnoticed, and the next query would then
-/// wait for its time limit.
+/// Sends a query over a new TCP connection. A connection that is kept open can die unnoticed, and the next query
+/// would then wait for its time limit.
 pub(super) async fn over_tcp(
     server: SocketAddr,
     request: DnsRequest,

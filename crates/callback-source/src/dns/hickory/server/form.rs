@@ -1,7 +1,7 @@
 //! Forms of a query: with or without EDNS, random case and UDP.
 //!
-//! Each part protects or speeds up most lookups, but not every server supports it. `docs/design.md` has the table of
-//! the forms, with the fault that each form is for.
+//! Each of these features protects or speeds up most lookups, but not every server supports them. A table in
+//! `docs/design.md` lists the forms, each with the fault that it works around.
 
 use std::net::SocketAddr;
 
@@ -24,19 +24,19 @@ use super::{
 };
 use crate::dns::hickory::chain::kind_of;
 
-/// Form of a query.
+/// Form in which a query is sent.
 ///
 /// Random letter case makes answers hard to forge. Over UDP, a query in lower case is therefore sent twice, and only
 /// the records in both answers are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// UDP, EDNS, random case.
+    /// Over UDP, with EDNS, in random case.
     Full,
-    /// UDP, no EDNS, random case.
+    /// Over UDP, without EDNS, in random case.
     Bare,
-    /// TCP, no EDNS, lower case.
+    /// Over TCP, without EDNS, in lower case.
     Tcp,
-    /// UDP, no EDNS, lower case, two queries.
+    /// Over UDP, without EDNS, in lower case, as two queries.
     Pair,
 }
 
@@ -70,13 +70,13 @@ impl Form {
         response.map(move |outcome| (self, outcome)).boxed()
     }
 
-    /// Returns true for lower case, which every server understands.
+    /// Returns true for a form in lower case, which every server understands.
     pub(super) fn is_plain(self) -> bool {
         matches!(self, Self::Tcp | Self::Pair)
     }
 }
 
-/// Intersects two answers to a query in lower case. A forger has to guess both.
+/// Intersects two answers to a query in lower case. A forger has to guess both queries.
 fn agreed(
     one: Result<Message, NetError>,
     other: Result<Message, NetError>,

@@ -1,4 +1,4 @@
-//! Memory of how a server behaves: the forms of a query that it answers.
+//! Memory of the query forms that a server answers.
 //!
 //! Without this memory, each lookup would repeat the search for a form that works. Nothing is remembered forever:
 //! EDNS and random letter case are tried again, because the server may have been replaced. Random letter case
@@ -13,15 +13,15 @@ use super::form::Form;
 
 #[derive(Default)]
 pub(super) struct Learned {
-    /// The form to try first, and the end of its validity.
+    /// The form to try first, and the time until which it is the first.
     pub(super) first_until: Option<(Form, Instant)>,
-    /// Time of the next try of the usual form, if another form is first.
+    /// Time at which the usual form is tried again, if another form is the first.
     pub(super) usual_again_at: Option<Instant>,
     /// The last form that was logged.
     pub(super) logged: Option<Form>,
     /// Time until which TCP is tried last.
     pub(super) tcp_last_until: Option<Instant>,
-    /// Names that were answered in random case, each with the end of its validity.
+    /// Names that were answered in random case, each with the time at which that answer stops being evidence.
     pub(super) spelled_until: HashMap<Name, Instant>,
 }
 

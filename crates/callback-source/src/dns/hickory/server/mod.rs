@@ -35,7 +35,7 @@ pub(super) struct Server {
     address: SocketAddr,
     tcp_first: bool,
     learned: Mutex<Learned>,
-    /// Notified when a name is answered in the letter case of its query.
+    /// Wakes lookups when a name is answered in the letter case of its query.
     answered: Notify,
 }
 
@@ -55,7 +55,7 @@ impl Server {
 
     /// Sends the query in one form after another, in each form at most once.
     ///
-    /// The next form follows after some silence, or immediately after a failure unless a form that is likely
+    /// The next form is sent after some silence. After a failure it is sent immediately, unless a form that is likely
     /// to work is in flight.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
@@ -78,7 +78,7 @@ impl Server {
                         next_at = Instant::now()
                             + match likely == Some(form) {
                                 true => PATIENCE_LIKELY,
-                                // A retry of the usual form, in parallel with the form that is known to work.
+                                // The usual form is tried again, in parallel with the form that is known to work.
                                 false if form == Form::Full && waiting.front() == likely.as_ref() => {
                                     Duration::ZERO
                                 }
@@ -181,7 +181,7 @@ impl Server {
         forms
     }
 
-    /// Returns the form to try first if no other is known to be needed.
+    /// Returns the form to try first if no other form is known to be needed.
     fn usual(&self) -> Form {
         match self.tcp_first {
             true => Form::Tcp,
@@ -189,8 +189,8 @@ impl Server {
         }
     }
 
-    /// Returns true if the server has answered for this name in random case, so that random case does not
-    /// explain a denial.
+    /// Returns true if the server has answered for this name in random case. Random case then does not explain a
+    /// denial.
     ///
     /// Both families of a host are queried at the same time, and most hosts have only one family. Waiting 100 ms for
     /// the other answer saves one query for each such denial.
@@ -294,14 +294,14 @@ pub(super) fn is_denial(error: &NetError) -> bool {
     kind == ResolveErrorKind::NxDomain || kind == ResolveErrorKind::NoData
 }
 
-/// Time limit of one server, all forms included.
+/// Time limit for one server, which includes all forms.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Silence before the next form is tried. All four forms are in flight after 600 ms, so one of them is answered
 /// before an on-demand refresh ends. An error response without its question looks like silence, because hickory
 /// treats it as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The same silence for a form that worked before. It is long enough for two lost packets.
+/// Silence after a form that worked before, until the next form is tried. It is long enough for two lost packets.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
 /// Time for which a form stays first after it worked. It is longer than a TTL, since each lookup would
