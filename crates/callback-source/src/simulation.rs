@@ -15,7 +15,7 @@ pub(crate) mod network;
 
 /// Faults that can be planted, each at one point of the library.
 ///
-/// They test the simulator: it must find each of them.
+/// These faults test the simulator, which must find each fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -23,7 +23,7 @@ pub enum Fault {
     WindowEndIncluded,
     /// The state of the other family decides whether every host is resolved.
     FamiliesSwapped,
-    /// The times of a restored answer start anew.
+    /// The times of a restored answer start anew at the restart.
     RestoredRenewed,
     /// Any current answer is evidence for a denial, however old it is and whatever its zone.
     DenialBelievedEarly,

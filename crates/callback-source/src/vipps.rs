@@ -35,7 +35,7 @@ use crate::HostName;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Environment {
-    /// Real payments. Includes the disaster-recovery servers, which take over without notice.
+    /// The environment of real payments. It includes the disaster-recovery servers, which take over without notice.
     Production,
     /// The merchant test environment (MT).
     Test,
@@ -47,8 +47,8 @@ impl Environment {
         self.primary_hosts().chain(self.disaster_recovery_hosts())
     }
 
-    /// Returns the callback servers of normal operation. They are not enough on their own: during an outage at the
-    /// provider, callbacks come from the servers for disaster recovery.
+    /// Returns the callback servers of normal operation. These servers are not enough on their own. During an outage
+    /// at the provider, callbacks come from the servers for disaster recovery.
     pub fn primary_hosts(self) -> impl Iterator<Item = HostName> {
         names(self.primary_names())
     }

@@ -23,14 +23,14 @@ impl QuestionView<'_> {
         }
         if self.state().had_answer {
             // An answer from before the denial does not confirm it. In a zone that denies everything, hosts that have
-            // not been asked again yet must not confirm the denials of those that have. An answer of another zone
+            // not been asked again yet must not confirm the denials of hosts that have. An answer of another zone
             // shows nothing about this zone.
             let mut answers = self
                 .others_of_zone()
                 .flat_map(|other| current_answers(other, now));
             return answers.any(|answer| denied_at <= answer.answered_at);
         }
-        // The denial can remove no address, so less evidence is enough.
+        // The denial cannot remove an address, so less evidence is enough.
         let mut others = self.others();
         if others.any(|other| current_answers(other, now).next().is_some()) {
             return true;
@@ -62,7 +62,7 @@ impl AllowSet {
     }
 }
 
-/// Unexpired answers of a host that DNS itself gave.
+/// Returns the unexpired answers of a host that came from DNS itself.
 fn current_answers(host: &Host, now: Instant) -> impl Iterator<Item = &LastAnswer> {
     let questions = host.questions.iter();
     questions.filter_map(move |state| state.current_answer(now))

@@ -13,7 +13,7 @@ use super::{
 use crate::Family;
 
 impl AllowSet {
-    /// Spans in which every host is resolved for a family.
+    /// Returns the spans of time in which every host is resolved for a family.
     pub(super) fn resolved_spans(&self, family: Family) -> Vec<Validity> {
         // An empty list must answer `Unresolved`, not `NotListed`.
         if self.hosts.is_empty() && self.networks.is_empty() {
@@ -30,8 +30,8 @@ impl AllowSet {
 }
 
 impl QuestionView<'_> {
-    /// Spans in which the question has a valid outcome or is given up. There can be a gap between the
-    /// two.
+    /// Returns the spans of time in which the question has a valid outcome or is given up. There can be a gap between
+    /// the two spans.
     fn resolved_spans(self) -> Vec<Validity> {
         let state = self.state();
         let valid = state.has_valid_outcome();
@@ -39,7 +39,7 @@ impl QuestionView<'_> {
         valid.into_iter().chain(self.given_up()).collect()
     }
 
-    /// Span in which the question is given up.
+    /// Returns the span of time in which the question is given up.
     pub(super) fn given_up(self) -> Option<Validity> {
         let state = self.state();
         let failing = state.failing.as_ref()?;
@@ -64,7 +64,7 @@ impl QuestionView<'_> {
         })
     }
 
-    /// Time until which answers of other hosts confirm that this host is given up from `from` on.
+    /// Returns the time until which answers of other hosts confirm that this host is given up from `from` on.
     fn others_answer_until(self, from: Instant) -> Option<Instant> {
         let confirms_until = |state: &QuestionState| {
             let answer = state.last_answer.as_ref();

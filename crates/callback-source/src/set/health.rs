@@ -46,10 +46,10 @@ pub struct HostHealth {
     pub host: HostName,
     /// Addresses that the host admits at this moment, lingering ones included.
     pub addresses: BTreeSet<IpAddr>,
-    /// Health of its two questions, A and AAAA.
+    /// Health of the host's two questions, A and AAAA.
     pub families: [FamilyHealth; 2],
-    /// Number of addresses that were refused with 403 and joined the host's answers within the linger window after
-    /// that. [`AllowList::health`](crate::AllowList::health) sets this number, since a set does not know refusals.
+    /// Number of addresses that were refused with 403 and then joined the host's answers within the linger window.
+    /// [`AllowList::health`](crate::AllowList::health) sets this number, since a set does not know refusals.
     pub refused_then_listed: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct FamilyHealth {
     pub state: QuestionStatus,
     /// Addresses of the last valid answer, sorted, while it is in use.
     pub addresses: Vec<IpAddr>,
-    /// TTL of the last valid answer as the servers gave it, while that answer is in use.
+    /// TTL of the last valid answer as the servers sent it, while that answer is in use.
     pub ttl: Option<Duration>,
     /// Time of the last valid answer, while it is in use.
     pub answered_at: Option<Instant>,
@@ -96,7 +96,7 @@ pub enum QuestionStatus {
     Unasked,
     /// The last outcome is an answer.
     Answered,
-    /// The last outcome is a believed denial: there are no such addresses.
+    /// The last outcome is a believed denial: the host has no addresses of this family.
     Denied,
     /// The last outcome is a failure. An earlier answer may still be in use.
     Failing,
@@ -124,16 +124,16 @@ impl QuestionStatus {
     }
 }
 
-/// The part of a failing question that is still in use.
+/// The part of a failing question's state that is still in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Its last answer or believed denial.
+    /// The last answer or believed denial is in use.
     InUse { until: Instant, restored: bool },
-    /// Nothing: it has had no valid outcome yet.
+    /// Nothing is in use: the question has had no valid outcome yet.
     Unknown,
-    /// Nothing any more, but the question has not failed for the whole stale window.
+    /// Nothing is in use any more, but the question has not failed for the whole stale window.
     Over,
-    /// Nothing, and verdicts are given without it.
+    /// Nothing is in use, and verdicts do not depend on the question.
     GivenUp,
 }
 
@@ -152,7 +152,7 @@ impl AllowSet {
             .collect()
     }
 
-    /// Returns the numbers for metrics.
+    /// Returns the values of the gauges for metrics.
     pub(crate) fn gauges(&self, now: Instant) -> SetGauges {
         let states = self.hosts.iter().flat_map(|host| &host.questions);
         let answers = states.filter(|state| now < state.stale_until(&self.rules));
@@ -164,7 +164,7 @@ impl AllowSet {
         }
     }
 
-    /// The part of a failing question that is still in use.
+    /// The part of a failing question's state that is still in use.
     pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
         self.find(question).map(|question| question.standing(now))
     }

@@ -129,8 +129,8 @@ impl Host {
         }
         let until = rules.linger_until(now, ttl_ends);
         for address in left {
-            // Answers to both questions can contain the same address. The other answer may have omitted it before,
-            // with a longer TTL.
+            // Answers to both questions can contain the same address. The answer to the other question may have
+            // omitted the address before, with a longer TTL.
             let earlier = self.lingering.get(&address);
             let lingering = Lingering {
                 left_at: now,
@@ -156,7 +156,7 @@ impl Host {
         });
     }
 
-    /// Moves all times into the past.
+    /// Moves all times into the past by the length of a sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         for lingering in self.lingering.values_mut() {
             lingering.left_at = before(lingering.left_at, slept);
@@ -167,7 +167,8 @@ impl Host {
         }
     }
 
-    /// Removes everything whose window has ended, so that no address that is no longer admitted can come back.
+    /// Removes every outcome and address whose window has ended, so that no address that is no longer admitted can
+    /// come back.
     pub(super) fn end_windows(&mut self, rules: &Rules, now: Instant) {
         self.lingering.retain(|_, lingering| now < lingering.until);
         for state in &mut self.questions {
@@ -204,7 +205,7 @@ impl Host {
         }
     }
 
-    /// Every reason to admit an address of this host, with the end of each.
+    /// Returns every reason to admit an address of this host, with the end of each reason.
     pub(super) fn admissions(&self, rules: &Rules) -> Vec<Admission> {
         let mut admissions = Vec::new();
         let mut push = |address, freshness, since, until| {

@@ -1,7 +1,7 @@
 //! Lookup index: admitted addresses with their expiry.
 //!
-//! Every entry has its own end. Verdicts are therefore right at any time, even if the refresher that removes expired
-//! entries has died. An address can have several reasons to be admitted, from several hosts or windows. All reasons
+//! Every entry has its own expiry. Verdicts are therefore right at any time, even if the refresher that removes
+//! expired entries has died. An address can be admitted for several reasons, by several hosts or windows. All reasons
 //! are kept, since the best one may end first.
 //!
 //! For the same reason, "resolved" is a list of spans instead of a flag. As time passes, and without any outcome, the
@@ -26,7 +26,7 @@ pub(super) struct Index {
 }
 
 /// Spans of time in which every host is resolved for a family. Unless a host is given up, there is only one span. The
-/// first is therefore stored inline, so that reading it follows no pointer.
+/// first span is therefore stored inline, so that reading this span follows no pointer.
 #[derive(Clone, Debug)]
 struct Resolved {
     first: Validity,
@@ -51,8 +51,8 @@ pub(super) struct Validity {
 }
 
 impl Index {
-    /// Creates an index of these admissions. `resolved` has the spans in which every host is resolved, in the order
-    /// of [`Family::ALL`].
+    /// Creates an index of these admissions. `resolved` contains the spans in which every host is resolved, in the
+    /// order of [`Family::ALL`].
     pub(super) fn new(
         admissions: Vec<Admission>,
         resolved: [Vec<Validity>; 2],
@@ -92,7 +92,7 @@ impl Index {
         resolved.first.contains(now) || resolved.later.iter().any(|span| span.contains(now))
     }
 
-    /// Every reason to admit an address, expired ones included.
+    /// Returns every reason to admit an address, including expired reasons.
     pub(super) fn admissions(&self) -> impl Iterator<Item = &Admission> {
         self.v4.iter().chain(self.v6.iter())
     }
@@ -118,7 +118,7 @@ fn find<K: Key>(table: &AddressTable<K, Admission>, peer: K, now: Instant) -> Op
     reasons.find(|admission| now < admission.until)
 }
 
-/// Addresses that are admitted at a time, one item for each reason.
+/// Returns the addresses that are admitted at a given time, with one item for each reason.
 pub(super) fn admitted_at<'a>(
     admissions: impl IntoIterator<Item = &'a Admission>,
     now: Instant,
@@ -156,7 +156,7 @@ impl Validity {
         }
     }
 
-    /// Intersection of two lists of spans.
+    /// Returns the intersection of two lists of spans.
     pub(super) fn in_both(one: &[Self], other: &[Self]) -> Vec<Self> {
         let pairs = one
             .iter()

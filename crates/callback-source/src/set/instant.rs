@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// Adds a duration of any length, since the configuration sets no bound.
+/// Adds a duration to an instant. The duration may have any length, since the configuration sets no bound.
 pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
     instant
         .checked_add(duration)
         .unwrap_or_else(|| instant + FAR)
 }
 
-/// Subtracts the duration of a sleep of the machine. Systems that report sleep can represent instants that far
-/// in the past.
+/// Subtracts the length of a sleep of the machine from an instant. Systems that report sleep can represent instants
+/// that far in the past.
 pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
     instant.checked_sub(slept).unwrap_or(instant)
 }

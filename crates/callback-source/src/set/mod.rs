@@ -7,14 +7,14 @@
 //! denial ("no such name" or "no such record"), or a failed lookup.
 //!
 //! 1. **Answer.** Its addresses are admitted until its TTL, clamped to the bounds, has ended. Then the question is
-//!    due again. The expired answer stays in use while it is refreshed: for one second, the jitter and the time limit
-//!    of a question.
+//!    due again. The expired answer stays in use while it is refreshed. A refresh can take one second plus the jitter
+//!    plus the time limit of a question.
 //! 2. **Linger.** An address that left the answer stays admitted for the linger window, which starts with the answer
 //!    (or believed denial) that first omits it. The address stays admitted at least until that answer has been
-//!    refreshed, so that a single answer that omits an address never removes it. The end is fixed at the moment at
-//!    which the address leaves. While addresses of a family linger, a believed denial for it is due again within a
-//!    quarter of the linger window. An address that was no longer admitted does not linger. With a linger window of
-//!    zero, no address lingers.
+//!    refreshed, so that a single answer that omits an address never removes it. The end of the window is fixed when
+//!    the address leaves the answer. While addresses of a family linger, a believed denial for that family is due
+//!    again within a quarter of the linger window. An address that was no longer admitted does not linger. With a
+//!    linger window of zero, no address lingers.
 //! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window, which
 //!    starts at the end of the answer's TTL. Linger and stale are independent: an address is admitted
 //!    while either window is open.
@@ -22,9 +22,9 @@
 //!    given an answer that is unexpired and not older than the denial. The addresses of the question then start to
 //!    linger. It does not matter whether the question's last answer is still in use. Less evidence is enough for a
 //!    question that has never been answered, or whose last valid outcome was a denial. Any unexpired answer of
-//!    another host is then evidence, and for "no such record" also one of the same host's other family. Otherwise the
-//!    denial is treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
-//!    response to the same question replaces it.
+//!    another host is then evidence. For "no such record", an unexpired answer of the same host's other family is
+//!    evidence, too. Otherwise the denial is treated as a failed lookup. It is reconsidered whenever another answer
+//!    arrives, until a newer response to the same question replaces it.
 //!
 //!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
 //!    The domain must have at least two labels, and must not be a second level such as `co.uk`.
@@ -41,15 +41,16 @@
 //!      pause. A restart starts the window anew.
 //!    - While no host answers, no host is given up. The evidence is an answer of another host that was not restored.
 //!      Either this answer is current and its own question does not fail, or it came after the end of the window and
-//!      is itself still in use. If the set has other hosts of the same zone, the evidence must be from one of these
-//!      hosts. Another zone cannot confirm that a zone without any answer is gone.
+//!      is still in use. If the set has other hosts of the same zone, the evidence must be from one of these hosts.
+//!      Another zone cannot confirm that a zone without any answer is gone.
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
 //!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
 //!    as if the record did not exist.
-//! 8. **Watched hosts** are looked up and never admitted. An unlisted peer that a watched answer names is rejected as
-//!    [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of [`NotListed`](RejectionKind::NotListed).
-//!    Watched hosts form a separate set with the same rules. They are therefore not evidence for rules 4 and 6, and
-//!    have no effect on readiness, health and the state that a restart restores.
+//! 8. **Watched hosts** are looked up and never admitted. An unlisted peer whose address is in an answer of a watched
+//!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
+//!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. They are
+//!    therefore not evidence for rules 4 and 6, and have no effect on readiness, health and the state that a restart
+//!    restores.
 //!
 //! ```
 //! use std::{net::IpAddr, time::{Duration, Instant}};
@@ -275,10 +276,10 @@ impl AllowSet {
         notices
     }
 
-    /// Adds a sleep of the machine, during which `Instant` does not advance: moves all earlier times into the
-    /// past by its length.
+    /// Applies a sleep of the machine, during which `Instant` does not advance. All earlier times move into the past
+    /// by the length of the sleep.
     ///
-    /// Nothing was asked during the sleep, so it is not part of the time for which a question has failed.
+    /// No question was asked during the sleep, so the sleep is not part of the time for which a question has failed.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -312,8 +313,8 @@ impl AllowSet {
 
     /// Replaces the linger window and the stale window.
     ///
-    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that
-    /// was fixed when it left. A longer window brings back no address.
+    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that was
+    /// fixed when it left the answer. A longer window does not bring back an address.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -338,8 +339,8 @@ impl AllowSet {
         stale_for: Duration,
         now: Instant,
     ) -> Vec<Notice> {
-        // The old windows are applied first, so that a longer window does not bring back what has ended since the
-        // last change.
+        // The old windows are applied first, so that a longer window does not bring back an address whose window has
+        // ended since the last change.
         self.end_windows(now);
         self.rules.linger = linger;
         self.rules.stale_for = stale_for;
@@ -380,8 +381,8 @@ impl AllowSet {
         Verdict::Reject(self.rejection(peer, now))
     }
 
-    /// Returns the rejection of an unlisted peer. This is a separate function, so that the verdict on a listed peer
-    /// does not pay for it.
+    /// Returns the rejection of an unlisted peer. This is a separate function, so that it does not slow down the
+    /// verdict on a listed peer.
     #[inline(never)]
     fn rejection(&self, peer: IpAddr, now: Instant) -> Rejection {
         let family = match peer {
@@ -408,8 +409,8 @@ impl AllowSet {
             && (!self.networks.is_empty() || admissions.any(|admission| now < admission.until))
     }
 
-    /// Returns whether every question has had an outcome, of any kind. Hosts that are added later do not change
-    /// that.
+    /// Returns whether every question has had an outcome, of any kind. Hosts that are added later do not change the
+    /// result.
     #[must_use]
     pub fn is_attempted(&self) -> bool {
         self.all_attempted
@@ -540,7 +541,8 @@ impl AllowSet {
         })
     }
 
-    /// Time at which a question of the set or about a watched host is due, or `None` for another question.
+    /// Returns the time at which a question of the set or about a watched host is due, or `None` for another
+    /// question.
     pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
         self.find_asked(question)
             .map(|question| question.state().due_at)

@@ -22,7 +22,7 @@ impl Networks {
     ///
     /// # Errors
     ///
-    /// Returns an error if a network is a whole address family, or completes one together with the others.
+    /// Returns an error if the networks cover a whole address family, alone or together.
     pub(crate) fn new(networks: &[IpNet]) -> Result<Self, NetworkError> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -151,7 +151,7 @@ pub struct NetworkError {
 
 crate::debug::debug_by_message!(NetworkError);
 
-/// Canonical form of a network. A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the
+/// Returns the canonical form of a network. A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the
 /// IPv4 network.
 fn canonical(network: IpNet) -> IpNet {
     match network {
@@ -271,7 +271,7 @@ mod tests {
     fn ten_times_the_networks_take_less_than_forty_times_as_long() {
         use rustix::time::{ClockId, clock_gettime};
 
-        // CPU time of this thread, so that other programs do not matter.
+        // Measures the CPU time of this thread, so that other programs do not affect the result.
         let spent = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             time.tv_sec * 1_000_000_000 + time.tv_nsec

@@ -25,7 +25,7 @@ use crate::{HostName, Question, ResolveError};
 pub enum Notice {
     /// Addresses were added or removed.
     Changed(SetChange),
-    /// Addresses of a watched host were added or removed. They are not admitted.
+    /// Addresses of a watched host were added or removed. These addresses are not admitted.
     WatchedChanged(SetChange),
     /// A lookup failed.
     Failed {

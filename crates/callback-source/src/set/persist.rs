@@ -41,7 +41,7 @@ pub(crate) struct PersistedLingering {
 }
 
 impl AllowSet {
-    /// The state that a restart restores.
+    /// Returns the state that a restart restores.
     pub(crate) fn save(&self) -> Vec<PersistedHost> {
         self.hosts.iter().map(Host::save).collect()
     }
@@ -98,8 +98,8 @@ impl Host {
         let mut lingering: Vec<_> = lingering
             .map(|(address, saved)| (address, saved.restored(rules)))
             .collect();
-        // This comes before the limit is applied: an address whose window has ended must not displace one that
-        // lingers.
+        // This step comes before the limit is applied. An address whose window has ended must not displace an address
+        // that lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
             lingers && rules.asks(Family::of(*address)) && rules.admit(*address)
@@ -159,7 +159,8 @@ impl PersistedHost {
 }
 
 impl PersistedLingering {
-    /// End of the window by the current rules, which may be stricter than those under which the state was saved.
+    /// Returns the end of the window by the current rules, which may be stricter than the rules under which the state
+    /// was saved.
     pub(crate) fn until(self, rules: &Rules) -> Instant {
         if rules.linger.is_zero() {
             return self.left_at;

@@ -8,7 +8,7 @@ use std::{
 use super::{Rules, after, before};
 use crate::{Answer, ResolveError};
 
-/// State of a single question, as its outcomes left it.
+/// State of a single question after its outcomes so far.
 #[derive(Clone, Debug)]
 pub(super) struct QuestionState {
     /// Last valid answer, until its stale window ends.
@@ -33,7 +33,7 @@ pub(super) struct QuestionState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LastAnswer {
     pub(crate) addresses: Box<[IpAddr]>,
-    /// TTL as the servers gave it.
+    /// TTL as the servers sent it.
     pub(crate) ttl: Duration,
     pub(crate) answered_at: Instant,
     /// End of the clamped TTL.
@@ -50,8 +50,7 @@ pub(super) struct Failing {
     /// Time of the first failure since which the question was asked without a gap. The window of rule 6 starts at
     /// this time.
     pub(super) run_since: Instant,
-    /// End of the time in which the next outcome follows without a gap, see
-    /// [`Rules::next_outcome_by`].
+    /// Latest time at which the next outcome follows without a gap, see [`Rules::next_outcome_by`].
     pub(super) next_by: Instant,
     pub(super) times: u32,
     /// Time of the last failure.
@@ -137,8 +136,8 @@ impl QuestionState {
         times
     }
 
-    /// Moves all times into the past. The window of rule 6 starts anew, since the question was not asked during the
-    /// sleep.
+    /// Moves all times into the past by the length of a sleep. The window of rule 6 starts anew, since the question
+    /// was not asked during the sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         back(&mut self.stale_from);
@@ -148,7 +147,7 @@ impl QuestionState {
         }
         if let Some(failing) = &mut self.failing {
             back(&mut failing.since);
-            // Moved as well, so that the order of denials and answers stays as it was.
+            // This time is moved as well, so that the order of denials and answers stays as it was.
             back(&mut failing.at);
             failing.run_since = now;
         }
@@ -168,15 +167,15 @@ impl QuestionState {
         self.last_answer.is_some() || self.denied
     }
 
-    /// The last answer, unless it was restored after a restart or its TTL has ended. An expired answer whose refresh
-    /// is under way does not show that DNS still answers at all.
+    /// Returns the last answer, unless it was restored after a restart or its TTL has ended. An expired answer whose
+    /// refresh is under way does not show that DNS still answers at all.
     pub(super) fn current_answer(&self, now: Instant) -> Option<&LastAnswer> {
         let answer = self.last_answer.as_ref();
         answer.filter(|answer| !answer.restored && now < answer.ttl_ends)
     }
 
-    /// Time until which an answer of this question is fresh. While the question does not fail, a refresh may be under
-    /// way.
+    /// Returns the time until which an answer of this question is fresh. While the question does not fail, a refresh
+    /// may be under way.
     pub(super) fn fresh_until(&self, answer: &LastAnswer, rules: &Rules) -> Instant {
         match self.failing {
             Some(_) => answer.ttl_ends,
@@ -184,7 +183,7 @@ impl QuestionState {
         }
     }
 
-    /// Time until which the last valid outcome is in use.
+    /// Returns the time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
         // While no lookup has failed, the refresh may still be under way. During the refresh, even a stale window of

@@ -51,13 +51,13 @@ impl<'a> QuestionView<'a> {
         self.host.state(self.family)
     }
 
-    /// The other hosts of the set.
+    /// Returns the other hosts of the set.
     pub(super) fn others(self) -> impl Iterator<Item = &'a Host> {
         let name = &self.host.name;
         self.hosts.iter().filter(move |other| other.name != *name)
     }
 
-    /// The other hosts of the set that are in the same zone.
+    /// Returns the other hosts of the set that are in the same zone.
     pub(super) fn others_of_zone(self) -> impl Iterator<Item = &'a Host> {
         let name = &self.host.name;
         self.others()

@@ -7,8 +7,8 @@ use crate::{Family, ResolveError};
 
 /// Windows and bounds of an [`AllowSet`](super::AllowSet).
 ///
-/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of these fields, with its reason. For a set
-/// without a list, the fields are assigned directly and not checked:
+/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of these fields, which explains the purpose of
+/// the field. For a set without a list, the fields are assigned directly and not checked:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -72,16 +72,16 @@ impl Rules {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
 
-    /// Longest time that a refresh takes after the TTL has ended.
+    /// Returns the longest time that a refresh takes after the TTL has ended.
     pub(super) fn refresh_time(&self) -> Duration {
         let begins = LAST_SECOND + MAX_JITTER;
         begins.saturating_add(self.question_time_limit)
     }
 
-    /// Time at which an address that left an answer, or was denied, stops lingering.
+    /// Returns the time at which an address that left an answer, or was denied, stops lingering.
     ///
-    /// `ttl_ends` is the end of the TTL of the answer that omits it. An earlier end would let a single
-    /// answer that omits an address remove it, although the next answer names it again.
+    /// `ttl_ends` is the end of the TTL of the answer that omits the address. If lingering ended earlier, a single
+    /// answer that omits an address would remove it, even if the next answer contains the address again.
     pub(super) fn linger_until(&self, left_at: Instant, ttl_ends: Instant) -> Instant {
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::LingerWithoutRefresh) {
@@ -90,8 +90,8 @@ impl Rules {
         after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
     }
 
-    /// End of the TTL of a believed denial. While addresses linger, the question is due well before their windows
-    /// end.
+    /// Returns the end of the TTL of a believed denial. While addresses linger, the question is due well before their
+    /// windows end.
     pub(super) fn denied_until(
         &self,
         error: &ResolveError,
@@ -106,7 +106,7 @@ impl Rules {
         after(denied_at, ttl.min(most))
     }
 
-    /// Pause after a question has failed `times` times in a row. It doubles with each failure.
+    /// Returns the pause after a question has failed `times` times in a row. The pause doubles with each failure.
     pub(super) fn backoff(&self, times: u32) -> Duration {
         let first = self.min_ttl.max(MIN_BACKOFF);
         first
@@ -115,8 +115,8 @@ impl Rules {
             .max(first)
     }
 
-    /// Time by which a question that failed at `failed_at` has its next outcome, unless it is not asked. A later
-    /// outcome follows a gap, such as a restart, a suspended machine or a late refresher.
+    /// Returns the time by which a question that failed at `failed_at` has its next outcome, unless the question is
+    /// not asked. A later outcome follows a gap, such as a restart, a suspended machine or a late refresher.
     pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
         let pause = self.max_ttl.min(self.stale_for / 4);
         after(due_at, self.refresh_time()).max(after(failed_at, pause))
@@ -126,7 +126,7 @@ impl Rules {
         self.only_family.is_none_or(|only| only == family)
     }
 
-    /// The families that are looked up.
+    /// Returns the families that are looked up.
     pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let only = self.only_family;
         let asked = move |family: &Family| only.is_none_or(|only| only == *family);

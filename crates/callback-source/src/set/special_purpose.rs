@@ -8,7 +8,7 @@ use super::Rules;
 use crate::{Answer, ResolveError, ResolveErrorKind};
 
 /// Returns the part of an outcome that a set may use, and the special-purpose addresses that were dropped from it. An
-/// answer without addresses, or with synthesized ones only, becomes a denial.
+/// answer without addresses, or with synthesized addresses only, becomes a denial.
 pub(super) fn usable(
     outcome: Result<Answer, ResolveError>,
     rules: &Rules,
@@ -55,8 +55,8 @@ fn usable_answer(
 /// Returns whether an address is special-purpose by the IANA registries. An answer that contains such an address is
 /// wrong or hostile: DNS must not admit the merchant's own network.
 ///
-/// Everything inside 192.0.0.0/24 and 2001::/23 is treated as special-purpose. The few globally
-/// reachable assignments in them are anycast services, which never call.
+/// Everything inside 192.0.0.0/24 and 2001::/23 is treated as special-purpose. The few globally reachable assignments
+/// in these networks are anycast services, which never call.
 ///
 /// Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), multicast
 /// (RFC 5771, RFC 4291). IPv6 outside 2000::/3 is unassigned (RFC 4291 section 2.4).

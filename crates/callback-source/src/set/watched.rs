@@ -1,4 +1,4 @@
-//! Rule 8: hosts that are looked up and never admitted.
+//! Rule 8: hosts that are looked up but never admitted.
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -9,12 +9,13 @@ use crate::{
     vipps::{self, Environment},
 };
 
-/// Hosts that are looked up and never admitted.
+/// Hosts that are looked up but never admitted.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
-    /// A separate set, so that nothing in it can be evidence for a host that is admitted. Its verdicts are not used.
+    /// A separate set, so that no answer of a watched host can be evidence for a host that is admitted. The verdicts
+    /// of this set are not used.
     hosts: AllowSet,
-    /// The provider's environment that the admitted hosts belong to, if it is the same for all.
+    /// The provider's environment that the admitted hosts belong to, if all of them belong to the same environment.
     admitted: Option<&'static str>,
 }
 
@@ -92,7 +93,7 @@ impl AllowSet {
         questions.all(|(question, _)| !self.is_unasked(&question))
     }
 
-    /// The set of the watched hosts.
+    /// Returns the set of the watched hosts.
     pub(super) fn watched_set(&self) -> Option<&Self> {
         self.watched.as_ref().map(|watched| &watched.hosts)
     }
@@ -124,7 +125,7 @@ impl AllowSet {
             return Vec::new();
         };
         let notices = Arc::make_mut(watched).hosts.apply(question, outcome, now);
-        // A failure of a watched host is not a fault of the list.
+        // A failure of a watched host does not affect the list, so only changes are reported.
         let changes = notices.into_iter().filter_map(|notice| match notice {
             Notice::Changed(change) => Some(Notice::WatchedChanged(change)),
             _ => None,

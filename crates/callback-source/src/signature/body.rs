@@ -22,7 +22,7 @@ pub(super) struct Limits {
     pub(super) time: Duration,
 }
 
-/// The whole body and its SHA-256. Trailers are dropped: the signature does not cover them.
+/// Returns the whole body and its SHA-256. Trailers are dropped, since the signature does not cover them.
 pub(super) async fn collect<B: Body>(
     body: B,
     headers: &HeaderMap,
@@ -55,8 +55,8 @@ async fn collect_frames<B: Body>(
     let mut only = Bytes::new();
     let mut several = BytesMut::new();
     loop {
-        // A body that always has a frame ready, even an empty one, would otherwise keep the time limit from
-        // being polled.
+        // A body that always has a frame ready, even an empty frame, would otherwise keep the time limit from being
+        // polled.
         consume_budget().await;
         let Some(frame) = body.frame().await else {
             break;
@@ -74,8 +74,7 @@ async fn collect_frames<B: Body>(
             continue;
         }
         if several.is_empty() {
-            // The sender announces the length, so the announced length must not reserve more memory than
-            // `MAX_RESERVED`.
+            // The sender chooses the announced length, so it must not reserve more memory than `MAX_RESERVED`.
             several.reserve(expected.min(MAX_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }

@@ -31,7 +31,7 @@ use crate::{
 /// Wraps services in [`VerifySignature`]. See the [module docs](super) for an example.
 ///
 /// `H` determines the type of the body that the inner service receives: that of the request ([`SameBody`]), or
-/// another one ([`with_body`](Self::with_body)).
+/// another type ([`with_body`](Self::with_body)).
 #[must_use]
 pub struct VerifySignatureLayer<K, R = PlainText, H = SameBody> {
     settings: Settings<K>,
@@ -45,11 +45,11 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions. Use it to try
-    /// the check out, or to decide in the handler.
+    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions. Use this mode to
+    /// try out the check, or to decide in the handler.
     ///
-    /// It still refuses a request whose body is too large, too slow or incomplete, since it cannot hand on such a
-    /// body.
+    /// A tagging layer still refuses a request whose body is too large, too slow or incomplete, since it cannot hand
+    /// on such a body.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -90,7 +90,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// The same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
     #[cfg(feature = "axum")]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.settings.message.in_mode(mode);
@@ -268,7 +268,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// Sets the time within which the source must return the secrets. Default: two seconds, no bounds.
     ///
     /// A lookup that takes longer is given up, and the response is 503 with `Retry-After`. The Webhooks API waits ten
-    /// seconds for a response, and eCom three. The limit must leave the handler enough of that time: otherwise the
+    /// seconds for a response, and eCom three. The limit must leave the handler enough of that time. Otherwise the
     /// sender gives up first.
     ///
     /// ```
@@ -305,8 +305,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Refuses a repetition of the same request within the window, with 409. Off by default: the guard knows only the
-    /// deliveries to this process, and a handler that remembers the events it has seen needs no guard.
+    /// Refuses a repetition of the same request within the window, with 409. Off by default, since the guard knows
+    /// only the deliveries to this process. A handler that remembers the events it has seen needs no guard.
     ///
     /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
@@ -395,8 +395,8 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
     }
 }
 
-/// Calls the inner service only for deliveries that are signed, or tags the other deliveries. See the [module
-/// docs](super) for an example.
+/// Calls the inner service only for deliveries that are signed. In tagging mode, the other deliveries are tagged
+/// instead of refused. See the [module docs](super) for an example.
 ///
 /// The inner service must be [`Clone`]: a request waits for its body after the inner service was found ready.
 pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);
@@ -438,7 +438,8 @@ impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     }
 }
 
-/// The body is handed on in its own type, such as `axum::body::Body`. It must implement `From<Bytes>`.
+/// Marker for a body that is handed on in its own type, such as `axum::body::Body`. This type must implement
+/// `From<Bytes>`.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBody(());
 
@@ -448,7 +449,7 @@ impl<B: From<Bytes> + Send> HandOn<B> for SameBody {
     type Body = B;
 }
 
-/// The body is handed on as a `B`. See [`with_body`](VerifySignatureLayer::with_body) for an example.
+/// Marker for a body that is handed on as a `B`. See [`with_body`](VerifySignatureLayer::with_body) for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct IntoBody<B>(PhantomData<fn() -> B>);
 

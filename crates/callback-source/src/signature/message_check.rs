@@ -72,7 +72,7 @@ impl<K> MessageCheck<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict. Leaves it in the extensions, or returns the reason for a refusal.
+    /// Reports a verdict. Leaves the verdict in the extensions, or returns the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,
@@ -84,7 +84,7 @@ impl<K> MessageCheck<K> {
         }
         // Removes a result that an outer layer joined before this verdict existed.
         extensions.remove::<VerifiedCallback>();
-        // A message that a check outside of this one rejected stays rejected, whatever this one found.
+        // A message that an outer check rejected stays rejected, whatever this check found.
         let is_rejected = extensions
             .get::<MessageVerdict>()
             .is_some_and(|outer| !outer.is_allowed());
@@ -126,5 +126,6 @@ impl<K> fmt::Debug for MessageCheck<K> {
     }
 }
 
-/// Well within the ten seconds that the Webhooks API waits, and the three seconds of eCom.
+/// Default time limit of a lookup. It is well within the ten seconds that the Webhooks API waits, and the three
+/// seconds that eCom waits.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);

@@ -2,23 +2,23 @@
 //!
 //! Other customers of a cloud may share a listed address, so the source check,
 //! [`VerifySourceLayer`](crate::verify::VerifySourceLayer), is not sufficient by itself. The message check is the
-//! second one. It is [`VerifySignatureLayer`] for the Webhooks API, and [`VerifyTokenLayer`] for eCom, Checkout and
-//! Express. Both layers refuse a message that is not verified (`rejecting`), or hand it on with its verdict
-//! (`tagging`).
+//! second check. Its layer is [`VerifySignatureLayer`] for the Webhooks API, and [`VerifyTokenLayer`] for eCom,
+//! Checkout and Express. Both layers refuse a message that is not verified (`rejecting`), or hand it on with its
+//! verdict (`tagging`).
 //!
 //! # Signatures
 //!
 //! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be present exactly once and well-formed. The
 //!    signature is `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
 //!    `Authorization`. If that header is missing or has another scheme (a proxy's own credentials), the signature is
-//!    read from `X-Vipps-Authorization`. If both headers are signatures, they must be equal.
+//!    read from `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be equal.
 //! 2. The date may differ from the clock by at most five minutes. A retry is signed anew, so no retry is lost.
 //! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
 //!    [`select_by`](VerifySignatureLayer::select_by) reads. Each secret is tried, and no comparison ends early. The
 //!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as they
 //!    were sent, or as they are pinned. Without any secret, every request is refused.
-//! 4. Only then is the body read, up to a limit of bytes and of time. It must have the signed hash. It is handed on
-//!    byte for byte, without trailers.
+//! 4. Only then is the body read, up to a limit of bytes and of time. The body must have the signed hash. It is
+//!    handed on byte for byte, without trailers.
 //! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the
 //!    inner service is called. It is not accepted if that service fails, or if a layer or extractor of this
 //!    crate further inside refuses it.
@@ -50,8 +50,8 @@
 //!
 //! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of
 //! secrets failed. These events have the same rate limit as those of the source check. If a source layer is outside,
-//! the limit is by peer. A verified message causes an event at DEBUG. With the feature `metrics`, the counter
-//! `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
+//! the limit applies to each peer. A verified message causes an event at DEBUG. With the feature `metrics`, the
+//! counter `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
 //!
 //! # Examples
 //!

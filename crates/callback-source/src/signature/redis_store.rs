@@ -12,12 +12,13 @@ use super::{ReplayMark, ReplayStore, ReplayStoreError};
 
 /// [`ReplayStore`] on Redis or Valkey, of any version since Redis 2.6.12.
 ///
-/// Each mark is `SET key owner NX PX time`: one round trip, atomic, and it expires by itself. A script that compares
-/// the owner withdraws a mark. All deliveries share one connection. The first delivery opens it, and it is replaced
-/// when it fails, so a service can start before its store does.
+/// Each mark is set by `SET key owner NX PX time`. This command is atomic and takes one round trip, and the mark
+/// expires by itself. A script that compares the owner withdraws a mark. All deliveries share one connection. The
+/// first delivery opens the connection, so a service can start before its store does. A connection that fails is
+/// replaced.
 ///
-/// The server must not evict marks before they expire (`maxmemory-policy noeviction`, the default). When it is full,
-/// it is treated as not available. After a fail-over, marks that were not replicated yet are lost.
+/// The server must not evict marks before they expire (`maxmemory-policy noeviction`, the default). A server that is
+/// full is treated as not available. After a fail-over, marks that were not replicated yet are lost.
 ///
 /// ```no_run
 /// use callback_source::signature::{RedisReplayStore, ReplayGuard, Secret, VerifySignatureLayer};
@@ -44,11 +45,11 @@ impl RedisReplayStore {
     ///
     /// # Errors
     ///
-    /// An invalid URL.
+    /// Returns an error for an invalid URL.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
         // Without the user timeout, a connection whose packets are dropped would stay in use until TCP gives up,
         // after a quarter of an hour.
@@ -65,7 +66,7 @@ impl RedisReplayStore {
         ))
     }
 
-    /// Creates a store with a connection of your own settings, for example for TLS with client certificates.
+    /// Creates a store on a connection with your own settings, for example for TLS with client certificates.
     #[must_use]
     pub fn from_connection_manager(connection: ConnectionManager) -> Self {
         Self {
@@ -74,8 +75,9 @@ impl RedisReplayStore {
         }
     }
 
-    /// Replaces the text before each key, `callback-source:replay:`. Two services that get the same deliveries,
-    /// signed with the same secret, need different prefixes: otherwise each delivery reaches only one of them.
+    /// Replaces the text before each key, which is `callback-source:replay:` by default. Two services that get the
+    /// same deliveries, signed with the same secret, need different prefixes. Otherwise each delivery reaches only
+    /// one of the services.
     ///
     /// ```no_run
     /// use callback_source::signature::RedisReplayStore;
@@ -140,7 +142,8 @@ crate::debug::debug_by_message!(RedisUrlError);
 
 const PREFIX: &str = "callback-source:replay:";
 
-/// A script, since the mark could expire between reading and removing, and another replica could set its own.
+/// Script that removes a mark if it still has its owner. With two separate commands, the mark could expire between
+/// reading and removing, and another replica could set its own mark.
 const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 #[cfg(any(target_os = "android", target_os = "linux"))]

@@ -50,9 +50,10 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// ```
 ///
 /// A delivery is marked right before the inner service is called. By then the inner service is ready, and the body
-/// has been read and has the signed hash. The delivery is accepted from then on, whatever the response. A proxy that
-/// repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same time,
-/// one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no response:
+/// has been read and has the signed hash. The delivery is accepted from then on, whatever the response is. A proxy
+/// that repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same
+/// time, one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no
+/// response:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
 ///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
@@ -65,20 +66,20 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// Within axum's `Router` every service is ready at once and waits later. So put layers that make requests wait, such
 /// as a concurrency limit, outside of a rejecting signature layer.
 ///
-/// The memory is bounded. When it is full, the signature that was used longest ago is forgotten. Clones share the
-/// memory.
+/// The memory is bounded. When the memory is full, the signature that was used longest ago is forgotten. Clones share
+/// the memory.
 ///
 /// # Several replicas
 ///
 /// Other processes do not share the memory, so each replica would accept the same delivery once. With a
-/// [`ReplayStore`], they share marks ([`with_store`](Self::with_store)). The guard checks its own memory first. Then
-/// it asks the store with one call, right before the inner service is called. A mark in the store is withdrawn in the
-/// same cases as in memory.
+/// [`ReplayStore`], the replicas share marks ([`with_store`](Self::with_store)). The guard checks its own memory
+/// first. Then it asks the store with one call, right before the inner service is called. A mark in the store is
+/// withdrawn in the same cases as in memory.
 ///
 /// If the store does not answer within its [time limit](Self::store_time_limit), the delivery is admitted, since a
 /// guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total` report
-/// it. The memory of the process still refuses repetitions. [`require_store`](Self::require_store) answers 503
-/// instead.
+/// the failure. The memory of the process still refuses repetitions. With [`require_store`](Self::require_store), the
+/// delivery is refused with 503 instead.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
@@ -159,7 +160,7 @@ impl ReplayGuard {
     ///
     /// # Errors
     ///
-    /// The reason why the delivery is refused.
+    /// Returns the reason why the delivery is refused.
     pub(super) async fn accept(
         &self,
         signature: [u8; 32],
@@ -211,7 +212,7 @@ impl ReplayGuard {
         accepted.is_some_and(|accepted| !accepted.is_over())
     }
 
-    /// Accepts a signature, unless it was accepted within the window. Of several attempts at the same time, one gets
+    /// Accepts a signature, unless it was accepted within the window. Of several simultaneous attempts, only one gets
     /// the mark.
     fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
@@ -256,8 +257,8 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// Returns the time for which a signature is remembered. A request may be dated ahead by the window, and is valid
-/// until the window after that date.
+/// Returns the time for which a signature is remembered. The date of a request may be ahead of the clock by one
+/// window. The request is valid until one window after its date.
 fn keep(window: Duration) -> Duration {
     window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST)
 }
@@ -291,12 +292,13 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
     }
 }
 
-/// Only a small part of the ten seconds that the Webhooks API waits for the whole response.
+/// Default time limit of the store. It is only a small part of the ten seconds that the Webhooks API waits for the
+/// whole response.
 const STORE_TIME_LIMIT: Duration = Duration::from_millis(500);
 
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// moka panics above a thousand years.
+/// Longest time that is passed to moka, which panics above a thousand years.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
@@ -358,7 +360,7 @@ mod tests {
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());
         advance(SECOND).await;
         assert!(!guard.is_accepted(&[1; 32]));
-        // And again for the same time.
+        // The signature is then remembered again, for the same time.
         assert!(guard.mark([1; 32], WINDOW).is_some());
         advance(2 * WINDOW + MARGIN - SECOND).await;
         assert!(guard.is_accepted(&[1; 32]) && guard.mark([1; 32], WINDOW).is_none());

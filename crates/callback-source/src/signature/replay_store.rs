@@ -24,8 +24,8 @@ use crate::rate_limit::RateLimit;
 
 /// Store of the marks of accepted deliveries, for a [`ReplayGuard`](super::ReplayGuard) of several replicas.
 ///
-/// It needs one atomic step, "set if absent", and an expiry. The feature `redis` has `RedisReplayStore`. Another
-/// store, for example a table in the service's own database:
+/// It needs one atomic step, "set if absent", and an expiry. The feature `redis` provides `RedisReplayStore`. Another
+/// store can be written, for example for a table in the service's own database:
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,7 +56,7 @@ pub trait ReplayStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The store is not available. The mark may have been stored all the same.
+    /// Returns an error if the store is not available. The mark may have been stored nevertheless.
     fn mark(
         &self,
         mark: &ReplayMark,
@@ -67,7 +67,7 @@ pub trait ReplayStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The store is not available.
+    /// Returns an error if the store is not available.
     fn withdraw(
         &self,
         mark: &ReplayMark,
@@ -98,13 +98,13 @@ impl ReplayMark {
         }
     }
 
-    /// Digest of the signature, in 64 hexadecimal digits.
+    /// Returns the digest of the signature, in 64 hexadecimal digits.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Random number of this attempt, in 32 hexadecimal digits.
+    /// Returns the random number of this attempt, in 32 hexadecimal digits.
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
@@ -118,7 +118,7 @@ impl ReplayMark {
 pub struct ReplayStoreError(Arc<dyn Error + Send + Sync>);
 
 impl ReplayStoreError {
-    /// An error with this cause.
+    /// Creates an error with this cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into().into())
     }
@@ -138,7 +138,7 @@ impl Error for ReplayStoreError {
     }
 }
 
-/// A store, and the calls that are in flight to it.
+/// A store, with the calls to it that are in flight.
 pub(super) struct SharedMarks {
     store: Box<dyn DynStore>,
     in_flight: Arc<Semaphore>,
@@ -234,8 +234,8 @@ impl Drop for Unaccepted {
 
 /// A mark that is in the store, or on its way there.
 ///
-/// The task of the mark and `withdraw` may run at the same time. Whichever of them sees the other's state removes the
-/// mark. That is the task if the mark was withdrawn while pending, and `withdraw` if it was stored.
+/// The task of the mark and `withdraw` may run at the same time. If the mark was withdrawn while it was pending, the
+/// task removes it. If the mark was already stored, `withdraw` removes it.
 pub(super) struct StoredMark {
     shared: Arc<SharedMarks>,
     mark: ReplayMark,
@@ -308,10 +308,11 @@ const STORED: u8 = 1;
 const ABSENT: u8 = 2;
 const WITHDRAWN: u8 = 3;
 
-/// Some 2 MiB. Only correctly signed deliveries get this far, but a single such delivery can be repeated at will.
+/// Maximum number of calls in flight, which take about 2 MiB. Only correctly signed deliveries get this far, but a
+/// single such delivery can be repeated at will.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// A call whose request no longer waits for it ends after this time.
+/// Time limit of a call, even if its request no longer waits for it.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
@@ -354,7 +355,7 @@ mod tests {
         calls: AtomicUsize,
         is_down: AtomicBool,
         panics: AtomicBool,
-        /// Calls wait before they reach the store, until they are released.
+        /// True if calls wait before they reach the store, until they are released.
         is_slow: AtomicBool,
         release: Notify,
     }
@@ -649,7 +650,7 @@ mod tests {
         let unsigned = Request::post("/hooks").body(Full::default()).unwrap();
         assert_eq!(status(&first, unsigned).await, 401);
         assert_eq!(store.0.calls.load(Ordering::Relaxed), 0);
-        // Nor does a repetition that the process remembers cause a call.
+        // A repetition that the process remembers does not cause a call either.
         let request = delivery("paid");
         assert_eq!(status(&first, request.clone()).await, 200);
         assert_eq!(status(&first, request).await, 409);

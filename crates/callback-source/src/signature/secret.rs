@@ -38,8 +38,9 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// A secret that is empty or blank, with which anyone could sign. A secret that begins or ends with white space
-    /// or contains a line break: the provider does not give such secrets, and no signature would match.
+    /// Returns an error for a secret that is empty or blank, with which anyone could sign. Also returns an error for
+    /// a secret that begins or ends with white space or contains a line break. The provider does not issue such
+    /// secrets, and no signature would match.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
         let secret = Zeroizing::new(secret.into());
         if secret.chars().all(is_blank) {
@@ -51,8 +52,8 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// A secret that stands in for the missing one of an unknown registration, so that the rejection takes the same
-    /// time.
+    /// Returns a secret that stands in for the missing secret of an unknown registration, so that the rejection takes
+    /// the same time.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -97,13 +98,13 @@ impl fmt::Debug for Secret {
 pub struct Token(Box<Zeroizing<[u8; 32]>>);
 
 impl Token {
-    /// Creates a token from the whole value of the header, which is compared verbatim. Include `Bearer …` if the
-    /// provider was given that.
+    /// Creates a token from the whole value of the header, which is compared verbatim. Include `Bearer …` if that is
+    /// part of the value that the provider received.
     ///
     /// # Errors
     ///
-    /// A value that is empty or not valid in an `Authorization` header: one with control characters or
-    /// surrounding white space.
+    /// Returns an error for a value that is empty or not valid in an `Authorization` header, such as a value with
+    /// control characters or surrounding white space.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
         if value.chars().all(is_blank) {
@@ -240,8 +241,8 @@ impl Secrets<Token> {
     ///
     /// # Errors
     ///
-    /// [`Token`](MessageRejectionKind::Token) for another value, or [`UnknownKey`](MessageRejectionKind::UnknownKey)
-    /// if there is no token to compare with.
+    /// Returns [`Token`](MessageRejectionKind::Token) for another value, or
+    /// [`UnknownKey`](MessageRejectionKind::UnknownKey) if there is no token to compare with.
     pub fn check(&self, value: &[u8]) -> Result<(), MessageRejection> {
         let token = Token::hashed(value);
         if self.is_empty() {

@@ -160,7 +160,7 @@ impl<K: SecretSource> Settings<K> {
         let mark = match &self.replay {
             Some(guard) => match guard.accept(signature, self.window).await {
                 Ok(mark) => Some(mark),
-                // Another copy was faster, while this one waited for the inner service.
+                // Another copy was faster, while this copy waited for the inner service.
                 Err(rejection) => {
                     let verdict = MessageVerdict::Reject(rejection);
                     self.message.act(verdict, &mut parts.extensions)?;
@@ -243,8 +243,8 @@ impl<K> fmt::Debug for Settings<K> {
     }
 }
 
-/// Returns the registration that a delivery claims to belong to. The header must not cause a lookup if it is present
-/// twice, or is longer than any id of the provider. It is then ignored.
+/// Returns the registration that a delivery claims to belong to. A header that is present twice, or is longer than
+/// any id of the provider, must not cause a lookup and is ignored.
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;
@@ -254,7 +254,7 @@ fn webhook_id(parts: &Parts) -> Option<String> {
 const WINDOW: Duration = Duration::from_secs(5 * 60);
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// Half of the ten seconds that the Webhooks API waits for the response.
+/// Default time limit of a body: half of the ten seconds that the Webhooks API waits for the response.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 const MAX_ID: usize = 128;

@@ -10,9 +10,9 @@ use crate::{MessageRejection, MessageRejectionKind};
 
 /// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
-/// They are looked up by an id. In the signature layer, the id is the `webhook-id` of the registration. In the token
-/// layer, it is the path. In both, `select_by` can replace it (by a sale unit or an order). The id has not been
-/// verified. The following are sources:
+/// Secrets and tokens are looked up by an id. In the signature layer, the id is the `webhook-id` of the registration.
+/// In the token layer, it is the path. In both layers, `select_by` can replace the id (by a sale unit or an order).
+/// The id has not been verified. The following are sources:
 ///
 /// - a [`Secret`] or [`Token`], or [`Secrets`] of several, which are all tried, whatever the id;
 /// - a `HashMap` by id;
@@ -50,7 +50,7 @@ pub trait SecretSource<T = Secret>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The secrets are not available right now.
+    /// Returns an error if the secrets are not available right now.
     fn secrets(
         &self,
         id: Option<&str>,
@@ -99,8 +99,8 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 ///
 /// The cause is the [`source`](Error::source). It is logged, so it must not contain secrets.
 ///
-/// A source of your own returns this error for a failure, and an empty list for an id that it does not know. The
-/// layers answer 503 to the failure, and 401 to the unknown id:
+/// A custom source returns this error for a failure, and an empty list for an id that it does not know. The layers
+/// answer 503 to the failure, and 401 to the unknown id:
 ///
 /// ```
 /// use std::{collections::HashMap, io, sync::RwLock};
@@ -158,9 +158,9 @@ impl From<SecretUnavailable> for MessageRejection {
 /// Only one lookup at a time runs for each id, and all waiting requests share its outcome. Failures are not cached.
 /// An id without secrets is cached for at most ten seconds.
 ///
-/// Callers choose the ids, so the memory is bounded in bytes. It is 16 MiB for ids that have secrets, which suffices
-/// for some 15,000 ids, and 1 MiB for ids that have none. When it is full, the ids that are looked up most often
-/// stay. An id of more than 1,024 bytes is not looked up and has no secrets.
+/// Callers choose the ids, so the memory is bounded in bytes. The bound is 16 MiB for ids that have secrets, which
+/// suffices for some 15,000 ids, and 1 MiB for ids that have none. When the memory is full, the ids that are looked
+/// up most often stay. An id of more than 1,024 bytes is not looked up and has no secrets.
 ///
 /// ```
 /// use std::{io, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
@@ -192,7 +192,7 @@ pub struct CachedSecrets<S, T = Secret> {
     ttl: Duration,
 }
 
-/// Secrets with the time of their lookup. The time is kept here since moka has its own clock, see `answer_cache`.
+/// Secrets with the time of their lookup. The time is kept here, since moka uses another clock, see `answer_cache`.
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -300,7 +300,7 @@ enum Missing {
     Failed(SecretUnavailable),
 }
 
-/// Estimated size of an entry with this id.
+/// Returns the estimated size of an entry with this id.
 fn weight(id: &str) -> u32 {
     let length = u32::try_from(id.len()).unwrap_or(u32::MAX);
     length.saturating_add(OF_AN_ENTRY)
@@ -319,22 +319,23 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
     }
 }
 
-/// In bytes.
+/// Maximum size of the entries whose ids have secrets, in bytes.
 const MAX_KNOWN: u64 = 16 * 1024 * 1024;
 const MAX_UNKNOWN: u64 = 1024 * 1024;
 
-/// In bytes. A path with an order number is shorter.
+/// Maximum length of an id, in bytes. A path with an order number is shorter.
 const MAX_ID: usize = 1024;
 
-/// In bytes, including moka's own part.
+/// Estimated size of an entry in bytes, including moka's own part.
 const OF_AN_ENTRY: u32 = 512;
 
-/// In bytes.
+/// Estimated size of a secret, in bytes.
 const OF_A_SECRET: u32 = 512;
 
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Short, since a registration that was just made must not be refused for long.
+/// Longest time for which an unknown id is cached. It is short, since a registration that was just made must not be
+/// refused for long.
 const UNKNOWN_REMEMBERED: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -445,7 +445,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
         request.headers_mut().insert("webhook-id", id);
         request
     };
-    // A request that is refused for another reason is not remembered.
+    // The guard does not remember a request that is refused for another reason.
     let forged = first().map(|_| Full::from("{ }"));
     assert_eq!(outcome(layer(date()), forged).await, Err(ContentHash));
     assert!(outcome(layer(date()), first()).await.is_ok());
@@ -475,7 +475,7 @@ where
     service.ready().await.unwrap().call(request)
 }
 
-/// A service with a guard, in both modes. A tagging layer has a policy inside, which refuses.
+/// A service with a guard, in both modes. Inside a tagging layer, a policy refuses requests.
 type Guarded<S> = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, S>;
 
 fn guarded<S>(guard: &ReplayGuard, inner: S) -> [Guarded<S::Error>; 2]
@@ -633,7 +633,7 @@ async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it
     let mut waiting = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
     drop((waiting, busy));
-    // The next request reaches the handler, and then its sender leaves.
+    // The next request reaches the handler, and then its sender disconnects.
     let mut working = Box::pin(served(&mut service, delivery("a", "{}")).await);
     assert!(working.as_mut().now_or_never().is_none(), "it works");
     drop(working);
@@ -657,7 +657,7 @@ async fn one_of_two_copies_that_wait_for_the_handler_is_accepted() {
         for waiting in &mut waiting {
             assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
         }
-        // The first waiting sender leaves, which does not affect the others.
+        // The first waiting sender disconnects, which does not affect the other senders.
         drop(waiting.remove(0));
         drop(busy);
         let mut statuses = Vec::new();
@@ -855,7 +855,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
         let unsure = StatusCode::SERVICE_UNAVAILABLE;
         cases.push((unsure, "192.0.2.1", refusing, admitting, conflict));
     }
-    // Another signature layer, or a token layer, inside.
+    // Another signature layer, or a token layer, is inside.
     let guard = guard();
     let [refusing, admitting] = ["b", "a"].map(|key| {
         let inside = rejecting(secret(key)).replay_guard(ReplayGuard::default());

@@ -25,7 +25,7 @@ use crate::{
 /// Wraps services in [`VerifyToken`].
 ///
 /// The `Authorization` header must be present exactly once and equal one of the tokens, verbatim. The body is not
-/// read. A token does not cover any part of the request: anyone who has seen a token can send any body with it.
+/// read. A token does not cover any part of the request, so anyone who has seen a token can send any body with it.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -115,7 +115,7 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 }
 
 impl<K, R> VerifyTokenLayer<K, R> {
-    /// The same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
     #[cfg(feature = "axum")]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.message.in_mode(mode);
@@ -134,8 +134,8 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Sets the time within which the source must return the tokens. Default: two seconds, no bounds. A lookup
-    /// that takes longer ends in 503.
+    /// Sets the time within which the source must return the tokens. Default: two seconds, no bounds. A lookup that
+    /// takes longer results in 503.
     /// [`VerifySignatureLayer::secret_time_limit`](super::VerifySignatureLayer::secret_time_limit) has an example.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
@@ -181,8 +181,8 @@ impl<K, R> fmt::Debug for VerifyTokenLayer<K, R> {
     }
 }
 
-/// Calls the inner service only for callbacks with the token, or tags the other callbacks. See [`VerifyTokenLayer`]
-/// for an example.
+/// Calls the inner service only for callbacks with the token. In tagging mode, the other callbacks are tagged instead
+/// of refused. See [`VerifyTokenLayer`] for an example.
 pub struct VerifyToken<S, K, R = PlainText>(Checked<S, TokenCheck<K>, R>);
 
 impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for VerifyToken<S, K, R>
@@ -267,7 +267,7 @@ where
 
 impl<K: SecretSource<Token>> TokenCheck<K> {
     async fn check(&self, parts: &Parts) -> Result<(), MessageRejection> {
-        // Read before the lookup, so that a request without a token causes no lookup.
+        // The header is read before the lookup, so that a request without a token causes no lookup.
         let value = one(&parts.headers, &header::AUTHORIZATION, "authorization")?;
         self.0.secrets(parts).await?.check(value.as_bytes())
     }

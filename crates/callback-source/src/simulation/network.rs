@@ -1,4 +1,4 @@
-//! The seam of the network: hickory's sockets in memory.
+//! A network in memory, which replaces hickory's sockets.
 
 use std::{
     cell::RefCell,
@@ -22,11 +22,11 @@ use tokio::{
 
 /// A network in memory, with the DNS servers on it.
 pub trait Network: Send + Sync {
-    /// Sends a message to a server. Ends with the bytes of the response, with an error, or never.
+    /// Sends a message to a server. The future returns the bytes of the response or an error, or never completes.
     fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response;
 }
 
-/// Input of a server.
+/// Message or connection that a server receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent<'a> {
     /// A message over UDP.
@@ -45,7 +45,7 @@ pub fn set_network(network: Option<Arc<dyn Network>>) {
     NETWORK.set(network);
 }
 
-/// Replaces hickory's provider of sockets.
+/// Provider of sockets, which replaces hickory's provider.
 #[derive(Clone)]
 pub(crate) struct Provider {
     network: Option<Arc<dyn Network>>,
@@ -138,7 +138,7 @@ impl DnsUdpSocket for Udp {
             return Poll::Pending;
         };
         let server = *server;
-        // Nothing comes after it.
+        // No other response follows.
         *sent = None;
         let received = received?;
         // Bytes that do not fit are dropped.

@@ -24,8 +24,9 @@ use super::source::RETRY_AFTER;
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
 /// | … [`ReplayStoreUnavailable`](MessageRejectionKind::ReplayStoreUnavailable) | the store of a [`ReplayGuard`](crate::signature::ReplayGuard) that requires it is not available | 503 with `Retry-After` |
 ///
-/// Both message layers leave the verdict in the request's extensions. A layer of your own, for another provider's
-/// signatures, can do so as well. A [`Policy`](crate::Policy) then joins its verdict with that of the source check:
+/// Both message layers leave the verdict in the request's extensions. A custom layer, for another provider's
+/// signatures, can also leave its verdict there. A [`Policy`](crate::Policy) then joins its verdict with that of the
+/// source check:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -167,7 +168,8 @@ pub enum MessageAuth {
 /// The reason why a message was not verified.
 ///
 /// The layers leave it in the extensions of the response, like a [`Rejection`](crate::Rejection). The response does
-/// not distinguish an unknown registration from a wrong signature. The reason does, for the service's own log:
+/// not distinguish an unknown registration from a wrong signature. The reason distinguishes these cases, for the
+/// service's own log:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -296,7 +298,7 @@ impl Error for MessageRejection {
 pub enum MessageRejectionKind {
     /// A header of the signature, or the token, is missing.
     MissingHeader,
-    /// A header of the signature, or the token, is present twice, or two headers that must agree do not.
+    /// A header of the signature, or the token, is present twice, or two headers that must be equal differ.
     DuplicateHeader,
     /// A header of the signature is malformed.
     MalformedHeader,
@@ -308,7 +310,7 @@ pub enum MessageRejectionKind {
     DateStale,
     /// The request was signed in the future: one of the two clocks is wrong.
     DateAhead,
-    /// The signature is not that of a known secret over this method, path, date, host and hash.
+    /// None of the known secrets signed this method, path, date, host and hash.
     Signature,
     /// No secret, or no token, is known for this request.
     UnknownKey,
@@ -324,9 +326,9 @@ pub enum MessageRejectionKind {
     BodyTimeout,
     /// The body ended early.
     BodyAborted,
-    /// The secrets, or tokens, are not available right now, so nothing was decided. Worth a retry.
+    /// The secrets, or tokens, are not available right now, so nothing was decided. A retry can succeed.
     SecretUnavailable,
-    /// The store of the replay guard is not available right now, and the guard requires it. Worth a retry.
+    /// The store of the replay guard is not available right now, and the guard requires it. A retry can succeed.
     ReplayStoreUnavailable,
 }
 

@@ -10,10 +10,11 @@ use super::{
 
 /// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
 ///
-/// The column “source” has the verdict of [`VerifySource`](crate::verify::VerifySource). The column “message” has
-/// that of [`VerifySignature`](crate::signature::VerifySignature) or [`VerifyToken`](crate::signature::VerifyToken).
-/// `✓` admits, `✓!` admits with a [warning](VerifiedCallback::warning), and a number is the status of the refusal.
-/// “Undecided” is [`Unresolved`](RejectionKind::Unresolved) for the source. For the message it is
+/// The column “source” contains the verdict of [`VerifySource`](crate::verify::VerifySource). The column “message”
+/// contains the verdict of [`VerifySignature`](crate::signature::VerifySignature) or
+/// [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!` admits with a
+/// [warning](VerifiedCallback::warning), and a number is the status of the refusal. “Undecided” is
+/// [`Unresolved`](RejectionKind::Unresolved) for the source. For the message it is
 /// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
 /// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable).
 ///
@@ -63,8 +64,8 @@ pub enum Policy {
     /// The source must be listed, and the message verified. The default.
     #[default]
     Both,
-    /// The message must be verified. A source that is not listed only causes a warning. For services that cannot
-    /// afford to lose a callback from a server that DNS does not name yet.
+    /// The message must be verified. A source that is not listed only causes a warning. This is for services that
+    /// cannot afford to lose a callback from a server that is not in DNS yet.
     MessageWarnOnSource,
     /// The source must be listed, and the message is ignored. Other customers of a cloud may send from listed
     /// addresses.
@@ -86,11 +87,11 @@ impl Policy {
         }
     }
 
-    /// Joins two verdicts. Each is `None` if no layer left one. See the table above.
+    /// Joins two verdicts. Each verdict is `None` if no layer left it. See the table above.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// Returns the reason why the request is refused.
     pub fn judge(
         self,
         source: Option<&Verdict>,
@@ -152,7 +153,7 @@ impl FromStr for Policy {
     ///
     /// # Errors
     ///
-    /// Any other text. An empty text does not mean the default.
+    /// Returns an error for any other text. An empty text does not mean the default.
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         [
             Self::Both,
@@ -186,10 +187,10 @@ pub struct PolicyError(String);
 
 crate::debug::debug_by_message!(PolicyError);
 
-/// A callback that its [`Policy`] admits, with the evidence.
+/// A callback that its [`Policy`] admits, with the evidence for it.
 ///
-/// [`RequireVerified`](crate::require::RequireVerified) leaves it in the request's extensions. With the feature
-/// `axum` it is an extractor, which judges by [`Policy::Both`] if that layer is missing.
+/// [`RequireVerified`](crate::require::RequireVerified) leaves this type in the request's extensions. With the
+/// feature `axum` it is an extractor, which judges by [`Policy::Both`] if that layer is missing.
 ///
 /// ```
 /// use callback_source::{
@@ -224,7 +225,7 @@ impl VerifiedCallback {
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// Returns the reason why the request is refused.
     pub fn from_extensions(
         extensions: &Extensions,
         policy: Policy,

@@ -51,7 +51,7 @@ impl Verdict {
         matches!(self, Self::Allow(_))
     }
 
-    /// The peer that may call, with the evidence.
+    /// The peer that may call, with the evidence that admits it.
     #[must_use]
     pub fn allowed(&self) -> Option<&Allowed> {
         match self {
@@ -79,7 +79,7 @@ impl Verdict {
     }
 }
 
-/// A peer that may call, with the evidence.
+/// A peer that may call, with the evidence that admits it.
 ///
 /// It is part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
 /// extensions. With the feature `axum` it is an extractor.
@@ -125,7 +125,7 @@ impl Allowed {
         self.peer
     }
 
-    /// The callback server whose answer names the address. `None` for a static network.
+    /// The callback server whose answer names the address. `None` if a static network admits the address.
     #[must_use]
     pub fn host(&self) -> Option<&HostName> {
         match &self.source {
@@ -134,7 +134,7 @@ impl Allowed {
         }
     }
 
-    /// The static network that contains the address. `None` for an answer of DNS.
+    /// The static network that contains the address. `None` if an answer of DNS admits the address.
     #[must_use]
     pub fn network(&self) -> Option<IpNet> {
         match &self.source {
@@ -158,7 +158,7 @@ impl Allowed {
 
     /// Time that has passed since [`since`](Self::since).
     ///
-    /// It is measured by tokio's clock, which a test can pause. With it, a handler can be more careful with a
+    /// It is measured by tokio's clock, which a test can pause. With the age, a handler can be more careful with a
     /// callback whose peer was admitted by an old answer:
     ///
     /// ```
@@ -236,8 +236,8 @@ impl fmt::Display for Freshness {
 
 /// The reason why a peer may not call.
 ///
-/// The layer leaves it in the extensions of the *response* as well, so that an outer layer can distinguish one
-/// 403 from another:
+/// The layer leaves the reason in the extensions of the *response* as well, so that an outer layer can distinguish
+/// one 403 from another:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -260,7 +260,7 @@ impl fmt::Display for Freshness {
 pub struct Rejection {
     kind: RejectionKind,
     peer: Option<IpAddr>,
-    // In a box, so that it makes no other verdict larger.
+    // Boxed, so that it does not make other verdicts larger.
     watched: Option<Box<WatchedServer>>,
 }
 
@@ -365,14 +365,14 @@ impl std::error::Error for Rejection {}
 #[non_exhaustive]
 pub enum RejectionKind {
     /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's address.
-    /// Also the reason if only the other family is looked up.
+    /// This is also the reason if only the other family is looked up.
     NotListed,
     /// As for [`NotListed`](Self::NotListed), and the peer is a server of another environment of the provider,
     /// which the list watches. The callback belongs to another list, or the configuration names the wrong
     /// environment.
     WrongEnvironment,
-    /// Some host has not been resolved yet, or its last answer is past the stale window. The peer may be listed or
-    /// not. Worth a retry.
+    /// Some host has not been resolved yet, or its last answer is past the stale window. The peer may or may not be
+    /// listed. A retry can succeed.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,
@@ -383,7 +383,8 @@ pub enum RejectionKind {
     ForwardedMalformed,
     /// The connection comes from a trusted proxy, and every hop in the header is a trusted proxy, too.
     ForwardedAllTrusted,
-    /// The connection comes from a trusted proxy, and the header names more trusted proxies than are walked.
+    /// The connection comes from a trusted proxy, and the header names more trusted proxies than the walk passes
+    /// over.
     ForwardedTooManyHops,
     /// The connection comes from a trusted proxy, and a header with one value appears twice.
     ForwardedDuplicate,
@@ -445,7 +446,7 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// About the time limit of one question, so that a failed lookup has been repeated by then.
+/// Pause before a retry, about as long as the time limit of one question. A failed lookup has been repeated by then.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The watched server that a rejected peer is.
+//! The watched host that a rejected peer is a server of.
 
 use std::net::IpAddr;
 

@@ -11,8 +11,8 @@ use http::{StatusCode, request::Parts};
 use super::log;
 use crate::{Allowed, ExtractorRejection, Rejection, Verdict};
 
-/// Always present behind a rejecting layer. Behind a tagging one, the extractor refuses a request that is not
-/// allowed.
+/// Extracts the allowed peer, which is always present behind a rejecting layer. Behind a tagging layer, the extractor
+/// refuses a request that is not allowed.
 impl<S: Sync> FromRequestParts<S> for Allowed {
     type Rejection = ExtractorRejection<NotVerified>;
 
@@ -27,7 +27,7 @@ impl<S: Sync> FromRequestParts<S> for Allowed {
     }
 }
 
-/// `None` if the peer is not allowed, or if the route is not wrapped in a layer.
+/// Extracts the allowed peer, or `None` if the peer is not allowed or the route is not wrapped in a layer.
 impl<S: Sync> OptionalFromRequestParts<S> for Allowed {
     type Rejection = Infallible;
 

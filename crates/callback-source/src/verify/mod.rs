@@ -8,11 +8,10 @@
 //!    client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some upstreams fold
 //!    all such bytes: `x.callback.source` is removed, too. Trailers of the request are part of the body, which the
 //!    layer does not read. The proxy in front of such an upstream must drop them.
-//! 2. A [`PeerIp`] gives the client's address. Headers such as `X-Forwarded-For` are read only by
+//! 2. A [`PeerIp`] determines the client's address. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
-//! 3. The list gives its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait,
-//!    for at most a second, for an on-demand refresh
-//!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
+//! 3. The list returns its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait, for at most a
+//!    second, for an on-demand refresh ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is called.
 //!    Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) builds the
 //!    response. Its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. It never repeats any part of
@@ -25,11 +24,11 @@
 //!
 //! # In an axum service
 //!
-//! The feature `axum` has `CallbackRoutes`, which takes the routes together with their checks. With the plain layer
-//! on a `Router`:
+//! The feature `axum` provides `CallbackRoutes`, which combines the routes with their checks. If you put the plain
+//! layer on a `Router`, note the following:
 //!
 //! - A route that is added after `.layer(…)` is outside of the layer, and open to everyone.
-//! - `.layer(…)` also wraps the router's 404. A `merge` takes that 404 into the app, which then answers 403 on every
+//! - `.layer(…)` also wraps the router's 404. A `merge` copies that 404 into the app, which then answers 403 on every
 //!   unknown path. Use `route_layer`, or `nest` the router.
 //! - Health probes belong outside of the layer. A refused `GET` from the machine's own network is logged once at
 //!   ERROR.

@@ -8,8 +8,8 @@ use crate::{Rejection, RejectionKind};
 
 /// Source of the address that is judged.
 ///
-/// The deployer has to choose one, since no default is safe. A closure can be used, whose `None` means
-/// [`RejectionKind::NoPeer`]:
+/// The deployer has to choose one, since no default is safe. A closure can be used. If it returns `None`, the request
+/// is rejected as [`RejectionKind::NoPeer`]:
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -26,13 +26,14 @@ use crate::{Rejection, RejectionKind};
 /// ```
 ///
 /// Any client can send any header. A source that reads headers must do so only if the connection's own peer is a
-/// trusted proxy, and must use the entry that this proxy wrote. [`ForwardedPeer`](super::ForwardedPeer) does.
+/// trusted proxy, and must use the entry that this proxy wrote. [`ForwardedPeer`](super::ForwardedPeer) meets both
+/// conditions.
 pub trait PeerIp {
-    /// The client's address.
+    /// Returns the client's address.
     ///
     /// # Errors
     ///
-    /// The reason why the request has no such address. The request is then refused, or tagged.
+    /// Returns the reason why the request has no such address. The request is then refused, or tagged.
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 

@@ -62,8 +62,8 @@ impl<P> VerifySourceLayer<P> {
         Self::new(allow, peer, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`Verdict`] in its extensions. Use it to try the check out, or to decide in
-    /// the handler.
+    /// Hands on every request, with the [`Verdict`] in its extensions. Use this mode to try out the check, or to
+    /// decide in the handler.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -96,7 +96,7 @@ impl<P> VerifySourceLayer<P> {
         }
     }
 
-    /// The same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
     #[cfg(all(feature = "axum", feature = "signature"))]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.check.mode = mode;
@@ -149,8 +149,8 @@ where
     }
 }
 
-/// Calls the inner service only for requests from a callback server, or tags the other requests. See the [module
-/// docs](super) for an example.
+/// Calls the inner service only for requests from a callback server. In tagging mode, the other requests are tagged
+/// instead of refused. See the [module docs](super) for an example.
 ///
 /// The inner service must be [`Clone`]. A request that waits for its verdict holds a clone of it that has not been
 /// polled for readiness, so that it occupies no permit of a concurrency limit. For the same reason, a clone replaces
@@ -236,7 +236,7 @@ where
 }
 
 impl<P> SourceCheck<P> {
-    /// Reports a verdict. Leaves it in the extensions, or returns the reason for a refusal.
+    /// Reports a verdict. Leaves the verdict in the extensions, or returns the reason for a refusal.
     // Inlined, so that the verdict of a listed peer is moved once, into its box.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {

@@ -1,4 +1,4 @@
-//! The headers that give a verdict to an upstream that is not written in Rust.
+//! The headers that pass a verdict to an upstream that is not written in Rust.
 
 use std::iter;
 
@@ -40,7 +40,8 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
     }
 }
 
-/// Headers that carry a verdict: `x-callback-source` with `allow` or `reject`, and the host or the reason.
+/// Returns the headers that contain a verdict: `x-callback-source` with `allow` or `reject`, and the host or the
+/// reason.
 ///
 /// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets them on requests. An endpoint that
 /// answers for another server, such as forward auth, sets them on its response.
@@ -70,8 +71,8 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
     iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
-/// Returns `true` for the lower-case name of a tag, in every spelling that an upstream may read as one. CGI, PHP and
-/// lighttpd fold every byte that is not a letter or digit.
+/// Returns `true` for the lower-case name of a tag, in every spelling that an upstream may read as a tag. CGI, PHP
+/// and lighttpd fold every byte that is not a letter or digit.
 ///
 /// [`VerifySource`](super::VerifySource) removes such headers from requests. An endpoint that answers for another
 /// server tells that server to remove them.
@@ -108,7 +109,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
 const HOST: HeaderName = HeaderName::from_static("x-callback-host");
 const REASON: HeaderName = HeaderName::from_static("x-callback-reason");
 
-/// Also the length of `x-callback-reason`.
+/// Length of `x-callback-source`, which is also the length of `x-callback-reason`.
 const LENGTH_OF_SOURCE: usize = "x-callback-source".len();
 const LENGTH_OF_HOST: usize = "x-callback-host".len();
 

@@ -28,7 +28,7 @@ pub(super) static POOLS: LazyLock<[[IpAddr; 6]; 2]> = LazyLock::new(|| {
     .map(|addresses| addresses.map(|address| address.parse().expect("an address")))
 });
 
-/// The pools, an unlisted peer of each family, and a peer that is in the static network only.
+/// Peers to judge: the pools, an unlisted peer of each family, and a peer that is in the static network only.
 pub(super) static EVERYBODY: LazyLock<Vec<IpAddr>> = LazyLock::new(|| {
     let others = ["9.9.9.9", "2a00::9", "8.8.4.5"];
     let others = others.map(|address| address.parse().expect("an address"));

@@ -89,7 +89,7 @@ pub(super) struct Reason {
     pub(super) since: Instant,
 }
 
-/// Reports that an outcome causes.
+/// Facts that an outcome causes the set to report.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Report {
     pub(super) failed: Option<u32>,
@@ -387,7 +387,7 @@ impl Model {
         question.run = None;
     }
 
-    /// Replaces the last valid outcome of a question. Addresses that leave while this outcome is in use linger.
+    /// Replaces the last valid outcome of a question. Addresses that leave while the old outcome is in use linger.
     pub(super) fn replace_valid(
         &mut self,
         host: usize,
@@ -427,7 +427,7 @@ impl Model {
         }
     }
 
-    /// Removes everything whose window has ended, and believes each denial that has become believable.
+    /// Removes every outcome and address whose window has ended, and believes each denial that has become believable.
     pub(super) fn settle(&mut self, now: Instant, report: &mut Report) {
         for host in 0..self.hosts.len() {
             for family in Family::ALL {
@@ -516,7 +516,7 @@ pub(super) enum Classified {
     Failure,
 }
 
-/// Longest time that a refresh takes after the end of a TTL: the resolver's last second, the jitter, and
+/// Returns the longest time that a refresh takes after the end of a TTL: the resolver's last second, the jitter, and
 /// the time limit of a question.
 pub(super) fn refresh(rules: &Rules) -> Duration {
     Duration::from_millis(1_500) + rules.question_time_limit

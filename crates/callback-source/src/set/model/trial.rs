@@ -28,7 +28,7 @@ pub(super) struct Trial {
     pub(super) last_answered: BTreeMap<IpAddr, Instant>,
     /// Newest valid answer to each question and the end of its TTL, until a denial.
     pub(super) newest: BTreeMap<Question, (BTreeSet<IpAddr>, Instant)>,
-    /// Addresses that one answer omitted, and the end of that answer's refresh.
+    /// Addresses that an answer omitted, each with the end of that answer's refresh.
     pub(super) omitted: BTreeMap<IpAddr, Instant>,
     /// The longest time for which an address can be admitted after its last answer, by any rules so far.
     pub(super) longest: Duration,
@@ -209,7 +209,7 @@ impl Trial {
                     .filter(|time| *time > self.now)
                     .collect();
                 times.sort_unstable();
-                // Squared, so that nearer times are picked more often.
+                // The value is squared, so that nearer times are picked more often.
                 let at = usize::from(pick) * usize::from(pick) * times.len() / (256 * 256);
                 times.get(at).copied().unwrap_or(self.now)
             }

@@ -21,7 +21,7 @@ impl Model {
         })
     }
 
-    /// Returns whether a question has an answer that DNS itself gave and whose TTL has not ended.
+    /// Returns whether a question has an answer that came from DNS itself and whose TTL has not ended.
     pub(super) fn is_current(question: &ModelQuestion, now: Instant) -> bool {
         matches!(
             question.valid,
@@ -203,7 +203,7 @@ impl Model {
         }
     }
 
-    /// Every time at which a verdict or a status may change.
+    /// Returns every time at which a verdict or a status may change.
     pub(super) fn boundaries(&self) -> Vec<Instant> {
         let mut times = Vec::new();
         for host in &self.hosts {

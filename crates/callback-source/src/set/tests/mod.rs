@@ -72,7 +72,7 @@ impl World {
         self.apply(number, family, Err(ResolveError::new(kind)));
     }
 
-    /// Answers both questions of each host: one A record of its own, no AAAA record.
+    /// Answers both questions about each host, with one A record of its own and no AAAA record.
     fn answer_each(&mut self, ttl: u64) {
         for number in 0..self.set.hosts.len() {
             self.answer(number, Family::V4, ttl, &[&own_address(number)]);

@@ -1,4 +1,4 @@
-//! The claim of a delivery: date, hash and signature, as its headers give them.
+//! The claim of a delivery: date, hash and signature, as its headers state them.
 
 use std::time::{Duration, SystemTime};
 
@@ -64,11 +64,12 @@ impl<'a> Claim<'a> {
     ///
     /// Each header must be present exactly once. The signature is read from `authorization`. If that header is
     /// missing or has another scheme (a proxy's own credentials), the signature is read from its copy
-    /// `x-vipps-authorization`. If both headers are signatures, they must be equal.
+    /// `x-vipps-authorization`. If both headers contain signatures, the two headers must be equal.
     ///
     /// # Errors
     ///
-    /// A header that is missing, duplicated or malformed, another algorithm, or other signed headers.
+    /// Returns an error for a header that is missing, duplicated or malformed, for another algorithm, or for other
+    /// signed headers.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Self, MessageRejection> {
         let signature = parse_authorization(authorization(headers)?.as_bytes())
             .map_err(|kind| MessageRejection::for_header(kind, "authorization"))?;
@@ -105,7 +106,7 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     ///
-    /// [`DateStale`] or [`DateAhead`].
+    /// Returns [`DateStale`] or [`DateAhead`] for another date.
     pub fn check_date(&self, now: SystemTime, window: Duration) -> Result<(), MessageRejection> {
         match now.duration_since(self.date) {
             Ok(age) if window < age => Err(MessageRejection::new(DateStale)),
@@ -120,7 +121,7 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     ///
-    /// [`Signature`] if no secret did, or [`UnknownKey`] for an empty list.
+    /// Returns [`Signature`] if none of the secrets signed them, or [`UnknownKey`] for an empty list.
     pub fn check_signature(
         &self,
         target: &Target<'_>,
@@ -153,7 +154,7 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     ///
-    /// [`ContentHash`].
+    /// Returns [`ContentHash`] for another body.
     pub fn check_body(&self, body: &[u8]) -> Result<(), MessageRejection> {
         check_hash(&self.hash, &Sha256::digest(body).into())
     }

@@ -9,8 +9,8 @@ use crate::{MessageRejection, signature::Secrets};
 
 /// Finds the part of a delivery that does not match, to explain a refusal.
 ///
-/// `url` is the registered URL, if it is known. It makes it possible to tell a host or path that a proxy rewrote from
-/// a wrong key.
+/// `url` is the registered URL, if it is known. With this URL, a host or path that a proxy rewrote can be
+/// distinguished from a wrong key.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ use crate::{MessageRejection, signature::Secrets};
 ///
 /// # Errors
 ///
-/// Headers that are missing, duplicated or malformed.
+/// Returns an error for headers that are missing, duplicated or malformed.
 pub fn diagnose(
     parts: &Parts,
     body: &[u8],
@@ -124,10 +124,10 @@ pub struct Diagnosis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mismatch {
-    /// The delivery was signed for the host of the registered URL, and arrived with another one.
+    /// The delivery was signed for the host of the registered URL, and arrived with another host.
     #[error("the host is not that of the registered URL; make the proxy preserve it, or pin it")]
     Host,
-    /// The delivery was signed for the path of the registered URL, and arrived with another one.
+    /// The delivery was signed for the path of the registered URL, and arrived with another path.
     #[error("the path is not that of the registered URL; make the proxy preserve it, or pin it")]
     Path,
     /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.

@@ -143,7 +143,7 @@ const X_MS_DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const X_MS_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-ms-content-sha256");
 const X_VIPPS_AUTHORIZATION: HeaderName = HeaderName::from_static("x-vipps-authorization");
 
-/// In seconds since 1970. httpdate panics for this time and later ones.
+/// Start of the year 10,000, in seconds since 1970. httpdate panics for this time and later times.
 const YEAR_10_000: u64 = 253_402_300_800;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
 
 /// Method, host and path of a request, which its signature covers.
 ///
-/// Behind a proxy that rewrites them, they must be replaced by those of the registered URL:
+/// If a proxy rewrites host or path, they must be replaced by those of the registered URL:
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -56,7 +56,8 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     ///
-    /// A host that is missing, present twice or malformed, or that differs between authority and header.
+    /// Returns an error for a host that is missing, present twice or malformed, or that differs between authority and
+    /// header.
     pub fn from_request(parts: &'a Parts) -> Result<Self, MessageRejection> {
         let uri = request_uri(parts);
         let header = match one(&parts.headers, &header::HOST, "host") {
@@ -92,7 +93,7 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     ///
-    /// A URL without a host.
+    /// Returns an error for a URL without a host.
     pub fn from_url(url: &'a Uri) -> Result<Self, SignError> {
         let authority = url.authority().filter(|named| !named.host().is_empty());
         let authority = authority.ok_or(SignError::NoHost)?;

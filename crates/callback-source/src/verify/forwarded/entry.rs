@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// An address, with or without a port, which may be obfuscated (RFC 7239 section 6).
+/// Parses an address, with or without a port. The port may be obfuscated (RFC 7239 section 6).
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     // An address never contains an underscore, and the name of an obfuscated node begins with one.
     let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
@@ -58,8 +58,8 @@ fn other_address(text: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// An address and its port, where an IPv6 address has no brackets: `2001:db8::1:443` is port 443 of
-/// `2001:db8::1`, although it is a valid address as a whole.
+/// Parses an address and its port, where an IPv6 address has no brackets. `2001:db8::1:443` is port 443 of
+/// `2001:db8::1`, although the whole text is a valid address.
 pub(super) fn address_with_port(text: &[u8]) -> Option<IpAddr> {
     let colon = text.iter().rposition(|byte| *byte == b':')?;
     let (node, port) = (&text[..colon], &text[colon + 1..]);
@@ -69,7 +69,7 @@ pub(super) fn address_with_port(text: &[u8]) -> Option<IpAddr> {
     is_valid.then(|| address(node))?
 }
 
-/// Four numbers without leading zeros, and nothing else.
+/// Parses four numbers without leading zeros, and nothing else.
 pub(super) fn quad(text: &[u8]) -> Option<Ipv4Addr> {
     let mut parts = text.split(|byte| *byte == b'.');
     let mut octets = [0; 4];
@@ -88,7 +88,7 @@ pub(super) fn quad(text: &[u8]) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// The canonical form of an address that a client can have.
+/// Returns the canonical form of an address that a client can have.
 pub(in crate::verify) fn usable_client(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
@@ -109,10 +109,10 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// RFC 7239 section 6.
+/// Maximum number of digits of a port (RFC 7239 section 6).
 const MAX_PORT_DIGITS: usize = 5;
 
-/// `255.255.255.255`
+/// The length of `255.255.255.255`.
 const MAX_QUAD: usize = 15;
 
 /// The length of `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some spare bytes.

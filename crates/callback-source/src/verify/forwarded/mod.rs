@@ -37,12 +37,12 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Trusts these networks; an address is a network of one.
+    /// Trusts the proxies in these networks. A single address is a network of one address.
     ///
     /// # Errors
     ///
-    /// Networks that make up a whole address family, such as `0.0.0.0/0`. With them, any client could choose its
-    /// address.
+    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`. With such networks,
+    /// any client could choose its address.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         let networks: Vec<_> = networks.into_iter().collect();
         Networks::new(&networks).map(|networks| Self {
@@ -119,10 +119,10 @@ impl TrustedProxies {
 ///    [appears twice](RejectionKind::ForwardedDuplicate). Neither the leftmost entry nor the proxy is used instead.
 ///
 /// An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
-/// `[2001:db8::1]:443`, `2001:db8::1`; in `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are
-/// not resolved. Zones, octal or shortened quads, empty elements, and unspecified, multicast and broadcast
-/// addresses are malformed. The entry `unix:` of a list is a hop only
-/// [on request](TrustedProxies::with_unix_sockets), and never the client.
+/// `[2001:db8::1]:443`, `2001:db8::1`. In `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are
+/// not resolved. Zones, octal or shortened quads, empty elements, and unspecified, multicast and broadcast addresses
+/// are malformed. The entry `unix:` of a list is a hop only [on request](TrustedProxies::with_unix_sockets), and
+/// never the client.
 ///
 /// # Deployment caveat
 ///
@@ -166,7 +166,8 @@ enum ForwardedSource {
 }
 
 impl<P> ForwardedPeer<P> {
-    /// Reads `X-Forwarded-For`. `connection` gives the peer of the connection. See the [type](Self) for an example.
+    /// Reads `X-Forwarded-For`. `connection` determines the peer of the connection. See the [type](Self) for an
+    /// example.
     pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -280,7 +281,7 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// As [`client`](Self::client).
+    /// Returns an error in the same cases as [`client`](Self::client).
     pub fn walk(
         &self,
         peer: IpAddr,
@@ -334,7 +335,7 @@ impl ForwardedPeer<UnixPeer> {
     ///
     /// # Errors
     ///
-    /// The reason why the proxy's header does not name the client. See rule 4.
+    /// Returns the reason why the proxy's header does not name the client. See rule 4.
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,
@@ -361,7 +362,7 @@ impl PeerIp for ForwardedPeer<UnixPeer> {
     }
 }
 
-/// This header always has a port, and an IPv6 address in it has no brackets.
+/// Name of a header that always has a port, and in which an IPv6 address has no brackets.
 static CLOUDFRONT: HeaderName = HeaderName::from_static("cloudfront-viewer-address");
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

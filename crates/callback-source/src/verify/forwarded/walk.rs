@@ -13,7 +13,7 @@ use crate::RejectionKind;
 
 /// Format of a list header's lines.
 pub(super) trait Entries {
-    /// Splits off the last entry of a line: the rest before it, and the entry's address.
+    /// Splits off the last entry of a line. Returns the rest of the line before the entry, and the entry's address.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>);
 
     /// Returns `true` for an entry that is a hop at a Unix socket.
@@ -54,7 +54,7 @@ pub(super) fn walk_list<'a>(
     }
 }
 
-/// A header with one value, which `parse` reads.
+/// Returns the address in a header with one value, which `parse` reads.
 pub(super) fn single<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
     parse: impl FnOnce(&[u8]) -> Option<IpAddr>,
@@ -155,7 +155,7 @@ fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
             return None;
         }
         if name.eq_ignore_ascii_case(b"for") {
-            // An address needs no escapes, so one with escapes is malformed.
+            // An address needs no escapes, so an address with escapes is malformed.
             let node = if quoted {
                 &value[1..value.len() - 1]
             } else {
@@ -194,5 +194,5 @@ fn is_token(text: &[u8]) -> bool {
 /// The entry that nginx writes for a client at a Unix socket.
 const UNIX_SOCKET: &[u8] = b"unix:";
 
-/// Limits the entries that are walked over, not those that are present.
+/// Maximum number of entries that are walked over. More entries may be present.
 const MAX_HOPS: usize = 32;

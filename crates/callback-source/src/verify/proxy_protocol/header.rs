@@ -20,7 +20,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header at the start of a connection; `None` when more bytes are needed.
+    /// Reads the header at the start of a connection. Returns `None` when more bytes are needed.
     ///
     /// ```
     /// use callback_source::verify::proxy_protocol::{Header, HeaderError};
@@ -37,7 +37,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Bytes that do not begin with a valid header. More bytes do not change that.
+    /// Returns an error for bytes that do not begin with a valid header. More bytes do not change that.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         if bytes.starts_with(v2::PROTOCOL_PREFIX) {
             return Self::parse_v2(bytes);
@@ -53,7 +53,7 @@ impl Header {
 
     /// Reads the header from the start of a connection, for servers that are not axum's.
     ///
-    /// `ahead` has the bytes that were read already. Afterwards it has the bytes that followed the header.
+    /// `ahead` contains the bytes that were read already. Afterwards it contains the bytes that followed the header.
     ///
     /// Read the header only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies):
     /// any other peer could name any client. Close a connection without a valid header. A connection that ends with
@@ -76,8 +76,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Errors of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the header.
-    /// The inner result has the errors of [`parse`](Self::parse).
+    /// Returns errors of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the
+    /// header. The inner result contains the errors of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
@@ -218,8 +218,9 @@ const V1_LONGEST: usize = 107;
 const V2_FIXED: usize = 16;
 /// First byte after the signature: version 2, command 0.
 const V2_LOCAL: u8 = 0x20;
-/// In bytes. The specification allows 64 KiB, but certificates of clients need a few hundred bytes.
+/// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but certificates of clients
+/// need a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
-/// In bytes. Longer headers are rare.
+/// Usual maximum length of a header, in bytes. Longer headers are rare.
 const USUAL_LENGTH: usize = 512;

@@ -34,7 +34,7 @@ pub struct ProxyProtocolListener<L: Listener> {
 type Connection<I> = (ProxiedStream<I>, SocketAddr);
 
 impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
-    /// Reads the header of connections from these proxies.
+    /// Creates a listener that reads the header of connections from these proxies.
     ///
     /// Accepting must be cancel safe, as it is with tokio's `TcpListener`.
     pub fn new(listener: L, proxies: TrustedProxies) -> Self {
@@ -86,8 +86,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
 
     /// Accepts connections of trusted proxies without a header as well. The proxy is then the peer. Off by default.
     ///
-    /// It is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and does not
-    /// send a header: the client could send a header, and so choose its address.
+    /// This option is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and
+    /// does not send a header: the client could send a header, and so choose its address.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -160,7 +160,7 @@ impl<L: Listener<Addr = SocketAddr>> Listener for ProxyProtocolListener<L> {
         loop {
             tokio::select! {
                 biased;
-                // A connection that was closed gives `None`, or an error if its task was aborted.
+                // A connection that was closed returns `None`, or an error if its task was aborted.
                 Some(read) = self.pending.join_next() => {
                     if let Ok(Some(connection)) = read {
                         return connection;
@@ -212,7 +212,7 @@ impl Unread {
     }
 }
 
-/// Reads the header, and the bytes that followed it.
+/// Reads the header. Returns it with the bytes that followed it.
 async fn read_header(
     io: &mut (impl AsyncRead + Unpin),
     required: bool,
@@ -222,7 +222,7 @@ async fn read_header(
         Ok(Ok(header)) => Ok((Some(header), ahead)),
         Ok(Err(HeaderError::Missing)) if !required => Ok((None, ahead)),
         Ok(Err(error)) => Err(Unread::Header(error)),
-        // A connection that fails is treated as one that ends.
+        // A connection that fails is treated as a connection that ends.
         Err(_) => Err(Unread::Closed(ahead.len())),
     }
 }

@@ -18,8 +18,8 @@
 //! 4. Headers are read while further connections are accepted, so that a silent peer delays no other peer. At most
 //!    1,024 connections wait for their header. The oldest of them is closed when another one arrives.
 //!
-//! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges that address, and no HTTP header is
-//! read.
+//! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges the client's address, and no HTTP header
+//! is read.
 //!
 //! ```
 //! # use std::error::Error;

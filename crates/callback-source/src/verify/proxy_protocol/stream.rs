@@ -27,7 +27,7 @@ impl<I> ProxiedStream<I> {
         Self { io, ahead }
     }
 
-    /// The connection itself, for example to set its options.
+    /// Returns the connection itself, for example to set its options.
     pub fn get_ref(&self) -> &I {
         &self.io
     }
