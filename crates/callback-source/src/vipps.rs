@@ -148,8 +148,8 @@ pub struct EnvironmentError(String);
 
 crate::debug::debug_by_message!(EnvironmentError);
 
-/// Returns true if a list has servers of production but not all of those for disaster recovery. Callbacks
-/// would then be refused during an outage at the provider.
+/// Returns true if a list has servers of production but not all servers for disaster recovery. Callbacks would then
+/// be refused during an outage at the provider.
 pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
     let production = Environment::Production;
     production.primary_hosts().any(|host| hosts.contains(&host))

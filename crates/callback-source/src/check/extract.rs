@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::{acceptance, refuse};
 
-/// Rejection of an extractor: the reason, with the response that a layer would give for it.
+/// Rejection of an extractor: the reason, with the response that a layer would send for this reason.
 ///
 /// As behind a layer, the response has the header `Connection: close` if the request leaves a body unread.
 ///

@@ -338,7 +338,7 @@ impl AllowListBuilder {
     /// Sets how many addresses of one host may linger at a time. Beyond this limit, the oldest are no longer
     /// admitted, which is logged. Default 1,024: four answers of the maximum length.
     ///
-    /// The limit bounds the memory for a zone that names new addresses in every answer:
+    /// The limit bounds the memory for a zone that returns new addresses in every answer:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -372,9 +372,9 @@ impl AllowListBuilder {
 
     /// Sets the time limit of one question, which includes all servers and retries. Default 5 s, no bounds.
     ///
-    /// The limit ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) gives
-    /// each server 2 s and queries the next one after 400 ms of silence, so that eight servers fit into the default.
-    /// An expired answer stays in use for as long as its refresh can take.
+    /// The limit ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) waits at
+    /// most 2 s for each server and queries the next server after 400 ms of silence, so that eight servers fit into
+    /// the default. An expired answer stays in use for as long as its refresh can take.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -400,7 +400,7 @@ impl AllowListBuilder {
     }
 
     /// Looks up one address family only, for networks where questions for the other family are never answered.
-    /// Default: both.
+    /// Default: both families.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
     /// [static network](Self::net) admits it.
@@ -437,7 +437,7 @@ impl AllowListBuilder {
     /// and when the refresher ends. Each write creates a temporary file (`<name>.tmp`), which is then renamed. The
     /// file contains the original times (UTC), so that a restart does not extend a window. The state of hosts that
     /// are not configured is kept until its windows end, in case they are configured again. Meanwhile this state
-    /// admits no peer. Each list of each process needs a file of its own.
+    /// admits no peer. Each list of each process needs a separate file.
     ///
     /// A file is ignored with a warning, and not overwritten before there is state to write, if it
     ///
@@ -447,7 +447,7 @@ impl AllowListBuilder {
     ///   it.
     ///
     /// The mode of a new file is 0600. A group that can read the file can also read the file that replaces it. The
-    /// file must not be a mount of its own, since a mount cannot be replaced. Mount its folder instead.
+    /// file itself must not be a mount, since a mount cannot be replaced. Mount its folder instead.
     ///
     /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the hosts named last.
     ///
@@ -599,7 +599,7 @@ impl AllowListBuilder {
     /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run).
     ///
     /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. A refresher
-    /// on a thread of its own is independent of such handlers:
+    /// on a separate thread is independent of such handlers:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};
@@ -689,7 +689,7 @@ pub struct TtlBoundsError {
 
 crate::debug::debug_by_message!(TtlBoundsError);
 
-/// The name that the metrics show for a list without a name.
+/// Default name of a list in the metrics.
 pub(super) const UNNAMED: &str = "default";
 
 /// The lowest refresh interval floor. With a lower floor, a TTL of zero would cause lookups without pause.

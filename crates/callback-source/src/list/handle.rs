@@ -366,7 +366,7 @@ impl AllowList {
     }
 
     /// Follows the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In the
-    /// other order, a change in between would be missing from both.
+    /// other order, a change in between would be missing from both results.
     ///
     /// A change lists the addresses of one host. Another host may still admit an address that a change removes. A
     /// firewall should therefore use a change as the signal to read the addresses of the whole set:

@@ -1,8 +1,9 @@
 //! Log events of a list: changes, failed lookups, recoveries.
 //!
 //! In an outage, every question fails again and again, for hours. Each question has its own rate limit, so that the
-//! failure of one question does not hide that of another. A recovery is logged only if the failure was logged. The
-//! rate limit outlives the recovery, so that a question that fails and recovers in turn does not fill the log.
+//! failure of one question does not hide the failure of another question. A recovery is logged only if the failure
+//! was logged. The rate limit outlives the recovery, so that a question that fails and recovers in turn does not fill
+//! the log.
 
 use std::{
     collections::HashSet,

@@ -42,7 +42,7 @@ impl Default for OnDemandLimits {
 /// of the last lookups, which only the refresher knows:
 ///
 /// - The **refresher** takes a [`Turn`] after each event. Under the mutex, it reads the published set and
-///   [`Demand::until`], and plans the questions that go out now and its timer for the others. Then it writes
+///   [`Demand::until`], and plans the questions to ask now and its timer for the other questions. Then it writes
 ///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the turn that
 ///   regards its question as answered.
 /// - A **request** reads `quiet_until` without the mutex. If the list is quiet until the deadline, the request is

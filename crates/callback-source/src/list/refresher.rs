@@ -34,7 +34,7 @@ use crate::{
 ///
 /// On Linux and Android it checks every 5 seconds whether the machine has slept, because `Instant` does not include
 /// sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have become due
-/// are asked at once. Until that check, verdicts are given as if the machine had not slept.
+/// are asked at once. Until that check, verdicts ignore the sleep.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

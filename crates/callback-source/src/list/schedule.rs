@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// A set that looks up IPv4 only, its schedule, and the time at which both begin.
+    /// A set that looks up IPv4 only, its schedule, and the time at which the set and the schedule begin.
     ///
     /// The set's minimum TTL is shorter than the floor, so that the effect of the floor is visible.
     struct World {

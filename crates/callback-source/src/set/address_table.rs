@@ -1,6 +1,6 @@
 //! Search in sorted addresses, in a time that hardly grows with their number.
 
-/// Sorted entries, with a table that narrows a search to a few of them.
+/// Sorted entries, with a table that narrows a search to a few entries.
 ///
 /// The range of the keys is divided into steps of equal size, about as many as there are entries. The table
 /// maps each step to its entries. See `docs/design.md` for the alternatives.
@@ -16,7 +16,7 @@ pub(crate) struct AddressTable<K, V> {
 
 /// An address as an integer.
 pub(crate) trait Key: Copy + Default + Ord {
-    /// Number of whole steps of `2^shift` from `start` to this key; `None` if the key is less than `start`.
+    /// Number of whole steps of `2^shift` from `start` to this key, or `None` if the key is less than `start`.
     fn steps_after(self, start: Self, shift: u32) -> Option<usize>;
 
     /// Number of bits of the distance from `start`. This key must not be less than `start`.

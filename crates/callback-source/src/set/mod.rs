@@ -18,13 +18,13 @@
 //! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window, which
 //!    starts at the end of the answer's TTL. Linger and stale are independent: an address is admitted
 //!    while either window is open.
-//! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same zone has
-//!    given an answer that is unexpired and not older than the denial. The addresses of the question then start to
-//!    linger. It does not matter whether the question's last answer is still in use. Less evidence is enough for a
-//!    question that has never been answered, or whose last valid outcome was a denial. Any unexpired answer of
-//!    another host is then evidence. For "no such record", an unexpired answer of the same host's other family is
-//!    evidence, too. Otherwise the denial is treated as a failed lookup. It is reconsidered whenever another answer
-//!    arrives, until a newer response to the same question replaces it.
+//! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same zone has an
+//!    answer that is unexpired and not older than the denial. The addresses of the question then start to linger. It
+//!    does not matter whether the question's last answer is still in use. Less evidence is enough for a question that
+//!    has never been answered, or whose last valid outcome was a denial. Any unexpired answer of another host is then
+//!    evidence. For "no such record", an unexpired answer of the same host's other family is evidence, too. Otherwise
+//!    the denial is treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
+//!    response to the same question replaces it.
 //!
 //!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
 //!    The domain must have at least two labels, and must not be a second level such as `co.uk`.

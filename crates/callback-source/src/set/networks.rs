@@ -125,7 +125,7 @@ fn add(ranges: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u
 }
 
 fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<IpNet> {
-    // The networks do not overlap, so no earlier one can contain the address.
+    // The networks do not overlap, so no earlier network can contain the address.
     let (_, (last, network)) = networks.up_to(address).last()?;
     (address <= *last).then_some(*network)
 }

@@ -41,7 +41,7 @@ pub struct Rules {
     pub max_lingering: usize,
     /// Time limit of a lookup. An expired answer stays in use while it is refreshed. Default 5 s.
     pub question_time_limit: Duration,
-    /// The only family that is looked up, or `None` for both. Peers of the other family are
+    /// The only family that is looked up, or `None` for both families. Peers of the other family are
     /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default `None`.
     pub only_family: Option<Family>,
     /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests. Default

@@ -98,7 +98,7 @@ impl AllowSet {
         self.watched.as_ref().map(|watched| &watched.hosts)
     }
 
-    /// Returns the watched server that has the address of a rejected peer.
+    /// Returns the watched server whose answers contain the address of a rejected peer.
     pub(crate) fn watched_server(&self, peer: IpAddr, now: Instant) -> Option<WatchedServer> {
         let watched = self.watched.as_ref()?;
         let admission = watched.hosts.index.find(peer, now)?;

@@ -29,7 +29,7 @@ pub(super) async fn collect<B: Body>(
     limits: Limits,
 ) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-    // A body that another layer has wrapped does not know its own length.
+    // A body that another layer has wrapped may not report its length.
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let hinted = body.size_hint();

@@ -52,8 +52,8 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// A delivery is marked right before the inner service is called. By then the inner service is ready, and the body
 /// has been read and has the signed hash. The delivery is accepted from then on, whatever the response is. A proxy
 /// that repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same
-/// time, one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or gets no
-/// response:
+/// time, one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or the inner
+/// service does not respond:
 ///
 /// - a layer or an extractor of this crate further inside refused it, such as
 ///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
@@ -89,7 +89,7 @@ pub struct ReplayGuard {
     is_store_required: bool,
 }
 
-/// Time at which a signature was accepted, by tokio's clock. moka has a clock of its own, see `answer_cache`.
+/// Time at which a signature was accepted, by tokio's clock. moka uses another clock, see `answer_cache`.
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,
@@ -155,7 +155,7 @@ impl ReplayGuard {
         self
     }
 
-    /// Accepts a signature, unless it was accepted within the window, by this process or by another one that
+    /// Accepts a signature, unless it was accepted within the window, by this process or by another process that
     /// shares the store.
     ///
     /// # Errors

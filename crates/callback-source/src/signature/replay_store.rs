@@ -156,8 +156,8 @@ impl SharedMarks {
 
     /// Marks a signature, unless it is marked, and waits for at most `limit`.
     ///
-    /// The call has a task of its own. If it ran in the request, a sender that disconnects could end it half-way. The
-    /// store would then have a mark that is never withdrawn, for a delivery that no handler has seen.
+    /// The call runs in a separate task. If it ran in the request, a sender that disconnects could end it half-way.
+    /// The store would then have a mark that is never withdrawn, for a delivery that no handler has seen.
     pub(super) async fn mark(
         self: &Arc<Self>,
         signature: &[u8; 32],
@@ -668,7 +668,7 @@ mod tests {
         let statuses = futures_util::future::join_all(copies).await;
         assert!(statuses.iter().all(|status| *status == 503));
         assert_eq!(store.0.calls.load(Ordering::Relaxed), MAX_IN_FLIGHT);
-        // A call that never ends releases its slot all the same.
+        // A call that never ends releases its slot nevertheless.
         sleep(LONGEST_CALL).await;
         settle().await;
         advance(LONGEST_CALL).await;

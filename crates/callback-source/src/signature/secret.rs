@@ -131,7 +131,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message names the fix, but never the text.
+/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message contains the fix, but never the text.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -176,7 +176,7 @@ fn is_blank(character: char) -> bool {
         )
 }
 
-/// The secrets, or tokens, with which a request may be verified. All of them are tried.
+/// The secrets, or tokens, with which a request may be verified. All secrets are tried.
 ///
 /// An empty list refuses every request. Cloning only increments a reference count.
 ///

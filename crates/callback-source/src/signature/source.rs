@@ -159,7 +159,7 @@ impl From<SecretUnavailable> for MessageRejection {
 /// An id without secrets is cached for at most ten seconds.
 ///
 /// Callers choose the ids, so the memory is bounded in bytes. The bound is 16 MiB for ids that have secrets, which
-/// suffices for some 15,000 ids, and 1 MiB for ids that have none. When the memory is full, the ids that are looked
+/// suffices for about 15,000 ids, and 1 MiB for ids that have none. When the memory is full, the ids that are looked
 /// up most often stay. An id of more than 1,024 bytes is not looked up and has no secrets.
 ///
 /// ```

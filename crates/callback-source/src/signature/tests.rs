@@ -400,7 +400,7 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
     );
-    // Only the pinned host is read, even if the proxy sends a malformed one.
+    // Only the pinned host is read, even if the proxy sends a malformed host.
     let mut twice = rewritten();
     twice
         .headers_mut()

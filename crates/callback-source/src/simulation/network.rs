@@ -37,7 +37,7 @@ pub enum Sent<'a> {
     Message(&'a [u8]),
 }
 
-/// Bytes of a response.
+/// Future that returns the bytes of a response.
 pub type Response = BoxFuture<'static, io::Result<Vec<u8>>>;
 
 /// Sets the network of this thread, or removes it.

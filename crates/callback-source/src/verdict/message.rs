@@ -146,7 +146,7 @@ impl VerifiedMessage {
         self.auth
     }
 
-    /// Time at which the sender signed the message; `None` for a token.
+    /// Time at which the sender signed the message, or `None` for a token.
     #[must_use]
     pub fn date(&self) -> Option<SystemTime> {
         self.date
@@ -244,13 +244,13 @@ impl MessageRejection {
         self.kind.status()
     }
 
-    /// The text of the response, one line.
+    /// The text of the response, which is a single line.
     #[must_use]
     pub fn body_text(&self) -> &'static str {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if a retry would end in the same way.
+    /// Pause before the sender's next try. `None` if a retry would have the same result.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.kind.is_undecided().then_some(RETRY_AFTER)

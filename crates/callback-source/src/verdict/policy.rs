@@ -296,7 +296,7 @@ impl CallbackRejection {
         }
     }
 
-    /// The text of the response, one line.
+    /// The text of the response, which is a single line.
     #[must_use]
     pub fn body_text(&self) -> &'static str {
         match self {
@@ -306,7 +306,7 @@ impl CallbackRejection {
         }
     }
 
-    /// Pause before the sender's next try. `None` if a retry would end in the same way.
+    /// Pause before the sender's next try. `None` if a retry would have the same result.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

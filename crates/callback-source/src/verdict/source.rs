@@ -125,7 +125,7 @@ impl Allowed {
         self.peer
     }
 
-    /// The callback server whose answer names the address. `None` if a static network admits the address.
+    /// The callback server whose answer contains the address. `None` if a static network admits the address.
     #[must_use]
     pub fn host(&self) -> Option<&HostName> {
         match &self.source {
@@ -149,8 +149,8 @@ impl Allowed {
         self.freshness
     }
 
-    /// Time of the answer that names the address. For [`Freshness::Lingering`], it is the time at which the address
-    /// left the answer. For [`Freshness::Static`], it is the time at which the list was built.
+    /// Time of the answer that contains the address. For [`Freshness::Lingering`], it is the time at which the
+    /// address left the answer. For [`Freshness::Static`], it is the time at which the list was built.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
@@ -204,13 +204,14 @@ impl Allowed {
 pub enum Freshness {
     /// A static network of the configuration contains the address.
     Static,
-    /// A current answer names the address: its TTL has not ended, or ended a moment ago and the refresh is under way.
+    /// A current answer contains the address. The TTL of the answer has not ended, or ended a moment ago and the
+    /// refresh is under way.
     Fresh,
-    /// An answer from the state file names the address, and DNS has not confirmed that answer since.
+    /// An answer from the state file contains the address, and DNS has not confirmed that answer since.
     Restored,
-    /// The last valid answer names the address. Its TTL has ended, and lookups fail.
+    /// The last valid answer contains the address. The TTL of the answer has ended, and lookups fail.
     Stale,
-    /// The last answer no longer names the address, and the linger window has not ended.
+    /// The last answer no longer contains the address, and the linger window has not ended.
     Lingering,
 }
 
@@ -298,8 +299,7 @@ impl Rejection {
         self.peer
     }
 
-    /// The watched host whose answer names the peer, for
-    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment).
+    /// The watched host whose answer contains the peer, for [`WrongEnvironment`](RejectionKind::WrongEnvironment).
     #[must_use]
     pub fn watched_host(&self) -> Option<&HostName> {
         self.watched.as_ref().map(|server| &server.host)
@@ -323,13 +323,13 @@ impl Rejection {
         self.kind.status()
     }
 
-    /// The text of the response, one line.
+    /// The text of the response, which is a single line.
     #[must_use]
     pub fn body_text(&self) -> &'static str {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if a retry would end in the same way.
+    /// Pause before the sender's next try. `None` if a retry would have the same result.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         (self.kind == RejectionKind::Unresolved).then_some(RETRY_AFTER)

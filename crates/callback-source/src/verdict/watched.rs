@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::HostName;
 
-/// The watched host whose answer names a rejected peer.
+/// The watched host whose answer contains a rejected peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WatchedServer {
     pub(crate) host: HostName,

@@ -78,7 +78,7 @@ impl NotVerified {
         }
     }
 
-    /// The text of the response, one line.
+    /// The text of the response, which is a single line.
     #[must_use]
     pub fn body_text(&self) -> &'static str {
         match self {

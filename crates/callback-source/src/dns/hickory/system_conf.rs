@@ -111,7 +111,7 @@ fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Maximum number of servers. All of them can be queried within the time limit of a question.
+/// Maximum number of servers. All servers can be queried within the time limit of a question.
 const MAX_SERVERS: usize = 8;
 
 const MAX_VOID: usize = 4;

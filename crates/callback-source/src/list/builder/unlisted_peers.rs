@@ -8,14 +8,14 @@ use crate::HostName;
 impl AllowListBuilder {
     /// Watches hosts without admitting them. An unlisted peer whose address is in their answers is rejected as
     /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
-    /// [`NotListed`](crate::RejectionKind::NotListed), and the log names the host. A second call adds hosts.
+    /// [`NotListed`](crate::RejectionKind::NotListed), and the log shows the host. A second call adds hosts.
     ///
     /// A list with servers of one [environment](crate::vipps::Environment) watches the servers of the other
     /// environments without this call.
     ///
     /// Watched hosts are looked up only while unlisted peers call, each question at most once per
     /// [`on_demand_interval`](Self::on_demand_interval). No request waits for these lookups, so the first callback of
-    /// such a server can still be rejected as `NotListed`. The log names the server as soon as the answer arrives.
+    /// such a server can still be rejected as `NotListed`. The log shows the server as soon as the answer arrives.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

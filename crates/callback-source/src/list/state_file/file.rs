@@ -351,7 +351,7 @@ fn keep_group_read(_file: &File, _before: &Metadata) -> io::Result<()> {
 
 /// Returns the path of the temporary file.
 fn beside(path: &Path) -> io::Result<PathBuf> {
-    // The paths `/` and `..` name no file, and `state/` names a folder.
+    // The paths `/` and `..` are not paths of files, and `state/` names a folder.
     let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     let name = path.file_name().filter(|_| !is_folder);
     let mut name: OsString = name.ok_or_else(not_a_file)?.to_owned();

@@ -45,7 +45,7 @@ pub(crate) struct StateFile {
 /// State of the writes and of their log.
 #[derive(Debug, Default)]
 struct Written {
-    /// The number of the last snapshot that was written. An older snapshot never replaces a newer one.
+    /// The number of the last snapshot that was written. An older snapshot never replaces a newer snapshot.
     number: u64,
     failure_limit: RateLimit,
     /// True between the log line of a failure and the log line of its end.
@@ -153,7 +153,7 @@ impl StateFile {
         self.unasked().slept(slept);
     }
 
-    /// Returns the text that has the state of a set and of the other hosts.
+    /// Returns the text that contains the state of a set and of the other hosts.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {
@@ -174,7 +174,8 @@ impl StateFile {
         }
     }
 
-    /// Writes a snapshot, unless a newer one has been written. A failure is logged, and the next write may succeed.
+    /// Writes a snapshot, unless a newer snapshot has been written. A failure is logged, and the next write may
+    /// succeed.
     pub(crate) fn write(&self, snapshot: &Snapshot) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let spares = snapshot.is_empty && self.spared.load(Ordering::Relaxed);

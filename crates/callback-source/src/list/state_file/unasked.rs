@@ -28,7 +28,7 @@ pub(super) struct Unasked {
 }
 
 impl Unasked {
-    /// Returns the state of the questions that are asked, and keeps the rest.
+    /// Returns the state of the questions that are asked, and keeps the remaining state.
     pub(super) fn start(
         &mut self,
         saved: Vec<PersistedHost>,
@@ -39,8 +39,8 @@ impl Unasked {
         now
     }
 
-    /// Keeps the state of the questions that are no longer asked, and returns the state of those that are asked
-    /// again.
+    /// Keeps the state of the questions that are no longer asked, and returns the state of the questions that are
+    /// asked again.
     pub(super) fn replace(
         &mut self,
         known: Vec<PersistedHost>,
@@ -126,7 +126,7 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     }
 }
 
-/// Divides state into the state of these questions and the rest.
+/// Divides state into the state of these questions and the remaining state.
 fn divide(
     saved: Vec<PersistedHost>,
     asked: &HashSet<Question>,

@@ -65,7 +65,7 @@ pub(super) fn names(hosts: &[usize]) -> Vec<HostName> {
     hosts.iter().map(|at| HOSTS[*at].clone()).collect()
 }
 
-/// Zone of a name of [`HOSTS`]; `None` if it is a public suffix.
+/// Returns the zone of a name of [`HOSTS`], or `None` if it is a public suffix.
 pub(super) fn zone(name: &HostName) -> Option<&str> {
     let name = name.as_str();
     name.contains(".psp.").then_some("psp")

@@ -161,7 +161,7 @@ pub(super) fn ttl() -> impl Strategy<Value = Duration> {
 /// Outcomes for distinct questions.
 ///
 /// All denials are about one host and have the same TTL. Otherwise the order would matter. If two hosts are the
-/// evidence for each other, only the first denial is believed. If one name has two denials, the last one
+/// evidence for each other, only the first denial is believed. If one name has two denials, the last denial
 /// determines the TTL.
 pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     let all: Vec<_> = (0..HOSTS.len())

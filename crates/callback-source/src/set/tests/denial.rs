@@ -155,7 +155,7 @@ fn the_order_of_the_hosts_does_not_decide_which_denials_are_believed_late() {
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Failing);
         assert_eq!(world.state(short, Family::V4), QuestionStatus::Failing);
 
-        // This answer confirms the denial of the other host, but not that of its own host.
+        // This answer confirms the denial of the other host, but not the denial of its own host.
         world.at(20 * SECOND);
         world.answer(short, Family::V6, 60, &["2a01:111::1"]);
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Denied);
@@ -196,7 +196,7 @@ fn a_host_of_another_zone_does_not_confirm_a_denial() {
     assert_eq!(world.verdict("20.0.1.1"), "stale");
 }
 
-/// Two hosts with these names, each with an address of its own and a TTL of 60 s.
+/// Two hosts with these names, each with its own address and a TTL of 60 s.
 fn two_hosts(names: [&str; 2]) -> World {
     let now = now();
     let hosts = names.map(|name| name.parse::<HostName>().unwrap());

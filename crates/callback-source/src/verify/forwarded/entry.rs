@@ -34,7 +34,7 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
     usable_client(other_address(text)?)
 }
 
-/// The slow part of [`address`], in a function of its own so that the fast path is inlined everywhere.
+/// The slow part of [`address`]. It is a separate function, so that the fast path is inlined everywhere.
 fn other_address(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
     Some(match text.strip_prefix('[') {

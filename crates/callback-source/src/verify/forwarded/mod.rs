@@ -250,7 +250,7 @@ impl<P> ForwardedPeer<P> {
     ///
     /// # Errors
     ///
-    /// Returns the reason why a trusted proxy's header does not name the client. See rule 4.
+    /// Returns the reason why a trusted proxy's header does not name the client. See rule 4 of [`ForwardedPeer`].
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Rejection> {
         self.walk(peer, headers, |_, _| {})
     }
@@ -335,7 +335,7 @@ impl ForwardedPeer<UnixPeer> {
     ///
     /// # Errors
     ///
-    /// Returns the reason why the proxy's header does not name the client. See rule 4.
+    /// Returns the reason why the proxy's header does not name the client. See rule 4 of [`ForwardedPeer`].
     pub fn walk_behind_socket(
         &self,
         headers: &HeaderMap,

@@ -56,9 +56,9 @@ impl Header {
     /// `ahead` contains the bytes that were read already. Afterwards it contains the bytes that followed the header.
     ///
     /// Read the header only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies):
-    /// any other peer could name any client. Close a connection without a valid header. A connection that ends with
-    /// nothing in `ahead` only probed whether the port is open. Set a time limit around the call, since a proxy can
-    /// stop sending.
+    /// any other peer could name any client. Close a connection without a valid header. If a connection ends and
+    /// `ahead` is empty, the peer only probed whether the port is open. Set a time limit around the call, since a
+    /// proxy can stop sending.
     ///
     /// ```
     /// use callback_source::verify::proxy_protocol::Header;
@@ -111,8 +111,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // Section 2.2 requires that the family and the length of its addresses are ignored, but the parser reads
-        // both.
+        // Section 2.2 requires that the family and the length of its addresses are ignored, but the parser reads the
+        // family and the length.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
