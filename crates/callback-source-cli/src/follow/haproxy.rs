@@ -42,7 +42,7 @@ impl Target for Haproxy {
 
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_> {
         Box::pin(async move {
-            // The file is written first, so that a HAProxy that starts in between reads the new one.
+            // The file is written first, so that a HAProxy that starts in between reads the new file.
             let (_, content) = self.file.sync_file(goal, mode).await?;
             let wanted = content.members;
             let found = self.show().await?;

@@ -8,7 +8,7 @@ impl Format for NetworkPolicy {
     fn write(&self, content: &Content) -> String {
         let mut text = content.header() + BEGIN;
         if content.members.is_empty() {
-            // A missing list would mean the same, but could be read as "everything".
+            // A missing list would mean the same, but a reader could understand it as "everything".
             text.push_str("  ingress: []\n");
             return text;
         }
@@ -65,7 +65,7 @@ mod tests {
         ("spec.ingress[].from[].ipBlock.except", false),
     ];
 
-    /// Paths of the fields and list elements in a text that has one of them in each line.
+    /// Paths of the fields and list elements in a text with one field or element per line.
     fn paths(text: &str) -> BTreeSet<String> {
         let mut above: Vec<(usize, String)> = Vec::new();
         let mut paths = BTreeSet::new();

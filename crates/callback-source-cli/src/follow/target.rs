@@ -23,14 +23,14 @@ pub(crate) trait Target: Send {
     }
 }
 
-/// A running [`Target::sync`].
+/// Future of a running [`Target::sync`].
 pub(crate) type Syncing<'a> =
     Pin<Box<dyn Future<Output = Result<Change, TargetError>> + Send + 'a>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Write,
-    /// Only finds out what would change.
+    /// Finds out what would change, and writes nothing.
     DryRun,
 }
 

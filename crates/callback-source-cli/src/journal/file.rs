@@ -162,7 +162,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Removes the addresses of peers from lines that are older than the time to keep them.
+    /// Removes the addresses of peers from lines that are older than the time of `--journal-keep`.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
         // After a failure, the next attempt is in an hour. Lines are written in the meantime.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
@@ -290,7 +290,7 @@ const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AN_HOUR: Duration = Duration::from_secs(60 * 60);
-/// Minimum step back of the clock that is an event. A time service can cause smaller steps.
+/// Minimum backward step of the clock that is recorded as an event. A time service can cause smaller steps.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -92,8 +92,8 @@ impl Shares {
         self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
-    /// Displaces a connection that waits for its client, for a newcomer of this owner. If there is none, returns
-    /// one with a request in flight.
+    /// Displaces a connection that waits for its client, for a newcomer of this owner. If no connection waits,
+    /// returns a connection with a request in flight.
     pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
