@@ -930,8 +930,7 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
-    /// Returns the end of an outcome's window. An outcome that has not failed since stays in use while it is
-    /// refreshed.
+    /// Returns the end of an outcome's window. An outcome without a later failure stays in use while it is refreshed.
     fn window_ends(&self, rules: &Rules) -> Ms {
         let least = match self.failing {
             Some(_) => 0,

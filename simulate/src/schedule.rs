@@ -727,8 +727,8 @@ impl Draw {
         self.questions += 2 * hosts * seconds / every.max(self.setting.min_ttl);
     }
 
-    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer it is in use, the longer
-    /// is the TTL.
+    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer the use, the longer the
+    /// TTL.
     fn ttl(&mut self, seconds: u64) -> u32 {
         let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);

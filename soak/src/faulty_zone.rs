@@ -362,7 +362,7 @@ const SHARED: u8 = 6;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
+/// TTLs of answers: zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
 const TTLS: [u32; 6] = [0, 1, 1, 2, 60, u32::MAX];
 
 const FAULTS: [Fault; 18] = [

@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two requests at a time. The second uses the service that the first left behind.
+    // Two requests at a time. The second request uses the service that the first request left behind.
     let first = within(service.ready())
         .await
         .expect("it is open")

@@ -444,7 +444,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // At most an hour, instead of a year.
+    // The window ends in an hour at most, instead of in a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 /// A resolver whose outcomes the test sets. A question without an outcome gets "no data".
 ///
-/// It opens no socket, so it works while tokio's time is paused. Clones share one script: give one to the list, and
-/// keep another to change the outcomes.
+/// It opens no socket, so it works while tokio's time is paused. Clones share one script: give one clone to the list,
+/// and keep another to change the outcomes.
 ///
 /// # Example
 ///

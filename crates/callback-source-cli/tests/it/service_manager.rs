@@ -135,7 +135,7 @@ async fn a_service_manager_that_reads_nothing_does_not_stop_the_server() {
     environment.push(("WATCHDOG_USEC".to_owned(), "2000".to_owned()));
     let server = Server::start_with(&admit_one_host(&dns), environment).await;
     server.ready().await;
-    // After this many requests, a queue of the socket and a queue of the server are full.
+    // After this many requests, the queue of the socket and the queue of the server are full.
     for _ in 0..200 {
         assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     }
