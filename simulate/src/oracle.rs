@@ -356,7 +356,7 @@ impl Worlds {
         });
     }
 
-    /// Returns the first time after this one at which a verdict may change by itself.
+    /// Returns the first time after `after` at which a verdict may change by itself.
     pub(crate) fn next_edge(&self, after: Ms) -> Option<Ms> {
         let models = self.models.iter();
         models

@@ -422,7 +422,7 @@ mod tests {
             let now = at + hours(passed);
             assert_eq!(is_due(&kept, &times(now + hours(24)), now), due, "{passed}");
         }
-        // A lingering address ends: no later time is known.
+        // The window of a lingering address ends. No later time is known.
         let now = at + hours(23);
         assert!(!is_due(&kept, &kept, now));
         // An address left the answer, and lingers.

@@ -81,7 +81,7 @@ impl Haproxy {
             return Err(self.refused(&prepared));
         };
         let members: Vec<_> = members.iter().copied().map(Plain).collect();
-        // A line of commands must fit into HAProxy's buffer of 16 KiB. Only maps can be added as a payload.
+        // A line of commands must fit into HAProxy's buffer of 16 KiB. HAProxy accepts a payload only for maps.
         for some in members.chunks(MEMBERS_A_COMMAND) {
             let commands: Vec<_> = some
                 .iter()
