@@ -173,7 +173,7 @@ impl FaultyZone {
         sleep(TICK).await;
     }
 
-    /// Replaces the addresses of one host by others, by none, or by too many.
+    /// Replaces the addresses of one host by other addresses, by none, or by too many.
     fn rotate(&mut self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
         let host = self.rng.usize(..self.hosts.len());

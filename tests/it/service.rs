@@ -499,7 +499,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     assert!(is_free(&limited));
 
-    // A buffer inside, with a queue of one.
+    // A buffer inside the layer, with a queue of one request.
     let queue = Buffer::new(limited, 1);
     let layered = layer.layer(queue);
     let mut kept = layered.clone();

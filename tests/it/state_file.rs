@@ -378,7 +378,7 @@ async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
     end(list, &folder).await;
-    // The times are moved into the past, to distinguish a renewed time from a kept one.
+    // The times are moved into the past, to distinguish a renewed time from an unchanged time.
     edit(&path(&folder), |file| {
         for host in file["hosts"].as_array_mut().into_iter().flatten() {
             shift(host, 50 * 60 * 1000);
@@ -774,7 +774,7 @@ fn shift(host: &mut Value, by: u64) {
     }
 }
 
-/// Returns a field that the file must have, since indexing would add a missing one.
+/// Returns a field that the file must have, since indexing would add a missing field.
 fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }

@@ -101,5 +101,5 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Maximum width of the column of entries. A longer entry does not move the sources of the others.
+/// Maximum width of the column of entries. A longer entry does not move the sources of other entries.
 const WIDEST: usize = 60;

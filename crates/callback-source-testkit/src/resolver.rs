@@ -112,8 +112,8 @@ impl ScriptedResolver {
         self.lock().asked.len()
     }
 
-    /// The number of clones that are still alive, including this one. A list that has ended its refresher has dropped
-    /// its clone.
+    /// The number of clones that are still alive, including this one. When the refresher of a list has ended, the
+    /// list has dropped its clone.
     #[must_use]
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)

@@ -239,7 +239,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         fs::rename(&beside, path)
     });
     if let Err(error) = written {
-        // On a full disk, the temporary file may be the one that filled it.
+        // On a full disk, the temporary file may be the file that filled it.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
@@ -249,7 +249,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the new file the owner and the mode of the old one, whose reader may be another user.
+/// Gives the new file the owner and the mode of the old file, whose reader may be another user.
 #[cfg(unix)]
 fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};

@@ -100,7 +100,7 @@ impl Task {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = changed => {}
-                // The target is read from time to time, since others may have changed it.
+                // The target is read from time to time, since other programs may have changed it.
                 () = sleep(BETWEEN_CHECKS) => {}
             }
         }

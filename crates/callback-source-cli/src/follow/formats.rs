@@ -1,4 +1,4 @@
-//! Formats of file targets, one small writer each.
+//! Formats of file targets, with one small writer for each format.
 
 use super::{
     apache::RewriteMap,

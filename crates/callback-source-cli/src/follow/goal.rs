@@ -248,7 +248,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A set of two hosts, the questions of the first one, and those of the second.
+    /// A set of two hosts, the questions of the first host, and the questions of the second host.
     fn set(networks: &[IpNet], now: Instant) -> (AllowSet, [[Question; 2]; 2]) {
         let hosts = ["a.test", "b.test"].map(|name| name.parse::<HostName>().unwrap());
         let set = AllowSet::new(Rules::default(), hosts.clone(), networks, now).unwrap();

@@ -42,9 +42,9 @@ mod tests {
     use super::*;
     use crate::follow::{content::Times, testing::nets};
 
-    /// The fields of `networking.k8s.io/v1`, from the Kubernetes API reference
-    /// (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1), and whether each is
-    /// required. A rule without `from`, or with an empty one, admits every source.
+    /// The fields of `networking.k8s.io/v1`, each with `true` if it is required. They are from the Kubernetes API
+    /// reference (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1). A rule without
+    /// `from`, or with an empty `from`, admits every source.
     const SCHEMA: [(&str, bool); 17] = [
         ("apiVersion", true),
         ("kind", true),

@@ -85,7 +85,7 @@ impl Script {
 pub(super) struct Written {
     pub(super) network: IpNet,
     pub(super) seconds: u64,
-    /// The existing element as nft's JSON, if there is one.
+    /// The existing element as nft's JSON, if the set has one.
     pub(super) current: Option<Value>,
 }
 

@@ -11,8 +11,8 @@ pub(crate) trait Target: Send {
     /// Name of the target, as it was given.
     fn name(&self) -> &str;
 
-    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that the
-    /// changes of others are undone, and writes only if there is a difference.
+    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by
+    /// other programs are undone, and writes only if there is a difference.
     ///
     /// While a family is undecided, members from before this process are kept.
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_>;

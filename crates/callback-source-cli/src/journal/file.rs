@@ -56,7 +56,7 @@ impl JournalFile {
         }
     }
 
-    /// Opens the file. The next id follows the last one in the file.
+    /// Opens the file. The next id follows the last id in the file.
     pub(super) fn open(&mut self) {
         let last = entries(&self.path)
             .last()
@@ -269,7 +269,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
         fs::rename(&temporary, path)
     });
     if written.is_err() {
-        // On a full disk, the temporary file may be what fills it.
+        // On a full disk, the temporary file may be the file that filled it.
         let _ = fs::remove_file(&temporary);
     }
     written

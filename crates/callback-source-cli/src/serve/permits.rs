@@ -39,7 +39,7 @@ impl Permits {
         })
     }
 
-    /// Waits for a permit, and displaces connections one by one until a permit is free.
+    /// Waits for a permit, and displaces connections one after the other until a permit is free.
     pub(super) async fn acquire(self: &Arc<Self>, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
         let mut displaced_one = false;
         loop {

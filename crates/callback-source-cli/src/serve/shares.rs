@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     next: u64,
-    /// Connections of trusted proxies, and those whose PROXY header is still unread.
+    /// Connections of trusted proxies, and connections whose PROXY header is still unread.
     trusted: Share,
     shares: HashMap<IpAddr, Share>,
     /// Shares of addresses by size. Among shares of equal size, the share with the oldest connection is the last.

@@ -191,7 +191,7 @@ fn echo(mut stream: TcpStream) {
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// Sends a byte over an open connection, and waits until it comes back.
+/// Sends a byte over an open connection, and waits until the server has returned it.
 fn is_alive(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok()
@@ -200,7 +200,7 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 fn is_near(found: Instant, expected: Instant, slack: Duration) -> bool {
     let early = expected.saturating_duration_since(found);
     let late = found.saturating_duration_since(expected);
-    // The kernel removes an element when its timeout, in whole seconds, ends. A packet comes every 20 ms.
+    // The kernel removes an element when its timeout, in whole seconds, ends. The client sends a packet every 20 ms.
     early < Duration::from_millis(100) + slack && late < Duration::from_millis(1_100) + slack
 }
 

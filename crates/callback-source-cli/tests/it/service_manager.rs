@@ -180,7 +180,7 @@ async fn sockets_of_the_service_manager_serve_the_flags_with_their_addresses() {
     let dns = one_host().await;
     let (listen, admin) = (tcp(), tcp());
     let (at, admin_at) = (listen.local_addr().unwrap(), admin.local_addr().unwrap());
-    // The order of the sockets differs from that of the flags.
+    // The order of the sockets differs from the order of the flags.
     let serve = activated(
         [passed(&admin), passed(&listen)],
         &format!(
