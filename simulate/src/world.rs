@@ -276,8 +276,8 @@ impl State {
         }
     }
 
-    /// Records a lookup of the watched host. It may happen at most once per interval, and only when an unlisted peer
-    /// calls.
+    /// Records a lookup of the watched host. Such a lookup may happen at most once per interval, and only when an
+    /// unlisted peer calls.
     fn watched_asked(&mut self, family: usize, now: Ms) {
         let interval = RECHECK.max(self.rules.min_ttl);
         let before = self.watched[family].asked.replace(now);

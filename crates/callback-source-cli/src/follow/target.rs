@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<Plain>,
     /// Number of members afterwards.
     pub(crate) members: usize,
-    /// `true` if the target was written although its members stay, for example because it was damaged.
+    /// `true` if the target was written although its members stay, for example because the target was damaged.
     pub(crate) rewritten: bool,
 }
 

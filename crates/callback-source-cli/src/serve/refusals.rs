@@ -11,7 +11,8 @@ use callback_source::{Rejection, RejectionKind};
 
 use crate::journal::{Event, time_text};
 
-/// Refusals that are not in the journal yet, and peers that may be listed later. Both are bounded.
+/// Refusals that are not in the journal yet, and peers that may be listed later. The numbers of refusals and of peers
+/// are bounded.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<State>);
 
