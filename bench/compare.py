@@ -388,7 +388,7 @@ def paired(rows, column, base="bare"):
 
 
 def measured(rows):
-    """The services of a run, in the order of the table. An older file lacks those that were added since."""
+    """The services of a run, in the order of the table. An older file lacks services that were added since."""
     names = {row["service"] for row in rows}
     return [name for name in PORTS if name in names]
 

@@ -51,7 +51,7 @@ BEFORE = NGINX.format(
 
 
 def without(pattern):
-    """The page's configuration without what asks the endpoint, which only one of its files has."""
+    """The page's configuration without the text that asks the endpoint. Only one of its files has that text."""
     def change(text, **_):
         return re.sub(pattern, "", text, flags=re.S)
     return change

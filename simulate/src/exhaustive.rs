@@ -159,7 +159,8 @@ impl Search {
             self.go(&set, &model, next, depth - 1)?;
             self.path.pop();
         }
-        // Host and family of the first outcome are interchangeable with the others, so one choice is enough.
+        // Host and family of the first outcome are interchangeable with other hosts and families, so one choice is
+        // enough.
         let first = self.is_before_first_outcome();
         let (hosts, families) = if first { (1, 1) } else { (2, 2) };
         let now = now + self.pause;

@@ -104,7 +104,7 @@ fn the_state_of_a_removed_host_is_not_in_the_file() {
         ],
     });
 }
-/// Seed 55.
+/// Found by seed 55.
 #[test]
 fn no_call_waits_for_a_host_that_was_removed_meanwhile() {
     holds(&Schedule {
@@ -135,7 +135,7 @@ fn no_call_waits_for_a_host_that_was_removed_meanwhile() {
     });
 }
 
-/// Seed 66.
+/// Found by seed 66.
 #[test]
 fn a_file_written_before_writes_fail_stays_on_disk() {
     holds(&Schedule {
@@ -216,7 +216,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
     });
 }
 
-/// Seed 88, with less idle time.
+/// Found by seed 88, here with less idle time.
 #[test]
 fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {

@@ -334,7 +334,7 @@ fn explained(
     match result {
         Some(Ok(answer)) => {
             let same = |of: &Answer| of.addresses() == answer.addresses();
-            // Of two answers over UDP, only the addresses that both contain are used.
+            // Of two answers over UDP, only the addresses that are in both answers are used.
             let agreed = |one: &Answer| {
                 answers().any(|other| {
                     let both = one.addresses().iter().copied();

@@ -12,7 +12,7 @@ use crate::schedule::{HOSTS, POOL, Setting, WHO};
 /// Milliseconds since the start. A wall clock can shift them below zero.
 pub(crate) type Ms = i64;
 
-/// A set of callers, one bit each.
+/// A set of callers, with one bit for each caller.
 pub(crate) type Callers = u64;
 
 /// Outcome of a question, as the resolver returns it to the list.
@@ -282,7 +282,7 @@ impl Worlds {
                 written: (now, now),
             };
             let mut left: Vec<_> = self.models.iter().map(on_disk).collect();
-            // A file that was not understood is not overwritten with an empty one.
+            // A file that was not understood is not overwritten with an empty file.
             if self.models.iter().all(Model::is_empty) {
                 left.append(&mut self.disk);
             }
@@ -356,7 +356,7 @@ impl Worlds {
         });
     }
 
-    /// Returns the first time after this one at which a verdict may change by itself.
+    /// Returns the first time after `after` at which a verdict may change by itself.
     pub(crate) fn next_edge(&self, after: Ms) -> Option<Ms> {
         let models = self.models.iter();
         models
@@ -430,7 +430,7 @@ impl Worlds {
         }
         let surely_written = self.started_at + BETWEEN_SAVES + SLACK <= now
             || self.changed_at.is_some_and(|at| at < now);
-        // A file that was not understood is not overwritten with an empty one.
+        // A file that was not understood is not overwritten with an empty file.
         let nothing = self.changed_at.is_none() && self.models.iter().all(Model::is_empty);
         if nothing || !surely_written {
             left.extend(self.disk.iter().cloned());
@@ -930,8 +930,7 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
-    /// Returns the end of an outcome's window. An outcome that has not failed since stays in use while it is
-    /// refreshed.
+    /// Returns the end of an outcome's window. An outcome without a later failure stays in use while it is refreshed.
     fn window_ends(&self, rules: &Rules) -> Ms {
         let least = match self.failing {
             Some(_) => 0,

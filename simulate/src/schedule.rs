@@ -18,7 +18,7 @@ pub(crate) struct Schedule {
 /// Settings for the whole run. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// The configured hosts, one bit each.
+    /// The configured hosts, with one bit for each host.
     pub(crate) hosts: u8,
     pub(crate) min_ttl: u64,
     pub(crate) max_ttl: u64,
@@ -95,7 +95,7 @@ pub(crate) enum Mood {
     Empty,
     /// Answers every question with one private address, as a captive portal does.
     Portal,
-    /// Adds private addresses to the correct ones.
+    /// Adds private addresses to the correct addresses.
     Rebinds,
     /// Answers with more addresses than allowed.
     TooMany,
@@ -565,7 +565,7 @@ impl Draw {
         self.rotation_of(when, host);
     }
 
-    /// Lets the second server answer from an older zone. It is asked when the first one fails.
+    /// Lets the second server answer from an older zone. The resolver asks it when the first server fails.
     fn differing(&mut self, at: u64) {
         let lasts = self.length().min(6 * HOUR * SECOND);
         let ms = *self.pick(&[10_000, 300_000, 3_600_000]);
@@ -727,8 +727,8 @@ impl Draw {
         self.questions += 2 * hosts * seconds / every.max(self.setting.min_ttl);
     }
 
-    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer it is in use, the longer
-    /// is the TTL.
+    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer the use, the longer the
+    /// TTL.
     fn ttl(&mut self, seconds: u64) -> u32 {
         let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);

@@ -147,5 +147,5 @@ pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
     text
 }
 
-/// Time limit, in real time.
+/// Time limit of the search, in real time.
 const LONGEST: Duration = Duration::from_secs(120);

@@ -79,7 +79,7 @@ impl Query {
         })
     }
 
-    /// Encodes the response. Over UDP, it is truncated to the client's maximum. Also returns whether it was
+    /// Encodes the response. Over UDP, the response is truncated to the client's maximum. Also returns whether it was
     /// truncated.
     pub(crate) fn respond(&self, said: &Said, over_udp: bool, respell: bool) -> (Vec<u8>, bool) {
         let whole = self.write(said, respell);
@@ -95,7 +95,7 @@ impl Query {
         let mut code = 0;
         match said {
             Said::Garbage => {
-                // The header announces a question, but only half of one follows.
+                // The header announces a question, but the message contains only half of a question.
                 let mut message = self.header(0, false, [1, 0, 0, 0]);
                 message.extend(&self.question[..3]);
                 return message;

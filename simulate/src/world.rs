@@ -76,7 +76,7 @@ pub(crate) struct Server {
     pub(crate) lag: u32,
 }
 
-/// Times of a question in this process: the last one, and the bounds for the next one.
+/// Times of a question in this process: the last lookup, and the bounds for the next lookup.
 #[derive(Clone, Copy, Debug, Default)]
 struct AskLog {
     asked: Option<Ms>,
@@ -226,7 +226,7 @@ impl State {
             .get_or_insert(Violation { at, class, detail });
     }
 
-    /// Compares a verdict of the list with the right ones.
+    /// Compares a verdict of the list with the right verdicts.
     pub(crate) fn judge(&mut self, who: u8, given: Given, right: Right, now: Ms) {
         self.tally.trace = self
             .tally
@@ -276,8 +276,8 @@ impl State {
         }
     }
 
-    /// Records a lookup of the watched host. It may happen at most once per interval, and only when an unlisted peer
-    /// calls.
+    /// Records a lookup of the watched host. Such a lookup may happen at most once per interval, and only when an
+    /// unlisted peer calls.
     fn watched_asked(&mut self, family: usize, now: Ms) {
         let interval = RECHECK.max(self.rules.min_ttl);
         let before = self.watched[family].asked.replace(now);
@@ -343,7 +343,7 @@ impl State {
                     wait.max(self.rules.backoff(most_failures)) + LAST_SECOND,
                 )
             }
-            // After a rejected answer, the retry may come a second later.
+            // After a rejected answer, the retry may go out a second later.
             Outcome::Failure => (
                 self.rules.backoff(fewest),
                 self.rules.backoff(most_failures) + LAST_SECOND,

@@ -173,7 +173,7 @@ impl FaultyZone {
         sleep(TICK).await;
     }
 
-    /// Replaces the addresses of one host by others, by none, or by too many.
+    /// Replaces the addresses of one host by other addresses, by none, or by too many.
     fn rotate(&mut self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
         let host = self.rng.usize(..self.hosts.len());
@@ -362,7 +362,7 @@ const SHARED: u8 = 6;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
+/// TTLs of answers: zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
 const TTLS: [u32; 6] = [0, 1, 1, 2, 60, u32::MAX];
 
 const FAULTS: [Fault; 18] = [

@@ -38,7 +38,7 @@ pub(crate) struct Tally {
     details: Mutex<Vec<String>>,
 }
 
-/// Calls from one address after the other.
+/// Caller that sends requests from one address after the other.
 pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) hosts: usize,
@@ -138,7 +138,7 @@ impl Tally {
             .sum()
     }
 
-    /// The first errors.
+    /// Returns the first errors.
     pub(crate) fn details(&self) -> Vec<String> {
         self.details
             .lock()
@@ -154,7 +154,7 @@ impl Tally {
     }
 }
 
-/// Longer than any request waits for a lookup.
+/// Time limit of a request, longer than any request waits for a lookup.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/vipps/callbacks/v2/payments/order-1";

@@ -128,12 +128,13 @@ impl Oracle {
         }
     }
 
-    /// Must be called before the servers fail and after they have recovered.
+    /// Records whether all servers work. Must be called before the servers fail and after they have recovered.
     pub(crate) fn calm(&self, calm: bool) {
         self.write().calm_since = calm.then(Instant::now);
     }
 
-    /// Must be called before the servers have the new version, and [`published`](Self::published) after.
+    /// Records a new version of the addresses of a host. Must be called before the servers have the new version, and
+    /// [`published`](Self::published) after.
     pub(crate) fn publishing(&self, host: usize, addresses: BTreeSet<IpAddr>) {
         let now = Instant::now();
         let mut state = self.write();
@@ -204,7 +205,7 @@ impl Oracle {
         }
     }
 
-    /// Must be called before the list gets the outcome.
+    /// Records the outcome of a question. Must be called before the list gets the outcome.
     pub(crate) fn outcome(
         &self,
         question: &Question,
@@ -247,7 +248,7 @@ impl Oracle {
         rng.choice(listed)
     }
 
-    /// Must be called before a request is sent.
+    /// Returns the knowledge about an address. Must be called before a request from the address is sent.
     pub(crate) fn expect(&self, peer: IpAddr) -> Expectation {
         let sent = Instant::now();
         let state = self.read();
@@ -259,7 +260,7 @@ impl Oracle {
         }
     }
 
-    /// Must be called when the request was answered.
+    /// Returns the right verdict on a request. Must be called when the request was answered.
     pub(crate) fn must(&self, peer: IpAddr, expected: Expectation) -> Must {
         let answered = Instant::now();
         let state = self.read();
@@ -276,7 +277,7 @@ impl Oracle {
         Must::Either
     }
 
-    /// True if "cannot decide" was wrong.
+    /// Returns true if the verdict "cannot decide" was wrong.
     pub(crate) fn must_decide(&self, expected: Expectation) -> bool {
         let now = Instant::now();
         expected.known_until.is_some_and(|until| now < until)
@@ -384,7 +385,7 @@ impl State {
         }
         for address in answer.addresses() {
             let before = self.listed.get(&(*address, host));
-            // The list learns of it later. Until then the older answer must stay in use.
+            // The list learns of this answer later. Until then the older answer must stay in use.
             let kept = before.filter(|listed| now + SLACK < listed.surely_until);
             let listed = Listed {
                 surely_from: kept.map_or(now + SLACK, |listed| listed.surely_from),

@@ -232,7 +232,7 @@ def servers(venv):
         return lambda folder: [program, "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
 
     reload_nginx = "kill -s HUP $(cat FOLDER/pid)"
-    reload_apache = None  # Apache looks at the time of the map by itself.
+    reload_apache = None  # Apache checks the time of the map by itself.
     found = {name: matrix.find(name) for name in ("nginx", "caddy", "apache2", "haproxy")}
     traefik = packaged("traefik")
     # Caddy's administration is a Unix socket, so that tests do not share its port.

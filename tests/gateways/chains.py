@@ -34,7 +34,7 @@ server {
 
 
 class Chain:
-    """One proxy between the balancer and `serve`. `trusts_outer`: the networks of the balancer are trusted as well."""
+    """One proxy between the balancer and `serve`. With `trusts_outer`, the balancer's networks are trusted as well."""
 
     def __init__(self, name, program, gateway, header, trusts_outer, cases, shop=None):
         self.name, self.program, self.gateway, self.header = name, program, gateway, header

@@ -205,7 +205,7 @@ def envoy_gateway(found):
 
 
 def istio(found):
-    """Istio 1.31, pilot/pkg/security/authz/builder: a filter that matches the rules, and one that asks on a match."""
+    """Istio 1.31, pilot/pkg/security/authz/builder: the first filter matches the rules, the second asks on a match."""
     (policy,) = of_kind(found, "AuthorizationPolicy")
     (values,) = [document for document in found if "meshConfig" in document]
     (provider,) = [provider for provider in values["meshConfig"]["extensionProviders"]

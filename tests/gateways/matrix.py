@@ -355,7 +355,7 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def cell_again_if_not_started(self, scenario):
-        """Starts a server once more if it does not start. A wrong cell is never tried again."""
+        """Runs a scenario, and once more if a server does not start. A wrong cell is never tried again."""
         try:
             return self.cell(scenario)
         except RuntimeError as error:

@@ -8,12 +8,12 @@ zone and another one enters it. For each callback, the history of the zone deter
 
 - an address that has been in the zone for 6 s, or left it less than the linger time ago, must reach the shop;
 - an address that is not in the zone, and left it more than 14 s ago or was never there, must get 403;
-- in between, both are right: the list learns of the change within its TTL or by an on-demand refresh.
+- in between, either result is right: the list learns of the change within its TTL or by an on-demand refresh.
 
-In every case, the caller gets the shop's 201 exactly if the shop got its callback, unchanged. Otherwise it gets 403. On a
-busy machine, a gateway that did not get a verdict in time responds with 503. The callback is then sent again, as the
-provider does, and the table has the number. `--count` is the number of callbacks for each gateway, and `--seconds` is the
-least time for them. All traffic stays on 127.0.0.0/8.
+If the shop got the unchanged callback, the caller must get the shop's 201. Otherwise the caller must get 403. On a busy
+machine, a gateway that did not get a verdict in time responds with 503. The callback is then sent again, as the provider
+does. The table has the number of such responses. `--count` is the number of callbacks for each gateway, and `--seconds`
+is the minimum time for them. All traffic stays on 127.0.0.0/8.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Zone:
             self.publish()
 
     def expected(self, address, start, end):
-        """`True` if a callback at this time must reach the shop, `False` if it must not, `None` if both are right."""
+        """`True` if a callback at this time must reach the shop, `False` if it must not, `None` if either is right."""
         stays = self.stays[address]
         if any(entered + KNOWN <= start and (left is None or end <= left + LINGER) for entered, left in stays):
             return True
@@ -130,7 +130,7 @@ async def read(reader):
 
 
 class Callers:
-    """Calls from every address, each over a connection that is kept, until `count` callbacks are judged."""
+    """Sends callbacks from every address, each over a kept connection, until `count` callbacks are judged."""
 
     def __init__(self, zone, shop, port, count, seconds):
         self.zone, self.shop, self.port, self.left, self.judged = zone, shop, port, count, 0

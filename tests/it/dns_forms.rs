@@ -356,7 +356,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
             answers(&resolver).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(150), "{case}: {took:?}");
-            // The full form may be tried once more beside the remembered one.
+            // The full form may be tried once more beside the remembered form.
             let asked = dns.questions();
             let full = asked.iter().filter(|asked| asked.edns).count();
             assert!(full <= 1, "{case}: {asked:?}");
@@ -364,8 +364,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // The full form competes with the remembered form. It may lose, but not each time. The last question arrives
-        // after the packets of the previous question.
+        // The full form competes with the remembered form. The full form may lose, but not each time. The last
+        // question arrives after the packets of the previous question.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;

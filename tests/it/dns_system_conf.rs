@@ -71,7 +71,7 @@ async fn a_list_whose_old_server_denies_everything_follows_the_configuration() -
     Ok(())
 }
 
-/// The time limit of a question drops it before the resolver can read the file.
+/// A question that reaches its time limit is dropped before the resolver can read the file.
 #[tokio::test]
 async fn a_question_that_times_out_reloads_the_configuration() -> io::Result<()> {
     let (old, new, file) = (server(ONE).await?, server(TWO).await?, File::new()?);

@@ -220,7 +220,7 @@ async fn replaced_hosts_lose_their_addresses_and_new_ones_are_asked_at_once() {
     let resolver = two_hosts();
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.ready()).await;
-    // A lingering address is removed as well.
+    // A lingering address is removed, too.
     resolver.set(HOST, 60, &["127.0.1.9"]);
     sleep(Duration::from_secs(62)).await;
     assert!(list.verdict(ONE).is_allowed());

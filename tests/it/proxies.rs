@@ -816,8 +816,8 @@ impl Kind {
         }
     }
 
-    /// The whole configuration. It has the part that the page shows, and the lines with which the program runs
-    /// unprivileged, in one process and in its own folder.
+    /// The whole configuration. It consists of the part that the page shows, and of the lines with which the program
+    /// runs unprivileged, in one process and in its own folder.
     fn complete(self, shown: &str, addr: SocketAddr, dir: &Path) -> String {
         let dir = dir.display();
         match self {

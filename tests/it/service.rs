@@ -98,7 +98,7 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two requests at a time. The second uses the service that the first left behind.
+    // Two requests at a time. The second request uses the service that the first request left behind.
     let first = within(service.ready())
         .await
         .expect("it is open")
@@ -499,7 +499,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     assert!(is_free(&limited));
 
-    // A buffer inside, with a queue of one.
+    // A buffer inside the layer, with a queue of one request.
     let queue = Buffer::new(limited, 1);
     let layered = layer.layer(queue);
     let mut kept = layered.clone();

@@ -378,7 +378,7 @@ async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
     dns.set(HOST, 1, &[TWO]);
     within(list.changes().next()).await;
     end(list, &folder).await;
-    // The times are moved into the past, to distinguish a renewed time from a kept one.
+    // The times are moved into the past, to distinguish a renewed time from an unchanged time.
     edit(&path(&folder), |file| {
         for host in file["hosts"].as_array_mut().into_iter().flatten() {
             shift(host, 50 * 60 * 1000);
@@ -444,7 +444,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // At most an hour, instead of a year.
+    // The window ends in an hour at most, instead of in a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));
@@ -774,7 +774,7 @@ fn shift(host: &mut Value, by: u64) {
     }
 }
 
-/// Returns a field that the file must have, since indexing would add a missing one.
+/// Returns a field that the file must have, since indexing would add a missing field.
 fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }

@@ -151,7 +151,8 @@ async fn a_new_server_is_admitted_after_an_unlisted_peer_that_called_just_before
     let start = Instant::now();
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
-    // The call waits until both questions may go out again. AAAA went out up to the jitter later than A.
+    // The call waits until both questions may go out again. The AAAA question went out later than the A question, by
+    // up to the jitter.
     assert!(start.elapsed() <= Duration::from_millis(602));
 
     sleep(Duration::from_millis(100)).await;

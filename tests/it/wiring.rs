@@ -254,7 +254,7 @@ async fn routes_with_a_state_are_checked() {
     assert_eq!(refused, StatusCode::FORBIDDEN);
 }
 
-/// Whether a delivery is listed and signed, as `(listed, signed)`.
+/// Kinds of deliveries, as `(listed, signed)`.
 const DELIVERIES: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 async fn statuses_of_deliveries(app: &Router, path: &str) -> [u16; 4] {

@@ -1,5 +1,5 @@
 // Opens the status page in headless Chromium, in both colour schemes and at two widths. Fails if the browser reports
-// an error, if the page is wider than the screen, or if axe-core finds a violation. Leaves a screenshot of each
+// an error, if the page is wider than the screen, or if axe-core finds a violation. Saves a screenshot of each
 // combination.
 //
 //     node look.mjs URL FOLDER

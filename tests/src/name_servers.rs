@@ -396,11 +396,11 @@ pub async fn dig(server: SocketAddr, arguments: &[&str]) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// As [`dig`].
+/// As for [`dig`].
 ///
 /// # Panics
 ///
-/// As [`dig`].
+/// As for [`dig`].
 pub async fn dig_addresses(
     server: SocketAddr,
     names: impl IntoIterator<Item = &str>,

@@ -147,7 +147,7 @@ impl Netns {
     }
 
     /// Puts a program `nft` into a folder. The program runs in the namespace. A process with this folder in its
-    /// `PATH` can be outside, together with the DNS server of the test.
+    /// `PATH` can run outside the namespace, together with the DNS server of the test.
     ///
     /// # Errors
     ///

@@ -55,8 +55,8 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// Starts a server on a free port of this address. If another process binds the port first, tries another port. This
-/// is detected by "address in use" in the error, which may contain the server's log.
+/// Starts a server on a free port of this address. If another process binds the port first, tries another port. A
+/// port in use is detected by "address in use" in the error, which may contain the server's log.
 ///
 /// # Errors
 ///

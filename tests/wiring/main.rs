@@ -1,7 +1,7 @@
 //! Mistakes in the wiring of an axum service. The first request logs the mistake as an ERROR with its cure.
 //!
-//! They need a binary of their own, since each such ERROR is logged once per process. Mistakes that are detected
-//! earlier are in `tests/it/wiring.rs`.
+//! These tests need a binary of their own, since each such ERROR is logged once per process. Mistakes that are
+//! detected earlier are in `tests/it/wiring.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

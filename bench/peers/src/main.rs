@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Reads what has come. `false` at the end of the connection.
+    /// Reads the bytes that have arrived. Returns `false` at the end of the connection.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
@@ -116,7 +116,7 @@ impl Connection {
         }
     }
 
-    /// Answers the requests that are complete. `false` at the end of the connection.
+    /// Answers the complete requests. Returns `false` at the end of the connection.
     fn answer(&mut self) -> bool {
         let open = self.read();
         while let Some((head, end)) = message(&self.bytes) {

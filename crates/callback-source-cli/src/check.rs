@@ -1,7 +1,7 @@
 //! `check`: verdicts on given peers.
 //!
-//! It looks up once and judges all peers by the same set. Behind proxies it also prints each hop, because the
-//! usual mistake is a proxy that is not trusted and is therefore judged as the client.
+//! The command looks up the hosts once, and judges all peers by the same set. Behind proxies it also prints each hop.
+//! The usual mistake is a proxy that is not trusted, and is therefore judged as the client.
 
 use std::net::IpAddr;
 
@@ -128,7 +128,7 @@ fn lister(allowed: &Allowed) -> String {
     host.or_else(network).unwrap_or_else(|| "-".to_owned())
 }
 
-/// Address on the path from the peer to the client, including both.
+/// Address on the path from the peer to the client. The peer and the client are included.
 #[derive(Debug, Serialize)]
 struct Hop {
     address: IpAddr,

@@ -65,7 +65,7 @@ impl Config {
     }
 }
 
-/// A list without a state file.
+/// Builder of a list without a state file.
 pub(crate) fn list(args: &CommonArgs, subject: Subject) -> Result<AllowListBuilder, Error> {
     let mut list = AllowList::builder().hosts(hosts(args, subject));
     if subject == Subject::Callers {

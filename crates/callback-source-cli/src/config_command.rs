@@ -37,7 +37,8 @@ pub(crate) fn run(
     Ok(Outcome::Yes)
 }
 
-/// Fails if `serve` would fail with these flags. It does not check what depends on the machine at that moment.
+/// Fails if `serve` would fail with these flags. It does not check anything that depends on the machine's state at
+/// that moment.
 fn check(args: &ServeArgs) -> Result<(), Error> {
     log::filter(&args.common)?;
     Config::for_server(&args.common)?;
@@ -100,5 +101,5 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Maximum width of the column of entries. A longer entry does not move the sources of the others.
+/// Maximum width of the column of entries. A longer entry does not move the sources of other entries.
 const WIDEST: usize = 60;

@@ -1,7 +1,7 @@
 //! `lookup`: the addresses that would be admitted.
 //!
 //! The addresses are printed even if a question failed, and the exit code is then 2. A firewall script must check the
-//! exit code: a partial list would exclude the servers of the host that did not answer.
+//! exit code: a partial list would exclude the servers of the host whose question failed.
 
 use std::{fmt::Write, net::IpAddr};
 

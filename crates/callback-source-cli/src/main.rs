@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     let invocation = match Invocation::read(words) {
-        // `--help` and `--version` also end here.
+        // `--help` and `--version` are handled here, too.
         Err(Error::Usage(error)) => {
             // If printing fails, no output is left to report it.
             let _ = error.print();

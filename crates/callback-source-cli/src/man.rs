@@ -11,7 +11,7 @@ use clap_mangen::Man;
 
 use crate::{args::Args, error::Error, outcome::Outcome};
 
-/// Writes a page for the command, and one for each of its subcommands.
+/// Writes a page for the command, and a page for each of its subcommands.
 pub(crate) fn run(folder: &Path) -> Result<Outcome, Error> {
     let mut command = Args::whole().disable_help_subcommand(true);
     command.build();
@@ -44,7 +44,8 @@ fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
         .try_for_each(|command| write(command, folder, date))
 }
 
-/// Date of the pages: the date of the release, so that two builds of it are equal, or today's date.
+/// Date of the pages. It is the date of the release if there is one, so that two builds of the release are equal.
+/// Otherwise it is today's date.
 fn date() -> String {
     let release = env::var("SOURCE_DATE_EPOCH").ok();
     let release = release.and_then(|seconds| seconds.parse().ok());

@@ -18,7 +18,7 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     look_up_for(config, &[])
 }
 
-/// Spawns the list and waits until each question has been asked once. If one of the peers is not listed, this
+/// Spawns the list and waits until each question has been asked once. If one of the peers is not listed, the wait
 /// includes the questions about the watched hosts.
 pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -102,8 +102,8 @@ impl Provider {
 
     /// Moves every callback server to a new address and ends an outage.
     ///
-    /// The list learns the new addresses at its next refresh. The request of an unlisted peer triggers one on demand,
-    /// so that a new server is admitted before the TTL ends:
+    /// The list learns the new addresses at its next refresh. The request of an unlisted peer triggers an on-demand
+    /// refresh, so that a new server is admitted before the TTL ends:
     ///
     /// ```
     /// use std::time::Duration;

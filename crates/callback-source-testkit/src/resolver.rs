@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 /// A resolver whose outcomes the test sets. A question without an outcome gets "no data".
 ///
-/// It opens no socket, so it works while tokio's time is paused. Clones share one script: give one to the list, and
-/// keep another to change the outcomes.
+/// It opens no socket, so it works while tokio's time is paused. Clones share one script: give one clone to the list,
+/// and keep another to change the outcomes.
 ///
 /// # Example
 ///
@@ -112,8 +112,8 @@ impl ScriptedResolver {
         self.lock().asked.len()
     }
 
-    /// The number of clones that are still alive, including this one. A list that has ended its refresher has dropped
-    /// its clone.
+    /// The number of clones that are still alive, including this one. When the refresher of a list has ended, the
+    /// list has dropped its clone.
     #[must_use]
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)

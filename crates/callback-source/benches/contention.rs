@@ -1,7 +1,7 @@
 //! Cost of a request on eight threads that share one list, compared with a single thread.
 //!
-//! It is measured in processor time, which other programs hardly affect. It includes the wait for another core's
-//! cache line.
+//! The cost is measured in processor time, which other programs hardly affect. It includes the wait for another
+//! core's cache line.
 
 mod support;
 

@@ -8,8 +8,8 @@
 //! A limit on each count alone would detect neither fault. A plain `==` of 32 bytes is not detected, since the
 //! compiler turns it into a single vector comparison.
 //!
-//! It needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the second
-//! comparison run portable code.
+//! The benchmark needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the
+//! second comparison run portable code.
 
 use std::{
     convert::Infallible,
@@ -258,7 +258,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const MEASURE: &str = "measure";
 const PLACES: [(&str, &str); 3] = [("first", "00"), ("middle", "16"), ("last", "31")];
 
-/// In per cent.
+/// Maximum cost that the layer may add, in per cent.
 const MAX_ADDED: u64 = 15;
 
 const SECRET: &str =

@@ -106,7 +106,7 @@ fn a_list_of_ten_hosts_is_small() {
         return;
     }
     // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a timer wheel of
-    // 17 KiB. Repeat a measurement that took as long, which happens on a busy machine. Each measurement runs in a
+    // 17 KiB. A measurement that took this long, as on a busy machine, is repeated. Each measurement runs in a
     // process of its own, since a cache also frees the garbage of earlier caches.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
@@ -160,12 +160,12 @@ fn count(work: impl FnOnce()) -> u64 {
     count_total
 }
 
-/// The box of the rejection. The map of the response is reused from the request.
+/// Number of allocations of a refusal: the box of the rejection. The map of the response is reused from the request.
 const OF_THE_REASON: u64 = 1;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.
 const MOKA_INTERVAL_MILLIS: u64 = 300;
 
-/// Set in the child process that measures.
+/// Name of the variable that is set in the child process that measures.
 const CHILD: &str = "MEASURES_ALLOCATIONS";
 const MEASURED: &str = "measured: ";

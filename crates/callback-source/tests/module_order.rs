@@ -1,4 +1,4 @@
-//! No module of the library uses one that comes after it in `lib.rs`, and no two modules use each other.
+//! No module of the library uses a module that comes after it in `lib.rs`, and no two modules use each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -128,8 +128,8 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Returns the circles among the modules of one folder. Modules that use none of the remaining ones are removed until
-/// only circles are left.
+/// Returns the circles among the modules of one folder. Modules that use no remaining module are removed until only
+/// circles are left.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {

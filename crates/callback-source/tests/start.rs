@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Answers after one round trip, when all questions have been sent.
+/// Resolver that answers after one round trip, when all questions have been sent.
 struct AllAtOnce(Arc<Barrier>);
 
 impl Resolve for AllAtOnce {

@@ -206,7 +206,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(1);
-/// The resolution of timers, to which the sleeps of the test and of the refresher are rounded up.
+/// The resolution of timers. The sleeps of the test and of the refresher are rounded up to it.
 const TICK: Duration = Duration::from_millis(3);
 
 proptest! {

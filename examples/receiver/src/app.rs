@@ -124,7 +124,7 @@ async fn checkout(caller: Caller, State(log): State<Arc<Log>>, Body(body): Body<
     log.add(Event::Checkout { body }, &caller);
 }
 
-/// Answers only this machine, since it shows personal data.
+/// Shows the received callbacks to this machine only, since they have personal data.
 async fn received(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,

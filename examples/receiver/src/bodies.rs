@@ -42,7 +42,7 @@ impl Callback for Payment {
 pub(crate) struct TransactionInfo {
     /// The amount in the minor unit of the currency.
     pub(crate) amount: Option<i64>,
-    /// `RESERVED`, `RESERVE`, `SALE`, `RESERVE_FAILED`, `SALE_FAILED`, `CANCELLED`, `REJECTED`, …
+    /// The status: `RESERVED`, `RESERVE`, `SALE`, `RESERVE_FAILED`, `SALE_FAILED`, `CANCELLED`, `REJECTED`, …
     pub(crate) status: String,
     /// The time of the event.
     pub(crate) time_stamp: Option<String>,
@@ -54,7 +54,7 @@ pub(crate) struct TransactionInfo {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Shipment {
-    /// The address.
+    /// The shipping address.
     pub(crate) address: Option<ShipmentAddress>,
     /// The cost in the major unit of the currency.
     pub(crate) shipping_cost: Option<Number>,
@@ -70,11 +70,11 @@ pub(crate) struct Shipment {
 pub(crate) struct ShipmentAddress {
     /// Street and number.
     pub(crate) address_line1: Option<String>,
-    /// The second line.
+    /// The second line of the address.
     pub(crate) address_line2: Option<String>,
     /// The post town.
     pub(crate) city: Option<String>,
-    /// Name or code.
+    /// The name or code of the country.
     pub(crate) country: Option<String>,
     /// The postal code.
     pub(crate) zip_code: Option<Id>,
@@ -104,15 +104,15 @@ pub(crate) struct ShippingAddress {
     pub(crate) address_id: i64,
     /// Street and number.
     pub(crate) address_line1: Option<String>,
-    /// The second line.
+    /// The second line of the address.
     pub(crate) address_line2: Option<String>,
-    /// Name or code.
+    /// The name or code of the country.
     pub(crate) country: String,
     /// The post town.
     pub(crate) city: Option<String>,
     /// The postal code.
     pub(crate) post_code: Option<Id>,
-    /// `H` for home, …
+    /// The type of the address: `H` for home, …
     pub(crate) address_type: Option<String>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct ShippingMethods {
     pub(crate) address_id: i64,
     /// The id of the order in the request.
     pub(crate) order_id: String,
-    /// The methods.
+    /// The methods to choose from.
     pub(crate) shipping_details: Vec<ShippingMethod>,
 }
 
@@ -179,13 +179,13 @@ impl ShippingMethods {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Webhook {
-    /// ePayment.
+    /// ePayment: an event of a payment.
     Epayment(Box<EpaymentEvent>),
     /// Recurring: an event of a charge. It has every field of an agreement's event, so it is tried first.
     Charge(ChargeEvent),
     /// Recurring: an event of an agreement.
     Agreement(AgreementEvent),
-    /// QR.
+    /// QR: a scan of a code of the merchant.
     CheckIn(CheckIn),
 }
 
@@ -205,7 +205,7 @@ pub(crate) struct EpaymentEvent {
     pub(crate) reference: String,
     /// The provider's id of the event.
     pub(crate) psp_reference: String,
-    /// `CREATED`, `ABORTED`, `EXPIRED`, `CANCELLED`, `CAPTURED`, `REFUNDED`, `AUTHORIZED`,
+    /// The name of the event: `CREATED`, `ABORTED`, `EXPIRED`, `CANCELLED`, `CAPTURED`, `REFUNDED`, `AUTHORIZED`,
     /// `TERMINATED`, …
     pub(crate) name: String,
     /// The amount.
@@ -246,11 +246,11 @@ pub(crate) struct ChargeEvent {
     pub(crate) charge_id: String,
     /// The merchant's id of the charge.
     pub(crate) charge_external_id: Option<String>,
-    /// `recurring.charge-captured.v1`, …
+    /// The type of the event: `recurring.charge-captured.v1`, …
     pub(crate) event_type: String,
-    /// `INITIAL`, `RECURRING`, …
+    /// The type of the charge: `INITIAL`, `RECURRING`, …
     pub(crate) charge_type: Option<String>,
-    /// The amount, like the next three in the minor unit of the currency.
+    /// The amount. This amount and the next three are in the minor unit of the currency.
     pub(crate) amount: Option<i64>,
     /// The amount captured so far.
     pub(crate) amount_captured: Option<i64>,
@@ -275,9 +275,9 @@ pub(crate) struct AgreementEvent {
     /// Another id of the provider for the agreement.
     #[serde(rename = "agreementUUID")]
     pub(crate) agreement_uuid: Option<String>,
-    /// `recurring.agreement-stopped.v1`, …
+    /// The type of the event: `recurring.agreement-stopped.v1`, …
     pub(crate) event_type: String,
-    /// `MERCHANT`, `USER`, `ADMIN`, …
+    /// The originator of the event: `MERCHANT`, `USER`, `ADMIN`, …
     pub(crate) actor: Option<String>,
     /// The time of the event.
     pub(crate) occurred: Option<String>,
@@ -307,10 +307,10 @@ pub(crate) struct Checkout {
     pub(crate) merchant_serial_number: Option<Id>,
     /// The merchant's id of the payment.
     pub(crate) reference: String,
-    /// `SessionCreated`, `PaymentInitiated`, `SessionExpired`, `PaymentSuccessful`,
+    /// The state of the session: `SessionCreated`, `PaymentInitiated`, `SessionExpired`, `PaymentSuccessful`,
     /// `PaymentTerminated`, …
     pub(crate) session_state: String,
-    /// `Wallet`, `Card`, …
+    /// The payment method: `Wallet`, `Card`, …
     pub(crate) payment_method: Option<String>,
     /// The payment.
     pub(crate) payment_details: Option<PaymentDetails>,
@@ -330,11 +330,11 @@ impl Callback for Checkout {
 /// The payment of a Checkout session.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PaymentDetails {
-    /// `Wallet`, `Card`, …
+    /// The type of the payment: `Wallet`, `Card`, …
     pub(crate) r#type: Option<String>,
     /// The amount.
     pub(crate) amount: Option<Amount>,
-    /// `AUTHORIZED`, …
+    /// The state of the payment: `AUTHORIZED`, …
     pub(crate) state: Option<String>,
 }
 

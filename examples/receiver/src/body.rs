@@ -46,24 +46,24 @@ pub(crate) const MAX_BODY: usize = 256 * 1024;
 /// The reason why a body is rejected. Its text repeats nothing of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBody {
-    /// Larger than [`MAX_BODY`].
+    /// The body is larger than [`MAX_BODY`].
     #[error("the body is larger than {} KiB", MAX_BODY / 1024)]
     TooLarge,
     /// The connection ended before the body did.
     #[error("the body could not be read to its end")]
     Incomplete,
-    /// Empty.
+    /// The body is empty.
     #[error("the body is empty")]
     Empty,
     /// The body is not JSON. The fields are the position of the error.
     #[error("the body is not JSON: line {line}, column {column}")]
     NoJson {
-        /// From 1.
+        /// The line of the error, from 1.
         line: usize,
-        /// From 1.
+        /// The column of the error, from 1.
         column: usize,
     },
-    /// JSON of another type than the route accepts.
+    /// The body is JSON of another type than the route accepts.
     #[error("the body is JSON, but this route accepts {0}; a field is missing or of another type")]
     OtherType(&'static str),
 }

@@ -8,7 +8,7 @@ use std::{
 use callback_source::vipps::Environment;
 use callback_source_testkit::dns::DnsServer;
 
-/// Resolves the real names of the callback servers to loopback addresses.
+/// DNS server that resolves the real names of the callback servers to loopback addresses.
 ///
 /// | hosts | addresses |
 /// |---|---|

@@ -72,7 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let source = <Verdict as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         let extensions = &parts.extensions;
         let checks = extensions.get::<MessageVerdict>().map(|_| {
-            // `RequireVerified` inserts it; in tagging mode that layer is absent.
+            // `RequireVerified` inserts this value. In tagging mode, that layer is absent.
             let verified = extensions.get::<VerifiedCallback>().cloned();
             verified.map_or_else(
                 || VerifiedCallback::from_extensions(extensions, Policy::Both),

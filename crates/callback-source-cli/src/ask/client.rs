@@ -19,7 +19,7 @@ use crate::{
     error::Error,
 };
 
-/// Asks for a path, and returns the body of the response.
+/// Requests a path, and returns the body of the response.
 pub(super) fn get(args: &AskArgs, path: &str) -> Result<Vec<u8>, Error> {
     let runtime = Builder::new_current_thread()
         .enable_all()

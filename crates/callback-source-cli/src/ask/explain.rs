@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// Hosts that listed the peer at a time, each with the time at which it began.
+/// Hosts that listed the peer at this time. Each has the time from which it listed the peer.
 fn listed_at(events: &[Entry], at: SystemTime) -> BTreeMap<String, String> {
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut listed = BTreeMap::new();

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
     }
 }
 
-/// Runs a command to its end, at most for [`COMMAND_LIMIT`], so that two never run at once.
+/// Runs a command and waits for its end, so that two commands never run at once. Kills it after [`COMMAND_LIMIT`].
 fn run_command(command: &str, entry: &Entry) {
     let spawned = Command::new("sh")
         .args(["-c", command])

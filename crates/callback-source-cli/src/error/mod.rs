@@ -20,7 +20,7 @@ pub(crate) use self::unix_socket::UnixSocketError;
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Error of the command line. `--help` and `--version` also end as this error.
+    /// Error of the command line. `--help` and `--version` are reported as this error, too.
     #[error(transparent)]
     Usage(#[from] clap::Error),
 

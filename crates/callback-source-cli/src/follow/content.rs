@@ -29,7 +29,7 @@ pub(super) struct Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) made_at: String,
-    /// `None` if there are only static networks.
+    /// Earliest end of a window; `None` if there are only static networks.
     pub(super) good_until: Option<String>,
     /// End of the time for which members of an earlier process are kept; `None` without such members.
     pub(super) kept_until: Option<String>,
@@ -92,7 +92,7 @@ pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     found.filter(|network| *network != nothing()).collect()
 }
 
-/// Returns whether a file may be replaced: it is one of ours, it has no content, or it is a plain list.
+/// Returns whether a file may be replaced: a follower wrote it, it has no content, or it is a plain list.
 pub(super) fn is_replaceable(text: &str) -> bool {
     let is_address = |line: &str| network(line.trim()).is_some();
     text.contains(MADE_BY)

@@ -123,7 +123,7 @@ fn sync(
         old.times = times_before?;
         Some(format.write(&old) == before)
     };
-    // A header that is only renewed is not a change.
+    // The renewal of the header alone is not a change.
     change.rewritten = change.is_none() && same_body() != Some(true);
     if mode == Mode::Write {
         replace(path, text.as_bytes()).map_err(|error| problem("write", path, &error))?;
@@ -131,7 +131,7 @@ fn sync(
     Ok((change, content))
 }
 
-/// One moment on both clocks.
+/// A moment on the monotonic clock and on the wall clock.
 #[derive(Clone, Copy)]
 struct Clock {
     now: Instant,
@@ -146,17 +146,17 @@ impl Clock {
         }
     }
 
-    /// The time in UTC. `None` means never, and becomes the last possible time.
+    /// Formats a time in UTC. `None` means never, and becomes the last possible time.
     fn text(self, time: Option<Instant>) -> String {
         let end = time.and_then(|time| {
             let left = time.saturating_duration_since(self.now);
-            // A window can end after the last time of the format.
+            // A window can end after the last time that the format can express.
             self.wall.checked_add(left).filter(|end| *end < last_time())
         });
         format_rfc3339_seconds(end.unwrap_or_else(last_time)).to_string()
     }
 
-    /// Converts a time to the other clock. A time in the past becomes now.
+    /// Converts a time to the monotonic clock. A time in the past becomes now.
     fn instant(self, time: SystemTime) -> Option<Instant> {
         let left = time.duration_since(self.wall).unwrap_or_default();
         self.now.checked_add(left)
@@ -164,8 +164,8 @@ impl Clock {
 }
 
 /// Returns whether the header must be renewed. This is the case if one of the current times is earlier than in the
-/// file, or if the file would be good for less than half of the time that is possible now. A refresh of an answer
-/// moves that time a little, which must not cause a write.
+/// file. It is also the case if less than half of the time that is possible now is left until the time in the file. A
+/// refresh of an answer moves the possible time a little, which must not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
         let until = parse_rfc3339(until.as_deref()?).ok()?;
@@ -239,7 +239,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         fs::rename(&beside, path)
     });
     if let Err(error) = written {
-        // On a full disk, the temporary file may be the one that filled it.
+        // On a full disk, the temporary file may be the file that filled it.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
@@ -249,7 +249,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the new file the owner and the mode of the old one, whose reader may be another user.
+/// Gives the new file the owner and the mode of the old file, whose reader may be another user.
 #[cfg(unix)]
 fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -422,7 +422,7 @@ mod tests {
             let now = at + hours(passed);
             assert_eq!(is_due(&kept, &times(now + hours(24)), now), due, "{passed}");
         }
-        // A lingering address ends: no later time is known.
+        // The window of a lingering address ends. No later time is known.
         let now = at + hours(23);
         assert!(!is_due(&kept, &kept, now));
         // An address left the answer, and lingers.
@@ -501,7 +501,7 @@ mod tests {
         let left = left.duration_since(SystemTime::now()).unwrap();
         assert!(left <= Duration::from_millis(DAY) && left > Duration::from_millis(DAY - 60_000));
 
-        // The next process keeps the end, which causes no write.
+        // The next process keeps the noted end, which causes no write.
         let (inode, day_ago) = (file.inode(), SystemTime::now() - Duration::from_millis(DAY));
         file.1 = Carried::default();
         assert!(file.sync(&undecided).unwrap().is_none());

@@ -100,7 +100,7 @@ impl Task {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = changed => {}
-                // The target is read from time to time, since others may have changed it.
+                // The target is read from time to time, since other programs may have changed it.
                 () = sleep(BETWEEN_CHECKS) => {}
             }
         }
@@ -123,7 +123,7 @@ impl Task {
                 let slow = TargetError::new(format!("it has not responded for {SLOW:?}"));
                 self.status.failed(self.at, &slow.to_string());
                 self.log.failed(&slow);
-                // A write to a disk cannot be cancelled, and another one would not be faster.
+                // A write to a disk cannot be cancelled, and another write would not be faster.
                 sync.await
             }
         };
@@ -211,7 +211,7 @@ impl TargetLog {
     }
 }
 
-/// Pause between two reads of a target. A set that was flushed is restored within 5 s.
+/// Pause between two reads of a target. A set that another program has flushed is restored within 5 s.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(10 * 60);

@@ -1,4 +1,4 @@
-//! Formats of file targets, one small writer each.
+//! Formats of file targets, with one small writer for each format.
 
 use super::{
     apache::RewriteMap,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::args::FileFormat;
 
-/// The writer of a format.
+/// Returns the writer of a format.
 pub(super) fn writer(format: FileFormat) -> &'static dyn Format {
     match format {
         FileFormat::Plain => &Plain,

@@ -26,7 +26,7 @@ pub(crate) struct Goal {
     attempted: bool,
 }
 
-/// Next step for a goal.
+/// Next action of a target for a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Some host has not been looked up yet.
@@ -37,7 +37,7 @@ pub(crate) enum Step {
 }
 
 impl Goal {
-    /// Computes the goal at a time.
+    /// Computes the goal for a set at a time.
     pub(crate) fn new(set: &AllowSet, now: Instant) -> Self {
         let networks: Vec<_> = set.networks().collect();
         let windows = set.windows(now).into_iter();
@@ -66,7 +66,8 @@ impl Goal {
         }
     }
 
-    /// The next step: an empty set is written only with `allow_empty`, and not before every host was looked up.
+    /// Returns the next action. An empty set is written only with `allow_empty`, and only after every host was looked
+    /// up.
     pub(crate) fn step(&self, allow_empty: bool) -> Step {
         match self.attempted || self.is_resolved() {
             false => Step::Wait,
@@ -112,12 +113,13 @@ impl Goal {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Carried {
     members: Option<BTreeSet<IpNet>>,
-    /// `None` before the target was read for the first time, and if the window has no end.
+    /// End of the time for which the members are kept. `None` before the target was read for the first time, and if
+    /// the window has no end.
     until: Option<Instant>,
 }
 
 impl Carried {
-    /// Returns which of the networks at the target are kept, in addition to the goal.
+    /// Returns the networks at the target that are kept in addition to the goal.
     ///
     /// `noted` is the end that an earlier process has noted at the target. Without it, each start would keep the
     /// networks for another window.
@@ -246,7 +248,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A set of two hosts, the questions of the first one, and those of the second.
+    /// A set of two hosts, the questions of the first host, and the questions of the second host.
     fn set(networks: &[IpNet], now: Instant) -> (AllowSet, [[Question; 2]; 2]) {
         let hosts = ["a.test", "b.test"].map(|name| name.parse::<HostName>().unwrap());
         let set = AllowSet::new(Rules::default(), hosts.clone(), networks, now).unwrap();
@@ -389,14 +391,14 @@ mod tests {
             nets(["20.0.0.9"]),
             "an address whose window is over was kept"
         );
-        // The same applies to an address that was there before and has joined the goal since.
+        // The same applies to an address that was at the target before and has joined the goal since.
         keep(&mut carried, &found, &undecided(&[("20.0.0.9", 1_000)]));
         assert!(keep(&mut carried, &found, &undecided(&[])).is_empty());
     }
 
     proptest! {
-        /// Tests the traps: zero and fractions make a permanent element, and a rounded-up window must not be longer
-        /// by more than a second.
+        /// Tests two traps. A timeout of zero or with a fraction makes a permanent element. A rounded-up timeout must
+        /// not exceed its window by more than a second.
         #[test]
         fn a_time_out_is_never_zero_and_never_longer_than_the_window(
             left in prop_oneof![0..=1_u64 << 32, 0..5_000_u64, (1_u64 << 32) - 2_000..=1 << 32],

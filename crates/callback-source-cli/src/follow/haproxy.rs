@@ -42,7 +42,7 @@ impl Target for Haproxy {
 
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_> {
         Box::pin(async move {
-            // The file is written first, so that a HAProxy that starts in between reads the new one.
+            // The file is written first, so that a HAProxy that starts in between reads the new file.
             let (_, content) = self.file.sync_file(goal, mode).await?;
             let wanted = content.members;
             let found = self.show().await?;
@@ -81,7 +81,7 @@ impl Haproxy {
             return Err(self.refused(&prepared));
         };
         let members: Vec<_> = members.iter().copied().map(Plain).collect();
-        // A line of commands must fit into HAProxy's buffer of 16 KiB. Only maps can be added as a payload.
+        // A line of commands must fit into HAProxy's buffer of 16 KiB. HAProxy accepts a payload only for maps.
         for some in members.chunks(MEMBERS_A_COMMAND) {
             let commands: Vec<_> = some
                 .iter()

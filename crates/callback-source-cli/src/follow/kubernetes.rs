@@ -8,7 +8,7 @@ impl Format for NetworkPolicy {
     fn write(&self, content: &Content) -> String {
         let mut text = content.header() + BEGIN;
         if content.members.is_empty() {
-            // A missing list would mean the same, but could be read as "everything".
+            // A missing list would mean the same, but a reader could understand it as "everything".
             text.push_str("  ingress: []\n");
             return text;
         }
@@ -42,9 +42,9 @@ mod tests {
     use super::*;
     use crate::follow::{content::Times, testing::nets};
 
-    /// The fields of `networking.k8s.io/v1`, from the Kubernetes API reference
-    /// (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1), and whether each is
-    /// required. A rule without `from`, or with an empty one, admits every source.
+    /// The fields of `networking.k8s.io/v1`, each with `true` if it is required. They are from the Kubernetes API
+    /// reference (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1). A rule without
+    /// `from`, or with an empty `from`, admits every source.
     const SCHEMA: [(&str, bool); 17] = [
         ("apiVersion", true),
         ("kind", true),
@@ -65,7 +65,7 @@ mod tests {
         ("spec.ingress[].from[].ipBlock.except", false),
     ];
 
-    /// Paths of the fields and list elements in a text that has one of them in each line.
+    /// Paths of the fields and list elements in a text with one field or element per line.
     fn paths(text: &str) -> BTreeSet<String> {
         let mut above: Vec<(usize, String)> = Vec::new();
         let mut paths = BTreeSet::new();

@@ -1,11 +1,11 @@
 //! Targets that are kept equal to the set of admitted addresses: firewalls, proxies and files.
 //!
-//! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal
-//! to the goal. The [`Follower`] does so whenever the set is published, and every few seconds.
+//! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal to
+//! the goal. The [`Follower`] updates each target whenever the set is published, and every few seconds.
 //!
 //! 1. **Windows.** A member expires with the window of its address. In a target with timeouts, it expires even without this
 //!    process.
-//! 2. **Undecided.** Before every host was looked up, nothing is written. While a host is unresolved, members from
+//! 2. **Undecided.** Until every host was looked up, nothing is written. While a host is unresolved, members from
 //!    before this process are kept.
 //! 3. **Empty.** A target is emptied only with `--allow-empty`.
 //! 4. **Others.** Content of other programs is left alone. Their changes to our content are undone.

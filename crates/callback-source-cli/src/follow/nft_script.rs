@@ -29,16 +29,16 @@ impl Script {
             .with(json!({ "add": { "set": new } }))
     }
 
-    /// Removes elements. Each element is added first, because it would be an error to delete one that has just
-    /// expired.
+    /// Removes elements. Each element is added first, because the deletion of an element that has just expired would
+    /// be an error.
     pub(super) fn remove(self, set: &SetName, values: &[Value]) -> Self {
         let dying = values.iter().map(|value| element(value, 1));
         self.elements("add", set, dying.collect())
             .elements("delete", set, values.to_vec())
     }
 
-    /// Removes some elements and writes others. Existing ones are deleted and added, because adding alone does not
-    /// renew them.
+    /// Removes some elements and writes others. Existing elements are deleted and added again, because adding alone
+    /// does not renew them.
     pub(super) fn replace(self, set: &SetName, removed: &[Value], written: &[Written]) -> Self {
         let current = |written: &Written| Some((written.current.clone()?, written.seconds));
         let renewed: Vec<_> = written.iter().filter_map(current).collect();
@@ -85,7 +85,7 @@ impl Script {
 pub(super) struct Written {
     pub(super) network: IpNet,
     pub(super) seconds: u64,
-    /// The existing element as nft's JSON, if there is one.
+    /// The existing element as nft's JSON, if the set has one.
     pub(super) current: Option<Value>,
 }
 
@@ -97,7 +97,7 @@ impl SetName {
     }
 }
 
-/// An element of ours. The timeout is a whole number of seconds, and never zero.
+/// Element of the follower as nft's JSON. The timeout is a whole number of seconds, and never zero.
 fn element(value: &Value, seconds: u64) -> Value {
     json!({ "elem": { "val": value, "timeout": seconds.max(1), "comment": COMMENT } })
 }

@@ -29,7 +29,7 @@ pub(super) struct SetState {
 pub(super) struct Element {
     /// The address, prefix or range in the form of nft.
     pub(super) value: Value,
-    /// `None` if the value is in another form.
+    /// Addresses of the element; `None` if the value is in another form.
     pub(super) span: Option<Span>,
     /// Seconds until the element expires, rounded down; `None` if it is permanent.
     pub(super) expires: Option<u64>,
@@ -93,7 +93,7 @@ impl SetState {
         Err(TargetError::new(format!("the set `{}` {problem}", name.set)).with_hint(hint))
     }
 
-    /// Our elements without a timeout.
+    /// The follower's elements without a timeout.
     pub(super) fn permanent(&self) -> Vec<Value> {
         let elements = self.elements.iter();
         elements
@@ -129,7 +129,7 @@ pub(super) fn parse(output: &[u8]) -> Result<BTreeMap<String, SetState>, TargetE
 }
 
 fn state(set: &Value) -> SetState {
-    // One flag can be a string of its own.
+    // nft can list a single flag as a string instead of an array.
     let flags = match &set["flags"] {
         Value::String(flag) => vec![flag.clone()],
         Value::Array(flags) => flags.iter().filter_map(text).collect(),

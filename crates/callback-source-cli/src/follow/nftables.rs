@@ -160,7 +160,7 @@ impl Nftables {
         Ok(())
     }
 
-    /// The sets of the table by name. A table that does not exist has none.
+    /// Returns the sets of the table by name. The map is empty if the table does not exist.
     async fn list(&self) -> Result<BTreeMap<String, SetState>, TargetError> {
         let [set, _] = &self.sets;
         match nft(&Script::default().list(set)).await {
@@ -252,7 +252,7 @@ mod tests {
         Nftables::new("nftables:inet/t/s".to_owned(), "t", "s")
     }
 
-    /// Runs a future in a namespace, with the processes that it starts.
+    /// Runs a future and the processes that it starts in a namespace.
     fn within<T: Send>(netns: &Netns, run: impl AsyncFnOnce() -> T + Send) -> T {
         netns.within(|| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();

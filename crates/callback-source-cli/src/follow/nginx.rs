@@ -1,4 +1,4 @@
-//! `nginx-geo` and `nginx-allow`.
+//! `nginx-geo` and `nginx-allow`: lines for a `geo` block, and `allow` rules.
 
 use super::content::{Content, Format};
 use crate::args::plain;

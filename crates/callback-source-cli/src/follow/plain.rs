@@ -1,4 +1,4 @@
-//! `plain`: an address or network a line.
+//! `plain`: one address or network per line.
 
 use super::content::{Content, Format};
 use crate::args::plain;

@@ -31,7 +31,7 @@ pub(super) enum TargetState {
 }
 
 impl TargetStatus {
-    /// A sentence about the target, if it is not equal to the set in force.
+    /// Returns a sentence about the problem, if the target is not equal to the set in force.
     pub(crate) fn problem(&self) -> Option<String> {
         let target = &self.target;
         match self.state {

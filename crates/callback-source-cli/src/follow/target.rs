@@ -11,8 +11,8 @@ pub(crate) trait Target: Send {
     /// Name of the target, as it was given.
     fn name(&self) -> &str;
 
-    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that the
-    /// changes of others are undone, and writes only if there is a difference.
+    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by
+    /// other programs are undone, and writes only if there is a difference.
     ///
     /// While a family is undecided, members from before this process are kept.
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_>;
@@ -23,14 +23,14 @@ pub(crate) trait Target: Send {
     }
 }
 
-/// A running [`Target::sync`].
+/// Future of a running [`Target::sync`].
 pub(crate) type Syncing<'a> =
     Pin<Box<dyn Future<Output = Result<Change, TargetError>> + Send + 'a>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Write,
-    /// Only finds out what would change.
+    /// Finds out what would change, and writes nothing.
     DryRun,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<Plain>,
     /// Number of members afterwards.
     pub(crate) members: usize,
-    /// `true` if the target was written although its members stay, for example because it was damaged.
+    /// `true` if the target was written although its members stay, for example because the target was damaged.
     pub(crate) rewritten: bool,
 }
 

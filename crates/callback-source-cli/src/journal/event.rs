@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Id, which grows by one with each line, whatever the clock does.
+    /// Id, which grows by one with each line, even if the clock was set back.
     pub(crate) id: u64,
     pub(crate) at: String,
     #[serde(flatten)]
@@ -64,8 +64,8 @@ pub(crate) enum Event {
         record_type: String,
         seconds: u64,
     },
-    /// Refusals of one peer for one reason. Without a peer, the event has the refusals of many peers, or of a peer
-    /// whose address was removed after the time to keep it.
+    /// Refusals of one peer for one reason. An event without a peer counts the refusals of many peers, or of a peer
+    /// whose address was removed after the time of `--journal-keep`.
     Refused {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<IpAddr>,

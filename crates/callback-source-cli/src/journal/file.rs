@@ -56,7 +56,7 @@ impl JournalFile {
         }
     }
 
-    /// Opens the file. The next id follows the last one in the file.
+    /// Opens the file. The next id follows the last id in the file.
     pub(super) fn open(&mut self) {
         let last = entries(&self.path)
             .last()
@@ -162,7 +162,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Removes the addresses of peers from lines that are older than the time to keep them.
+    /// Removes the addresses of peers from lines that are older than the time of `--journal-keep`.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
         // After a failure, the next attempt is in an hour. Lines are written in the meantime.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
@@ -269,7 +269,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
         fs::rename(&temporary, path)
     });
     if written.is_err() {
-        // On a full disk, the temporary file may be what fills it.
+        // On a full disk, the temporary file may be the file that filled it.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -290,7 +290,7 @@ const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AN_HOUR: Duration = Duration::from_secs(60 * 60);
-/// Minimum step back of the clock that is an event. A time service can cause smaller steps.
+/// Minimum backward step of the clock that is recorded as an event. A time service can cause smaller steps.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The journal: a record of what happened to the list and to callers, one JSON object a line.
+//! The journal: a record of what happened to the list and to callers, with one JSON object per line.
 //!
 //! Log lines scroll away, and metrics have no addresses. For weeks, the journal shows whether the provider rotated
 //! its addresses, whether a peer was refused, and whether a refused peer was a server of the provider.
@@ -48,7 +48,7 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 enum Order {
     Write(SystemTime, Event),
-    /// Asks for a message once everything before is written. The message has the lines that cannot be written.
+    /// Requests a message once all earlier orders are done. The message contains the lines that cannot be written.
     Flush(oneshot::Sender<Vec<Vec<u8>>>),
 }
 
@@ -98,8 +98,8 @@ impl Journal {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything that was recorded before is written, if the disk responds in time. Returns the
-    /// lines that cannot be written.
+    /// Waits until all earlier events are written, if the disk responds in time. Returns the lines that cannot be
+    /// written.
     pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
         let (done, waiting) = oneshot::channel();
         if self.queue.try_send(Order::Flush(done)).is_err() {

@@ -137,7 +137,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     };
     let text = panic.to_string().replace('\n', " ");
     if !tracing::enabled!(Level::ERROR) {
-        // The log filter must not hide a defect, and a panic is one.
+        // The log filter must not hide a defect, and a panic is a defect.
         write_line(format!("{text}\n"));
     }
     error!(thread = thread.name(), backtrace, "{text}");

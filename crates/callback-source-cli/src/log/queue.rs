@@ -81,7 +81,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the next line. Also returns whether the queue is at most half full without it.
+    /// Waits for the next line. Also returns whether the queue is at most half full without this line.
     pub(super) fn next(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         loop {

@@ -194,7 +194,7 @@ async fn linger(stream: &mut Stream) {
     }
 }
 
-/// Maximum size of the head of a request; a larger one receives 431.
+/// Maximum size of the head of a request. A request with a larger head receives 431.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;

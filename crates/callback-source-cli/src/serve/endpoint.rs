@@ -1,6 +1,6 @@
 //! Paths that a listener serves.
 //!
-//! With an admin listener, the main one serves only `/verify`, since it may be reachable for everyone. The admin
+//! With an admin listener, the main listener serves only `/verify`, since everyone may be able to reach it. The admin
 //! listener does not serve `/verify`: it trusts no proxy, so its verdicts would differ.
 
 /// Set of paths behind a listener.

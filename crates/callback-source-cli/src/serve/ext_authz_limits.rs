@@ -2,7 +2,7 @@
 //!
 //! Its peers are the merchant's Envoys. Unlike the other listener, it therefore does not displace connections. But
 //! callers decide how many checks there are and how long their messages are, and an Envoy may hang. A check above a
-//! limit ends with a gRPC error, to which Envoy responds with its `status_on_error`.
+//! limit fails with a gRPC error, to which Envoy responds with its `status_on_error`.
 
 use std::{
     io,
@@ -143,8 +143,8 @@ where
     }
 }
 
-/// Connection with its permit. The connection ends if its client sends nothing at first. Later, the pings of HTTP/2 detect a
-/// client that is gone.
+/// Connection with its permit. If its client sends no first byte in time, the connection is closed. Later, the pings
+/// of HTTP/2 detect a client that is gone.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: peer::Stream,
@@ -228,7 +228,7 @@ const MAX_CHECKS: usize = 10_000;
 /// Maximum total size of the messages that are being received.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Maximum size of a message, the same as tonic's. With a smaller one, a body that Envoy sends along would cause a
+/// Maximum size of a message, the same as tonic's. With a smaller limit, a body that Envoy sends along would cause a
 /// refusal.
 const MAX_MESSAGE: u32 = 4 << 20;
 

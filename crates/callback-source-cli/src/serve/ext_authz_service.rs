@@ -281,7 +281,7 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
-/// Maximum size of the header that names the client, the same as for a whole head at the other listener.
+/// Maximum size of the header that names the client. The other listener has the same maximum for a whole head.
 const MAX_NAMING_HEADER: usize = 16 << 10;
 
 /// Maximum number of spellings of tags that are removed. A genuine callback has none.

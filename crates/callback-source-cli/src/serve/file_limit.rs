@@ -8,8 +8,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 #[cfg(unix)]
 use tracing::warn;
 
-/// Raises the limit as far as necessary and allowed. Returns how many connections of callers fit, and how many of
-/// Envoys at their own listener.
+/// Raises the limit as far as necessary and allowed. Returns how many connections of callers fit, and how many
+/// connections of Envoys to their own listener.
 pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
     let room = room(callers.saturating_add(envoys));
     share(room, usize::try_from(envoys).unwrap_or(usize::MAX))

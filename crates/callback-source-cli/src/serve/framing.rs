@@ -55,7 +55,7 @@ impl RequestPart {
         matches!(self, Self::Head { .. })
     }
 
-    /// Returns how many of these bytes belong to the current part: all of them, or those up to its end.
+    /// Returns how many of these bytes belong to the current part: all bytes, or the bytes up to its end.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {

@@ -1,7 +1,7 @@
 //! Listening sockets that the service manager opened for this process: systemd's socket activation.
 //!
 //! A flag gets the socket that has its address. Names and the order of sockets are ignored. Otherwise a socket unit
-//! could listen on another address than the one in the flag.
+//! could listen on another address than the address in the flag.
 
 #[cfg(unix)]
 use std::{os::unix::net::UnixListener, path::Path};

@@ -52,7 +52,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Listens on an address, with the socket of the service manager if it passed one for this address.
+    /// Listens on an address. Uses the socket of the service manager if it passed a socket for this address.
     ///
     /// `reads_proxy_headers` is `true` if trusted proxies send the header of the PROXY protocol.
     pub(super) fn bind(

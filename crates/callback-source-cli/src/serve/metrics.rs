@@ -134,7 +134,7 @@ const DROPPED: &str = "callback_source_serve_log_lines_dropped_total";
 const TARGETS: &str = "callback_source_follow_targets_out_of_date";
 
 /// Buckets in seconds: a response at once, a response after an on-demand refresh, and the limit of the strictest
-/// sender. There are few, since there are at most 40 series.
+/// sender. There are few buckets, since the server may have at most 40 series.
 const BUCKETS: [f64; 3] = [0.005, 1.1, 3.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

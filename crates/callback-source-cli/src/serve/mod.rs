@@ -147,7 +147,7 @@ pub(crate) fn run(
 /// Shuts down the runtime, which writes the state file first. Returns at the time limit or at a signal at the latest.
 ///
 /// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The signal is
-/// awaited on another runtime, since this one no longer reports signals.
+/// awaited on another runtime, since this runtime no longer reports signals.
 fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
     let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
         runtime.shutdown_timeout(limit);

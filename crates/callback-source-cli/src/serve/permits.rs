@@ -39,7 +39,7 @@ impl Permits {
         })
     }
 
-    /// Waits for a permit, and displaces connections one by one until a permit is free.
+    /// Waits for a permit, and displaces connections one after the other until a permit is free.
     pub(super) async fn acquire(self: &Arc<Self>, owner: Owner, timer: Arc<IdleTimer>) -> Permit {
         let mut displaced_one = false;
         loop {
@@ -85,8 +85,8 @@ impl Permits {
 
     /// Returns whether the listener is crowded, given its previous state.
     ///
-    /// A listener stays crowded until twice the reserve is free, so that a single connection that comes and goes does
-    /// not wake all others each time.
+    /// A listener stays crowded until twice the reserve is free. Otherwise a single connection that comes and goes
+    /// would wake all other connections each time.
     pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);
         let reserve = if were_crowded { 2 * reserve } else { reserve };

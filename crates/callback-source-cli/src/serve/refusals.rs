@@ -11,7 +11,8 @@ use callback_source::{Rejection, RejectionKind};
 
 use crate::journal::{Event, time_text};
 
-/// Refusals that are not in the journal yet, and peers that may be listed later. Both are bounded.
+/// Refusals that are not in the journal yet, and peers that may be listed later. The numbers of refusals and of peers
+/// are bounded.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<State>);
 
@@ -66,7 +67,7 @@ impl Refusals {
         }
     }
 
-    /// Takes the refusals since the last call.
+    /// Removes and returns the refusals since the last call.
     pub(super) fn take(&self) -> Vec<Event> {
         let tallies = std::mem::take(&mut self.state().tallies);
         let mut tallies: Vec<_> = tallies.into_iter().collect();
@@ -83,7 +84,7 @@ impl Refusals {
         events.collect()
     }
 
-    /// Takes the refusals of a peer that `host` lists now.
+    /// Removes and returns the refusals of a peer that `host` lists now.
     pub(super) fn take_listed(&self, address: IpAddr, host: &str) -> Option<Event> {
         let mut state = self.state();
         let tally = state.unlisted.remove(&address)?;
@@ -118,10 +119,10 @@ impl State {
     }
 }
 
-/// Maximum number of peers a minute with lines of their own. Further peers share one line.
+/// Maximum number of peers per minute that get separate lines. Further peers share one line.
 const MAX_PEERS: usize = 256;
 
-/// Maximum number of refused peers that are remembered, in some 300 KiB.
+/// Maximum number of refused peers that are remembered. They need some 300 KiB.
 const MAX_UNLISTED: usize = 4096;
 
 #[cfg(test)]

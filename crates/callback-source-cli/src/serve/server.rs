@@ -1,8 +1,8 @@
 //! Listener with its connections. Each connection has one of the [`permits`](super::permits).
 //!
 //! A connection is accepted before it has a permit, because its address decides which other connection it displaces.
-//! At most one connection waits in this way. The others stay in the system's queue, and use no memory of this
-//! process.
+//! At most one connection waits in this way. The other connections stay in the system's queue, and use no memory of
+//! this process.
 
 use std::{io, sync::Arc};
 

@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     next: u64,
-    /// Connections of trusted proxies, and those whose PROXY header is still unread.
+    /// Connections of trusted proxies, and connections whose PROXY header is still unread.
     trusted: Share,
     shares: HashMap<IpAddr, Share>,
     /// Shares of addresses by size. Among shares of equal size, the share with the oldest connection is the last.
@@ -92,8 +92,8 @@ impl Shares {
         self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
-    /// Displaces a connection that waits for its client, for a newcomer of this owner. If there is none, returns
-    /// one with a request in flight.
+    /// Displaces a connection that waits for its client, for a newcomer of this owner. If no connection waits,
+    /// returns a connection with a request in flight.
     pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);

@@ -86,7 +86,7 @@ impl Page<'_> {
         self.write_verdicts(out)?;
         self.write_refusals(out, now)?;
         write_links(out, &hosts)?;
-        // The refresh comes from a header and not from a `meta` tag, so that a reader can stop it.
+        // The refresh is requested by a header and not by a `meta` tag, so that a reader can stop it.
         out.push_str(match self.refreshes {
             true => "<p><a href=\"?still\">Stop the refresh every 30 seconds</a></p>\n",
             false => "<p><a href=\"?\">Refresh every 30 seconds</a></p>\n",

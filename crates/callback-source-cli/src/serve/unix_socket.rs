@@ -29,8 +29,8 @@ pub(super) struct SocketFile {
     listener: UnixListener,
     queue: StdListener,
     path: PathBuf,
-    /// Device and inode, which distinguish it from a later socket of another process at the same path. `None` if
-    /// another process removes the file.
+    /// Device and inode, which distinguish this socket from a later socket of another process at the same path.
+    /// `None` if another process removes the file.
     id: Option<(u64, u64)>,
 }
 

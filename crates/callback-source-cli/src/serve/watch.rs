@@ -2,7 +2,7 @@
 
 /// Content of a file that is read regularly.
 ///
-/// Changed content is passed on once two reads agree: an editor may be saving the file during the first one. The
+/// Changed content is passed on once two reads agree: an editor may be saving the file during the first read. The
 /// content is compared, not the time of the file: in Kubernetes, a changed file is a symbolic link to another folder.
 #[derive(Debug)]
 pub(super) struct Watch {

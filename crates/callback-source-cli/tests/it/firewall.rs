@@ -191,7 +191,7 @@ fn echo(mut stream: TcpStream) {
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// Sends a byte over an open connection, and waits until it comes back.
+/// Sends a byte over an open connection, and waits until the server has returned it.
 fn is_alive(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok()
@@ -200,7 +200,7 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 fn is_near(found: Instant, expected: Instant, slack: Duration) -> bool {
     let early = expected.saturating_duration_since(found);
     let late = found.saturating_duration_since(expected);
-    // The kernel removes an element when its timeout, in whole seconds, ends. A packet comes every 20 ms.
+    // The kernel removes an element when its timeout, in whole seconds, ends. The client sends a packet every 20 ms.
     early < Duration::from_millis(100) + slack && late < Duration::from_millis(1_100) + slack
 }
 
@@ -250,7 +250,7 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
     // The stale window is longer than its minimum, which is the time that the refresh of an expired answer takes.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
-    // Now is between two refreshes, right after the last one has reached the kernel.
+    // At this moment, the last refresh has just reached the kernel, and the next one has not begun.
     let rest = firewall.expires(FIRST);
     until(|| rest < firewall.expires(FIRST)).await;
     follow.signal("KILL").await;
@@ -294,7 +294,8 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .set_fault("two.psp.example", Fault::Rcode(ResponseCode::ServFail));
     let closed = firewall.last_packet(FIRST).await;
     let open_for = closed.saturating_duration_since(last);
-    // TTL and stale window. Another refresh may have begun before the fault, and the timeout is rounded up.
+    // The sum of TTL and stale window, with a margin. Another refresh may have begun before the fault, and the
+    // timeout is rounded up.
     let latest = Duration::from_millis(12_500) + firewall.slack();
     assert!(
         (Duration::from_millis(8_900)..latest).contains(&open_for),

@@ -14,7 +14,7 @@ use crate::{
     setup::{ask, command, ip, run, shown, zone},
 };
 
-/// Returns flags with short windows, and a host of [`moving`].
+/// Returns flags for short windows and for a host of [`moving`].
 fn flags(dns: &DnsServer) -> String {
     format!("--host one.example --min-ttl 1s --linger 3s {}", ask(dns))
 }
@@ -134,7 +134,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
     let text = shown(&output);
     assert!(text.contains("the targets keep what they have"), "{text}");
     assert_eq!(read(&path), "20.0.0.9\n");
-    // The hosts are undecided, so even an allowed empty set keeps the previous content.
+    // The hosts are undecided, so the previous content is kept even if an empty set is allowed.
     let output = run(&format!("{line} --allow-empty")).await;
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(read(&path).contains("\n20.0.0.9 1;\n"), "{}", read(&path));
@@ -195,7 +195,7 @@ async fn a_rotation_changes_the_file_once_and_runs_the_command() {
     assert!(took < Duration::from_millis(4_500), "{took:?}");
     until(|| body(&path) == "allow 20.0.0.2; deny all;").await;
     until(|| body(&runs).ends_with("allow 20.0.0.2; deny all;")).await;
-    // Several refreshes bring no change.
+    // Several refreshes change nothing.
     let asked = dns.total();
     until(|| dns.total() > asked + 8).await;
     let log = follow.log();

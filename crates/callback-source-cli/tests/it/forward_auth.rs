@@ -404,7 +404,7 @@ impl Relay {
                 count.fetch_add(1, Ordering::Relaxed);
                 open.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(to).await {
-                        // When either side ends, both end.
+                        // When either side closes its connection, the other connection is closed, too.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });

@@ -42,7 +42,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Asks until the output contains a text.
+/// Repeats a command until its output contains a text.
 async fn answer(server: &Server, line: &str, expected: &str) -> String {
     let asked = async {
         loop {

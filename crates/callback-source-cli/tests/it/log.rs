@@ -375,7 +375,7 @@ struct NoisyWay {
     _task: JoinSet<()>,
 }
 
-/// This is fewer than the receive buffer of a socket can store.
+/// Number of packets, which is fewer than the receive buffer of a socket can store.
 const PACKETS: usize = 100;
 
 impl NoisyWay {

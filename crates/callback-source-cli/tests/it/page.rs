@@ -48,7 +48,7 @@ async fn the_status_page_is_readable_in_a_browser_without_an_error() {
     look(&modules, &server, "problem").await;
 }
 
-/// Looks at the page, and leaves the screenshots in `PAGE_MODULES`.
+/// Opens the page in a browser, and saves the screenshots in a folder below `PAGE_MODULES`.
 async fn look(modules: &str, server: &Server, state: &str) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/page/look.mjs");
     let folder = Path::new(modules).join(state);

@@ -166,7 +166,7 @@ async fn an_invalid_file_is_refused_and_the_previous_configuration_stays() {
 #[tokio::test]
 async fn a_host_that_is_replaced_by_another_name_of_its_server_stays_admitted() {
     let mut reloaded = Reloaded::start("host = \"one.example\"\n").await;
-    // Longer than an unlisted peer waits for an on-demand refresh.
+    // The delay is longer than an unlisted peer waits for an on-demand refresh.
     reloaded
         .dns
         .set_fault("alias.example", Fault::Delay(Duration::from_millis(1_500)));

@@ -70,7 +70,7 @@ impl Server {
         Self::of_command(command(line.split_whitespace()), false).await
     }
 
-    /// Starts a command, and waits until it listens. That includes its admin listener.
+    /// Starts a command, and waits until it and its admin listener listen.
     pub(crate) async fn of_command(mut command: Command, has_admin: bool) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");

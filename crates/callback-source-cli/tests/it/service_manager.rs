@@ -135,7 +135,7 @@ async fn a_service_manager_that_reads_nothing_does_not_stop_the_server() {
     environment.push(("WATCHDOG_USEC".to_owned(), "2000".to_owned()));
     let server = Server::start_with(&admit_one_host(&dns), environment).await;
     server.ready().await;
-    // After this many requests, a queue of the socket and a queue of the server are full.
+    // After this many requests, the queue of the socket and the queue of the server are full.
     for _ in 0..200 {
         assert_eq!(server.get(LISTED, "/verify").await.status, 200);
     }
@@ -180,7 +180,7 @@ async fn sockets_of_the_service_manager_serve_the_flags_with_their_addresses() {
     let dns = one_host().await;
     let (listen, admin) = (tcp(), tcp());
     let (at, admin_at) = (listen.local_addr().unwrap(), admin.local_addr().unwrap());
-    // The order of the sockets differs from that of the flags.
+    // The order of the sockets differs from the order of the flags.
     let serve = activated(
         [passed(&admin), passed(&listen)],
         &format!(

@@ -55,7 +55,8 @@ pub enum Fault {
     LowerCaseOnly(ResponseCode),
     /// No answer to a question that is not in lower case.
     DropMixedCase,
-    /// A lame server: no answer, not authoritative, the name servers of the parent as authority.
+    /// A response of a lame server: it has no answer, is not authoritative, and has the name servers of the parent as
+    /// authority.
     Referral,
 }
 

@@ -70,8 +70,8 @@ pub fn unlisted(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// Returns a peer from the middle of a set, so that no search ends early by luck, or the unlisted neighbour of that
-/// peer.
+/// Returns a listed peer from the middle of a set, or its unlisted neighbour. In the middle, no search ends early by
+/// luck.
 pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
@@ -158,7 +158,7 @@ impl Round {
     }
 }
 
-/// Answers every question at once.
+/// Resolver that answers every question at once.
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub addresses: u32,
