@@ -1,7 +1,6 @@
 use tracing_subscriber::EnvFilter;
 
-/// Returns the filter from `RUST_LOG`, or `info`. A directive that names a crate overrides the default for that
-/// crate.
+/// The filter from `RUST_LOG`, or `info`. Directives for a crate by name override the defaults.
 pub fn filter(rust_log: Option<&str>) -> EnvFilter {
     let quiet = "hickory_resolver=error,hickory_net=error,hickory_proto=error,h2=error";
     EnvFilter::new(format!("{quiet},{}", rust_log.unwrap_or("info")))
