@@ -51,7 +51,7 @@ async fn a_changed_configuration_is_used_after_every_outcome_that_is_not_an_answ
         let resolver = HickoryResolver::from_resolv_conf(&file.path);
         old.set_fault(FaultScope::Everything, fault);
         file.name(&[&new])?;
-        // Ask the same question again.
+        // Within this one lookup, the resolver reads the file again and asks the new server.
         assert_eq!(addresses(&resolver).await?, [TWO], "{fault:?}");
     }
     Ok(())

@@ -105,7 +105,7 @@ fn a_list_of_ten_hosts_is_small() {
         println!("{MEASURED}{bytes} {}", started.elapsed().as_millis());
         return;
     }
-    // moka cleans up in the calls that come 300 ms after the creation of a cache, and then allocates a timer wheel of
+    // From 300 ms after a cache was created, calls to moka also clean up. The clean-up allocates a timer wheel of
     // 17 KiB. A measurement that took this long, as on a busy machine, is repeated. Each measurement runs in a
     // process of its own, since a cache also frees the garbage of earlier caches.
     let bytes = loop {

@@ -117,7 +117,7 @@ fn is_of_kubernetes(name: &str, value: &str) -> bool {
 
 const PREFIX: &str = "CALLBACK_SOURCE_";
 
-/// The secret itself, which is never a flag.
+/// Name of the variable that contains the secret itself. No flag accepts the secret.
 const SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
 
 /// Header lines cannot be separated safely: their values may contain commas and blanks.

@@ -225,7 +225,7 @@ fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
         .collect()
 }
 
-/// Translates a response for Envoy. `forged` are other spellings of the tags that the caller has sent.
+/// Translates a response for Envoy. `forged` lists the caller's headers whose names are other spellings of a tag.
 async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> CheckResponse {
     let (parts, body) = response.into_parts();
     let admitted = parts.status == StatusCode::OK;

@@ -379,7 +379,7 @@ async fn ports_that_are_redirected_are_filtered_by_the_printed_ruleset() {
     firewall.move_to(60, &[FIRST]);
     let follow = firewall.follow("").await;
     until(|| firewall.elements().contains(FIRST)).await;
-    // Like a port that Docker publishes: DNAT in prerouting, to another address behind the server.
+    // Docker publishes a port by DNAT in prerouting, to a container. Here the target is 127.0.0.1:8443.
     let inner = firewall
         .server
         .within(|| TcpListener::bind(("127.0.0.1", 8443)).unwrap());

@@ -74,7 +74,7 @@ use crate::{
 /// | `callback_source_oldest_answer_timestamp_seconds` | gauge | – |
 /// | `callback_source_last_admitted_timestamp_seconds` | gauge | – |
 ///
-/// The timestamps are Unix times, and 0 before the first such event. Counters are zero from the start if the
+/// The timestamps are Unix times. A timestamp is 0 before its first event. Counters are zero from the start if the
 /// recorder is installed before the list is built. `docs/operations.md` of the repository lists all metrics.
 #[derive(Clone, Debug)]
 pub struct AllowList {
