@@ -59,8 +59,8 @@ pub(crate) struct OnDemand {
     /// in flight and before the first turn. It is the maximum value without a refresher. It is written under the
     /// mutex, and read without the mutex.
     quiet_until: AtomicU64,
-    /// The time from which an unlisted peer can trigger the lookup of a watched host. It is the maximum value while
-    /// there is no such time, from a trigger until the refresher has planned, and without a refresher. It is written
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value means never: no
+    /// watched host can be looked up, a trigger waits for the refresher, or the list has no refresher. It is written
     /// under the mutex, and read without the mutex.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,
