@@ -104,6 +104,7 @@ fn the_state_of_a_removed_host_is_not_in_the_file() {
         ],
     });
 }
+
 /// Found by seed 55.
 #[test]
 fn no_call_waits_for_a_host_that_was_removed_meanwhile() {
@@ -464,6 +465,51 @@ fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
                     mood: Well,
                 },
             },
+        ],
+    });
+}
+
+/// Found by seed 1010. One server sent an alias with a TTL of 60 s, and the other, whose records were older, denied the
+/// alias's target for a day. The oracle expected a denial for a day.
+#[test]
+fn a_denial_of_an_alias_target_ends_with_the_alias() {
+    let at = |at, what| Event { at, what };
+    let zone = |family, addresses, ttl| Zone {
+        host: 0,
+        family,
+        addresses,
+        ttl,
+    };
+    holds(&Schedule {
+        seed: 2952,
+        hickory: true,
+        setting: Setting {
+            hosts: 1,
+            min_ttl: 10,
+            max_ttl: 3600,
+            linger: 600,
+            stale_for: 3600,
+            networks: false,
+        },
+        seconds: 4600,
+        events: vec![
+            at(0, zone(0, 1, 86_400)),
+            at(0, zone(1, 0, 86_400)),
+            at(1_000_000, zone(1, 1, 60)),
+            at(
+                1_000_000,
+                Lag {
+                    server: 1,
+                    ms: 3_600_000,
+                },
+            ),
+            at(
+                1_000_000,
+                Server {
+                    server: 0,
+                    mood: Lossy,
+                },
+            ),
         ],
     });
 }

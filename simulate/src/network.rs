@@ -9,7 +9,7 @@ use std::{
 
 use callback_source::{
     Answer, HickoryResolver, Question, Resolve, ResolveError, ResolveErrorKind,
-    simulation::{self, Response, Sent},
+    simulation::{self, Sent},
 };
 use tokio::time::sleep;
 
@@ -43,7 +43,7 @@ struct Network {
 }
 
 impl simulation::Network for Network {
-    fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response {
+    fn send(&self, server: SocketAddr, sent: Sent<'_>) -> simulation::Response {
         let at = SERVERS.iter().position(|of| IpAddr::V4(*of) == server.ip());
         let Some(at) = at else {
             return Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) });
@@ -138,14 +138,27 @@ fn respond(
     if habit == Habit::LowerCaseOnly && !query.is_lower_case && now % Habit::LASTS <= SPELLED {
         let denial = ResolveError::new(ResolveErrorKind::NxDomain);
         let denial = denial.with_negative_ttl(FALSE_DENIAL);
-        state.flights[question].said.push((Err(denial), false));
+        state.flights[question].said.push(Response {
+            result: Err(denial),
+            settles: false,
+            link: Link::None,
+        });
     }
     if is_true && !cut {
         // Over UDP without EDNS, the resolver may need two responses that agree.
         let alone = !over_udp || query.edns.is_some();
         let misspelled = respells && !query.is_lower_case;
         let settles = alone && !misspelled && alias != Alias::Apart;
-        state.flights[question].said.push((result, settles));
+        let link = match alias {
+            _ if is_target(query) => Link::Target,
+            Alias::Apart => Link::Alias,
+            _ => Link::None,
+        };
+        state.flights[question].said.push(Response {
+            result,
+            settles,
+            link,
+        });
     }
     message
 }
@@ -281,8 +294,26 @@ impl Resolve for Wired {
 pub(crate) struct Flight {
     /// Number of changes to the servers when the lookup began.
     weather: u64,
-    /// Responses to the lookup so far. Each has `true` if hickory must accept it when it is an answer.
-    said: Vec<(Result<Answer, ResolveError>, bool)>,
+    /// Responses to the lookup so far.
+    said: Vec<Response>,
+}
+
+#[derive(Debug)]
+struct Response {
+    result: Result<Answer, ResolveError>,
+    /// True if hickory must accept this response when it is an answer.
+    settles: bool,
+    link: Link,
+}
+
+/// Place of a response in a chain of two messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    None,
+    /// The alias, without the addresses.
+    Alias,
+    /// The records of the alias's target.
+    Target,
 }
 
 /// Guard that reports a question as failed if its time limit ends first.
@@ -329,8 +360,8 @@ fn explained(
 ) -> Result<(), &'static str> {
     let Flight { weather, said } =
         std::mem::take(&mut state.flights[usize::from(2 * host + family)]);
-    let answers = || said.iter().filter_map(|(said, _)| said.as_ref().ok());
-    let errors = || said.iter().filter_map(|(said, _)| said.as_ref().err());
+    let answers = || said.iter().filter_map(|said| said.result.as_ref().ok());
+    let errors = || said.iter().filter_map(|said| said.result.as_ref().err());
     match result {
         Some(Ok(answer)) => {
             let same = |of: &Answer| of.addresses() == answer.addresses();
@@ -351,14 +382,28 @@ fn explained(
             }
         }
         Some(Err(error)) if error.is_denial() => {
-            let mut denials = errors().filter(|of| of.kind() == error.kind());
-            match denials.any(|of| of.negative_ttl() == error.negative_ttl()) {
+            let aliases = || {
+                let aliases = said.iter().filter(|said| said.link == Link::Alias);
+                aliases.filter_map(|said| said.result.as_ref().ok())
+            };
+            let explains = |response: &Response| match &response.result {
+                Err(of) if of.kind() == error.kind() => match response.link {
+                    // The alias may change before the denial of its target ends.
+                    Link::Target => aliases().any(|alias| {
+                        let ttl = of.negative_ttl().map(|ttl| ttl.min(alias.ttl()));
+                        error.negative_ttl() == ttl
+                    }),
+                    _ => error.negative_ttl() == of.negative_ttl(),
+                },
+                _ => false,
+            };
+            match said.iter().any(explains) {
                 true => Ok(()),
                 false => Err("no server gave this denial"),
             }
         }
         _ => {
-            if said.iter().any(|(said, settles)| *settles && said.is_ok()) {
+            if said.iter().any(|said| said.settles && said.result.is_ok()) {
                 return Err("the lookup failed although a server answered");
             }
             // A CNAME loop is a final response.
