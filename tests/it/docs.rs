@@ -78,3 +78,16 @@ fn every_input_that_broke_the_library_names_a_test() {
     }
     each_names_tests_that_exist(&rows);
 }
+
+#[test]
+fn every_replayed_schedule_that_a_page_names_is_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/verification.md")).expect("the page is there");
+    let tests = sources(&root.join("simulate/src"));
+    let named = page.split("`found::").skip(1);
+    let named: Vec<_> = named.filter_map(|text| text.split('`').next()).collect();
+    assert!(named.len() >= 5, "{named:?}");
+    for test in named {
+        assert!(tests.contains(&format!("fn {test}(")), "{test}");
+    }
+}
