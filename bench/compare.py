@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Load on a merchant's route, bare and behind several checks; loopback only.
+"""Measures a merchant's route under load, bare and behind several checks. All traffic stays on loopback.
 
     compare.py run           measures, writes compare.csv, prints the table
     compare.py table         prints the table of compare.csv
@@ -8,12 +8,12 @@
     compare.py nginx         measures the checks of nginx in turns of one process, writes nginx.csv, prints its table
     compare.py gateways      measures the configurations of docs/forward-auth.md, writes gateways.csv, prints its table
 
-Each round restarts every service and loads it, in random order. Other work on the machine, the effects of the
-previous service and the memory layout of a process therefore affect all services alike. Each ratio compares a
-service with the bare route of the same round.
+Each round restarts every service in random order and sends requests to it. Other work on the machine, the effects of
+the previous service and the memory layout of a process therefore affect all services alike. Each ratio is relative to
+the bare route in the same round.
 
-`nginx` starts everything once, and loads the ports of one nginx in turn, so that even a noisy machine gives narrow
-intervals. Each ratio compares a port with `allow`/`deny` in the same round.
+`nginx` starts all servers once, and sends requests to the ports of one nginx in turn. The intervals are therefore
+narrow even on a noisy machine. Each ratio is relative to `allow`/`deny` in the same round.
 """
 
 import argparse
@@ -60,7 +60,7 @@ PORTS = {
 }
 SERVE = 18110
 
-# Argument of the service process, by name in the table.
+# The argument of the service process for each name in the table.
 CHECKS = {
     "bare": "bare",
     "bare again": "bare",
@@ -275,7 +275,7 @@ def turns(args):
 
 
 def write(path, rows):
-    """Writes a file after a complete run: an aborted one keeps the previous file."""
+    """Writes a file after a complete run. After an aborted run, the previous file is kept."""
     with path.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["round", "service", "requests_per_second", "p99_us", "errors"])
@@ -283,13 +283,13 @@ def write(path, rows):
 
 
 def follow(scratch):
-    """Arguments of a follower that fills the file of `geo`."""
+    """Returns the arguments of a follower that writes the file of `geo`."""
     return ["follow", "--allow", ",".join(LISTED), f"file:nginx-geo:{scratch}/callers.geo"]
 
 
 def write_files(scratch, command):
     (scratch / "post.lua").write_text(LUA)
-    # nginx does not start without the file.
+    # nginx does not start without the file of `geo`.
     subprocess.run([command, *follow(scratch), "--once"], check=True)
     (scratch / "nginx.conf").write_text(NGINX.format(
         dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],
@@ -301,7 +301,7 @@ def write_files(scratch, command):
 
 
 def start(stack, name, service, command, scratch):
-    """Starts a service with the proxy in front of it and the endpoint behind it, and waits until all listen."""
+    """Starts a service with its proxy and its endpoint, and waits until all of them listen."""
     run = lambda *line, **env: stack.enter_context(running(line, env))
     proxied = name not in CHECKS
     behind = "bare" if proxied else name
@@ -313,7 +313,7 @@ def start(stack, name, service, command, scratch):
         run(
             command, "serve", "--stop-delay", "0s", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
-            # No verdict here needs this host, so its DNS server does not exist.
+            # No verdict in this benchmark depends on this host, so its DNS server does not exist.
             "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",
         )
         ports.add(SERVE)
@@ -339,13 +339,13 @@ def running(line, env):
 
 
 def pin(core):
-    """Pins a process to a core: one for the service and its proxies, another for the load generator."""
+    """Pins a process to a core. The service and its proxies use one core, and the load generator uses another core."""
     if os.cpu_count() >= 2:
         os.sched_setaffinity(0, {core})
 
 
 def free(port):
-    """Exits if a port is in use: a process of an earlier run would be measured instead."""
+    """Exits if a port is in use, because a process of an earlier run would be measured instead."""
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         sys.exit(f"something listens on port {port}")
 
@@ -381,20 +381,20 @@ def read(path):
 
 
 def paired(rows, column, base="bare"):
-    """Ratios to another service of the same round, by service."""
+    """Returns the ratios of each service to the service `base` in the same round."""
     value = {(row["round"], row["service"]): float(row[column]) for row in rows}
     rounds = sorted({row["round"] for row in rows}, key=int)
     return {name: [value[at, name] / value[at, base] for at in rounds] for name in measured(rows)}
 
 
 def measured(rows):
-    """The services of a run, in the order of the table. An older file lacks services that were added since."""
+    """Returns the services of a run, in the order of the table. An older file lacks services that were added later."""
     names = {row["service"] for row in rows}
     return [name for name in PORTS if name in names]
 
 
 def ratios(rows, column, base="bare"):
-    """Median of the ratios and its 95 % interval, by service."""
+    """Returns the median of the ratios and its 95 % interval for each service."""
     result = {}
     for name, of in paired(rows, column, base).items():
         chance = random.Random(1)
@@ -448,7 +448,8 @@ def plot(rows):
 
 
 def instructions():
-    """Instructions per request: the count for 5,000 requests minus that for 1,000, which excludes the start."""
+    """Prints the instructions per request. They are the count for 5,000 requests minus the count for 1,000 requests,
+    which excludes the start."""
     service = build()
     bare = None
     for check in dict.fromkeys(CHECKS.values()):
@@ -461,7 +462,7 @@ def instructions():
 def collected(service, check, requests):
     port = PORTS["bare"]
     free(port)
-    # Head and body in one segment, so that each request causes the same number of reads.
+    # Head and body are in one segment, so that each request causes the same number of reads.
     request = (
         f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"

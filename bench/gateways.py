@@ -1,8 +1,8 @@
-"""Processor time of the configurations of docs/forward-auth.md: `compare.py gateways`.
+"""Measures the processor time of the configurations of docs/forward-auth.md, for `compare.py gateways`.
 
 Each round starts every server anew, in random order. A load generator sends callbacks from a listed address over 64
-connections. The processor time of the server in front, and that of the endpoint, are those of their processes, divided
-by the number of callbacks. The shop is a least responder, whose time is not included.
+connections. The processor time of the server in front and of the endpoint is the time of their processes, divided by
+the number of callbacks. The shop is a minimal responder, whose time is not included.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ STATIC = NGINX.format(
     route=" ".join(f"allow 20.0.{number}.7;" for number in range(15)) + f" allow {matrix.LISTED}; deny all;")
 RETURN = NGINX.format(
     server="", route="auth_request /check;", location="location = /check { internal; return 200; }")
-# The configuration that the page had before: a connection for each question.
+# An earlier configuration of the page, in which nginx opens a connection for each request to the endpoint.
 BEFORE = NGINX.format(
     server="", route="auth_request /check;", location="""location = /check {
         internal;
@@ -51,7 +51,8 @@ BEFORE = NGINX.format(
 
 
 def without(pattern):
-    """The page's configuration without the text that asks the endpoint. Only one of its files has that text."""
+    """Returns a change that removes the text with the request to the endpoint from the page's configuration. Only one
+    file of the configuration has that text."""
     def change(text, **_):
         return re.sub(pattern, "", text, flags=re.S)
     return change
@@ -61,7 +62,7 @@ def instead(text):
     return lambda _, **__: text
 
 
-# Name, gateway of the matrix, change of its configuration, endpoint.
+# The columns are: name, gateway of the matrix, change of the gateway's configuration, endpoint.
 NONE, SERVE, LEAST = "none", "serve", "least"
 ROWS = [
     ("nginx, `proxy_pass` alone", "nginx 1.22", instead(NGINX.format(server="", route="", location="")), NONE),
@@ -90,7 +91,7 @@ BARE = {name: bare for name, bare in zip(
 
 
 class Least:
-    """A least responder, as the shop or in place of `serve`."""
+    """A minimal responder, as the shop or in place of `serve`."""
 
     def __init__(self, peers):
         self.port = self.grpc = matrix.free_port()
@@ -123,7 +124,7 @@ def run(args):
                 own = gateway.extra if server.startswith("Caddy") else (lambda text, **_: text)
                 gateway.extra = lambda text, own=own, change=change, **names: own(change(text), **names)
             elif not server.startswith("Caddy"):
-                # Without the second listener of the matrix.
+                # The matrix adds a second listener, which is not needed here.
                 gateway.extra = lambda text, **_: text
             rows.append([number, name, *measure(gateway, endpoint, args, peers, page)])
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
@@ -134,7 +135,8 @@ def run(args):
 
 
 def measure(gateway, endpoint, args, peers, page):
-    """Requests a second, 99th percentile, errors, and the processor time per callback of server and endpoint."""
+    """Returns requests per second, 99th percentile, errors, and the processor time per callback of server and
+    endpoint."""
     dns, shop = matrix.Dns(), Least(peers)
     started, process = [shop], None
     with tempfile.TemporaryDirectory() as folder:
@@ -168,16 +170,17 @@ def measure(gateway, endpoint, args, peers, page):
 
 
 def pin(pid, core):
-    """Pins every thread: one core for all servers, the other one for the load generator."""
+    """Pins every thread of a process to a core. All servers use one core, and the load generator uses the other
+    core."""
     if os.cpu_count() >= 2:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            # A thread may end meanwhile; new threads inherit the core.
+            # A thread may have ended. New threads inherit the core.
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread), {core})
 
 
 def group(leader):
-    """The processes of a server, which leads a group of its own."""
+    """Returns the processes of a server, which is the leader of its own process group."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -190,7 +193,7 @@ def group(leader):
 
 
 def seconds(pids):
-    """Processor time of processes."""
+    """Returns the processor time of processes, in seconds."""
     total = 0
     for pid in pids:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -217,7 +220,7 @@ def table(path):
         return statistics.median(float(value[at, name][column]) for at in rounds)
 
     def added(name):
-        """What a configuration adds to the processor time of its server alone, in each round."""
+        """Returns the processor time that a configuration adds to that of its server alone, in each round."""
         both = lambda at, of: sum(float(value[at, of][column]) for column in ("server_us", "endpoint_us"))
         return [both(at, name) - both(at, BARE[name]) for at in rounds]
 

@@ -1,5 +1,5 @@
-//! Sets the cfg of shuttle's primitives, and the cfg of the planted faults. The published package has no build
-//! script, so no release can have either.
+//! Sets the `cfg` flags for shuttle's primitives and for the planted faults. The published package has no build script,
+//! so no release can have these flags.
 
 fn main() {
     println!("cargo::rustc-cfg=callback_source_interleavings");

@@ -77,7 +77,7 @@ where
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Sixteen addresses. The last is that of the load generator.
+/// Returns sixteen addresses. The last address is that of the load generator.
 fn listed() -> impl Iterator<Item = IpAddr> {
     (0..15)
         .map(|at| IpAddr::from([20, 0, at, 7]))
@@ -94,7 +94,7 @@ async fn list() -> AllowList {
     list
 }
 
-/// Check that a merchant would write with a list of addresses and `axum-client-ip`.
+/// Check that a merchant could write with a list of addresses and `axum-client-ip`.
 async fn client_ip(
     State(listed): State<Arc<HashSet<IpAddr>>>,
     ClientIp(peer): ClientIp,
@@ -131,8 +131,8 @@ where
     }
 }
 
-/// Cheapest check that still passes its verdict to the handler: compare the peer with a fixed list, read the
-/// clock, and insert an extension.
+/// Cheapest check that still passes its verdict to the handler. It compares the peer with a fixed list, reads the
+/// clock, and inserts an extension.
 #[derive(Clone)]
 struct Least<S> {
     inner: S,

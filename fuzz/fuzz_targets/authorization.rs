@@ -1,4 +1,4 @@
-//! Parser of `Authorization`: it accepts only one spelling of each digest.
+//! Fuzz target for the parser of `Authorization`. The parser accepts only one spelling of each digest.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Forwarding headers: for any header, the client is never a proxy, always an address, and never changed by
-//! entries to its left.
+//! Fuzz target for forwarding headers. For any header, the client is an address and never a proxy, and entries to the
+//! left of the client do not change the result.
 
 #![no_main]
 
@@ -16,8 +16,8 @@ enum Header {
     Single,
 }
 
-// Format of the input: the letter of the header, the entries that the client wrote to the left, and the lines,
-// each after a line feed.
+// Format of the input: a letter that selects the header, the entries that the client wrote to the left, and the lines.
+// Each line follows a line feed.
 fuzz_target!(|input: &[u8]| {
     let (header, input) = match input {
         [b'x', input @ ..] => (Header::XForwardedFor, input),

@@ -1,5 +1,5 @@
-//! DNS responses: for any messages, an answer contains only addresses on the CNAME chain of the question, and
-//! the walk along the chain ends.
+//! Fuzz target for DNS responses. For any messages, an answer contains only addresses on the CNAME chain of the
+//! question, and the resolver stops following the chain at some point.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let family = Family::ALL[usize::from(family & 1)];
     let mut packets = Vec::new();
-    // Format of the input: the length of each message precedes it, as over TCP.
+    // Format of the input: each message follows its length, as over TCP.
     while let [high, low, after @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
         packets.push(after[..length].to_vec());
@@ -59,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Returns all addresses that any message gives for the name of the question or for a name on its alias chain.
+/// Returns all addresses that any message contains for the name of the question or for a name on its alias chain.
 fn on_chain(packets: &[Vec<u8>], family: Family) -> BTreeSet<IpAddr> {
     let messages = packets
         .iter()

@@ -1,4 +1,5 @@
-//! Parser of host names: any text gives either a host name in its normal form, or an error that is safe to log.
+//! Fuzz target for the parser of host names. For any text, the result is a host name in its normal form, or an error
+//! that is safe to log.
 
 #![no_main]
 

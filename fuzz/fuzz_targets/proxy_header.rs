@@ -1,5 +1,5 @@
-//! Parser of the PROXY protocol header: its result depends only on the bytes of the header, not on those that
-//! follow.
+//! Fuzz target for the parser of the PROXY protocol header. The result depends only on the bytes of the header, not on
+//! the bytes after it.
 
 #![no_main]
 
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!client.ip().is_unspecified() && !client.ip().is_multicast());
         }
     }
-    // A prefix either needs more bytes or gives the same result.
+    // For a prefix of the input, the parser either needs more bytes or returns the same result.
     for len in [0, 1, 5, 12, 13, 16, 28, 52, 107, bytes.len() / 2] {
         let Some(part) = bytes.get(..len) else {
             continue;

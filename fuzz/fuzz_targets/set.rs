@@ -1,4 +1,5 @@
-//! Rules of the set: for any schedule of outcomes, restarts and time, the set agrees with the independent model.
+//! Fuzz target for the rules of the set. For any sequence of outcomes, restarts and pauses, the set agrees with the
+//! independent model.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! State files: for any content, only addresses in the file are admitted, for no longer than the windows allow.
-//! The restored state is saved without a change, also by a list of other hosts.
+//! Fuzz target for state files. For any content, the admitted addresses are valid, and they are admitted no longer than
+//! the windows allow. A list saves the restored state unchanged, even if its hosts are not the hosts in the file.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &[u8]| {
     let rules = Rules::default();
     let hosts: Vec<_> = Environment::Test.hosts().collect();
-    // Well after the epoch of the clock, so that earlier times can be represented.
+    // The clock must be long after its epoch, so that earlier times can be represented.
     let now = tokio::time::Instant::now().into_std();
     let empty = AllowSet::new(rules.clone(), hosts.clone(), &[], now);
     let empty = empty.expect("no network is too wide");

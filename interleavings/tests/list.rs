@@ -1,8 +1,8 @@
-//! Requests, the refresher and the owner of a list in thousands of schedules.
+//! Tests of requests, the refresher and the owner of a list in thousands of schedules.
 //!
 //! shuttle switches between tasks at each access to a lock, an atomic or the published set, in an order that it draws
-//! at random. tokio's `watch` and `Notify` run between two such points. Time stands still while a schedule runs, so
-//! no timer hides a lost wake-up, which appears as a deadlock.
+//! at random. It does not switch inside of tokio's `watch` and `Notify`. Time does not advance while a schedule runs,
+//! so no timer hides a lost wake-up. A lost wake-up appears as a deadlock.
 
 use std::{
     net::IpAddr,
@@ -22,7 +22,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
 };
 
-/// Schedules per test, unless the variable `SCHEDULES` has another number.
+/// Number of schedules per test, unless the variable `SCHEDULES` contains another number.
 const SCHEDULES: usize = 1_000;
 const ON_DEMAND_INTERVAL: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -46,8 +46,8 @@ fn a_request_that_does_not_wait_shows_as_a_refusal() {
     assert!(finds(Fault::JudgedAtOnce, new_server));
 }
 
-/// A server is added in DNS. Three requests come from the new server and one from an unlisted peer, while a task
-/// follows the changes.
+/// A server is added in DNS. The new server sends three requests and an unlisted peer sends one, while a task waits for
+/// the next change.
 async fn new_server() {
     let dns = Dns::default();
     let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
@@ -69,7 +69,7 @@ fn a_replaced_host_is_refused_and_its_replacement_admitted_in_every_schedule() {
     explore(|| async {
         let dns = Dns::default();
         dns.answer("b.test", NEW);
-        // The answer is new, so no question can be asked on demand.
+        // The answer is new, so an on-demand refresh may not ask the question again yet.
         let (list, refresher) = dns.start(Duration::ZERO).await;
         let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
         let replace = future::spawn({
@@ -121,7 +121,7 @@ fn the_refresher_ends_with_the_last_handle_in_every_schedule() {
         let dns = Dns::default();
         let (list, refresher) = dns.start(ON_DEMAND_INTERVAL).await;
         let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
-        // One requester leaves while it waits.
+        // One request is cancelled while it waits.
         requests[0].abort();
         drop(list);
         let [_, unlisted] = requests;
@@ -146,14 +146,14 @@ fn requests_end_when_the_refresher_is_dropped_in_every_schedule() {
     });
 }
 
-/// DNS with the hosts `a.test` and `b.test`.
+/// A resolver with the hosts `a.test` and `b.test`.
 #[derive(Clone, Default)]
 struct Dns {
     answers: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
 }
 
 impl Dns {
-    /// Starts a list of `a.test` that is ready, and whose answer has this age.
+    /// Starts a list of `a.test`, waits until it is ready, and advances the time until its answer has this age.
     async fn start(&self, age: Duration) -> (AllowList, JoinHandle<()>) {
         self.answer("a.test", OLD);
         let builder = AllowList::builder().host(host("a.test"));
@@ -205,15 +205,15 @@ fn explore<F: Future<Output = ()> + Send + 'static>(
         .start_paused(true)
         .build()
         .unwrap();
-    // The guard is never dropped, since that would wake the tasks of a failed schedule, which no longer exist.
+    // The guard is never dropped. Its drop would wake the tasks of a failed schedule, which no longer exist.
     let _guard = Box::leak(Box::new(runtime)).enter();
-    // Without this, the list would check every five seconds whether the machine has slept.
+    // Without this call, the list would check every five seconds whether the machine has slept.
     simulation::set_wall_clock(tokio::time::Instant::now(), HOUR);
     let schedules = std::env::var("SCHEDULES").map_or(SCHEDULES, |text| text.parse().unwrap());
     let scenario = Arc::new(move || future::block_on(scenario()));
     let run = Arc::clone(&scenario);
     Runner::new(RandomScheduler::new(schedules / 2), config()).run(move || run());
-    // This scheduler lets one task run for long while another one stands still.
+    // This scheduler lets one task run for a long time while another task does not run.
     Runner::new(PctScheduler::new(3, schedules / 2), config()).run(move || scenario());
 }
 
@@ -225,7 +225,7 @@ fn config() -> Config {
     config
 }
 
-/// Returns whether a scenario fails in at least one schedule with a fault planted.
+/// Returns whether a scenario fails in at least one schedule when this fault is planted.
 fn finds<F: Future<Output = ()> + Send + 'static>(
     fault: Fault,
     scenario: impl Fn() -> F + Send + Sync + 'static,

@@ -1,9 +1,9 @@
-//! All schedules of a few events for two hosts and both families, applied to the set itself.
+//! Checks of all schedules of a few events for two hosts and both families. The events are applied to the set itself.
 //!
-//! The events are an answer, another answer, a denial, a failure, and two ticks. One tick moves to the end of the
-//! next window, the other to the millisecond before that end. After each event the verdicts on ten callers are
-//! compared with those of the [model](crate::oracle). They are compared for this moment, and for the end of each
-//! following window. Schedules that differ only in the names of hosts or families are checked once.
+//! The events are an answer, another answer, a denial, a failure, and two ticks. One tick advances the time to the end
+//! of the next window, and the other tick to the millisecond before that end. After each event, the verdicts on ten
+//! callers are compared with the verdicts of the [model](crate::oracle), for this moment and for the end of each
+//! following window. Of the schedules that differ only in the names of hosts or families, one is checked.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,7 +24,7 @@ use crate::{
     world::{address, name},
 };
 
-/// Numbers of schedules, of their different states, and of the verdicts in them.
+/// Numbers of schedules, of different states in them, and of compared verdicts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Looked {
     pub(crate) schedules: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Looked {
 ///
 /// # Errors
 ///
-/// Returns the first schedule after which a verdict is wrong.
+/// If a verdict is wrong. The error contains the first schedule after which a verdict is wrong.
 pub(crate) fn exhaust(depth: u32, jobs: u64) -> Result<Looked, String> {
     let mut variants = Vec::new();
     for rules in RULES {
@@ -94,7 +94,7 @@ enum Step {
         family: u8,
         what: Came,
     },
-    /// Time moves to the end of the next window, or to the millisecond before that end.
+    /// Advances the time to the end of the next window, or to the millisecond before that end.
     Tick {
         early: Ms,
     },
@@ -115,7 +115,8 @@ struct Search {
     pause: Ms,
     base: std::time::Instant,
     path: Vec<Step>,
-    /// Number of schedules that continue from each state, by a hash of the state and of the number of events left.
+    /// Number of schedules that continue from each state. The key is a hash of the state and of the number of events
+    /// left.
     seen: HashMap<u64, u64>,
     looked: Looked,
 }
@@ -123,7 +124,8 @@ struct Search {
 impl Search {
     fn go(&mut self, set: &AllowSet, model: &Model, now: Ms, depth: u32) -> Result<(), String> {
         let before = self.looked.schedules;
-        // The first outcome has fewer choices, so the path before it is part of the state.
+        // The first outcome is chosen from fewer hosts and families. Whether there was an outcome is therefore part of
+        // the state.
         let key = hash(set, model, now, depth, self.is_before_first_outcome());
         if let Some(schedules) = self.seen.get(&key) {
             self.looked.schedules += schedules;
@@ -159,8 +161,7 @@ impl Search {
             self.go(&set, &model, next, depth - 1)?;
             self.path.pop();
         }
-        // Host and family of the first outcome are interchangeable with other hosts and families, so one choice is
-        // enough.
+        // Before the first outcome, all hosts and both families are interchangeable, so one choice is enough.
         let first = self.is_before_first_outcome();
         let (hosts, families) = if first { (1, 1) } else { (2, 2) };
         let now = now + self.pause;
@@ -269,7 +270,7 @@ fn hash(set: &AllowSet, model: &Model, now: Ms, depth: u32, is_first: bool) -> u
     hashed.0.finish()
 }
 
-/// Returns two addresses of each question, and one unlisted caller of each family.
+/// Returns the callers: two addresses of each question, and one unlisted caller of each family.
 fn callers() -> impl Iterator<Item = u8> {
     let pool = [0, 1, 2, 3]
         .into_iter()
@@ -292,8 +293,8 @@ fn duration(at: Ms) -> Duration {
     Duration::from_millis(u64::try_from(at).unwrap_or_default())
 }
 
-/// Windows in both orders: the linger window shorter and longer than the TTL and the stale window. In one case there
-/// is no stale window.
+/// Windows in which the linger window is shorter or longer than the TTL and the stale window. One of these rules has no
+/// stale window.
 const RULES: [Rules; 3] = [
     Rules {
         min_ttl: 5_000,

@@ -1,4 +1,5 @@
-//! Schedules that once violated a rule. Each is shrunk. `simulate --seed N` prints them in this form.
+//! Tests with schedules that once violated a rule. Each schedule has been shrunk. `simulate --seed N` prints schedules
+//! in this form.
 
 #[expect(unused_imports, reason = "as far as the schedules need them")]
 use crate::{
@@ -217,7 +218,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
     });
 }
 
-/// Found by seed 88, here with less idle time.
+/// Found by seed 88. This schedule has less idle time.
 #[test]
 fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {
@@ -373,8 +374,8 @@ fn states_that_become_equal_are_not_saved_at_once() {
     });
 }
 
-/// A damaged file was never overwritten with an empty state, even after a state with content had replaced it. An
-/// answer that had ended came back in the next process, where a denial had to refute it.
+/// The rule that an empty state never overwrites a damaged file still applied after a state with content had replaced
+/// that file. The next process therefore restored an answer that had ended, until a denial removed it.
 #[test]
 fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
     holds(&Schedule {
@@ -469,8 +470,8 @@ fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
     });
 }
 
-/// Found by seed 1010. One server sent an alias with a TTL of 60 s, and the other, whose records were older, denied the
-/// alias's target for a day. The oracle expected a denial for a day.
+/// Found by seed 1010. One server sent an alias with a TTL of 60 s. The other server, whose records were older, denied
+/// the alias's target with a TTL of a day. The oracle wrongly expected that the denial is valid for a day.
 #[test]
 fn a_denial_of_an_alias_target_ends_with_the_alias() {
     let at = |at, what| Event { at, what };

@@ -1,5 +1,6 @@
-//! A year in seconds: the real list, refresher, layers and state file under a simulated clock and network,
-//! driven by one seed. An [oracle] decides for each peer and moment which verdicts are right.
+//! Simulation of a year in seconds, driven by one seed. The list, the refresher, the layers and the state file are
+//! real, and the clock and the network are simulated. An [oracle] decides for each peer and moment which verdicts are
+//! right.
 //!
 //! ```text
 //! cargo run --release -p simulate -- --seed 1            # a year; a failing one is shrunk and printed

@@ -31,8 +31,8 @@ pub(crate) fn connect(shared: &Shared, seed: u64) {
     })));
 }
 
-/// Returns the addresses of the servers in query order. A configuration file would be read on another thread, whose
-/// time is not simulated.
+/// Returns the addresses of the servers in query order. They are not read from a configuration file, because that would
+/// happen on another thread, whose time is not simulated.
 pub(crate) fn servers() -> impl Iterator<Item = SocketAddr> {
     SERVERS.iter().map(|server| (*server, 53).into())
 }
@@ -100,7 +100,7 @@ impl simulation::Network for Network {
     }
 }
 
-/// The response of a server to a message.
+/// Returns the response of a server to a message.
 fn respond(
     state: &mut State,
     at: usize,
@@ -134,7 +134,7 @@ fn respond(
     let respells = habit == Habit::Respells;
     let (message, cut) = query.respond(&said, over_udp, respells);
     // An answer in random case shows that the server accepts any letter case of the name. The resolver remembers this
-    // for an hour. If the server changes within that hour, its denials are believed.
+    // for an hour. If the server begins to deny such names within that hour, its denials are believed.
     if habit == Habit::LowerCaseOnly && !query.is_lower_case && now % Habit::LASTS <= SPELLED {
         let denial = ResolveError::new(ResolveErrorKind::NxDomain);
         let denial = denial.with_negative_ttl(FALSE_DENIAL);
@@ -167,7 +167,7 @@ fn is_target(query: &Query) -> bool {
     query.name.starts_with(TARGET)
 }
 
-/// Returns the question of the list that a message belongs to.
+/// Returns the question of the list for which the resolver sent a message.
 fn question_of(query: &Query) -> Option<usize> {
     let target = query.name.strip_prefix(TARGET);
     let host = host_named(target.unwrap_or(&query.name))?;
@@ -192,14 +192,13 @@ fn said(result: &Result<Answer, ResolveError>, alias: Alias) -> Said {
             ResolveErrorKind::BrokenChain => Said::Loop,
             ResolveErrorKind::Malformed => Said::Garbage,
             ResolveErrorKind::Truncated => Said::Truncated,
-            // A validating resolver reports any other failure as SERVFAIL.
+            // The server reports any other failure as SERVFAIL, like a validating resolver.
             _ => Said::Code(SERVFAIL),
         },
     }
 }
 
-/// Behavior of a server towards some questions, independent of its mood. It changes after each
-/// [`Habit::LASTS`].
+/// Behavior of a server that does not depend on its mood. It changes after each [`Habit::LASTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
     None,
@@ -243,7 +242,7 @@ impl Habit {
     }
 }
 
-/// TTL of a denial of a name that is not in lower case.
+/// TTL of the denial of a name that is not in lower case.
 const FALSE_DENIAL: Duration = Duration::from_secs(300);
 
 /// Time for which the resolver remembers that a server accepts any letter case of a name.
@@ -258,7 +257,7 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // The watched host is resolved without hickory, whose servers know only the provider's zone.
+        // The watched host is resolved without hickory, because hickory's servers have only the provider's zone.
         if question.host == watched() {
             return resolve_watched(&self.shared, self.life, question.family).await;
         }
@@ -294,14 +293,14 @@ impl Resolve for Wired {
 pub(crate) struct Flight {
     /// Number of changes to the servers when the lookup began.
     weather: u64,
-    /// Responses to the lookup so far.
+    /// Responses that the servers have sent for this lookup.
     said: Vec<Response>,
 }
 
 #[derive(Debug)]
 struct Response {
     result: Result<Answer, ResolveError>,
-    /// True if hickory must accept this response when it is an answer.
+    /// For an answer, true if hickory must accept it.
     settles: bool,
     link: Link,
 }
@@ -316,7 +315,7 @@ enum Link {
     Target,
 }
 
-/// Guard that reports a question as failed if its time limit ends first.
+/// Guard that reports a question as failed if the time limit of the question ends before its lookup.
 struct Landing<'a> {
     wired: &'a Wired,
     host: u8,
@@ -365,7 +364,7 @@ fn explained(
     match result {
         Some(Ok(answer)) => {
             let same = |of: &Answer| of.addresses() == answer.addresses();
-            // Of two answers over UDP, only the addresses that are in both answers are used.
+            // If the resolver needs two answers over UDP, it uses only the addresses that are in both answers.
             let agreed = |one: &Answer| {
                 answers().any(|other| {
                     let both = one.addresses().iter().copied();
@@ -388,7 +387,7 @@ fn explained(
             };
             let explains = |response: &Response| match &response.result {
                 Err(of) if of.kind() == error.kind() => match response.link {
-                    // The alias may change before the denial of its target ends.
+                    // The denial of the target is valid no longer than the alias, because the alias may change.
                     Link::Target => aliases().any(|alias| {
                         let ttl = of.negative_ttl().map(|ttl| ttl.min(alias.ttl()));
                         error.negative_ttl() == ttl
@@ -425,7 +424,7 @@ fn explained(
     }
 }
 
-/// Returns whether the server is certain to give an answer or a denial.
+/// Returns whether the server certainly sends an answer or a denial.
 fn is_well(server: &Server) -> bool {
     let answers = match server.mood {
         Mood::Well | Mood::Rebinds | Mood::Portal | Mood::TooMany | Mood::Denies | Mood::Empty => {
@@ -445,7 +444,7 @@ fn is_well(server: &Server) -> bool {
     answers && server.latency <= 300 && server.lag == 0
 }
 
-/// Returns the outcome that the list must see.
+/// Returns the outcome that the list must receive.
 fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
     match result {
         Some(Ok(answer)) if answer.addresses().len() <= MOST_ADDRESSES => {

@@ -1,9 +1,9 @@
 //! Oracle that knows which verdicts are right for each caller.
 //!
-//! The oracle is written from the contract and shares no code with the library. Its addresses are bits of a number,
-//! and its times are milliseconds. A [`Model`] is one possible state of the list. There are several possible states
-//! where the contract leaves a choice, and where a killed process may or may not have saved its latest state. A
-//! verdict is right if one of these states explains it. Each verdict rules out the states that do not explain it.
+//! The oracle is written from the contract and shares no code with the library. Its addresses are bits of a number, and
+//! its times are milliseconds. A [`Model`] is one possible state of the list. There are several possible states if the
+//! contract leaves a choice, or if it is uncertain whether a killed process saved its latest state. A verdict is right
+//! if it is the verdict of one of these states. Each verdict rules out the states with a different verdict.
 
 use std::collections::VecDeque;
 
@@ -50,7 +50,7 @@ impl Right {
 pub(crate) enum Given {
     Admit,
     NotListed,
-    /// Like `NotListed`, with a reason of its own.
+    /// Like `NotListed`, but with a separate reason.
     WrongEnvironment,
     Unresolved,
 }
@@ -102,14 +102,14 @@ enum Tri {
 pub(crate) struct Worlds {
     pub(crate) models: Vec<Model>,
     rules: Rules,
-    /// States of the last minute, which a killed process may have left on disk. Each has the offset of the wall clock
-    /// at which it may have been written.
+    /// States of the last minute, which a killed process may have left on disk. Each state is stored with its time and
+    /// with the offset of the wall clock at that time.
     recent: VecDeque<(Ms, Ms, Vec<Model>)>,
     /// States that the file may contain.
     disk: Vec<OnDisk>,
     /// Time of the last change of addresses.
     changed_at: Option<Ms>,
-    /// True if the file cannot be written, so that `disk` stays as it is.
+    /// True if the file cannot be written, so that `disk` does not change.
     blocked: bool,
     saves: bool,
     wall: Ms,
@@ -192,7 +192,7 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Applies the ends of all windows that have ended by now.
+    /// Ends all windows whose end is not after `now`.
     pub(crate) fn settle(&mut self, now: Ms) {
         let mut changed_at = Vec::new();
         for model in &mut self.models {
@@ -207,7 +207,7 @@ impl Worlds {
             }
             changed_at.push(changed);
         }
-        // If a change is uncertain in one state, it may not have been saved.
+        // If a change is uncertain in one state, the change may not have been saved.
         let changed_at: Option<Vec<_>> = changed_at.into_iter().collect();
         if let Some(at) = changed_at.and_then(|all| all.into_iter().min()) {
             self.changed_at = self.changed_at.max(Some(at));
@@ -232,7 +232,8 @@ impl Worlds {
         self.remember(now);
     }
 
-    /// Changed addresses are saved at once. The change is certain only if every possible state changes.
+    /// Records the time of a change of addresses, because changed addresses are saved at once. The change is certain
+    /// only if every possible state changes.
     fn note_change(&mut self, before: &[Callers], now: Ms) {
         let after = self.perhaps(now);
         if before
@@ -274,7 +275,7 @@ impl Worlds {
             return;
         }
         if self.blocked {
-            // A blocked file stays as it is.
+            // A file that cannot be written does not change.
         } else if written {
             let on_disk = |model: &Model| OnDisk {
                 model: model.on_disk(&self.rules, now),
@@ -282,7 +283,7 @@ impl Worlds {
                 written: (now, now),
             };
             let mut left: Vec<_> = self.models.iter().map(on_disk).collect();
-            // A file that was not understood is not overwritten with an empty file.
+            // A damaged file is not overwritten with an empty state.
             if self.models.iter().all(Model::is_empty) {
                 left.append(&mut self.disk);
             }
@@ -307,7 +308,7 @@ impl Worlds {
             for saved in &self.disk {
                 let shift = self.wall - saved.wall;
                 let (earliest, latest) = saved.written;
-                // A file from the future is ignored.
+                // A file whose times are in the future is ignored.
                 if now + CLOCK_STEP < latest - shift {
                     self.models.push(blank.clone());
                 }
@@ -346,7 +347,7 @@ impl Worlds {
             .fold(Right::default(), Right::or)
     }
 
-    /// Rules out each state that does not explain a verdict. At least one must remain.
+    /// Rules out each state that does not explain a verdict. At least one state must remain.
     pub(crate) fn observe(&mut self, pictures: &[Picture], who: u8, given: Given) {
         let mut pictures = pictures.iter();
         self.models.retain(|_| {
@@ -365,8 +366,8 @@ impl Worlds {
             .min()
     }
 
-    /// Returns the least and the largest possible number of failures of a question in a row. A denial that is
-    /// believed late in one state is still a failure in another.
+    /// Returns the least and the largest possible number of failures of a question in a row. In one state, a denial may
+    /// be believed late, while it is still a failure in another state.
     pub(crate) fn failures(&self, host: u8, family: usize) -> (u32, u32) {
         let models = self.models.iter();
         let failing = models.filter_map(|model| model.records(host, family)?.failing.as_ref());
@@ -402,7 +403,7 @@ impl Worlds {
             return;
         }
         self.recent.push_back((now, self.wall, self.models.clone()));
-        // The state before the last minute was still in use when that minute began.
+        // The latest state from before the last minute is kept, because it was still in use when that minute began.
         while self
             .recent
             .get(1)
@@ -430,7 +431,7 @@ impl Worlds {
         }
         let surely_written = self.started_at + BETWEEN_SAVES + SLACK <= now
             || self.changed_at.is_some_and(|at| at < now);
-        // A file that was not understood is not overwritten with an empty file.
+        // A damaged file is not overwritten with an empty state.
         let nothing = self.changed_at.is_none() && self.models.iter().all(Model::is_empty);
         if nothing || !surely_written {
             left.extend(self.disk.iter().cloned());
@@ -450,8 +451,8 @@ impl Worlds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     hosts: Vec<Host>,
-    /// State of hosts that are not configured now. Each has `true` if the file keeps it. The file keeps hosts that
-    /// were not configured at the start, and drops hosts that were removed later.
+    /// State of hosts that are not configured now. The flag is true if the file keeps the state. The file keeps hosts
+    /// that were not configured at the start, and drops hosts that were removed later.
     parked: Vec<(Host, bool)>,
 }
 
@@ -491,9 +492,9 @@ struct Held {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Failing {
-    /// First failure of a run without a gap in the questions.
+    /// Time of the first failure in a series of failures without a gap between the questions.
     since: Ms,
-    /// Latest time of the next failure. A later failure leaves a gap.
+    /// Latest time of the next failure. If the next failure is later, there is a gap.
     next_by: Ms,
     times: u32,
     at: Ms,
@@ -578,7 +579,7 @@ impl Model {
         let host = &mut self.hosts[at];
         let records = &mut host.records[family];
         let left = records.held.take().map_or(0, |held| held.addresses);
-        // The question is repeated well before the lingering addresses are removed.
+        // The question is repeated long before the lingering addresses are removed.
         let lingering = host
             .lingering
             .iter()
@@ -680,7 +681,8 @@ impl Model {
     }
 
     /// Returns the times at which the state may have been saved last. The first save after the stale window of an
-    /// unconfigured host forgets its answer, which can stay in use for as long as a refresh takes.
+    /// unconfigured host removes the host's answer from the state. Without that save, the answer could stay in use for
+    /// as long as a refresh takes.
     fn saved_at(&self, rules: &Rules, now: Ms) -> Vec<Ms> {
         let parked = self.parked.iter().flat_map(|(host, _)| &host.records);
         let over = parked.map(|records| records.window_from + rules.stale_for);
@@ -692,7 +694,7 @@ impl Model {
         times
     }
 
-    /// Forgets answers and denials of unconfigured hosts whose window has ended.
+    /// Removes the answers and denials of unconfigured hosts whose stale window has ended.
     fn forget(&mut self, rules: &Rules, now: Ms) {
         for (host, _) in &mut self.parked {
             for records in &mut host.records {
@@ -705,7 +707,7 @@ impl Model {
         }
     }
 
-    /// Returns the state as the file saves it.
+    /// Returns the part of the state that is saved in the file.
     fn on_disk(&self, rules: &Rules, now: Ms) -> Self {
         let mut saved = self.clone();
         saved.parked.retain(|(_, in_file)| *in_file);
@@ -765,7 +767,7 @@ impl Model {
         }
         let known = [0, 1].map(|family| {
             let start = match self.hosts.is_empty() && rules.networks == 0 {
-                // An empty list must answer `Unresolved`.
+                // The verdict of an empty list must be `Unresolved`.
                 true => Tri::No,
                 false => Tri::Yes,
             };
@@ -785,7 +787,7 @@ impl Model {
         }
     }
 
-    /// Returns whether a host is known for a family: it has an answer or a denial, or it is given up.
+    /// Returns whether a host is resolved for a family: its question has an answer or a denial, or is given up.
     fn known(&self, rules: &Rules, at: usize, family: usize, now: Ms) -> Tri {
         let records = &self.hosts[at].records[family];
         if (records.held.is_some() || records.denied) && now < records.window_ends(rules) {
@@ -803,7 +805,7 @@ impl Model {
             .iter()
             .filter(|of| of.host != self.hosts[at].host);
         let zone = |of: &&Host| same_zone(of.host, self.hosts[at].host);
-        // The contract leaves open whether another zone can confirm a zone that never answers.
+        // If no host of the zone has an answer, the contract leaves open whether an answer of another zone suffices.
         let any_zone = !others.clone().any(|of| zone(&of));
         let mut known = Tri::No;
         for (other, of) in others.flat_map(|host| host.records.iter().map(move |of| (host, of))) {
@@ -818,7 +820,7 @@ impl Model {
                 }
                 known = Tri::Either;
             }
-            // The answer is still being refreshed.
+            // The answer's TTL has ended, but its refresh may not have ended yet.
             if of.failing.is_none() && now < held.ttl_ends + REFRESH_TIME {
                 known = Tri::Either;
             }
@@ -846,7 +848,7 @@ impl Model {
                 }
             }
         }
-        // Another host's answer can decide whether a failing host is given up.
+        // Whether a failing host is given up can depend on the answer of another host.
         if fails {
             let records = self.hosts.iter().flat_map(|host| &host.records);
             edges.extend(records.filter_map(|of| of.held.map(|held| held.ttl_ends)));
@@ -871,7 +873,7 @@ impl Host {
         }
     }
 
-    /// Restores the original times, shifted as far as the wall clock was changed.
+    /// Restores the original times, shifted by the change of the wall clock.
     fn restored(&self, rules: &Rules, shift: Ms, now: Ms) -> Self {
         let mut host = Self::new(self.host, now);
         for (records, saved) in host.records.iter_mut().zip(&self.records) {
@@ -930,7 +932,8 @@ impl Records {
         held.filter(|held| !held.restored && now < held.ttl_ends)
     }
 
-    /// Returns the end of an outcome's window. An outcome without a later failure stays in use while it is refreshed.
+    /// Returns the end of an outcome's stale window. Without a later failure, the outcome stays in use at least until
+    /// its refresh has ended.
     fn window_ends(&self, rules: &Rules) -> Ms {
         let least = match self.failing {
             Some(_) => 0,
@@ -940,7 +943,7 @@ impl Records {
     }
 }
 
-/// Returns the bit of an address, by host, family and number in the pool.
+/// Returns the number of the caller with an address, by host, family and number in the pool.
 pub(crate) fn caller(host: u8, family: u8, number: u8) -> u8 {
     (host * 2 + family) * POOL + number
 }
@@ -953,8 +956,8 @@ pub(crate) fn family_of(who: u8) -> usize {
     }
 }
 
-/// Returns whether a caller is a server of the test environment, which the list watches. There is one of each
-/// family.
+/// Returns whether a caller is a server of the test environment, which the list watches. There is one such caller of
+/// each family.
 pub(crate) fn is_test_server(who: u8) -> bool {
     who + 2 >= WHO
 }
@@ -968,21 +971,22 @@ pub(crate) fn everybody() -> impl Iterator<Item = u8> {
     0..WHO
 }
 
-/// Returns whether two hosts are in the same zone: hosts 0, 1 and 3 are.
+/// Returns whether two hosts are in the same zone. Hosts 0, 1 and 3 are in one zone, and host 2 is in another zone.
 fn same_zone(one: u8, other: u8) -> bool {
     (one == 2) == (other == 2)
 }
 
-/// Callers in the static networks, if there are any: one caller that can be listed, and three that cannot.
+/// Callers in the static networks, if static networks are configured: one caller that a host can list, and three
+/// callers that no host lists.
 const STATIC: [u8; 4] = [2, 48, 49, 50];
 
-/// Longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit of a
-/// question.
+/// Longest time between the end of a TTL and the refreshed answer. It is the sum of a second, the jitter, and the time
+/// limit of a question.
 pub(crate) const REFRESH_TIME: Ms = 6_500;
 
 const MAX_BACKOFF: Ms = 60_000;
 
-/// Longest time for which changed times may stay unsaved.
+/// Longest time for which the state file may lack changes of times.
 const BETWEEN_SAVES: Ms = 60_000;
 
 /// A tolerance, since timers have a resolution of a millisecond.

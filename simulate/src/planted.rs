@@ -1,4 +1,4 @@
-//! Faults planted in the library. The simulation must find each of them, so this tests the test.
+//! Test of the simulation itself, which must find each fault that is planted in the library.
 
 use std::{io, ops::Range};
 
@@ -87,7 +87,7 @@ const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::JitterNegative, 1),
     (Fault::ChangesSavedLate, 12),
     (Fault::PublishedBeforeApplied, 1),
-    // Found with hickory on a network in memory.
+    // These faults were found with hickory on a network in memory.
     (Fault::TruncatedTaken, 10),
     (Fault::DenialUnconfirmed, 30),
     (Fault::WatchedAdmitted, 1),

@@ -1,4 +1,4 @@
-//! Plays a schedule: the real list, its refresher and the layers, under tokio's paused clock.
+//! Plays a schedule with the real list, its refresher and the layers, under tokio's paused clock.
 
 use std::{
     collections::VecDeque, convert::Infallible, fs, future::poll_fn, io, net::SocketAddr,
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// Result of a schedule.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Played {
     pub(crate) tally: Tally,
@@ -143,7 +143,7 @@ impl<'a> Player<'a> {
             let event = events.peek().map(|event| ms(event.at));
             let wake = [Some(end), start, event, edge.map(|(at, _)| at)];
             let wake = wake.into_iter().flatten().min().unwrap_or(end);
-            // An outcome that arrives meanwhile can bring the next end of a window forward.
+            // If an outcome arrives during this wait, the next end of a window may become earlier.
             let news = self.shared.news.notified();
             let _ = timeout_at(self.shared.instant(wake), news).await;
         }
@@ -271,7 +271,8 @@ impl<'a> Player<'a> {
     }
 
     async fn end(&mut self, ending: Ending) -> io::Result<()> {
-        // The clock stands still while a file is written. So a millisecond later, no write is in progress.
+        // The paused clock does not advance while a file is written. Therefore, no write is in progress a millisecond
+        // later.
         sleep_until(self.shared.instant(self.shared.now() + 1)).await;
         let Some(process) = self.process.take() else {
             return Ok(());
@@ -295,7 +296,8 @@ impl<'a> Player<'a> {
         let Some(path) = path.filter(|_| ending != Ending::Clean) else {
             return Ok(());
         };
-        // A killed process writes nothing, so the file that the process wrote when it was dropped is undone.
+        // The dropped refresher has written the file. A killed process would not have written it, so the previous file
+        // is restored.
         let written = fs::read(&path).unwrap_or_default();
         match &before {
             Some(before) => fs::write(&path, before)?,
@@ -352,7 +354,7 @@ impl<'a> Player<'a> {
     }
 
     async fn look(&mut self, now: Ms) {
-        // Tasks whose timers end at this moment run first.
+        // Tasks whose timers end at this moment must run before the check.
         self.let_others_run().await;
         let late = self.next_look().map(|(_, late)| late);
         self.looked = now;
@@ -373,7 +375,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Compares the verdicts that the current set gives at the end of a window. A request may arrive before the
+    /// Checks the verdicts of the current set for a later time, the end of a window. A request may arrive before the
     /// refresher removes expired addresses.
     fn foresee(&self, at: Ms) {
         let Some(process) = &self.process else {
@@ -388,7 +390,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Compares the verdicts on all callers.
+    /// Checks the verdicts on all callers.
     fn check(&self, now: Ms) {
         let Some(process) = &self.process else {
             return;
@@ -464,7 +466,7 @@ struct Call {
     at_first: Right,
     /// Questions that could go out when the request was sent.
     due: Vec<usize>,
-    /// Number of replacements of the hosts when the request was sent.
+    /// Number of replacements of the hosts before the request was sent.
     replaced: u32,
 }
 
@@ -482,7 +484,7 @@ impl Call {
             (Stack::Source | Stack::Both { token: true }, 200) => Given::Admit,
             (Stack::Source | Stack::Both { .. }, 403) => Given::NotListed,
             (Stack::Source | Stack::Both { token: true }, 503) => Given::Unresolved,
-            // The client is admitted or undecided, so the message decides.
+            // The source check admits the client or is undecided, so the message check decides.
             (Stack::Both { token: false }, 401) => {
                 if !(right.admit || right.unresolved) {
                     let text = format!("caller {}: 401, and it is surely not listed", self.who);

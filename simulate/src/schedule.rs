@@ -1,4 +1,4 @@
-//! Events of a simulated year. One seed gives one schedule.
+//! Events of a simulated year. Each seed determines one schedule.
 
 use fastrand::Rng;
 
@@ -7,10 +7,10 @@ use fastrand::Rng;
 pub(crate) struct Schedule {
     /// Seed of the library's random choices.
     pub(crate) seed: u64,
-    /// True if hickory asks the servers on a network in memory, instead of the scripted resolver.
+    /// True if the resolver is hickory, on a network in memory, instead of the scripted resolver.
     pub(crate) hickory: bool,
     pub(crate) setting: Setting,
-    /// Length of the schedule, in seconds.
+    /// Duration of the schedule, in seconds.
     pub(crate) seconds: u64,
     pub(crate) events: Vec<Event>,
 }
@@ -37,7 +37,8 @@ pub(crate) struct Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// The zone has these addresses of a host's pool, one bit each, with a TTL in seconds. No bit means no data.
+    /// The zone gets these addresses of a host's pool, with a TTL in seconds. Each bit is an address. Without any bit,
+    /// the response is "no data".
     Zone {
         host: u8,
         family: u8,
@@ -48,15 +49,15 @@ pub(crate) enum What {
     Gone { host: u8, gone: bool },
     /// One of the two DNS servers changes its behavior.
     Server { server: u8, mood: Mood },
-    /// Delay of a server's answers, in milliseconds.
+    /// The delay of a server's answers changes to this number of milliseconds.
     Latency { server: u8, ms: u32 },
-    /// A server answers from the zone as it was this long ago, in milliseconds.
+    /// A server answers from an older state of the zone. The state is this number of milliseconds old.
     Lag { server: u8, ms: u32 },
     /// A request through the layer.
     Call { who: u8, through: Stack },
     /// A request through the layer, this many milliseconds after the end of the next window.
     EdgeCall { who: u8, late: i8 },
-    /// Many requests of one peer at once.
+    /// Many requests of one peer at the same time.
     Flood { who: u8, requests: u16 },
     /// The hosts are replaced at run time.
     Hosts { hosts: u8 },
@@ -64,7 +65,7 @@ pub(crate) enum What {
     WallStep { ms: i64 },
     /// The state file becomes unwritable, or writable again.
     Writes { fail: bool },
-    /// The process ends, and a new one starts after this time in milliseconds.
+    /// The process ends. After `down` milliseconds, a new process starts.
     Restart {
         ending: Ending,
         down: u32,
@@ -95,7 +96,7 @@ pub(crate) enum Mood {
     Empty,
     /// Answers every question with one private address, as a captive portal does.
     Portal,
-    /// Adds private addresses to the correct addresses.
+    /// Adds private addresses to the correct addresses, as in a DNS rebinding attack.
     Rebinds,
     /// Answers with more addresses than allowed.
     TooMany,
@@ -119,14 +120,14 @@ pub(crate) enum Ending {
     Clean,
     /// `kill -9`.
     Kill,
-    /// `kill -9` during a write, which leaves half a temporary file beside the old file.
+    /// `kill -9` during a write, which leaves half of a temporary file next to the old file.
     KillWriting,
     /// Damage to the disk, which truncates the file.
     Damaged,
 }
 
 impl Schedule {
-    /// Creates a schedule of this length.
+    /// Creates a schedule of this duration.
     pub(crate) fn with_length(seed: u64, seconds: u64) -> Self {
         let mut draw = Draw {
             rng: Rng::with_seed(seed),
@@ -160,7 +161,7 @@ struct Draw {
     rng: Rng,
     setting: Setting,
     end: u64,
-    /// Number of questions that the schedule causes so far, by a cautious estimate.
+    /// Estimated maximum number of questions that the events so far cause.
     questions: u64,
     events: Vec<Event>,
 }
@@ -174,7 +175,7 @@ impl Draw {
         }
         self.start();
         let hosts = u64::from(self.setting.hosts.count_ones());
-        // In calm times each question goes out once per maximum TTL.
+        // Outside episodes, each question goes out once per maximum TTL.
         self.questions = 2 * hosts * self.end / SECOND / self.setting.max_ttl.min(CALM_TTL);
         // Episodes that occur in every year.
         for month in [3, 6, 9, 12] {
@@ -182,7 +183,7 @@ impl Draw {
             self.rotation(at);
         }
         self.callers();
-        // The fewer questions the other episodes cause, the more of them a year has.
+        // More episodes are drawn until their questions use up the budget.
         for _ in 0..MAX_EPISODES {
             if MAX_QUESTIONS < self.questions {
                 break;
@@ -212,7 +213,7 @@ impl Draw {
         let setting = &mut self.setting;
         (setting.min_ttl, setting.max_ttl) = (min_ttl, max_ttl);
         (setting.linger, setting.stale_for) = (linger, stale_for);
-        // With a maximum TTL of an hour, more hosts would use up too much of the year's budget of questions.
+        // With a maximum TTL of an hour, three hosts would use up too much of the year's budget of questions.
         if setting.hosts == 0b0111 && setting.max_ttl == HOUR {
             setting.hosts = 0b0101;
         }
@@ -305,11 +306,11 @@ impl Draw {
         }
     }
 
-    /// Gives a host new addresses, which send callbacks from the first moment on.
+    /// Replaces a host's addresses. The new addresses send callbacks immediately.
     fn rotation(&mut self, at: u64) {
         let host = self.host();
         let ttl = self.ttl(8 * HOUR);
-        // Some operators lower the TTL beforehand.
+        // Some operators lower the TTL before a rotation.
         if self.rng.bool() {
             let before = [self.some_addresses(), self.some_addresses()];
             self.zone(at.saturating_sub(2 * HOUR * SECOND), host, before, ttl);
@@ -329,7 +330,7 @@ impl Draw {
         self.zone(calm, host, after, CALM_TTL as u32);
     }
 
-    /// Returns a different part of a larger set in each answer.
+    /// Makes a host return a different part of a larger set in each answer.
     fn subsets(&mut self, at: u64) {
         let host = self.host();
         let ttl = *self.pick(&[0, 30, 60, 300, 3600]);
@@ -392,7 +393,7 @@ impl Draw {
         }
     }
 
-    /// Denies every question, or answers as a captive portal.
+    /// Makes servers deny every question, or answer like a captive portal.
     fn denials(&mut self, at: u64) {
         let lasts = self.length();
         let mood = *self.pick(&[Mood::Denies, Mood::Empty, Mood::Portal, Mood::Rebinds]);
@@ -430,7 +431,7 @@ impl Draw {
         self.edges(at, lasts, 8);
     }
 
-    /// Ends processes in every way, with and without DNS.
+    /// Ends processes in each possible way, with and without DNS.
     fn restarts(&mut self, at: u64) {
         let hosts = self.setting.hosts;
         let mut now = at;
@@ -513,7 +514,8 @@ impl Draw {
             self.calls(now, now + 10_000, 4);
             self.edges(now, 4 * HOUR * SECOND, 2);
         }
-        // A list with a state file writes once a minute, which slows the simulation down.
+        // A list with a state file writes the file once a minute, which slows the simulation down. The next process
+        // therefore has no state file.
         now += self.rng.u64(MINUTE..30 * HOUR) * SECOND;
         self.push(
             now,
@@ -565,7 +567,8 @@ impl Draw {
         self.rotation_of(when, host);
     }
 
-    /// Lets the second server answer from an older zone. The resolver asks it when the first server fails.
+    /// Lets the second server answer from an older zone. The resolver asks the second server when the first server
+    /// fails.
     fn differing(&mut self, at: u64) {
         let lasts = self.length().min(6 * HOUR * SECOND);
         let ms = *self.pick(&[10_000, 300_000, 3_600_000]);
@@ -676,8 +679,8 @@ impl Draw {
     }
 
     fn zone(&mut self, at: u64, host: u8, mut addresses: [u8; 2], ttl: u32) {
-        // Without another host in its zone, the loss of a family is never believed, and the question goes out
-        // once a minute. The episode must therefore not last for months.
+        // If no other host is in its zone, a denial of a whole family is never believed, and the question goes out once
+        // a minute. A family must therefore not be empty for months.
         let mates = self.setting.hosts & ZONE & !(1 << host);
         if u64::from(ttl) == CALM_TTL && at > 0 && (ZONE >> host & 1 == 0 || mates == 0) {
             for of in &mut addresses {
@@ -727,8 +730,8 @@ impl Draw {
         self.questions += 2 * hosts * seconds / every.max(self.setting.min_ttl);
     }
 
-    /// Draws a TTL that is in use for this number of seconds, and adds its cost. The longer the use, the longer the
-    /// TTL.
+    /// Draws a TTL that is in use for this number of seconds, and adds its questions to the estimate. The longer the
+    /// TTL is in use, the longer it must be.
     fn ttl(&mut self, seconds: u64) -> u32 {
         let least = seconds / MAX_REFRESHES;
         let ttl = (*self.pick(&[0_u64, 10, 60, 60, 300, 1800])).max(least);
@@ -816,7 +819,7 @@ const ZONE: u8 = 0b1011;
 /// Addresses that a host can have in each family.
 pub(crate) const POOL: u8 = 6;
 
-/// Callers: the addresses of all hosts, then some that are never listed.
+/// Number of callers. The first callers are the addresses of all hosts. The other callers are never listed.
 pub(crate) const WHO: u8 = HOSTS * 2 * POOL + UNLISTED;
 
 /// Number of callers that are never listed. The last two are servers of the test environment, which the list watches.
@@ -828,7 +831,7 @@ const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// TTL of the provider outside episodes.
+/// TTL of the provider's answers outside episodes, in seconds.
 const CALM_TTL: u64 = 24 * HOUR;
 
 /// Number of questions above which no further episode is drawn. A run may ask at most 100,000.

@@ -1,4 +1,4 @@
-//! Shrinker: finds a short schedule that still violates a rule.
+//! Search for a short schedule that still violates a rule.
 
 use std::{fmt::Write, io, time::Duration};
 
@@ -43,7 +43,7 @@ struct Shrinking {
 }
 
 impl Shrinking {
-    /// Cuts the schedule off after the violation.
+    /// Removes all events after the violation.
     fn end_at(&mut self, at: i64) {
         let at = u64::try_from(at).unwrap_or_default();
         self.best.events.retain(|event| event.at <= at);
@@ -64,7 +64,7 @@ impl Shrinking {
         Ok(true)
     }
 
-    /// Removes the first part, except for the initial zone: idle time costs the most.
+    /// Removes the first part of the schedule, except for the initial zone, because idle time takes most of the run.
     fn begin_later(&mut self) -> io::Result<()> {
         let mut part = 2;
         while part < 1 << 8 {

@@ -1,5 +1,5 @@
-//! DNS messages as the simulated servers read and write them. The code does not use hickory. Otherwise an error in
-//! hickory's encoder could hide the same error in its decoder.
+//! Encoder and decoder of DNS messages, for the simulated servers. The code does not use hickory. Otherwise, an error
+//! in hickory's encoder could hide the same error in hickory's decoder.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ pub(crate) enum Alias {
     None,
     /// The response contains the alias and the addresses.
     Joined,
-    /// The response contains only the alias, so the resolver must look up the target.
+    /// The response contains only the alias, so the resolver must ask for the target.
     Apart,
 }
 
@@ -79,8 +79,8 @@ impl Query {
         })
     }
 
-    /// Encodes the response. Over UDP, the response is truncated to the client's maximum. Also returns whether it was
-    /// truncated.
+    /// Encodes the response. Over UDP, the response is truncated to the client's maximum size. Also returns whether the
+    /// response was truncated.
     pub(crate) fn respond(&self, said: &Said, over_udp: bool, respell: bool) -> (Vec<u8>, bool) {
         let whole = self.write(said, respell);
         let most = self.edns.map_or(512, |most| most.max(512));
@@ -95,7 +95,7 @@ impl Query {
         let mut code = 0;
         match said {
             Said::Garbage => {
-                // The header announces a question, but the message contains only half of a question.
+                // The header announces a question, but the message contains only the first three bytes of the question.
                 let mut message = self.header(0, false, [1, 0, 0, 0]);
                 message.extend(&self.question[..3]);
                 return message;
@@ -152,7 +152,7 @@ impl Query {
 
     fn header(&self, code: u8, truncated: bool, counts: [u16; 4]) -> Vec<u8> {
         let mut header = self.id.to_vec();
-        // A response with recursion desired and available.
+        // The flags of a response: recursion is desired and available.
         header.extend([0x81 | u8::from(truncated) << 1, 0x80 | code]);
         header.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
         header

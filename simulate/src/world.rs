@@ -76,7 +76,7 @@ pub(crate) struct Server {
     pub(crate) lag: u32,
 }
 
-/// Times of a question in this process: the last lookup, and the bounds for the next lookup.
+/// Times of a question in this process: of its last lookup, and the bounds for its next lookup.
 #[derive(Clone, Copy, Debug, Default)]
 struct AskLog {
     asked: Option<Ms>,
@@ -90,7 +90,7 @@ struct AskLog {
 #[derive(Clone, Copy, Debug, Default)]
 struct WatchLog {
     asked: Option<Ms>,
-    /// The time until which the last answer is certainly in use.
+    /// The time until which the last answer is certain to be in use.
     named_until: Option<Ms>,
 }
 
@@ -124,7 +124,7 @@ pub(crate) enum Class {
     WrongAdmission,
     WrongRefusal,
     WrongIndecision,
-    /// A refusal has the reason of another refusal.
+    /// A refusal has a wrong reason.
     WrongReason,
     /// A question went out too often or too early.
     AskedTooOften,
@@ -260,8 +260,8 @@ impl State {
         }
     }
 
-    /// Checks the reason of a refusal. A test server gets a reason of its own while an answer names it. Other callers
-    /// never get that reason.
+    /// Checks the reason of a refusal. The reason for a test server is `WrongEnvironment` while an answer contains its
+    /// address. For all other callers, it is `NotListed`.
     pub(crate) fn judge_reason(&mut self, who: u8, given: Given, now: Ms) {
         let named_until = self.watched[family_of(who)].named_until;
         let named_until = named_until.filter(|_| is_test_server(who));
@@ -276,8 +276,8 @@ impl State {
         }
     }
 
-    /// Records a lookup of the watched host. Such a lookup may happen at most once per interval, and only when an
-    /// unlisted peer calls.
+    /// Records a lookup of the watched host. The watched host may be looked up at most once per interval, and only when
+    /// an unlisted peer calls.
     fn watched_asked(&mut self, family: usize, now: Ms) {
         let interval = RECHECK.max(self.rules.min_ttl);
         let before = self.watched[family].asked.replace(now);
@@ -334,8 +334,8 @@ impl State {
                 let wait = self.rules.clamp(ttl) + LAST_SECOND;
                 (wait, wait)
             }
-            // The denial is believed at once, later, or never. The question is repeated before the addresses stop
-            // lingering.
+            // The denial may be believed at once, later, or never. If it is believed, the question is repeated before
+            // the addresses stop lingering.
             Outcome::Denial { ttl, .. } => {
                 let wait = self.rules.clamp(ttl);
                 (
@@ -371,7 +371,7 @@ impl State {
         }
     }
 
-    /// Returns the questions that an unlisted caller of this family would trigger now.
+    /// Returns the questions that a request of an unlisted caller of this family would trigger now.
     pub(crate) fn due_for_unlisted(&self, family: usize, now: Ms) -> Vec<usize> {
         let wait = RECHECK.max(self.rules.min_ttl);
         let questions = (0..usize::from(HOSTS)).filter(|host| self.hosts >> host & 1 == 1);
@@ -391,14 +391,14 @@ impl State {
         (asked, asked && !log.in_flight)
     }
 
-    /// Returns whether the host of a question has been configured without a break since a replacement.
+    /// Returns whether the host of a question has been configured without interruption since a replacement.
     pub(crate) fn stayed_since(&self, question: usize, replaced: u32) -> bool {
         let host = question / 2;
         self.hosts >> host & 1 == 1 && self.moved[host] <= replaced
     }
 
-    /// Replaces the hosts. The questions of added hosts go out at once. If a question went out a moment ago, its last
-    /// outcome is used instead.
+    /// Replaces the hosts. The questions of added hosts go out at once. If such a question went out shortly before, its
+    /// last outcome is used instead.
     pub(crate) fn replace_hosts(&mut self, hosts: u8, now: Ms) {
         let added = hosts & !self.hosts;
         let moved = hosts ^ self.hosts;
@@ -452,7 +452,8 @@ impl State {
         }
     }
 
-    /// Returns the delay of the servers' answer and the server that gives it, or `None` if no answer arrives.
+    /// Returns the delay until an answer arrives, and the server that sends the answer. The server is `None` if no
+    /// answer arrives.
     fn answers(&mut self) -> (u64, Option<usize>) {
         let mut passed = 0;
         for (at, server) in self.servers.into_iter().enumerate() {
@@ -477,10 +478,10 @@ impl State {
         (passed, None)
     }
 
-    /// Returns the time that a message to a server and its response take, and whether either is lost. Over TCP, a
-    /// lost packet is sent again.
+    /// Returns the time that a message to a server and its response take together, and whether one of them is lost.
+    /// Over TCP, a lost packet is sent again.
     ///
-    /// The result does not depend on the order of events in one millisecond, because hickory orders them at
+    /// The result does not depend on the order of events within a millisecond, because hickory orders such events at
     /// random.
     pub(crate) fn sends(
         &mut self,
@@ -519,7 +520,7 @@ impl State {
         )
     }
 
-    /// Returns the response of a server to a question, and the outcome that the list must see.
+    /// Returns the outcome that the list must get from the response of a server, and the response itself.
     pub(crate) fn outcome(
         &self,
         host: u8,
@@ -531,7 +532,8 @@ impl State {
         let (zone, gone) = self.view(host, family, server, now);
         let ttl = Duration::from_secs(zone.ttl.into());
         let denial = |no_data| {
-            // In calm times the negative TTL is as long as the zone's own, to limit the number of questions.
+            // For "no data", the negative TTL is the TTL of the zone's records. Outside episodes, that TTL is long,
+            // which limits the number of questions.
             let (kind, negative_ttl) = match no_data {
                 true => (ResolveErrorKind::NoData, ttl),
                 false => (ResolveErrorKind::NxDomain, NEGATIVE_TTL),
@@ -658,8 +660,8 @@ impl Resolve for Scripted {
     }
 }
 
-/// Looks up the watched host at the first server. The lookup draws no random number, so the watched host changes
-/// nothing else in a run.
+/// Looks up the watched host at the first server. The lookup draws no random number, so the watched host does not
+/// influence the rest of a run.
 pub(crate) async fn resolve_watched(
     shared: &Shared,
     life: u32,
@@ -697,7 +699,7 @@ pub(crate) async fn resolve_watched(
     Err(ResolveError::new(error))
 }
 
-/// Guard that reports a question as failed if its time limit ends first.
+/// Guard that reports a question as failed if the time limit of the question ends before its lookup.
 struct Flight<'a> {
     resolver: &'a Scripted,
     host: u8,
@@ -727,8 +729,8 @@ pub(crate) fn name(host: u8) -> HostName {
     NAMES[usize::from(host)].clone()
 }
 
-/// The host that the list watches. It is in the same zone as admitted hosts. So its answers would be evidence if it
-/// were an admitted host.
+/// The host that the list watches. It is in the same zone as admitted hosts. If its answers wrongly confirmed denials,
+/// the simulation would detect the error.
 pub(crate) fn watched() -> HostName {
     static WATCHED: LazyLock<HostName> = LazyLock::new(|| {
         let name = "callback-origin-test.production.psp.example";
@@ -759,7 +761,7 @@ pub(crate) fn ms(duration: Duration) -> Ms {
     i64::try_from(duration.as_millis()).unwrap_or(Ms::MAX)
 }
 
-/// Hashes numbers. The result is the same in each run.
+/// Returns a hash of numbers that is the same in each run.
 pub(crate) fn mix(numbers: &[i64]) -> u64 {
     numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
         let mixed = (hash ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -767,8 +769,8 @@ pub(crate) fn mix(numbers: &[i64]) -> u64 {
     })
 }
 
-/// Host names. The first, second and last are in one zone. The names are so long that a name in random case is never
-/// all in lower case by chance.
+/// Host names. The first, second and last host are in one zone. The names are so long that a name in random letter case
+/// is never entirely in lower case by chance.
 static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     let names = [
         "callback-origin-one.production.psp.example",
@@ -779,7 +781,7 @@ static NAMES: LazyLock<[HostName; HOSTS as usize]> = LazyLock::new(|| {
     names.map(|name| name.parse().expect("a host name"))
 });
 
-/// Minimum time between two lookups of a question, whoever triggers them.
+/// Minimum time between the last lookup of a question and an on-demand refresh of the question.
 const RECHECK: Ms = 5_000;
 /// Longest time that an unlisted caller waits.
 pub(crate) const RECHECK_WAIT: Ms = 1_000;

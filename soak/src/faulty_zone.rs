@@ -1,4 +1,4 @@
-//! A zone that rotates, on two servers that fail.
+//! A zone whose addresses rotate, on two DNS servers with faults.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::oracle::Oracle;
 
-/// The zone and its servers. [`run`](Self::run) changes them as long as it is polled.
+/// The zone and its servers. While [`run`](Self::run) is polled, it changes the zone and its servers.
 pub(crate) struct FaultyZone {
     hosts: Vec<HostName>,
     servers: Vec<DnsServer>,
@@ -80,7 +80,7 @@ impl FaultyZone {
         self.servers.iter().map(DnsServer::addr)
     }
 
-    /// Alternates forever between calm, single faults, calm, and an outage.
+    /// Alternates forever between four phases: calm, single faults, calm, and an outage.
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
         self.calm(Duration::from_secs(10)).await;
         loop {
@@ -93,7 +93,7 @@ impl FaultyZone {
         }
     }
 
-    /// Changes addresses for a while, then rests until the list must know the zone.
+    /// Changes addresses in the first sixth of this time. After the rest of the time, the list must know the zone.
     async fn calm(&mut self, length: Duration) {
         let end = Instant::now() + length;
         let rest = Instant::now() + length / 6;
@@ -121,7 +121,7 @@ impl FaultyZone {
         Ok(())
     }
 
-    /// Simulates an outage that exceeds the stale window. No server answers correctly in this time.
+    /// Simulates an outage that exceeds the stale window. No server answers correctly during the outage.
     async fn outage(&mut self, length: Duration) -> std::io::Result<()> {
         self.oracle.calm(false);
         self.counts.outages.fetch_add(1, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl FaultyZone {
         sleep(TICK).await;
     }
 
-    /// Replaces the addresses of one host by other addresses, by none, or by too many.
+    /// Replaces the addresses of one host by other addresses, by no addresses, or by too many addresses.
     fn rotate(&mut self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
         let host = self.rng.usize(..self.hosts.len());
@@ -264,7 +264,7 @@ impl FaultyZone {
             }
             at => FAULTS[at],
         };
-        // The other server compensates for the fault of a single server, so most faults must affect both.
+        // The other server compensates for the fault of a single server, so most faults must affect both servers.
         if self.rng.u8(..4) > 0 {
             for server in 0..self.servers.len() {
                 self.set_fault(server, scope.clone(), fault, length);
@@ -305,7 +305,7 @@ impl FaultyZone {
         if self.paused[server].take().is_none() {
             return Ok(());
         }
-        // An outgoing connection may use the port for a moment.
+        // An outgoing connection may use the port for a short time.
         let mut tries = 50;
         while let Err(error) = self.servers[server].resume().await {
             tries -= 1;
@@ -324,7 +324,7 @@ fn stray(host: &HostName) -> Record {
     Record::from_rdata(name, 3600, RData::A(Ipv4Addr::new(127, 200, 0, 1).into()))
 }
 
-/// Returns an address that is in the zone for some of the time.
+/// Returns an address that is in the zone only at some times.
 pub(crate) fn sometimes_listed(rng: &mut Rng, hosts: usize) -> IpAddr {
     let host = rng.usize(..hosts);
     match rng.u8(..20) {
@@ -362,7 +362,8 @@ const SHARED: u8 = 6;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// TTLs of answers: zero, TTLs within the bounds, TTLs above them, and one with the top bit set, which means zero.
+/// TTLs of answers: zero, TTLs within the bounds, a TTL above the bounds, and a TTL with its top bit set, which means
+/// zero.
 const TTLS: [u32; 6] = [0, 1, 1, 2, 60, u32::MAX];
 
 const FAULTS: [Fault; 18] = [

@@ -1,4 +1,4 @@
-//! The number of log lines.
+//! Counter of log lines.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! Callers at full speed: servers that are listed for some of the time, and unlisted peers.
+//! Callers at full speed: servers that are listed only at some times, and unlisted peers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -31,14 +31,14 @@ pub(crate) struct Tally {
     pub(crate) had_to_refuse: AtomicU64,
     pub(crate) wrong_admissions: AtomicU64,
     pub(crate) wrong_refusals: AtomicU64,
-    /// The number of responses 503 although every host was known.
+    /// The number of 503 responses although the list could decide.
     pub(crate) wrong_indecision: AtomicU64,
-    /// The number of calls without a reply, or with another status.
+    /// The number of calls without a response, or with an unexpected status.
     pub(crate) broken: AtomicU64,
     details: Mutex<Vec<String>>,
 }
 
-/// Caller that sends requests from one address after the other.
+/// Caller that sends requests from one address after another.
 pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) hosts: usize,
@@ -70,7 +70,7 @@ impl Caller {
         }
     }
 
-    /// Sends requests over one connection for a while.
+    /// Sends requests over one connection, for 3 s at most.
     async fn call(&mut self, source: IpAddr, most: u64, end: Instant) -> std::io::Result<()> {
         let mut server = self.server;
         match source {
@@ -154,7 +154,7 @@ impl Tally {
     }
 }
 
-/// Time limit of a request, longer than any request waits for a lookup.
+/// Time limit of a request. It is longer than any request waits for a lookup.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/vipps/callbacks/v2/payments/order-1";

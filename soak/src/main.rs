@@ -1,6 +1,6 @@
-//! A bounded run of everything at once: a zone that rotates, DNS servers with every fault, and listed and unlisted
-//! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must
-//! be admitted, must be refused, or may be either.
+//! A run of the whole stack under load: a zone that rotates, DNS servers with every fault, and listed and unlisted
+//! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must be
+//! admitted, must be refused, or may be either.
 //!
 //! ```text
 //! cargo run --release -p soak -- --seconds 1800
@@ -226,7 +226,7 @@ fn spawn_list(hosts: Vec<HostName>, resolver: impl Resolve) -> io::Result<AllowL
     Ok(builder.spawn(resolver))
 }
 
-/// Serves on a dual-stack socket, whose IPv4 peers are `::ffff:a.b.c.d`.
+/// Serves on a dual-stack socket. The addresses of its IPv4 peers have the form `::ffff:a.b.c.d`.
 async fn serve(list: AllowList) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await?;
     let address = listener.local_addr()?;

@@ -1,9 +1,9 @@
-//! Oracle that knows the verdict that each address must get, or that either verdict is right.
+//! Oracle that knows which verdict an address must get, or that either verdict is right.
 //!
-//! The oracle learns each change of the zone before it happens, and each outcome of a question before the list learns
-//! it. For each address it has two bounds: the span in which the address is surely admitted, and the end of the span
-//! in which it may be admitted. Between the two, either verdict is right. The same applies where the rules depend on
-//! more than one host, as in the decision to believe a denial.
+//! The soak test reports each change of the zone to the oracle before the change, and each outcome of a question before
+//! the list gets the outcome. For each address, it has the span in which the address is surely admitted, and the later
+//! end of the span in which the address may be admitted. Between these two ends, either verdict is right. Either
+//! verdict is also right if the rules depend on more than one host, for example on whether a denial is believed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -30,10 +30,10 @@ pub(crate) struct Oracle {
 #[derive(Debug)]
 struct State {
     hosts: Vec<Host>,
-    /// The key is address and host.
+    /// The key consists of an address and the index of a host.
     listed: HashMap<(IpAddr, usize), Listed>,
     zone: HashMap<(IpAddr, usize), InZone>,
-    /// The start of the time without a faulty server.
+    /// The start of the current time without a faulty server.
     calm_since: Option<Instant>,
     asked: BTreeMap<Question, AskedLog>,
     wrong_answers: Vec<String>,
@@ -43,31 +43,31 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// The start of the span with an answer to the A question, in which the list can always decide.
+    /// The start of the span in which the A question has an answer, so that the list can always decide.
     known_from: Option<Instant>,
     known_until: Option<Instant>,
-    /// The start of the time with a valid answer in the zone, by family.
+    /// The start of the current time in which the zone has a valid answer, for each family.
     answering_since: [Option<Instant>; 2],
 }
 
-/// The addresses of a host in the zone for a time.
+/// The addresses that a host has in the zone for a span of time.
 #[derive(Debug)]
 struct Version {
     addresses: BTreeSet<IpAddr>,
     until: Option<Instant>,
 }
 
-/// The conclusions from the answers of the list.
+/// The conclusions about an address from the answers that the list got.
 #[derive(Clone, Copy, Debug)]
 struct Listed {
     surely_from: Instant,
     surely_until: Instant,
     perhaps_until: Instant,
-    /// True if the last valid answer has the address. `None` after a denial that may have been believed.
+    /// True if the last valid answer contains the address. `None` after a denial that may have been believed.
     in_answer: Option<bool>,
 }
 
-/// The conclusions from the zone alone.
+/// The conclusion about an address from the zone alone.
 #[derive(Clone, Copy, Debug)]
 enum InZone {
     Since(Instant),
@@ -81,7 +81,7 @@ struct AskedLog {
     shortest_pause: Option<Duration>,
 }
 
-/// The verdict that is right.
+/// The right verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Must {
     Admit,
@@ -89,7 +89,7 @@ pub(crate) enum Must {
     Either,
 }
 
-/// The knowledge at the time of a request.
+/// The oracle's knowledge about an address when a request was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expectation {
     sent: Instant,
@@ -98,7 +98,7 @@ pub(crate) struct Expectation {
     known_until: Option<Instant>,
 }
 
-/// The numbers of questions.
+/// The numbers of questions that the list sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
     pub(crate) asked: u64,
@@ -133,8 +133,8 @@ impl Oracle {
         self.write().calm_since = calm.then(Instant::now);
     }
 
-    /// Records a new version of the addresses of a host. Must be called before the servers have the new version, and
-    /// [`published`](Self::published) after.
+    /// Records a new version of the addresses of a host. Must be called before the servers have the new version.
+    /// [`published`](Self::published) must be called afterwards.
     pub(crate) fn publishing(&self, host: usize, addresses: BTreeSet<IpAddr>) {
         let now = Instant::now();
         let mut state = self.write();
@@ -248,7 +248,7 @@ impl Oracle {
         rng.choice(listed)
     }
 
-    /// Returns the knowledge about an address. Must be called before a request from the address is sent.
+    /// Returns the oracle's knowledge about an address. Must be called before a request from the address is sent.
     pub(crate) fn expect(&self, peer: IpAddr) -> Expectation {
         let sent = Instant::now();
         let state = self.read();
@@ -260,7 +260,7 @@ impl Oracle {
         }
     }
 
-    /// Returns the right verdict on a request. Must be called when the request was answered.
+    /// Returns the right verdict on a request. Must be called after the response to the request has arrived.
     pub(crate) fn must(&self, peer: IpAddr, expected: Expectation) -> Must {
         let answered = Instant::now();
         let state = self.read();
@@ -277,14 +277,14 @@ impl Oracle {
         Must::Either
     }
 
-    /// Returns true if the verdict "cannot decide" was wrong.
+    /// Returns true if the list could decide, so that an undecided verdict is wrong.
     pub(crate) fn must_decide(&self, expected: Expectation) -> bool {
         let now = Instant::now();
         expected.known_until.is_some_and(|until| now < until)
             && self.read().known_until(now).is_some()
     }
 
-    /// Returns the knowledge about an address, for a report.
+    /// Returns a text with the oracle's knowledge about an address, for a report.
     pub(crate) fn describe(&self, peer: IpAddr) -> String {
         let now = Instant::now();
         let since = |at: Instant| {
@@ -347,7 +347,7 @@ impl Oracle {
 }
 
 impl State {
-    /// Returns true if the answer is exactly that of the zone at some time during the question.
+    /// Records an error unless the answer equals the answer of the zone at some time during the question.
     fn check(&mut self, host: usize, question: &Question, answer: &Answer, asked_at: Instant) {
         let got: BTreeSet<_> = answer.addresses().iter().copied().collect();
         let mut versions = self.hosts[host].versions.iter();
@@ -385,7 +385,7 @@ impl State {
         }
         for address in answer.addresses() {
             let before = self.listed.get(&(*address, host));
-            // The list learns of this answer later. Until then the older answer must stay in use.
+            // The list gets this answer later. Until then, the older answer must stay in use.
             let kept = before.filter(|listed| now + SLACK < listed.surely_until);
             let listed = Listed {
                 surely_from: kept.map_or(now + SLACK, |listed| listed.surely_from),
@@ -428,8 +428,8 @@ impl State {
             .max()
     }
 
-    /// Returns true if the list must know the address: it has been in the zone, and all servers without fault, for
-    /// long enough.
+    /// Returns true if the list must admit the address. The address must have been in the zone for long enough, and all
+    /// servers must have been without fault for long enough.
     fn is_settled_in(&self, peer: IpAddr, now: Instant) -> bool {
         let long_ago = |at: Instant| at + CALM_AFTER < now;
         self.calm_since.is_some_and(long_ago)

@@ -1,4 +1,4 @@
-//! The windows of the list under test, so short that each ends many times in a run.
+//! The windows of the list under test. They are so short that each window ends many times in a run.
 
 use std::time::Duration;
 
@@ -10,18 +10,19 @@ pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(2);
 pub(crate) const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) const MAX_ADDRESSES: usize = 256;
 
-/// The longest time from the end of a TTL to the refreshed answer: a second, the jitter, the time limit.
+/// The longest time between the end of a TTL and the refreshed answer. It is the sum of a second, the jitter, and the
+/// time limit of a question.
 pub(crate) const REFRESH: Duration = Duration::from_millis(1_000 + 500 + 3_000);
 
-/// The longest time that an address lingers. It lasts until an answer with the greatest TTL has been refreshed, which
-/// is longer than [`LINGER`].
+/// The longest time that an address lingers. An address can linger until an answer with the greatest TTL has been
+/// refreshed, which takes longer than [`LINGER`].
 pub(crate) const MAX_LINGER: Duration = Duration::from_millis(2_000 + 4_500);
 
-/// The time by which the list may lag behind the oracle on a busy machine.
+/// The delay after which the list must have processed an outcome, even on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// The time without a fault after which the list must know the zone.
 ///
-/// It consists of a question that was pending when the last fault ended, the longest pause after that question (the
-/// greatest TTL, the second after it, the jitter), a successful question, and slack.
+/// It is the sum of four times: a question that was pending when the last fault ended, the longest pause after that
+/// question (the greatest TTL, the second after the TTL, the jitter), a successful question, and a tolerance.
 pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

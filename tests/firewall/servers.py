@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Runs each configuration of docs/firewall.md with its real server, over a rotation, an outage and the follower's end.
+"""Runs each configuration of docs/firewall.md with its real server, during a rotation, an outage and the follower's
+end.
 
     tests/firewall/servers.py --program target/debug/callback-source [--venv DIR] [--only NAME …]
 
-Servers that are not installed are skipped with a line on standard error. With REQUIRE_SERVERS=1, that is a failure.
-All traffic stays on 127.0.0.0/8. Each server takes about 15 s.
+A server that is not installed is skipped with a line on standard error. With REQUIRE_SERVERS=1, a missing server is a
+failure. All traffic stays on 127.0.0.0/8. Each server takes about 15 s.
 """
 
 import argparse
@@ -30,7 +31,8 @@ OTHER_ADDRESS = "127.0.1.3"
 
 
 class Dns(matrix.Dns):
-    """DNS with two hosts and a TTL of a second. The first host moves. `None` is an outage of both hosts."""
+    """DNS with two hosts and a TTL of a second. The A records of the first host are `addresses`. If `addresses` is
+    `None`, neither host gets an answer."""
 
     def answer(self, query, client):
         addresses = self.addresses
@@ -60,7 +62,8 @@ def expect(condition, message):
 
 
 class Server:
-    """A server of the page. The follower fills `target`, and `on_change` makes the server read it again."""
+    """A server of the page. The follower writes to `target`, and the command `on_change` makes the server read `target`
+    again."""
 
     def __init__(self, block, command, target, on_change=None, needs_endpoint=False):
         self.block, self.command, self.target = block, command, target
@@ -101,7 +104,7 @@ class Run:
         return text.replace("FOLDER", str(self.folder))
 
     def start(self):
-        """Writes the files once, starts the server, and then the follower."""
+        """Writes the files once, and then starts the server and the follower."""
         if self.server.needs_endpoint:
             self.endpoint = matrix.Endpoint(self.program, self.dns, "x-real-ip")
             wait_until("the first lookup", self.endpoint.is_ready)
@@ -148,7 +151,7 @@ class Run:
         self.shop.seen.clear()
         expect(self.status(UNLISTED) == 403 and not self.shop.seen, "the shop got a callback of an unlisted peer")
 
-        # A rotation. The old address lingers, and no callback of the other host is lost meanwhile.
+        # A rotation. The old address lingers, and no callback of the other host is lost during the rotation.
         self.dns.addresses = {NEW}
         lost = []
         deadline = time.monotonic() + 20
@@ -161,7 +164,7 @@ class Run:
         lost += [status for status in [self.status(OTHER_ADDRESS) for _ in range(20)] if status != 201]
         expect(not lost, f"callbacks of a listed peer got {lost}")
 
-        # An outage: the last answers stay in use. The follower dies during the outage, and the server keeps its
+        # An outage. The last answers stay in use. The follower is killed during the outage, and the server keeps its
         # configuration.
         self.dns.addresses = None
         time.sleep(3)
@@ -170,7 +173,7 @@ class Run:
         matrix.stop(self.follower)
         expect(self.status(NEW) == 201, "the end of the follower refuses a listed peer")
 
-        # A new follower, after DNS is back.
+        # A new follower starts after the end of the outage.
         self.dns.addresses = {LISTED}
         self.follow()
         self.wait_for(LISTED, 201)
@@ -179,11 +182,12 @@ class Run:
 
 
 def undecided_hybrid(run):
-    """Checks that the endpoint decides on a peer that the file does not list: a new server, or 503 while undecided."""
+    """Checks that the endpoint decides about peers that the file does not list: it admits a new server, and responds
+    with 503 while it is undecided."""
     run.start()
     matrix.stop(run.follower)
     run.dns.addresses = {LISTED, NEW}
-    # The interval of on-demand refreshes, which no flag changes.
+    # Waits for the interval of on-demand refreshes, which no flag changes.
     time.sleep(5.3)
     expect(run.status(NEW) == 201, f"a new server got {run.status(NEW)}")
     expect(run.status(UNLISTED) == 403, "an unlisted peer is not refused")
@@ -224,7 +228,7 @@ def apache(program):
 
 
 def servers(venv):
-    """Returns each server by its name, with its program. The program is `None` if it is not installed."""
+    """Returns the servers by name, each with its program. The program is `None` if it is not installed."""
     def packaged(name):
         return matrix.find(None, *pathlib.Path(venv).glob(f"bin/{name}")) if venv else None
 
@@ -232,10 +236,10 @@ def servers(venv):
         return lambda folder: [program, "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
 
     reload_nginx = "kill -s HUP $(cat FOLDER/pid)"
-    reload_apache = None  # Apache checks the time of the map by itself.
+    reload_apache = None  # Apache itself checks the modification time of the map.
     found = {name: matrix.find(name) for name in ("nginx", "caddy", "apache2", "haproxy")}
     traefik = packaged("traefik")
-    # Caddy's administration is a Unix socket, so that tests do not share its port.
+    # Caddy's admin endpoint is a Unix socket, so that tests do not share a port.
     reload_caddy = (f"{found['caddy']} reload --force --config FOLDER/Caddyfile --adapter caddyfile "
                     "--address unix/FOLDER/admin.sock")
     return [

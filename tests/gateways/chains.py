@@ -3,8 +3,8 @@
 
     tests/gateways/chains.py --program target/debug/callback-source --venv DIR
 
-The balancer (ALB, NLB, Cloudflare, CloudFront) is a client at an address of its own that sends what the vendor documents.
-Servers that are not installed are skipped. With REQUIRE_SERVERS=1, that is a failure.
+The balancer (ALB, NLB, Cloudflare, CloudFront) is a client with a separate address. It sends the headers that the
+vendor documents. A server that is not installed is skipped. With REQUIRE_SERVERS=1, a missing server is a failure.
 """
 
 import argparse
@@ -67,7 +67,8 @@ class Chain:
 
 
 def via(source, *headers, path="/verify"):
-    """Sends a request from an address. Returns the status and the reason of its response."""
+    """Returns a function that sends a request from an address. The function returns the status and the reason of the
+    response."""
     def send(port):
         status, answered = matrix.request(port, path=path, source=source, headers=headers)
         return status, answered.get("x-callback-reason")
@@ -75,7 +76,7 @@ def via(source, *headers, path="/verify"):
 
 
 def with_proxy_header(source, client):
-    """Sends a request after a PROXY header that names a client."""
+    """Returns a function that sends a request after a PROXY header that names a client."""
     def send(port):
         with socket.socket() as balancer:
             balancer.bind((source, 0))
@@ -89,7 +90,8 @@ def with_proxy_header(source, client):
 
 
 def behind_alb(path="/verify", admitted=200):
-    """Headers that reach the proxy through an ALB, which appends the client to the header that the client sent."""
+    """Returns requests through an ALB with their expected results. The ALB appends the client to the header that the
+    client sent."""
     def forwarded(*entries):
         return via(OUTER, "X-Forwarded-For: " + ", ".join(entries), path=path)
     return [
@@ -151,7 +153,7 @@ def chains(venv):
               "x-real-ip", False, [
             (with_proxy_header(OUTER, LISTED), 200),
             (with_proxy_header(OUTER, UNLISTED), 403),
-            # The address is not the balancer's: nginx accepts the header and ignores the address in it.
+            # This address is not the balancer's. nginx accepts the PROXY header, but ignores the address in it.
             (with_proxy_header(UNLISTED, LISTED), 403),
             (with_proxy_header(LISTED, UNLISTED), 200),
         ]),

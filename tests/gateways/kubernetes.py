@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Checks the Kubernetes resources of docs/forward-auth.md, and runs Envoy with the filters that they stand for.
+"""Checks the Kubernetes resources of docs/forward-auth.md, and runs Envoy with the filters that are created from them.
 
     tests/gateways/kubernetes.py --program target/debug/callback-source --venv DIR [--update]
     tests/gateways/kubernetes.py --schemas
 
 No cluster is involved. Each resource is checked against the fields of its published schema. Envoy then runs with the
-filters that the controller creates from the resource: the fields keep the values of the page. `--update` writes the
-table into the page. Without it, a page with another table is a failure. `--schemas` only checks the fields.
+filters that the controller creates from the resource. The fields have the values of the page. `--update` writes the
+table into the page. Without `--update`, it is a failure if the page has another table. `--schemas` only checks the
+fields.
 """
 
 import argparse
@@ -21,8 +22,8 @@ import matrix
 BEGIN, END = "<!-- kubernetes: begin -->", "<!-- kubernetes: end -->"
 
 # Facts of the published schemas: field names with their types. `!` marks a required field. A tuple lists the values of
-# an enumeration. `{str}` is a map with any keys. Fields that the page does not use are left out. So an unknown field is
-# a typing error on the page, or a field to be added here.
+# an enumeration. `{str}` is a map with any keys. Fields that the page does not use are left out. An unknown field is
+# therefore a typing error on the page, or a field that must be added here.
 META = {"name!": str, "namespace": str, "labels": {str: str}}
 # Gateway API 1.6.1, apis/v1/object_reference_types.go and shared_types.go. A Service needs a port.
 BACKEND = {"group": str, "kind": str, "name!": str, "namespace": str, "port!": int}
@@ -62,8 +63,8 @@ KINDS = {
             "backendRefs": [BACKEND],
         }],
     }},
-    # Envoy Gateway 1.9.0, api/v1alpha1/securitypolicy_types.go, ext_auth_types.go and policy_helpers.go. `extAuth`
-    # has exactly one of `grpc` and `http`; a target has the group `gateway.networking.k8s.io`.
+    # Envoy Gateway 1.9.0, api/v1alpha1/securitypolicy_types.go, ext_auth_types.go and policy_helpers.go. `extAuth` has
+    # either `grpc` or `http`. The group of a target is `gateway.networking.k8s.io`.
     ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy"): {"spec!": {
         "targetRefs!": [TARGET],
         "extAuth!": {
@@ -72,8 +73,8 @@ KINDS = {
             "timeout": "duration", "failOpen": bool, "recomputeRoute": bool, "statusOnError": int,
         },
     }},
-    # Istio 1.30.3, security/v1beta1/authorization_policy.proto (served as v1). `selector` and `targetRefs` exclude
-    # each other; the action CUSTOM needs a provider.
+    # Istio 1.30.3, security/v1beta1/authorization_policy.proto (served as v1). `selector` and `targetRefs` exclude each
+    # other. The action CUSTOM needs a provider.
     ("security.istio.io/v1", "AuthorizationPolicy"): {"spec!": {
         "targetRefs!": [{"group": str, "kind!": str, "name!": str}],
         "action!": ("ALLOW", "DENY", "AUDIT", "CUSTOM"),
@@ -96,7 +97,7 @@ class Schema(Exception):
 
 
 def check(value, kind, path):
-    """Raises `Schema` if a value has an unknown field, lacks a required one, or has another type."""
+    """Raises `Schema` if a value has an unknown field, lacks a required field, or has another type."""
     if isinstance(kind, list):
         if not isinstance(value, list) or not value:
             raise Schema(f"{path}: not a list with entries")
@@ -122,7 +123,7 @@ def check(value, kind, path):
     elif kind == "duration":
         if not isinstance(value, str) or not re.fullmatch(r"\d+(ms|s|m|h)", value):
             raise Schema(f"{path}: `{value}` is not a duration")
-    # YAML reads `503` as a number, and a boolean is a number for Python.
+    # A boolean is also an `int` in Python, so booleans need a separate comparison.
     elif not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise Schema(f"{path}: `{value}` is not of type {kind.__name__}")
 
@@ -185,7 +186,7 @@ RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
 def ext_authz(timeout=None, status=None, fail_open=False, **others):
-    """Envoy's filter, with `callback_source` as its cluster, as on the page."""
+    """Returns Envoy's filter, with `callback_source` as its cluster, as on the page."""
     service = {"envoy_grpc": {"cluster_name": "callback_source"}}
     if timeout:
         service["timeout"] = timeout
@@ -198,14 +199,15 @@ def ext_authz(timeout=None, status=None, fail_open=False, **others):
 
 
 def envoy_gateway(found):
-    """Envoy Gateway 1.9.0, internal/xds/translator/extauth.go."""
+    """Returns the filters of Envoy Gateway 1.9.0 (internal/xds/translator/extauth.go)."""
     (policy,) = of_kind(found, "SecurityPolicy")
     auth = policy["spec"]["extAuth"]
     return [ext_authz(auth.get("timeout", "10s"), auth.get("statusOnError"), auth.get("failOpen", False))]
 
 
 def istio(found):
-    """Istio 1.31, pilot/pkg/security/authz/builder: the first filter matches the rules, the second asks on a match."""
+    """Returns the filters of Istio 1.31 (pilot/pkg/security/authz/builder). The first filter matches the rules, and the
+    second filter asks the endpoint if a rule matches."""
     (policy,) = of_kind(found, "AuthorizationPolicy")
     (values,) = [document for document in found if "meshConfig" in document]
     (provider,) = [provider for provider in values["meshConfig"]["extensionProviders"]
@@ -228,7 +230,8 @@ def istio(found):
 
 
 def external_auth(found):
-    """Cilium 1.20, operator/pkg/model/translation/envoy_http_connection_manager.go: no timeout and no status."""
+    """Returns the filters of Cilium 1.20 (operator/pkg/model/translation/envoy_http_connection_manager.go). They have
+    no timeout and no status."""
     (route,) = of_kind(found, "HTTPRoute")
     ((auth,),) = [[entry["externalAuth"] for entry in rule["filters"]] for rule in route["spec"]["rules"]]
     if auth["protocol"] != "GRPC":
@@ -237,14 +240,14 @@ def external_auth(found):
 
 
 def with_filters(filters):
-    """Replaces the filter of the page's Envoy over gRPC."""
+    """Returns a change that replaces the filter in the page's configuration of Envoy over gRPC."""
     def change(text, **_):
         config = yaml.safe_load(text)
         (listener,) = config["static_resources"]["listeners"]
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-        # Istio and Envoy Gateway set this for every listener.
+        # Istio and Envoy Gateway set this field for every listener.
         manager["normalize_path"] = True
-        # `PathPrefix` of the Gateway API, for the path of the page.
+        # This is the `PathPrefix` of the Gateway API, for the path of the page.
         ((route,),) = [host["routes"] for host in manager["route_config"]["virtual_hosts"]]
         route["match"] = {"path_separated_prefix": "/vipps"}
         manager["http_filters"] = [*filters, manager["http_filters"][-1]]
@@ -263,7 +266,7 @@ def spellings(run):
 
 
 def refused_by_the_timeout(scenario):
-    """The same callback, which Envoy's default timeout of 200 ms turns into 403."""
+    """Returns a scenario in which Envoy's default timeout of 200 ms turns the response into 403."""
     def late(run):
         try:
             text = scenario(run)
@@ -277,12 +280,12 @@ def refused_by_the_timeout(scenario):
 
 
 def copies_all_headers(text, **_):
-    """`ExternalAuth` over HTTP with an empty `allowedResponseHeaders`."""
+    """Changes the configuration to that of `ExternalAuth` over HTTP with an empty `allowedResponseHeaders`."""
     return text.replace("patterns: [{ prefix: x-callback- }]", "patterns: [{ safe_regex: { regex: .* } }]")
 
 
 def loses_the_body(run):
-    """The warning of the page: Envoy copies the `Content-Length` of the response into the callback."""
+    """Checks the fault that the page warns of: Envoy copies the `Content-Length` of the response into the callback."""
     run.begin()
     status, _, seen = run.call()
     matrix.expect((status, seen) == (201, 1), f"{status}, shop {seen}")
@@ -297,7 +300,8 @@ SCENARIOS = [
 ]
 LATE = ("undecided", "answer after 0.8 s")
 ROWS = [
-    # Name, block on the page, translation, statuses while the endpoint is down, seconds until it is given up.
+    # The columns are: name, block on the page, translation, statuses while the endpoint is down, and seconds until
+    # Envoy stops waiting for the endpoint.
     ("Envoy Gateway, `SecurityPolicy`", "envoy-gateway", envoy_gateway, {503}, 3),
     ("Istio, `AuthorizationPolicy`", "istio", istio, {503}, 3),
     ("Gateway API, `ExternalAuth` (Cilium 1.20)", "external-auth", external_auth, {403}, 1),

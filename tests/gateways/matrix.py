@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs each configuration of docs/forward-auth.md with its real server, and prints what callers and shop see.
+"""Runs each configuration of docs/forward-auth.md with its real server, and prints a table of the results.
 
     tests/gateways/matrix.py --program target/debug/callback-source [--venv DIR] [--only NAME …] [--update]
 
-Servers that are not installed are skipped with a line on standard error. With REQUIRE_SERVERS=1, that is a failure.
-`--update` writes the table into the page. Without it, a page with another table is a failure. All traffic stays on
-127.0.0.0/8.
+A server that is not installed is skipped with a line on standard error. With REQUIRE_SERVERS=1, a missing server is a
+failure. `--update` writes the table into the page. Without `--update`, it is a failure if the page has another table.
+All traffic stays on 127.0.0.0/8.
 """
 
 import argparse
@@ -34,7 +34,8 @@ BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 
 class Dns:
-    """A name server with one host. Its A records are a set of addresses, or `None` to send no answer."""
+    """A name server with one host. Its A records are `addresses`. If `addresses` is `None`, the server sends no
+    answer."""
 
     def __init__(self):
         self.addresses, self.delay, self.ttl = {LISTED}, 0.0, 300
@@ -81,7 +82,7 @@ class Recorder:
         return self.server_address[1]
 
     def handle_error(self, request, client_address):
-        """A client that closes early is not an error here."""
+        """Ignores errors, because a client may close its connection early."""
 
 
 class ShopRequest(http.server.BaseHTTPRequestHandler):
@@ -156,7 +157,7 @@ class FastCgiRequest(socketserver.StreamRequestHandler):
 
 
 class Shop(Recorder, http.server.ThreadingHTTPServer):
-    """A shop behind HTTP. It answers 201, which no gateway answers by itself."""
+    """A shop that is served over HTTP. It responds with 201, a status that no gateway sends by itself."""
 
     handler = ShopRequest
 
@@ -168,7 +169,8 @@ class FastCgiShop(Recorder, socketserver.ThreadingTCPServer):
 
 
 def free_port():
-    """Returns a port that was free a moment ago. `Gateway.start` tries again if another process was faster."""
+    """Returns a port that is free at this moment. `Gateway.start` tries another port if another process binds this port
+    first."""
     with socket.socket() as probe:
         probe.bind((FRONT, 0))
         return probe.getsockname()[1]
@@ -229,15 +231,15 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
     for header in headers:
         command += ["--header", header]
     command.append(f"http://{FRONT}:{port}{path}")
-    # A server that answers before it has read the body resets the stream afterwards, without an error. RFC 9113,
-    # section 8.1, requires that clients keep the response. But curl 7.88 loses it in three of ten cases, with exit code
+    # A server that responds before it has read the body then resets the stream without an error. RFC 9113, section 8.1,
+    # requires that clients keep the response. But curl 7.88 loses the response in three of ten cases, with exit code
     # 92.
     for _ in range(20 if http2 else 1):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 92:
             break
     heads = [head for head in re.split(r"\r?\n\r?\n", done.stdout) if head.startswith("HTTP/")]
-    # `100 Continue` comes before the response.
+    # `100 Continue` precedes the response.
     heads = [head for head in heads if not head.split()[1].startswith("1")]
     if not heads:
         return 0, {}
@@ -247,7 +249,8 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
 
 
 def announce_without_body(port, source):
-    """Sends the head of a request, but never its body. Returns the status of the response, or 0 without a response."""
+    """Sends the head of a request, but never its body. Returns the status of the response, or 0 if there is no
+    response."""
     with socket.socket() as client:
         client.bind((source, 0))
         client.settimeout(1.5)
@@ -269,9 +272,9 @@ class Gateway:
         self.name, self.block, self.header, self.command, self.shop = name, block, header, command, shop
         # Seconds until the caller gets a response if the endpoint hangs.
         self.patience = patience
-        # Statuses that the caller may get while the endpoint is down.
         # Path that shows whether the gateway serves requests. `None` if an open port is enough.
         self.warm_up = warm_up
+        # Statuses that the caller may get while the endpoint is down.
         self.down, self.http2_port, self.extra = down, http2_port, extra or (lambda text, **_: text)
 
     def start(self, page, shop, endpoint, folder):
@@ -316,7 +319,7 @@ def stop(process):
 
 
 def blocks(page, name, mark="run"):
-    """Returns the code blocks of a page after `<!-- run: NAME FILE -->`, or another mark."""
+    """Returns the code blocks of a page that follow `<!-- run: NAME FILE -->`, or a comment with another mark."""
     found = re.findall(rf"<!-- {mark}: {re.escape(name)} (\S+) -->\n+```\w*\n(.*?)```", page, re.S)
     if not found:
         raise RuntimeError(f"the page has no block `<!-- {mark}: {name} FILE -->`")
@@ -339,7 +342,7 @@ class Run:
         self.gateway, self.program, self.page = gateway, program, page
 
     def cell(self, scenario):
-        """Runs a scenario on servers of its own and returns the text for the table. Raises `Cell` on a mismatch."""
+        """Runs a scenario on new servers, and returns the text for the table. Raises `Cell` on a mismatch."""
         self.dns, self.shop = Dns(), self.gateway.shop()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gateway-"))
         self.endpoint = self.process = None
@@ -355,7 +358,8 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def cell_again_if_not_started(self, scenario):
-        """Runs a scenario, and once more if a server does not start. A wrong cell is never tried again."""
+        """Runs a scenario, and runs it a second time if a server does not start. A wrong result is never tried
+        again."""
         try:
             return self.cell(scenario)
         except RuntimeError as error:
@@ -372,7 +376,7 @@ class Run:
         self.shop.seen.clear()
 
     def call(self, **arguments):
-        """Returns status and headers of the response, and the number of requests that the shop got."""
+        """Returns status and headers of the response, and the number of requests that the shop received."""
         self.shop.seen.clear()
         status, headers = request(arguments.pop("port", self.port), **arguments)
         return status, headers, len(self.shop.seen)
@@ -405,14 +409,14 @@ def forged(run):
     # A genuine callback is admitted even if its headers name another client.
     status, _, seen = run.call(headers=[f"X-Forwarded-For: {UNLISTED}", f"X-Real-IP: {UNLISTED}"])
     expect((status, seen) == (201, 1), f"genuine: {status}, shop {seen}")
-    # The shop gets the endpoint's tags, whatever the caller sends.
+    # The shop receives the endpoint's tags, whatever the caller sends.
     run.call(headers=["X-Callback-Source: forged", "X-Callback-Host: forged"])
     expect(tags(run) == ("allow", HOST), f"tags: {tags(run)}")
     return "403"
 
 
 def tags(run):
-    """Returns two tags of the only request that the shop got."""
+    """Returns two tags of the only request that the shop received."""
     ((_, _, _, headers),) = run.shop.seen
     found = {name.lower().removeprefix("http_").replace("_", "-"): value for name, value in headers.items()}
     return found.get("x-callback-source"), found.get("x-callback-host")
@@ -449,7 +453,7 @@ def slow(run):
     run.begin()
     # A new server of the provider calls. The lookup that finds its address takes 0.8 s.
     run.dns.addresses, run.dns.delay = {LISTED, NEW}, 0.8
-    # The interval of on-demand refreshes, which no flag changes.
+    # Waits for the interval of on-demand refreshes, which no flag changes.
     time.sleep(max(0.0, run.ready_at + 5.2 - time.monotonic()))
     status, _, seen = run.call(source=NEW)
     expect((status, seen) == (201, 1), f"{status}, shop {seen}")
@@ -533,7 +537,7 @@ def apache(program):
 
 
 def find(name, *places):
-    """Returns the first installed program of these. `name` is looked up in the search path."""
+    """Returns the first installed program of `places`. If none is installed, looks up `name` in the search path."""
     for place in places:
         if place and pathlib.Path(place).is_file():
             return str(place)
@@ -541,7 +545,7 @@ def find(name, *places):
 
 
 def packaged(venv, *parts):
-    """A program in a virtual environment."""
+    """Returns a program in a virtual environment."""
     return find(None, *pathlib.Path(venv).glob("/".join(parts))) if venv else None
 
 
@@ -555,7 +559,7 @@ def envoy_command(program):
 
 
 def gateways(venv):
-    """Returns each gateway with its program. The program is `None` if it is not installed."""
+    """Returns the gateways, each with its program. The program is `None` if it is not installed."""
     def second_listener(line, listener):
         return lambda text, second, **_: text.replace(line, line + listener.format(f"{FRONT}:{second}"))
 
@@ -607,7 +611,7 @@ def main():
     parser.add_argument("--only", nargs="+", help="names of gateways, such as `Caddy 2.6`")
     parser.add_argument("--update", action="store_true", help="write the table into the page")
     arguments = parser.parse_args()
-    # The gateways start in folders of their own.
+    # Each gateway starts in a separate folder, so paths must be absolute.
     arguments.program = os.path.abspath(arguments.program)
     if arguments.venv:
         arguments.venv = os.path.abspath(arguments.venv)
@@ -640,7 +644,7 @@ def main():
 
 
 def write_table(page, begin, end, rows, update):
-    """Writes a table between its marks on the page. Without `update`, a page with another table is a failure."""
+    """Writes a table between its marks on the page. Without `update`, it is a failure if the page has another table."""
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     before, rest = page.split(begin)
     _, after = rest.split(end)

@@ -3,17 +3,18 @@
 
     tests/gateways/rotation.py --program target/debug/callback-source --venv DIR [--count 100000] [--seconds 12]
 
-The gateways have the configurations of docs/forward-auth.md. Every half second, one of the rotating addresses leaves the
-zone and another one enters it. For each callback, the history of the zone determines what must happen:
+The gateways have the configurations of docs/forward-auth.md. Every half second, one of the rotating addresses leaves
+the zone and another address enters it. For each callback, the history of the zone determines the right result:
 
-- an address that has been in the zone for 6 s, or left it less than the linger time ago, must reach the shop;
-- an address that is not in the zone, and left it more than 14 s ago or was never there, must get 403;
-- in between, either result is right: the list learns of the change within its TTL or by an on-demand refresh.
+- a callback must reach the shop if its address has been in the zone for 6 s, or left the zone less than the linger time
+  ago;
+- a callback must get 403 if its address left the zone more than 14 s ago, or was never in the zone;
+- at other times, either result is right, because the list gets the new answer after the TTL or by an on-demand refresh.
 
-If the shop got the unchanged callback, the caller must get the shop's 201. Otherwise the caller must get 403. On a busy
-machine, a gateway that did not get a verdict in time responds with 503. The callback is then sent again, as the provider
-does. The table has the number of such responses. `--count` is the number of callbacks for each gateway, and `--seconds`
-is the minimum time for them. All traffic stays on 127.0.0.0/8.
+If the shop received the unchanged callback, the caller must get the shop's 201. Otherwise, the caller must get 403. On
+a busy machine, a gateway that did not get a verdict in time responds with 503. The callback is then sent again, as the
+provider does. The table shows the number of these responses. `--count` is the number of callbacks for each gateway, and
+`--seconds` is the minimum time for them. All traffic stays on 127.0.0.0/8.
 """
 
 import argparse
@@ -34,10 +35,10 @@ NEVER = [f"127.0.2.{number}" for number in range(1, 15)]
 STEP, WINDOW = 0.5, 16
 # TTL, minimum TTL and linger time of the endpoint, in seconds.
 TTL, LINGER = 1, 3
-# A shorter linger time is extended to the next answer, plus the 5 s that the lookup may take.
+# An address lingers until the next answer, even if the linger time is shorter. The lookup of that answer may take 5 s.
 LONGEST_LINGER = 8
-# Time until the list knows a change: the TTL, the second of a caching resolver, the delay, and a margin for a busy
-# machine.
+# Time until the list must know a change. It is the sum of the TTL, the second after the TTL, the delay, and a margin
+# for a busy machine.
 KNOWN = 6
 ATTEMPTS = 10
 GATEWAYS = ["nginx 1.22", "Traefik 3.7", "Envoy 1.40, gRPC"]
@@ -73,7 +74,8 @@ class Zone:
             self.publish()
 
     def expected(self, address, start, end):
-        """`True` if a callback at this time must reach the shop, `False` if it must not, `None` if either is right."""
+        """Returns `True` if a callback at this time must reach the shop, `False` if it must not, and `None` if either
+        is right."""
         stays = self.stays[address]
         if any(entered + KNOWN <= start and (left is None or end <= left + LINGER) for entered, left in stays):
             return True
@@ -83,7 +85,7 @@ class Zone:
 
 
 class Shop:
-    """A shop that remembers which callbacks it got."""
+    """A shop that records the callbacks that it received."""
 
     def __init__(self):
         self.got, self.changed = {}, 0
@@ -130,7 +132,7 @@ async def read(reader):
 
 
 class Callers:
-    """Sends callbacks from every address, each over a kept connection, until `count` callbacks are judged."""
+    """Sends callbacks from every address until `count` callbacks are judged. Each address keeps its connection open."""
 
     def __init__(self, zone, shop, port, count, seconds):
         self.zone, self.shop, self.port, self.left, self.judged = zone, shop, port, count, 0
@@ -144,7 +146,7 @@ class Callers:
             self.left -= 1
             self.judged += 1
             number = self.judged
-            # Spreads the callbacks over the time, so that the zone rotates even during a short run.
+            # Spreads the callbacks over the minimum time, so that the zone rotates even during a short run.
             await asyncio.sleep(self.start + number * self.pause - time.monotonic())
             target = f"/vipps/{address}/{number}"
             body = body_of(target)
@@ -186,7 +188,7 @@ class Callers:
 
 
 async def run(gateway, program, page, count, seconds):
-    """Returns the row of the results, and the errors."""
+    """Returns the gateway's row of the table, and the errors."""
     dns = matrix.Dns()
     dns.ttl = TTL
     zone, shop = Zone(dns), Shop()

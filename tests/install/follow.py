@@ -3,8 +3,8 @@
 
     tests/install/follow.py --program target/debug/callback-source
 
-It needs root, and runs in namespaces of its own: the paths and ports are those of the page, and no packet leaves the
-machine. A comment above a block of the page names its use:
+The script needs root. It runs in separate namespaces, so that it can use the paths and ports of the page, and no packet
+leaves the machine. A comment above a block of the page names the use of the block:
 
     install: file PATH      the content of a file
     install: here           commands on the machine of the web server, with their output; `…` is any text
@@ -13,8 +13,8 @@ machine. A comment above a block of the page names its use:
     install: reload         the program reads its configuration again
     install: reload-nginx   nginx is started, or reads its configuration again
 
-At the end, a callback from a listed address must reach the shop, and one from an unlisted address must not. An alert of
-the package must fire in promtool, and with --picture, Chromium takes a picture of the status page.
+At the end, a callback from a listed address must reach the shop, and a callback from an unlisted address must not reach
+it. An alert of the package must fire in promtool. With --picture, Chromium takes a screenshot of the status page.
 """
 
 import argparse
@@ -87,7 +87,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
 
 
 class Machine:
-    """A machine with the web server, and a second one, `elsewhere`, connected to it."""
+    """The machine with the web server, and a second machine, `elsewhere`, that is connected to the first."""
 
     def __init__(self, folder, program):
         self.folder, self.program = folder, program
@@ -177,7 +177,7 @@ def wait_for(condition, what):
 
 
 def take(picture, folder):
-    """Takes a picture of the status page."""
+    """Takes a screenshot of the status page."""
     picture.unlink(missing_ok=True)
     home = folder / "chromium"
     environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
@@ -196,7 +196,7 @@ def follow(program, picture):
     import matrix
 
     class Dns(matrix.Dns):
-        """Answers any name with the listed address, at the usual port."""
+        """A DNS server that answers a question for any name with the listed address, on port 53."""
 
         def __init__(self):
             self.addresses, self.delay, self.ttl = {LISTED}, 0.0, 300

@@ -1,4 +1,4 @@
-//! The addresses and the TTL of an answer.
+//! Tests of the addresses and the TTL of an answer.
 
 use std::{
     io,
@@ -192,7 +192,7 @@ async fn records_of_another_type_are_ignored() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts a server with an alias of an alias of [`ONE`], with TTLs of 5, 9 and 300 s.
+/// Starts a server with a chain of two aliases that ends at [`ONE`]. The TTLs are 5, 9 and 300 s.
 async fn chain() -> io::Result<DnsServer> {
     let dns = DnsServer::start().await?;
     dns.set_cname(HOST, 5, "b.example");

@@ -1,4 +1,4 @@
-//! Names, addresses and small helpers that most of the tests share.
+//! Names, addresses and small helpers that most tests share.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,9 +10,9 @@ use integration_tests::merchant::host_name;
 pub(crate) const HOST: &str = "callback-1.example";
 pub(crate) const OTHER: &str = "callback-2.example";
 
-/// Usually an address of [`HOST`], from which [`Client`](integration_tests::http::Client) can send.
+/// Usually an address of [`HOST`]. [`Client`](integration_tests::http::Client) can send from it.
 pub(crate) const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-/// Usually a later address of [`HOST`], or one of [`OTHER`].
+/// Usually a later address of [`HOST`], or an address of [`OTHER`].
 pub(crate) const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
 /// An address that no host has.
 pub(crate) const UNLISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 66, 6));

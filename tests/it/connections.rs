@@ -1,4 +1,4 @@
-//! Requests, bodies and connections as they come from a real socket.
+//! Tests of requests, bodies and connections over a real socket.
 
 use std::{
     io,
@@ -122,7 +122,7 @@ async fn the_body_of_a_callback_arrives_unchanged() -> io::Result<()> {
     Ok(())
 }
 
-/// The handler answers with the first chunk of a body whose second chunk is never sent.
+/// The handler responds with the first chunk of a body whose second chunk is never sent.
 #[tokio::test]
 async fn the_body_of_a_callback_is_streamed() {
     let service = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer).layer(

@@ -1,4 +1,4 @@
-//! Several DNS servers, and the questions that each receives.
+//! Tests with several DNS servers, and of the questions that each server receives.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -20,7 +20,7 @@ async fn the_second_server_answers_when_the_first_is_silent() -> io::Result<()> 
 
     assert_eq!(answer.map_err(io::Error::other)?.addresses(), [TWO]);
     assert!(took >= Duration::from_millis(400), "{took:?}");
-    // The answer comes before the time limit of the first server, and thus before a sender gives up.
+    // The answer arrives before the time limit of the first server, and thus before a sender gives up.
     assert!(took < Duration::from_millis(1900), "{took:?}");
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn silence_of_all_servers_ends_within_the_time_limit() -> io::Result<()> {
     let list = tiny_list(&[HOST]).spawn(resolver);
     within(list.attempted()).await;
 
-    // 5 s by design, plus the delay of a machine under load.
+    // The lookups end after 5 s by design. The rest of the limit allows for a machine under load.
     assert!(
         start.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -230,7 +230,7 @@ async fn only_the_exact_name_is_ever_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// This tests nothing on a machine whose hosts file has only names without a dot.
+/// If the hosts file of the machine contains only names without a dot, this test checks nothing.
 #[tokio::test]
 async fn the_hosts_file_is_not_read() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -286,7 +286,7 @@ async fn each_family_of_a_name_is_a_question_of_its_own() -> io::Result<()> {
     Ok(())
 }
 
-/// The loopback interface cannot show whether packets go to the correct link.
+/// The loopback interface cannot show whether packets are sent on the correct link.
 #[tokio::test]
 async fn a_server_keeps_its_zone() -> io::Result<()> {
     let dns = DnsServer::bind("[::1]:0".parse().map_err(io::Error::other)?).await?;

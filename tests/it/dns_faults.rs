@@ -1,4 +1,4 @@
-//! Each fault of a DNS server: the result of the resolver, the verdicts, and the health of the list.
+//! Tests of each fault of a DNS server: the result of the resolver, the verdicts, and the health of the list.
 
 use std::{
     io,
@@ -170,7 +170,7 @@ async fn a_denial_at_the_end_of_a_chain_is_valid_no_longer_than_the_chain() -> i
             (Some(30), 7, Some(7)),
             (Some(5), 7, Some(5)),
             (None, 7, Some(7)),
-            // The same time as for a denial without a TTL.
+            // The denial is valid for 60 s, as without an alias.
             (None, 3600, Some(60)),
         ] {
             let dns = DnsServer::start().await?;
@@ -378,7 +378,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert_rejected(&list, V6, RejectionKind::NotListed);
         assert!(log.lines("WARN", &[]).is_empty());
 
-        // Beside a genuine record, the synthesized record is dropped without a log line.
+        // If the answer also has a genuine record, the synthesized record is dropped without a log line.
         dns.set(HOST, 60, &[public, native, made_up]);
         let list = strict(&dns);
         within(list.ready()).await;
@@ -388,7 +388,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
         assert!(list.verdict(native).is_allowed());
         assert_rejected(&list, made_up, RejectionKind::NotListed);
 
-        // It is dropped even if the list accepts special-purpose addresses.
+        // The synthesized record is dropped even if the list accepts special-purpose addresses.
         let list = tiny_list(&[HOST]).spawn(dns.resolver());
         within(list.ready()).await;
         assert_rejected(&list, made_up, RejectionKind::NotListed);
@@ -396,7 +396,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
     Ok(())
 }
 
-/// Synthesized records show that the DNS64 got an answer for A, but this list did not.
+/// Synthesized records show that the DNS64 got an answer to the A question, but the list did not get an answer to it.
 #[tokio::test]
 async fn synthesized_aaaa_records_without_a_records_leave_ipv6_undecided() -> io::Result<()> {
     let dns = DnsServer::start().await?;
@@ -549,7 +549,8 @@ async fn is_a_failure_of(
     later.and(from_the_start).and(direct)
 }
 
-/// Asserts that this fault causes a denial. It is believed while another host answers, and the old address lingers.
+/// Asserts that this fault causes a denial. The denial is believed while another host has an answer, and the old
+/// address lingers.
 async fn is_a_denial(fault: Fault, expected: ResolveErrorKind) -> io::Result<()> {
     let later = async {
         let dns = two_hosts().await?;
@@ -613,7 +614,7 @@ async fn asked_once_a_floor(ttl: u32) -> io::Result<()> {
         .filter(|asked| asked.record_type == RecordType::A);
     let times: Vec<_> = times.map(|asked| asked.at).collect();
     for pair in times.windows(2) {
-        // The test measures arrivals, and the network can shorten the interval between two of them.
+        // The test measures the arrivals of questions. The network can shorten the interval between two arrivals.
         assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{times:?}");
     }
     Ok(())

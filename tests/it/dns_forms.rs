@@ -1,4 +1,4 @@
-//! DNS servers that do not support an optional part of a question: EDNS, mixed case, UDP.
+//! Tests with DNS servers that do not support EDNS, mixed case or UDP.
 
 use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
@@ -31,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // It must not become easier to forge an answer to the question.
+            // The question must not be sent in a form for which an answer is easier to forge.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -116,7 +116,7 @@ async fn the_form_that_a_server_needs_is_found_well_within_a_second() -> io::Res
 
 #[tokio::test]
 async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -> io::Result<()> {
-    // Nothing listens for TCP at this address.
+    // No socket listens for TCP at this address.
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let resolver =
         HickoryResolver::from_servers([socket.local_addr()?]).map_err(io::Error::other)?;
@@ -140,7 +140,7 @@ async fn a_server_that_refuses_connections_is_asked_at_once_in_the_next_form() -
         let start = Instant::now();
         answers(&resolver).await?;
         let took = start.elapsed();
-        // The resolver tries TCP after 400 ms. It sends the second question at once, not 200 ms later.
+        // The resolver tries TCP after 400 ms. After TCP is refused, it sends the next form at once, not 200 ms later.
         assert!(took < Duration::from_millis(550), "{took:?}");
         Ok(())
     };
@@ -196,7 +196,7 @@ async fn a_server_behind_a_firewall_that_drops_udp_is_asked_over_tcp() -> io::Re
 async fn a_server_that_knows_only_lower_case_names_is_asked_in_lower_case() -> io::Result<()> {
     for code in [
         ResponseCode::NXDomain,
-        // The server claims that there is no such record.
+        // With this code, the response is a denial: no such record.
         ResponseCode::NoError,
         ResponseCode::Refused,
         ResponseCode::ServFail,
@@ -221,7 +221,8 @@ async fn a_server_that_knows_only_lower_case_names_is_asked_in_lower_case() -> i
             );
             match transport {
                 Transport::Both => assert!(asked.len() == 1 && asked[0].tcp, "{asked:?}"),
-                // Two answers must agree, since a single answer is easier to forge without mixed case.
+                // Two answers must agree, because a single answer is easier to forge if the question is not in mixed
+                // case.
                 _ => {
                     assert_eq!(asked.len(), 2, "{asked:?}");
                     assert!(asked.iter().all(|asked| !asked.tcp), "{asked:?}");
@@ -288,7 +289,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_has_an_answer() -> i
 
 #[tokio::test]
 async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
-    // The server answers NXDOMAIN to mixed case, and does not answer a question in lower case.
+    // The server responds with NXDOMAIN to a question in mixed case, and does not respond to a question in lower case.
     let dns = DnsServer::start().await?;
     dns.set_transport(Transport::UdpOnly);
     let silent = async {
@@ -356,7 +357,7 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
             answers(&resolver).await?;
             let took = start.elapsed();
             assert!(took < Duration::from_millis(150), "{case}: {took:?}");
-            // The full form may be tried once more beside the remembered form.
+            // The full form may be tried once in addition to the remembered form.
             let asked = dns.questions();
             let full = asked.iter().filter(|asked| asked.edns).count();
             assert!(full <= 1, "{case}: {asked:?}");
@@ -364,8 +365,8 @@ async fn the_form_that_a_server_needs_is_remembered_for_longer_than_a_ttl() -> i
 
         dns.clear_faults();
         dns.set_transport(Transport::Both);
-        // The full form competes with the remembered form. The full form may lose, but not each time. The last
-        // question arrives after the packets of the previous question.
+        // The full form competes with the remembered form. The full form may lose, but not five times. The additional
+        // question makes sure that all packets of the fifth question have arrived before the log is cleared.
         for _ in 0..5 {
             an_hour_passes().await;
             answers(&resolver).await?;
@@ -397,7 +398,8 @@ async fn a_server_that_falls_silent_in_another_form_does_not_block_later_questio
         answers(&resolver).await?;
 
         dns.set_fault(FaultScope::Everything, Fault::Drop);
-        // The lookup has a task of its own. A deadlock would block the thread, and thus the time limit of the test.
+        // The lookup runs in a separate task. A deadlock would block its thread, and a time limit on the same thread
+        // would never end the test.
         let asking = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve(a(HOST)).await }
@@ -464,7 +466,7 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
                 dns.questions().into_iter().partition(|asked| asked.tcp);
             assert!(udp.len() <= 9, "{case}, question {attempt}: {udp:?}");
             assert!(tcp.len() <= 1, "{case}, question {attempt}: {tcp:?}");
-            // 2 s by design, plus the delay of a machine under load.
+            // The lookup ends after 2 s by design. The rest of the limit allows for a machine under load.
             assert!(
                 took < Duration::from_secs(4),
                 "{case}, question {attempt}: {took:?}"
@@ -475,8 +477,8 @@ async fn no_question_costs_more_than_nine_packets_and_a_connection() -> io::Resu
     Ok(())
 }
 
-/// Advances by less than the time for which a form is remembered, and more than the time until the full form is tried
-/// again.
+/// Advances the time by an hour. A form is remembered for longer than an hour, and the full form is tried again after
+/// less than an hour.
 async fn an_hour_passes() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;

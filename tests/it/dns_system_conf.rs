@@ -1,4 +1,4 @@
-//! The system's DNS configuration: broken, missing, and changed while a list runs.
+//! Tests with a DNS configuration of the system that is broken, missing, or changed while a list runs.
 
 use std::{
     fs, io,
@@ -94,7 +94,7 @@ async fn a_configuration_that_goes_and_comes_back_is_followed() -> io::Result<()
     assert_eq!(addresses(&resolver).await?, [ONE]);
     old.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
     fs::remove_file(&file.path)?;
-    // If a server runs on port 53 of this machine, it does not know the name.
+    // Even if a DNS server runs on port 53 of this machine, it does not know the name.
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     assert!(format!("{resolver:?}").contains("127.0.0.1:53"));
 
@@ -115,7 +115,7 @@ async fn an_unchanged_configuration_keeps_its_servers_and_is_not_logged_again() 
     file.name(&[&dns])?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     dns.set_fault(FaultScope::Everything, Fault::Rcode(ResponseCode::ServFail));
-    // A different text with the same servers.
+    // The text of the file changes, but not the servers in it.
     fs::write(&file.path, format!("# again\n{}", line(&dns)))?;
     assert!(within(resolver.resolve(a(HOST))).await.is_err());
     dns.clear_faults();
@@ -142,7 +142,7 @@ fn without_a_configuration_the_server_on_this_machine_is_used() -> io::Result<()
 async fn an_unreadable_configuration_is_a_failure_until_it_becomes_readable() -> io::Result<()> {
     let log = Log::capture();
     let (dns, file) = (server(ONE).await?, File::new()?);
-    // A folder, because root can read a file of any mode.
+    // The path is a folder, because root can read a file of any mode.
     fs::create_dir(&file.path)?;
     let resolver = HickoryResolver::from_resolv_conf(&file.path);
     assert_eq!(log.lines("WARN", &["cannot read the DNS"]).len(), 1);

@@ -1,4 +1,4 @@
-//! The tests that the pages of `docs/` name.
+//! Tests that the pages of `docs/` name only tests that exist.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Servers of another environment: watched, named in the log, and never admitted.
+//! Tests with servers of another environment, which are watched, named in the log, and never admitted.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -21,7 +21,7 @@ const TEST_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(20, 9, 0, 1));
 const EXPLANATION: &str =
     "20.9.0.1 is callback-mt-1.vipps.no, a test server; this list is production";
 
-/// Creates a resolver for both environments. Each host has an address of its own.
+/// Creates a resolver for both environments. Each host has a different address.
 fn dns() -> ScriptedResolver {
     let resolver = ScriptedResolver::default();
     for (number, host) in Environment::Production.hosts().enumerate() {
@@ -82,7 +82,7 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
     );
     assert_eq!(lines.len(), 1, "{lines:?}");
 
-    // An upstream that only looks for a host must not find one.
+    // An upstream that only checks whether a host is present must not find one.
     let verdict = list.verdict(TEST_SERVER);
     let tags: Vec<_> = tag_headers(&verdict).collect();
     let tags: Vec<_> = tags
@@ -177,7 +177,7 @@ async fn a_flood_asks_a_watched_host_no_more_often_than_any_and_changes_no_other
     assert_eq!((a, aaaa), (a_alone, aaaa_alone));
     assert!(none.is_empty());
     for asked in [watched_a, watched_aaaa] {
-        // In 300 seconds, with a back-off whose longest pause is a minute.
+        // The questions of 300 seconds, with a back-off whose longest pause is a minute.
         assert!((5..20).contains(&asked.len()), "{asked:?}");
         let gaps = asked.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.min() >= Some(Duration::from_secs(5)), "{asked:?}");
@@ -195,7 +195,7 @@ async fn a_watched_lookup_that_hangs_keeps_no_request_and_no_permit() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.ready()).await;
-    // The admitted hosts were just asked, so the request has nothing to wait for.
+    // The admitted hosts were looked up just before, so the request does not wait.
     assert!(
         list.verdict_after_refresh(UNLISTED)
             .now_or_never()

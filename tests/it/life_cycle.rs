@@ -1,4 +1,4 @@
-//! A list from its start to its end: failures that it survives, and resources that it releases.
+//! Tests of a list from its start to its end: failures that it survives, and resources that it releases.
 
 use std::{
     convert::Infallible,
@@ -309,7 +309,7 @@ async fn hosts_that_come_and_go_cause_one_question_per_interval_floor() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     for _ in 0..100 {
-        // Longer than the jitter of a question, but much shorter than the interval floor.
+        // This pause is longer than the jitter of a question, but much shorter than the refresh interval floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
         sleep(Duration::from_millis(600)).await;
         list.replace_hosts([host_name(OTHER)]);
@@ -412,7 +412,7 @@ async fn unlisted_peers_that_trigger_no_refresh_do_not_delay_the_next_one() {
     within(list.ready()).await;
     for _ in 0..100 {
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
-        // The refresh has ended, and no question is repeated within 5 s.
+        // The on-demand refresh has ended, and no question is repeated within 5 s.
         let last = resolver.asked_at(HOST, Family::V4);
         sleep(Duration::from_millis(3_900)).await;
         assert!(!list.verdict_after_refresh(TWO).await.is_allowed());
@@ -536,7 +536,7 @@ async fn a_cancelled_wait_for_changes_misses_nothing() {
     let mut changes = list.changes();
     resolver.set(HOST, 60, &["127.0.1.9"]);
     for _ in 0..70 {
-        // The wait is dropped in each pass.
+        // In each pass without a change, the time limit drops the wait.
         let seen = tokio::time::timeout(Duration::from_secs(1), changes.next()).await;
         if let Ok(seen) = seen {
             assert_eq!(seen[0].added, [IpAddr::from([127, 0, 1, 9])]);

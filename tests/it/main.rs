@@ -1,4 +1,4 @@
-//! End-to-end tests: stories across modules, over real sockets or in paused time.
+//! End-to-end tests that span several modules, over real sockets or in paused time.
 
 mod answers;
 mod common;

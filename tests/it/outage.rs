@@ -1,4 +1,4 @@
-//! Callbacks while servers change and while DNS is down.
+//! Tests of callbacks while servers change and while DNS is down.
 
 use std::{
     io,
@@ -127,7 +127,7 @@ async fn while_one_host_fails_the_others_are_admitted_and_unlisted_peers_get_503
     let merchant = Merchant::start(list).await?;
 
     assert_eq!(merchant.post(ONE, &[], b"").await?.status, 200);
-    // The peer may be the server whose address is not known.
+    // The peer may be the server whose address has not been resolved.
     let reply = merchant.post(UNLISTED, &[], b"").await?;
     assert_eq!(reply.status, 503);
     assert_eq!(reply.header("retry-after"), Some("5"));
@@ -234,7 +234,7 @@ async fn a_zone_that_denies_everything_removes_no_server() {
             Outcome::Failure(ResolveErrorKind::NxDomain),
         );
     }
-    // Longer than the linger window that would follow a believed denial.
+    // This pause is longer than the linger window that would follow a believed denial.
     sleep(Duration::from_secs(3 * 60 * 60)).await;
 
     for (at, host) in hosts.iter().enumerate() {
@@ -255,7 +255,7 @@ async fn a_host_that_is_withdrawn_is_removed_after_the_linger_window() {
         Family::V4,
         Outcome::Failure(ResolveErrorKind::NxDomain),
     );
-    // The second answer of the other host from now on is certainly later than the denial.
+    // By then, the other host has had two more answers. The second of these answers is certainly later than the denial.
     sleep(Duration::from_secs(124)).await;
     let freshness = list
         .verdict(ONE)

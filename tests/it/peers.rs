@@ -1,4 +1,4 @@
-//! The peers whose callbacks are admitted.
+//! Tests of the peers whose callbacks are admitted.
 
 use std::{
     io,
@@ -44,7 +44,7 @@ async fn a_test_server_is_refused_on_a_production_route() -> io::Result<()> {
     for (at, host) in Environment::Test.hosts().enumerate() {
         let reply = post(&merchant, test(at)).await?;
         assert_eq!(reply.status, 403, "{host}");
-        // For an unlisted peer, the list may ask once whether the peer is a test server.
+        // An unlisted peer may trigger one lookup of the watched test servers.
         assert!(dns.count(host.as_str(), RecordType::A) <= 1, "{host}");
     }
     assert_eq!(merchant.handled(), 0);
@@ -125,7 +125,7 @@ async fn no_request_header_makes_an_unlisted_peer_a_callback_server() -> io::Res
         let reply = merchant.post(UNLISTED, &[*header], b"{}").await?;
         assert_eq!(reply.status, 403, "{header:?}");
     }
-    // All headers are sent together, also from the usual address of a proxy.
+    // All headers are sent together, first from an unlisted peer and then from the usual address of a proxy.
     for peer in [UNLISTED, Ipv4Addr::LOCALHOST.into()] {
         assert_eq!(merchant.post(peer, FORGED, b"").await?.status, 403);
     }
@@ -149,7 +149,7 @@ async fn no_request_header_makes_a_callback_server_an_unlisted_peer() -> io::Res
     Ok(())
 }
 
-// nginx writes `unix:` for a client at a Unix socket. Here, that client is an outer nginx.
+// nginx writes `unix:` for a client that connects through a Unix socket. Here, that client is an outer nginx.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_callback_that_passes_nginx_at_a_unix_socket_is_admitted() -> io::Result<()> {

@@ -1,4 +1,5 @@
-//! The layer behind the proxies that merchants use, each with the configuration that `docs/behind-a-proxy.md` shows.
+//! Tests of the layer behind the proxies that merchants use. Each proxy has the configuration that
+//! `docs/behind-a-proxy.md` shows.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -375,8 +376,8 @@ async fn a_unix_socket_is_a_proxy_and_a_port_is_not() -> TestResult {
     Ok(())
 }
 
-// The connection ends, since the body is not read. Without `Connection: close`, a proxy would send the next request
-// into the closing connection and answer 502. That request may be a genuine callback.
+// The connection ends, since the body is not read. Without `Connection: close`, a proxy would send the next request on
+// the closing connection and respond with 502. That request may be a genuine callback.
 #[tokio::test]
 async fn a_refusal_that_leaves_a_body_unread_announces_the_close() -> TestResult {
     let service = Service::start(Source::XForwardedFor).await?;
@@ -487,7 +488,8 @@ fn the_page_shows_the_configurations_that_are_tested() -> TestResult {
     Ok(())
 }
 
-/// Asserts the rules for every proxy, in front of a service that reads this source.
+/// Asserts the rules that apply to every proxy. The service behind the proxy reads the client's address from this
+/// source.
 async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) -> TestResult {
     let Some(program) = kind.find() else {
         return Ok(());
@@ -499,7 +501,7 @@ async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) ->
     malformed_headers_change_no_verdict(proxy.addr).await
 }
 
-/// Asserts the same rules behind two proxies in a row.
+/// Asserts the same rules behind a chain of two proxies.
 async fn behind_two(
     outer: Kind,
     outer_config: &str,
@@ -542,14 +544,14 @@ async fn clients_are_distinguished(proxy: &Proxy) -> TestResult {
         let unlisted = Client::from(UNLISTED)
             .send(proxy, "POST", "/paid", headers, b"1")
             .await?;
-        // Caddy answers 502 when the connection ends before Caddy has sent the body.
+        // Caddy responds with 502 if the connection ends before Caddy has sent the body.
         assert!(
             [403, 502].contains(&unlisted.status),
             "{headers:?} {}",
             log()
         );
     }
-    // A client that makes the proxy remove its own header is refused, too.
+    // A client that makes the proxy remove the proxy's own header is refused, too.
     for name in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
         let forged = [FORGED, &[("connection", name)]].concat();
         let mut connection = Connection::connect(UNLISTED, proxy).await?;
@@ -598,7 +600,7 @@ async fn malformed_headers_change_no_verdict(proxy: SocketAddr) -> TestResult {
         b"\x16\x03\x01\x02\0\x01\0",
     ] {
         let answer = raw(UNLISTED, proxy, nonsense).await?;
-        // Caddy answers 200 to a client that has closed its side of the connection.
+        // Caddy responds with 200 to a client that has closed its side of the connection.
         assert!(!answer.contains("paid by"), "{answer}");
         assert_eq!(status(LISTED, proxy, &[]).await?, 200);
         assert_eq!(status(UNLISTED, proxy, &[]).await?, 403);
@@ -618,7 +620,7 @@ fn text(reply: &Reply) -> &str {
     str::from_utf8(&reply.body).unwrap_or_default()
 }
 
-/// Returns the reply to these bytes, if the connection ends soon after.
+/// Returns the bytes that arrive within 2 s in reply to these bytes.
 async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(client, 0))?;
@@ -816,8 +818,8 @@ impl Kind {
         }
     }
 
-    /// The whole configuration. It consists of the part that the page shows, and of the lines with which the program
-    /// runs unprivileged, in one process and in its own folder.
+    /// Returns the whole configuration. It consists of the part that the page shows, and of the lines with which the
+    /// program runs unprivileged, in one process and in its own folder.
     fn complete(self, shown: &str, addr: SocketAddr, dir: &Path) -> String {
         let dir = dir.display();
         match self {

@@ -1,4 +1,4 @@
-//! Real DNS servers: unbound in front of knot, and nsd.
+//! Tests with real DNS servers: unbound in front of knot, and nsd.
 
 use std::{
     io,
@@ -36,8 +36,8 @@ async fn a_rotation_reaches_the_layer_within_the_ttl_a_second_and_the_jitter() -
     assert_lingering(&merchant, &list).await
 }
 
-/// unbound uses whole seconds. It serves a record until its TTL is below zero, which is up to a second longer than
-/// the TTL.
+/// unbound measures the age of a record in whole seconds. It therefore serves a record for up to a second longer than
+/// its TTL.
 #[tokio::test]
 async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -> io::Result<()> {
     let Some((knot, unbound)) = knot_and_unbound().await? else {
@@ -54,9 +54,9 @@ async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -
     assert_lingering(&merchant, &list).await
 }
 
-/// Gives the first host another address. Returns the time until the list admits that address.
+/// Changes the address of the first host. Returns the time until the list admits that address.
 async fn rotate(knot: &Knot, list: &AllowList, rotation: u8) -> io::Result<Duration> {
-    // The age varies over fractions of a second and of the TTL.
+    // The age of the old answer at the rotation. It varies over fractions of a second and of the TTL.
     let age = Duration::from_millis(330) * u32::from(rotation);
     until(|| {
         let answered = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);
@@ -215,7 +215,7 @@ async fn a_zone_without_its_names_removes_no_address() -> io::Result<()> {
         })
     })
     .await;
-    // Longer than an address would linger.
+    // The questions fail for longer than an address would linger.
     until(|| {
         let health = list.health();
         let mut since = health.iter().map(|host| host.families[0].failing_since);
@@ -365,7 +365,7 @@ async fn knot_and_unbound() -> io::Result<Option<(Knot, Unbound)>> {
     Ok(unbound.map(|unbound| (knot, unbound)))
 }
 
-/// Records that give each host of production its own address.
+/// Returns records with a different address for each host of production.
 fn records() -> String {
     let hosts = Environment::Production.hosts().zip(1..);
     let record = hosts.map(|(host, number)| format!("{host}. 1 A {}\n", own(number)));
@@ -408,8 +408,8 @@ fn of(list: &AllowList, name: &str) -> Option<FamilyHealth> {
     Some(host.families[Family::V4 as usize].clone())
 }
 
-/// The TTL of each record, and the lower bound of the list under test.
+/// The TTL of each record, and the minimum TTL of the list under test.
 const TTL: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// The sum of the jitter, a tenth of the TTL, and the delay of a busy machine.
+/// The jitter, which is a tenth of the TTL, plus the delay of a busy machine.
 const SLACK: Duration = Duration::from_millis(400);

@@ -1,4 +1,5 @@
-//! Peers that were refused and then listed. The crate exists to avoid this error, and reports it when it occurs.
+//! Tests with peers that were refused and then listed. Such a refusal may have hit a genuine callback, so the list
+//! reports it.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -65,7 +66,7 @@ async fn a_refused_server_that_is_listed_later_is_an_error_in_the_log_and_in_hea
     }
     assert_eq!(then_listed(&list), 1);
 
-    // The peer leaves and joins again, but is reported only once.
+    // The peer's address leaves the answer and appears again, but the peer is reported only once.
     resolver.set(HOST, 60, &["127.0.1.1"]);
     sleep(Duration::from_secs(2 * 3600)).await;
     resolver.set(HOST, 60, &["127.0.1.1", "127.0.1.2"]);

@@ -1,4 +1,5 @@
-//! Replay marks in a real Redis: two replicas, and a server that is killed, stopped, full, or replaced.
+//! Tests of replay marks in a real Redis: with two replicas, and with a server that is killed, stopped, full, or
+//! replaced.
 
 use std::{
     io,
@@ -32,7 +33,7 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(20, 0, 0, 1));
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Debian's Redis, which stores nothing on disk.
+/// A running Redis server of Debian, which stores nothing on disk.
 struct Redis {
     server: Server,
     addr: SocketAddr,
@@ -65,7 +66,7 @@ impl Redis {
         format!("redis://{}/", self.addr)
     }
 
-    /// Returns the output of a command at the server.
+    /// Returns the output of a command that `redis-cli` sends to the server.
     fn cli(&self, command: &[&str]) -> io::Result<String> {
         let port = self.addr.port().to_string();
         let output = Command::new("redis-cli")
@@ -87,7 +88,7 @@ fn secret() -> Secret {
     Secret::new("of the registration").unwrap()
 }
 
-/// Creates a replica of the shop as if it were another process: with its own guard and its own connection.
+/// Creates a replica of the shop. Like another process, it has its own guard and its own connection.
 fn replica(url: &str, configure: impl FnOnce(ReplayGuard) -> ReplayGuard) -> Router {
     let store = RedisReplayStore::new(url).unwrap();
     let guard = configure(ReplayGuard::default().with_store(store));
@@ -102,7 +103,7 @@ fn lenient(guard: ReplayGuard) -> ReplayGuard {
     guard
 }
 
-/// Returns a delivery that differs from all others.
+/// Returns a signed delivery. Each call must pass a different body, so that all deliveries differ.
 fn delivery(body: &str) -> Delivery {
     Delivery::new("https://shop.example/hooks")
         .from_peer(LISTED)
@@ -115,7 +116,7 @@ async fn status(replica: &Router, request: Request<Body>) -> u16 {
     response.status().as_u16()
 }
 
-/// Sends deliveries until the store works again, as the second replica shows.
+/// Sends each delivery to both replicas, until the second replica refuses a delivery as a replay.
 async fn until_marks_are_shared(replicas: [&Router; 2]) {
     static ATTEMPT: AtomicU64 = AtomicU64::new(0);
     within(async {
@@ -179,7 +180,7 @@ async fn a_withdrawn_mark_leaves_redis_and_the_mark_of_another_stays() -> TestRe
     let Some(redis) = Redis::start(&[]).await? else {
         return Ok(());
     };
-    // The handler needs a verdict that no layer leaves, so every delivery is refused inside of the guard.
+    // The handler needs a verdict that no layer adds, so every delivery is refused after it has passed the guard.
     let guard = ReplayGuard::default().with_store(RedisReplayStore::new(&redis.url())?);
     let refusing = Router::new()
         .route(
@@ -198,7 +199,7 @@ async fn a_withdrawn_mark_leaves_redis_and_the_mark_of_another_stays() -> TestRe
     let accepting = replica(&redis.url(), lenient);
     assert_eq!(status(&accepting, paid.request()).await, 200);
 
-    // The delivery is refused as a replay, so it has no mark of its own to withdraw.
+    // The delivery is refused as a replay, so the mark of the accepted delivery is not withdrawn.
     assert_eq!(status(&refusing, paid.request()).await, 409);
     assert_eq!(redis.cli(&["DBSIZE"])?, "1");
     Ok(())
@@ -227,7 +228,7 @@ async fn a_killed_redis_refuses_no_delivery_and_is_used_again_when_it_returns() 
     );
     assert_eq!(warnings.len(), 2, "one for each replica: {warnings:?}");
 
-    // One replica starts meanwhile, and another requires the store.
+    // During the outage, one replica starts. Another replica requires the store.
     let late = replica(&url, lenient);
     assert_eq!(status(&late, delivery("late").request()).await, 200);
     let strict = replica(&url, ReplayGuard::require_store);
@@ -314,7 +315,7 @@ async fn a_redis_with_a_password_is_used_and_no_log_line_contains_it() -> TestRe
     Ok(())
 }
 
-/// Each delivery sends one command on an open connection. A proxy that sees the bytes counts the commands.
+/// Each delivery sends one command on an open connection. A proxy between the replica and Redis counts the commands.
 #[tokio::test]
 async fn a_delivery_is_one_round_trip() -> TestResult {
     let Some(redis) = Redis::start(&[]).await? else {

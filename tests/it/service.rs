@@ -1,4 +1,4 @@
-//! The layer among other services: readiness, errors, and servers other than axum.
+//! Tests of the layer together with other services: readiness, errors, and servers other than axum.
 
 use std::{
     convert::Infallible,
@@ -98,7 +98,8 @@ async fn the_ready_service_is_also_the_one_called_after_a_wait() {
     let list = tiny_list(&[HOST]).spawn(resolver);
     let mut service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(ReadyOnce::open());
 
-    // Two requests at a time. The second request uses the service that the first request left behind.
+    // Two requests are in progress at the same time. The second request uses the service that replaced the service of
+    // the first request.
     let first = within(service.ready())
         .await
         .expect("it is open")
@@ -185,7 +186,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
     );
-    // Headers that another source would read are ignored.
+    // Headers that another source of the peer's address would read are ignored.
     let response = service.oneshot(from(ONE)).await;
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
@@ -306,8 +307,8 @@ async fn waiting_unlisted_peers_use_no_concurrency_of_listed_peers() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// Drives a service as a server does. It is polled until ready, called, and kept for the next request of the
-/// connection.
+/// Drives a service as a server does. The service is polled until it is ready, called, and kept for the next request of
+/// the connection.
 async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
 where
     S: Service<Request<B>, Error: Debug>,
@@ -352,7 +353,8 @@ fn with_header(name: &'static str, values: &[&'static str]) -> Request<Body> {
     request
 }
 
-/// Asserts that the one permit inside is free after a refusal, while the service is kept as a connection keeps it.
+/// Asserts that the only permit of the inner service is free after a refusal. The service is kept, as a server keeps it
+/// for the connection.
 async fn leaves_the_permit_free<S>(
     limited: &Limited,
     mut service: S,
@@ -429,7 +431,7 @@ async fn a_refusal_by_message_keeps_no_permit() {
         Ok(200)
     );
     refused(guarded(), delivery("a", ONE), 409).await;
-    // The permit is also free during the two seconds before the refusal.
+    // The secret never arrives. The permit is also free during the two seconds until the refusal.
     let silent = |_: Option<String>| pending::<Result<Secrets, Infallible>>();
     let service = VerifySignatureLayer::rejecting(silent).layer(limited.clone());
     leaves_the_permit_free(&limited, service, delivery("a", ONE), 503).await;
@@ -461,7 +463,7 @@ async fn a_refusal_by_policy_keeps_no_permit() {
         leaves_the_permit_free(&limited, all(list), delivery(key, peer), status).await;
     }
     leaves_the_permit_free(&limited, joined(), delivery("a", ONE), 500).await;
-    // Only the policy is present: no layer between it and the server drops the ready service.
+    // The source layer only tags, so the policy itself refuses the request and must release the permit.
     let service = VerifySourceLayer::tagging(known(), SocketAddrPeer);
     let policy = RequireVerifiedLayer::new(Policy::SourceOnly).layer(limited.clone());
     leaves_the_permit_free(
@@ -499,7 +501,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(refused.map(|it| it.status().as_u16()).ok(), Some(403));
     assert!(is_free(&limited));
 
-    // A buffer inside the layer, with a queue of one request.
+    // A buffer inside of the layer has a queue of one request.
     let queue = Buffer::new(limited, 1);
     let layered = layer.layer(queue);
     let mut kept = layered.clone();
@@ -509,7 +511,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     assert_eq!(admitted.map(|it| it.status().as_u16()).ok(), Some(200));
 }
 
-/// A service that panics if it is called before it was ready. A clone is not ready.
+/// A service that panics if it is called before it was ready. Its clones are not ready.
 #[derive(Debug)]
 struct ReadyOnce {
     open: Arc<AtomicBool>,

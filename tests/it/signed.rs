@@ -1,5 +1,5 @@
-//! Signed webhooks through the proxies that merchants use. The provider signs the URL that was registered. So the
-//! signature depends on what a proxy changes in host, path and body.
+//! Tests of signed webhooks through the proxies that merchants use. The provider signs the URL that was registered. The
+//! signature therefore no longer matches if a proxy changes the host, the path or the body.
 
 use std::{
     io,
@@ -68,7 +68,7 @@ async fn a_proxy_that_keeps_host_and_path_keeps_the_signature() -> TestResult {
     Ok(())
 }
 
-// The provider percent-encodes such a path, as every HTTP client does. `sign` and `curl` do not.
+// The provider percent-encodes a path that is not ASCII, as HTTP clients do. `sign` and `curl` do not.
 #[tokio::test]
 async fn a_path_that_is_not_ascii_is_not_kept_by_every_proxy() -> TestResult {
     for (kind, config, arrives) in [
@@ -149,17 +149,17 @@ async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> Test
         CADDY.replace("reverse_proxy UPSTREAM", &proxied)
     };
     for (kind, config) in [
-        // By default nginx sends the name of the upstream. Apache sends its address.
+        // By default, nginx sends the name of the upstream as the host, and Apache sends the address of the upstream.
         (
             Kind::Nginx,
             include_str!("../proxies/nginx-x-forwarded-for.conf"),
         ),
         (Kind::Apache, include_str!("../proxies/apache.conf")),
-        // This removes the port.
+        // This configuration removes the port.
         (Kind::Nginx, &host("$host")),
-        // This adds the port of nginx itself.
+        // This configuration adds the port of nginx itself.
         (Kind::Nginx, &host("$host:$server_port")),
-        // This is the default of Caddy 2.11 and later in front of a service with TLS.
+        // This configuration is the default of Caddy 2.11 and later in front of a service with TLS.
         (Kind::Caddy, &caddy("{upstream_hostport}")),
         (Kind::Caddy, &caddy("{host}")),
     ] {
@@ -372,11 +372,11 @@ impl<'a> Webhook<'a> {
 #[derive(Debug)]
 struct Judged {
     status: u16,
-    /// The part that does not match the registered URL, by `webhook::diagnose`.
+    /// The part that does not match the registered URL, as `webhook::diagnose` reports it.
     mismatch: String,
-    /// Host, path and query as the receiver got them.
+    /// Host, path and query as they arrived at the receiver.
     arrived: String,
-    /// The body that the handler got, or the reason of the refusal.
+    /// The body as it arrived at the handler, or the reason of the refusal.
     body: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! The state file: the state that a restart restores, and the files that are rejected.
+//! Tests of the state file: the state that is restored after a restart, and the files that are rejected.
 #![cfg(unix)]
 
 use std::{
@@ -42,7 +42,7 @@ async fn a_restart_during_a_dns_outage_refuses_no_known_server() -> io::Result<(
     let list = tiny_list(&[HOST])
         .state_file(path(&folder))
         .spawn(dns.resolver());
-    // The address is restored right at the start.
+    // The address is restored immediately at the start.
     assert_eq!(freshness(&list, ONE), Some(Freshness::Restored));
     let merchant = Merchant::start(list.clone()).await?;
     within(list.attempted()).await;
@@ -174,7 +174,7 @@ async fn a_file_that_cannot_be_trusted_is_ignored_with_a_warning() -> io::Result
         let lines = log.lines("WARN", &["state file ignored"]);
         assert_eq!(lines.len(), 1, "{what}: {lines:?}");
 
-        // The list starts nevertheless.
+        // The rejected file does not prevent another start.
         let list = up(&folder, &[TWO]).await;
         assert!(list.verdict(TWO).is_allowed(), "{what}");
         drop((ignoring, list));
@@ -406,7 +406,7 @@ async fn a_crash_loop_changes_none_of_the_saved_times() -> io::Result<()> {
         .map(|(before, after)| before.abs_diff(after))
         .collect();
     assert_eq!(drift.len(), 7, "{after:#}");
-    // The clocks are read one after the other, in milliseconds.
+    // The clocks are read one after another, with a resolution of a millisecond.
     assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
     Ok(())
 }
@@ -444,7 +444,7 @@ async fn a_file_cannot_extend_a_ttl_beyond_the_bound() -> io::Result<()> {
     let list = down(tiny_list(&[HOST]).stale_for(Duration::ZERO), &folder);
     within(list.attempted()).await;
     let saved = list.health().remove(0);
-    // The window ends in an hour at most, instead of in a year.
+    // The window ends after an hour at most, instead of after a year.
     let now = tokio::time::Instant::now().into_std();
     let ends = list.snapshot().next_change_at(now);
     let ends = ends.map(|ends| ends.saturating_duration_since(now));
@@ -511,7 +511,7 @@ async fn a_start_with_other_hosts_keeps_the_state_of_the_first_ones() -> io::Res
         .zip(times(&of_host(&after)));
     let drift: Vec<_> = pairs.map(|(before, after)| before - after).collect();
     assert_eq!(drift.len(), 4, "{after:#}");
-    // The times are never ahead. The clocks are read in milliseconds.
+    // No time is later than before. The clocks are read with a resolution of a millisecond.
     assert!(drift.iter().all(|drift| *drift < 1000), "{drift:?}");
 
     let list = down(tiny_list(&[HOST]), &folder);
@@ -532,7 +532,7 @@ async fn a_host_that_is_replaced_and_added_back_has_its_addresses_again() -> io:
     list.replace_hosts([host_name(OTHER)]);
     assert_eq!(freshness(&list, ONE), None);
     until(|| list.verdict(TWO).is_allowed()).await;
-    // The file has the configured hosts.
+    // Later, the file contains only the configured hosts.
     until(|| text(&folder).contains(OTHER) && !text(&folder).contains(HOST)).await;
 
     for family in callback_source::Family::ALL {
@@ -681,7 +681,7 @@ fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts a list that knows these addresses of the host.
+/// Starts a list, and waits until it has these addresses of the host.
 async fn up(folder: &TempDir, addresses: &[IpAddr]) -> AllowList {
     let list = tiny_list(&[HOST])
         .state_file(path(folder))
@@ -722,7 +722,7 @@ fn alive() -> usize {
         .num_alive_tasks()
 }
 
-/// Gives the file to another user, which only root can do. Returns `false` if the test must be skipped.
+/// Changes the owner of the file, which only root can do. Returns `false` if the test must be skipped.
 fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
     let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
         return true;
@@ -774,12 +774,12 @@ fn shift(host: &mut Value, by: u64) {
     }
 }
 
-/// Returns a field that the file must have, since indexing would add a missing field.
+/// Returns a field that the file must have. Indexing would add a missing field.
 fn field<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     value.get_mut(name).expect("the file has this field")
 }
 
-/// Returns all times, in a fixed order.
+/// Returns all times in the file, in a fixed order.
 fn times(value: &Value) -> Vec<u64> {
     match value {
         Value::Number(number) => number.as_u64().into_iter().collect(),

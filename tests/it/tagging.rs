@@ -1,4 +1,4 @@
-//! The tagging layer, which admits every request with its verdict.
+//! Tests of the tagging layer, which passes on every request together with its verdict.
 
 use std::{
     convert::Infallible,
@@ -225,7 +225,7 @@ async fn an_inner_layer_removes_an_outer_verified_callback() {
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();
     assert_eq!(response.body(), "false");
 
-    // A policy inside joins the verdict of the inner layer.
+    // A policy inside of the inner layer uses the verdict of that layer.
     let tagging = VerifySourceLayer::tagging(both(), SocketAddrPeer);
     let service = outer().layer(joined().layer(tagging.layer(joined().layer(verified()))));
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The on-demand refresh that an unlisted peer triggers, and its bounds.
+//! Tests of the on-demand refresh that an unlisted peer triggers, and of its bounds.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -67,7 +67,7 @@ async fn an_unlisted_peer_is_refused_when_the_refresh_has_ended() {
     let verdict = within(list.verdict_after_refresh(UNLISTED)).await;
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
     assert_eq!(start.elapsed(), Duration::from_millis(700));
-    // The next call, a moment later, does not wait and triggers no refresh.
+    // A call immediately afterwards does not wait and triggers no refresh.
     assert!(
         list.verdict_after_refresh(UNLISTED)
             .now_or_never()
@@ -273,7 +273,7 @@ async fn endless_unlisted_peers_trigger_one_refresh_in_5_seconds() {
         let pause = pair[1] - pair[0];
         assert!(pause >= Duration::from_secs(5), "{asked:?}");
     }
-    // The first question goes out at the start, and each later one as soon as it may go out.
+    // The first question goes out at the start, and each later question as soon as it may go out.
     for pair in asked[1..].windows(2) {
         let pause = pair[1] - pair[0];
         assert!(pause <= Duration::from_millis(5_002), "{asked:?}");
@@ -459,7 +459,8 @@ async fn an_on_demand_refresh_repeats_no_question_within_its_interval_for_any_fl
     asks_each_question_twice(tiny_list(&[HOST, OTHER]), Duration::from_secs(11)).await;
 }
 
-/// An unlisted peer calls after `pause`. A moment before, OTHER has been asked again, but HOST has not.
+/// An unlisted peer calls after `pause`. Shortly before, the question of OTHER was repeated, but not the question of
+/// HOST.
 async fn asks_each_question_twice(list: AllowListBuilder, pause: Duration) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -506,7 +507,7 @@ async fn an_unlisted_peer_of_the_other_family_is_judged_by_that_family() {
     assert_eq!(kind(&verdict), Some(RejectionKind::NotListed));
 }
 
-/// Starts a list whose answer is valid for an hour. The last question was 6 s ago.
+/// Starts a list whose answer is valid for an hour. The last question was sent 6 s ago.
 async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
@@ -519,7 +520,7 @@ async fn known_for_an_hour() -> (ScriptedResolver, AllowList) {
     (resolver, list)
 }
 
-/// Starts a list whose answer is valid for a minute. The last question was just now.
+/// Starts a list whose answer is valid for a minute. Its questions have just been sent.
 async fn asked_at_zero() -> (ScriptedResolver, AllowList) {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["127.0.1.1"]);

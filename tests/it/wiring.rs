@@ -1,7 +1,7 @@
-//! Mistakes in the wiring of an axum service that `CallbackRoutes` makes impossible, or refuses when the app is
-//! built.
+//! Tests of mistakes in the wiring of an axum service that `CallbackRoutes` makes impossible, or refuses when the app
+//! is built.
 //!
-//! Mistakes that only a request can show are in `tests/wiring`.
+//! Mistakes that are detected only at a request are in `tests/wiring`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -178,7 +178,7 @@ async fn nested_routers_and_services_in_callback_routes_are_checked() {
     }
 }
 
-/// A limit that axum sets: callback routes become an ordinary router.
+/// Once callback routes have become a router of axum, added routes are not checked.
 #[tokio::test]
 async fn a_route_that_is_added_to_the_app_belongs_to_the_app() {
     let callbacks = CallbackRoutes::rejecting(payments(), list(), ConnectInfoPeer);
@@ -189,7 +189,7 @@ async fn a_route_that_is_added_to_the_app_belongs_to_the_app() {
     assert_eq!(page, (StatusCode::OK, "of the shop".to_owned()));
     let callback = status(&app, Method::POST, "/payments", UNLISTED_PEER).await;
     assert_eq!(callback, StatusCode::FORBIDDEN);
-    // The extractor is the second safeguard.
+    // The added route is not checked, but the extractor refuses the request as a second safeguard.
     let late = status(&app, Method::POST, "/late", LISTED).await;
     assert_eq!(late, StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -264,7 +264,7 @@ async fn statuses_of_deliveries(app: &Router, path: &str) -> [u16; 4] {
         let mut delivery =
             Delivery::new(&url).from_peer(if listed { LISTED } else { UNLISTED_PEER });
         if signed {
-            // Each delivery has another body. Otherwise the guard would refuse a replay.
+            // Each delivery has a different body. Otherwise, the guard would refuse the second delivery as a replay.
             delivery = delivery
                 .body(if listed { "listed" } else { "unlisted" })
                 .signed(&secret());
@@ -282,7 +282,7 @@ async fn each_policy_of_callback_routes_decides_as_in_its_table() {
         (Policy::SourceOnly, [200, 200, 403, 403]),
         (Policy::MessageOnly, [200, 401, 200, 401]),
     ] {
-        // The mode of the layer makes no difference.
+        // The mode of the layer does not change the result.
         for layer in [
             VerifySignatureLayer::rejecting(secret()),
             VerifySignatureLayer::tagging(secret()),

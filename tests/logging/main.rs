@@ -1,4 +1,5 @@
-//! The filter that `docs/logging.md` shows. It has a process of its own, since its subscriber is global.
+//! Test of the filter that `docs/logging.md` shows. The test runs in a separate process, since its subscriber is
+//! global.
 
 use std::{
     fs, io,

@@ -1,6 +1,6 @@
 //! An HTTP client with a choice of its source address.
 //!
-//! The layer under test judges the peer's address, so a test needs several source addresses. On Linux a socket can be
+//! The layer under test judges the peer's address, so a test needs several source addresses. On Linux, a socket can be
 //! bound to any address of 127.0.0.0/8.
 
 use std::{
@@ -31,8 +31,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sends a request over a fresh HTTP/1.1 connection, with `Connection: close`, and reads the
-    /// reply to its end.
+    /// Sends a request over a new HTTP/1.1 connection, with `Connection: close`, and reads the reply to its end.
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ impl From<IpAddr> for Client {
 
 /// A connection for several requests, one after the other.
 ///
-/// It is closed when dropped.
+/// The connection is closed when this value is dropped.
 #[derive(Debug)]
 pub struct Connection {
     sender: Sender,
@@ -83,7 +82,7 @@ impl Connection {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
-        // An error of the connection also makes its requests fail.
+        // An error here is ignored, since an error of the connection also makes its requests fail.
         driver.spawn(async { connection.await.unwrap_or_default() });
         Ok(Self {
             sender: Sender::Http1(sender),
@@ -171,7 +170,7 @@ impl Connection {
     ) -> io::Result<Reply> {
         let uri = match self.sender {
             Sender::Http1(_) => path.to_owned(),
-            // The `:scheme` and `:authority` of HTTP/2 come from this URL.
+            // The pseudo-headers `:scheme` and `:authority` of HTTP/2 are derived from this URL.
             Sender::Http2(_) => format!("http://{}{path}", self.server),
         };
         let mut request = Request::new(body);
@@ -208,7 +207,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The first value of a header. Its name may be in any case.
+    /// The first value of a header. The name may be in any letter case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();

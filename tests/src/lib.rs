@@ -17,7 +17,7 @@ pub mod servers;
 
 pub use callback_source_testkit::dns;
 
-/// Waits for a future for at most a minute. The minute is virtual if tokio's time is paused.
+/// Waits for a future for at most a minute. If tokio's time is paused, the minute takes no real time.
 ///
 /// # Panics
 ///

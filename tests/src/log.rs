@@ -1,4 +1,4 @@
-//! The log lines of the library.
+//! Capture of the library's log lines.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ use tracing_subscriber::{
 pub struct Log(Rc<RefCell<Vec<u8>>>);
 
 impl Log {
-    /// Starts to capture, at all levels.
+    /// Starts to capture events of all levels.
     pub fn capture() -> Self {
         // There is one subscriber for all threads. With several scoped subscribers, the thread that reaches an event
         // first decides whether the event is enabled.
@@ -37,7 +37,7 @@ impl Log {
         Self(text)
     }
 
-    /// Returns the lines of this level that contain all the parts.
+    /// Returns the lines of this level that contain all these parts.
     #[must_use]
     pub fn lines(&self, level: &str, parts: &[&str]) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.0.borrow()).into_owned();

@@ -22,7 +22,7 @@ use crate::{
     within,
 };
 
-/// A running server, which is stopped when dropped.
+/// A running server. It stops when this value is dropped.
 #[derive(Debug)]
 pub struct Merchant {
     addr: SocketAddr,
@@ -31,9 +31,9 @@ pub struct Merchant {
 }
 
 impl Merchant {
-    /// Starts a server on a free port of 127.0.0.1. Its handler gets the requests of admitted peers, on every path
-    /// and with every method. The reply has the body of the request. The headers `x-peer`, `x-host` and `x-freshness`
-    /// have the content of the `Allowed`.
+    /// Starts a server on a free port of 127.0.0.1. Its handler receives the requests of admitted peers, on every path
+    /// and with every method. The reply repeats the body of the request. The headers `x-peer`, `x-host` and
+    /// `x-freshness` contain the values of the `Allowed`.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Merchant {
         within(Client::from(peer).send(addr, "POST", PATH, headers, body)).await
     }
 
-    /// The number of requests that the handler got.
+    /// The number of requests that the handler received.
     #[must_use]
     pub fn handled(&self) -> usize {
         self.handled.load(Ordering::SeqCst)

@@ -1,4 +1,4 @@
-//! Real DNS servers with the zone of the provider's real names. [`Knot`] and [`Nsd`] are authoritative, and
+//! Real DNS servers that serve the zone of the provider's real names. [`Knot`] and [`Nsd`] are authoritative, and
 //! [`Unbound`] is the recursive resolver in front of an authoritative server.
 //!
 //! If a program is not installed, `start` returns `None`, and the test is [skipped](servers).
@@ -275,8 +275,8 @@ impl Unbound {
         servers::on_free_port(LOCALHOST, start).await
     }
 
-    /// Starts a resolver at this address that answers SERVFAIL, since it expects DNSSEC signatures that the zone
-    /// lacks.
+    /// Starts a resolver at this address that responds with SERVFAIL, because it expects DNSSEC signatures that the
+    /// zone lacks.
     ///
     /// # Errors
     ///
@@ -309,7 +309,7 @@ impl Unbound {
         let Some([program, _]) = servers::find(["unbound", "dig"]) else {
             return Ok(None);
         };
-        // By default, unbound stops asking a silent authoritative server for minutes.
+        // By default, unbound does not ask an authoritative server for several minutes after the server was silent.
         let config = format!(
             r#"
 server:
@@ -409,7 +409,7 @@ pub async fn dig_addresses(
     for name in names {
         for family in ["A", "AAAA"] {
             let lines = dig(server, &["+short", name, family]).await?;
-            // The output also has the names of aliases.
+            // The output also contains the names of aliases.
             addresses.extend(lines.lines().filter_map(|line| line.parse::<IpAddr>().ok()));
         }
     }

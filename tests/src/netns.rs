@@ -1,6 +1,6 @@
 //! Network namespaces for one test: one for a server with a firewall, and one for a client with many addresses.
 //!
-//! Only documentation addresses are used, and only inside the namespaces. A test without root is skipped, like a test
+//! Only documentation addresses are used, and only inside the namespaces. Without root, a test is skipped, like a test
 //! whose server is not installed.
 
 use std::{
@@ -29,13 +29,12 @@ pub const SERVER: &str = "203.0.113.1";
 /// The IPv6 address of the server's namespace.
 pub const SERVER6: &str = "2001:db8::1";
 
-/// Creates two connected namespaces: one for the server, and one for the clients, which has these addresses. Returns
-/// `None` if the test must be skipped.
+/// Creates two connected namespaces: one for the server, and one for the clients with these addresses. Returns `None`
+/// if the test must be skipped.
 ///
 /// # Panics
 ///
-/// If `ip` fails although namespaces can be created. Also if namespaces cannot be created although servers are
-/// required.
+/// If `ip` fails although namespaces can be created, or if namespaces cannot be created although servers are required.
 #[must_use]
 pub fn connected(clients: &[&str]) -> Option<(Netns, Netns)> {
     servers::find(["ip", "nft"])?;
@@ -69,7 +68,7 @@ impl Netns {
     }
 
     fn add_address(&self, link: &str, address: &str) {
-        // Otherwise an IPv6 address is not usable for a second.
+        // Without `nodad`, an IPv6 address is not usable for a second.
         let (length, flag) = match address.contains(':') {
             true => (64, "nodad"),
             false => (24, ""),
@@ -79,7 +78,8 @@ impl Netns {
         ));
     }
 
-    /// Runs a closure in the namespace. Sockets that it creates, and processes that it starts, stay there.
+    /// Runs a closure in the namespace. Sockets that the closure creates, and processes that it starts, stay in the
+    /// namespace.
     ///
     /// # Panics
     ///
@@ -146,8 +146,8 @@ impl Netns {
         output.expect("`ip` is installed")
     }
 
-    /// Puts a program `nft` into a folder. The program runs in the namespace. A process with this folder in its
-    /// `PATH` can run outside the namespace, together with the DNS server of the test.
+    /// Puts a program `nft` into a folder. The program runs the real `nft` in the namespace. A process that has this
+    /// folder in its `PATH` can therefore run outside of the namespace, together with the DNS server of the test.
     ///
     /// # Errors
     ///

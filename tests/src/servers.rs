@@ -1,4 +1,4 @@
-//! Real servers, started for one test on loopback.
+//! Real servers, started on loopback for a single test.
 //!
 //! A test whose server is not installed is skipped, with a line on standard error. With
 //! `REQUIRE_SERVERS=1`, the test fails instead.
@@ -55,8 +55,8 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// Starts a server on a free port of this address. If another process binds the port first, tries another port. A
-/// port in use is detected by "address in use" in the error, which may contain the server's log.
+/// Starts a server on a free port of this address. If another process binds the port first, tries another port. A port
+/// is in use if the error, which may contain the server's log, contains "address in use".
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub fn skip(why: &str) {
 ///
 /// # Panics
 ///
-/// If no port is free, as when the machine does not have the address.
+/// If no port is free, for example because the machine does not have the address.
 pub async fn on_free_port<T>(
     ip: IpAddr,
     start: impl AsyncFn(SocketAddr) -> io::Result<T>,
@@ -79,7 +79,7 @@ pub async fn on_free_port<T>(
     }
 }
 
-/// Returns a free port that no other test uses, below the ports that the system assigns by itself.
+/// Returns a free port that no other test uses. It is below the range from which the system assigns ports.
 fn free_port(ip: IpAddr) -> SocketAddr {
     let process = std::process::id().wrapping_mul(PORTS_A_PROCESS);
     let spread = u16::try_from(process % u32::from(PORTS)).unwrap_or_default();
@@ -96,10 +96,10 @@ fn free_port(ip: IpAddr) -> SocketAddr {
 
 /// Claims a port until this process ends. Returns false if another process of these tests has claimed it.
 ///
-/// It is not enough that a port is free. Some servers share a port with another process that listens there
-/// (`SO_REUSEPORT`), so that no error would report "address in use".
+/// A free port alone is not enough. Some servers share a port with another process that listens there (`SO_REUSEPORT`),
+/// and then no "address in use" error occurs.
 fn claim(port: u16) -> bool {
-    // An address that is used only for claims. Systems other than Linux do not have it.
+    // This address is used only for claims. Systems other than Linux do not have this address.
     match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
         Ok(claim) => {
             let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +115,7 @@ fn is_in_use(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse || text.contains("in use")
 }
 
-/// A running server with a folder of its own. The server is killed when this value is dropped.
+/// A running server with its own folder. The server is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -151,7 +151,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the server ends, or accepts no connection for ten seconds. The message has the server's log.
+    /// If the server ends, or accepts no connection for ten seconds. The message contains the server's log.
     pub async fn ready(&mut self, addr: SocketAddr) -> io::Result<()> {
         for _ in 0..500 {
             if let Some(status) = self.child.try_wait()? {

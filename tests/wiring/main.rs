@@ -1,6 +1,7 @@
-//! Mistakes in the wiring of an axum service. The first request logs the mistake as an ERROR with its cure.
+//! Tests of mistakes in the wiring of an axum service. At the first request, an ERROR event names the mistake and the
+//! fix.
 //!
-//! These tests need a binary of their own, since each such ERROR is logged once per process. Mistakes that are
+//! These tests need a separate binary, since each such ERROR event is logged only once per process. Mistakes that are
 //! detected earlier are in `tests/it/wiring.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,7 +38,7 @@ async fn a_handler_that_takes_allowed_outside_of_the_layer_logs_an_error() {
     let log = Log::capture();
     let app = Router::new()
         .layer(VerifySourceLayer::rejecting(list(), ConnectInfoPeer))
-        // This route is added later, so the layer does not wrap it.
+        // This route is added after the layer, so the layer does not wrap the route.
         .route("/payments", post(async |_: Allowed| "never"));
     for _ in 0..2 {
         let refused = status(&app, Method::POST, "/payments", LISTED).await;
@@ -64,7 +65,7 @@ async fn a_probe_behind_a_layer_around_everything_logs_an_error() {
     let app = Router::new()
         .route("/health", get(async || "up"))
         .layer(VerifySourceLayer::rejecting(list(), ConnectInfoPeer));
-    // The first request has no local peer, and the second is not a `GET`.
+    // The first request has no local peer, and the second request is not a `GET`.
     let refused = status(&app, Method::GET, "/health", UNLISTED_PEER).await;
     assert_eq!(refused, StatusCode::FORBIDDEN);
     let local = IpAddr::from([10, 0, 0, 7]);
@@ -84,7 +85,7 @@ async fn another_version_of_axum_logs_an_error_that_names_the_closure() {
     let log = Log::capture();
     let request = || {
         let mut request = Request::post("/").body(Body::empty()).unwrap();
-        // The `into_make_service_with_connect_info` of that version does the same.
+        // The `into_make_service_with_connect_info` of axum 0.7 does the same.
         let peer = SocketAddr::new(LISTED, 4711);
         request.extensions_mut().insert(ConnectInfo(peer));
         request

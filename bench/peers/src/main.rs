@@ -1,9 +1,9 @@
-//! The other ends of `compare.py gateways`, on epoll and one thread.
+//! Responder and load generator of `compare.py gateways`, on epoll and one thread.
 //!
-//! - `peers respond PORT` answers every request with 200, as the shop or as an endpoint without a check: about the
-//!   least work for any responder.
-//! - `peers load ADDRESS SOURCE CONNECTIONS SECONDS` sends callbacks from an address, and prints their number, the
-//!   number of other responses than 200, and the 99th percentile of their times in microseconds.
+//! - `peers respond PORT` responds to every request with 200, as the shop or as an endpoint without a check. Hardly any
+//!   responder can do less work.
+//! - `peers load ADDRESS SOURCE CONNECTIONS SECONDS` sends callbacks from an address, and prints the number of
+//!   callbacks, the number of responses other than 200, and the 99th percentile of the response times in microseconds.
 
 use std::{
     env,
@@ -105,7 +105,7 @@ impl Connection {
                 Ok(0) => return false,
                 Ok(length) => {
                     self.bytes.extend_from_slice(&buffer[..length]);
-                    // The socket is empty after a read that does not fill the buffer.
+                    // After a read that does not fill the buffer, no more bytes are available.
                     if length < buffer.len() {
                         return true;
                     }
@@ -116,7 +116,7 @@ impl Connection {
         }
     }
 
-    /// Answers the complete requests. Returns `false` at the end of the connection.
+    /// Responds to all complete requests. Returns `false` at the end of the connection.
     fn answer(&mut self) -> bool {
         let open = self.read();
         while let Some((head, end)) = message(&self.bytes) {
@@ -131,7 +131,7 @@ impl Connection {
     }
 }
 
-/// Head and length of the first message, if it is complete.
+/// Returns the head and the length of the first message, if the message is complete.
 fn message(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = &bytes[..head_end];

@@ -1,7 +1,7 @@
 //! `check`: verdicts on given peers.
 //!
-//! The command looks up the hosts once, and judges all peers by the same set. Behind proxies it also prints each hop.
-//! The usual mistake is a proxy that is not trusted, and is therefore judged as the client.
+//! The command looks up the hosts once, and judges all peers by the same set. With trusted proxies, it also prints each
+//! hop. The hops reveal the usual mistake: a proxy that is not trusted is judged as the client.
 
 use std::net::IpAddr;
 
@@ -65,7 +65,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     Ok(outcome)
 }
 
-/// Walks from the peer to the client and records each hop, nearest first.
+/// Walks from the peer to the client and records each hop, beginning with the peer.
 fn walk(
     peer: IpAddr,
     args: &CheckArgs,
@@ -164,7 +164,7 @@ pub(crate) struct Checked {
     freshness: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// Host of another environment that the peer is a server of.
+    /// Watched host of another environment, if the peer is a server of that host.
     #[serde(skip_serializing_if = "Option::is_none")]
     watched_host: Option<String>,
 }

@@ -1,8 +1,8 @@
 //! Configuration from the flags of a command.
 //!
-//! `args` parses one value at a time. This module checks the values together: flags that need or exclude each other
-//! are refused before anything listens. The most dangerous mistake is a forwarding header without a trusted proxy:
-//! every client could choose its own address.
+//! `args` parses one value at a time. This module checks the values together. Flags that exclude each other, or whose
+//! required flag is missing, are refused before anything listens. The most dangerous mistake is a forwarding header
+//! without a trusted proxy: then every client could choose its own address.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::{
     error::Error,
 };
 
-/// Servers of the provider to look up.
+/// Group of the provider's servers that a command looks up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// Servers that call the merchant.
@@ -27,7 +27,7 @@ pub(crate) enum Subject {
     Api,
 }
 
-/// A list that can be spawned, with its resolver.
+/// Builder of a list, and the resolver that the list will use.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) list: AllowListBuilder,
@@ -35,8 +35,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Configuration of a command that looks up once. Such a command reads a state file and never writes it, so that
-    /// a lookup cannot change what a server restores.
+    /// Configuration of a command that looks up the hosts once. Such a command reads the state file but never writes
+    /// it, so that it cannot change the state that a server restores.
     pub(crate) fn for_one_shot(args: &CommonArgs, subject: Subject) -> Result<Self, Error> {
         let mut config = Self::new(args, subject)?;
         if let Some(path) = &args.state_file {
@@ -75,7 +75,7 @@ pub(crate) fn list(args: &CommonArgs, subject: Subject) -> Result<AllowListBuild
         .ttl_bounds(args.min_ttl, args.max_ttl)?
         .linger(args.linger)
         .stale_for(args.stale_for);
-    // clap's `conflicts_with` would treat a variable that is set to `false` as the flag.
+    // clap's `conflicts_with` would refuse a flag even if the variable of the other flag is `false`.
     match (args.ipv4_only, args.ipv6_only) {
         (false, false) => {}
         (true, false) => list = list.only_family(Family::V4),
@@ -109,7 +109,7 @@ impl PeerIp for Client {
     }
 }
 
-/// Proxies in front of a server, and how they name the client.
+/// Settings for the proxies in front of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxies {
     pub(crate) trusted: TrustedProxies,
@@ -157,7 +157,7 @@ impl Proxies {
     }
 }
 
-/// Reader of the forwarding headers, if a proxy is trusted.
+/// Returns the reader of the forwarding headers; `None` if no proxy is configured.
 pub(crate) fn forwarded(args: &CheckArgs) -> Result<Option<ForwardedPeer<SocketAddrPeer>>, Error> {
     let proxy = &args.proxy;
     match (&proxy.client_ip_header, has_network(&proxy.trusted_proxy)) {
@@ -188,14 +188,14 @@ fn trusted(proxies: &[List<TrustedProxy>]) -> Result<TrustedProxies, Error> {
     })
 }
 
-/// Returns whether any entry can match the peer of a connection. `unix:` cannot, because it is a hop further away.
+/// Returns whether any entry can match the peer of a TCP connection. `unix:` never matches such a peer.
 pub(crate) fn has_network(proxies: &[List<TrustedProxy>]) -> bool {
     all(proxies)
         .iter()
         .any(|proxy| matches!(proxy, TrustedProxy::Network(_)))
 }
 
-/// The hosts to look up.
+/// Returns the hosts to look up.
 pub(crate) fn hosts(args: &CommonArgs, subject: Subject) -> Vec<HostName> {
     let named = all(&args.environment)
         .into_iter()

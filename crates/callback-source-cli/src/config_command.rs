@@ -1,4 +1,4 @@
-//! `config`: checks, shows and starts a configuration file.
+//! `config`: checks or shows the configuration, or prints an example of a file.
 
 use callback_source::HostName;
 use serde::Serialize;
@@ -37,8 +37,8 @@ pub(crate) fn run(
     Ok(Outcome::Yes)
 }
 
-/// Fails if `serve` would fail with these flags. It does not check anything that depends on the machine's state at
-/// that moment.
+/// Fails if `serve` would fail with these flags. Anything that depends on the present state of the machine is not
+/// checked.
 fn check(args: &ServeArgs) -> Result<(), Error> {
     log::filter(&args.common)?;
     Config::for_server(&args.common)?;
@@ -101,5 +101,5 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Maximum width of the column of entries. A longer entry does not move the sources of other entries.
+/// Maximum width of the column of entries, in characters. A longer entry does not widen the column.
 const WIDEST: usize = 60;

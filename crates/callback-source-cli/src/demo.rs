@@ -28,7 +28,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Outcome, Error> {
     serve::run(Invocation::without_variables(&serve)?, Vec::new(), None)
 }
 
-/// Starts the DNS server on a thread of its own, and returns its address.
+/// Starts the DNS server on a separate thread, and returns the address of the server.
 fn start_dns() -> Result<SocketAddr, Error> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -44,7 +44,7 @@ fn start_dns() -> Result<SocketAddr, Error> {
                     return;
                 }
             };
-            // The DNS server's log of questions would grow forever.
+            // Without this call, the DNS server's log of questions would grow forever.
             dns.keep_log(false);
             dns.set(HOST, TTL, &[FIRST]);
             let _ = sender.send(Ok(dns.addr()));

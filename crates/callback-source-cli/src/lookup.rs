@@ -89,8 +89,8 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
         .collect()
 }
 
-/// Table with one address a line. A question without addresses has a line of its own, unless it was denied and the
-/// host's other question was answered. Most hosts have addresses of one family only.
+/// Table with one address per line. A question without addresses also has a line. This line is omitted if the question
+/// was denied and the host's other question was answered, since most hosts have addresses of only one family.
 fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {

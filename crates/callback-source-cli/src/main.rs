@@ -1,7 +1,8 @@
-//! The command `callback-source`: looks up, checks and serves the callback servers of a payment
-//! provider, and signs and verifies its webhooks.
+//! The command `callback-source`: looks up the callback servers of a payment provider, checks peers, serves forward
+//! authentication, and signs and verifies webhooks.
 //!
-//! Exits with 0 for yes, 1 for no and 2 for an error. Data goes to stdout, the rest to stderr.
+//! Exits with 0 for yes, 1 for no, and 2 for an error or an undecided result. Data goes to stdout, everything else to
+//! stderr.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -58,9 +59,9 @@ fn main() -> ExitCode {
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     let invocation = match Invocation::read(words) {
-        // `--help` and `--version` are handled here, too.
+        // clap reports `--help` and `--version` as errors as well.
         Err(Error::Usage(error)) => {
-            // If printing fails, no output is left to report it.
+            // If printing fails, there is no other output on which to report the failure.
             let _ = error.print();
             return Ok(match error.exit_code() {
                 0 => Outcome::Yes,

@@ -20,7 +20,7 @@ pub(crate) fn run(folder: &Path) -> Result<Outcome, Error> {
 }
 
 fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
-    // The name of a subcommand's page: `callback-source-serve`.
+    // The display name is the name of the page, such as `callback-source-serve`.
     let name = command.get_display_name();
     let name = name.unwrap_or_else(|| command.get_name()).to_owned();
     let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION"));
@@ -32,7 +32,7 @@ fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
     let path = folder.join(format!("{name}.1"));
     let mut text = Vec::new();
     let written = page.render(&mut text).and_then(|()| {
-        // mandoc warns about an empty line and about each line break next to it.
+        // mandoc warns about an empty line and about each line break next to the empty line.
         let text = String::from_utf8_lossy(&text).replace(".br\n\n.br\n", ".sp\n");
         fs::write(&path, text)
     });
@@ -44,8 +44,8 @@ fn write(command: &Command, folder: &Path, date: &str) -> Result<(), Error> {
         .try_for_each(|command| write(command, folder, date))
 }
 
-/// Date of the pages. It is the date of the release if there is one, so that two builds of the release are equal.
-/// Otherwise it is today's date.
+/// Returns the date of the pages. This is the time in `SOURCE_DATE_EPOCH` if the variable is set, so that two builds of
+/// a release are equal. Otherwise it is today's date.
 fn date() -> String {
     let release = env::var("SOURCE_DATE_EPOCH").ok();
     let release = release.and_then(|seconds| seconds.parse().ok());

@@ -10,6 +10,6 @@ pub(crate) enum Outcome {
     Yes,
     /// No: something is refused or does not match.
     No,
-    /// Undecided; stderr has the reason.
+    /// Undecided. The reason is printed to stderr.
     Incomplete,
 }

@@ -1,7 +1,7 @@
 //! Output of the commands: data goes to stdout, everything else to stderr.
 //!
-//! The output of `lookup` goes into firewall scripts, which must never read a message as an address. Messages
-//! share the queue of the log, so that they stay in order with its lines.
+//! The output of `lookup` goes into firewall scripts, which must never read a message as an address. Messages share the
+//! queue of the log, so that messages and log lines stay in order.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{error::Error, log};
 
-/// Writes data to stdout. A reader that closes the pipe early, as in `… | head`, is not an error.
+/// Writes data to stdout. It is not an error if the reader closes the pipe early, as in `… | head`.
 pub(crate) fn data(bytes: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -40,14 +40,14 @@ pub(crate) fn message(kind: &str, text: impl fmt::Display) {
     log::write_line(format!("{kind}: {text}\n"));
 }
 
-/// Causes of an error, each after a colon.
+/// Returns the causes of an error as text, each after a colon.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut above = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let own = cause.to_string();
-        // Some libraries repeat the cause in the text above it.
+        // Some libraries repeat the text of a cause in the text of the error above it.
         if !above.contains(&own) {
             text.push_str(": ");
             text.push_str(&own);

@@ -1,7 +1,7 @@
 //! Reports on hosts, for people and for programs.
 //!
-//! `lookup --json` and `/status.json` have the same fields, so that one script reads both. Times are ages in
-//! seconds: the list measures with a clock that has no date.
+//! `lookup --json` and `/status.json` have the same fields, so that one script can read both. Times are ages in
+//! seconds, because the list uses a monotonic clock, which has no date.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -18,8 +18,8 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     look_up_for(config, &[])
 }
 
-/// Spawns the list and waits until each question has been asked once. If one of the peers is not listed, the wait
-/// includes the questions about the watched hosts.
+/// Spawns the list and waits until each question has been asked once. If one of the peers is unlisted, the function
+/// also waits for the questions about the watched hosts.
 pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -44,7 +44,7 @@ pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }
 
-/// Returns whether a question has neither an answer nor a denial.
+/// Returns whether a question is asked but has neither an answer nor a denial.
 pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
@@ -133,7 +133,7 @@ pub(crate) fn print_left_out(hosts: &[HostHealth]) {
     }
 }
 
-/// Prints a note for each host that has no addresses.
+/// Prints a note for each host whose questions were all denied.
 pub(crate) fn print_denied(hosts: &[HostHealth]) {
     for host in hosts {
         if host
@@ -151,7 +151,7 @@ pub(crate) fn print_denied(hosts: &[HostHealth]) {
 #[derive(Debug, Serialize)]
 pub(crate) struct HostReport<'a> {
     host: &'a str,
-    /// Admitted addresses, lingering ones included.
+    /// Admitted addresses, including lingering addresses.
     addresses: Vec<IpAddr>,
     questions: Vec<QuestionReport<'a>>,
 }

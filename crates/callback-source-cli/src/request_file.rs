@@ -1,8 +1,9 @@
-//! A saved request.
+//! Reader of a saved request.
 //!
-//! Many tools save requests, such as proxies, browsers and editors. Some write the pseudo-headers of HTTP/2, which
-//! hide the path. Some add a line break after the body, which changes its hash. Such changes are undone where that is
-//! safe. Anything else is an error, since after a wrong guess a correct signature would be reported as wrong.
+//! Many tools, such as proxies, browsers and editors, save requests. Some tools write the path only in a pseudo-header
+//! of HTTP/2. Some add a line break after the body, which changes the hash of the body. Such changes are undone where
+//! that is safe. Any other change is an error, since after a wrong guess a correct signature would be reported as
+//! wrong.
 
 use std::{
     borrow::Cow,
@@ -70,8 +71,8 @@ fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Rewrites a request as HTTP/1.1. Tools save requests of HTTP/2 and HTTP/3 with that version at the end of
-/// the request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
+/// Rewrites a request as HTTP/1.1. Tools save a request of HTTP/2 or HTTP/3 with this version at the end of the request
+/// line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
 fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut pseudo = Vec::new();
     let mut head = Vec::new();
@@ -145,7 +146,8 @@ fn split_last(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Removes bytes that an editor or a dump added after the body, and returns a note about it.
+/// Removes bytes that an editor or another tool added after the body. Returns a note about removed bytes, about missing
+/// bytes, or about a body in chunks.
 fn truncate_body(parts: &Parts, body: &mut Vec<u8>) -> Option<String> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(

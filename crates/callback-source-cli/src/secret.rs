@@ -1,8 +1,8 @@
 //! Secret of a webhook, from a file or variable that other users of the machine cannot read.
 //!
 //! A secret is used byte for byte. If it was copied with quotation marks or white space, no webhook matches, and
-//! nothing shows why. The reader therefore also returns variants without them, so that `verify` can name the
-//! surplus characters. Only `verify` uses the variants: the layer would refuse such a secret, too.
+//! nothing shows why. This module therefore also returns variants without these characters, so that `verify` can name
+//! the surplus characters. Only `verify` uses the variants, because the layer does not correct a secret either.
 
 use std::{
     env::{self, VarError},
@@ -15,7 +15,7 @@ use callback_source::signature::{Secret, SecretError};
 
 use crate::{args::SecretArgs, error::Error};
 
-/// A secret as given, and its variants without characters that are often copied with it.
+/// Secret as it was given, and variants without characters that are often copied with a secret.
 #[derive(Debug)]
 pub(crate) struct GivenSecret {
     pub(crate) secret: Result<Secret, SecretError>,
@@ -66,8 +66,8 @@ fn from_environment() -> Result<String, Error> {
 }
 
 fn from_file(path: &Path) -> Result<String, Error> {
-    // A file such as `/dev/zero` never ends. The buffer has its full size from the start, because growing it would
-    // leave copies of the secret in memory that is not wiped.
+    // The length is limited, since a file such as `/dev/zero` never ends. The buffer has its full size from the start:
+    // a buffer that grows would leave copies of the secret in memory that is not wiped.
     let mut text = String::with_capacity(MAX_LENGTH);
     let read = File::open(path)
         .and_then(|file| file.take(MAX_LENGTH as u64).read_to_string(&mut text))

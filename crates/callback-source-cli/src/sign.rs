@@ -1,7 +1,7 @@
 //! `sign`: a signed webhook as a `curl` command.
 //!
-//! It prints the command and does not send the request. The secret therefore stays on this machine, while the command
-//! can be run anywhere. The signature covers the URL, so curl's own changes to the URL are switched off.
+//! `sign` prints the command and does not send the request. The secret therefore stays on this machine, while the
+//! command can be run anywhere. The signature covers the URL, so curl's own changes to the URL are switched off.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Error> {
     Ok(Outcome::Yes)
 }
 
-/// The body, and the argument of `curl` for it.
+/// Body of the request, and the argument of `curl` for the body.
 struct Body {
     bytes: Vec<u8>,
     argument: BodyArgument,
@@ -98,7 +98,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
-/// Maximum size of a body in an argument. Linux allows 128 KiB for an argument, quotes included.
+/// Maximum size of a body in an argument, in bytes. Linux allows 128 KiB for an argument, quotes included.
 const MAX_ARGUMENT: u64 = 96 * 1024;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `verify`: the part of a saved webhook that does not match.
 //!
-//! The layer refuses with the first reason that it finds. Here each part is checked by itself: a saved request
-//! usually has an old date, which must not hide a rewritten host or a wrong secret.
+//! The layer refuses a request with the first reason that it finds. `verify` checks each part separately: a saved
+//! request usually has an old date, which must not hide a rewritten host or a wrong secret.
 
 use std::{
     fmt,
@@ -65,14 +65,14 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// Report on each part.
+/// Report on each part of a request.
 #[derive(Debug, Serialize)]
 struct Report {
     fits: bool,
     date: Part,
     content_hash: Part,
     signature: Part,
-    /// Characters to remove from the secret.
+    /// Name of the characters to remove from the secret.
     #[serde(skip)]
     surplus: Option<&'static str>,
 }
@@ -113,7 +113,7 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Report on a request with an invalid header. Only the first invalid header is known.
+    /// Returns the report on a request with an invalid header. Only the first invalid header is known.
     fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {

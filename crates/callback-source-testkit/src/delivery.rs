@@ -21,7 +21,7 @@ use tower_service::Service;
 ///
 /// # Example
 ///
-/// A signed delivery, and another one with a body that was changed in transit:
+/// A signed delivery, and a delivery whose body was changed in transit:
 ///
 /// ```
 /// use axum::{Router, body::Body, http::StatusCode, routing::post};
@@ -63,7 +63,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Creates a `POST` to this URL, as it was registered with the provider: with its scheme and host.
+    /// Creates a `POST` to this URL. It is the URL that was registered with the provider, including scheme and host.
     ///
     /// # Panics
     ///
@@ -110,10 +110,10 @@ impl Delivery {
         self
     }
 
-    /// Makes the request come from this address, as if it were that of the connection's peer.
+    /// Sets the address of the peer, from which the request seems to arrive.
     ///
     /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads the address. With the feature `axum`,
-    /// `ConnectInfoPeer` reads it as well. Without a peer, a service that checks the source answers 500:
+    /// `ConnectInfoPeer` reads it as well. If no peer is set, a service that checks the source responds with 500:
     ///
     /// ```
     /// use axum::{Router, body::Body, http::StatusCode, routing::post};
@@ -144,8 +144,8 @@ impl Delivery {
         self
     }
 
-    /// Makes the request come through a proxy at this address. The peer so far becomes the last entry of
-    /// `X-Forwarded-For`, behind the entries that the client itself has sent.
+    /// Sends the request through a simulated proxy, whose address becomes the peer. The previous peer becomes the last
+    /// entry of `X-Forwarded-For`, after the entries that the client itself has sent.
     ///
     /// ```
     /// use callback_source_testkit::{Delivery, UNLISTED_PEER};
@@ -162,7 +162,7 @@ impl Delivery {
         self
     }
 
-    /// Replaces the body after the request was signed, as an attacker between the provider and the service could.
+    /// Replaces the body after the request was signed, as an attacker between the provider and the service could do.
     ///
     /// See [`Delivery`] for an example.
     pub fn tampered(mut self, body: impl Into<Bytes>) -> Self {
@@ -170,7 +170,7 @@ impl Delivery {
         self
     }
 
-    /// Signs the request as the Webhooks API does, with the system's time.
+    /// Signs the request as the Webhooks API does. The date is the system's time.
     ///
     /// See [`Delivery`] for an example.
     pub fn signed(mut self, secret: &Secret) -> Self {
@@ -205,7 +205,7 @@ impl Delivery {
         self
     }
 
-    /// Sets the `Authorization` header, as the eCom and Checkout APIs send the merchant's token.
+    /// Sets the `Authorization` header to this token, as the eCom and Checkout APIs do.
     ///
     /// # Panics
     ///
@@ -218,7 +218,7 @@ impl Delivery {
     ///
     /// # Panics
     ///
-    /// If it cannot be signed: its date is before 1970 or after 9999.
+    /// If the request cannot be signed, because its date is before 1970 or after 9999.
     #[must_use]
     pub fn request<B: From<Bytes>>(&self) -> Request<B> {
         let body = self.tampered.as_ref().unwrap_or(&self.body);
@@ -279,7 +279,7 @@ fn forward(headers: &mut HeaderMap, peer: IpAddr) {
     headers.insert("x-forwarded-for", entries);
 }
 
-/// Makes any request come from this address, as [`Delivery::from_peer`] does.
+/// Sets the address of a request's peer, as [`Delivery::from_peer`] does.
 ///
 /// ```
 /// use callback_source::verify::{PeerIp, SocketAddrPeer};

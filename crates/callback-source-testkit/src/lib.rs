@@ -1,5 +1,5 @@
-//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its servers,
-//! fails in DNS, and signs its callbacks.
+//! Test support for a service behind [`callback_source`]: an in-process payment provider that moves its servers to new
+//! addresses, simulates DNS outages, and signs its callbacks.
 //!
 //! No test needs the network or a real address: the [`Provider`] answers the list's DNS questions,
 //! and a [`Delivery`] is a request whose peer the test chooses.
@@ -47,8 +47,8 @@
 //! }
 //! ```
 //!
-//! `tokio`'s feature `test-util` pauses the time. A sleep of a day then takes no real time, and every refresh within
-//! it runs in order.
+//! `tokio`'s feature `test-util` pauses the time. A sleep of a day then takes no real time, and all refreshes of that
+//! day run in order.
 //!
 //! | to test | use |
 //! |---|---|
@@ -56,17 +56,17 @@
 //! | a proxy in front, a client that forges `X-Forwarded-For` | [`Delivery::through_proxy`] |
 //! | an undecided list | [`AllowList::undecided`](callback_source::AllowList::undecided) |
 //! | an outage, stale answers | [`Provider::fail`] |
-//! | servers that move | [`Provider::rotate`] |
-//! | a signed webhook, another body, an old date | [`Delivery::signed`], [`Delivery::tampered`], [`Delivery::signed_at`] |
+//! | servers that move to new addresses | [`Provider::rotate`] |
+//! | a signed webhook, a changed body, an old date | [`Delivery::signed`], [`Delivery::tampered`], [`Delivery::signed_at`] |
 //! | a token | [`Delivery::token`] |
 //! | one host that fails, slow lookups, IPv6 | [`ScriptedResolver`] |
-//! | a process with its own resolver | `dns::DnsServer`, with its faults |
+//! | a service in a separate process | `dns::DnsServer`, with its faults |
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `axum` | yes | axum's `ConnectInfo` on each request, as `ConnectInfoPeer` reads it |
+//! | `axum` | yes | axum's `ConnectInfo` in the extensions of each request, where `ConnectInfoPeer` reads it |
 //! | `dns-server` | no | `dns::DnsServer`, a DNS server on a loopback port |
 
 mod delivery;

@@ -1,4 +1,4 @@
-//! A provider whose callback servers move and whose DNS fails.
+//! A provider whose callback servers can move to new addresses, and whose DNS can fail.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -13,10 +13,10 @@ use callback_source::{Family, HostName, ResolveErrorKind, vipps::Environment};
 
 use crate::{Delivery, Outcome, ScriptedResolver};
 
-/// An in-process payment provider: callback servers, their DNS, and the requests they send.
+/// An in-process payment provider: callback servers, their DNS, and the requests that they send.
 ///
 /// Each host has one IPv4 address and no IPv6 address. The addresses are globally routable, since a list rejects
-/// loopback and documentation addresses. Nothing is ever sent to them. Clones share one state.
+/// loopback and documentation addresses. No packet is ever sent to these addresses. Clones share one state.
 ///
 /// # Example
 ///
@@ -56,7 +56,7 @@ impl Provider {
     ///
     /// # Panics
     ///
-    /// Without a host, or with more than 250.
+    /// If there is no host, or if there are more than 250 hosts.
     #[must_use]
     pub fn with_hosts(hosts: impl IntoIterator<Item = HostName>) -> Self {
         let hosts: Arc<[_]> = hosts.into_iter().collect();
@@ -102,7 +102,7 @@ impl Provider {
 
     /// Moves every callback server to a new address and ends an outage.
     ///
-    /// The list learns the new addresses at its next refresh. The request of an unlisted peer triggers an on-demand
+    /// The list gets the new addresses at its next refresh. The request of an unlisted peer triggers an on-demand
     /// refresh, so that a new server is admitted before the TTL ends:
     ///
     /// ```
@@ -136,7 +136,7 @@ impl Provider {
 
     /// Fails every lookup from now on.
     ///
-    /// A list that had an answer keeps it as stale. Once the stale window has ended, the list can no longer decide:
+    /// The last answer stays in use as a stale answer. Once the stale window has ended, the list is undecided:
     ///
     /// ```
     /// use std::time::Duration;
@@ -177,7 +177,7 @@ impl Provider {
         }
     }
 
-    /// Ends an outage that [`fail`](Self::fail) began. See there for an example.
+    /// Ends an outage that [`fail`](Self::fail) began. The documentation of that method has an example.
     pub fn recover(&self) {
         for (host, address) in self.hosts.iter().zip(self.addresses()) {
             let answer = Outcome::Answer(vec![address], Self::TTL);
@@ -193,7 +193,7 @@ impl Provider {
     }
 }
 
-/// An address that no provider has: it is reserved for documentation.
+/// An address that no provider uses, because it is reserved for documentation.
 pub const UNLISTED_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 
 /// Returns an address outside of the documentation ranges, which a list rejects as special-purpose.

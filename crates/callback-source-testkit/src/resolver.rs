@@ -112,8 +112,7 @@ impl ScriptedResolver {
         self.lock().asked.len()
     }
 
-    /// The number of clones that are still alive, including this one. When the refresher of a list has ended, the
-    /// list has dropped its clone.
+    /// The number of clones that are still alive, including this one. A list drops its clone when its refresher ends.
     #[must_use]
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)

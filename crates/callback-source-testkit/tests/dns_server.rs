@@ -1,4 +1,4 @@
-//! The DNS server, tested through a client.
+//! Tests of the DNS server through a DNS client.
 
 use std::{
     future::poll_fn,
@@ -199,7 +199,7 @@ async fn rotates_while_it_runs() -> io::Result<()> {
 #[tokio::test]
 async fn answers_over_tcp_when_the_udp_answer_is_truncated() -> io::Result<()> {
     let server = DnsServer::start().await?;
-    // 4,000 addresses are nearly all that fit into one message.
+    // 4,000 addresses nearly fill a message of the maximum length, 64 KiB.
     for count in [400, 4_000] {
         let many = many(count);
         server.set(NAME, 60, &many);
@@ -333,7 +333,7 @@ async fn shows_each_fault_that_has_an_answer() -> io::Result<()> {
         (Fault::Rcode(ResponseCode::NXDomain), |answer| {
             answer.metadata.response_code == ResponseCode::NXDomain && answer.authorities.is_empty()
         }),
-        // The question is in capitals, and without EDNS.
+        // The question is in capital letters, and without EDNS.
         (Fault::LowerCaseOnly(ResponseCode::NXDomain), |answer| {
             answer.metadata.response_code == ResponseCode::NXDomain && answer.answers.is_empty()
         }),

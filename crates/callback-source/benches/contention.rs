@@ -1,7 +1,7 @@
 //! Cost of a request on eight threads that share one list, compared with a single thread.
 //!
-//! The cost is measured in processor time, which other programs hardly affect. It includes the wait for another
-//! core's cache line.
+//! The cost is measured in processor time, which other programs hardly affect. The processor time includes the wait for
+//! a cache line that another core has changed.
 
 mod support;
 
@@ -19,7 +19,7 @@ use callback_source::{AllowList, Family};
 use rustix::time::{ClockId, clock_gettime};
 
 fn main() {
-    // `cargo test` also runs this benchmark.
+    // `cargo test` also runs this benchmark, but only for one round.
     let rounds = if std::env::args().any(|arg| arg == "--bench") {
         21
     } else {

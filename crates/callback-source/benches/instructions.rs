@@ -1,4 +1,4 @@
-//! Instruction counts and their limits. A limit is the measured count plus 5 %.
+//! Benchmarks that count instructions and compare the counts with limits. A limit is the measured count plus 5 %.
 //!
 //! `docs/performance.md` lists the goals and explains how to change a limit.
 #![allow(
@@ -85,8 +85,8 @@ fn nothing() -> Request<Body> {
     request
 }
 
-// The baseline of the benchmarks below. A layer that does nothing is inlined away, so that only the end of the
-// request is left.
+// The baseline of the benchmarks below. A layer that does nothing is inlined away, so this benchmark measures little
+// more than the drop of the request.
 #[library_benchmark(setup = nothing)]
 #[bench::request(config = limit(2_078))]
 fn no_layer(request: Request<Body>) -> Response<Body> {
@@ -104,7 +104,7 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
     (service, request)
 }
 
-// These limits allow 5 % more than the layer added when they were set.
+// The 5 % apply only to the instructions that the layer added to the baseline when these limits were set.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(2_945))]
 #[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(5_171))]
@@ -121,7 +121,7 @@ fn a_thousand() -> Vec<Request<Body>> {
     peers.map(support::callback).collect()
 }
 
-// The cost of a thousand requests without the layer.
+// Cost of a thousand requests without the layer.
 #[library_benchmark(setup = a_thousand)]
 #[bench::requests(config = limit(3_380_218))]
 fn no_flood(requests: Vec<Request<Body>>) {
@@ -139,7 +139,7 @@ fn unlisted_peers() -> (&'static mut Verified, Vec<Request<Body>>) {
     (service, requests)
 }
 
-// A thousand refusals of a thousand peers, when the rate limit of the log is used up.
+// Cost of a thousand refusals, each of a different peer, when the rate limit of the log is used up.
 #[library_benchmark(setup = unlisted_peers)]
 #[bench::of_unlisted_peers(config = limit(8_525_241))]
 fn flood((service, requests): (&'static mut Verified, Vec<Request<Body>>)) {
@@ -162,7 +162,7 @@ fn router(layers: fn() -> Router) -> (&'static mut Router, Request<axum::body::B
     (router, first)
 }
 
-// A whole axum router, without the server around it.
+// Cost of a whole axum router, without the server around it.
 #[library_benchmark(setup = router)]
 #[bench::bare(args = (support::bare), config = limit(6_657))]
 #[bench::route_no_op(args = (support::route_no_op), config = limit(7_082))]
@@ -219,7 +219,7 @@ fn x_forwarded_for((behind, peer, headers): Forwarded) -> IpAddr {
 
 library_benchmark_group!(name = client, benchmarks = [x_forwarded_for]);
 
-// All work of the refresher except the lookups: ten hosts, two families, three addresses each.
+// Cost of a refresh without its lookups, for ten hosts with three addresses in each of the two families.
 #[library_benchmark]
 #[bench::ten_hosts(setup = support::ten_hosts, config = limit(4_461_983))]
 fn round(mut round: support::Round) -> support::Round {

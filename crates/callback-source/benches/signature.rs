@@ -1,4 +1,4 @@
-//! The cost of a message check, in instructions as callgrind counts them. The benchmark fails if
+//! Cost of a message check, in instructions as callgrind counts them. The benchmark fails if
 //!
 //! - the refusal of a wrong signature, content hash or token depends on the position of the first wrong byte,
 //!   since a sender could then find the right value byte by byte;
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts each case in a process of its own, and returns whether all of them pass.
+/// Counts the instructions of each case in a separate process, and returns whether all cases pass.
 fn compare() -> Result<bool, BoxError> {
     let mut is_right = true;
     for what in ["signature", "content-hash", "token"] {
@@ -166,7 +166,7 @@ async fn merchant<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
     Ok(Response::new(Full::default()))
 }
 
-/// Counts one delivery to a warmed-up service.
+/// Counts the instructions of one delivery to a warmed-up service.
 fn serve<S>(mut service: S, length: usize) -> Result<StatusCode, BoxError>
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
@@ -186,7 +186,8 @@ where
     Ok(response.ok_or("it is called once")??.status())
 }
 
-/// Counts the indispensable work: the hash of the body, and the HMAC of the string to sign with a prepared key.
+/// Counts the instructions of the indispensable work: the hash of the body, and the HMAC of the string to sign with a
+/// prepared key.
 fn bare(body: &[u8]) -> Result<bool, BoxError> {
     let keyed = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let to_sign = to_sign(&Sha256::digest(body).into());
@@ -207,7 +208,7 @@ fn delivery(bytes: &[u8], hash: &[u8; 32], mac: &[u8; 32]) -> Request<Body> {
         "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature={}",
         STANDARD.encode(mac)
     );
-    // As many headers as an observed delivery has.
+    // These are as many headers as an observed delivery has.
     let headers = [
         ("host", HOST),
         ("user-agent", "Vipps MobilePay/1.0 Webhooks/1.0"),
@@ -227,7 +228,7 @@ fn delivery(bytes: &[u8], hash: &[u8; 32], mac: &[u8; 32]) -> Request<Body> {
     request
 }
 
-/// Returns the body in pieces, as it comes from a socket.
+/// Returns the body in pieces of 16 KiB, like a body that is read from a socket.
 fn body(bytes: &[u8]) -> Body {
     let pieces = bytes.chunks(16 * 1024).map(Bytes::copy_from_slice);
     let frames: Vec<_> = pieces.map(Frame::data).map(Ok).collect();

@@ -59,7 +59,7 @@ fn layer_unlisted(bencher: Bencher<'_, '_>) {
         .bench_values(|(mut service, request)| support::serve(&mut service, request));
 }
 
-/// All work of the refresher except the lookups: ten hosts, two families, three addresses each.
+/// Cost of a refresh without its lookups, for ten hosts with three addresses in each of the two families.
 #[divan::bench]
 fn refresh(bencher: Bencher<'_, '_>) {
     bencher

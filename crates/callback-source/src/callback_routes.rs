@@ -22,8 +22,8 @@ use crate::{
 
 /// Routes of an axum service that only checked callbacks can reach.
 ///
-/// A `CallbackRoutes` combines the routes of the callbacks with their checks. Pass it to [`merge`](Router::merge), or
-/// turn it into a [`Router`] with `.into()` for [`nest`](Router::nest):
+/// A `CallbackRoutes` combines the routes for callbacks with the checks. Pass it to [`merge`](Router::merge), or turn
+/// it into a [`Router`] with `.into()` for [`nest`](Router::nest):
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -54,8 +54,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// 1. Every route in a `CallbackRoutes` is checked, for every method. A method without a handler gets 405 only after
-///    the checks.
+/// 1. Every request to a route in a `CallbackRoutes` is checked, whatever its method. A method without a handler gets
+///    405 only after the checks.
 /// 2. No route can be added to a `CallbackRoutes`:
 ///
 ///    ```compile_fail,E0599
@@ -66,17 +66,17 @@ use crate::{
 ///    CallbackRoutes::rejecting(callbacks, AllowList::fixed([]), ConnectInfoPeer)
 ///        .route("/vipps/webhooks", post(callback));
 ///    ```
-/// 3. The rest of the app is unaffected: its other routes, its probes, its fallback and its 404. Two `CallbackRoutes`
-///    in one app, with different lists or checks, do not affect each other.
+/// 3. The rest of the app is unaffected: its other routes, its probes, its fallback and its 404. An app can have
+///    several `CallbackRoutes` with different lists or checks. They do not affect each other.
 /// 4. The source is checked first, then the signature or the token.
 ///
-/// The resulting [`Router`] is an ordinary router. A route that is added to this router belongs to the app and is not
-/// checked, even at the same path with another method. As a second safeguard, let each handler extract the verdict:
-/// [`Allowed`](crate::Allowed), or `VerifiedCallback` with a message check. A handler outside of the checked routes
-/// then responds with 500, and an ERROR in the log names the cause.
+/// The resulting [`Router`] is an ordinary router. A route that is added to this router is not checked, even if only
+/// its method is new. As a second safeguard, let each handler extract the verdict: [`Allowed`](crate::Allowed), or
+/// `VerifiedCallback` if there is a message check. A handler outside of the checked routes then responds with 500, and
+/// an ERROR in the log names the cause.
 ///
-/// For services other than axum's, and to tag requests instead of refusing them, use the layers of
-/// [`verify`](crate::verify) and `signature`.
+/// For services without axum, and to add the verdict as request headers, use the layers of [`verify`](crate::verify)
+/// and `signature`.
 #[derive(Clone, Debug)]
 #[must_use = "the routes are served once they are merged into the app, or nested in it"]
 pub struct CallbackRoutes<P, S = ()> {
@@ -100,8 +100,9 @@ where
     ///
     /// # Panics
     ///
-    /// Panics if the router has no route, or if it or a router nested in it has a fallback of its own. The app would
-    /// inherit that fallback, and the checks would not cover it. Use the route `/{*path}` instead of a fallback.
+    /// Panics if the router has no route. Also panics if the router, or a router that is nested in it, has a fallback.
+    /// The app would inherit that fallback, and the checks would not cover the fallback. Use the route `/{*path}`
+    /// instead of a fallback.
     #[track_caller]
     pub fn rejecting(routes: Router<S>, allow: AllowList, peer: P) -> Self {
         Self::new(
@@ -111,9 +112,9 @@ where
         )
     }
 
-    /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log
-    /// shows which requests [`rejecting`](Self::rejecting) would refuse. Policies have no effect. A handler that
-    /// extracts `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
+    /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log shows
+    /// which requests [`rejecting`](Self::rejecting) would refuse. The policy of a message check has no effect. A
+    /// handler that extracts `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
     ///
     /// # Panics
     ///
@@ -134,8 +135,8 @@ where
             fallback_paths(&routes) == fallback_paths(&Router::<S>::new()),
             "a nested router has a fallback, which the checks would not cover; use the route `/{{*path}}` in it instead"
         );
-        // A router does not reveal its fallback. But axum panics when it merges two routers that both have a
-        // fallback.
+        // A router has no method that reveals its fallback. But axum panics when it merges two routers that both have a
+        // fallback, so this merge panics if `routes` has a fallback.
         let probe = Router::new().without_v07_checks();
         let probe = probe.fallback(async || StatusCode::NOT_FOUND);
         Self {
@@ -146,8 +147,8 @@ where
     }
 
     /// Also checks the signature of webhooks. The policy joins the verdicts on source and message. The policy also
-    /// decides whether this layer and the source check refuse or tag, so a `rejecting` and a `tagging` layer have the
-    /// same effect.
+    /// decides whether the source check and this layer refuse or tag. It therefore makes no difference whether `layer`
+    /// is `rejecting` or `tagging`.
     ///
     /// ```
     /// use std::{net::SocketAddr, time::SystemTime};
@@ -190,8 +191,8 @@ where
         self.message(policy, |mode| layer.in_mode(mode))
     }
 
-    /// Also checks the `Authorization` token of eCom, Checkout and Express, as
-    /// [`signature`](Self::signature) does for webhooks.
+    /// Also checks the `Authorization` token of eCom, Checkout and Express. The policy has the same effect as in
+    /// [`signature`](Self::signature).
     ///
     /// ```
     /// use axum::{Router, routing::post};
@@ -231,7 +232,7 @@ where
         let tagging = Mode::Tagging { headers: false };
         let (source, message) = match policy {
             _ if self.mode != Mode::Rejecting => (tagging, tagging),
-            // Skips the message check for unlisted peers.
+            // The source layer refuses unlisted peers before the message check.
             Policy::Both => (Mode::Rejecting, Mode::Rejecting),
             Policy::SourceOnly => (Mode::Rejecting, tagging),
             Policy::MessageWarnOnSource | Policy::MessageOnly => (tagging, Mode::Rejecting),
@@ -250,8 +251,9 @@ where
 
 /// Returns the paths in the fallback of a router, including those of nested routers that have a fallback.
 ///
-/// Only the `Debug` text of a router shows these paths. If another version of axum had no such text, no path would be
-/// found, and `reset_fallback` would drop the nested fallback. So the nested fallback is never served unchecked.
+/// Only the `Debug` text of a router shows these paths. If another version of axum printed no such text, this function
+/// would find no path, and `reset_fallback` would drop the nested fallback. Even then, no nested fallback would be
+/// served without checks.
 fn fallback_paths<S>(router: &Router<S>) -> BTreeSet<String> {
     let text = format!("{router:?}");
     let fallback = text.split("fallback_router").nth(1).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// Implements `Debug` so that it shows the message and its causes instead of the fields.
+/// Implements `Debug` for an error so that the output is the message and its causes, without the fields.
 macro_rules! debug_by_message {
     ($error:ty) => {
         impl std::fmt::Debug for $error {

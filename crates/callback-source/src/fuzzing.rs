@@ -8,7 +8,7 @@ use crate::{Answer, Question, ResolveError, dns::hickory::chain};
 #[cfg(feature = "signature")]
 use crate::{MessageRejectionKind, signature::webhook};
 
-/// Returns the text of a set's state file. `utc` is the time of `now` since the Unix epoch.
+/// Returns the text of a set's state file. `utc` is `now` as a time since the Unix epoch.
 #[must_use]
 pub fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     state_file::saved(set, now, utc)
@@ -19,8 +19,8 @@ pub fn restored(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) ->
     state_file::restored(set, text, now, utc).is_some()
 }
 
-/// Plays the schedule that the bytes describe on a set and on the independent model of its rules. Each restart writes
-/// the text of a state file and reads it again.
+/// Plays the schedule that the bytes describe, on a set and on the independent model of the set's rules. At each
+/// restart in the schedule, the text of a state file is written and read again.
 ///
 /// # Panics
 ///
@@ -37,15 +37,15 @@ pub fn play(bytes: &[u8]) {
 /// Start of each schedule, as a time since the Unix epoch.
 const START: Duration = Duration::from_secs(1_780_000_000);
 
-/// Returns the text that a set of other hosts writes after it has read the text of a state file. Returns `None` if
-/// the text is rejected.
+/// Restores a set of other hosts from the text of a state file, and returns the text that is then written for this set.
+/// Returns `None` if the text is rejected.
 #[must_use]
 pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
     state_file::rewritten(set, text, now, utc)
 }
 
-/// Follows a chain of CNAMEs through packets, one for each name, and returns the answer. Returns `None` if the
-/// packets end before the chain does.
+/// Follows a chain of CNAMEs and returns its outcome. Each packet is the response to one query. Returns `None` if there
+/// are fewer packets than the chain needs.
 #[cfg(feature = "hickory")]
 pub fn followed(
     question: &Question,

@@ -1,10 +1,10 @@
 //! A tower [`Layer`](verify::VerifySourceLayer) that admits a callback only from the provider's callback servers,
 //! which are published as host names and change without notice.
 //!
-//! Vipps MobilePay publishes its callback servers as host names only, and asks merchants to follow changes in DNS.
-//! This crate keeps a set of resolved addresses, refreshes them as their TTLs end, and judges the peer of each
-//! request by the set. A request from a listed server never waits for DNS. A failed lookup never shrinks the set
-//! silently. "Cannot decide" (503) is distinct from "not the provider" (403).
+//! Vipps MobilePay publishes its callback servers as host names only, and asks merchants to follow changes in DNS. This
+//! crate resolves these names, refreshes the addresses when their TTLs end, and checks the peer of each request against
+//! them. A request from a listed server never waits for DNS. A failed lookup never removes an address silently. "Cannot
+//! decide" (503) is distinct from "not the provider" (403).
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "axum", feature = "hickory"))]
@@ -29,13 +29,13 @@
 //! # }
 //! ```
 //!
-//! A listed address does not show that the provider sent a request, since outbound addresses of clouds are shared.
-//! Check the callback's signature or token as well. The feature `signature` adds both checks.
+//! A listed address does not prove that the provider sent a request, since the customers of a cloud share its outbound
+//! addresses. Check the callback's signature or token as well. The feature `signature` adds a check for each.
 //!
 //! # Reading order
 //!
-//! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its [module](set)
-//! states the rules) → [`AllowList`]. Requests are checked against that set in [`verify`].
+//! Answers flow from DNS to a published set: [`HostName`] → [`Resolve`] → [`AllowSet`] (pure; its [module](set) states
+//! the rules) → [`AllowList`]. [`verify`] checks requests against that set.
 //!
 //! # Features
 //!
@@ -108,5 +108,5 @@ pub use callback_routes::CallbackRoutes;
 #[doc(hidden)]
 pub mod fuzzing;
 
-/// The target of all log events, so that one filter finds them.
+/// Target of all log events, so that one filter matches them all.
 const LOG_TARGET: &str = "callback_source";

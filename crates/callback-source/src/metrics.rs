@@ -1,7 +1,7 @@
-//! Every counter and gauge of the library. Without the feature `metrics` they do nothing.
+//! All counters and gauges of the library. Without the feature `metrics`, these functions do nothing.
 //!
-//! The number of series is bounded whatever callers and DNS send, since the labels below are the only ones. A
-//! recorder may be installed after the first list. It then misses the zeros with which the counters start.
+//! Callers and DNS cannot add series, because the name of a list is the only label value that is not a constant. A
+//! recorder may be installed after the first list is built. Such a recorder misses the initial zeros of the counters.
 #![cfg_attr(
     not(feature = "metrics"),
     expect(unused_variables, reason = "the functions below do nothing")
@@ -35,7 +35,7 @@ pub(crate) fn register_messages() {
     recorded::register_messages();
 }
 
-/// Counts a verdict of a message check: `valid`, or the reason of the rejection.
+/// Counts a verdict of a message check: `valid`, or the reason for the rejection.
 #[cfg(feature = "signature")]
 pub(crate) fn message_verdict(verdict: &'static str) {
     #[cfg(feature = "metrics")]

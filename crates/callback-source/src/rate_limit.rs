@@ -1,7 +1,8 @@
 //! Rate limits for log events.
 //!
-//! A peer must not be able to fill a disk, nor to hide an important event among thousands. [`PeerRateLimit`] reports
-//! how many events it left out. The other two types leave out only repetitions of the same fault.
+//! A peer must not be able to fill a disk with log events, or to hide an important event among thousands.
+//! [`PeerRateLimit`] reports how many events it left out. The other two types leave out only repetitions of the same
+//! fault.
 //!
 //! | type | admits | for |
 //! |---|---|---|
@@ -9,7 +10,7 @@
 //! | [`KeyedRateLimit`] | one event per key and interval | the failures of each question |
 //! | [`PeerRateLimit`] | one event per peer and minute, ten per second in all | refusals, which peers cause at will |
 //!
-//! Mistakes in the set-up of a service last for as long as the service runs. Such mistakes are logged once per
+//! A mistake in the set-up of a service lasts for as long as the process runs. Each such mistake is logged once per
 //! process, with [`std::sync::Once`].
 
 use std::{
@@ -40,7 +41,7 @@ impl RateLimit {
     }
 }
 
-/// Admits one event per key and interval. The caller bounds the number of keys.
+/// Admits one event per key and interval. The caller must bound the number of keys.
 #[derive(Debug)]
 pub(crate) struct KeyedRateLimit<K> {
     limits: HashMap<K, RateLimit>,
@@ -55,7 +56,7 @@ impl<K> Default for KeyedRateLimit<K> {
 }
 
 impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
-    /// Returns whether an event of this key is admitted.
+    /// Returns whether an event with this key is admitted.
     pub(crate) fn admits(&mut self, key: &K, interval: Duration, now: Instant) -> bool {
         match self.limits.get_mut(key) {
             Some(limit) => limit.admits(interval, now),
@@ -73,7 +74,7 @@ impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
         self.limits.remove(key);
     }
 
-    /// Forgets all keys that `is_kept` rejects.
+    /// Forgets all keys for which `is_kept` returns `false`.
     pub(crate) fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
         self.limits.retain(|key, _| is_kept(key));
     }
@@ -81,11 +82,13 @@ impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
 
 /// Admits one event per peer and minute, and ten per second in all, so that a flood cannot fill a disk.
 ///
-/// It remembers 10,000 peers. The IPv6 addresses of one /64 share a limit, and so do all events without a peer.
+/// It remembers at most 10,000 peers. All IPv6 addresses of one /64 share a limit. All events without a peer share a
+/// limit, too.
 pub(crate) struct PeerRateLimit {
     peers: Cache<IpAddr, RateLimit>,
     epoch: Instant,
-    /// The second since the epoch, and its number of events: `second << 8 | events`.
+    /// `second << 8 | events`: the number of the second of the last admitted event, and the number of events that were
+    /// admitted in that second.
     window: AtomicU64,
     left_out: AtomicU64,
 }
@@ -104,7 +107,7 @@ impl PeerRateLimit {
     pub(crate) fn admits(&self, peer: Option<IpAddr>, now: tokio::time::Instant) -> Option<u64> {
         let now = now.into_std();
         // The limit per second is checked before the peer is remembered. An event that this limit rejects is not
-        // logged, so the minute of its peer must not begin.
+        // logged, so it must not start the minute of its peer.
         let is_admitted = self.has_room(now) && self.is_due(peer, now) && self.uses_room(now);
         if is_admitted {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
@@ -140,14 +143,15 @@ impl PeerRateLimit {
         admits
     }
 
-    /// Number of the second that contains `now`. Numbers start at one, so that the first second differs from a window
-    /// that was never used.
+    /// Number of the second that contains `now`. The numbers start at one, because a `window` that was never used
+    /// contains the number zero.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() + 1
     }
 }
 
-/// Returns the peer, or the /64 of an IPv6 peer: a subscriber has all addresses of a /64 at no cost.
+/// Returns the address of an IPv4 peer, or the /64 of an IPv6 peer, because one subscriber can use all addresses of a
+/// /64.
 pub(crate) fn subscriber(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(peer) => Ipv6Addr::from(peer.to_bits() & PREFIX_64).into(),

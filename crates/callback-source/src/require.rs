@@ -1,8 +1,8 @@
-//! Both checks together, joined by a [`Policy`].
+//! Layer that joins the source check and the message check by a [`Policy`].
 //!
-//! [`RequireVerifiedLayer`] goes inside the two layers whose verdicts it joins. These two layers tag, unless the
-//! policy is [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions. A refused
-//! request gets the response that [`RejectionResponse`] builds.
+//! Place [`RequireVerifiedLayer`] inside the two layers whose verdicts it joins. Use tagging layers, unless the policy
+//! is [`Both`](Policy::Both). An admitted request has a [`VerifiedCallback`] in its extensions. A refused request gets
+//! the response that [`RejectionResponse`] builds.
 //!
 //! ```
 //! use std::{convert::Infallible, net::SocketAddr};
@@ -66,7 +66,8 @@ pub struct RequireVerifiedLayer<R = PlainText> {
 }
 
 impl RequireVerifiedLayer {
-    /// Refuses requests that the policy does not admit. [`Policy::default`] is [`Both`](Policy::Both), the strictest.
+    /// Refuses requests that the policy does not admit. [`Policy::default`] is [`Both`](Policy::Both), the strictest
+    /// policy.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -76,8 +77,8 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, `PlainText` by default. The new response must handle the
-    /// rejections of both checks and a missing layer:
+    /// Replaces the responses to refused requests, `PlainText` by default. The new response must handle rejections by
+    /// both checks, and a missing layer:
     ///
     /// ```
     /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};
@@ -112,7 +113,7 @@ impl<S, R: Clone> Layer<S> for RequireVerifiedLayer<R> {
 /// Calls the inner service only for requests that a [`Policy`] admits. See the
 /// [module docs](self) for an example.
 ///
-/// The inner service must be [`Clone`]: after a refusal, a clone replaces the service that was found ready.
+/// The inner service must be [`Clone`], because a clone replaces the ready service after a refusal.
 #[derive(Clone, Debug)]
 pub struct RequireVerified<S, R = PlainText>(Checked<S, PolicyCheck, R>);
 

@@ -10,7 +10,8 @@ use crate::{CallbackRejection, MessageRejection};
 
 /// Builder of the response to a refused request.
 ///
-/// The builder does not see the request, so that the response cannot repeat any part of it. A closure can be used:
+/// The builder does not see the request, so that the response cannot repeat any part of the request. A closure can be a
+/// builder:
 ///
 /// ```
 /// use callback_source::{AllowList, Rejection};
@@ -26,10 +27,10 @@ use crate::{CallbackRejection, MessageRejection};
 /// );
 /// ```
 ///
-/// `E` is the reason: a [`Rejection`], or the rejection type of a layer of the modules `signature` and `require`. The
+/// `E` is the reason: a [`Rejection`], or the rejection type of a layer in the modules `signature` and `require`. The
 /// layer adds the reason to the extensions of the response.
 ///
-/// Never respond with 2xx, which would tell the sender that the callback was delivered.
+/// Never respond with 2xx: the sender would treat the callback as delivered.
 pub trait RejectionResponse<B, E = Rejection> {
     /// Builds the response to a request that was refused for this reason.
     fn response(&self, rejection: &E) -> Response<B>;
@@ -81,8 +82,8 @@ where
         let text = rejection.body_text();
         let mut response = plain_text(rejection.status(), text, rejection.retry_after());
         if rejection.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2 requires a challenge with 401. Tokens have no scheme, so they get the same
-            // challenge as webhooks.
+            // RFC 9110 section 15.5.2 requires a challenge in each 401 response. Tokens have no authentication scheme,
+            // so the challenge is that of webhooks.
             let challenge = HeaderValue::from_static("HMAC-SHA256");
             response
                 .headers_mut()
@@ -144,14 +145,14 @@ mod axum {
     #[cfg(feature = "signature")]
     use crate::{CallbackRejection, MessageRejection};
 
-    /// Responds as [`PlainText`] does, with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions of the response.
     impl IntoResponse for Rejection {
         fn into_response(self) -> Response {
             with_reason(PlainText.response(&self), self)
         }
     }
 
-    /// Responds as [`PlainText`] does, with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions of the response.
     #[cfg(feature = "signature")]
     impl IntoResponse for MessageRejection {
         fn into_response(self) -> Response {
@@ -159,7 +160,7 @@ mod axum {
         }
     }
 
-    /// Responds as [`PlainText`] does, with the rejection in the extensions.
+    /// Responds as [`PlainText`] does, with the rejection in the extensions of the response.
     #[cfg(feature = "signature")]
     impl IntoResponse for CallbackRejection {
         fn into_response(self) -> Response {

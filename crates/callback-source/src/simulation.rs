@@ -1,7 +1,8 @@
-//! Interface for the simulator: a wall clock that it sets, a network in memory, and faults that it plants.
+//! Interface for the simulator: a wall clock that the simulator sets, a network in memory, and faults that the
+//! simulator plants.
 //!
-//! Compiled only behind `cfg(callback_source_simulation)`, which only the build script of the unpublished package
-//! `simulate/library` sets. All state is per thread, since each simulation runs on one thread.
+//! This module is compiled only with `cfg(callback_source_simulation)`. Only the build script of the unpublished
+//! package `simulate/library` sets this flag. All state is per thread, since each simulation runs on one thread.
 
 use std::{cell::Cell, time::Duration};
 
@@ -13,21 +14,21 @@ pub use self::network::{Network, Response, Sent, set_network};
 #[cfg(feature = "hickory")]
 pub(crate) mod network;
 
-/// Faults that can be planted, each at one point of the library.
+/// Faults that can be planted in the library, each at one place in the code.
 ///
 /// These faults test the simulator, which must find each fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// An address is admitted at the very instant at which its window ends.
+    /// An address is still admitted at the exact instant at which its window ends.
     WindowEndIncluded,
     /// The state of the other family decides whether every host is resolved.
     FamiliesSwapped,
-    /// The times of a restored answer start anew at the restart.
+    /// The TTL of a restored answer starts anew at the restart.
     RestoredRenewed,
-    /// Any current answer is evidence for a denial, however old it is and whatever its zone.
+    /// Any current answer is evidence for a denial, whatever its age and zone.
     DenialBelievedEarly,
-    /// Each answer restarts the linger window of all addresses of its host.
+    /// Each answer restarts the linger window of all lingering addresses of its host.
     LingerRestarted,
     /// The stale window starts with the answer, not with the end of its TTL.
     StaleFromAnswer,
@@ -37,7 +38,7 @@ pub enum Fault {
     GivenUpByTimeUnasked,
     /// The addresses of removed hosts stay admitted until the next answer.
     HostsKept,
-    /// A failure removes the last answer.
+    /// A failed lookup removes the last answer.
     FailureForgets,
     /// Special-purpose addresses in an answer are admitted.
     SpecialAdmitted,
@@ -51,22 +52,22 @@ pub enum Fault {
     OnDemandAnswerDropped,
     /// The jitter is subtracted from the wait instead of added.
     JitterNegative,
-    /// Addresses that changed are saved within a minute, not at once.
+    /// Changed addresses are not saved at once, but up to a minute after the previous save.
     ChangesSavedLate,
-    /// The set is published before the change is applied.
+    /// The set is published before the latest change is applied to it.
     PublishedBeforeApplied,
     /// A truncated response is treated as complete.
     TruncatedTaken,
-    /// A denial of a name in random case is believed at once.
+    /// A denial of a name in random letter case is believed without confirmation.
     DenialUnconfirmed,
     /// The addresses of watched hosts are admitted.
     WatchedAdmitted,
-    /// Watched hosts are looked up when they are due, and not only while unlisted peers call.
+    /// Watched hosts are looked up whenever they are due, even if no unlisted peer calls.
     WatchedAskedFreely,
 }
 
 impl Fault {
-    /// Every fault, in order.
+    /// All faults, in the order of their declaration.
     pub const ALL: &[Self] = &[
         Self::WindowEndIncluded,
         Self::FamiliesSwapped,
@@ -93,7 +94,7 @@ impl Fault {
     ];
 }
 
-/// Plants a fault in the library on this thread, or removes it.
+/// Plants a fault in the library on this thread. `None` removes the planted fault.
 pub fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);
 }
@@ -102,8 +103,8 @@ pub(crate) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
-/// Sets the wall clock of this thread to `utc` since the Unix epoch at the instant `at`. From there it advances with
-/// tokio's clock.
+/// Sets the wall clock of this thread. At the instant `at`, the wall clock shows the time `utc` since the Unix epoch.
+/// From that instant on, it advances with tokio's clock.
 pub fn set_wall_clock(at: Instant, utc: Duration) {
     WALL_CLOCK.set(Some((at, utc)));
 }
@@ -113,7 +114,7 @@ pub(crate) fn is_simulated() -> bool {
     WALL_CLOCK.get().is_some()
 }
 
-/// Returns the time since the Unix epoch if the wall clock of this thread was set.
+/// Returns `now` as a time since the Unix epoch, if the wall clock of this thread was set.
 pub(crate) fn utc(now: Instant) -> Option<Duration> {
     let (at, utc) = WALL_CLOCK.get()?;
     Some(match now.checked_duration_since(at) {

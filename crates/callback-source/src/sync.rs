@@ -1,7 +1,7 @@
 //! Synchronization primitives that requests and the refresher share.
 //!
-//! The package `interleavings` replaces them with those of `shuttle`, which runs the tests of that package in
-//! thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent.
+//! The package `interleavings` replaces these primitives with those of `shuttle`. `shuttle` runs the tests of that
+//! package in thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent.
 
 #[cfg(callback_source_interleavings)]
 pub(crate) use self::interleaved::ArcSwap;
@@ -18,7 +18,7 @@ mod interleaved {
 
     use super::Mutex;
 
-    /// An `arc_swap::ArcSwap` that lets shuttle switch threads at every access.
+    /// Replacement for `arc_swap::ArcSwap` that lets `shuttle` switch threads at every access.
     #[derive(Debug)]
     pub(crate) struct ArcSwap<T> {
         current: Mutex<Arc<T>>,

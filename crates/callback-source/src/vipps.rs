@@ -1,8 +1,7 @@
 //! Callback servers of Vipps MobilePay.
 //!
-//! Source: <https://developer.vippsmobilepay.com/docs/developer-resources/servers/>. The provider
-//! publishes only host names, and their addresses change without notice. All APIs and markets use the
-//! same servers.
+//! Source: <https://developer.vippsmobilepay.com/docs/developer-resources/servers/>. The provider publishes only host
+//! names, and their addresses change without notice. The callbacks of all APIs and markets come from the same servers.
 //!
 //! ```
 //! use callback_source::vipps::Environment;
@@ -16,7 +15,7 @@ use std::{fmt, str::FromStr};
 
 use crate::HostName;
 
-/// Environment of Vipps MobilePay. Its name can be read from a configuration.
+/// Environment of Vipps MobilePay. It can be parsed from its name, for example in a configuration.
 ///
 /// ```
 /// use callback_source::{HostName, vipps::Environment};
@@ -47,13 +46,13 @@ impl Environment {
         self.primary_hosts().chain(self.disaster_recovery_hosts())
     }
 
-    /// Returns the callback servers of normal operation. These servers are not enough on their own. During an outage
-    /// at the provider, callbacks come from the servers for disaster recovery.
+    /// Returns the callback servers of normal operation. A list must not admit these servers only. During an outage at
+    /// the provider, callbacks come from the servers for disaster recovery.
     pub fn primary_hosts(self) -> impl Iterator<Item = HostName> {
         names(self.primary_names())
     }
 
-    /// Returns the callback servers for disaster recovery. The test environment has none.
+    /// Returns the callback servers for disaster recovery. The test environment has no such servers.
     pub fn disaster_recovery_hosts(self) -> impl Iterator<Item = HostName> {
         names(self.disaster_recovery_names())
     }
@@ -82,7 +81,7 @@ impl Environment {
         }
     }
 
-    /// Returns the environment that a callback server belongs to.
+    /// Returns the environment of a callback server, or `None` if the host is not a callback server of the provider.
     pub(crate) fn of_host(host: &HostName) -> Option<Self> {
         ALL.into_iter().find(|environment| {
             environment.primary_names().contains(&host.as_str())
@@ -92,7 +91,7 @@ impl Environment {
         })
     }
 
-    /// Returns the API server that merchants call. Callbacks do not come from it.
+    /// Returns the host name of the API server that merchants call. This server sends no callbacks.
     #[must_use]
     pub fn api_host(self) -> HostName {
         name(match self {
@@ -148,8 +147,8 @@ pub struct EnvironmentError(String);
 
 crate::debug::debug_by_message!(EnvironmentError);
 
-/// Returns true if a list has servers of production but not all servers for disaster recovery. Callbacks would then
-/// be refused during an outage at the provider.
+/// Returns `true` if a list has a primary server of production, but not all servers for disaster recovery. Such a list
+/// refuses callbacks during an outage at the provider.
 pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
     let production = Environment::Production;
     production.primary_hosts().any(|host| hosts.contains(&host))
@@ -158,7 +157,7 @@ pub(crate) fn lacks_disaster_recovery(hosts: &[HostName]) -> bool {
             .all(|host| hosts.contains(&host))
 }
 
-/// Returns the only environment that these hosts belong to. `None` if they belong to none or to several.
+/// Returns the environment that all these hosts share, or `None` if their environments differ or there are no hosts.
 pub(crate) fn only_environment(
     mut hosts: impl Iterator<Item = Environment>,
 ) -> Option<Environment> {
@@ -166,8 +165,8 @@ pub(crate) fn only_environment(
     hosts.all(|host| host == first).then_some(first)
 }
 
-/// Returns the callback servers of the environments that a list does not admit, if it admits servers of the
-/// provider at all.
+/// Returns the callback servers of each environment that a list does not admit. Returns nothing if the list does not
+/// admit any server of the provider.
 pub(crate) fn hosts_of_other_environments(hosts: &[HostName]) -> impl Iterator<Item = HostName> {
     let admitted: Vec<_> = hosts.iter().filter_map(Environment::of_host).collect();
     let others = ALL

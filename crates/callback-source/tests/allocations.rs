@@ -1,4 +1,4 @@
-//! The allocations of a request, by its path through the code, and the size of a list.
+//! Tests of the number of allocations of a request, for each path through the code, and of the size of a list.
 
 #[path = "../benches/support/mod.rs"]
 mod support;
@@ -50,8 +50,8 @@ fn an_unlisted_peer_allocates_the_response_headers_and_the_reason() {
     let mut verified = support::verified(&kept.list);
     support::exhaust_log(&mut verified, &kept);
     let request = support::callback(support::unlisted(Family::V4, 9));
-    // `http::HeaderMap` allocates its index and its entries, for one header as for two. The same peer was refused
-    // before.
+    // `http::HeaderMap` allocates its index and its entries, whether it has one header or two. The same peer has been
+    // refused before.
     let allocated = count(|| drop(support::serve(&mut verified, request)));
     assert_eq!(allocated, 2 + OF_THE_REASON);
 
@@ -105,18 +105,18 @@ fn a_list_of_ten_hosts_is_small() {
         println!("{MEASURED}{bytes} {}", started.elapsed().as_millis());
         return;
     }
-    // From 300 ms after a cache was created, calls to moka also clean up. The clean-up allocates a timer wheel of
-    // 17 KiB. A measurement that took this long, as on a busy machine, is repeated. Each measurement runs in a
-    // process of its own, since a cache also frees the garbage of earlier caches.
+    // From 300 ms after a cache was created, calls to moka also clean up. The clean-up allocates a timer wheel of 17
+    // KiB. A measurement that took this long, as on a busy machine, is repeated. Each measurement runs in a separate
+    // process, since a cache also frees the garbage of earlier caches.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {
             break bytes;
         }
     };
-    // The bytes are those of two sets, the task, and moka. moka has two channels of a fixed size (27 KiB each), and
-    // two maps of 64 segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for
-    // each. It is usually 35 segments of both maps, and at most 40. With 40 segments, there are 182,430 bytes.
+    // These bytes are used by two sets, the task, and moka. moka has two channels of a fixed size (27 KiB each), and
+    // two maps of 64 segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for each.
+    // Usually, they fill 35 segments of both maps together, and at most 40. With 40 segments, there are 182,430 bytes.
     assert!(bytes < 179 << 10, "{bytes} bytes");
 }
 
@@ -160,7 +160,7 @@ fn count(work: impl FnOnce()) -> u64 {
     count_total
 }
 
-/// Number of allocations of a refusal: the box of the rejection. The map of the response is reused from the request.
+/// Number of allocations for the rejection, which is boxed. The response reuses the extensions map of the request.
 const OF_THE_REASON: u64 = 1;
 
 /// `LOG_SYNC_INTERVAL_MILLIS` of moka.

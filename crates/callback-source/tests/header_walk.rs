@@ -1,4 +1,4 @@
-//! The walk over a proxy's header, which is on the path of every request.
+//! Test of the code that reads the entries of a proxy's header. This code runs for every request.
 
 use std::{hint::black_box, net::SocketAddr};
 

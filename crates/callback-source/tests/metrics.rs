@@ -1,4 +1,4 @@
-//! The metrics for a merchant's dashboard.
+//! Tests of the metrics for a merchant's dashboard.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// Runs a test in paused time, with a recorder of its own.
+/// Runs a test in paused time, with a separate recorder.
 fn recorded<F: Future>(test: impl FnOnce(Snapshotter) -> F) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -27,7 +27,7 @@ fn recorded<F: Future>(test: impl FnOnce(Snapshotter) -> F) {
     metrics::with_local_recorder(&recorder, || runtime.block_on(test(snapshotter)));
 }
 
-/// Returns each series with its value, as `name[label,label]` without the prefix of all names.
+/// Returns each series with its value. A key has the form `name[label,label]`, without the prefix that all names share.
 fn series(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let all = snapshotter.snapshot().into_vec().into_iter();
     let all = all.map(|(key, _, description, value)| {
@@ -204,7 +204,7 @@ fn counters_are_zero_from_the_start_and_two_lists_do_not_share_them() {
         assert_eq!(all["verdicts_total[one,allow]"], 0.0);
         assert_eq!(all["verdicts_total[one,unresolved]"], 1.0);
         assert_eq!(all["verdicts_total[one-2,allow]"], 1.0);
-        // The name is free once the list is gone.
+        // The name can be used again once the list has been dropped.
         drop((first, _refresher));
         let _third = host().name("one").pair(answer);
         assert!(!series(&snapshotter).contains_key("verdicts_total[one-3,allow]"));

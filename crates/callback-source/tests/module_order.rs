@@ -1,4 +1,5 @@
-//! No module of the library uses a module that comes after it in `lib.rs`, and no two modules use each other.
+//! Tests that no module of the library uses a module that is listed after it in `lib.rs`, and that no two modules use
+//! each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,7 +52,7 @@ fn paths(tree: &str, before: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Returns all imports of a module, and all paths in its code that start at the crate's root or at the parent.
+/// Returns all imports of a module, and all paths in its code that start at the crate's root or at the parent module.
 fn uses(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("use ") {
@@ -64,7 +65,7 @@ fn uses(code: &str) -> Vec<String> {
     }
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {
-            // This path is in a macro, so it belongs to the modules that use the macro.
+            // This path is in a macro, so only the modules that use the macro also use the path.
             if code[..at].ends_with('$') {
                 continue;
             }
@@ -128,8 +129,8 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Returns the circles among the modules of one folder. Modules that use no remaining module are removed until only
-/// circles are left.
+/// Returns the import cycles among the modules of one folder. Modules that use no remaining module are removed until
+/// only cycles are left.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {

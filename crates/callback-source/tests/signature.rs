@@ -1,4 +1,4 @@
-//! Signed deliveries to axum over real sockets.
+//! Tests of signed deliveries to axum over real sockets.
 
 use std::{
     net::SocketAddr,
@@ -25,7 +25,7 @@ fn secret() -> Secret {
     Secret::new("of the registration").unwrap()
 }
 
-/// Starts a merchant that echoes the body. Returns its address and the number of its calls.
+/// Starts a merchant's service that echoes the body. Returns its address and the counter of its calls.
 async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
@@ -95,7 +95,7 @@ async fn a_delivery_is_verified_as_it_is_on_the_wire() {
     );
     let elsewhere = whole.replace("bl%C3%A5", "bl%c3%a5");
     assert_eq!(send(address, &elsewhere, b"{\"paid\":1}").await.0, 401);
-    // A client sends this form to a proxy. By RFC 9112 section 3.2.2, servers must accept it, too.
+    // A client sends the absolute form to a proxy. By RFC 9112 section 3.2.2, servers must accept this form, too.
     let absolute = whole.replace("POST /", &format!("POST http://{address}/"));
     assert_eq!(send(address, &absolute, b"{\"paid\":1}").await.0, 200);
     let other_target = whole.replace("POST /", "POST http://shop.example/");

@@ -1,4 +1,4 @@
-//! The effect of a sleep of the machine on a set. Time passes meanwhile, but no question fails.
+//! Tests of the effect of a machine's sleep on a set. Time passes during the sleep, but no question fails.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,8 @@ use callback_source::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// The longest refresh: the last second of a resolver, the jitter, and the time limit of a question.
+/// The longest time that a refresh takes: the second in which a resolver can still return old records, the jitter, and
+/// the time limit of a question.
 const REFRESH: Duration = Duration::from_millis(6_500);
 
 fn now() -> Instant {
@@ -78,7 +79,8 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
         stale.apply(&question("a.test"), answer(1, HOUR), start);
         let failure = Err(ResolveError::new(ResolveErrorKind::ServFail));
         stale.apply(&question("a.test"), failure, start + HOUR);
-        // Linger: an address stays for an hour after the answer that omits it, or until that answer has been refreshed.
+        // Linger: an address stays admitted for an hour after the answer that omits it, and at least until that answer
+        // has been refreshed.
         let mut lingering = set(&["a.test"], start);
         lingering.apply(&question("a.test"), answer(1, 1000 * HOUR), start);
         lingering.apply(&question("a.test"), answer(2, 1000 * HOUR), start + SECOND);
@@ -87,7 +89,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
             (lingering, start + SECOND + HOUR + REFRESH),
         ];
         for (set, ends) in windows {
-            // After the last sleep, one tick of the window is left, or nothing.
+            // After the last sleep, one tick of the window is left, or no time at all.
             for (left, is_allowed) in [(tick, true), (Duration::ZERO, false)] {
                 let mut set = set.clone();
                 let now = (ends - left).checked_sub(slept).unwrap();
@@ -142,7 +144,7 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
     assert_eq!(family.state, QuestionStatus::Failing, "not given up");
     let failing_since = (start + 60 * SECOND).checked_sub(25 * HOUR);
     assert_eq!(family.failing_since, failing_since);
-    // The same after the sleep, when the question fails again and the other host answers.
+    // If the question fails again after the sleep, while the other host has an answer, it is not given up either.
     set.apply(&question("a.test"), failure(), now);
     set.apply(&question("b.test"), answer(2, HOUR), now);
     let family = set.health(now).swap_remove(0).families[0].clone();

@@ -1,4 +1,4 @@
-//! The time that a start takes.
+//! Tests of the time that the start of a list takes.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Resolver that answers after one round trip, when all questions have been sent.
+/// Resolver that answers one round trip after all questions have been sent.
 struct AllAtOnce(Arc<Barrier>);
 
 impl Resolve for AllAtOnce {
@@ -35,7 +35,7 @@ async fn a_list_is_ready_after_one_round_trip() {
     assert_eq!(start.elapsed().as_millis(), ROUND_TRIP.as_millis());
 }
 
-/// The CPU time of this thread, which other programs do not affect.
+/// Returns the CPU time of this thread, which other programs do not affect.
 #[cfg(unix)]
 fn spent() -> i64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

@@ -1,6 +1,6 @@
-//! The bounds of DNS traffic, for any order of requests and answers. A question goes out at most once per interval
-//! floor, and for unlisted peers once per on-demand interval. A new server is admitted as soon as its question may go
-//! out.
+//! Tests of the bounds of DNS traffic, for any order of requests and answers. A question goes out at most once per
+//! refresh interval floor, and for unlisted peers at most once per on-demand interval. A new server is admitted as soon
+//! as its question may go out.
 
 use std::{
     collections::HashMap,
@@ -109,9 +109,10 @@ struct Flood {
     /// The number of peers that call, and the pause between their calls.
     peers: u8,
     pause: Duration,
-    /// The time until an answer.
+    /// The time between a question and its answer.
     delay: Duration,
-    /// For each rotation, the pause before it, and the pause from it to the call of the new server.
+    /// For each rotation, the pause before the rotation, and the pause between the rotation and the call of the new
+    /// server.
     rotations: Vec<(Duration, Duration)>,
 }
 
@@ -135,7 +136,7 @@ fn flood() -> impl Strategy<Value = Flood> {
         })
 }
 
-/// The address of the only server after this many rotations.
+/// Returns the address of the only server after this number of rotations.
 fn server(rotations: u8) -> IpAddr {
     [20, 0, 0, rotations].into()
 }
@@ -206,7 +207,7 @@ async fn calls_in_a_flood(flood: Flood) -> (Vec<Instant>, Vec<Call>) {
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(1);
-/// The resolution of timers. The sleeps of the test and of the refresher are rounded up to it.
+/// The tolerance for timers, which round up the sleeps of the test and of the refresher.
 const TICK: Duration = Duration::from_millis(3);
 
 proptest! {
@@ -230,7 +231,7 @@ proptest! {
             if asked_at + delay + TICK < call.at + WAIT {
                 prop_assert!(call.is_allowed, "{call:?}, {delay:?}");
             }
-            // The call waits no longer than the answer takes.
+            // The call waits no longer than until the answer arrives.
             if call.is_allowed {
                 let answered_at = asked_at + delay + TICK;
                 prop_assert!(call.at + call.took <= call.at.max(answered_at), "{call:?}");

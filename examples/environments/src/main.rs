@@ -1,7 +1,7 @@
-//! Callbacks of production and of the test environment in one service.
+//! One service for the callbacks of both environments, production and test.
 //!
-//! Production's route admits only callback servers of production, not those of the test environment.
-//! The test route accepts callbacks from every peer; its handler reads the verdict.
+//! The production route admits only callback servers of production, not servers of the test environment. The test route
+//! accepts callbacks from every peer, and its handler reads the verdict.
 
 use std::{error::Error, net::SocketAddr};
 

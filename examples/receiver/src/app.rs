@@ -24,13 +24,13 @@ use crate::{
 /// The treatment of a callback from an unlisted peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuses it.
+    /// Refuses the callback.
     Reject,
-    /// Receives it and records the reason of its rejection.
+    /// Receives the callback and records the reason of its rejection.
     Tag,
 }
 
-/// The secrets of the message checks. Without a secret, the check is skipped.
+/// The secrets of the message checks. Without a secret, the message check that needs the secret is skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// The secret from the registration of the webhook.
@@ -39,9 +39,9 @@ pub struct Credentials {
     pub token: Option<Token>,
 }
 
-/// The routes of the callbacks, behind their checks, and those of the operator, outside them.
+/// Creates the service's router, with the checked routes for callbacks and the unchecked routes for the operator.
 ///
-/// Serve it with the peer's address: `into_make_service_with_connect_info::<SocketAddr>()`.
+/// Serve the router with the peer's address: `into_make_service_with_connect_info::<SocketAddr>()`.
 pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
     let log = Arc::new(Log::default());
     // This callback has neither a signature nor a token.
@@ -72,7 +72,7 @@ pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
         .route("/readyz", get(readyz).with_state(list))
 }
 
-/// Routes that only callback servers reach. `CallbackRoutes` checks each of them, and nothing outside.
+/// Adds the source check to routes. `CallbackRoutes` checks these routes and no other routes.
 fn checked(
     routes: Router<Arc<Log>>,
     list: &AllowList,
@@ -124,13 +124,13 @@ async fn checkout(caller: Caller, State(log): State<Arc<Log>>, Body(body): Body<
     log.add(Event::Checkout { body }, &caller);
 }
 
-/// Shows the received callbacks to this machine only, since they have personal data.
+/// Shows the received callbacks, only to loopback peers, since callbacks contain personal data.
 async fn received(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     State(log): State<Arc<Log>>,
 ) -> Response {
-    // A proxy or tunnel on this machine forwards remote clients from a loopback address.
+    // A proxy or tunnel on this machine forwards requests of remote clients from a loopback address.
     let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
     if forwarded || !peer.ip().to_canonical().is_loopback() {
         let text = "only this machine may read this, and not through a proxy\n";

@@ -77,7 +77,7 @@ impl Args {
 
 /// A token, or the reason why it is invalid.
 ///
-/// The argument parser never fails on it: its message would show the token.
+/// The argument parser accepts an invalid token, because the parser's error message would show the token.
 #[derive(Clone, Debug)]
 pub struct GivenToken(pub Result<Token, SecretError>);
 

@@ -1,8 +1,7 @@
 //! The bodies of the callbacks.
 //!
-//! A field is required only if it identifies the type of the body, or if the body is useless without
-//! it. Unknown fields, states and event names are accepted, since the provider adds some without
-//! notice.
+//! A field is required only if it identifies the type of the body, or if the body is useless without it. Unknown
+//! fields, states and event names are accepted, since the provider adds new ones without notice.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Number, Value};
@@ -150,7 +149,7 @@ pub(crate) struct ShippingMethod {
 }
 
 impl ShippingMethods {
-    /// The two methods of the example shop, which do not depend on the address.
+    /// Returns the two shipping methods of the example shop, which do not depend on the address.
     pub(crate) fn from_shop(address_id: i64, order_id: String) -> Self {
         Self {
             address_id,
@@ -175,17 +174,18 @@ impl ShippingMethods {
     }
 }
 
-/// A delivery of the Webhooks API; its fields identify the variant.
+/// A delivery of the Webhooks API. Its fields identify the variant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Webhook {
     /// ePayment: an event of a payment.
     Epayment(Box<EpaymentEvent>),
-    /// Recurring: an event of a charge. It has every field of an agreement's event, so it is tried first.
+    /// Recurring: an event of a charge. It has every field of an agreement's event, so this variant is tried before
+    /// `Agreement`.
     Charge(ChargeEvent),
     /// Recurring: an event of an agreement.
     Agreement(AgreementEvent),
-    /// QR: a scan of a code of the merchant.
+    /// QR: a scan of a QR code of the merchant.
     CheckIn(CheckIn),
 }
 
@@ -216,7 +216,7 @@ pub(crate) struct EpaymentEvent {
     pub(crate) idempotency_key: Option<String>,
     /// True if the operation succeeded.
     pub(crate) success: Option<bool>,
-    /// The end of the period in which a capture succeeds.
+    /// The end of the period in which a capture is guaranteed to succeed.
     pub(crate) capture_guaranteed_until: Option<String>,
     /// Express only: the customer.
     pub(crate) user_details: Option<Value>,
@@ -283,13 +283,13 @@ pub(crate) struct AgreementEvent {
     pub(crate) occurred: Option<String>,
 }
 
-/// QR: a customer scanned a code of the merchant.
+/// QR: the scan of a merchant's QR code by a customer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckIn {
     /// The token that identifies the customer in a later payment.
     pub(crate) customer_token: String,
-    /// The id of the code.
+    /// The id of the QR code.
     pub(crate) merchant_qr_id: String,
     /// The merchant's sales unit.
     pub(crate) merchant_serial_number: Option<Id>,
@@ -338,7 +338,7 @@ pub(crate) struct PaymentDetails {
     pub(crate) state: Option<String>,
 }
 
-/// An id of digits, which some APIs send as a number and others as a string.
+/// An id of digits, which some APIs send as a number and other APIs as a string.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Spelling")]
 pub(crate) struct Id(String);

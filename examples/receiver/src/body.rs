@@ -29,7 +29,7 @@ impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(BadBody::Empty);
         }
         let parsed = serde_json::from_slice(&body);
-        // The text of serde's error would repeat values of the body.
+        // The text of serde's error is not used, because it would repeat values of the body.
         parsed.map(Self).map_err(|error| match error.classify() {
             Category::Data => BadBody::OtherType(T::EXPECTED),
             Category::Syntax | Category::Eof | Category::Io => BadBody::NoJson {
@@ -43,13 +43,13 @@ impl<T: Callback, S: Send + Sync> FromRequest<S> for Body<T> {
 /// The size limit of a body, in bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
 
-/// The reason why a body is rejected. Its text repeats nothing of the body.
+/// The reason why a body is rejected. Its text contains no part of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBody {
     /// The body is larger than [`MAX_BODY`].
     #[error("the body is larger than {} KiB", MAX_BODY / 1024)]
     TooLarge,
-    /// The connection ended before the body did.
+    /// The connection ended before the end of the body.
     #[error("the body could not be read to its end")]
     Incomplete,
     /// The body is empty.
@@ -63,7 +63,7 @@ pub(crate) enum BadBody {
         /// The column of the error, from 1.
         column: usize,
     },
-    /// The body is JSON of another type than the route accepts.
+    /// The body is JSON, but not of the type that the route accepts.
     #[error("the body is JSON, but this route accepts {0}; a field is missing or of another type")]
     OtherType(&'static str),
 }

@@ -1,4 +1,4 @@
-//! A DNS server in this process, to send callbacks as the provider does.
+//! A DNS server in this process, for trials in which loopback addresses send the callbacks.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use callback_source_testkit::dns::DnsServer;
 /// | `callback-dr-1` … `callback-dr-4` | 127.0.2.1 … 127.0.2.4 |
 /// | `callback-mt-1`, `callback-mt-2` | 127.0.3.1, 127.0.3.2 |
 ///
-/// It stops when dropped.
+/// The server stops when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct EmbeddedDns(DnsServer);
 
@@ -43,7 +43,7 @@ impl EmbeddedDns {
         Ok(Self(server))
     }
 
-    /// The address that it listens on.
+    /// The address that the server listens on.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.addr()
     }

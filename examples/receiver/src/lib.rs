@@ -1,5 +1,5 @@
-//! A merchant's service that receives every callback of Vipps MobilePay, from its callback servers
-//! only.
+//! A merchant's service that receives every kind of callback of Vipps MobilePay, and only from the provider's callback
+//! servers.
 //!
 //! Copy [`app::router`]. The rest is the usual code around a service, and an embedded DNS server for trials.
 

@@ -27,12 +27,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Adds a callback and drops the oldest above the limit.
+    /// Adds a callback. Drops the oldest callback if there would be more than a hundred.
     pub(crate) fn add(&self, event: Event, caller: &Caller) {
         let at = Instant::now();
         let sender = Sender::new(&caller.source);
         let checks = caller.checks.as_ref().map(Checks::new);
-        // The event is left out: it has personal data.
+        // The event itself is not logged, because it contains personal data.
         info!(kind = event.kind(), ?sender, ?checks, "callback received");
         let mut log = self.lock();
         log.truncate(KEPT - 1);
@@ -61,7 +61,7 @@ impl Log {
 #[derive(Debug)]
 pub(crate) struct Caller {
     source: Verdict,
-    /// Both checks joined, on a route with a message check.
+    /// The joined verdict of both checks, on a route with a message check.
     checks: Option<Result<VerifiedCallback, CallbackRejection>>,
 }
 
@@ -83,7 +83,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// A callback, by the names of its API.
+/// A callback, with the field names of its API.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub(crate) enum Event {
@@ -176,7 +176,7 @@ impl Received {
     }
 }
 
-/// The sender: the reason why it is listed, or the reason of its refusal.
+/// The sender of a callback, with the reason why it is listed, or the reason of its refusal.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Sender {
@@ -227,7 +227,7 @@ impl ListedBy {
     }
 }
 
-/// The result of both checks joined.
+/// The joined result of both checks.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Checks {
@@ -243,7 +243,7 @@ impl Checks {
                 Some(MessageAuth::Token) => "token",
                 _ => "other",
             }),
-            // The text names reasons and headers; it repeats nothing of the request.
+            // The text names reasons and headers, and contains no value from the request.
             Err(rejection) => Self::Refused(rejection.to_string()),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     samples::{Sample, reachable},
 };
 
-/// Serves until a signal ends it. Standard output gets the address and the sample commands.
+/// Runs the service until a signal ends it. Prints the address and the sample commands to standard output.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let addr = listener.local_addr().map_err(Failure::Start)?;
     let mut out = format!("listening on http://{addr}\n");
 
-    // Kept until the end: dropping it stops the server.
+    // Kept until the service ends, because dropping it stops the DNS server.
     let embedded_dns = match args.embedded_dns {
         true => Some(EmbeddedDns::start().await.map_err(Failure::Start)?),
         false => None,
@@ -92,7 +92,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// The reason why the service did not start or stopped.
+/// The reason why the service did not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -139,7 +139,7 @@ impl Failure {
     }
 }
 
-/// The secret from a file or the environment, which the process list does not show.
+/// Reads the secret from a file or the environment, which the process list does not show.
 fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
     let text = match &args.webhook_secret_file {
         Some(path) => {
@@ -161,7 +161,7 @@ fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
         None => match env::var(WEBHOOK_SECRET) {
             Ok(text) => text,
             Err(env::VarError::NotPresent) => return Ok(None),
-            // An empty secret is invalid, so that a variable that is set is never ignored.
+            // The variable is set, so it must not be ignored. An empty secret is invalid, so the start fails.
             Err(env::VarError::NotUnicode(_)) => String::new(),
         },
     };

@@ -10,7 +10,7 @@ use std::{
 /// Its `Display` is a command for a POSIX shell.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// The source address; `None` leaves the choice to the system.
+    /// The source address. If it is `None`, the system chooses the address.
     pub(crate) source: Option<IpAddr>,
     /// The address of the service.
     pub(crate) server: SocketAddr,
@@ -46,8 +46,8 @@ impl fmt::Display for Sample {
     }
 }
 
-/// The address at which a client on IPv4 loopback reaches a service that listens on `listen`; `None`
-/// for an IPv6 address, which it cannot reach.
+/// The address at which a client on IPv4 loopback reaches a service that listens on `listen`. `None` if `listen` is an
+/// IPv6 address that an IPv4 client cannot reach.
 pub(crate) fn reachable(listen: SocketAddr) -> Option<SocketAddr> {
     let port = listen.port();
     match listen.ip().to_canonical() {

@@ -126,7 +126,8 @@ impl Protocol {
     }
 }
 
-/// Starts a server that echoes the body of a request: in chunks, or as a whole for `PUT`.
+/// Starts a server that echoes the body of a request. It sends the body as a whole for `PUT`, and in chunks for other
+/// methods.
 async fn echo(protocol: Protocol) -> io::Result<(SocketAddr, JoinSet<()>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let addr = listener.local_addr()?;

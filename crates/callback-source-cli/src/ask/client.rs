@@ -90,7 +90,7 @@ async fn exchange(
     Ok((status, body.to_bytes().into()))
 }
 
-/// Address to connect to. A server that listens on all addresses is reached at the loopback address.
+/// Returns the address to connect to. A server that listens on all addresses is reached at the loopback address.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {

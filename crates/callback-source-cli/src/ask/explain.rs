@@ -52,7 +52,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// Hosts that listed the peer at this time. Each has the time from which it listed the peer.
+/// Returns the hosts that had the peer as an admitted address at this time, each with the time at which the peer was
+/// added.
 fn listed_at(events: &[Entry], at: SystemTime) -> BTreeMap<String, String> {
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut listed = BTreeMap::new();

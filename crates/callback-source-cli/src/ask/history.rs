@@ -36,7 +36,7 @@ pub(crate) fn run(args: &HistoryArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// Fetches the events at a path of the server.
+/// Fetches the events that the server returns at this path.
 pub(super) fn entries(args: &AskArgs, path: &str) -> Result<Vec<Entry>, Error> {
     let body = client::get(args, path)?;
     let lines = body.split(|byte| *byte == b'\n');

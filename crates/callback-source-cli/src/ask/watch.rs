@@ -48,7 +48,8 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
     }
 }
 
-/// Runs a command and waits for its end, so that two commands never run at once. Kills it after [`COMMAND_LIMIT`].
+/// Runs a command and waits until it has ended, so that two commands never run at once. Kills the command after
+/// [`COMMAND_LIMIT`].
 fn run_command(command: &str, entry: &Entry) {
     let spawned = Command::new("sh")
         .args(["-c", command])
@@ -63,7 +64,7 @@ fn run_command(command: &str, entry: &Entry) {
     };
     if let Some(mut stdin) = child.stdin.take() {
         let text = serde_json::to_string(entry).unwrap_or_default();
-        // A command need not read its input. The event fits into the pipe.
+        // An error is ignored, since a command need not read its input. The event fits into the buffer of the pipe.
         let _ = stdin.write_all(format!("{text}\n").as_bytes());
     }
     let start = Instant::now();

@@ -1,7 +1,7 @@
 //! Errors that end a command.
 //!
-//! A message names the wrong value, and `hint` adds the next step where the message does not. Mistakes in flags
-//! are found before anything listens, so that a server never runs with a part of its configuration.
+//! A message names the wrong value. If the message does not name the next step, `hint` returns it. Mistakes in flags
+//! are found before anything listens, so that a server never runs with only a part of its configuration.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -20,7 +20,7 @@ pub(crate) use self::unix_socket::UnixSocketError;
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Error of the command line. `--help` and `--version` are reported as this error, too.
+    /// Error of the command line. clap also reports `--help` and `--version` as this error.
     #[error(transparent)]
     Usage(#[from] clap::Error),
 

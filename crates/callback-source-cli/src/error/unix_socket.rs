@@ -1,11 +1,11 @@
-//! Error of a Unix socket.
+//! Error from listening on a Unix socket.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// Reason why a path cannot be listened to.
+/// Reason why the server cannot listen on a path.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnixSocketError {
     #[error("this path is {0}, not a socket")]
@@ -42,7 +42,7 @@ impl UnixSocketError {
         };
         let folder = folder.to_owned();
         match error.kind() {
-            // The standard library checks the length before it calls the system.
+            // The standard library itself returns this kind if the path is too long.
             io::ErrorKind::InvalidInput => Self::TooLong,
             io::ErrorKind::NotFound => Self::NoFolder(folder),
             io::ErrorKind::NotADirectory => Self::NotAFolder(folder),

@@ -1,4 +1,4 @@
-//! `apache-rewritemap`: a map of the type `txt`, which Apache reads again when the file's time changes.
+//! `apache-rewritemap`: a map of the type `txt`, which Apache reads again when the file's modification time changes.
 
 use ipnet::IpNet;
 

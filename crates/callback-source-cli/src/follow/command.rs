@@ -22,10 +22,10 @@ impl OnChange {
         }
     }
 
-    /// Runs the command after changes, until all senders are dropped and the last change was handled.
+    /// Runs the command after changes, until all senders are dropped and the last change has been handled.
     ///
-    /// Changes during a run lead to one more run. After a failure, the command runs again, because the server has not
-    /// read the new file yet.
+    /// Changes during a run lead to one more run. After a failure, the command runs again, because the server may not
+    /// have read the new file yet.
     pub(super) async fn follow(self, mut changes: watch::Receiver<u64>) {
         let mut failures = 0;
         loop {
@@ -120,7 +120,7 @@ mod tests {
     async fn two_runs_never_overlap_and_changes_in_between_lead_to_one_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
-        // `mkdir` fails if another run is active. Each run waits for a file.
+        // `mkdir` fails if another run is active. Each run continues until the test creates the file `go`.
         let script = format!(
             "mkdir {path}/lock || echo overlap >> {path}/runs; echo run >> {path}/runs; \
              while ! rm {path}/go 2>/dev/null; do sleep 0.01; done; rmdir {path}/lock"

@@ -11,7 +11,7 @@ pub(super) trait Format: Send + Sync {
     /// Returns the whole text of a file.
     fn write(&self, content: &Content) -> String;
 
-    /// Returns the reason why the format cannot express a network.
+    /// Returns the reason why the format cannot express a network, or `None` if it can.
     fn obstacle(&self, _network: IpNet) -> Option<&'static str> {
         None
     }
@@ -29,9 +29,9 @@ pub(super) struct Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) made_at: String,
-    /// Earliest end of a window; `None` if there are only static networks.
+    /// Earliest time at which the window of an address ends; `None` if there are only static networks.
     pub(super) good_until: Option<String>,
-    /// End of the time for which members of an earlier process are kept; `None` without such members.
+    /// Time until which members from an earlier process are kept; `None` if there are no such members.
     pub(super) kept_until: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Times {
 }
 
 impl Content {
-    /// Returns the header as comments that begin with `#`.
+    /// Returns the header as comment lines that begin with `#`.
     pub(super) fn header(&self) -> String {
         let hosts = match self.hosts.is_empty() {
             true => "no host".to_owned(),
@@ -71,7 +71,7 @@ impl Content {
         text
     }
 
-    /// Returns the members with their prefix lengths, one line each.
+    /// Returns one line for each member, formatted by `line`.
     pub(super) fn lines(&self, line: impl Fn(IpNet) -> String) -> String {
         self.members
             .iter()
@@ -83,7 +83,7 @@ impl Content {
 /// Returns the addresses and networks in a text of any format.
 ///
 /// Comments are skipped. The follower writes only host names and times into comments, but another program may write
-/// more.
+/// addresses as well.
 pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     let lines = text
         .lines()
@@ -92,7 +92,7 @@ pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     found.filter(|network| *network != nothing()).collect()
 }
 
-/// Returns whether a file may be replaced: a follower wrote it, it has no content, or it is a plain list.
+/// Returns whether a file may be replaced: a follower wrote it, or it contains only addresses, networks and comments.
 pub(super) fn is_replaceable(text: &str) -> bool {
     let is_address = |line: &str| network(line.trim()).is_some();
     text.contains(MADE_BY)
@@ -107,7 +107,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Address that no packet comes from, for formats that cannot express an empty list.
+/// Address from which no packet comes. It represents the empty list in formats that cannot express an empty list.
 fn nothing() -> IpNet {
     IpNet::from(std::net::IpAddr::from([255, 255, 255, 255]))
 }

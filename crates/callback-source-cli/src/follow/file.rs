@@ -1,4 +1,4 @@
-//! `file:FORMAT:PATH`: a file with the addresses in force.
+//! `file:FORMAT:PATH`: a file with the admitted addresses.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,7 +18,7 @@ use super::{
     target::{Change, Mode, Syncing, Target, TargetError},
 };
 
-/// A file that is replaced as a whole.
+/// Target that is a file. Each write replaces the whole file.
 pub(super) struct FileTarget {
     name: String,
     path: PathBuf,
@@ -48,7 +48,7 @@ impl FileTarget {
             let synced = sync(&path, format, &goal, &mut carried, mode);
             (synced, carried)
         });
-        // The work is aborted only with the runtime.
+        // The task is aborted only when the runtime shuts down.
         let (synced, carried) = work
             .await
             .map_err(|error| TargetError::new(error.to_string()))?;
@@ -123,7 +123,7 @@ fn sync(
         old.times = times_before?;
         Some(format.write(&old) == before)
     };
-    // The renewal of the header alone is not a change.
+    // If only the times in the header are renewed, the file does not count as rewritten.
     change.rewritten = change.is_none() && same_body() != Some(true);
     if mode == Mode::Write {
         replace(path, text.as_bytes()).map_err(|error| problem("write", path, &error))?;
@@ -131,7 +131,7 @@ fn sync(
     Ok((change, content))
 }
 
-/// A moment on the monotonic clock and on the wall clock.
+/// The present time on the monotonic clock and on the wall clock.
 #[derive(Clone, Copy)]
 struct Clock {
     now: Instant,
@@ -146,7 +146,7 @@ impl Clock {
         }
     }
 
-    /// Formats a time in UTC. `None` means never, and becomes the last possible time.
+    /// Formats a time in UTC. `None`, a window that never ends, becomes the last time that the format can express.
     fn text(self, time: Option<Instant>) -> String {
         let end = time.and_then(|time| {
             let left = time.saturating_duration_since(self.now);
@@ -156,16 +156,17 @@ impl Clock {
         format_rfc3339_seconds(end.unwrap_or_else(last_time)).to_string()
     }
 
-    /// Converts a time to the monotonic clock. A time in the past becomes now.
+    /// Converts a time to the monotonic clock. A time in the past is converted to the present time.
     fn instant(self, time: SystemTime) -> Option<Instant> {
         let left = time.duration_since(self.wall).unwrap_or_default();
         self.now.checked_add(left)
     }
 }
 
-/// Returns whether the header must be renewed. This is the case if one of the current times is earlier than in the
-/// file. It is also the case if less than half of the time that is possible now is left until the time in the file. A
-/// refresh of an answer moves the possible time a little, which must not cause a write.
+/// Returns whether the header must be renewed. The header must be renewed if a current time is more than a minute
+/// earlier than the same time in the file. It must also be renewed once the file's `good_until` is less than half as
+/// far away as the current `good_until`. Each refresh of an answer moves the current `good_until` a little, which must
+/// not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
         let until = parse_rfc3339(until.as_deref()?).ok()?;
@@ -182,7 +183,7 @@ fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
         || is_over(&kept.kept_until, &current.kept_until, false)
 }
 
-/// The last second that the format of times can express.
+/// Returns the last second that the format of times can express.
 fn last_time() -> SystemTime {
     parse_rfc3339("9999-12-31T23:59:59Z").expect("it is a time")
 }
@@ -192,7 +193,7 @@ fn read(path: &Path) -> io::Result<String> {
     options.read(true);
     #[cfg(unix)]
     {
-        // With this flag, opening a pipe does not wait for its writer.
+        // With `NONBLOCK`, opening a named pipe does not wait for a writer.
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits().cast_signed());
     }
@@ -210,13 +211,13 @@ fn read(path: &Path) -> io::Result<String> {
             "it is larger than {MAX_SIZE} bytes"
         )));
     }
-    // A file with bytes that are not UTF-8 is damaged, or not one of ours.
+    // A file with bytes that are not UTF-8 is damaged, or was not written by a follower.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Replaces a file. At every moment either the old or the new file exists as a whole.
+/// Replaces a file. At every moment, either the whole old file or the whole new file exists.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // Owner and mode of a link are not kept: another user may have created the link.
+    // The owner and the mode of a symbolic link are not kept, because another user may have created the link.
     let before = fs::symlink_metadata(path).ok();
     let before = before.filter(|before| before.is_file());
     let beside = beside(path)?;
@@ -243,13 +244,14 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    // Errors are ignored, since the file is already replaced. A folder without read permission cannot be opened.
+    // An error, for example because the folder is not readable, is ignored: the file has already been replaced.
     #[cfg(unix)]
     let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Gives the new file the owner and the mode of the old file, whose reader may be another user.
+/// Gives the new file the owner and the mode of the old file, since the program that reads the file may run as another
+/// user.
 #[cfg(unix)]
 fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -304,7 +306,8 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
 }
 
-/// Maximum difference of times that is ignored. It covers rounding, and TTLs that differ between two resolvers.
+/// Maximum difference between two times that is ignored. The tolerance covers rounding, and TTLs that differ between
+/// two resolvers.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Maximum size of a file, far more than the largest set needs.
@@ -422,13 +425,13 @@ mod tests {
             let now = at + hours(passed);
             assert_eq!(is_due(&kept, &times(now + hours(24)), now), due, "{passed}");
         }
-        // The window of a lingering address ends. No later time is known.
+        // The earliest window is that of a lingering address. No refresh extends this window.
         let now = at + hours(23);
         assert!(!is_due(&kept, &kept, now));
-        // An address left the answer, and lingers.
+        // An address left the answer and lingers, so its window ends earlier.
         assert!(is_due(&kept, &times(at + hours(1)), at));
         assert!(!is_due(&kept, &times(at + hours(24) - A_MINUTE), at));
-        // The windows are shorter since a restart, or the clock was ahead.
+        // A restart shortened the configured windows, or the clock was ahead when the file was written.
         let carried = |until| Times {
             kept_until: Some(format_rfc3339_seconds(until).to_string()),
             ..kept.clone()
@@ -475,7 +478,7 @@ mod tests {
         let now = now();
         file.sync(&goal(&[("20.0.0.1", DAY), ("20.0.0.2", DAY)], true, now))
             .unwrap();
-        // Another process has not resolved the host of the second address.
+        // A new process has not resolved the host of the second address yet.
         file.1 = Carried::default();
         let undecided = goal(&[("20.0.0.1", DAY), ("20.0.0.3", DAY)], false, now);
         let change = file.sync(&undecided).unwrap();
@@ -501,13 +504,13 @@ mod tests {
         let left = left.duration_since(SystemTime::now()).unwrap();
         assert!(left <= Duration::from_millis(DAY) && left > Duration::from_millis(DAY - 60_000));
 
-        // The next process keeps the noted end, which causes no write.
+        // The next process keeps the noted end, so it does not write the file.
         let (inode, day_ago) = (file.inode(), SystemTime::now() - Duration::from_millis(DAY));
         file.1 = Carried::default();
         assert!(file.sync(&undecided).unwrap().is_none());
         assert_eq!(file.inode(), inode);
 
-        // The end has passed.
+        // The noted end has passed.
         let over = format_rfc3339_seconds(day_ago).to_string();
         let text = file.text().replace(&noted.unwrap(), &over);
         fs::write(file.path(), text).unwrap();

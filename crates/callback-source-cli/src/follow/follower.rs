@@ -17,7 +17,7 @@ use super::{
     target::{Change, Mode, Target, TargetError},
 };
 
-/// Running tasks, one for each target, so that a target that hangs does not delay the others.
+/// Running tasks. Each target has its own task, so that a target that hangs does not delay the other targets.
 #[derive(Debug)]
 pub(crate) struct Follower {
     status: FollowStatus,
@@ -26,7 +26,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Starts to follow a list.
+    /// Starts the tasks that follow a list.
     pub(crate) fn start(
         list: &AllowList,
         targets: Vec<Box<dyn Target>>,
@@ -66,10 +66,10 @@ impl Follower {
         self.status.clone()
     }
 
-    /// Waits until the writes in progress, and the command after them, have ended.
+    /// Stops the tasks, and waits until the writes in progress and the command that follows them have ended.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
-        // If a task panicked, tokio's own hook has reported it.
+        // If a task panicked, the panic hook has already reported the panic.
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -87,20 +87,20 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        // The task subscribes before its first look at the set, so that it misses no change.
+        // The task subscribes before it first reads the set, so that it misses no change.
         let mut changes = self.list.changes();
         loop {
             let goal = current_goal(&self.list);
             self.sync(Arc::clone(&goal)).await;
             let list = &self.list;
             let changed = async {
-                // Unlisted peers of `serve` cause the publication of unchanged sets.
+                // The on-demand refreshes of `serve` also publish sets that have not changed.
                 while changes.next_set().await.is_attempted() && current_goal(list) == goal {}
             };
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = changed => {}
-                // The target is read from time to time, since other programs may have changed it.
+                // The target is read regularly, since other programs may have changed it.
                 () = sleep(BETWEEN_CHECKS) => {}
             }
         }
@@ -153,7 +153,7 @@ fn current_goal(list: &AllowList) -> Arc<Goal> {
     Arc::new(Goal::new(&list.snapshot(), now))
 }
 
-/// Logger of a target. It logs each change, and each problem at a limited rate.
+/// Logger of a target. It logs every change, and logs problems at a limited rate.
 struct TargetLog {
     name: String,
     failing: Option<(String, Instant)>,

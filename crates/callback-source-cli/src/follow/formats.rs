@@ -59,7 +59,7 @@ mod tests {
 
     fn text(format: FileFormat) -> String {
         let members = ["20.0.0.1", "2001:db8::1", "20.1.0.0/16"];
-        // A network of several addresses cannot be a key of a map.
+        // A network of several addresses cannot be a key of an Apache map.
         let count = if format == FileFormat::ApacheRewriteMap {
             2
         } else {

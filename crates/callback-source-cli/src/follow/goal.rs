@@ -12,16 +12,16 @@ use ipnet::IpNet;
 
 use crate::args::plain;
 
-/// Addresses and networks in force, each with the end of its window.
+/// Admitted addresses and networks, each with the end of its window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Goal {
-    /// Addresses within a static network are left out: the network admits them, and the intervals of a set must
-    /// not overlap. A static network has no end.
+    /// Members, each with the end of its window; `None` for a static network, which never expires. Addresses within a
+    /// static network are left out: the network admits them, and the intervals of an nftables set must not overlap.
     members: BTreeMap<IpNet, Option<Instant>>,
     hosts: Vec<String>,
-    /// The longest window that an address can have after its answer has expired or no longer names it.
+    /// Longest time for which an address stays admitted after its answer has expired or no longer contains the address.
     longest_window: Duration,
-    /// Families whose hosts are all resolved, in the order of [`Family::ALL`].
+    /// For each family, `true` if every host is resolved. The order is that of [`Family::ALL`].
     resolved: [bool; 2],
     attempted: bool,
 }
@@ -31,13 +31,13 @@ pub(crate) struct Goal {
 pub(crate) enum Step {
     /// Some host has not been looked up yet.
     Wait,
-    /// Nothing is in force, and a target must not be emptied.
+    /// No address or network is admitted, and the target must not be emptied.
     Keep,
     Sync,
 }
 
 impl Goal {
-    /// Computes the goal for a set at a time.
+    /// Computes the goal from a set at a given time.
     pub(crate) fn new(set: &AllowSet, now: Instant) -> Self {
         let networks: Vec<_> = set.networks().collect();
         let windows = set.windows(now).into_iter();
@@ -66,8 +66,8 @@ impl Goal {
         }
     }
 
-    /// Returns the next action. An empty set is written only with `allow_empty`, and only after every host was looked
-    /// up.
+    /// Returns the next action. An empty set is written only with `allow_empty`, and only after every host has been
+    /// looked up.
     pub(crate) fn step(&self, allow_empty: bool) -> Step {
         match self.attempted || self.is_resolved() {
             false => Step::Wait,
@@ -93,7 +93,7 @@ impl Goal {
         &self.hosts
     }
 
-    /// The earliest end of a window; `None` if there are only static networks.
+    /// Returns the earliest time at which a window ends; `None` if there are only static networks.
     pub(crate) fn good_until(&self) -> Option<Instant> {
         self.members.values().flatten().min().copied()
     }
@@ -104,25 +104,25 @@ impl Goal {
     }
 }
 
-/// Members that a target had before this process first wrote to it.
+/// Members that a target had before this process first wrote to the target.
 ///
-/// While a host is unresolved, such a member may be an address of the host. Removing it could refuse a genuine
-/// callback. Addresses that this process itself has admitted are not included: the ends of their windows are known.
+/// While a host is unresolved, such a member may be an address of the host. If the member were removed, a genuine
+/// callback could be refused. Addresses that this process itself has admitted are not included, because the ends of
+/// their windows are known.
 ///
-/// A host may never resolve. The members are therefore kept for the longest window at most.
+/// Some hosts never resolve. The members are therefore kept for the longest window at most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Carried {
     members: Option<BTreeSet<IpNet>>,
-    /// End of the time for which the members are kept. `None` before the target was read for the first time, and if
-    /// the window has no end.
+    /// Time until which the members are kept. `None` before the target is first read, or if the window never ends.
     until: Option<Instant>,
 }
 
 impl Carried {
     /// Returns the networks at the target that are kept in addition to the goal.
     ///
-    /// `noted` is the end that an earlier process has noted at the target. Without it, each start would keep the
-    /// networks for another window.
+    /// `noted` is the end that an earlier process has noted at the target. Without this end, each restart would keep
+    /// the networks for another window.
     pub(crate) fn keep(
         &mut self,
         found: &BTreeSet<IpNet>,
@@ -149,7 +149,7 @@ impl Carried {
         carried.clone()
     }
 
-    /// The end of the time for which networks are kept.
+    /// Time until which the networks are kept.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -159,7 +159,7 @@ fn is_address(network: IpNet) -> bool {
     network.prefix_len() == network.max_prefix_len()
 }
 
-/// Rest of a window as a timeout in whole seconds.
+/// Timeout in whole seconds for the remaining time of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeOut {
     pub(crate) seconds: u64,
@@ -167,10 +167,10 @@ pub(crate) struct TimeOut {
 }
 
 impl TimeOut {
-    /// The timeout for a window; `None` if the window has ended.
+    /// Returns the timeout for a window; `None` if the window has ended.
     ///
-    /// The timeout is rounded up and at least 1: in nftables, zero means forever. A static network gets a timeout of
-    /// a day, and is renewed.
+    /// The timeout is rounded up and at least 1: in nftables, zero means forever. A static network gets a timeout of a
+    /// day, which is renewed after half a day.
     pub(crate) fn new(until: Option<Instant>, now: Instant) -> Option<Self> {
         let Some(until) = until else {
             return Some(Self {
@@ -196,7 +196,8 @@ impl TimeOut {
     /// Returns whether an element must be renewed. `expires` is the number of seconds until the end of its timeout,
     /// rounded down.
     ///
-    /// Since a timeout is rounded up, it may end up to a second later than the window. It never ends earlier.
+    /// Since a timeout is rounded up, it may end up to a second later than the window. A timeout never ends before its
+    /// window.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {
@@ -209,7 +210,7 @@ impl TimeOut {
     }
 }
 
-/// A network for a log line or a list, without the prefix length if it is a single address.
+/// Network for a log line or a list. It is displayed without the prefix length if it is a single address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Plain(pub(crate) IpNet);
 
@@ -235,7 +236,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
 
 const STATIC_SECONDS: u64 = 24 * 60 * 60;
 
-/// Maximum timeout: 2^32 ms. Some kernels keep a timeout in a 32-bit number.
+/// Maximum timeout in seconds (2^32 ms), since some kernels store a timeout as a 32-bit number of milliseconds.
 pub(crate) const MAX_SECONDS: u64 = (u32::MAX / 1000) as u64;
 
 #[cfg(test)]
@@ -248,7 +249,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A set of two hosts, the questions of the first host, and the questions of the second host.
+    /// Returns a set of two hosts, the questions of the first host, and the questions of the second host.
     fn set(networks: &[IpNet], now: Instant) -> (AllowSet, [[Question; 2]; 2]) {
         let hosts = ["a.test", "b.test"].map(|name| name.parse::<HostName>().unwrap());
         let set = AllowSet::new(Rules::default(), hosts.clone(), networks, now).unwrap();
@@ -280,7 +281,7 @@ mod tests {
             members(&set, start),
             [(net("20.0.0.1"), Some(stale_until))].into()
         );
-        // The address leaves the answer: its window becomes shorter.
+        // The address leaves the answer, so its window becomes shorter.
         let later = start + 61 * SECOND;
         set.apply(&a, answer("20.0.0.2"), later);
         let lingers_until = later + Rules::default().linger;
@@ -329,7 +330,7 @@ mod tests {
         let (mut set, [a, b]) = set(&[], start);
         set.apply(&a[0], answer("20.0.0.1"), start);
         let mut carried = Carried::default();
-        // The network was removed from the configuration.
+        // `20.1.0.0/24` is not kept, because a network can only come from an earlier configuration.
         let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9", "20.1.0.0/24"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
@@ -365,7 +366,7 @@ mod tests {
         let mut carried = Carried::default();
         assert!(kept_at(&mut carried, window / 2, noted));
         assert!(!kept_at(&mut carried, window, noted));
-        // A later end is ignored.
+        // A noted end after the end of a new window is ignored.
         let mut carried = Carried::default();
         assert!(kept_at(
             &mut carried,
@@ -391,14 +392,14 @@ mod tests {
             nets(["20.0.0.9"]),
             "an address whose window is over was kept"
         );
-        // The same applies to an address that was at the target before and has joined the goal since.
+        // The same applies to an address that was at the target before and later joined the goal.
         keep(&mut carried, &found, &undecided(&[("20.0.0.9", 1_000)]));
         assert!(keep(&mut carried, &found, &undecided(&[])).is_empty());
     }
 
     proptest! {
-        /// Tests two traps. A timeout of zero or with a fraction makes a permanent element. A rounded-up timeout must
-        /// not exceed its window by more than a second.
+        /// Tests two traps. A timeout of zero or with a fraction would create a permanent element. A rounded-up timeout
+        /// must not exceed its window by more than a second.
         #[test]
         fn a_time_out_is_never_zero_and_never_longer_than_the_window(
             left in prop_oneof![0..=1_u64 << 32, 0..5_000_u64, (1_u64 << 32) - 2_000..=1 << 32],
@@ -421,7 +422,8 @@ mod tests {
             }
         }
 
-        /// An element is left alone only if it ends at most a second after the window and never before it.
+        /// An element that expires at most 1 s after its window is left unchanged. An element that expires more than 1
+        /// s before or 2 s after its window is renewed.
         #[test]
         fn an_element_that_ends_at_another_time_than_its_window_is_renewed(
             left in 1..100_000_u64,
@@ -432,7 +434,7 @@ mod tests {
             let Some(ends) = left.checked_add_signed(off) else {
                 return Ok(());
             };
-            // There is a second of tolerance, since the kernel shows whole seconds.
+            // The tolerance is a second on each side, since the kernel shows whole seconds.
             let differs = time_out.differs_from(ends / 1000);
             if (0..1_000).contains(&off) {
                 prop_assert!(!differs);

@@ -1,4 +1,4 @@
-//! `haproxy:SOCKET:ACL`: an ACL of a running HAProxy, and its file for the next start.
+//! `haproxy:SOCKET:ACL`: an ACL of a running HAProxy, and the file of the ACL, which HAProxy reads when it starts.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ impl Target for Haproxy {
 
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_> {
         Box::pin(async move {
-            // The file is written first, so that a HAProxy that starts in between reads the new file.
+            // The file is written first, so that a HAProxy that starts before the ACL is replaced reads the new file.
             let (_, content) = self.file.sync_file(goal, mode).await?;
             let wanted = content.members;
             let found = self.show().await?;
@@ -65,14 +65,14 @@ impl Target for Haproxy {
 impl Haproxy {
     async fn show(&self) -> Result<BTreeSet<IpNet>, TargetError> {
         let output = self.command(&format!("show acl {}", self.acl)).await?;
-        // Each line has the pattern's address in memory, and the pattern.
+        // Each line contains the memory address of a pattern and the pattern itself.
         let patterns = output
             .lines()
             .filter_map(|line| line.split_whitespace().nth(1));
         Ok(patterns.filter_map(network).collect())
     }
 
-    /// Replaces the content at once. Until the commit, requests see the old version.
+    /// Replaces the content of the ACL in one step. Until the commit, requests are checked against the old version.
     async fn replace(&self, members: &BTreeSet<IpNet>) -> Result<(), TargetError> {
         let acl = &self.acl;
         let prepared = self.command(&format!("prepare acl {acl}")).await?;
@@ -81,7 +81,8 @@ impl Haproxy {
             return Err(self.refused(&prepared));
         };
         let members: Vec<_> = members.iter().copied().map(Plain).collect();
-        // A line of commands must fit into HAProxy's buffer of 16 KiB. HAProxy accepts a payload only for maps.
+        // A line of commands must fit into HAProxy's buffer of 16 KiB. The members cannot be sent as a payload, which
+        // HAProxy accepts only for maps.
         for some in members.chunks(MEMBERS_A_COMMAND) {
             let commands: Vec<_> = some
                 .iter()
@@ -107,7 +108,7 @@ impl Haproxy {
         let exchange = async {
             let mut stream = UnixStream::connect(&self.socket).await?;
             stream.write_all(format!("{command}\n").as_bytes()).await?;
-            // HAProxy closes the connection after one command.
+            // HAProxy closes the connection after one line of commands.
             (&mut stream)
                 .take(MAX_ANSWER)
                 .read_to_end(&mut answer)

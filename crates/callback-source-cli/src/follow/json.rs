@@ -1,4 +1,4 @@
-//! `json`: an object, for scripts.
+//! `json`: a JSON object for scripts.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ impl Format for Json {
         let (addresses, networks): (Vec<Value>, Vec<Value>) = members
             .partition(|member: &Value| member.as_str().is_none_or(|text| !text.contains('/')));
         let value = json!({
-            // JSON has no comments.
+            // A key, because JSON has no comments.
             "made_by": MADE_BY,
             "made_from": content.hosts,
             "made_at": content.times.made_at,

@@ -8,7 +8,7 @@ impl Format for NetworkPolicy {
     fn write(&self, content: &Content) -> String {
         let mut text = content.header() + BEGIN;
         if content.members.is_empty() {
-            // A missing list would mean the same, but a reader could understand it as "everything".
+            // A missing list would have the same meaning, but a reader could think that it means "everything".
             text.push_str("  ingress: []\n");
             return text;
         }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::follow::{content::Times, testing::nets};
 
-    /// The fields of `networking.k8s.io/v1`, each with `true` if it is required. They are from the Kubernetes API
+    /// The fields of `networking.k8s.io/v1`, each with `true` if it is required. The fields are from the Kubernetes API
     /// reference (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1). A rule without
     /// `from`, or with an empty `from`, admits every source.
     const SCHEMA: [(&str, bool); 17] = [
@@ -65,7 +65,7 @@ mod tests {
         ("spec.ingress[].from[].ipBlock.except", false),
     ];
 
-    /// Paths of the fields and list elements in a text with one field or element per line.
+    /// Returns the paths of the fields and list elements in a text with one field or element per line.
     fn paths(text: &str) -> BTreeSet<String> {
         let mut above: Vec<(usize, String)> = Vec::new();
         let mut paths = BTreeSet::new();

@@ -1,14 +1,15 @@
 //! Targets that are kept equal to the set of admitted addresses: firewalls, proxies and files.
 //!
-//! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the time. A [`Target`] makes its copy equal to
-//! the goal. The [`Follower`] updates each target whenever the set is published, and every few seconds.
+//! A [`Goal`](goal::Goal) is computed from a snapshot of the list and the current time. A [`Target`] makes its content
+//! equal to the goal. The [`Follower`] updates each target whenever a changed set is published, and every 2 s.
 //!
-//! 1. **Windows.** A member expires with the window of its address. In a target with timeouts, it expires even without this
-//!    process.
-//! 2. **Undecided.** Until every host was looked up, nothing is written. While a host is unresolved, members from
-//!    before this process are kept.
+//! 1. **Windows.** A member expires at the end of its address's window. In a target with timeouts, it expires even if
+//!    this process has ended.
+//! 2. **Undecided.** Nothing is written until every host has been looked up. While a host is unresolved, members from
+//!    before the start of this process are kept.
 //! 3. **Empty.** A target is emptied only with `--allow-empty`.
-//! 4. **Others.** Content of other programs is left alone. Their changes to our content are undone.
+//! 4. **Others.** Content of other programs is left unchanged. Changes that they make to the follower's content are
+//!    undone.
 
 use crate::args;
 
@@ -62,7 +63,7 @@ pub(crate) use self::{
     target::{Mode, Target},
 };
 
-/// The targets with these names.
+/// Returns the targets with these names.
 pub(crate) fn targets(names: &[args::Target]) -> Vec<Box<dyn Target>> {
     names.iter().map(new_target).collect()
 }

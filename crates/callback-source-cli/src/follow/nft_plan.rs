@@ -20,12 +20,12 @@ pub(super) struct Plan {
     /// Elements that are removed first, because a network of the goal replaces them.
     pub(super) remove_first: Vec<Value>,
     pub(super) change: Change,
-    /// A problem that does not prevent the other writes.
+    /// A problem that does not prevent the writes of other elements.
     pub(super) problem: Option<TargetError>,
 }
 
 impl Plan {
-    /// Computes the difference between a set and the goal at a time.
+    /// Computes the difference between a set and the goal at a given time.
     ///
     /// Elements of other programs are never changed. A member that such an element already admits is left out.
     pub(super) fn new(
@@ -80,7 +80,7 @@ impl Plan {
                 let mut spans = spans.iter();
                 spans.any(|span| *span != found && span.overlaps(found))
             });
-            // A permanent element from an earlier process has no end, so it is removed even while the set is
+            // A permanent element from an earlier process never expires, so it is removed even while the set is
             // undecided.
             let is_carried = network.is_some_and(|network| kept.contains(&network));
             let is_endless = is_carried && element.expires.is_none();
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(plan.remove, [Value::from("192.0.2.2")]);
         assert!(plan.problem.unwrap().problem.contains("192.0.2.2"));
 
-        // The element is removed even while the set is undecided.
+        // The permanent element is removed even while the set is undecided.
         let now = now();
         let goal = goal(&[], false, now);
         let state = state(&permanent("192.0.2.2"));

@@ -1,6 +1,6 @@
 //! `--print-ruleset`: a ruleset that uses the sets.
 
-/// A ruleset that drops everything except connections from the elements of two sets, at one port.
+/// Returns a ruleset that drops all new connections to one port, except those from the addresses in two sets.
 pub(crate) fn ruleset(table: &str, set: &str, intervals: bool) -> String {
     let flags = match intervals {
         true => "interval, timeout",

@@ -10,7 +10,7 @@ use super::nft_state::{COMMENT, SetName};
 pub(super) struct Script(Vec<Value>);
 
 impl Script {
-    /// Lists the table of a set. Several list commands in one script confuse nft 1.0.6.
+    /// Lists the table of a set. nft 1.0.6 does not handle several list commands in one script correctly.
     pub(super) fn list(self, set: &SetName) -> Self {
         let table = json!({ "family": "inet", "name": set.table });
         self.with(json!({ "list": { "table": table } }))
@@ -85,7 +85,7 @@ impl Script {
 pub(super) struct Written {
     pub(super) network: IpNet,
     pub(super) seconds: u64,
-    /// The existing element as nft's JSON, if the set has one.
+    /// Existing element for the network as nft's JSON; `None` if the set has no such element.
     pub(super) current: Option<Value>,
 }
 

@@ -27,9 +27,9 @@ pub(super) struct SetState {
 
 #[derive(Clone, Debug)]
 pub(super) struct Element {
-    /// The address, prefix or range in the form of nft.
+    /// The address, prefix or range as nft's JSON.
     pub(super) value: Value,
-    /// Addresses of the element; `None` if the value is in another form.
+    /// Addresses of the element; `None` if the value is not an address, a prefix or a range.
     pub(super) span: Option<Span>,
     /// Seconds until the element expires, rounded down; `None` if it is permanent.
     pub(super) expires: Option<u64>,
@@ -72,7 +72,7 @@ impl SetState {
     /// Fails if elements with timeouts cannot be kept in the set.
     pub(super) fn check(&self, name: &SetName, intervals: bool) -> Result<(), TargetError> {
         let Some(found) = &self.r#type else {
-            // The set is missing.
+            // A set that does not exist is created later.
             return Ok(());
         };
         let needed = name.element_type();
@@ -102,7 +102,7 @@ impl SetState {
             .collect()
     }
 
-    /// The element that has exactly these addresses.
+    /// Returns the element with exactly the addresses of this network.
     pub(super) fn find(&self, network: IpNet) -> Option<&Element> {
         let span = Some(Span::from(network));
         self.elements.iter().find(|element| element.span == span)
@@ -145,7 +145,7 @@ fn state(set: &Value) -> SetState {
 }
 
 fn element(listed: &Value) -> Element {
-    // Without a timeout and a comment, an element is listed as its bare value.
+    // An element without timeout and comment is listed as its bare value.
     let Some(element) = listed.get("elem") else {
         return Element {
             span: span(listed),
@@ -158,7 +158,7 @@ fn element(listed: &Value) -> Element {
     let has_time_out = element["timeout"]
         .as_u64()
         .is_some_and(|timeout| timeout > 0);
-    // nft omits `expires` in the last second of an element, when it is zero.
+    // nft omits `expires` in the last second of an element, when the value is zero.
     let expires = element["expires"]
         .as_u64()
         .or_else(|| has_time_out.then_some(0));

@@ -2,11 +2,11 @@
 //!
 //! | trap | remedy |
 //! |---|---|
-//! | a timeout of zero or with a fraction makes a permanent element | whole seconds, rounded up, at least 1; each element is read back |
+//! | a timeout of zero or with a fraction creates a permanent element | whole seconds, rounded up, at least 1; each element is read back |
 //! | adding an element again does not renew it | add, delete and add in one transaction |
 //! | deleting an element that has just expired fails the whole transaction | each element is added before it is deleted |
-//! | `flush ruleset` deletes the set | the set is read every few seconds, and created again |
-//! | elements of other programs | the follower's own elements have a comment; it changes no others |
+//! | `flush ruleset` deletes the set | the set is read every 2 s, and created again if it is missing |
+//! | elements of other programs | the follower's elements have a comment; it changes no other elements |
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
     target::{Change, Mode, Syncing, Target, TargetError},
 };
 
-/// Two sets of a table of the family `inet`.
+/// Target for two sets in a table of the family `inet`.
 pub(super) struct Nftables {
     name: String,
     sets: [SetName; 2],
@@ -59,7 +59,7 @@ impl Target for Nftables {
                 let is_missing = state.is_none();
                 let state = state.unwrap_or_default();
                 let intervals = set.needs_intervals(&goal);
-                // A fault of one set must not stop the updates of the other.
+                // A fault of one set must not stop the updates of the other set.
                 if let Err(error) = state.check(set, intervals) {
                     first_error = first_error.or(Some(error));
                     continue;
@@ -82,10 +82,10 @@ impl Target for Nftables {
     }
 }
 
-/// Planned changes of one set.
+/// Planned changes to one set.
 struct Part {
     set: SetName,
-    /// `Some` if the set is missing and must be created; `true` creates it with the flag `interval`.
+    /// `Some` if the set is missing and must be created. `Some(true)` creates the set with the flag `interval`.
     make: Option<bool>,
     plan: Plan,
 }
@@ -108,8 +108,8 @@ impl Part {
 async fn write(parts: &[Part]) -> Result<(), TargetError> {
     for part in parts {
         if !part.plan.remove_first.is_empty() {
-            // This needs a transaction of its own: nft would compare a new interval even with elements that the same
-            // transaction removes.
+            // The removal needs a separate transaction: nft reports an overlap with a new interval even for an element
+            // that the same transaction removes.
             nft(&Script::default().remove(&part.set, &part.plan.remove_first)).await?;
         }
     }
@@ -130,7 +130,7 @@ async fn write(parts: &[Part]) -> Result<(), TargetError> {
 }
 
 impl Nftables {
-    /// Reads the sets back. No element may be permanent, and each written element must be present.
+    /// Reads the sets back. Fails if an element of the follower is permanent, or if a written element is missing.
     async fn check_written(&self, parts: &[Part]) -> Result<(), TargetError> {
         let states = self.list().await?;
         let none = SetState::default();
@@ -147,7 +147,7 @@ impl Nftables {
                 )));
             }
             let missing = plan.write.iter().find(|written| {
-                // A few seconds may have passed since the write.
+                // An element with a timeout of at most 5 s may have expired since the write.
                 written.seconds > 5 && state.find(written.network).is_none()
             });
             if let Some(written) = missing {
@@ -182,10 +182,10 @@ impl SetName {
     }
 }
 
-/// Runs a script in one transaction, and returns its output.
+/// Runs a script in one transaction, and returns the output of nft.
 async fn nft(script: &Script) -> Result<Vec<u8>, TargetError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // The path of a service often lacks these folders.
+    // The `PATH` of a service often lacks these folders.
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Into::into);
     let path = std::env::join_paths(std::env::split_paths(&path).chain(system)).unwrap_or(path);
     let mut command = Command::new("nft");
@@ -252,7 +252,7 @@ mod tests {
         Nftables::new("nftables:inet/t/s".to_owned(), "t", "s")
     }
 
-    /// Runs a future and the processes that it starts in a namespace.
+    /// Runs a future, and the processes that it starts, in a network namespace.
     fn within<T: Send>(netns: &Netns, run: impl AsyncFnOnce() -> T + Send) -> T {
         netns.within(|| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -266,7 +266,7 @@ mod tests {
         sets.remove(set).unwrap()
     }
 
-    /// Tests the property of `TimeOut` with nft and the kernel.
+    /// Tests the timeouts of `TimeOut` with the real nft and the real kernel.
     #[test]
     fn no_window_makes_an_element_that_is_permanent_or_outlives_it() {
         let Some((server, _client)) = netns::connected(&[]) else {
@@ -285,7 +285,7 @@ mod tests {
             1 << 32,
         ];
         windows.extend(((1 << 32) - 1_500..1 << 32).step_by(250));
-        // The windows are of all magnitudes, and the same in each run.
+        // The other windows have all orders of magnitude, and are the same in each run.
         let mut spread = 1_u64;
         while windows.len() < 1_000 {
             spread = spread
@@ -331,7 +331,7 @@ mod tests {
         }
     }
 
-    /// Ten elements are renewed in each of a hundred transactions, between packets from all of them.
+    /// Each of a hundred transactions renews ten elements, while packets arrive from all ten addresses.
     #[test]
     fn no_packet_of_a_listed_peer_is_lost_in_a_thousand_renewals() {
         let names: Vec<_> = (10..20).map(|last| format!("203.0.113.{last}")).collect();
@@ -380,7 +380,7 @@ mod tests {
             });
             within(&server, async || {
                 for at in 1..=100 {
-                    // These are the writes of a plan, without the reads before and after.
+                    // This is the write of a plan, without the reads before and after the write.
                     let renewed = clients.iter().map(|client| Written {
                         network: net(client),
                         seconds: 100_000 + at,
@@ -396,7 +396,8 @@ mod tests {
         });
         let seconds = began.elapsed().as_secs_f64();
         let sent = sent.into_inner();
-        // The sink's own buffer may overflow, so the firewall's counter decides.
+        // The buffer of the receiving socket may overflow, so the test checks the firewall's counter of dropped
+        // packets.
         let rules = server.nft("list chain inet t callers_only");
         assert!(rules.contains("counter packets 0 bytes 0 drop"), "{rules}");
         let rate = sent as f64 / seconds;

@@ -18,7 +18,7 @@ pub(super) struct Allow;
 impl Format for Allow {
     fn write(&self, content: &Content) -> String {
         let allow = content.lines(|network| format!("allow {};", plain(network)));
-        // `deny all` is part of the file, so that a configuration that omits it does not admit everyone.
+        // `deny all` is part of the file, so that a configuration without its own `deny all` does not admit everyone.
         content.header() + &allow + "deny all;\n"
     }
 }

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{outcome::Outcome, output};
 
-/// Brings targets up to date once, or finds out what would change. Returns the outcome, and for a dry run the
-/// differences.
+/// Updates the targets once, or computes the differences for a dry run. Returns the outcome and the differences as
+/// text.
 pub(crate) async fn once(
     list: &AllowList,
     mut targets: Vec<Box<dyn Target>>,

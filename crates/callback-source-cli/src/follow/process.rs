@@ -20,7 +20,7 @@ pub(super) struct Finished {
     pub(super) stderr: Output,
 }
 
-/// Beginning of an output, and whether the output was longer.
+/// Beginning of an output. `is_cut` is `true` if the output was longer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) struct Output {
 ///
 /// # Errors
 ///
-/// Fails if the command cannot be started, and with [`io::ErrorKind::TimedOut`] at the time limit.
+/// Fails if the command cannot be started. Fails with [`io::ErrorKind::TimedOut`] at the time limit.
 pub(super) async fn run(
     command: &mut Command,
     input: &[u8],
@@ -42,7 +42,7 @@ pub(super) async fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // Ctrl-C in a terminal must not end a command in the middle of its work.
+    // In its own process group, the command is not ended by Ctrl-C in the terminal.
     #[cfg(unix)]
     command.process_group(0);
     let mut child = command.spawn()?;
@@ -66,7 +66,7 @@ pub(super) async fn run(
         tokio::select! {
             () = &mut pipes => child.wait().await,
             status = child.wait() => {
-                // A process in the background can hold the pipes open for longer.
+                // A background process of the command can keep the pipes open after the command has ended.
                 let _ = timeout(AFTER_END, pipes).await;
                 status
             }
@@ -91,8 +91,8 @@ pub(super) async fn run(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) time: Duration,
-    /// Maximum number of bytes that are kept of each output. The rest is read and dropped, so that the command does
-    /// not wait.
+    /// Maximum number of bytes that are kept of each output. The rest is read and dropped, so that the command is not
+    /// blocked.
     pub(super) output: usize,
 }
 
@@ -109,7 +109,7 @@ impl Output {
         }
     }
 
-    /// The output as one line.
+    /// Returns the output as one line.
     pub(super) fn line(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
         let words: Vec<_> = text.split_whitespace().collect();
@@ -128,11 +128,11 @@ async fn kill(child: &mut Child) {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
-    // The command may have ended by itself.
+    // An error is ignored, since the command may already have ended.
     let _ = child.kill().await;
 }
 
-/// Time for the last output of a command that has ended.
+/// Time limit for reading the last output of a command that has ended.
 const AFTER_END: Duration = Duration::from_millis(200);
 
 #[cfg(unix)]

@@ -22,16 +22,16 @@ pub(crate) struct TargetStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum TargetState {
-    /// Nothing was written yet.
+    /// The target has not been written yet.
     Waiting,
     InSync,
-    /// Nothing is in force, and the target was left unchanged.
+    /// No address or network is admitted, and the target was left unchanged.
     Kept,
     Failed,
 }
 
 impl TargetStatus {
-    /// Returns a sentence about the problem, if the target is not equal to the set in force.
+    /// Returns a sentence about the problem; `None` if the target is in sync or has not been written yet.
     pub(crate) fn problem(&self) -> Option<String> {
         let target = &self.target;
         match self.state {
@@ -59,7 +59,7 @@ impl FollowStatus {
         Self(Arc::new(Mutex::new(targets.collect())))
     }
 
-    /// Returns whether every target is equal to the set in force.
+    /// Returns whether every target is in sync.
     pub(crate) fn is_in_sync(&self) -> bool {
         let mut targets = self.all().into_iter();
         targets.all(|target| target.state == TargetState::InSync)

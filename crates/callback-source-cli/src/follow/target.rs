@@ -6,18 +6,18 @@ use ipnet::IpNet;
 
 use super::goal::{Goal, Plain};
 
-/// A copy of the set, outside this process.
+/// A copy of the admitted addresses outside this process.
 pub(crate) trait Target: Send {
     /// Name of the target, as it was given.
     fn name(&self) -> &str;
 
-    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by
-    /// other programs are undone, and writes only if there is a difference.
+    /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by other
+    /// programs are undone. Writes only if there is a difference.
     ///
-    /// While a family is undecided, members from before this process are kept.
+    /// While a family is undecided, its members from before the start of this process are kept.
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_>;
 
-    /// Returns whether `--on-change` runs after a change.
+    /// Returns whether `--on-change` runs after a change of this target.
     fn runs_command(&self) -> bool {
         false
     }
@@ -30,7 +30,7 @@ pub(crate) type Syncing<'a> =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Write,
-    /// Finds out what would change, and writes nothing.
+    /// Computes the changes without writing them.
     DryRun,
 }
 
@@ -39,9 +39,10 @@ pub(crate) enum Mode {
 pub(crate) struct Change {
     pub(crate) added: Vec<Plain>,
     pub(crate) removed: Vec<Plain>,
-    /// Number of members afterwards.
+    /// Number of members after the write.
     pub(crate) members: usize,
-    /// `true` if the target was written although its members stay, for example because the target was damaged.
+    /// `true` if the target was written although its members did not change, for example because the target was
+    /// damaged.
     pub(crate) rewritten: bool,
 }
 

@@ -21,7 +21,7 @@ pub(super) fn nets<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeSet<IpN
     texts.into_iter().map(net).collect()
 }
 
-/// A goal with these members, each with the rest of its window in milliseconds.
+/// Returns a goal with these members, each with the remaining time of its window in milliseconds.
 pub(super) fn goal(members: &[(&str, u64)], resolved: bool, now: Instant) -> Goal {
     let members = members.iter().map(|(text, left)| {
         let until = now + Duration::from_millis(*left);

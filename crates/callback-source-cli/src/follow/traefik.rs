@@ -1,4 +1,4 @@
-//! `traefik`: a middleware for the file provider, which Traefik reads again by itself.
+//! `traefik`: a middleware for Traefik's file provider, which reloads a changed file by itself.
 
 use super::content::{Content, Format, at_least_nothing};
 

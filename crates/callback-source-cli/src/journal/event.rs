@@ -74,7 +74,7 @@ pub(crate) enum Event {
         first: String,
         last: String,
     },
-    /// A peer was refused, and an answer names it now.
+    /// A peer that was refused earlier appears in an answer now.
     RefusedThenListed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<IpAddr>,
@@ -89,7 +89,7 @@ impl Entry {
         humantime::parse_rfc3339(&self.at).ok()
     }
 
-    /// The address that the event is about: a peer, or a server.
+    /// Returns the address in the event, which is that of a peer or of a server.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match &self.event {
             Event::Added { address, .. }
@@ -101,7 +101,7 @@ impl Entry {
         }
     }
 
-    /// Removes the address of a peer, and returns whether there was one.
+    /// Removes the address of the peer, and returns whether the event had such an address.
     pub(super) fn forget_peer(&mut self) -> bool {
         match &mut self.event {
             Event::Refused { peer, .. } | Event::RefusedThenListed { peer, .. } => {

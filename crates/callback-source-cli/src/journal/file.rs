@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl JournalFile {
-    /// Creates the state without opening the file. `dropped` is the counter of lost events.
+    /// Creates the state without opening the file. `dropped` counts the events that are dropped.
     pub(super) fn new(path: PathBuf, keep: Duration, dropped: Arc<AtomicU64>) -> Self {
         Self {
             path,
@@ -140,7 +140,7 @@ impl JournalFile {
             self.open = None;
             fs::rename(&self.path, earlier(&self.path))?;
         }
-        // A clock that was set back must not postpone the removal.
+        // A clock that was set back must not postpone the removal of old peer addresses.
         let age = self
             .forgot_at
             .map(|at| now.duration_since(at).unwrap_or(A_DAY));
@@ -153,7 +153,8 @@ impl JournalFile {
             None => open(&self.path)?,
         };
         let Open { mut file, size } = open;
-        // A single call writes the whole line. A process that is killed therefore leaves no torn line in the middle.
+        // A single call writes the whole line. A process that is killed therefore leaves a torn line only at the end of
+        // the file.
         file.write_all(line)?;
         self.open = Some(Open {
             file,
@@ -164,7 +165,7 @@ impl JournalFile {
 
     /// Removes the addresses of peers from lines that are older than the time of `--journal-keep`.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
-        // After a failure, the next attempt is in an hour. Lines are written in the meantime.
+        // After a failure, the next attempt is made an hour later. Until then, lines are still written.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
         let Some(oldest) = now.checked_sub(self.keep) else {
             self.forgot_at = Some(now);
@@ -229,7 +230,7 @@ pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) 
     lines
 }
 
-/// The entries of a file. Torn lines and lines of a newer version are skipped.
+/// Returns the entries of a file. Torn lines, and lines that only a newer version can read, are skipped.
 fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let file = File::open(path).ok().map(|file| file.take(2 * MAX_SIZE));
     let lines = file
@@ -282,7 +283,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
     written
 }
 
-/// The path of the file before the last rotation.
+/// Path of the earlier file, which the last rotation renamed.
 fn earlier(path: &Path) -> PathBuf {
     let mut earlier = path.as_os_str().to_owned();
     earlier.push(".1");
@@ -512,7 +513,7 @@ mod tests {
         let mut journal = journal(&path);
         journal.append(now, refused("192.0.2.1"));
         journal.append(now - A_DAY, refused("192.0.2.2"));
-        // A time service moves the clock a little.
+        // A time service sets the clock back by less than a minute.
         journal.append(now - A_DAY - A_MINUTE / 2, refused("192.0.2.3"));
         // The clock is set back while the server is stopped.
         self::journal(&path).append(now - 3 * A_DAY, Event::Stopped {});

@@ -1,17 +1,17 @@
-//! The journal: a record of what happened to the list and to callers, with one JSON object per line.
+//! The journal: a record of events, with one JSON object per line.
 //!
-//! Log lines scroll away, and metrics have no addresses. For weeks, the journal shows whether the provider rotated
-//! its addresses, whether a peer was refused, and whether a refused peer was a server of the provider.
+//! Log lines are soon gone, and metrics have no addresses. Even after weeks, the journal shows whether the provider
+//! rotated its addresses, whether a peer was refused, and whether a refused peer was a server of the provider.
 //!
-//! 1. Each line is written at once, with a single call. A process that is killed therefore leaves at most one torn
-//!    line at the end. Readers skip it.
-//! 2. The file is rotated at 4 MiB. One earlier file is kept, `<name>.1`.
-//! 3. Peer addresses are removed after the time of `--journal-keep`: they are personal data.
-//! 4. Nothing waits for the disk: a separate thread writes. While it cannot write, as on a full disk, 256 KiB of
-//!    events wait in memory. Beyond that, the oldest events are dropped and counted. While a disk hangs, events
-//!    without room in the queue are dropped and counted, too.
-//! 5. Ids grow by one, so that the order is right even after the clock was set back. Such a step is an event of its
-//!    own.
+//! 1. Each line is written at once, with a single call. A process that is killed therefore leaves at most one torn line
+//!    at the end. Readers skip this line.
+//! 2. The file is rotated at 4 MiB. One earlier file, `<name>.1`, is kept.
+//! 3. Peer addresses are removed after the time of `--journal-keep`, because they are personal data.
+//! 4. A separate thread writes, so no other thread waits for the disk. While this thread cannot write, as on a full
+//!    disk, up to 256 KiB of events wait in memory. Beyond this limit, the oldest events are dropped and counted. While
+//!    a disk hangs, events that do not fit into the queue are dropped and counted as well.
+//! 5. The id grows by one with each line, so the order is known even after the clock was set back. A clock that is set
+//!    back also causes an event.
 
 use std::{
     net::IpAddr,
@@ -48,7 +48,8 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 enum Order {
     Write(SystemTime, Event),
-    /// Requests a message once all earlier orders are done. The message contains the lines that cannot be written.
+    /// Requests a message that is sent once all earlier orders are done. The message contains the lines that could not
+    /// be written.
     Flush(oneshot::Sender<Vec<Vec<u8>>>),
 }
 
@@ -98,8 +99,7 @@ impl Journal {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all earlier events are written, if the disk responds in time. Returns the lines that cannot be
-    /// written.
+    /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written.
     pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
         let (done, waiting) = oneshot::channel();
         if self.queue.try_send(Order::Flush(done)).is_err() {
@@ -118,7 +118,7 @@ impl Journal {
             .collect()
     }
 
-    /// Lines of the journal that match, oldest first.
+    /// Lines of the journal that match the arguments, oldest first.
     pub(crate) async fn lines(
         &self,
         since: Option<SystemTime>,

@@ -1,8 +1,8 @@
 //! JSON format of the log.
 //!
 //! `tracing` records a list as text, which a program that reads the log would have to parse again. The known list
-//! fields of the library are therefore turned into arrays after the line was formatted. All other lines pass
-//! unchanged.
+//! fields of the library are therefore turned into arrays after the line has been formatted. Lines without such fields
+//! are not changed.
 
 use std::fmt;
 

@@ -1,8 +1,7 @@
-//! The log, and everything else that goes to stderr once the log is set up.
+//! The log, and everything else that is written to stderr once the log is set up.
 //!
-//! A reader that has stopped, such as a paused terminal or a stuck log driver, must not stop the
-//! server. Lines go into a queue of bounded size, and a separate thread writes them. Lines without
-//! room are dropped and counted.
+//! A reader that no longer reads, such as a paused terminal or a stuck log driver, must not stop the server. Lines go
+//! into a queue of bounded size, and a separate thread writes them. Lines that do not fit are dropped and counted.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -30,8 +29,8 @@ use crate::{
     error::Error,
 };
 
-/// Sets up the log of a command that looks up once. The command reports the outcome of each question
-/// itself, so events about questions are omitted unless a filter was given.
+/// Sets up the log of a command that looks up the hosts once. The command reports the outcome of each question itself,
+/// so events about questions are omitted unless a filter was given.
 pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
     // No time limit: the command may wait for the reader of its output. Signals still end the command.
     init(args, ONE_SHOT_FILTER, None, |metadata| {
@@ -42,28 +41,28 @@ pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
 /// Sets up the log of a command that keeps running.
 pub(crate) fn init_for_server(args: &CommonArgs) -> Result<(), Error> {
     init(args, SERVER_FILTER, Some(END_LIMIT), |_| true)?;
-    // The standard library's hook would block a thread of the runtime while stderr is not read.
+    // The standard library's panic hook would block a thread of the runtime while stderr is not read.
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Writes a line to stderr, through the log's queue if there is one.
+/// Writes a line to stderr, through the log's queue if the log has been set up.
 pub(crate) fn write_line(line: String) {
     match LOG.get() {
         Some(log) => log.lines.push(line.into_bytes()),
-        // `eprintln!` panics if the reader has gone.
+        // `eprintln!` panics if the reader has closed the pipe.
         None => io::stderr().write_all(line.as_bytes()).unwrap_or_default(),
     }
 }
 
-/// Waits until everything is written, with a time limit for a command that keeps running.
+/// Waits until all lines are written. A command that keeps running has a time limit for this wait.
 pub(crate) fn finish() {
     if let Some(log) = LOG.get() {
         log.lines.wait_until_written(log.end_limit);
     }
 }
 
-/// The log filter of a server.
+/// Returns the log filter of a server.
 pub(crate) fn filter(args: &CommonArgs) -> Result<EnvFilter, Error> {
     parse(args.log.as_deref().unwrap_or(SERVER_FILTER))
 }
@@ -71,7 +70,7 @@ pub(crate) fn filter(args: &CommonArgs) -> Result<EnvFilter, Error> {
 /// Replaces the log filter of a server.
 pub(crate) fn set_filter(filter: EnvFilter) {
     if let Some(log) = LOG.get() {
-        // `reload` fails only if the subscriber is gone.
+        // `reload` fails only if the subscriber has been dropped.
         let _ = log.filter.reload(filter);
     }
 }
@@ -119,7 +118,7 @@ fn init(
         .with(by_level)
         .with(layer.with_filter(by_field))
         .init();
-    // A command starts one log only.
+    // A command sets up its log only once.
     LOG.get_or_init(|| Log {
         lines,
         end_limit,
@@ -137,7 +136,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     };
     let text = panic.to_string().replace('\n', " ");
     if !tracing::enabled!(Level::ERROR) {
-        // The log filter must not hide a defect, and a panic is a defect.
+        // A panic is a defect, which the log filter must not hide.
         write_line(format!("{text}\n"));
     }
     error!(thread = thread.name(), backtrace, "{text}");
@@ -151,8 +150,9 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Default log filter of a server. It admits only errors of other crates, because these log input of peers without a
-/// limit. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING acknowledgement.
+/// Default log filter of a server. It admits only errors of other crates, because these crates log, without a rate
+/// limit, what peers send. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING
+/// acknowledgement.
 const SERVER_FILTER: &str = "error,callback_source=info";
 const ONE_SHOT_FILTER: &str = "error,callback_source=warn";
 

@@ -1,8 +1,8 @@
 //! Queue of lines for stderr, bounded in bytes.
 //!
-//! A write to stderr blocks while nothing reads it. The threads that log must not block, because they also respond to
-//! requests. The queue is bounded in bytes and not in lines, because the length of a line depends on what callers
-//! send. When the queue is full, the newest line is dropped, because the oldest lines show how a fault began.
+//! A write to stderr blocks while no program reads stderr. The threads that log must not block, because they also
+//! respond to requests. The queue is bounded in bytes and not in lines, because the length of a line depends on what
+//! callers send. When the queue is full, the newest line is dropped, because the oldest lines show how a fault began.
 //!
 //! The writer reports the number of dropped lines once the queue is half empty. An earlier report would be dropped
 //! as well.
@@ -37,7 +37,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// Size of the lines in bytes, with the overhead of each.
+    /// Size of the lines in bytes, including the overhead of each line.
     size: usize,
     /// `true` while a line that has left the queue is being written.
     writing: bool,
@@ -67,8 +67,8 @@ impl Lines {
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
-            // The report waits until the queue has room. Otherwise it would be dropped as well, and during a flood
-            // each line that gets through would cause another report.
+            // The report waits until the queue is half empty. Otherwise, the report would be dropped as well, and each
+            // line that is written during a flood would cause another report.
             if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(
@@ -81,7 +81,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the next line. Also returns whether the queue is at most half full without this line.
+    /// Waits for the next line and returns it. Also returns whether the queue is at most half full without this line.
     pub(super) fn next(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         loop {
@@ -132,7 +132,7 @@ fn write_to_end(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(length) => line = &line[length..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another process that shares the pipe may have made it non-blocking.
+            // Another process that shares the pipe may have made the pipe non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(error) => return Err(error),
         }
@@ -142,7 +142,7 @@ fn write_to_end(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Size of the queue in bytes: room for some minutes at ten lines a second.
+/// Maximum size of the queue in bytes, enough for some minutes at ten lines a second.
 const QUEUE_SIZE: usize = 1024 * 1024;
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(written.try_iter().flatten().collect::<Vec<_>>(), b"last\n");
     }
 
-    /// Accepts one byte at every second call. The other calls fail with `WouldBlock`.
+    /// Writer that accepts one byte at every second call. The other calls fail with `WouldBlock`.
     struct Out(std::sync::mpsc::Sender<Vec<u8>>, u32);
 
     impl Write for Out {

@@ -1,7 +1,7 @@
 //! Rate limit for log lines that callers can cause.
 //!
-//! The limit is for warnings about the server as a whole, such as a lack of connections. The library limits its own
-//! events by peer.
+//! The limit applies to warnings about the server as a whole, such as a warning that all connections are in use. The
+//! library limits its own events per peer.
 
 use std::{
     sync::{Mutex, PoisonError},

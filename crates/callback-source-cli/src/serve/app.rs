@@ -1,7 +1,7 @@
 //! Responses of the server by path.
 //!
-//! The verdict never depends on the body. It is read and discarded while the verdict is made, because an unread
-//! body would force the connection to close after each request.
+//! The verdict never depends on the body. The body is read and discarded while the verdict is made. An unread body
+//! would force the server to close the connection after each request.
 
 use std::{
     pin::pin,
@@ -76,7 +76,7 @@ impl App {
         }
     }
 
-    /// The application of `follow`, which gives no verdicts.
+    /// Creates the application of `follow`, which makes no verdicts.
     pub(super) fn without_verify(list: AllowList, follow: FollowStatus, metrics: Metrics) -> Self {
         Self {
             checks: None,
@@ -98,8 +98,8 @@ impl App {
         }
     }
 
-    /// Returns whether the server is ready. It stays ready while a target of `serve --follow` fails, because it can
-    /// still decide.
+    /// Returns whether the server is ready. `serve` stays ready while a target of `--follow` fails, because verdicts
+    /// are still possible.
     fn is_ready(&self) -> bool {
         self.list.is_ready() && (self.checks.is_some() || self.follow.is_in_sync())
     }
@@ -109,8 +109,8 @@ impl App {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Responds to a request, and returns whether its body has ended by then. If the body has not ended, the rest of
-    /// it precedes the next request on the connection.
+    /// Returns the response to a request, and whether the body of the request has ended by then. If the body has not
+    /// ended, the rest of the body precedes the next request on the connection.
     pub(super) async fn respond(
         &self,
         endpoint: Endpoint,
@@ -135,7 +135,7 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        // One configuration judges the whole request.
+        // The whole request is judged with one configuration, even during a reload.
         let checks = self.checks.as_ref().map(ArcSwap::load_full);
         let start = Instant::now();
         let (peer, is_proxy) = match &checks {
@@ -311,14 +311,14 @@ fn json(text: serde_json::Result<String>) -> Response<Body> {
     response
 }
 
-/// Value of a query parameter, without decoding: our own commands never encode it.
+/// Returns the undecoded value of a query parameter. This program's own commands never encode the value.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// Reduces a request to the parts that its verdict depends on. An on-demand refresh keeps a request in memory for a
-/// second, and many callers can each send a head of 16 KiB at the same time.
+/// Reduces a request to the parts that determine its verdict. During an on-demand refresh, a request stays in memory
+/// for up to a second. In this time, many callers can each send a head of 16 KiB.
 fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = head.method;
@@ -332,7 +332,7 @@ fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     request
 }
 
-/// Returns whether a request was made on this machine, and not by a local proxy for another client.
+/// Returns whether a request comes from this machine, and was not sent by a local proxy for another client.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         // A proxy may write the name with other characters in place of `-`.

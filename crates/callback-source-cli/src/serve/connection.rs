@@ -1,10 +1,10 @@
-//! A connection, served to its end.
+//! Serves a connection from its first byte to its end.
 //!
-//! Its steps are the PROXY header (from a trusted proxy), the detection of the protocol, the requests, and the close.
+//! The steps are the PROXY header (from a trusted proxy), the detection of the protocol, the requests, and the close.
 //! One deadline applies to all of them, so that a silent client cannot get a new time limit with each step.
 //!
-//! Closing is a step of its own. A socket that is closed with unread bytes is reset, and the reset can destroy the
-//! response that was just sent. The sender would then see a network error in place of a refusal.
+//! The close is a separate step. If a socket is closed with unread bytes, the connection is reset, and the reset can
+//! destroy the response that was just sent. The client would then see a network error in place of a refusal.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -76,7 +76,7 @@ pub(super) async fn serve(
             };
             peer = client;
             permit.set_owner(proxy.owner(client));
-            // A crowded listener spares the proxy, but not the client that it names.
+            // A crowded listener spares the proxy, but not the client that the proxy names.
             deadline.spared = permit.is_spared();
             ahead
         }
@@ -125,8 +125,8 @@ pub(super) async fn serve(
                     .max_header_size(HEAD_SIZE)
                     .max_headers(HEAD_LINES)
                     .serve_connection(TokioIo::new(&mut replayed), service);
-                // An idle connection is not closed when the server stops: its next request may already have been
-                // sent. That request is the last one of the connection.
+                // When the server stops, it does not close an idle connection at once: the next request may already
+                // have been sent. That request is the last request of the connection.
                 until_deadline(pin!(connection), &mut deadline, |_| {}).await
             };
             if let Some(end) = ended {
@@ -146,8 +146,8 @@ pub(super) async fn serve(
                 .max_send_buf_size(BUFFER);
             if spared {
                 // A proxy sends the requests of many callers over one connection. Requests that wait for an on-demand
-                // refresh must leave room for the provider's servers. No number of cancelled or malformed requests
-                // may end the connection.
+                // refresh must leave room for requests of the provider's servers. The connection must survive any
+                // number of cancelled or malformed requests.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
@@ -183,9 +183,9 @@ fn log_end(end: hyper::Result<()>) {
     }
 }
 
-/// Reads until the client has closed its side.
+/// Reads until the client has closed its side of the connection.
 ///
-/// A socket that is closed with unread bytes, or receives bytes afterwards, resets the connection. The reset can
+/// A socket that is closed with unread bytes, or receives bytes after the close, resets the connection. The reset can
 /// overtake the response. A client that still sends its body would then never read why it is refused.
 async fn linger(stream: &mut Stream) {
     if stream.shutdown().await.is_ok() {
@@ -194,7 +194,7 @@ async fn linger(stream: &mut Stream) {
     }
 }
 
-/// Maximum size of the head of a request. A request with a larger head receives 431.
+/// Maximum size of the head of a request, in bytes. A request with a larger head receives 431.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;
@@ -206,11 +206,11 @@ const STREAMS: u32 = 16;
 
 const TRUSTED_STREAMS: u32 = 200;
 
-/// Flow-control window of a connection: the minimum that HTTP/2 allows. Bodies are discarded as they arrive.
+/// Flow-control window of a connection, in bytes: the minimum that HTTP/2 allows. Bodies are discarded as they arrive.
 const WINDOW: u32 = 65_535;
 
-/// Time for the last frames of a connection.
+/// Time limit for the last frames of a connection.
 const LAST_FRAMES_TIME: Duration = Duration::from_millis(500);
 
-/// Time for a client to read its response and close.
+/// Time limit for a client to read its response and close the connection.
 const LINGER_TIME: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Deadline of a client that keeps its connection waiting.
+//! Deadline of a connection that waits for its client.
 //!
 //! The limit depends on the state of the listener and on other connections, and changes while a connection waits. It
 //! is therefore computed again at each change, instead of being set once as a timeout.
@@ -23,9 +23,9 @@ pub(super) struct Deadline {
     pub(super) timer: Arc<IdleTimer>,
     pub(super) listener: watch::Receiver<ListenerState>,
     pub(super) idle_timeout: Duration,
-    /// `true` if the connection stays when the listener is crowded.
+    /// `true` if the connection keeps its normal limits while the listener is crowded.
     pub(super) spared: bool,
-    /// Time at which the current request became the last.
+    /// Time at which the current request became the last request of the connection.
     pub(super) last_request_since: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ impl Deadline {
 
 /// Runs a future to its end, or returns `None` at the deadline.
 ///
-/// The limits are read again whenever the listener changes its state or the connection is displaced.
+/// The limits are computed again whenever the state of the listener changes or the connection is displaced.
 pub(super) async fn until_deadline<F: Future>(
     mut future: Pin<&mut F>,
     deadline: &mut Deadline,
@@ -62,7 +62,7 @@ pub(super) async fn until_deadline<F: Future>(
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // The future is polled first, so that the timer has seen every byte from the client.
+            // The future is polled first, so that the timer has recorded every byte from the client.
             match timer.ends(&limits) {
                 Some(end) => poll_at(alarm.as_mut(), end, cx).map(|()| None),
                 None => Poll::Pending,

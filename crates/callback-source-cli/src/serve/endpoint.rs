@@ -1,9 +1,9 @@
 //! Paths that a listener serves.
 //!
-//! With an admin listener, the main listener serves only `/verify`, since everyone may be able to reach it. The admin
-//! listener does not serve `/verify`: it trusts no proxy, so its verdicts would differ.
+//! With an admin listener, the main listener serves only `/verify`, since everyone may be able to reach the main
+//! listener. The admin listener does not serve `/verify`: it trusts no proxy, so its verdicts would differ.
 
-/// Set of paths behind a listener.
+/// Set of paths that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Everything,

@@ -1,8 +1,9 @@
 //! Envoy's external authorization over gRPC: `envoy.service.auth.v3.Authorization`.
 //!
-//! tonic's own server serves this listener. Its peers are the merchant's Envoys. It therefore needs no rules that
-//! protect callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure of gRPC itself as
-//! an endpoint that is down. Such a failure admits no callback, unless the merchant sets `failure_mode_allow`.
+//! tonic's own server serves this listener. The peers of the listener are the merchant's Envoys. The listener therefore
+//! needs no rules that protect callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure
+//! of gRPC itself as an endpoint that is down. Such a failure admits no callback, unless the merchant sets
+//! `failure_mode_allow`.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -62,9 +63,9 @@ pub(super) fn start(
     }
 }
 
-/// The connections of a listener. A connection above the limit waits until another one ends.
+/// Accepts the connections of a listener. A connection above the limit waits until another connection ends.
 ///
-/// tonic's own loop has no limit, and tries again without a pause after a system error.
+/// tonic's own accept loop has no limit, and tries again without a pause after a system error.
 fn connections(listener: Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
     let permits = Arc::new(Semaphore::new(max));
     let warnings = OncePerMinute::default();
@@ -98,21 +99,21 @@ pub(super) struct ExtAuthzServer {
 }
 
 impl ExtAuthzServer {
-    /// Makes the health service report that this server stops.
+    /// Makes the health service report that this server is stopping.
     pub(super) fn announce_stop(&mut self) {
         self.not_ready = None;
     }
 
-    /// Stops accepting, and waits for the requests in flight.
+    /// Stops accepting connections, and waits for the requests in flight.
     pub(super) async fn stop(self) {
         drop(self.stop);
-        // If the task panicked, tokio's own hook has reported it.
+        // If the task panicked, the panic hook has already reported the panic.
         let _ = self.serving.await;
     }
 }
 
-/// Makes the health service report the same as `/readyz`. While this server is not ready, Envoys that check it choose
-/// another replica.
+/// Makes the health service report the same state as `/readyz`. While this server is not ready, Envoys that query the
+/// health service choose another replica.
 async fn report_health(
     list: AllowList,
     health: HealthReporter,
@@ -136,19 +137,19 @@ async fn report_health(
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of connections. An Envoy opens one for each of its worker threads.
+/// Maximum number of connections. An Envoy opens one connection for each of its worker threads.
 pub(super) const MAX_CONNECTIONS: u32 = 1024;
 
-/// Time limit for a check, from its head to its response. An on-demand refresh takes at most a second.
+/// Time limit for a check, from the head of the request to the response. An on-demand refresh takes at most a second.
 const CHECK_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum number of unread bytes on a connection: the default of HTTP/2. tonic's own default is a mebibyte.
 const WINDOW: u32 = 65_535;
 
-/// Maximum number of concurrent checks on a connection, as for a trusted proxy on the other listener.
+/// Maximum number of concurrent checks on a connection, as for a trusted proxy on the main listener.
 const MAX_STREAMS: u32 = 200;
 
-/// Interval of pings, which detect an Envoy that is gone without having closed its connection.
+/// Interval between pings. The pings detect an Envoy that has disappeared without closing its connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Limits of the ext_authz listener, in numbers and in bytes.
+//! Limits of the ext_authz listener on the number of checks and on the bytes of messages.
 //!
-//! Its peers are the merchant's Envoys. Unlike the other listener, it therefore does not displace connections. But
-//! callers decide how many checks there are and how long their messages are, and an Envoy may hang. A check above a
-//! limit fails with a gRPC error, to which Envoy responds with its `status_on_error`.
+//! The peers are the merchant's Envoys. Unlike the main listener, this listener therefore does not displace
+//! connections. But callers determine the number of checks and the length of the messages, and an Envoy may hang. A
+//! check above a limit fails with a gRPC error, to which Envoy responds with its `status_on_error`.
 
 use std::{
     io,
@@ -42,13 +42,13 @@ impl Limits {
         }
     }
 
-    /// Returns a permit for a check, which lasts until its response.
+    /// Returns a permit for a check. The check keeps the permit until its response is ready.
     pub(super) fn check(&self) -> Result<OwnedSemaphorePermit, Status> {
         let permit = Arc::clone(&self.checks).try_acquire_owned();
         permit.map_err(|_| self.exhausted("too many checks at a time"))
     }
 
-    /// Charges the message in a body to the limit of all messages, until the body is dropped.
+    /// Wraps a body. Until the body is dropped, its message is charged to the limit on the bytes of all messages.
     pub(super) fn message<B>(&self, body: B) -> Message<B> {
         Message {
             body,
@@ -78,8 +78,8 @@ impl Default for Limits {
     }
 }
 
-/// Body of a check. Its message is charged when its length is announced, because tonic reserves memory for a message
-/// before it has arrived.
+/// Body of a check. The message is charged once its length has arrived, because tonic reserves memory for the message
+/// before the rest has arrived.
 #[derive(Debug)]
 pub(super) struct Message<B> {
     body: B,
@@ -143,8 +143,8 @@ where
     }
 }
 
-/// Connection with its permit. If its client sends no first byte in time, the connection is closed. Later, the pings
-/// of HTTP/2 detect a client that is gone.
+/// Connection with its permit. If its client sends no first byte in time, the connection is closed. Later, the pings of
+/// HTTP/2 detect a client that has disappeared.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: peer::Stream,
@@ -221,21 +221,21 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Maximum number of concurrent checks, the same as for connections to the other listener. A check is short, unless
-/// it waits for an on-demand refresh.
+/// Maximum number of concurrent checks, the same as for connections to the main listener. A check is short, unless it
+/// waits for an on-demand refresh.
 const MAX_CHECKS: usize = 10_000;
 
-/// Maximum total size of the messages that are being received.
+/// Maximum total size of the messages that are being received, in bytes.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Maximum size of a message, the same as tonic's. With a smaller limit, a body that Envoy sends along would cause a
-/// refusal.
+/// Maximum size of a message in bytes, the same as tonic's. With a smaller limit, a check that includes the body of a
+/// callback could be refused.
 const MAX_MESSAGE: u32 = 4 << 20;
 
-/// Size of the prefix of a message: a flag and the length.
+/// Size of the prefix of a message in bytes: a flag and the length.
 const PREFIX: usize = 5;
 
-/// Time limit for the first byte of a connection, as for the first head at the other listener.
+/// Time limit for the first byte of a connection, as for the first head on the main listener.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Authorization {
         Checks::new(list, args, proxies, counts).into()
     }
 
-    /// Replaces the check.
+    /// Replaces the check of a client.
     pub(super) fn reconfigure(
         &self,
         list: AllowList,
@@ -119,15 +119,15 @@ impl Checks {
         let forged = spellings_of_tags(&attributes);
         let mut judged = Request::new(());
         if let Some(client) = client {
-            // The port is not part of any verdict.
+            // No verdict depends on the port.
             judged.extensions_mut().insert(SocketAddr::new(client, 0));
             if let Some((_, header)) = self.naming_header(client) {
                 *judged.headers_mut() = headers_of_name(header, attributes);
             }
         }
-        // Callers can make the server keep many requests for the second of an on-demand refresh. Therefore the server
-        // keeps only the header that names the client. It refuses a header above the head limit of the other
-        // listener.
+        // During an on-demand refresh, which takes up to a second, callers can make the server keep many requests.
+        // Therefore the server keeps only the header that names the client. It refuses a header that is longer than the
+        // head limit of the main listener.
         let kept = judged
             .headers()
             .values()
@@ -195,14 +195,14 @@ impl UnaryService<CheckRequest> for Check {
     }
 }
 
-/// Returns the peer of the connection to Envoy. Returns `None` for a pipe, or if Envoy sends no address. The response
-/// is then 500 with the reason `no-peer`.
+/// Returns the peer of the connection to Envoy. Returns `None` for a pipe, or if Envoy sends no address. In both cases,
+/// the response is 500 with the reason `no-peer`.
 fn source(attributes: &Attributes) -> Option<IpAddr> {
     let address = attributes.source.as_ref()?.address.as_ref()?;
     address.socket_address.as_ref()?.address.parse().ok()
 }
 
-/// Returns the valid headers of this name. An invalid value cannot name a client.
+/// Returns the valid headers with this name. An invalid value cannot name a client.
 fn headers_of_name(name: &HeaderName, attributes: Attributes) -> HeaderMap {
     let http = attributes.request.and_then(|request| request.http);
     let pairs = http.map(|http| http.headers).unwrap_or_default();
@@ -214,7 +214,7 @@ fn headers_of_name(name: &HeaderName, attributes: Attributes) -> HeaderMap {
     valid.map(|value| (name.clone(), value)).collect()
 }
 
-/// Returns the names of headers that an upstream may read as a tag, other than the tags themselves.
+/// Returns the names of request headers that an upstream may mistake for a tag. The tags themselves are not included.
 fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
     let request = attributes.request.as_ref();
     let http = request.and_then(|request| request.http.as_ref());
@@ -281,10 +281,10 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
 const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
-/// Maximum size of the header that names the client. The other listener has the same maximum for a whole head.
+/// Maximum size of the header that names the client. The main listener has the same maximum for a whole head.
 const MAX_NAMING_HEADER: usize = 16 << 10;
 
-/// Maximum number of spellings of tags that are removed. A genuine callback has none.
+/// Maximum number of other spellings of tags in a request. A genuine callback has no such spelling.
 const MAX_SPELLINGS: usize = 64;
 
 const CODE_OK: i32 = 0;
@@ -480,8 +480,8 @@ mod tests {
         assert_eq!(status, 403);
         let (status, _) = denied(check("10.0.0.1", &[]).await);
         assert_eq!(status, 400);
-        // Within the limit, the last entry decides, whatever the length of the list. Above the limit, the list is not
-        // kept.
+        // Within the limit, the last entry decides, whatever the length of the list. Above the limit, the check is
+        // refused.
         for (entries, code) in [(1_000, CODE_OK), (2_000, CODE_PERMISSION_DENIED)] {
             let long = format!("{}192.0.2.1", "192.0.2.2, ".repeat(entries));
             let response = check("10.0.0.1", &[("X-Forwarded-For", &long)]).await;

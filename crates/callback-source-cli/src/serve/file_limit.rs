@@ -1,27 +1,27 @@
 //! Limit on open files.
 //!
-//! Each connection is an open file. If callers used every file, the next lookup could not open a socket, and the list
-//! would become stale because of its callers. The number of connections is therefore lowered to the number that fits.
+//! Each connection is an open file. If connections used all files, the next lookup could not open a socket, and callers
+//! could make the list stale. The number of connections is therefore lowered to the number that the limit allows.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};
 #[cfg(unix)]
 use tracing::warn;
 
-/// Raises the limit as far as necessary and allowed. Returns how many connections of callers fit, and how many
-/// connections of Envoys to their own listener.
+/// Raises the limit to the necessary value, or to the greatest value that is allowed. Returns how many connections
+/// callers can have, and how many connections Envoys can have to the ext_authz listener.
 pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
     let room = room(callers.saturating_add(envoys));
     share(room, usize::try_from(envoys).unwrap_or(usize::MAX))
 }
 
-/// Divides the connections between callers and Envoys. Envoys get at most a quarter.
+/// Divides the connections between callers and Envoys. Envoys get at most a quarter of the connections.
 fn share(room: usize, envoys: usize) -> (usize, usize) {
     let envoys = envoys.min((room / 4).max(1));
     (room.saturating_sub(envoys).max(1), envoys)
 }
 
-/// Returns how many connections fit. Some files are reserved, so that DNS does not fail because of callers.
+/// Returns how many connections the limit allows. 128 files are reserved, so that callers cannot make lookups fail.
 #[cfg(unix)]
 fn room(connections: u32) -> usize {
     let wanted = u64::from(connections) + FOR_THE_REST;

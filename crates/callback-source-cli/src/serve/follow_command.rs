@@ -33,7 +33,7 @@ pub(crate) fn run(args: &FollowArgs) -> Result<Outcome, Error> {
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
     let runtime = runtime()?;
-    // The signals are set up before anything else, so that none is lost.
+    // The signals are set up before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
         // SIGHUP changes nothing here: `follow` has no configuration file.
@@ -54,7 +54,7 @@ async fn follow(
         None => None,
     };
     let manager = ServiceManager::from_env();
-    // The metrics are installed before the list, so that its counters start at zero.
+    // The metrics are installed before the list is spawned, so that the counters of the list start at zero.
     let metrics = Metrics::install();
     tokio::spawn(metrics.clone().keep_up());
     let list = config.list.spawn(config.resolver);
@@ -112,7 +112,7 @@ fn run_once(args: &FollowArgs) -> Result<Outcome, Error> {
             Mode::DryRun,
             Config::for_one_shot(&args.common, Subject::Callers)?,
         ),
-        // A single run writes the state file, too: the next run must know which addresses linger.
+        // `--once` also writes the state file, because the next run must know which addresses linger.
         false => (Mode::Write, Config::for_server(&args.common)?),
     };
     let runtime = runtime()?;

@@ -1,13 +1,13 @@
-//! The end of a request in the bytes of an HTTP/1 connection.
+//! Detection of the end of a request in the bytes of an HTTP/1 connection.
 //!
-//! Only the time limits depend on this module, never the meaning of a request: hyper parses the same bytes. Bytes
-//! that are not HTTP/1 may be attributed to the wrong part here. hyper then ends the connection.
+//! Only the time limits depend on this module. The meaning of a request does not, because hyper parses the same bytes.
+//! Bytes that are not HTTP/1 may be attributed to the wrong part here. hyper then ends the connection.
 
-/// Part of a request to which the next byte belongs.
+/// Part of a request that contains the next byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestPart {
     Head {
-        /// `true` after the first byte of the head. Line breaks may precede it.
+        /// `true` after the first byte of the head. Line breaks may precede this byte.
         begun: bool,
         line: Line,
     },
@@ -17,10 +17,10 @@ pub(super) enum RequestPart {
     Chunks(Chunk),
 }
 
-/// Line of a head or of trailers, as far as it was read.
+/// State of the line that is being read, in a head or in trailers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line {
-    /// `true` if the line has a byte besides its line break.
+    /// `true` if the line contains a byte other than its line break.
     has_text: bool,
 }
 
@@ -42,7 +42,7 @@ impl Default for RequestPart {
 }
 
 impl RequestPart {
-    /// The part after a head. The length of a body in chunks is `None`.
+    /// Returns the part after a head. `length` is `None` for a body in chunks.
     pub(super) fn body(length: Option<u64>) -> Self {
         match length {
             Some(0) => Self::default(),
@@ -55,7 +55,7 @@ impl RequestPart {
         matches!(self, Self::Head { .. })
     }
 
-    /// Returns how many of these bytes belong to the current part: all bytes, or the bytes up to its end.
+    /// Advances by these bytes, but not beyond the end of the current part. Returns the number of bytes in this part.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -84,7 +84,7 @@ impl RequestPart {
         at
     }
 
-    /// Returns whether the request ends with the data.
+    /// Ends the data of a body or a chunk, and returns whether the request has ended.
     fn data_ended(&mut self) -> bool {
         match self {
             Self::Chunks(chunk) => {
@@ -129,7 +129,7 @@ impl Chunk {
         in_digits: true,
     };
 
-    /// Returns whether this byte ends the last chunk and its trailers.
+    /// Returns whether this byte ends the trailers after the last chunk.
     fn byte(&mut self, byte: u8) -> bool {
         match self {
             Self::Size { size, in_digits } => match (byte, char::from(byte).to_digit(16)) {
@@ -156,7 +156,7 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// Asserts, for pieces of several lengths, that the part ends after this many bytes.
+    /// Asserts, for pieces of several lengths, that the part ends after `end` bytes.
     #[track_caller]
     fn ends(next_part: RequestPart, bytes: &str, end: usize) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {

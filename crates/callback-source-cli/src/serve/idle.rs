@@ -1,9 +1,9 @@
 //! Time limits of a connection that waits for its client.
 //!
 //! hyper starts its time limit for the head of a request when the previous response ends. That limit would also end
-//! idle connections. Callbacks are rare, and a callback that a proxy sends into a connection that is just being
-//! closed is lost. Therefore the time limit of an idle connection is long. A head has ten seconds from its first
-//! byte. Neither limit applies while a request is in flight.
+//! idle connections. Callbacks are rare. If a proxy sends a callback over a connection while the server closes that
+//! connection, the callback is lost. Therefore the time limit of an idle connection is long. A head has ten seconds
+//! from its first byte. Neither limit applies while a request is in flight.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,7 +32,7 @@ pub(super) struct Limits {
     idle_from: Option<Instant>,
     /// `true` if the connection ends with the next response.
     pub(super) closes_after_response: bool,
-    /// Time at which the connection ends even with a request in flight, in case the client ignores GOAWAY.
+    /// Time at which the connection ends even if a request is in flight, since a client may ignore GOAWAY.
     pub(super) cut_at: Option<Instant>,
 }
 
@@ -79,18 +79,18 @@ struct State {
     in_flight: usize,
     /// Time since which no request has been in flight.
     idle_since: Instant,
-    /// Start of the head of the next request.
+    /// Time at which the head of the next request began.
     head_since: Option<Instant>,
-    /// Part of a request to which the next byte belongs.
+    /// Part of a request that contains the next byte.
     next_part: RequestPart,
-    /// Time at which another connection took over the permit.
+    /// Time at which the connection was displaced by another connection.
     displaced: Option<Instant>,
-    /// `true` if the last response was sent, and the server only waits for the client to close.
+    /// `true` if the last response has been sent, and the server only waits until the client closes the connection.
     is_lingering: bool,
 }
 
 impl IdleTimer {
-    /// Starts the time limit of the first head.
+    /// Creates a timer, and starts the time limit of the first head.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             state: Mutex::new(State {
@@ -105,7 +105,7 @@ impl IdleTimer {
         }
     }
 
-    /// Records received bytes, and returns how many of them belong to the current request.
+    /// Records received bytes, and returns how many of them are in the current part of the request.
     pub(super) fn received(&self, bytes: &[u8]) -> usize {
         let mut state = self.state();
         if state.in_flight == 0 && state.next_part.is_head() && state.head_since.is_none() {
@@ -114,7 +114,7 @@ impl IdleTimer {
         state.next_part.advance(bytes)
     }
 
-    /// End of the current time limit, if one applies.
+    /// Returns the end of the current time limit; `None` if no limit applies.
     pub(super) fn ends(&self, limits: &Limits) -> Option<Instant> {
         let state = self.state();
         if state.in_flight > 0 {
@@ -132,13 +132,14 @@ impl IdleTimer {
         Some(state.displaced.map_or(ends, |since| since.min(ends)))
     }
 
-    /// Ends the connection at once, or with the response to a request in flight.
+    /// Ends the connection at once, or after the response to a request in flight.
     pub(super) fn displace(&self) {
         self.state().displaced.get_or_insert_with(Instant::now);
         self.displaced.notify_one();
     }
 
-    /// Ends the connection if it has waited for its client for at least this long.
+    /// Ends the connection if it has waited for its client for at least this long, or if its last response has been
+    /// sent.
     pub(super) fn displace_if_idle(&self, for_at_least: Duration) -> Displaced {
         let state = self.state();
         if state.displaced.is_some() {
@@ -156,7 +157,7 @@ impl IdleTimer {
         Displaced::Now
     }
 
-    /// Records that the last response was sent.
+    /// Records that the last response has been sent.
     pub(super) fn start_linger(&self) {
         self.state().is_lingering = true;
     }
@@ -183,7 +184,7 @@ impl IdleTimer {
 pub(super) struct InFlight(Arc<IdleTimer>);
 
 impl InFlight {
-    /// Records the start of a request. The length of a body in chunks is `None`.
+    /// Records the start of a request. `body` is the length of the body; `None` for a body in chunks.
     pub(super) fn start(timer: &Arc<IdleTimer>, body: Option<u64>) -> Self {
         let mut state = timer.state();
         state.in_flight += 1;
@@ -205,10 +206,10 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 
 const CROWDED_TIME: Duration = Duration::from_secs(1);
 
-/// Time for a request that was sent before the client could notice the stop.
+/// Time limit for a request that was sent before the client could notice that the server stops.
 const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// Time for the last request of a connection. An on-demand refresh needs one second.
+/// Time limit for the last request of a connection. An on-demand refresh takes up to one second.
 pub(super) const LAST_RESPONSE_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Listening sockets that the service manager opened for this process: systemd's socket activation.
 //!
-//! A flag gets the socket that has its address. Names and the order of sockets are ignored. Otherwise a socket unit
-//! could listen on another address than the address in the flag.
+//! Each flag uses the socket whose address is the address in the flag. The names and the order of sockets are ignored.
+//! Otherwise a socket unit could listen on an address other than the address in the flag.
 
 #[cfg(unix)]
 use std::{os::unix::net::UnixListener, path::Path};
@@ -16,7 +16,7 @@ use tracing::info;
 
 use crate::error::Error;
 
-/// Sockets that no flag has taken yet.
+/// Sockets that no flag uses yet.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     tcp: Vec<TcpListener>,
@@ -25,9 +25,10 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment describes.
+    /// Takes over the sockets that the environment describes.
     ///
-    /// The variables are removed from the environment, so this must run before the process has a second thread.
+    /// The variables are removed from the environment, so this function must run before the process has a second
+    /// thread.
     #[cfg(unix)]
     pub(super) fn from_env() -> Result<Self, Error> {
         let mut passed = ListenFd::from_env();
@@ -76,7 +77,7 @@ impl Inherited {
         Some(self.unix.swap_remove(position))
     }
 
-    /// Rejects sockets that no flag has taken. Connections to such a socket would wait forever.
+    /// Fails if a socket is left that no flag uses. Connections to such a socket would wait forever.
     pub(super) fn finish(self) -> Result<(), Error> {
         if let Some(socket) = self.tcp.first() {
             let address = socket.local_addr().map(|address| address.to_string());

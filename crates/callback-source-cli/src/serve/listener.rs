@@ -1,8 +1,8 @@
 //! Listener on an address or on a Unix socket.
 //!
-//! When the listener closes, the system resets the connections in its queue. Their clients may already have sent
-//! callbacks. Therefore these connections are accepted first, through a second handle of the socket. tokio's own
-//! handle does not ask the system before its driver has reported a connection.
+//! When a listener closes, the system resets the connections in the listener's queue. Their clients may already have
+//! sent callbacks. Therefore these connections are accepted before the listener closes, through a second handle of the
+//! socket. tokio's own handle does not ask the system before its driver has reported a connection.
 
 use std::{
     future::poll_fn,
@@ -52,7 +52,8 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Listens on an address. Uses the socket of the service manager if it passed a socket for this address.
+    /// Listens on an address. Uses the socket that the service manager passed for this address, if there is such a
+    /// socket.
     ///
     /// `reads_proxy_headers` is `true` if trusted proxies send the header of the PROXY protocol.
     pub(super) fn bind(
@@ -132,7 +133,7 @@ impl Listener {
         }
     }
 
-    /// Accepts the next connection, and skips connections whose clients have gone.
+    /// Accepts the next connection, and skips connections that the client has already closed.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
@@ -158,10 +159,10 @@ impl Listener {
         }))
     }
 
-    /// Accepts a connection that the system has already accepted. Returns `WouldBlock` if there is none.
+    /// Accepts a connection that the system has already accepted. Returns `WouldBlock` if there is no such connection.
     ///
-    /// Polling is not enough: it does not ask the system before tokio's driver has reported a connection, or
-    /// after the task has used up its budget.
+    /// Polling is not enough. A poll does not ask the system before tokio's driver has reported a connection, or after
+    /// the task has used up its budget.
     pub(super) fn accept_queued(&self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp {
@@ -193,11 +194,12 @@ fn tcp_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
-    // tokio's `bind` sets this option, too. On other systems it would let another process take over the address.
+    // tokio's `bind` sets this option, too. On systems other than Unix, the option would let another process take over
+    // the address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // Container images and charts use `[::]` for both families. On some systems it means IPv6 only
+        // Container images and charts use `[::]` for both families. On some systems, `[::]` means IPv6 only
         // (`net.ipv6.bindv6only`).
         SockRef::from(&socket).set_only_v6(false)?;
     }
@@ -212,7 +214,8 @@ impl Accepted {
         trusted: &Trust,
         headers: Option<&ProxyHeaders>,
     ) -> Self {
-        // Responses are small, and no further data follows that could be sent with them.
+        // Nagle's algorithm would not help: responses are small, and no further data follows that could be sent with a
+        // response.
         let _ = stream.set_nodelay(true);
         Self {
             stream: Box::new(stream),
@@ -245,7 +248,7 @@ impl Accepted {
     }
 }
 
-/// Returns whether accepting failed because the client has gone.
+/// Returns whether accepting failed because the client has closed the connection.
 pub(super) fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -265,7 +268,7 @@ const BACKLOG: u32 = 1024;
 mod tests {
     use super::*;
 
-    /// Accepts queued connections without an `await`, during which tokio's driver could report them.
+    /// Accepts queued connections without an `await`. During an `await`, tokio's driver could report the connections.
     fn accepts_all_that_are_queued(listener: &Listener, connect: impl Fn()) {
         let empty = listener.accept_queued().map_err(|error| error.kind());
         assert_eq!(empty.map(|_| ()), Err(io::ErrorKind::WouldBlock));

@@ -28,7 +28,7 @@ impl Metrics {
         let handle = recorder.handle();
         static INSTALL: Once = Once::new();
         INSTALL.call_once(|| {
-            // The call fails if another recorder was installed, which no code of this command does.
+            // The call fails if another recorder was installed, but no code of this command installs another recorder.
             let _ = metrics::set_global_recorder(recorder);
         });
         describe();
@@ -51,7 +51,7 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Empties the buffers of the histogram regularly, so that they stay small while nothing reads the metrics.
+    /// Empties the buffers of the histogram every 5 s, so that the buffers stay small while nothing reads the metrics.
     pub(super) async fn keep_up(self) {
         loop {
             sleep(UPKEEP_INTERVAL).await;
@@ -60,13 +60,13 @@ impl Metrics {
     }
 }
 
-/// Records the response to a request of `/verify`.
+/// Records the response to a request for `/verify`.
 pub(super) fn responded(status: u16, start: Instant) {
     counter!(RESPONSES, "status" => status_text(status)).increment(1);
     histogram!(RESPONSE_TIME).record(start.elapsed());
 }
 
-/// An open connection, which is in the gauge until this value is dropped.
+/// An open connection. The gauge includes the connection until this value is dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection(());
 
@@ -133,8 +133,8 @@ const RESPONSE_TIME: &str = "callback_source_serve_response_seconds";
 const DROPPED: &str = "callback_source_serve_log_lines_dropped_total";
 const TARGETS: &str = "callback_source_follow_targets_out_of_date";
 
-/// Buckets in seconds: a response at once, a response after an on-demand refresh, and the limit of the strictest
-/// sender. There are few buckets, since the server may have at most 40 series.
+/// Buckets in seconds, for an immediate response, for a response after an on-demand refresh, and for the time limit of
+/// the strictest sender. There are few buckets, since the server may have at most 40 series.
 const BUCKETS: [f64; 3] = [0.005, 1.1, 3.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,16 +1,17 @@
 //! `serve`: a forward-auth endpoint.
 //!
-//! First, the server sets up the signals, so that none is lost. Next are the listeners, so that a wrong address ends
-//! the start. The list is last. It asks DNS while requests already arrive, and they get 503 until the first answer.
+//! First, the server sets up the signals, so that no signal is lost. Next, it opens the listeners, so that a wrong
+//! address makes the start fail. Last, it starts the list. While the list asks DNS for the first time, requests already
+//! arrive, and get 503 until the first answer.
 //!
-//! After SIGTERM it ends in steps, because a lost callback may never be sent again:
+//! After SIGTERM, the server ends in steps, because a lost callback may never be sent again:
 //!
-//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs that time to notice.
-//!    Until then it opens new connections, and a closed listener would refuse their callbacks.
-//! 2. The listeners accept the connections that the system has queued, and close. Each connection ends with its next
-//!    response.
-//! 3. The runtime ends, and the state file is written. This step has a time limit of its own, since the disk may
-//!    not respond.
+//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs this time to notice the
+//!    failure. Until then, the load balancer opens new connections, and a closed listener would refuse their callbacks.
+//! 2. The listeners accept the connections that the system has queued, and then close. Each connection ends with its
+//!    next response.
+//! 3. The runtime ends, and the state file is written. This step has a separate time limit, since the disk may not
+//!    respond.
 //!
 //! A second signal ends the process at once.
 
@@ -118,7 +119,7 @@ pub(crate) fn run(
     settings: Vec<Setting>,
     file: Option<ConfigFile>,
 ) -> Result<Outcome, Error> {
-    // This must run before the log starts its thread.
+    // This call must precede the start of the log's thread.
     let inherited = Inherited::from_env()?;
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
@@ -128,7 +129,7 @@ pub(crate) fn run(
         .build()
         .map_err(Error::Start)?;
     let reload = Arc::new(Notify::new());
-    // The signals are set up before anything else, so that none is lost.
+    // The signals are set up before anything else, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
         Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
@@ -144,10 +145,11 @@ pub(crate) fn run(
     outcome
 }
 
-/// Shuts down the runtime, which writes the state file first. Returns at the time limit or at a signal at the latest.
+/// Shuts down the runtime, which writes the state file first. Returns at the latest when the time limit ends or when a
+/// signal arrives.
 ///
-/// A write to a disk that does not respond never ends, and dropping the runtime would wait for it. The signal is
-/// awaited on another runtime, since this runtime no longer reports signals.
+/// A write to a disk that does not respond never ends, and dropping the runtime would wait for this write. The signal
+/// is awaited on another runtime, since this runtime no longer reports signals.
 fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
     let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
         runtime.shutdown_timeout(limit);
@@ -221,7 +223,7 @@ async fn serve(
     let _ = envoys;
     inherited.finish()?;
     let manager = ServiceManager::from_env();
-    // The metrics are installed before the list, so that its counters start at zero.
+    // The metrics are installed before the list is spawned, so that the counters of the list start at zero.
     let metrics = Metrics::install();
     tokio::spawn(metrics.clone().keep_up());
     log_start(args, &proxies);
@@ -287,7 +289,7 @@ async fn serve(
         };
         servers.push(Server::start(listener, settings, max_connections));
     }
-    // The report does not wait for the list: a boot must not wait for DNS.
+    // This message is sent before the list is ready, because a boot must not wait for DNS.
     manager.ready();
     tokio::spawn(manager.clone().keep_watchdog_alive());
     tokio::spawn(report_ready(list, manager.clone()));
@@ -432,7 +434,7 @@ mod tests {
 
     use super::*;
 
-    /// A runtime with a write that ends when the sender is dropped.
+    /// Returns a runtime on which a write is in progress. The write ends when the sender is dropped.
     fn stuck() -> (Runtime, mpsc::Sender<()>) {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let (release, released) = mpsc::channel::<()>();

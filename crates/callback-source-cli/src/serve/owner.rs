@@ -1,7 +1,7 @@
 //! Owner of a connection.
 //!
-//! Permits are shared by owner and not by connection: a client that opens many connections must not displace a client
-//! that opens a single one.
+//! Permits are shared among owners, not among connections: a client that opens many connections must not displace a
+//! client that opens a single connection.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -20,8 +20,8 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Returns the peer according to the proxies that are trusted now. Also returns whether the peer is a trusted
-    /// proxy or was named by one.
+    /// Returns the peer according to the proxies that are trusted now. Also returns whether the peer is a trusted proxy
+    /// or was named by a trusted proxy.
     ///
     /// A connection can outlast the trust in its proxy. If the proxy is no longer trusted, the peer is the proxy
     /// itself.

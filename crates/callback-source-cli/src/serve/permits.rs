@@ -3,15 +3,16 @@
 //! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second never
 //! reaches a limit. Therefore three more rules apply:
 //!
-//! 1. A listener is *crowded* while fewer than a quarter of its permits (at most 64) are free. A crowded
-//!    listener ends each connection with its next response, except those of trusted proxies.
-//! 2. When no permit is left, a new connection displaces a connection of the address with the largest share. That may
-//!    be its own address. Connections of smaller shares are never displaced. While every connection of the largest
-//!    share has a request in flight, one of these requests becomes the last of its connection.
-//! 3. Connections of trusted proxies are displaced only when they have every permit.
+//! 1. A listener is *crowded* while fewer than 64 permits, and fewer than a quarter of all its permits, are free. A
+//!    crowded listener ends each connection with its next response, except connections of trusted proxies.
+//! 2. When no permit is left, a new connection displaces a connection of the address with the largest share. This may
+//!    be the address of the new connection itself. Connections of smaller shares are never displaced. While every
+//!    connection of the largest share has a request in flight, one of these requests becomes the last request of its
+//!    connection.
+//! 3. Connections of trusted proxies are displaced only when trusted proxies have every permit.
 //!
-//! Before its PROXY header is read, the address of a new connection is unknown. It may be an address that
-//! already has one connection, so the new connection never displaces the only connection of an address.
+//! Before its PROXY header is read, the address of a new connection is unknown. This address may already have one
+//! connection, so the new connection never displaces the only connection of an address.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -55,12 +56,12 @@ impl Permits {
                     displaced_one = true;
                 }
             }
-            // The wait has a time limit, since the client of an HTTP/2 connection may delay its end.
+            // The wait has a time limit, since the client of an HTTP/2 connection may delay the end of the connection.
             let _ = timeout(DISPLACE_AGAIN, self.freed.notified()).await;
         }
     }
 
-    /// Returns a permit, even if none is left.
+    /// Returns a permit, even if the maximum is exceeded.
     pub(super) fn acquire_beyond_limit(
         self: &Arc<Self>,
         owner: Owner,
@@ -85,8 +86,8 @@ impl Permits {
 
     /// Returns whether the listener is crowded, given its previous state.
     ///
-    /// A listener stays crowded until twice the reserve is free. Otherwise a single connection that comes and goes
-    /// would wake all other connections each time.
+    /// A crowded listener stays crowded until twice as many permits are free. Otherwise, a connection that is
+    /// repeatedly opened and closed would wake all other connections each time.
     pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);
         let reserve = if were_crowded { 2 * reserve } else { reserve };
@@ -118,7 +119,7 @@ impl Permit {
         matches!(self.owner, Owner::Trusted | Owner::Unknown)
     }
 
-    /// Changes the owner, which is known only after the PROXY header.
+    /// Changes the owner, which is known only after the PROXY header has been read.
     pub(super) fn set_owner(&mut self, owner: Owner) {
         if owner != self.owner {
             let mut shares = self.permits.shares();

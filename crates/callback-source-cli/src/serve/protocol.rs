@@ -1,7 +1,7 @@
-//! The protocol of a connection.
+//! Detection of the protocol of a connection.
 //!
-//! Without TLS, a proxy speaks HTTP/2 without announcing it, so the first bytes decide. They are read under the time
-//! limit of the first head, and then passed on to hyper.
+//! Without TLS, a proxy speaks HTTP/2 without announcing it, so the first bytes are examined. They are read within the
+//! time limit of the first head, and then passed on to hyper.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Detects the protocol by the first bytes, and returns it with these bytes.
+/// Detects the protocol from the first bytes, and returns the protocol and these bytes.
 pub(super) async fn protocol(
     stream: &mut Stream,
     mut read: Vec<u8>,

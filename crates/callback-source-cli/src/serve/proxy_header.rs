@@ -1,7 +1,7 @@
 //! The header of the PROXY protocol, which trusted proxies send before anything else.
 //!
-//! The library's listener for axum accepts connections without limits. Here a connection has a permit, and the time
-//! limit of the first head also covers the PROXY header.
+//! The library's listener for axum accepts connections without limits. In `serve`, each connection has a permit, and
+//! the time limit of the first head also covers the PROXY header.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -65,7 +65,7 @@ impl Proxy {
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
             Err(error) => {
-                // Some load balancers connect without sending a byte, to check the port.
+                // No warning if no byte was sent: some load balancers check the port in this way.
                 if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
                     self.warn_limited("the PROXY protocol header is incomplete");
                 }
@@ -74,7 +74,7 @@ impl Proxy {
         }
     }
 
-    /// Owner of a connection whose header names this client.
+    /// Returns the owner of a connection whose header names this client.
     pub(super) fn owner(&self, client: Peer) -> Owner {
         match client {
             Peer::Tcp { client, .. } if client != self.peer => Owner::address(client.ip()),

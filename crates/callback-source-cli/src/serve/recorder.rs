@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::status::VerdictCounts;
 use crate::journal::{Entry, Event, Journal};
 
-/// Recorder that compares the list with its last state in the journal.
+/// Recorder that compares the list with the last state in the journal.
 #[derive(Debug)]
 pub(super) struct Recorder {
     list: AllowList,
@@ -33,9 +33,9 @@ impl Recorder {
     /// Records changes every second and refusals every minute, forever.
     pub(super) async fn run(self) {
         let entries = self.journal.entries(None).await.into_iter();
-        // A change while the server was down is an event. An unchanged address is not.
+        // A change that happened while the server was down is recorded. An unchanged address is not recorded.
         let mut known = View::replay(entries);
-        // Until every question was asked, the list may lack addresses that have not changed.
+        // Until every question has been asked, the list may lack addresses that have not changed.
         self.list.attempted().await;
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,11 +70,11 @@ pub(super) fn record_refusals(journal: &Journal, counts: &VerdictCounts) {
     }
 }
 
-/// The part of the list's state that the journal follows.
+/// Part of the list's state whose changes are recorded in the journal.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
     admitted: BTreeSet<(String, IpAddr)>,
-    /// Addresses that are admitted although no answer names them.
+    /// Addresses that are admitted although no answer contains them.
     lingering: BTreeSet<(String, IpAddr)>,
     /// Questions that fail, by host and record type.
     failing: BTreeMap<(String, String), Outage>,
@@ -120,7 +120,7 @@ impl View {
         view
     }
 
-    /// The state at the end of a journal.
+    /// Returns the state at the end of a journal.
     fn replay(entries: impl Iterator<Item = Entry>) -> Self {
         let mut view = Self::default();
         for entry in entries {
@@ -220,7 +220,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which refusals are recorded, in ticks of `INTERVAL`.
 const REFUSALS_EVERY: u64 = 60;
 
-/// Time after which failures are an outage: two failures of a question in a row.
+/// Time after which the failures of a question are an outage. In this time, a question fails twice in a row.
 const OUTAGE_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

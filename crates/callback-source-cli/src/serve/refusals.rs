@@ -1,4 +1,4 @@
-//! Refusals since the last line of the journal, by peer and reason.
+//! Refusals that have not been written to the journal yet, by peer and reason.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -84,7 +84,7 @@ impl Refusals {
         events.collect()
     }
 
-    /// Removes and returns the refusals of a peer that `host` lists now.
+    /// Removes and returns the refusals of a peer that is a server of `host` now.
     pub(super) fn take_listed(&self, address: IpAddr, host: &str) -> Option<Event> {
         let mut state = self.state();
         let tally = state.unlisted.remove(&address)?;
@@ -122,7 +122,7 @@ impl State {
 /// Maximum number of peers per minute that get separate lines. Further peers share one line.
 const MAX_PEERS: usize = 256;
 
-/// Maximum number of refused peers that are remembered. They need some 300 KiB.
+/// Maximum number of refused peers that are remembered. These peers need about 300 KiB.
 const MAX_UNLISTED: usize = 4096;
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Reloads the configuration file while the server runs.
 //!
-//! 1. The file is read at SIGHUP, and when its content has [changed](super::watch).
-//! 2. Its configuration is applied as a whole or not at all. The previous configuration stays in force after an
-//!    invalid value, a change that needs a restart or a file without keys.
-//! 3. Added hosts are looked up before anything is removed, so that no listed peer is undecided in between.
+//! 1. The file is reloaded at SIGHUP, and when its content has [changed](super::watch).
+//! 2. The configuration in the file is applied as a whole or not at all. The previous configuration stays in force if a
+//!    value is invalid, if a change needs a restart, or if the file has lost all keys.
+//! 3. Added hosts are looked up before anything is removed, so that no listed peer becomes undecided during the reload.
 //!
-//! A reload affects no listener and no connection. Each request is judged by the configuration at its start.
+//! A reload affects no listener and no connection. Each request is judged with the configuration that is in force when
+//! the request starts.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -55,7 +56,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads at each request and at each change of the file, forever.
+    /// Reloads the file at each SIGHUP and at each change of the file, forever.
     pub(super) async fn run(mut self) {
         let Some(file) = &self.source.file else {
             loop {
@@ -92,7 +93,7 @@ impl Reloader {
                         self.reload(content).await;
                     }
                 }
-                // A file that is just being replaced may be missing for a moment.
+                // A file that cannot be read is reported once, not at each regular read.
                 Err(error) if is_requested || is_readable => {
                     is_readable = false;
                     self.refuse(&error);
@@ -125,7 +126,7 @@ impl Reloader {
 
     fn refuse(&self, error: &Error) {
         let text = error.to_string();
-        // clap's errors have several lines.
+        // Errors of clap have several lines. The first paragraph is logged.
         let text = text.lines().take_while(|line| !line.is_empty());
         let text = text.map(str::trim).collect::<Vec<_>>().join(" ");
         let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -137,7 +138,7 @@ impl Reloader {
         }
     }
 
-    /// Reads and checks everything, and changes nothing.
+    /// Parses and checks the new configuration without applying it.
     fn prepare(&self, content: String) -> Result<Prepared, Error> {
         let invocation = Invocation::again(std::env::args_os(), content)?;
         let Invocation {
@@ -162,7 +163,7 @@ impl Reloader {
         if let Some(key) = changed.iter().find(|key| !is_reloadable(key)) {
             return Err(Error::NeedsRestart(key.clone()));
         }
-        // This only checks the values. The running list is changed in place.
+        // This call only checks the values. The running list is changed in place.
         let _: AllowListBuilder = config::list(&args.common, Subject::Callers)?;
         Ok(Prepared {
             filter: log::filter(&args.common)?,
@@ -193,8 +194,8 @@ impl Reloader {
         }
         let networks = all(&args.common.allow);
         if has_changed(&["allow"]) {
-            // Removed networks stay until the hosts that may replace them are known. If old and new networks together
-            // cover a whole address family, they are not joined.
+            // Removed networks stay until the hosts that may replace them have been looked up. If the old and the new
+            // networks together cover a whole address family, the new networks are not added yet.
             let removed: Vec<_> = self.list.snapshot().networks().collect();
             let both = removed.into_iter().chain(networks.iter().copied());
             let _ = self.list.replace_networks(both);
@@ -204,10 +205,11 @@ impl Reloader {
         if has_changed(&["allow"])
             && let Err(error) = self.list.replace_networks(networks)
         {
-            // `prepare` has checked the networks.
+            // No error is expected, since `prepare` has checked the networks.
             warn!("the networks stay as they were: {error}");
         }
-        // This step is last, so that a server which begins to refuse knows the hosts of its configuration.
+        // The checks are replaced last. When the server begins to refuse callers, it therefore already knows the hosts
+        // of its new configuration.
         self.trust.replace(proxies.trusted.clone());
         #[cfg(feature = "ext-authz")]
         self.authorization.reconfigure(
@@ -221,9 +223,9 @@ impl Reloader {
         self.source.file = file;
     }
 
-    /// Replaces the hosts. Removed hosts stay until the added hosts have been looked up, at most for
-    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these servers are
-    /// admitted throughout.
+    /// Replaces the hosts. Removed hosts stay until the added hosts have been looked up, but at most for
+    /// [`LOOKUP_LIMIT`]. If a host is replaced by another name of the same servers, these servers stay admitted during
+    /// the reload.
     async fn replace_hosts(&self, hosts: Vec<HostName>, networks_change: bool) {
         let current: BTreeSet<_> = self.list.snapshot().hosts().cloned().collect();
         let added = hosts.iter().filter(|host| !current.contains(host));
@@ -263,7 +265,7 @@ struct Prepared {
     proxies: Proxies,
 }
 
-/// Reads the file on a thread of its own: a disk that does not respond must not stop the server.
+/// Reads the file on a separate thread, because a disk that does not respond must not stop the server.
 async fn read(path: PathBuf) -> Result<String, Error> {
     match spawn_blocking(move || read_config_file(&path)).await {
         Ok(read) => read,

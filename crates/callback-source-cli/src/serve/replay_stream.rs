@@ -1,7 +1,7 @@
-//! Stream whose reads end with the current request.
+//! Stream that is never read beyond the current request.
 //!
-//! hyper never receives a byte beyond the current request. Otherwise it could keep the first half of the next
-//! head in its own buffer, and the timer would not know that a head has begun.
+//! hyper never receives a byte beyond the current request. Otherwise, hyper could keep the first half of the next head
+//! in its own buffer, and the timer would not record that a head has begun.
 
 use std::{
     io,
@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{idle::IdleTimer, peer::Stream};
 
-/// Stream that first replays bytes that were already read, and whose reads end with the current request.
+/// Stream that first replays bytes that were already read. The stream is never read beyond the current request.
 #[derive(Debug)]
 pub(super) struct ReplayStream {
     pub(super) stream: Stream,
     pub(super) read: Bytes,
-    /// `None` for HTTP/2, where a byte need not belong to a request: it may be a ping.
+    /// `None` for HTTP/2, where a byte need not be part of a request: it may be part of a ping.
     pub(super) timer: Option<Arc<IdleTimer>>,
 }
 

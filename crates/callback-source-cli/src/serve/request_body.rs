@@ -1,8 +1,8 @@
-//! Body of a request. No verdict depends on it.
+//! Body of a request. No verdict depends on the body.
 //!
-//! Some servers forward the body to the endpoint. Others announce it and never send it. If the body ends in time,
-//! the connection can be used again. Otherwise the rest of it could be read as the next request, so the connection
-//! ends. The wait is short, because it delays a genuine callback.
+//! Some servers forward the body to the endpoint. Other servers announce the body and never send it. If the body ends
+//! in time, the connection can be used again. Otherwise, the rest of the body could be parsed as the next request, so
+//! the connection ends. The wait is short, because it delays a genuine callback.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ impl DiscardedBody {
         let is_http2 = head.version == Version::HTTP_2;
         Self {
             awaits_continue: !is_http2 && head.headers.contains_key(header::EXPECT),
-            // Some servers announce a body and never send it. In HTTP/2, the end of a body may arrive in a
-            // frame of its own, and hyper delivers the first frame after the head.
+            // Some servers announce a body and never send it. In HTTP/2, the end of a body may arrive in a separate
+            // frame, which hyper delivers after the head.
             time_limit: if is_http2 {
                 END_FRAME_TIME
             } else {
@@ -39,7 +39,7 @@ impl DiscardedBody {
         }
     }
 
-    /// Waits for the end of the body, and returns whether it arrived.
+    /// Waits for the end of the body, and returns whether the end has arrived.
     pub(super) async fn end(&mut self) -> bool {
         loop {
             if self.body.is_end_stream() {

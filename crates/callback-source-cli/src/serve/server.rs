@@ -1,6 +1,6 @@
 //! Listener with its connections. Each connection has one of the [`permits`](super::permits).
 //!
-//! A connection is accepted before it has a permit, because its address decides which other connection it displaces.
+//! A connection is accepted before it has a permit, because its address determines which other connection is displaced.
 //! At most one connection waits in this way. The other connections stay in the system's queue, and use no memory of
 //! this process.
 
@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting. Each connection ends with its next response.
+    /// Stops accepting connections. Each open connection ends with its next response.
     pub(super) fn stop(&self) {
         self.state
             .send_modify(|state| state.stopping = Some(Instant::now()));
@@ -54,7 +54,7 @@ impl Server {
 
     /// Waits until all connections have ended.
     pub(super) async fn closed(self) {
-        // If the task panicked, tokio's own hook has reported it.
+        // If the task panicked, the panic hook has already reported the panic.
         let _ = self.accepting.await;
     }
 }
@@ -62,8 +62,8 @@ impl Server {
 struct Acceptor {
     settings: Settings,
     permits: Arc<Permits>,
-    /// Connection that waits for a permit. Its owner decides which connection it displaces, so it is accepted
-    /// first.
+    /// Connection that waits for a permit. It is accepted without a permit, because its owner determines which other
+    /// connection is displaced.
     newcomer: Option<Accepted>,
     state: Arc<watch::Sender<ListenerState>>,
     connections: JoinSet<()>,
@@ -74,7 +74,7 @@ impl Acceptor {
     async fn run(mut self, listener: Listener) {
         let mut state = self.state.subscribe();
         let stopping = async move {
-            // This cannot fail, since `self` keeps the sender.
+            // The wait cannot fail, since `self` keeps the sender.
             let _ = state.wait_for(|state| state.stopping.is_some()).await;
         };
         tokio::select! {
@@ -103,7 +103,7 @@ impl Acceptor {
         }
     }
 
-    /// Serves connections that the system has already accepted. Otherwise they would be reset.
+    /// Serves connections that the system has already accepted. Otherwise, the system would reset these connections.
     fn accept_queued(&mut self, listener: &Listener) {
         if let Some(accepted) = self.newcomer.take() {
             self.serve_beyond_limit(accepted);

@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Sender of messages to the service manager.
 ///
-/// A thread sends them in order, because the manager's socket may block. A message without room in the queue is
-/// dropped.
+/// A separate thread sends the messages in order, because the manager's socket may block. A message that does not fit
+/// into the queue is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceManager {
     messages: Option<SyncSender<String>>,
@@ -27,16 +27,16 @@ impl ServiceManager {
         self.send("READY=1");
     }
 
-    /// Reports the start of a reload. [`ready`](Self::ready) reports its end, even if the reload failed.
+    /// Reports the start of a reload. [`ready`](Self::ready) reports the end of the reload, even if the reload failed.
     pub(super) fn reloading(&self) {
-        // `Type=notify-reload` ignores the message without the time.
+        // systemd requires the time for a unit with `Type=notify-reload`, and otherwise ignores the message.
         #[cfg(unix)]
         if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
             self.send(format_args!("RELOADING=1\n{now}"));
         }
     }
 
-    /// Reports that the server stops, and how long that may take.
+    /// Reports that the server is stopping, and how long the stop may take.
     pub(super) fn stopping(&self, limit: Duration) {
         let limit = limit.as_micros();
         self.send(format_args!("STOPPING=1\nEXTEND_TIMEOUT_USEC={limit}"));
@@ -47,7 +47,7 @@ impl ServiceManager {
         self.send(format_args!("STATUS={text}"));
     }
 
-    /// Keeps the watchdog alive while the runtime executes tasks.
+    /// Sends the watchdog's keep-alive messages while the runtime executes tasks.
     pub(super) async fn keep_watchdog_alive(self) {
         let Some(limit) = watchdog() else {
             return;
@@ -79,7 +79,7 @@ fn messages_of_environment() -> Option<SyncSender<String>> {
         .name("service-manager".to_owned())
         .spawn(move || {
             for message in messages {
-                // An error is ignored: the manager has gone, or the next message reaches it.
+                // An error is ignored: the manager has ended, or the next message will reach it.
                 let _ = sd_notify::notify(&[Custom(&message)]);
             }
         });

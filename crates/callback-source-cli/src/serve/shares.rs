@@ -1,7 +1,7 @@
-//! Connections by owner.
+//! Connections, grouped by owner.
 //!
-//! A full listener searches for a connection to displace whenever a new one arrives, thousands of times per second
-//! in a flood. The shares are therefore kept sorted by size, and the search is bounded.
+//! Whenever a new connection arrives, a full listener searches for a connection to displace. In a flood, it does so
+//! thousands of times per second. The shares are therefore kept sorted by size, and the search is bounded.
 
 use std::{
     cmp::Reverse,
@@ -92,8 +92,8 @@ impl Shares {
         self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
-    /// Displaces a connection that waits for its client, for a newcomer of this owner. If no connection waits,
-    /// returns a connection with a request in flight.
+    /// Displaces a connection that waits for its client, in favour of a new connection of this owner. If no connection
+    /// waits, returns a connection with a request in flight.
     pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
@@ -137,8 +137,8 @@ fn displace_from<'a>(
     in_flight
 }
 
-/// Maximum number of connections that are searched for an idle one.
+/// Maximum number of connections that are searched for an idle connection.
 const MAX_SEARCHED: usize = 1_000;
 
-/// Time for a request to arrive before its connection can be displaced.
+/// Minimum time for a request to arrive before its connection can be displaced.
 pub(super) const GRACE: Duration = Duration::from_millis(20);

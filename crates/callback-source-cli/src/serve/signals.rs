@@ -1,7 +1,7 @@
 //! Signals to a server.
 //!
-//! By default, SIGHUP, SIGUSR1 and SIGUSR2 end a process at once, together with its requests. Tools send them to
-//! request a reload or a new log file, so `serve` ignores them.
+//! By default, SIGHUP, SIGUSR1 and SIGUSR2 end a process at once, together with its requests. Tools send these signals
+//! to request a reload or a new log file, so they must not end `serve`.
 
 use std::{io, sync::Arc};
 
@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 
 /// Signals that end a server, and SIGHUP, which reloads its configuration.
 ///
-/// Other signals that would end a process by default are ignored. A log rotation or a closed terminal must not lose a
-/// callback.
+/// SIGUSR1 and SIGUSR2 are ignored. A log rotation or a closed terminal must not cause the loss of a callback.
 #[cfg(unix)]
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,

@@ -1,7 +1,7 @@
 //! `/status.json`: state of the list and of the server.
 //!
-//! It names hosts, addresses and errors, so only operators may read it: see [`endpoint`](super::endpoint) and
-//! `is_local` in [`app`](super::app).
+//! The response contains hosts, addresses and errors, so only operators may read it: see [`endpoint`](super::endpoint)
+//! and `is_local` in [`app`](super::app).
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     report::HostReport,
 };
 
-/// Number of verdicts by kind, and the refusals that the journal does not have yet.
+/// Number of verdicts by kind, and the refusals that have not been written to the journal yet.
 #[derive(Debug)]
 pub(super) struct VerdictCounts {
     kinds: Mutex<BTreeMap<&'static str, u64>>,
@@ -57,7 +57,7 @@ impl VerdictCounts {
 }
 
 impl Default for VerdictCounts {
-    /// Starts the usual kinds at zero, so that a monitor finds them.
+    /// Creates the counts. The usual kinds start at zero, so that a monitor finds them.
     fn default() -> Self {
         let kinds = [
             "allow",
@@ -72,7 +72,7 @@ impl Default for VerdictCounts {
     }
 }
 
-/// State of the list and of the server as JSON.
+/// Returns the state of the list and of the server as JSON.
 pub(super) fn json(
     list: &AllowList,
     counts: &VerdictCounts,
@@ -113,11 +113,11 @@ struct Status<'a> {
     verdicts: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<TargetStatus>,
-    /// Addresses that were refused with 403 and then joined an answer.
+    /// Number of addresses that were refused with 403 and later appeared in an answer.
     refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,
-    /// Hosts that are looked up when unlisted peers call, but never admitted.
+    /// Hosts that are looked up when unlisted peers call. Their addresses are never admitted.
     watched: Vec<&'a str>,
     hosts: Vec<HostReport<'a>>,
 }

@@ -1,7 +1,7 @@
 //! `/status`: the state of the list and of the server, as a page for people.
 //!
-//! The page is complete without JavaScript, which its Content-Security-Policy does not allow anyway. It refreshes
-//! itself. Every text that comes from outside is escaped.
+//! The page is complete without JavaScript, which its Content-Security-Policy does not allow anyway. The browser
+//! reloads the page every 30 seconds. Every text from outside this program is escaped.
 
 use std::{
     fmt::{self, Write},
@@ -86,7 +86,7 @@ impl Page<'_> {
         self.write_verdicts(out)?;
         self.write_refusals(out, now)?;
         write_links(out, &hosts)?;
-        // The refresh is requested by a header and not by a `meta` tag, so that a reader can stop it.
+        // The refresh is requested by a header and not by a `meta` tag, so that a reader can stop the refresh.
         out.push_str(match self.refreshes {
             true => "<p><a href=\"?still\">Stop the refresh every 30 seconds</a></p>\n",
             false => "<p><a href=\"?\">Refresh every 30 seconds</a></p>\n",
@@ -243,7 +243,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Attribute of the row with its class, and the probable cause of the refusal.
+    /// Returns the class attribute of the row, and the probable cause of the refusal.
     fn hint(&self, peer: IpAddr, reason: &str) -> (&'static str, String) {
         if let Some(allowed) = self.list.verdict(peer).allowed() {
             let by = allowed
@@ -300,7 +300,7 @@ fn write_links(out: &mut String, hosts: &[HostHealth]) -> fmt::Result {
 }
 
 fn open_table(out: &mut String, title: &str, columns: &[&str]) -> fmt::Result {
-    // On narrow screens, the table can be scrolled, also by keyboard.
+    // On narrow screens, the table can be scrolled, also with the keyboard.
     write!(
         out,
         "<h2>{title}</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\
@@ -317,7 +317,7 @@ fn close_table(out: &mut String) {
     out.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// Age of the answer, and the time until the end of its TTL.
+/// Returns the age of the answer, and the time until the end of its TTL.
 fn ages(family: &FamilyHealth, now: std::time::Instant) -> (String, String) {
     let Some(at) = family.answered_at else {
         return ("–".to_owned(), "–".to_owned());
@@ -345,7 +345,7 @@ fn age(entry: &Entry, now: SystemTime) -> Option<Duration> {
     Some(now.duration_since(entry.time()?).unwrap_or_default())
 }
 
-/// A time of the journal, with its age.
+/// Formats a time of the journal, with its age.
 fn when(at: &str, now: SystemTime) -> String {
     let Ok(time) = humantime::parse_rfc3339(at) else {
         return "–".to_owned();
@@ -359,7 +359,7 @@ fn utc(at: SystemTime) -> String {
     text.replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
-/// A duration in its two largest units.
+/// Formats a duration in its two largest units.
 fn span(time: Duration) -> String {
     let text = humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -383,7 +383,7 @@ fn escaped(text: &str) -> String {
 /// Header that makes a browser load the page again.
 pub(super) const REFRESH: (&str, &str) = ("refresh", "30");
 
-/// Policy of the page: nothing is loaded or run.
+/// Content-Security-Policy of the page. Nothing is loaded, and no script runs.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; \
                                  form-action 'none'; frame-ancestors 'none'";
 

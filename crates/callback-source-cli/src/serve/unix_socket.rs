@@ -1,11 +1,11 @@
 //! Listener on a Unix socket.
 //!
-//! A socket stays in the file system when its process is killed, and the next start would fail because of it. It is
-//! removed only if no process listens on it. Any other file at the path is left alone: a wrong path must not delete
+//! If a process is killed, its socket stays in the file system, and the next start would fail. The socket is removed
+//! only if no process listens on it. Any other file at the path is not removed, because a wrong path must not delete
 //! data.
 //!
-//! Whoever can write to the socket can name any client. It is therefore created with its final mode, and is never
-//! open to everyone.
+//! Whoever can write to the socket can name any client. The socket is therefore created with its final mode, and is
+//! never open to everyone.
 
 use std::{
     fs::{self, FileType},
@@ -94,7 +94,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds with the final mode. A later change of the mode would leave a gap.
+/// Binds with the final mode. If the mode were changed later, other users could connect before the change.
 fn bind_with_mode(path: &Path) -> io::Result<StdListener> {
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = StdListener::bind(path);

@@ -1,4 +1,4 @@
-//! `/verify`: the library's source check, and its verdict as a response.
+//! `/verify`: the library's source check, and the response to its verdict.
 //!
 //! The inner service of the check builds the response. `serve` therefore runs the same layer as a Rust service,
 //! with the same rules for headers, waits and logs.
@@ -70,8 +70,7 @@ impl Verify {
     }
 
     pub(super) async fn respond(&self, peer: Peer, mut request: Request<()>) -> Response<Body> {
-        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all if such a response has a
-        // length.
+        // A 2xx to CONNECT opens a tunnel, and hyper sends nothing at all if such a response has a `Content-Length`.
         if request.method() == Method::CONNECT {
             let text = "`CONNECT` asks for a tunnel and is not a callback";
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
@@ -100,7 +99,7 @@ impl Verify {
     }
 }
 
-/// Response to each verdict.
+/// Service that responds to each verdict.
 #[derive(Clone, Debug)]
 pub(super) struct VerdictResponse {
     unsure_status: Option<StatusCode>,
@@ -169,10 +168,10 @@ impl RejectionResponse<Body> for VerdictResponse {
     }
 }
 
-/// Response that admits a request. Its status is 200, not 204: Envoy admits with 200 only. Envoy passes a 204 to the
-/// caller as the final response, so that the shop never receives the callback.
+/// Response that admits a request. Its status is 200, not 204, because Envoy admits a request only after a 200. Envoy
+/// passes a 204 to the caller as the final response, and the shop never receives the callback.
 ///
-/// The length is set here because hyper omits it from a response without a body over HTTP/2.
+/// `Content-Length` is set here, because hyper omits this header from a response without a body over HTTP/2.
 fn admitted() -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let none = HeaderValue::from_static("0");

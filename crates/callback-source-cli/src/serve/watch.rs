@@ -1,9 +1,10 @@
-//! Decides when the changed content of a file is passed on.
+//! Detection of changed content in a file.
 
 /// Content of a file that is read regularly.
 ///
-/// Changed content is passed on once two reads agree: an editor may be saving the file during the first read. The
-/// content is compared, not the time of the file: in Kubernetes, a changed file is a symbolic link to another folder.
+/// Changed content is passed on once two reads agree, since an editor may be saving the file during the first read. The
+/// content is compared, not the modification time, since a changed file in Kubernetes is a symbolic link to another
+/// folder.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Content that was passed on last, valid or not.
@@ -19,7 +20,7 @@ impl Watch {
         }
     }
 
-    /// Returns the content if it is to be passed on.
+    /// Returns the content if it must be passed on.
     pub(super) fn look(&mut self, content: String) -> Option<String> {
         if content == self.taken {
             self.seen = None;
@@ -33,7 +34,7 @@ impl Watch {
         Some(content)
     }
 
-    /// Records content that is passed on for another reason.
+    /// Records content that is passed on for another reason, such as SIGHUP.
     pub(super) fn take(&mut self, content: String) {
         self.taken = content;
         self.seen = None;
@@ -53,7 +54,7 @@ mod tests {
         assert_eq!(look("b12"), None);
         assert_eq!(look("b12"), Some("b12".to_owned()));
         assert_eq!(look("b12"), None);
-        // An editor writes the same content again.
+        // An editor empties the file, and writes the same content again.
         assert_eq!(look(""), None);
         assert_eq!(look("b12"), None);
         assert_eq!(look(""), None);

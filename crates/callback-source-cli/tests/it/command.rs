@@ -703,7 +703,7 @@ async fn reads_variables_with_blanks_and_line_breaks() {
     for (hosts, networks) in [
         ("one.example, two.example", "192.0.2.0/24, 198.51.100.7"),
         ("one.example,,two.example,", ",192.0.2.0/24,198.51.100.7"),
-        // Block scalars in YAML, `|` and `>`.
+        // Values of block scalars in YAML (`|` and `>`).
         (
             "one.example\ntwo.example\n",
             "192.0.2.0/24,\n198.51.100.7\n",

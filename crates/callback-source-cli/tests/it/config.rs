@@ -9,7 +9,7 @@ use crate::{
     setup::{LISTED, UNLISTED, ask, assert_shown, command, one_host, run, zone},
 };
 
-/// Writes a file with this content, in a folder of its own.
+/// Writes a file with this content in a new folder.
 fn file(content: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -17,7 +17,8 @@ fn file(content: &str) -> (TempDir, String) {
     (folder, path.to_str().unwrap().to_owned())
 }
 
-/// Returns the output of `config check` for a file with this content, without the folder.
+/// Returns the output of `config check` for a file with this content. The path of the folder is removed from the
+/// output.
 async fn problem(content: &str) -> String {
     let (folder, path) = file(content);
     let output = run(&format!("config check --config {path}")).await;

@@ -37,7 +37,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     text
 }
 
-/// Sends requests without pause, on a new connection whenever the server closes one.
+/// Sends requests without pause. Opens a new connection whenever the server closes the current connection.
 async fn send_without_pause(server: Target, answered: Arc<AtomicUsize>) {
     loop {
         let connected = match server.http2 {
@@ -78,7 +78,7 @@ impl Target {
     }
 }
 
-/// Starts clients that never pause, and waits until each has received some responses.
+/// Starts clients that never pause, and waits until each client has received three responses.
 async fn busy(targets: impl IntoIterator<Item = Target>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     let mut all = Vec::new();
@@ -222,7 +222,7 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
         assert!(reply.status < 300);
         assert_eq!(reply.header("connection"), None);
     }
-    // New connections of the proxy are accepted, too.
+    // New connections of the proxy are also accepted.
     for _ in 0..3 {
         let reply = timeout(SOON, server.send(PROXY, "POST", "/verify", &client)).await;
         assert!(reply.expect("room is made").status < 300);
@@ -230,7 +230,7 @@ async fn a_trusted_proxy_keeps_its_connections_while_others_crowd_the_server() {
     server.stop().await;
 }
 
-/// Opens a connection through a proxy that has sent its PROXY header.
+/// Opens a connection from the proxy, and sends a PROXY header that names this client.
 async fn proxied(server: &Server, client: &str) -> TcpStream {
     let mut stream = server.stream(PROXY).await;
     let header = format!("PROXY TCP4 {client} 127.0.0.1 1 2\r\n");
@@ -330,7 +330,7 @@ async fn a_response_before_the_end_of_the_body_announces_the_end_of_the_connecti
         for peer in [LISTED, UNLISTED] {
             let mut stream = server.stream(peer).await;
             stream.write_all(request.as_bytes()).await.unwrap();
-            // The client keeps its side open.
+            // The client keeps its side of the connection open.
             let reply = rest(&mut stream).await;
             assert_eq!(reply.matches("http/1.").count(), 1, "{request}{reply}");
             assert!(reply.contains("connection: close\r\n"), "{request}{reply}");
@@ -438,7 +438,7 @@ async fn the_time_limit_of_a_head_applies_to_the_first_half_of_a_later_head() {
         slow.spawn(async move {
             stream.write_all(bytes.as_bytes()).await.unwrap();
             let mut reply = Vec::new();
-            // This also returns when the connection is reset.
+            // The read also ends when the connection is reset.
             let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await;
             let reply = String::from_utf8_lossy(&reply).into_owned();
             assert_eq!(

@@ -32,7 +32,7 @@ struct Firewall {
     server: Netns,
     client: Netns,
     dns: DnsServer,
-    /// Has a program `nft` for the follower.
+    /// Folder with a program `nft` for the follower.
     folder: TempDir,
     /// Time of the last packet from each client.
     seen: Arc<Mutex<std::collections::HashMap<std::net::IpAddr, Instant>>>,
@@ -57,7 +57,7 @@ impl Firewall {
         Some(firewall)
     }
 
-    /// Echoes over TCP, and records the clients of UDP packets.
+    /// Echoes bytes over TCP, and records the time of each client's last UDP packet.
     fn listen(&self) {
         for address in [SERVER, SERVER6] {
             let address = SocketAddr::new(ip(address), PORT);
@@ -103,7 +103,7 @@ impl Firewall {
         Server::of_command(command, false).await
     }
 
-    /// Connects from an address of the clients.
+    /// Connects to the server from a client's address.
     fn connect(&self, from: &str) -> io::Result<TcpStream> {
         let to = if from.contains(':') { SERVER6 } else { SERVER };
         let (from, to) = (SocketAddr::new(ip(from), 0), SocketAddr::new(ip(to), PORT));
@@ -128,14 +128,13 @@ impl Firewall {
         })
     }
 
-    /// Returns whether a connection is possible. Under load, a response can take longer than the pause of one
-    /// attempt.
+    /// Returns whether an attempt to connect succeeds. Under load, an attempt can exceed its time limit of 300 ms.
     fn is_open_to(&self, client: &str) -> bool {
         self.connect(client).is_ok()
     }
 
-    /// Sends a packet every 20 ms from an address, until none has arrived for a second. Returns the time of the last
-    /// packet that arrived.
+    /// Sends a packet every 20 ms from an address, until no packet has arrived for a second. Returns the time of the
+    /// last packet that arrived.
     async fn last_packet(&self, from: &str) -> Instant {
         let socket = self
             .client
@@ -153,8 +152,8 @@ impl Firewall {
         }
     }
 
-    /// Returns ten times the time that `nft` takes on this machine now. `nft` takes some 50 ms, but seconds while
-    /// other jobs use the processors.
+    /// Returns ten times the time that `nft` takes on this machine now. `nft` usually takes about 50 ms, but it takes
+    /// seconds while other jobs use the processors.
     fn slack(&self) -> Duration {
         let began = Instant::now();
         let _ = self.server.nft("list tables");
@@ -166,7 +165,7 @@ impl Firewall {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
-    /// Returns the rest of an element's timeout.
+    /// Returns the remaining time of an element's timeout.
     fn expires(&self, address: &str) -> Duration {
         let elements = self.elements();
         let element = elements
@@ -177,7 +176,7 @@ impl Firewall {
         humantime::parse_duration(rest.unwrap_or_else(|| panic!("{elements}"))).unwrap()
     }
 
-    /// Returns the arrival of the last question about A records.
+    /// Returns the time at which the last question for A records arrived.
     fn last_question(&self) -> Instant {
         let questions = self.dns.questions();
         let mut questions = questions.iter().rev();
@@ -191,7 +190,7 @@ fn echo(mut stream: TcpStream) {
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// Sends a byte over an open connection, and waits until the server has returned it.
+/// Returns whether the server echoes a byte over an open connection.
 fn is_alive(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok()
@@ -229,7 +228,8 @@ async fn listed_clients_get_in_and_a_rotation_is_followed_without_cutting_a_conn
         );
     }
     let took = rotated.elapsed();
-    // The sum of the TTL, 1.5 s, and up to 300 ms of the last attempt to connect. Other tests run meanwhile.
+    // The limit is the sum of the TTL, 1.5 s, and up to 300 ms of the last attempt to connect, plus a margin for other
+    // tests.
     let limit = Duration::from_millis(3_000) + firewall.slack();
     assert!(took < limit, "{took:?} of {limit:?}");
     assert!(firewall.is_open_to(FIRST), "it does not linger");
@@ -250,7 +250,7 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
     // The stale window is longer than its minimum, which is the time that the refresh of an expired answer takes.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
-    // At this moment, the last refresh has just reached the kernel, and the next one has not begun.
+    // Wait until a refresh has just reached the kernel, so that the next refresh has not begun.
     let rest = firewall.expires(FIRST);
     until(|| rest < firewall.expires(FIRST)).await;
     follow.signal("KILL").await;
@@ -276,7 +276,7 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .follow("--stale-for 8s --host two.psp.example")
         .await;
     until(|| firewall.elements().contains(FIRST) && firewall.elements().contains(SECOND)).await;
-    // A single name that no longer exists is harmless.
+    // If a single name no longer exists, its address stays admitted.
     firewall.dns.remove("two.psp.example");
     let asked = firewall.dns.total();
     until(|| firewall.dns.total() > asked + 6).await;
@@ -294,8 +294,8 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .set_fault("two.psp.example", Fault::Rcode(ResponseCode::ServFail));
     let closed = firewall.last_packet(FIRST).await;
     let open_for = closed.saturating_duration_since(last);
-    // The sum of TTL and stale window, with a margin. Another refresh may have begun before the fault, and the
-    // timeout is rounded up.
+    // The limit is the sum of the TTL and the stale window, with a margin. Another refresh may have begun before the
+    // fault, and the timeout is rounded up.
     let latest = Duration::from_millis(12_500) + firewall.slack();
     assert!(
         (Duration::from_millis(8_900)..latest).contains(&open_for),
@@ -330,7 +330,7 @@ async fn a_flushed_ruleset_is_restored_within_five_seconds() {
         let limit = Duration::from_secs(5) + firewall.slack();
         assert!(took < limit, "{flush}: {took:?} of {limit:?}");
     }
-    // As at the start of nftables.service, the rules are loaded again, and the elements are still there.
+    // The rules are loaded again, as at the start of `nftables.service`. The elements are kept.
     let ruleset = run("follow --print-ruleset").await.stdout;
     firewall.server.load(std::str::from_utf8(&ruleset).unwrap());
     firewall.server.load(std::str::from_utf8(&ruleset).unwrap());
@@ -418,7 +418,7 @@ async fn without_the_capability_the_error_names_it() {
     assert!(stderr.contains("CAP_NET_ADMIN"), "{stderr}");
 }
 
-/// Sends requests from a listed address until the counter stops. Returns the statuses.
+/// Sends requests from a listed address until `is_over` is set. Returns the statuses.
 async fn statuses(
     port: u16,
     from: &'static str,
@@ -533,7 +533,7 @@ async fn one_rotation_changes_every_target_once_and_loses_no_packet() {
     opens("127.0.1.3").await;
     opens("127.0.1.1").await;
 
-    // Listed clients send requests all the time.
+    // Listed clients send requests during the whole rotation.
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let callers = [nginx_port, haproxy_port]
         .map(|port| tokio::spawn(statuses(port, "127.0.1.3", Arc::clone(&is_over))));

@@ -14,7 +14,7 @@ use crate::{
     setup::{ask, command, ip, run, shown, zone},
 };
 
-/// Returns flags for short windows and for a host of [`moving`].
+/// Returns flags for short windows and for the host of [`moving`].
 fn flags(dns: &DnsServer) -> String {
     format!("--host one.example --min-ttl 1s --linger 3s {}", ask(dns))
 }
@@ -139,7 +139,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(read(&path).contains("\n20.0.0.9 1;\n"), "{}", read(&path));
 
-    // A running follower empties the target when the windows of the addresses have ended.
+    // With `--allow-empty`, a running follower empties the target when the windows of the addresses have ended.
     dns.clear_faults();
     move_to(&dns, &["20.0.0.1"]);
     for (flag, left) in [("", "20.0.0.1 1;"), ("--allow-empty", "")] {
@@ -150,7 +150,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
             path.display()
         ))
         .await;
-        // The file also has this content from the previous process.
+        // The previous process may have written this content, so the test waits until this process is ready.
         follow.ready().await;
         until(|| body(&path) == "20.0.0.1 1;").await;
         dns.set_fault("one.example", Fault::Rcode(ResponseCode::ServFail));
@@ -177,7 +177,7 @@ async fn a_rotation_changes_the_file_once_and_runs_the_command() {
     let mut follow = Server::follow(&format!(
         "{} --on-change .{} file:nginx-allow:{}",
         flags(&dns),
-        // `.` runs the file in the shell, so that the argument needs no space.
+        // `.` and `${IFS}` run the file in the shell, so that the argument contains no space.
         format_args!("${{IFS}}{}", hook.display()),
         path.display()
     ))
@@ -190,7 +190,7 @@ async fn a_rotation_changes_the_file_once_and_runs_the_command() {
     let rotated = Instant::now();
     move_to(&dns, &["20.0.0.2"]);
     until(|| body(&path) == "allow 20.0.0.1; allow 20.0.0.2; deny all;").await;
-    // The TTL, plus 1.5 s.
+    // The limit is the TTL plus 1.5 s, with a margin.
     let took = rotated.elapsed();
     assert!(took < Duration::from_millis(4_500), "{took:?}");
     until(|| body(&path) == "allow 20.0.0.2; deny all;").await;
@@ -284,7 +284,7 @@ async fn serve_follows_targets_and_keeps_serving_while_they_fail() {
     serve.stop().await;
 }
 
-/// Starts a server in a folder with a disk of its own, which only the server's process sees.
+/// Starts a follower in a folder on a separate disk, which is mounted only for the follower's process.
 #[cfg(target_os = "linux")]
 async fn on_own_disk(before: &str, args: &str) -> Option<(TempDir, Server)> {
     servers::find(["unshare", "mount"])?;
@@ -321,7 +321,7 @@ async fn a_full_disk_leaves_the_old_file_and_is_reported() {
         return;
     };
     follow.has_logged("free some space").await;
-    // The mounts of another process are visible below its root.
+    // The mounts of another process are visible below `/proc/PID/root`.
     let inside = Path::new("/proc")
         .join(follow.id().to_string())
         .join("root");

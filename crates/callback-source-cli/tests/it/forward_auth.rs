@@ -1,5 +1,5 @@
-//! `serve` with nginx and Caddy, each with its configuration in `docs/forward-auth.md`. They are in front of a shop
-//! that records the requests that it gets.
+//! `serve` with nginx and Caddy, each with its configuration in `docs/forward-auth.md`. Behind nginx or Caddy is a shop
+//! that records the requests that reach it.
 
 use std::{
     fs, io,
@@ -36,7 +36,7 @@ use crate::{
     setup::{LISTED, UNLISTED, admit_one_host, connect, ip, one_host},
 };
 
-/// Address of the server in front.
+/// Address of the web server in front of the shop.
 const FRONT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const METHODS: [&str; 9] = [
@@ -289,7 +289,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     set_up.serve.ready().await;
     set_up.serve.signal("TERM").await;
     set_up.serve.ended().await;
-    // At first the connection ends without a response. Later, connections are refused.
+    // The first time, the connection ends without a response. The second time, the connection is refused.
     for _ in 0..2 {
         let reply = set_up.post(LISTED, &[]).await;
         assert_eq!(reply.status, kind.endpoint_down());
@@ -302,7 +302,7 @@ async fn passes_on_nothing_without_the_endpoint(kind: Kind) {
     }
 }
 
-/// Sends bytes to the endpoint. Returns its response, byte for byte, until it closes the connection.
+/// Sends a request to the endpoint. Returns every byte that the endpoint sends until it closes the connection.
 async fn raw(
     peer: &str,
     server: SocketAddr,
@@ -343,7 +343,7 @@ fn forged(client: &'static str) -> impl Iterator<Item = (&'static str, &'static 
     .into_iter()
 }
 
-/// The endpoint, the shop, and the server in front of both.
+/// The endpoint, the shop, and the web server in front of both.
 struct SetUp {
     serve: Server,
     relay: Relay,
@@ -384,7 +384,7 @@ impl SetUp {
     }
 }
 
-/// Relay from the server in front to the endpoint. It counts the connections.
+/// Relay from the web server to the endpoint. It counts the connections.
 struct Relay {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -404,7 +404,7 @@ impl Relay {
                 count.fetch_add(1, Ordering::Relaxed);
                 open.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(to).await {
-                        // When either side closes its connection, the other connection is closed, too.
+                        // When either side closes its connection, the other connection is closed as well.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -453,7 +453,7 @@ async fn note(
     }
 }
 
-/// Server in front of the endpoint and the shop.
+/// Web server in front of the endpoint and the shop.
 #[derive(Clone, Copy)]
 enum Kind {
     Nginx,
@@ -468,7 +468,7 @@ impl Kind {
         }
     }
 
-    /// Header that gives the client's address to the endpoint.
+    /// Header with which the web server passes the client's address to the endpoint.
     fn header(self) -> &'static str {
         match self {
             Self::Nginx => "x-real-ip",
@@ -476,7 +476,7 @@ impl Kind {
         }
     }
 
-    /// Status that the server returns when the endpoint cannot be reached.
+    /// Status that the web server returns when the endpoint cannot be reached.
     fn endpoint_down(self) -> u16 {
         match self {
             Self::Nginx => 503,
@@ -508,7 +508,7 @@ impl Kind {
         .await
     }
 
-    /// The part of the configuration that is in the docs. `tests/gateways/matrix.py` runs the same blocks.
+    /// Returns the part of the configuration that is in the docs. `tests/gateways/matrix.py` runs the same blocks.
     fn shown(self) -> &'static str {
         let page = include_str!("../../../../docs/forward-auth.md");
         let (_, rest) = page
@@ -521,7 +521,7 @@ impl Kind {
         config
     }
 
-    /// The complete configuration. It runs unprivileged in a folder of its own.
+    /// Returns the complete configuration, with which the web server runs unprivileged in a separate folder.
     fn complete(self, shown: &str, dir: &Path) -> String {
         match self {
             Self::Nginx => {

@@ -22,7 +22,7 @@ use crate::{
 
 const NEW: &str = "127.0.3.1";
 
-/// Starts a server with a journal, and an admin listener at a Unix socket in the same folder.
+/// Starts a server with a journal in this folder, and with an admin listener.
 async fn start(dns: &DnsServer, folder: &Path) -> Server {
     let server = Server::start(&format!(
         "{} --min-ttl 1s --journal {journal} --admin-listen 127.0.0.1:0",
@@ -42,7 +42,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Repeats a command until its output contains a text.
+/// Repeats a command until its output contains a text, and returns this output.
 async fn answer(server: &Server, line: &str, expected: &str) -> String {
     let asked = async {
         loop {
@@ -73,7 +73,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
         Some(1)
     );
 
-    // A server of the provider calls before DNS names it.
+    // A new server of the provider sends callbacks before DNS contains its address.
     for (peer, status) in [(UNLISTED, 403), (NEW, 403), (NEW, 403), (LISTED, 200)] {
         assert_eq!(server.get(peer, "/verify").await.status, status, "{peer}");
     }
@@ -101,7 +101,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
         refused.contains(&format!("refused: {NEW}, not-listed, 2 times")),
         "{refused}"
     );
-    // Did we refuse them?
+    // Did we refuse a server of the provider?
     let them = ask(&server, "history --only refused-then-listed").await;
     assert_eq!(them.status.code(), Some(0));
     let them = text(&them);
@@ -135,7 +135,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
         2,
         "{operation}"
     );
-    // Wait until the recorder has looked twice.
+    // Wait until the recorder has recorded a removed address.
     answer(&server, "history --only changes", "removed: ").await;
     let after = text(&ask(&server, "history --only changes").await);
     assert!(after.starts_with(&before), "{before}\n{after}");

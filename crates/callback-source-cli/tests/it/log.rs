@@ -1,4 +1,4 @@
-//! The log on stderr, even when nothing reads it.
+//! The log on stderr, even when nothing reads stderr.
 
 use std::{
     io::Write,
@@ -96,7 +96,7 @@ impl Unread {
 
     /// Sends requests until log lines are dropped.
     async fn overflow(&self) {
-        // h2 writes many more trace lines than HTTP/1.
+        // HTTP/2 causes many more trace lines than HTTP/1.
         let mut connection = Connection::connect_h2(ip(LISTED), self.addr).await.unwrap();
         let overflow = async {
             loop {
@@ -174,8 +174,8 @@ async fn an_unwritable_log_does_not_stop_the_server() {
     }
 }
 
-/// Returns the address at which a process listens. It comes from the tables of the system, since the log cannot be
-/// read.
+/// Returns the address at which a process listens. The address is found in the system's tables of sockets, since the
+/// log cannot be read.
 #[cfg(target_os = "linux")]
 async fn listening_of(child: &Child) -> SocketAddr {
     let process = format!("/proc/{}", child.id().unwrap());
@@ -188,7 +188,8 @@ async fn listening_of(child: &Child) -> SocketAddr {
         let table = std::fs::read_to_string(format!("{process}/net/tcp")).unwrap();
         let sockets = sockets();
         let port = table.lines().find_map(|line| {
-            // The fields are number, own address, other address, and state. The tenth is the inode of the socket.
+            // The first four fields are entry number, local address, remote address and state. The tenth is the inode
+            // of the socket.
             let fields: Vec<_> = line.split_whitespace().collect();
             let link = format!("socket:[{}]", fields.get(9)?);
             let listens = fields[3] == "0A" && sockets.iter().any(|file| *file == *link);
@@ -202,7 +203,7 @@ async fn listening_of(child: &Child) -> SocketAddr {
     }
 }
 
-/// A pipe without room for another byte.
+/// Returns a pipe without room for another byte.
 #[cfg(target_os = "linux")]
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -357,7 +358,7 @@ async fn packets_from_a_third_address_cause_no_log_lines() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
     }
 
-    // A filter can ask for these lines.
+    // A log filter can enable these lines.
     let output = run(&format!("lookup --log debug {hosts}")).await;
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -369,13 +370,13 @@ async fn packets_from_a_third_address_cause_no_log_lines() {
     );
 }
 
-/// Forwards questions to a DNS server, and sends packets from a third address ahead of each answer.
+/// Forwarder of questions to a DNS server. Before each answer, it sends packets from a third address.
 struct NoisyWay {
     addr: SocketAddr,
     _task: JoinSet<()>,
 }
 
-/// Number of packets, which is fewer than the receive buffer of a socket can store.
+/// Number of packets before each answer. The receive buffer of a socket has room for more packets.
 const PACKETS: usize = 100;
 
 impl NoisyWay {

@@ -508,7 +508,7 @@ async fn reads_a_state_file_and_never_writes_it() {
     fs::remove_file(path).unwrap();
 }
 
-/// Starts a DNS server with the hosts of the provider, and with two addresses that do not belong to the provider.
+/// Starts a DNS server with the hosts of the provider, and with two API hosts whose addresses are not the provider's.
 async fn provider() -> DnsServer {
     let dns = DnsServer::start().await.unwrap();
     for number in 1..=4 {

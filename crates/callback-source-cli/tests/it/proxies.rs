@@ -11,7 +11,7 @@ use crate::{
 
 const PROXY: &str = "127.0.9.1";
 
-/// Runs the command with a line of arguments and headers.
+/// Runs `check` with a line of arguments and these headers.
 async fn check(line: &str, headers: &[&str]) -> std::process::Output {
     let mut check = command(format!("check {line}").split_whitespace());
     for header in headers {
@@ -172,7 +172,7 @@ async fn a_hop_at_a_unix_socket_is_passed_if_it_is_trusted() {
     -- stderr
     note: the proxy does not give the caller's address
     "#);
-    // The peer of a connection is never `unix:`.
+    // `unix:` never matches the peer of a TCP connection.
     for line in [
         format!("serve --listen 127.0.0.1:0 --trusted-proxy unix: {header}"),
         format!("check {}", behind("unix:")),
@@ -322,7 +322,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
         (PROXY, v2_unlisted, "HTTP/1.1 403"),
         (PROXY, b"PROXY UNKNOWN\r\n".to_vec(), "HTTP/1.1 403"),
         (PROXY, local, "HTTP/1.1 403"),
-        // The header is required and must be complete. From other peers it is ignored.
+        // The header is required and must be complete. From other peers, the header is not read.
         (PROXY, Vec::new(), ""),
         (
             PROXY,
@@ -490,7 +490,7 @@ mod unix {
     }
 }
 
-/// Sends bytes and a request, and reads the response to its end.
+/// Sends the bytes `before` and then a request, and reads the response to its end.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     before: &[u8],

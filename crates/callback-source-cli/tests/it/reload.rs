@@ -166,7 +166,7 @@ async fn an_invalid_file_is_refused_and_the_previous_configuration_stays() {
 #[tokio::test]
 async fn a_host_that_is_replaced_by_another_name_of_its_server_stays_admitted() {
     let mut reloaded = Reloaded::start("host = \"one.example\"\n").await;
-    // The delay is longer than an unlisted peer waits for an on-demand refresh.
+    // The delay is longer than the time for which an unlisted peer waits for an on-demand refresh.
     reloaded
         .dns
         .set_fault("alias.example", Fault::Delay(Duration::from_millis(1_500)));
@@ -281,7 +281,7 @@ async fn a_proxy_that_is_no_longer_trusted_names_no_client_on_its_old_connection
     assert_eq!(ask(&mut kept).await, "HTTP/1.1 200 OK");
 }
 
-/// Sends a request on a kept connection, and returns the status line of the response.
+/// Sends a request over an open connection, and returns the status line of the response.
 async fn ask(stream: &mut TcpStream) -> String {
     stream
         .write_all(b"HEAD /verify HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -319,7 +319,7 @@ async fn fifty_reloads_fail_no_request() {
         reloaded
             .reload(configurations[number % configurations.len()])
             .await;
-        // Back-to-back reloads would leave no requests in between.
+        // Without this wait, hardly any request would be sent between two reloads.
         let enough = requests * (number as u64 + 1) / 50;
         while sent.load(Ordering::Relaxed) < enough {
             tokio::task::yield_now().await;
@@ -332,7 +332,7 @@ async fn fifty_reloads_fail_no_request() {
     assert!(sent.load(Ordering::Relaxed) >= requests);
 }
 
-/// Sends requests of a listed peer. Returns the responses that are not 200.
+/// Sends requests of a listed peer. Returns the responses whose status is not 200.
 async fn call(
     server: SocketAddr,
     kept: bool,

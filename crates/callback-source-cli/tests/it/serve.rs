@@ -432,7 +432,7 @@ async fn closes_the_connection_of_a_client_that_is_slow_with_its_head() {
         slow.spawn(async move {
             stream.write_all(begin.as_bytes()).await.unwrap();
             let mut rest = Vec::new();
-            // This also returns when the connection is reset.
+            // The read also ends when the connection is reset.
             let _ = stream.read_to_end(&mut rest).await;
         });
     }

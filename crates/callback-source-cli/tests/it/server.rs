@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::setup::{admit_one_host, command, connect, ip, one_host};
 
-/// A running server, which is killed when dropped.
+/// A running server. Its process is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -31,7 +31,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `serve` with one host and waits until it is ready. The DNS server has stopped by then.
+    /// Starts `serve` with one host and waits until the server is ready. The DNS server has stopped by then.
     pub(crate) async fn admitting_one_host(args: &str) -> Self {
         let dns = one_host().await;
         let server = Self::start(&format!("{} {args}", admit_one_host(&dns))).await;
@@ -39,8 +39,8 @@ impl Server {
         server
     }
 
-    /// Starts `serve` on a free port, and waits until it listens. If the server listens at a Unix socket, the address
-    /// is that of the admin listener.
+    /// Starts `serve` on a free port, and waits until it listens. If the server listens on a Unix socket, `addr` is the
+    /// address of the admin listener.
     pub(crate) async fn start(args: &str) -> Self {
         Self::start_with(args, []).await
     }
@@ -64,13 +64,13 @@ impl Server {
         Self::of_command(serve, args.contains("--admin-listen") && !at_socket).await
     }
 
-    /// Starts `follow`. The address is that of its admin listener.
+    /// Starts `follow`. `addr` is the address of its admin listener.
     pub(crate) async fn follow(args: &str) -> Self {
         let line = format!("follow --admin-listen 127.0.0.1:0 {args}");
         Self::of_command(command(line.split_whitespace()), false).await
     }
 
-    /// Starts a command, and waits until it and its admin listener listen.
+    /// Starts a command, and waits until it listens. With `has_admin`, also waits for its admin listener.
     pub(crate) async fn of_command(mut command: Command, has_admin: bool) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("a pipe");
@@ -100,7 +100,7 @@ impl Server {
         }
     }
 
-    /// Closes the pipe from the server's log.
+    /// Stops reading the server's log, and closes the pipe.
     pub(crate) fn unread(self) -> Self {
         self.reader.abort();
         self
@@ -182,7 +182,7 @@ impl Server {
         assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 
-    /// Resident memory of the server in KiB.
+    /// Returns the resident memory of the server in KiB.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory(&self) -> u64 {
         let id = self.child.id().expect("it runs");
@@ -193,7 +193,7 @@ impl Server {
     }
 }
 
-/// Reads the log up to the line with the address of a listener.
+/// Reads the log up to the line with the address of a listener, and returns the address.
 pub(crate) async fn listening(
     lines: &mut tokio::io::Lines<BufReader<ChildStderr>>,
     log: &Mutex<Vec<String>>,
@@ -201,7 +201,7 @@ pub(crate) async fn listening(
     loop {
         let line = lines.next_line().await.expect("text");
         let line = line.expect("it logs its address");
-        // DNS answers may be logged before that line.
+        // DNS answers may be logged before the line with the address.
         log.lock().unwrap().push(line.clone());
         if let Some((_, rest)) = line.split_once("listening on http://") {
             let address = rest.split(['"', ' ']).next().unwrap_or(rest);

@@ -27,7 +27,7 @@ use crate::{
     setup::{LISTED, admit_one_host, command, ip, one_host, shown},
 };
 
-/// Socket of a service manager that receives messages.
+/// Service manager that receives messages on a socket.
 struct Manager {
     socket: UnixDatagram,
     folder: tempfile::TempDir,
@@ -53,7 +53,7 @@ impl Manager {
         String::from_utf8(message[..length].to_vec()).expect("text")
     }
 
-    /// Receives messages up to one that contains a text.
+    /// Receives messages up to the first message that contains a text.
     fn until(&self, text: &str) -> Vec<String> {
         let mut messages = vec![self.next()];
         while !messages.last().expect("one").contains(text) {
@@ -73,7 +73,7 @@ async fn reports_the_start_readiness_and_the_stop_to_the_service_manager() {
     assert_eq!(messages[0], "READY=1\n");
     assert_eq!(messages[1], "STATUS=waiting for the first answers\n");
     server.signal("TERM").await;
-    // A minute, plus 10 s for requests and 3 s for the state file.
+    // The `--stop-delay`, plus 10 s for requests and 3 s for the state file.
     assert_eq!(manager.next(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=73000000\n");
     server.signal("TERM").await;
     assert_eq!(server.ended().await.code(), Some(0));
@@ -142,7 +142,7 @@ async fn a_service_manager_that_reads_nothing_does_not_stop_the_server() {
     server.stop().await;
 }
 
-/// Creates the command with sockets as systemd passes them, in place of its own standard streams.
+/// Creates the command, and passes sockets to it as systemd does. A shell receives the sockets as its standard streams.
 fn activated(sockets: impl IntoIterator<Item = OwnedFd>, args: &str) -> Command {
     let mut sockets = sockets.into_iter();
     let (first, second) = (sockets.next().expect("a socket"), sockets.next());
@@ -220,7 +220,7 @@ async fn a_unix_socket_of_the_service_manager_is_used_and_not_removed() {
     assert!(path.exists());
 }
 
-/// Sends a check through a Unix socket. Returns the status line.
+/// Sends a request for `/verify` through a Unix socket. Returns the status line.
 async fn verify_at(path: &Path) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -234,7 +234,7 @@ async fn verify_at(path: &Path) -> String {
     reply.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns the output of `serve` on a free port with a file from the service manager.
+/// Returns the output of `serve` on a free port when the service manager passes this file.
 async fn failure(file: OwnedFd) -> String {
     let mut serve = activated([file], "serve --listen 127.0.0.1:0");
     let output = timeout(Duration::from_secs(20), serve.output()).await;
@@ -314,7 +314,7 @@ async fn systemd_socket_activate_starts_the_server_with_the_first_callback() {
     assert_eq!(reply.await.unwrap().status, 200);
 }
 
-/// Number of requests in [`an_upgrade_under_load_loses_no_request`], and of restarts during them.
+/// Number of requests in [`an_upgrade_under_load_loses_no_request`], and the number of restarts during these requests.
 const REQUESTS: usize = 10_000;
 const RESTARTS: usize = 5;
 
@@ -326,7 +326,7 @@ async fn an_upgrade_under_load_loses_no_request() {
     let folder = tempfile::tempdir().unwrap();
     let socket = tcp();
     let at = socket.local_addr().unwrap();
-    // A new process knows the callback servers from the state file.
+    // A new process reads the callback servers from the state file.
     let args = format!(
         "serve --listen {at} --stop-delay 0s --state-file {} {}",
         folder.path().join("state.json").display(),
@@ -355,7 +355,7 @@ async fn an_upgrade_under_load_loses_no_request() {
                 let reply = reply.expect("a reply to each request");
                 assert_eq!(reply.status, 200, "{}", reply.text());
                 answered.fetch_add(1, Ordering::Relaxed);
-                // Like a proxy, keeps a connection until the server announces its end.
+                // The client keeps a connection until the server announces the end of the connection, as a proxy does.
                 if kept && reply.header("connection") != Some("close") {
                     connection = Some(open);
                 }
@@ -369,7 +369,7 @@ async fn an_upgrade_under_load_loses_no_request() {
                 () = tokio::time::sleep(Duration::from_millis(1)) => {}
             }
         }
-        // As with `systemctl restart`, the old process ends before the new one starts.
+        // As with `systemctl restart`, the old process ends before the new process starts.
         server.stop().await;
         server = start().await;
     }

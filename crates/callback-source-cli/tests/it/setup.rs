@@ -1,4 +1,4 @@
-//! The command, DNS zones, and connections that several tests set up.
+//! The command, DNS zones, and connections that several tests use.
 
 use std::{
     io,
@@ -12,10 +12,10 @@ use tokio::{
     process::Command,
 };
 
-/// Address of this machine that [`one_host`] lists.
+/// Address of this machine that the host of [`one_host`] has.
 pub(crate) const LISTED: &str = "127.0.1.1";
 
-/// Address of this machine that no zone lists.
+/// Address of this machine that no zone contains.
 pub(crate) const UNLISTED: &str = "127.0.2.1";
 
 /// Creates the command with these arguments and an empty environment.
@@ -32,7 +32,7 @@ pub(crate) async fn run(line: &str) -> Output {
     output.expect("the command can be started")
 }
 
-/// Returns exit code and output of the command.
+/// Returns the exit code and the output of the command.
 pub(crate) fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     let code = output.status.code().expect("it was not killed");
@@ -40,7 +40,7 @@ pub(crate) fn shown(output: &Output) -> String {
     format!("exit {code}\n-- stdout\n{stdout}-- stderr\n{stderr}")
 }
 
-/// Compares exit code and output with an inline snapshot.
+/// Compares the exit code and the output with an inline snapshot.
 macro_rules! assert_shown {
     ($output:expr, @$snapshot:literal) => {{
         let mut settings = insta::Settings::clone_current();

@@ -15,7 +15,7 @@ const DATE: &str = "Thu, 30 Mar 2023 08:38:32 GMT";
 const BODY: &str = r#"{"some-unique-content":"ee6e441b-cc4a-46f8-895d-a5af79bcc233/hello-world"}"#;
 const HASH: &str = "lNlsp1XA03N34HrQsVzPgJKtC+r7l/RBF4V3JQUWMj4=";
 const SIGNATURE: &str = "agAiSyogQbDHpeucoNwYz+yAr5nJ+v+zasdkSbqzv+U=";
-/// The signature with the decoded secret as its key.
+/// Signature that is computed with the decoded secret as the key.
 const OF_DECODED_SECRET: &str = "T3+NXHMmhNVEjW5PeJ4Gql70nf0MOXCAY9CoZDxuVQw=";
 
 /// A directory with the secret and a request.
@@ -48,7 +48,7 @@ impl Files {
         command
     }
 
-    /// Runs `verify` with the secret, at the date of the test vector.
+    /// Runs `verify` with the secret, as of the date of the test vector.
     async fn verify(&self, args: &[&str]) -> std::process::Output {
         let verify = ["verify", "--request", "request", "--secret-file", "secret"];
         self.run(&[&verify[..], &["--at", DATE], args].concat())

@@ -20,13 +20,13 @@ pub enum Fault {
     Rcode(ResponseCode),
     /// No answer.
     Drop,
-    /// The id of the question, followed by bytes that are not a DNS message.
+    /// A packet with the id of the question, followed by bytes that are not a DNS message.
     Garbage,
     /// An answer with a wrong id.
     WrongId,
-    /// An answer whose question is for the parent of the name.
+    /// An answer that repeats a different question, for the parent of the name.
     WrongQuestion,
-    /// The client's question in lower case, whatever its spelling.
+    /// The correct answer, but it repeats the question in lower case, whatever the client's spelling.
     LowerCaseEcho,
     /// Records of class CHAOS.
     WrongClass,
@@ -42,7 +42,7 @@ pub enum Fault {
     NoDataWithoutSoa,
     /// A CNAME from the name to itself.
     CnameLoop,
-    /// A CNAME to a name that does not exist, and NXDOMAIN.
+    /// NXDOMAIN, with a CNAME to a name that does not exist.
     CnameToNowhere,
     /// This code, without records, for a question with EDNS (an OPT record). Other questions get the correct answer.
     RefuseEdns(ResponseCode),
@@ -51,7 +51,7 @@ pub enum Fault {
     RefuseEdnsBriefly(ResponseCode),
     /// No answer to a question with EDNS.
     DropEdns,
-    /// This code, without records, to a question that is not in lower case.
+    /// This code, without records, for a question that is not in lower case. Other questions get the correct answer.
     LowerCaseOnly(ResponseCode),
     /// No answer to a question that is not in lower case.
     DropMixedCase,
@@ -61,7 +61,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the fault of the answer to this question, which some faults depend on.
+    /// Returns the fault if it applies to this question. Some faults apply only to some questions.
     pub(super) fn of(self, request: &Message, spelled: &str) -> Option<Self> {
         let edns = request.edns.is_some();
         let lower = !spelled.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -75,7 +75,7 @@ impl Fault {
         }
     }
 
-    /// Turns the correct answer into the faulty one, if a message can show the fault.
+    /// Turns the correct answer into the faulty answer, if the fault changes the message itself.
     pub(super) fn apply(self, question: &Query, zone: &Zone, tcp: bool, response: &mut Message) {
         let name = question.name();
         match self {

@@ -1,23 +1,22 @@
 //! An in-process DNS server, over UDP and TCP on one port.
 //!
-//! The server answers for every name of its zone and denies all other names:
+//! The server has the records of a single zone, and denies all other names:
 //!
-//! 1. A name with addresses gets them, each with its own TTL.
-//! 2. A name with a CNAME gets the whole chain of the zone, as from a recursive resolver. After
-//!    [`DnsServer::follow_cnames`]`(false)` it gets only the first step.
-//! 3. A known name without records of the type in question gets NODATA, and an unknown name gets NXDOMAIN. Both have
-//!    an SOA unless [`DnsServer::set_negative_ttl`] omits it.
-//! 4. An answer that exceeds the client's UDP size is truncated and marked as truncated. The limit over TCP is 64
-//!    KiB.
+//! 1. The answer for a name with addresses contains these addresses, each with its own TTL.
+//! 2. The answer for a name with a CNAME contains the whole chain, like the answer of a recursive resolver. After
+//!    [`DnsServer::follow_cnames`]`(false)`, it contains only the first step.
+//! 3. The response for a known name without records of the type in question is NODATA, and the response for an unknown
+//!    name is NXDOMAIN. Both responses have an SOA record, which [`DnsServer::set_negative_ttl`] can omit.
+//! 4. An answer that exceeds the client's UDP size is cut and marked as truncated. The limit over TCP is 64 KiB.
 //! 5. A [`Fault`] changes the answers in its [`FaultScope`]. The narrowest scope takes precedence.
 //! 6. UDP and TCP can be [switched off](DnsServer::set_transport).
 //!
-//! Zone, faults and log can change while the server runs, and they survive [`DnsServer::pause`]. Names are text, in
-//! any case, with or without the final dot. A call with an invalid name panics. A packet from a client never causes a
-//! panic.
+//! Zone, faults and log can be changed while the server runs, and are kept during [`DnsServer::pause`]. Names are text,
+//! in any letter case, with or without the final dot. A call with an invalid name panics. A packet from a client never
+//! causes a panic.
 //!
 //! Each response repeats the question in the client's spelling. The log of questions grows until
-//! [`DnsServer::clear_log`], unless it is off ([`DnsServer::keep_log`]).
+//! [`DnsServer::clear_log`] is called, unless the log is off ([`DnsServer::keep_log`]).
 //!
 //! ```
 //! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
@@ -67,7 +66,7 @@ pub use hickory_proto::{
 
 /// A running DNS server. See the [module docs](self).
 ///
-/// Dropping it stops it; [`stop`](Self::stop) also waits until the port is free.
+/// Dropping the value stops the server. [`stop`](Self::stop) also waits until the port is free.
 #[derive(Debug)]
 pub struct DnsServer {
     addr: SocketAddr,
@@ -106,16 +105,16 @@ impl DnsServer {
         self.pause().await;
     }
 
-    /// Closes the sockets and the connections and drops pending answers. Zone, faults and log stay.
+    /// Closes all sockets and drops pending answers. Zone, faults and log are kept.
     pub async fn pause(&mut self) {
         self.tasks.shutdown().await;
     }
 
-    /// Listens again on the same port after [`pause`](Self::pause). Otherwise does nothing.
+    /// Listens again on the same port after [`pause`](Self::pause). Does nothing if the server is not paused.
     ///
     /// # Errors
     ///
-    /// If another process has bound the port meanwhile.
+    /// If another process has bound the port since the pause.
     pub async fn resume(&mut self) -> io::Result<()> {
         if self.tasks.is_empty() {
             let sockets = Sockets::bind(self.addr).await?;
@@ -144,8 +143,8 @@ impl DnsServer {
         HickoryResolver::from_servers([self.addr]).expect("one server is given")
     }
 
-    /// Sets the addresses of `name`, replacing earlier addresses or a CNAME. An empty slice makes it a known name
-    /// without addresses.
+    /// Sets the addresses of `name`, replacing earlier addresses or a CNAME. After an empty slice, `name` is a known
+    /// name without addresses.
     pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
         let records = addresses.iter().map(|&address| (ttl, address.into()));
         self.replace(name, records.collect());
@@ -181,7 +180,7 @@ impl DnsServer {
         self.shared.lock().zone.negative_ttl = ttl;
     }
 
-    /// Sets the transports on which the server answers. Initially it answers on both.
+    /// Sets the transports on which the server answers. Initially, it answers on both transports.
     pub fn set_transport(&self, transport: Transport) {
         self.shared.lock().transport = transport;
     }
@@ -198,7 +197,7 @@ impl DnsServer {
         self.shared.lock().faults.insert(scope.into(), fault);
     }
 
-    /// Ends the fault of exactly this scope.
+    /// Ends the fault that was set for exactly this scope.
     pub fn clear_fault(&self, scope: impl Into<FaultScope>) {
         self.shared.lock().faults.remove(&scope.into());
     }
@@ -245,7 +244,7 @@ impl DnsServer {
     /// Waits until [`count`](Self::count) is at least `n`.
     pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
         loop {
-            // Created before the log is read: otherwise a question in between would be missed.
+            // Created before the log is read. Otherwise, a question that arrives after this reading would be missed.
             let asked = self.shared.asked.notified();
             if self.count(name, record_type) >= n {
                 return;
@@ -284,7 +283,7 @@ pub struct Asked {
     pub spelled: String,
     /// The record type.
     pub record_type: RecordType,
-    /// True if the question came over TCP.
+    /// True if the question arrived over TCP.
     pub tcp: bool,
     /// True if the question had an OPT record (EDNS).
     pub edns: bool,
@@ -311,7 +310,7 @@ struct State {
 enum Reply {
     Send(Vec<u8>),
     Nothing,
-    /// Closes the connection of the packet.
+    /// Closes the connection on which the packet arrived.
     Close,
 }
 

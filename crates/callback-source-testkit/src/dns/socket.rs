@@ -15,7 +15,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both sockets. For port 0, it tries another port if the TCP port is in use for UDP.
+    /// Binds both sockets. For port 0, tries up to 16 ports until one is free for both TCP and UDP.
     pub(super) async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let mut attempts = if addr.port() == 0 { 16 } else { 1 };
         loop {

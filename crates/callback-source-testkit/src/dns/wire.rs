@@ -7,7 +7,8 @@ use hickory_proto::{
 
 use super::Reply;
 
-/// Writes the message. Records beyond `limit` bytes are omitted, and the message is marked as truncated.
+/// Encodes the message. If it exceeds `limit` bytes, the records beyond the limit are omitted and the message is marked
+/// as truncated.
 pub(super) fn encode(message: &Message, limit: u16) -> Reply {
     let mut bytes = Vec::new();
     let mut encoder = BinEncoder::new(&mut bytes);

@@ -10,7 +10,7 @@ use hickory_proto::{
 
 use super::absolute;
 
-/// The records of the server. A [`Name`] is the same key in any case.
+/// The records of the server. A [`Name`] is the same key in any letter case.
 #[derive(Debug)]
 pub(super) struct Zone {
     names: HashMap<Name, Vec<(u32, RData)>>,

@@ -51,7 +51,7 @@ pub fn settle_allocator() {
 }
 
 pub fn address(family: Family, number: u32) -> IpAddr {
-    // An odd factor spreads the addresses, like those of several hosters.
+    // An odd factor spreads the addresses, like the addresses of several hosting companies.
     let spread = number.wrapping_mul(2_654_435_761);
     match family {
         Family::V4 => IpAddr::V4((spread & 0x3fff_fffe | 0x4000_0000).into()),
@@ -70,8 +70,8 @@ pub fn unlisted(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// Returns a listed peer from the middle of a set, or its unlisted neighbour. In the middle, no search ends early by
-/// luck.
+/// Returns a listed peer from the middle of a set, or its unlisted neighbour. The search for an address in the middle
+/// does not end early by chance.
 pub fn peer(family: Family, count: u32, listed: bool) -> IpAddr {
     let number = count / 2 + 1;
     match listed {
@@ -171,7 +171,7 @@ impl Resolve for Zone {
     }
 }
 
-/// A list with a refresher, which makes progress only while the runtime is driven.
+/// A list with a refresher. The refresher makes progress only while the runtime is driven.
 pub struct Kept {
     pub list: AllowList,
     pub since: Instant,
@@ -211,8 +211,8 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
-/// Uses up the log's limit for the current second, as a flood does. First waits for the start of a second, so that
-/// the limit does not reset during the measurement.
+/// Uses up the rate limit of the log for the current second, as a flood does. First waits for the start of a second, so
+/// that the rate limit is not reset during the measurement.
 pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     while kept.since.elapsed().subsec_millis() > 300 {
         std::thread::yield_now();
@@ -222,7 +222,7 @@ pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     }
 }
 
-/// A body that owns no memory and that the default response can be built from.
+/// The type of all bodies. It owns no memory, and the default response can be built from it.
 pub type Body = &'static str;
 
 /// The service behind the layer.
@@ -297,7 +297,7 @@ pub fn around() -> Around {
     VerifySourceLayer::rejecting(kept.list.clone(), ConnectInfoPeer).layer(bare().with_state(()))
 }
 
-/// Returns a request as axum's server hands it on: with the connection's peer, and the headers of a callback.
+/// Returns a request as axum's server passes it on: with the connection's peer, and with the headers of a callback.
 pub fn callback(peer: IpAddr) -> Request<Body> {
     let mut request = Request::post("https://merchant.example/callbacks/v2/payments/order-1")
         .header("host", "merchant.example")

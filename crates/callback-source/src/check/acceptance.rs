@@ -7,11 +7,11 @@ use std::sync::{
 
 use http::Extensions;
 
-/// Mark of a message as accepted, which a check sets before it calls the inner service.
+/// Mark that a message was accepted. A check sets the mark before the inner service is called.
 ///
 /// The mark is in the request's extensions, so that every check and extractor further inside can withdraw it. The
-/// provider signs each retry anew, but a proxy repeats the same request. If the mark stayed, that repetition would
-/// get 409 for a callback that no handler has seen.
+/// provider signs each retry anew, but a proxy repeats the same request. If the mark stayed after a refusal, that
+/// repetition would get 409 for a callback that no handler has seen.
 #[derive(Clone)]
 pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
@@ -33,7 +33,7 @@ impl Acceptance {
         }
     }
 
-    /// Lets inner checks withdraw this mark, together with the mark of an outer check.
+    /// Adds this mark to the extensions, so that inner checks can withdraw it together with the mark of an outer check.
     #[cfg(feature = "signature")]
     pub(crate) fn send_along(&self, extensions: &mut Extensions) {
         let mut mark = self.clone();
@@ -50,7 +50,7 @@ impl Acceptance {
 
     /// Returns the mark that an outer check has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        // Without the feature no check sets a mark, so a refusal can skip the lookup.
+        // Without the feature `signature`, no check sets a mark, so a refusal can skip the lookup.
         if cfg!(feature = "signature") {
             extensions.get()
         } else {
@@ -84,7 +84,7 @@ impl Undelivered {
         Self(Acceptance::from_extensions(extensions).cloned())
     }
 
-    /// Keeps the mark. Must be called right before the inner service.
+    /// Keeps the mark. Must be called right before the inner service is called.
     pub(crate) fn deliver(mut self) {
         self.0 = None;
     }
@@ -130,7 +130,8 @@ impl Drop for Delivered {
         if self.answered {
             return;
         }
-        // The sender disconnected. A handler that was called may have done its work nevertheless.
+        // The sender disconnected, or the inner service panicked. After a disconnection, a handler that was called may
+        // have done its work nevertheless.
         let is_decided = !self.tagging || self.mark.admitted_inside.load(Ordering::Relaxed);
         if !is_decided || std::thread::panicking() {
             self.mark.withdraw();

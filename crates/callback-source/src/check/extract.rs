@@ -9,7 +9,7 @@ use super::{acceptance, refuse};
 
 /// Rejection of an extractor: the reason, with the response that a layer would send for this reason.
 ///
-/// As behind a layer, the response has the header `Connection: close` if the request leaves a body unread.
+/// Like the response of a layer, this response has the header `Connection: close` if the request's body is left unread.
 ///
 /// ```
 /// use axum::extract::FromRequestParts;
@@ -30,7 +30,8 @@ pub struct ExtractorRejection<E> {
 }
 
 impl<E> ExtractorRejection<E> {
-    /// Creates a rejection. The handler is not called, so a replay guard must not treat the callback as accepted.
+    /// Creates a rejection, and withdraws the mark of the request. The handler is not called, so a replay guard must
+    /// not treat the callback as accepted.
     pub(crate) fn new(reason: E, parts: &Parts) -> Self {
         acceptance::refused(&parts.extensions);
         Self {
@@ -44,7 +45,7 @@ impl<E> ExtractorRejection<E> {
         &self.reason
     }
 
-    /// The reason, by value.
+    /// The reason, as an owned value.
     pub fn into_reason(self) -> E {
         self.reason
     }

@@ -10,9 +10,9 @@ use std::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The response of a service that checks requests.
+    /// Future of the response of a service that checks requests.
     ///
-    /// `F` is the inner service's future. A request that is judged at once is not boxed.
+    /// `F` is the inner service's future. The future of a request that is judged at once is not boxed.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, T, E> {
         #[pin]

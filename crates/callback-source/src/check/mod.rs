@@ -1,9 +1,8 @@
 //! The common structure of all checks.
 //!
-//! A [`Check`] judges a request at once, or after the request has waited. It either leaves its verdict in the
-//! request's extensions or returns the reason for a refusal. All checks share the rest: the [service](Checked), its
-//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only
-//! once.
+//! A [`Check`] judges a request at once, or after the request has waited. It either adds its verdict to the request's
+//! extensions or returns the reason for a refusal. All checks share the other parts: the [service](Checked), its
+//! [future](ResponseFuture), the [refusal](refuse), and the [mark](acceptance) of a message that is accepted only once.
 
 mod acceptance;
 #[cfg(feature = "axum")]
@@ -26,7 +25,7 @@ use http::request::Parts;
 
 /// A check of requests with the body `B`.
 ///
-/// It works on the request's head. Only the service handles the types of bodies and futures.
+/// A check does not depend on the types of the inner service and its future. Only the service depends on these types.
 pub(crate) trait Check<B>: Clone {
     /// The body that the inner service receives.
     type Body;
@@ -37,7 +36,7 @@ pub(crate) trait Check<B>: Clone {
     /// Result of [`finish`](Self::finish), which is passed to [`accept`](Self::accept).
     type Found;
 
-    /// Judges a request at once if it need not wait.
+    /// Judges a request at once, unless the request has to wait.
     fn begin(
         &self,
         parts: &mut Parts,
@@ -60,7 +59,7 @@ pub(crate) trait Check<B>: Clone {
     ) -> impl Future<Output = Result<Option<Delivered>, Self::Rejection>> + Send;
 }
 
-/// Outcome of a check before it waits.
+/// Outcome of [`Check::begin`].
 pub(crate) enum Begun<B, P, E> {
     /// The request is admitted, or tagged: the inner service is called.
     Passed(B),
@@ -75,6 +74,6 @@ pub(crate) enum Begun<B, P, E> {
 pub(crate) enum Mode {
     /// The request is refused.
     Rejecting,
-    /// The request is handed on, with the verdict in its extensions and, if `headers` is set, in its headers.
+    /// The request is handed on, with the verdict in its extensions and, if `headers` is `true`, in its headers.
     Tagging { headers: bool },
 }

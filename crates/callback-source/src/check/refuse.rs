@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, Version, header, request::Parts};
 use super::acceptance;
 use crate::{RejectionResponse, response::with_reason};
 
-/// The response to a refused request, with the reason in its extensions.
+/// Builds the response to a refused request, with the reason in its extensions.
 pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     response: &impl RejectionResponse<B, E>,
     rejection: E,
@@ -25,10 +25,10 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
     with_reason(response, rejection)
 }
 
-/// Announces in a response that the connection is closed after it.
+/// Adds the header `Connection: close` to a response.
 ///
-/// hyper closes a connection whose body is not read. Without this header, a proxy may reuse the closing connection
-/// for a genuine callback, which the proxy cannot send again.
+/// hyper closes a connection if the body of a request was not read. Without this header, a proxy may send a genuine
+/// callback over the closing connection. The callback is then lost, because the proxy cannot send it again.
 pub(super) fn close_connection<B>(response: &mut Response<B>) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

@@ -2,13 +2,13 @@
 //!
 //! Three pitfalls determine its structure:
 //!
-//! - A service that was found ready may have reserved a permit of an inner concurrency limit. After a refusal, a
-//!   clone that has reserved nothing therefore replaces the service.
+//! - A service that was found ready may have reserved a permit of an inner concurrency limit. After a refusal, the
+//!   service is therefore replaced by a clone that has not reserved a permit.
 //! - A waiting request holds a clone of the service that is not ready yet. Otherwise waiting unlisted peers would
 //!   keep the permits that the provider's servers need.
-//! - There is no `await` between the last check and the call of the inner service. If a sender disconnected there, a
-//!   mark would remain for a request that no handler has seen. A repetition of that request would be refused as a
-//!   replay.
+//! - There is no `await` between the last check and the call of the inner service. If a sender disconnected during such
+//!   an `await`, a mark would remain for a request that no handler has seen. A repetition of that request would be
+//!   refused as a replay.
 //!
 //! A request that is admitted at once is neither boxed nor cloned.
 
@@ -54,8 +54,8 @@ where
                 ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body)))
             }
             Begun::Refused(rejection) => {
-                // Until it is called or dropped, the service that was found ready may occupy a permit of an inner
-                // concurrency limit. The server keeps that service for the connection's next request.
+                // The service that was found ready may occupy a permit of an inner concurrency limit until that service
+                // is called or dropped. The server would keep it for the connection's next request.
                 self.inner = self.inner.clone();
                 ResponseFuture::refused(refuse(&self.response, rejection, parts))
             }

@@ -1,11 +1,11 @@
-//! Errors of a question: denials and failures.
+//! Errors of a lookup: denials and failures.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-/// Denial or failure of a lookup.
+/// Error of a lookup: a denial or a failure.
 ///
-/// A custom resolver must distinguish denials from failures. A believed denial lets the host's addresses expire. A
-/// failure keeps them in use.
+/// A custom resolver must distinguish denials from failures. After a believed denial, the host's addresses are removed
+/// at the end of the linger window. After a failure, the addresses stay in use for the stale window.
 ///
 /// ```
 /// use std::{io, time::Duration};
@@ -44,11 +44,11 @@ impl ResolveError {
         }
     }
 
-    /// Sets how long a denial is cached. Default: 60 seconds. The list clamps it to its
+    /// Sets how long a denial is cached. Default: 60 seconds. The list clamps this time to its
     /// [bounds](crate::AllowListBuilder::ttl_bounds).
     ///
-    /// By RFC 2308 section 5, this time is the lower of the SOA record's TTL and its MINIMUM field. Only denials use
-    /// this time.
+    /// By RFC 2308 section 5, this time is the lower of the SOA record's TTL and the record's MINIMUM field. The time
+    /// has an effect only on denials.
     #[must_use]
     pub fn with_negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
@@ -78,13 +78,13 @@ impl ResolveError {
         self.kind
     }
 
-    /// Returns how long a denial is cached, if the servers sent a negative TTL.
+    /// Returns how long a denial is cached, or `None` if this time was not set.
     #[must_use]
     pub fn negative_ttl(&self) -> Option<Duration> {
         self.negative_ttl
     }
 
-    /// Returns true if the name or the record does not exist, and false if the lookup failed.
+    /// Returns true for a denial: the name or the record does not exist.
     #[must_use]
     pub fn is_denial(&self) -> bool {
         matches!(
@@ -138,7 +138,7 @@ pub enum ResolveErrorKind {
     Timeout,
     /// The server could not be reached.
     Network,
-    /// The response could not be parsed, or was for another question.
+    /// The response could not be parsed, or belonged to another question.
     Malformed,
     /// The answer was too large for UDP, and TCP failed.
     Truncated,

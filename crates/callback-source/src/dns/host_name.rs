@@ -28,15 +28,15 @@ impl HostName {
         &self.0
     }
 
-    /// Returns true if both names share a parent domain that is not a public suffix. An answer for one name then
-    /// shows that the DNS of the other name works.
+    /// Returns true if both names have the same parent domain and that domain is not a public suffix. An answer about
+    /// one name then shows that the DNS servers of the other name work.
     pub(crate) fn is_of_same_zone(&self, other: &Self) -> bool {
         let zone = self.zone();
         zone.is_some() && zone == other.zone()
     }
 
-    /// Returns the parent domain. `None` if anyone can register names in it: a top-level domain, or a
-    /// country's generic second level such as `co.uk`.
+    /// Returns the parent domain. `None` if the parent domain is a public suffix: a top-level domain, or a country's
+    /// generic second level such as `co.uk`.
     fn zone(&self) -> Option<&str> {
         let (_, parent) = self.0.split_once('.')?;
         let (second, top) = parent.split_once('.')?;
@@ -53,8 +53,8 @@ impl FromStr for HostName {
     ///
     /// # Errors
     ///
-    /// Returns an error for a name that is empty, too long, not ASCII, an IP address, a single label, or
-    /// below `localhost`.
+    /// Returns an error for a name that is empty, too long, not ASCII, an IP address, a single label, or below
+    /// `localhost`. A name with an invalid label is an error, too.
     fn from_str(text: &str) -> Result<Self, HostNameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         match problem(name) {
@@ -110,10 +110,10 @@ pub struct HostNameError {
 crate::debug::debug_by_message!(HostNameError);
 
 impl HostNameError {
-    /// Returns the address or network that was given instead of a name. It can be
+    /// Returns the address or network that was given instead of a name. The returned network can be
     /// [added](crate::AllowListBuilder::net) as a static network.
     ///
-    /// This lets a configuration mix names, addresses and networks in one list:
+    /// With this method, a configuration can contain names, addresses and networks in one list:
     ///
     /// ```
     /// use callback_source::{AllowList, AllowListBuilder, HostName};
@@ -139,7 +139,7 @@ impl HostNameError {
     }
 }
 
-/// Describes a common mistake, such as a URL, together with the name that it contains.
+/// Describes a common mistake, such as a URL, and shows the host name in the text.
 fn mistaken(text: &str) -> Option<Cow<'static, str>> {
     let parts = Parts::of(text);
     if let Some(address) = parts.address() {
@@ -289,9 +289,9 @@ fn problem(name: &str) -> Option<&'static str> {
     None
 }
 
-/// Second levels under which countries register names. The public suffix list would be complete, but it
-/// has thousands of entries and changes every week. A missing entry matters only to a list of two
-/// providers whose hosts are directly below the same suffix.
+/// Second levels below which countries let anyone register names. The public suffix list is complete, but it has
+/// thousands of entries and changes every week. A missing entry matters only if hosts of two providers in one list are
+/// directly below the same suffix.
 const PUBLIC_SECOND_LEVELS: [&str; 42] = [
     "ac", "ad", "art", "asn", "biz", "co", "com", "coop", "ed", "edu", "fin", "firm", "gen", "go",
     "gob", "gouv", "gov", "govt", "gr", "gv", "id", "in", "ind", "inf", "info", "int", "ltd", "me",

@@ -1,7 +1,7 @@
 //! DNS questions and their outcomes.
 //!
-//! A [`Question`] is one host name and one [`Family`]. A resolver returns an [`Answer`] or a
-//! [`ResolveError`]. Any [`Resolve`] can supply an [`AllowList`](crate::AllowList): use
+//! A [`Question`] is one host name and one [`Family`]. A resolver returns an [`Answer`] or a [`ResolveError`]. An
+//! [`AllowList`](crate::AllowList) can use any type that implements [`Resolve`]. Use
 //! [`HickoryResolver`](crate::HickoryResolver) in production and a closure in tests.
 //!
 //! ```
@@ -32,7 +32,7 @@ pub use hickory::{
 };
 pub use host_name::{HostName, HostNameError};
 
-/// Resolver of a single question.
+/// Resolver of DNS questions.
 ///
 /// A and AAAA are separate questions and can fail separately. The list limits the time of each call and
 /// treats a panic as a failed lookup.
@@ -51,7 +51,7 @@ pub use host_name::{HostName, HostNameError};
 /// }
 /// ```
 ///
-/// A type of your own can wrap another resolver, for example to send one host to an internal address:
+/// A type of your own can wrap another resolver, for example to resolve one host to an internal address:
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,7 +72,7 @@ pub use host_name::{HostName, HostNameError};
 /// }
 /// ```
 pub trait Resolve: Send + Sync + 'static {
-    /// Looks up the addresses of one family of one host.
+    /// Looks up the addresses of one host in one family.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl fmt::Display for Question {
     }
 }
 
-/// Address family, and its record type: A or AAAA.
+/// Address family, together with its record type (A or AAAA).
 ///
 /// ```
 /// use callback_source::Family;
@@ -135,7 +135,7 @@ impl Family {
     /// Both families, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// Returns the family of an address. `::ffff:a.b.c.d` is IPv4.
+    /// Returns the family of an address. An IPv4-mapped address (`::ffff:a.b.c.d`) is IPv4.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -156,7 +156,8 @@ impl fmt::Display for Family {
 
 /// Addresses of one host in one family, with their TTL.
 ///
-/// A resolver that uses another protocol, such as DNS over HTTPS, passes on the records that the servers sent:
+/// A resolver that uses another protocol, such as DNS over HTTPS, builds its answers from the records that the servers
+/// sent:
 ///
 /// ```
 /// use std::{net::IpAddr, time::Duration};
@@ -187,7 +188,7 @@ pub struct Answer {
 impl Answer {
     /// Creates an answer. Addresses are made canonical, sorted and deduplicated.
     ///
-    /// `ttl` is the TTL that the servers sent: the lowest along the CNAME chain. The list clamps it. An
+    /// `ttl` is the lowest TTL that the servers sent along the CNAME chain. The list clamps this TTL to its bounds. An
     /// answer without addresses is treated as [`ResolveErrorKind::NoData`].
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>, ttl: Duration) -> Self {

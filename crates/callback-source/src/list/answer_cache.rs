@@ -1,9 +1,9 @@
-//! Cache of the last result of each question, so that no question is asked again a moment later.
+//! Cache of the last result of each question. It enforces the refresh interval floor.
 //!
-//! The cache has two purposes. It allows a single lookup in flight per question, through moka's entry API. And it
+//! The cache has two purposes. It allows only one lookup of a question at a time, through moka's entry API. It also
 //! keeps results in bounded memory, for a host that is removed and put back. The [schedule](super::schedule) decides
-//! when a question is asked. It passes the refresh interval floor with each question, and does not ask a question
-//! that is in flight.
+//! when a question is asked, and never selects a question that is in flight. The refresher passes the refresh interval
+//! floor with each question.
 
 use std::{
     future::Future,
@@ -25,15 +25,15 @@ use crate::{
     Answer, Question, Resolve, ResolveError, ResolveErrorKind, list::clock::now, set::before,
 };
 
-/// Results by question, including failures.
+/// The last result of each question, including failures.
 ///
-/// The age of an entry is checked when the entry is read, by tokio's clock. moka's own expiry only frees the memory
-/// of questions that are no longer asked.
+/// When an entry is read, its age is checked by tokio's clock. moka's own expiry only frees the memory of questions
+/// that are no longer asked.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
     time_limit: Duration,
-    /// The sum of all sleeps of the machine in nanoseconds, which `Instant` does not include.
+    /// The sum of all sleeps of the machine, in nanoseconds. `Instant` does not include sleeps.
     slept: AtomicU64,
 }
 
@@ -45,21 +45,22 @@ pub(crate) struct Lookup {
     pub(crate) outcome: Outcome,
 }
 
-/// The outcome of a call of the cache.
+/// Result of a call of `AnswerCache::ask`.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// This call asked the question.
+    /// The result of the lookup that this call made.
     New(Result<Answer, ResolveError>),
-    /// The question was asked too recently. The TTL is reduced by the age of the answer.
+    /// The result of a lookup that was made less than the refresh interval floor ago. The TTL is reduced by the age of
+    /// the answer.
     Cached(Result<Answer, ResolveError>),
 }
 
 impl AnswerCache {
-    /// Creates an empty cache. `time_limit` bounds each call of the resolver.
+    /// Creates an empty cache. `time_limit` is the time limit of each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity limit: the questions are those of the configured hosts, and moka rejects new entries
-            // when a cache is full.
+            // No capacity limit, because a full cache of moka rejects new entries. The configured hosts limit the
+            // number of questions.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
             time_limit,
@@ -90,7 +91,7 @@ impl AnswerCache {
                 asked_at,
                 answered_at: now(),
                 slept,
-                // moka's expiry never shortens the refresh interval floor.
+                // At least `floor`, so that moka's expiry never shortens the refresh interval floor.
                 keep: ttl.clamp(MIN_KEPT, MAX_KEPT).max(floor),
                 result,
             })
@@ -121,7 +122,7 @@ impl AnswerCache {
                     outcome: Outcome::Cached(entry.result.map(rest)),
                 }
             }
-            // Unreachable: the closure leaves only an existing entry unchanged.
+            // Unreachable: the closure returns `Nop` only for an existing entry.
             CompResult::StillNone(_) => Lookup {
                 asked_at: now(),
                 outcome: Outcome::Cached(Err(ResolveError::new(ResolveErrorKind::Other))),
@@ -129,22 +130,23 @@ impl AnswerCache {
         }
     }
 
-    /// Adds a sleep of the machine to the age of all entries.
+    /// Adds a sleep of the machine to the age of every entry.
     pub(crate) fn slept(&self, slept: Duration) {
         let slept = u64::try_from(slept.as_nanos()).unwrap_or(u64::MAX);
         self.slept.fetch_add(slept, Ordering::Relaxed);
     }
 
-    /// Returns a time of an entry, minus the time that the machine has slept since then.
+    /// Returns `at`, a time of the entry, minus the time that the machine has slept since the entry's question was
+    /// asked.
     fn awake(&self, entry: &Entry, at: Instant) -> Instant {
         let slept = self.slept.load(Ordering::Relaxed) - entry.slept;
         before(at, Duration::from_nanos(slept))
     }
 
-    /// Calls the resolver once. The call ends within the time limit whatever the resolver does. A lookup that never
+    /// Calls the resolver once. The call ends within the time limit, whatever the resolver does. A lookup that never
     /// ended would block every later lookup of the question.
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // Both the call itself and its future may panic.
+        // Both the call of `resolve` and its future may panic.
         let call = AssertUnwindSafe(async { self.resolver.resolve(question).await });
         match timeout(self.time_limit, call.catch_unwind()).await {
             Ok(Ok(result)) => result,
@@ -171,13 +173,13 @@ impl std::fmt::Debug for AnswerCache {
 struct Entry {
     asked_at: Instant,
     answered_at: Instant,
-    /// The sum of all sleeps of the machine when the question was asked.
+    /// The sum of all sleeps of the machine when the question was asked, in nanoseconds.
     slept: u64,
     keep: Duration,
     result: Result<Answer, ResolveError>,
 }
 
-/// Expires each entry after its own time, without reading moka's clock.
+/// Expires each entry after the time in its field `keep`. The time that moka passes is ignored.
 struct ByTtl;
 
 impl Expiry<Question, Entry> for ByTtl {
@@ -185,7 +187,7 @@ impl Expiry<Question, Entry> for ByTtl {
         Some(entry.keep)
     }
 
-    // The default keeps the time of the old entry, so that a refreshed entry would vanish early.
+    // The default implementation keeps the expiry of the old entry, so a refreshed entry would be removed too early.
     fn expire_after_update(
         &self,
         _: &Question,
@@ -197,7 +199,7 @@ impl Expiry<Question, Entry> for ByTtl {
     }
 }
 
-/// [`Resolve`] in a form that can be used behind a pointer.
+/// Dyn-compatible form of [`Resolve`].
 trait DynResolve: Send + Sync {
     fn resolve(
         &self,
@@ -218,8 +220,8 @@ impl<R: Resolve> DynResolve for R {
 /// floor.
 const MIN_KEPT: Duration = Duration::from_secs(60);
 
-/// The maximum time for which moka keeps an entry. The list clamps TTLs itself, so an entry has no use after this
-/// time.
+/// The maximum time for which moka keeps an entry, unless the refresh interval floor is longer. An entry that is older
+/// than the floor is never used.
 const MAX_KEPT: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
@@ -248,7 +250,7 @@ mod tests {
         Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(ttl))
     }
 
-    /// A cache whose resolver takes a second and counts its calls.
+    /// Returns a cache and the number of calls of its resolver. Each call takes one second.
     fn counted(outcome: Result<Answer, ResolveError>) -> (Arc<AnswerCache>, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&calls);
@@ -322,7 +324,7 @@ mod tests {
         advance(3 * SECOND).await;
         let lookup = cache.ask(question(), FLOOR).await;
         assert_eq!(lookup.asked_at, start);
-        // The answer took a second.
+        // The lookup took one second, so the answer is three seconds old.
         assert_eq!(cached(lookup).unwrap().ttl(), 57 * SECOND);
     }
 

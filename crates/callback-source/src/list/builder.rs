@@ -106,7 +106,7 @@ impl AllowListBuilder {
     ///
     /// # Errors
     ///
-    /// Fails if the network covers a whole address family, alone or together with those added before.
+    /// Fails if the network covers a whole address family, alone or together with networks added before.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -119,8 +119,8 @@ impl AllowListBuilder {
         self.nets([network])
     }
 
-    /// Adds static networks, which are admitted whatever DNS answers. They never expire: a network that the provider
-    /// no longer uses must be removed by hand.
+    /// Adds static networks, which are admitted whatever DNS answers. Static networks never expire: a network that the
+    /// provider no longer uses must be removed from the configuration.
     ///
     /// ```
     /// use callback_source::{AllowList, Freshness};
@@ -141,7 +141,7 @@ impl AllowListBuilder {
     ///
     /// # Errors
     ///
-    /// Fails if the networks cover a whole address family, alone or together with those added before.
+    /// Fails if the networks cover a whole address family, alone or together with networks added before.
     pub fn nets(mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         for network in networks {
             self.cover.add(network)?;
@@ -152,9 +152,9 @@ impl AllowListBuilder {
 
     /// Sets the bounds to which the TTL of an answer is clamped. Default 5 s to 1 h.
     ///
-    /// The lower bound is also the refresh interval floor: no question is asked more often, not even in a flood of
-    /// unlisted peers. The upper bound limits how long a withdrawn server stays admitted if its zone has a TTL of a
-    /// day.
+    /// The lower bound is also the refresh interval floor: no question is asked again before this time has passed, not
+    /// even in a flood of unlisted peers. The upper bound limits how long a withdrawn server stays admitted if its zone
+    /// has a TTL of a day.
     ///
     /// # Errors
     ///
@@ -178,11 +178,11 @@ impl AllowListBuilder {
         Ok(self)
     }
 
-    /// Sets how long an address stays admitted after it left the answer. It stays admitted at least until the
+    /// Sets how long an address stays admitted after it left the answer. The address stays admitted at least until the
     /// answer that omits it has been refreshed. Default 1 h, no maximum. Zero turns lingering off.
     ///
-    /// A server that left DNS may still have callbacks in flight. A zone that rotates its addresses needs a
-    /// window of as many TTLs as an address takes to come back:
+    /// A server that left DNS may still have callbacks in flight. If a zone rotates its addresses, the window must be
+    /// at least as long as the time until an address appears in an answer again:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -216,11 +216,11 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how long the last valid answer stays in use while lookups fail, from the end of its TTL.
-    /// Default 24 h, no maximum.
+    /// Sets how long the last valid answer stays in use after the end of its TTL while lookups fail. Default 24 h, no
+    /// maximum.
     ///
-    /// A day leaves operators time to react. With a shorter window, a server that was withdrawn during an outage of
-    /// DNS is admitted for less time, and genuine callbacks are refused earlier. After the window, the verdict is
+    /// A day leaves operators time to react. With a shorter window, a server that is withdrawn during an outage of DNS
+    /// is admitted for less time. But genuine callbacks are also refused earlier. After the window, the verdict is
     /// undecided (503), not final (403):
     ///
     /// ```
@@ -264,7 +264,7 @@ impl AllowListBuilder {
     }
 
     /// Sets the longest pause between two lookups of a failing question. Default 60 s. A value below the [refresh
-    /// interval floor](Self::ttl_bounds) is raised to it.
+    /// interval floor](Self::ttl_bounds) is raised to that floor.
     ///
     /// The pause doubles with each failure, so that a failing server is not flooded. The maximum pause is also the
     /// longest time until a list notices that DNS works again:
@@ -335,10 +335,11 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how many addresses of one host may linger at a time. Beyond this limit, the oldest are no longer
-    /// admitted, which is logged. Default 1,024: four answers of the maximum length.
+    /// Sets how many addresses of one host may linger at a time. Beyond this limit, the addresses that have lingered
+    /// longest are no longer admitted, and a warning is logged. Default 1,024, which is four answers of the default
+    /// maximum length.
     ///
-    /// The limit bounds the memory for a zone that returns new addresses in every answer:
+    /// The limit bounds the memory that a zone with new addresses in every answer can use:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -370,10 +371,10 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the time limit of one question, which includes all servers and retries. Default 5 s, no bounds.
+    /// Sets the time limit of one lookup, with all servers and retries. Default 5 s, no minimum or maximum.
     ///
     /// The limit ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) waits at
-    /// most 2 s for each server and queries the next server after 400 ms of silence, so that eight servers fit into
+    /// most 2 s for each server, and queries the next server after 400 ms of silence. Eight servers therefore fit into
     /// the default. An expired answer stays in use for as long as its refresh can take.
     ///
     /// ```
@@ -433,23 +434,27 @@ impl AllowListBuilder {
     /// Keeps the state in a file, so that known servers are still admitted after a restart while DNS is
     /// down. Off by default.
     ///
-    /// The file is JSON. It is written at once when addresses change, at most once a minute when only times change,
-    /// and when the refresher ends. Each write creates a temporary file (`<name>.tmp`), which is then renamed. The
-    /// file contains the original times (UTC), so that a restart does not extend a window. The state of hosts that
-    /// are not configured is kept until its windows end, in case they are configured again. Meanwhile this state
-    /// admits no peer. Each list of each process needs a separate file.
+    /// The file is JSON. It is written at once when addresses change, and when the refresher ends. When only times
+    /// change, it is written at most once a minute. Each write creates a temporary file (`<name>.tmp`), which then
+    /// replaces the state file. The file contains the original times (UTC), so that a restart does not extend a window.
+    /// The state of hosts that are not configured is kept until its windows end, in case these hosts are configured
+    /// again. Meanwhile this state admits no peer. Each list of each process needs a separate file.
     ///
-    /// A file is ignored with a warning, and not overwritten before there is state to write, if it
+    /// An ignored file is not overwritten until there is state to write. The following files are ignored, with a
+    /// warning:
     ///
-    /// - is corrupt, larger than 4 MiB, of a newer version, from the future, or a symbolic link;
-    /// - belongs to a user other than the process's own and root;
-    /// - can be written by every user, by a group that the process is not in, or by a group that cannot read
-    ///   it.
+    /// - a file that is corrupt, larger than 4 MiB, in another version of the format, written more than a minute in the
+    ///   future, or a symbolic link;
+    /// - a file that belongs to a user other than root and the user of the process;
+    /// - a file that can be written by every user, by a group that the process is not in, or by a group that cannot
+    ///   read the file.
     ///
-    /// The mode of a new file is 0600. A group that can read the file can also read the file that replaces it. The
-    /// file itself must not be a mount, since a mount cannot be replaced. Mount its folder instead.
+    /// The mode of a new file is 0600. A group that can read the file can also read the file that replaces it, if the
+    /// process is in that group. The file itself must not be a mount point, since a mount point cannot be replaced.
+    /// Mount its folder instead.
     ///
-    /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the hosts named last.
+    /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the last hosts in the order
+    /// of the configuration.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -484,12 +489,12 @@ impl AllowListBuilder {
         self
     }
 
-    /// Starts with the content of a [state file](Self::state_file) and never writes that file. Use it to inspect the
-    /// state of another process.
+    /// Starts with the content of a [state file](Self::state_file), and never writes that file. Use this method to
+    /// inspect the state of another process.
     ///
-    /// The file may belong to any user and group, so that root and members of its group can read it. A file that
-    /// every user can write is ignored here, too. Do not admit peers by such a list unless you trust the owner of the
-    /// file.
+    /// The file may belong to any user and group, so that root and members of the file's group can inspect the state. A
+    /// file that every user can write is ignored here, too. Do not admit peers by a list from this method unless you
+    /// trust the owner and the group of the file.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -524,8 +529,8 @@ impl AllowListBuilder {
         self
     }
 
-    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests: a forged
-    /// answer can then admit the merchant's own network.
+    /// Admits special-purpose addresses (loopback, private, documentation …) that answers contain. Only for tests: a
+    /// forged answer can then admit peers in the merchant's own network.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -555,8 +560,8 @@ impl AllowListBuilder {
     }
 
     /// Sets the name of the list, which is the value of the label `list` of its [metrics](AllowList#metrics). The
-    /// default is the provider's environment (`production`, `test`), or `default`. If another list of the process has
-    /// the same name, a number is added: `production-2`.
+    /// default is the provider's environment (`production` or `test`), or `default` if the hosts belong to no
+    /// environment or to both. If another list of the process has the same name, a number is added: `production-2`.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -569,7 +574,7 @@ impl AllowListBuilder {
     }
 
     /// Builds the list and runs its [`Refresher`] on the current tokio runtime. Returns at once, so DNS never delays
-    /// a start. Callbacks that cannot be judged yet get 503.
+    /// the start of a service. Callbacks that cannot be judged yet get 503.
     ///
     /// # Panics
     ///
@@ -598,8 +603,8 @@ impl AllowListBuilder {
 
     /// Builds the list and its [`Refresher`], which the caller [runs](Refresher::run).
     ///
-    /// Handlers that block the threads of their runtime also delay the refresher, until answers expire. A refresher
-    /// on a separate thread is independent of such handlers:
+    /// Handlers that block the threads of their runtime also delay a refresher on that runtime, so answers may expire.
+    /// A refresher on a separate thread is independent of such handlers:
     ///
     /// ```
     /// # use {std::time::Duration, callback_source::{Answer, Question}};
@@ -663,7 +668,7 @@ pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostN
     given.iter().cloned().chain(others).collect()
 }
 
-/// Logs a warning if the hosts omit servers of the provider.
+/// Logs a warning if the hosts include servers of production, but not all servers for disaster recovery.
 pub(super) fn warn_of_gaps(hosts: &[HostName]) {
     if vipps::lacks_disaster_recovery(hosts) {
         warn!(
@@ -692,5 +697,6 @@ crate::debug::debug_by_message!(TtlBoundsError);
 /// Default name of a list in the metrics.
 pub(super) const UNNAMED: &str = "default";
 
-/// The lowest refresh interval floor. With a lower floor, a TTL of zero would cause lookups without pause.
+/// The lowest refresh interval floor that is accepted. With a floor of zero, a TTL of zero would cause lookups without
+/// pause.
 const MIN_FLOOR: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The changes of a list.
+//! Address changes of a list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,10 +14,10 @@ use crate::{
     set::SetChange,
 };
 
-/// Changes of the addresses of a list, from [`AllowList::changes`].
+/// Subscription to the address changes of a list, created by [`AllowList::changes`].
 ///
-/// The changes between two calls of [`next`](Self::next) are combined, so that a slow reader misses nothing
-/// and uses no memory.
+/// The changes between two calls of [`next`](Self::next) are combined into one difference, so that a slow reader needs
+/// no queue.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -54,10 +54,10 @@ impl Changes {
         }
     }
 
-    /// Waits until the addresses differ from those at the last call, and returns the differences by host.
+    /// Waits until the addresses differ from those at the end of the last call, and returns the differences by host.
     ///
-    /// Waits forever if there are no further changes. Dropping the future loses nothing, so it can be a branch of
-    /// `select!`:
+    /// The first call compares the addresses with those at the creation of this value. The method waits forever if no
+    /// address changes any more. Dropping the future loses no change, so the future can be a branch of `select!`:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -89,16 +89,17 @@ impl Changes {
                 self.seen = current;
                 return changes;
             }
-            // The sender lives as long as `self.list`.
+            // `self.list` keeps the sender alive, so this call cannot fail.
             let _ = self.published_changed.changed().await;
         }
     }
 
-    /// Waits until a set has been published since the last call, and returns it. The addresses of the set may be the
-    /// same as before: a refresh that confirms the addresses moves the ends of their [windows](AllowSet::windows).
+    /// Waits until a set has been published since the last call, and returns the current set. The addresses of this set
+    /// may be the same as before: a refresh that confirms the addresses moves the ends of their
+    /// [windows](AllowSet::windows).
     ///
-    /// The returned set may be unchanged. Waits forever if there are no further outcomes. Dropping the future loses
-    /// nothing.
+    /// The method may also return the same set as the last call. It waits forever if no set is published any more.
+    /// Dropping the future loses no set.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -119,7 +120,7 @@ impl Changes {
     /// # }
     /// ```
     pub async fn next_set(&mut self) -> Arc<AllowSet> {
-        // The sender lives as long as `self.list`.
+        // `self.list` keeps the sender alive, so this call cannot fail.
         let _ = self.published_changed.changed().await;
         self.list.snapshot()
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Returns the time by tokio's clock, which tests pause and the simulator drives.
+/// Returns the current time of tokio's clock, which tests pause and the simulator advances.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Measures how long the machine has slept.
+/// Clock that measures how long the machine has slept.
 pub(crate) struct SleepClock {
     /// Returns the nanoseconds by which the clock that includes sleep is ahead of the clock of `Instant`. A time
     /// namespace can make this number negative.
@@ -16,18 +16,19 @@ pub(crate) struct SleepClock {
 }
 
 impl SleepClock {
-    /// Returns the clocks of this system, or `None` if no clock includes sleep.
+    /// Returns the sleep clock of this system, or `None` if no clock of the system includes sleep.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
-        // A check every few seconds of a simulated year would make the simulation slow.
+        // A check every five seconds of a simulated year would make the simulation slow.
         #[cfg(callback_source_simulation)]
         if crate::simulation::is_simulated() {
             return None;
         }
         use rustix::time::{ClockId, clock_gettime};
 
-        // A pause of this thread between the two readings makes the result smaller, so the largest of three results
-        // is the most exact. If the clocks were read in the other order, a pause would look like a sleep.
+        // A pause of this thread between the readings of the two clocks makes the result smaller, so the largest of
+        // three results is the most accurate. If the clocks were read in the other order, a pause would look like a
+        // sleep.
         let read = |clock| {
             let since = Duration::try_from(clock_gettime(clock)).unwrap_or_default();
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -51,7 +52,7 @@ impl SleepClock {
         }
     }
 
-    /// Returns the length of the sleep since the last call that returned one.
+    /// Returns how long the machine has slept since the last call that returned `Some`, or `None` for less than 100 ms.
     pub(crate) fn slept(&mut self) -> Option<Duration> {
         let ahead = (self.ahead)();
         let slept = u64::try_from(ahead.saturating_sub(self.seen)).ok()?;
@@ -72,7 +73,8 @@ impl std::fmt::Debug for SleepClock {
     }
 }
 
-/// The shortest difference that is treated as a sleep. A shorter difference is the time between two readings.
+/// The shortest difference that is treated as a sleep. A shorter difference may be the time between the readings of the
+/// two clocks.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

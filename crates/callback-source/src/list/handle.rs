@@ -29,9 +29,9 @@ use crate::{
 /// This is a handle: cloning it increments a reference count, and all clones share one set. When the last clone is
 /// dropped, the refresher ends.
 ///
-/// A verdict takes no lock and never waits for DNS. Freshness is judged at each verdict, so a list whose
-/// refresher died eventually answers [`Unresolved`](crate::RejectionKind::Unresolved), and never admits a peer
-/// forever.
+/// A verdict takes no lock and never waits for DNS. Each verdict checks whether the windows of the addresses are still
+/// open. If the refresher ends, all addresses from DNS therefore expire eventually, and the verdict becomes
+/// [`Unresolved`](crate::RejectionKind::Unresolved).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -60,8 +60,8 @@ use crate::{
 ///
 /// # Metrics
 ///
-/// With the feature `metrics`, a list reports through the `metrics` facade. Each of these metrics has the label
-/// `list` with the [name](AllowListBuilder::name) of the list:
+/// With the feature `metrics`, a list reports these metrics through the facade of the crate `metrics`. Each metric has
+/// the label `list`, whose value is the [name](AllowListBuilder::name) of the list:
 ///
 /// | name | kind | other labels |
 /// |---|---|---|
@@ -74,8 +74,9 @@ use crate::{
 /// | `callback_source_oldest_answer_timestamp_seconds` | gauge | – |
 /// | `callback_source_last_admitted_timestamp_seconds` | gauge | – |
 ///
-/// The timestamps are Unix times. A timestamp is 0 before its first event. Counters are zero from the start if the
-/// recorder is installed before the list is built. `docs/operations.md` of the repository lists all metrics.
+/// The timestamps are Unix times. A timestamp is 0 before its first event. Counters are present from the start, with
+/// the value 0, if the recorder is installed before the list is built. `docs/operations.md` in the repository lists all
+/// metrics.
 #[derive(Clone, Debug)]
 pub struct AllowList {
     handle: Arc<Handle>,
@@ -88,7 +89,7 @@ impl AllowList {
     }
 
     /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. A list
-    /// without an address is [`undecided`](Self::undecided).
+    /// without any address is [`undecided`](Self::undecided).
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -108,8 +109,8 @@ impl AllowList {
         Self::new(Arc::new(shared))
     }
 
-    /// Returns a list that cannot decide on any peer, as during an outage of DNS since the start, for tests of a
-    /// service.
+    /// Returns a list that cannot decide about any peer, for tests of a service. A list is also in this state if DNS
+    /// has been down since the start.
     ///
     /// ```
     /// use callback_source::{AllowList, RejectionKind};
@@ -119,13 +120,14 @@ impl AllowList {
     /// ```
     #[must_use]
     pub fn undecided() -> Self {
-        // A set without hosts and networks decides nothing, so that it never looks like a certain "no".
+        // A set without hosts and networks rejects every peer as `Unresolved`, since `NotListed` would be a final
+        // refusal.
         Self::fixed([])
     }
 
     /// Returns the verdict on a peer by the current set. Never waits.
     ///
-    /// An IPv4 peer of a dual-stack socket may be given in its IPv4-mapped form:
+    /// An IPv4 address may be in its IPv4-mapped form, as on a dual-stack socket:
     ///
     /// ```
     /// use std::net::IpAddr;
@@ -143,19 +145,19 @@ impl AllowList {
         self.shared().published.load().verdict(peer, now.into_std())
     }
 
-    /// Returns the verdict on a peer like [`verdict`](Self::verdict), but lets an unlisted peer first wait for an
-    /// on-demand refresh. A server that was added a moment ago is then not refused.
+    /// Returns the verdict on a peer, like [`verdict`](Self::verdict), but first waits for an on-demand refresh if the
+    /// peer is unlisted. A server that the provider has just added is then not refused.
     ///
     /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups that
-    /// are in flight, and for questions that may be asked again within the wait. Without such lookups, the peer is
-    /// judged at once. The wait is at most 1 second. At most 1,024 peers wait at a time, each with any number of
-    /// requests. Further peers are judged at once. The IPv6 addresses of one /64 are treated as one peer. All
-    /// requests share the lookups, and dropping the future cancels no lookup. The builder sets these limits:
-    /// [`on_demand_interval`](AllowListBuilder::on_demand_interval),
+    /// are in flight, and for questions that may be asked again within the wait. If there are no such lookups or
+    /// questions, the peer is judged at once. The wait is at most 1 second. At most 1,024 peers wait at the same time,
+    /// each with any number of requests. Further peers are judged at once. The IPv6 addresses of one /64 are treated as
+    /// one peer. All requests share the lookups, and dropping the future cancels no lookup. The builder can change
+    /// these limits: [`on_demand_interval`](AllowListBuilder::on_demand_interval),
     /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
     ///
-    /// A caching resolver on the way to the provider can still hide a new address until the TTL of its cached answer
-    /// ends.
+    /// A caching resolver between the list and the provider's DNS servers can still hide a new address until the TTL of
+    /// the cached answer ends.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -194,8 +196,7 @@ impl AllowList {
         }
     }
 
-    /// Returns a future that waits for the verdict on an unlisted peer, or `None` if the peer is to be judged at
-    /// once.
+    /// Returns a future that waits for the verdict on an unlisted peer, or `None` if the caller's verdict is final.
     pub(crate) fn refresh_on_demand(
         &self,
         peer: IpAddr,
@@ -208,7 +209,8 @@ impl AllowList {
             true => None,
             false => Permit::new(self.shared(), peer, deadline),
         };
-        // The last lookup may have ended after the caller's verdict and before the list was quiet.
+        // Between the caller's verdict and the check above, the last lookup may have ended, and its answer may list the
+        // peer.
         if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
             return None;
         }
@@ -232,8 +234,8 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service does not have to wait: earlier requests get a verdict by the answers so far. The call waits forever
-    /// while no host answers, so a one-shot tool needs a time limit:
+    /// A service does not have to wait: requests that arrive earlier are judged by the answers so far. If no host
+    /// answers, this method never returns, so a tool that runs once needs a time limit:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -254,8 +256,8 @@ impl AllowList {
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Waits until every question has been asked once and has a result, even if that is a failure. This takes no
-    /// longer than the [time limit of one question](AllowListBuilder::question_time_limit).
+    /// Waits until every question has been asked once and has a result, even if that result is a failure. The wait is
+    /// no longer than the [time limit of one question](AllowListBuilder::question_time_limit).
     ///
     /// Unlike [`ready`](Self::ready), this method also returns when no host answers, so that a tool can print the
     /// errors:
@@ -281,9 +283,9 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Triggers the lookups of the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does, and waits
-    /// until each of their questions has a result, even if that is a failure. This is for tools, since a service does
-    /// not wait for watched hosts.
+    /// Triggers the lookups of the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does. Waits until each
+    /// of their questions has a result, even if that result is a failure. This method is for tools, since a service
+    /// does not wait for watched hosts.
     pub async fn watched_attempted(&self) {
         let shared = self.shared();
         let mut published_changed = shared.published_changed.subscribe();
@@ -295,7 +297,7 @@ impl AllowList {
         }
     }
 
-    /// Returns whether every question has been asked once and at least one address or static network is admitted.
+    /// Returns whether every question has been asked once, and at least one address or static network is admitted.
     ///
     /// A list that became ready stays ready until it admits no address and no static network. A readiness probe can
     /// return this value, so that a load balancer sends no callbacks before the list can decide:
@@ -365,11 +367,11 @@ impl AllowList {
         health
     }
 
-    /// Follows the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In the
-    /// other order, a change in between would be missing from both results.
+    /// Subscribes to the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In
+    /// the other order, a change between the two calls would be missing from both results.
     ///
     /// A change lists the addresses of one host. Another host may still admit an address that a change removes. A
-    /// firewall should therefore use a change as the signal to read the addresses of the whole set:
+    /// firewall should therefore use a change only as a signal to read the addresses of the whole set:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -405,11 +407,11 @@ impl AllowList {
         Changes::new(self.clone(), published_changed)
     }
 
-    /// Replaces the hosts while the list runs. Hosts that stay keep their addresses. Removed hosts lose their
-    /// addresses at once. New hosts are looked up at once.
+    /// Replaces the hosts while the list runs. Remaining hosts keep their addresses. The addresses of removed hosts are
+    /// no longer admitted. New hosts are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that is added again within its windows regains its
-    /// addresses. These addresses do not survive a restart in between.
+    /// With a [state file](AllowListBuilder::state_file), a host that is removed, and added again before its windows
+    /// end, regains its addresses. If the process restarts in between, the addresses are lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -451,8 +453,8 @@ impl AllowList {
     /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
     /// list runs.
     ///
-    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that was
-    /// fixed when it left the answer. A longer window does not bring back an address.
+    /// The stale window of an answer that is in use changes at once. The window of a lingering address keeps the end
+    /// that was fixed when the address left the answer. A longer window does not admit an expired address again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -486,16 +488,16 @@ impl AllowList {
         let shared = self.shared();
         shared.refused.set_window(linger);
         shared.update(|set, now| set.replace_windows(linger, stale_for, now));
-        // The refresher must wake, since the next end of a window may be earlier.
+        // The refresher must wake, since the next window may now end earlier.
         shared.wake.notify_one();
     }
 
-    /// Replaces the static networks while the list runs. Peers in added networks are admitted at once, including
-    /// those that wait for a verdict. Peers in removed networks are refused at once, unless an answer names them.
+    /// Replaces the static networks while the list runs. Peers in added networks are admitted at once, including those
+    /// that wait for a verdict. Peers in removed networks are no longer admitted, unless DNS admits their addresses.
     ///
     /// # Errors
     ///
-    /// Fails if the networks cover a whole address family. The list then stays as it was.
+    /// Fails if the networks cover a whole address family. The list then stays unchanged.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -560,7 +562,7 @@ impl Drop for Handle {
     }
 }
 
-/// Permit of a request to wait for an on-demand refresh.
+/// Permit for a request to wait for an on-demand refresh.
 struct Permit {
     shared: Arc<Shared>,
     peer: IpAddr,
@@ -589,8 +591,8 @@ mod tests {
     use super::*;
     use crate::{Answer, Question};
 
-    /// Runs the steps of a request before it waits, on several threads at the same moment, while the refresher does
-    /// not run.
+    /// Runs the steps of a request up to its wait, on several threads at the same moment, while the refresher does not
+    /// run.
     #[tokio::test(start_paused = true)]
     async fn peers_that_call_at_the_same_moment_all_wait_for_the_refresh() {
         const THREADS: usize = 4;
@@ -620,7 +622,7 @@ mod tests {
                 waiting.filter(|waits| *waits).count()
             });
             assert_eq!(waiting, THREADS);
-            // The refresh ends here.
+            // The refresher runs during this call, so the refresh ends.
             let peer = [20, 0, 9, 9].into();
             assert!(!list.verdict_after_refresh(peer).await.is_allowed());
         }
@@ -643,7 +645,7 @@ mod tests {
         let new = "20.0.0.2".parse().unwrap();
         let now = Instant::now();
         assert!(!list.verdict_at(new, now).is_allowed());
-        // The call of another peer triggers the refresh, and the refresh ends.
+        // The call of another peer triggers the refresh, and returns after the refresh.
         *addresses.lock().unwrap() = [new];
         let _ = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;

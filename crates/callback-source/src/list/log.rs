@@ -1,9 +1,7 @@
 //! Log events of a list: changes, failed lookups, recoveries.
 //!
-//! In an outage, every question fails again and again, for hours. Each question has its own rate limit, so that the
-//! failure of one question does not hide the failure of another question. A recovery is logged only if the failure
-//! was logged. The rate limit outlives the recovery, so that a question that fails and recovers in turn does not fill
-//! the log.
+//! In an outage, every question fails repeatedly, for hours. Each question has its own rate limit, so that the failure
+//! of one question does not hide the failure of another question. A recovery is logged only if the failure was logged.
 
 use std::{
     collections::HashSet,
@@ -52,7 +50,7 @@ impl NoticeLog {
                         "callback servers changed"
                     );
                 }
-                // A warning follows elsewhere if the change concerns a refused peer.
+                // If the change concerns a refused peer, `Shared::report_refused` logs a warning.
                 Notice::WatchedChanged(change) => {
                     debug!(target: LOG_TARGET, host = %change.host, "watched host changed");
                 }
@@ -70,7 +68,7 @@ impl NoticeLog {
                     failing_since,
                 } => {
                     let failed_for = now.saturating_duration_since(*failing_since);
-                    // The rate limit of the failure stays, so that a flapping question does not fill the log.
+                    // The rate limit of the failure is not reset, so that a flapping question does not fill the log.
                     if self.failing.remove(question) {
                         info!(target: LOG_TARGET, %question, ?failed_for, "lookup works again");
                     }
@@ -122,7 +120,7 @@ impl NoticeLog {
         now: Instant,
     ) {
         // At the start, all questions are asked at the same time. A denial that arrives before the first answer is
-        // believed a moment later.
+        // usually believed once that answer arrives.
         if error.is_denial() && times == 1 {
             debug!(target: LOG_TARGET, %question, %error, "denial not believed yet");
             return;
@@ -188,7 +186,7 @@ impl fmt::Display for Meanwhile {
     }
 }
 
-/// Reports the error that this crate exists to avoid: a callback server was refused.
+/// Logs the error that this crate exists to prevent: a callback server was refused.
 pub(crate) fn refused_then_listed(address: IpAddr, host: &HostName, refusals: Refusals) {
     let Refusals {
         times,
@@ -206,7 +204,7 @@ pub(crate) fn refused_then_listed(address: IpAddr, host: &HostName, refusals: Re
     );
 }
 
-/// Logs that a refused peer is a server of a watched host, whose answer arrived after the refusal.
+/// Logs that a refused peer is a server of a watched host. The answer about that host arrived after the refusal.
 pub(crate) fn refused_by_watching_list(explanation: &str) {
     warn!(target: LOG_TARGET, "a refused peer is a server of another environment: {explanation}");
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct OnDemandLimits {
     /// The minimum time between two on-demand refreshes of one question.
     pub(crate) interval: Duration,
-    /// The longest wait of a request of an unlisted peer.
+    /// The longest time for which a request of an unlisted peer waits.
     pub(crate) wait: Duration,
     /// The maximum number of unlisted peers that wait at the same time.
     pub(crate) waiters: usize,
@@ -38,30 +38,31 @@ impl Default for OnDemandLimits {
 
 /// State that the requests of unlisted peers share with the refresher.
 ///
-/// A request reserves nothing and starts nothing. It only states its deadline. Everything else follows from the times
-/// of the last lookups, which only the refresher knows:
+/// A request starts no lookup. It only records its deadline. Everything else follows from the times of the last
+/// lookups, which only the refresher tracks:
 ///
-/// - The **refresher** takes a [`Turn`] after each event. Under the mutex, it reads the published set and
-///   [`Demand::until`], and plans the questions to ask now and its timer for the other questions. Then it writes
-///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set is always published before the turn that
-///   regards its question as answered.
+/// - The **refresher** begins a [`Turn`] after each event. Under the mutex, it reads the published set and
+///   [`Demand::until`]. It plans which questions it asks now, and when it wakes for the other questions. Then it writes
+///   [`quiet_until`](Self::quiet_until) and [`Demand::next_idle`]. A set with a new answer is always published before
+///   the turn that regards the question as answered.
 /// - A **request** reads `quiet_until` without the mutex. If the list is quiet until the deadline, the request is
-///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise it raises `until` under the mutex and
-///   waits for `published_changed`.
+///   judged at once, by a set that it reads *after* `quiet_until`. Otherwise the request raises `until` under the
+///   mutex, and waits for `published_changed`.
 ///
 /// No wake-up is lost, since both sides write under the mutex. A turn that comes after a request sees the deadline of
-/// the request. A request that comes after a turn finds `next_idle` of that turn. If no earlier request waits for the
-/// question with that time, the new request wakes the refresher. Otherwise the refresher wakes by itself at
-/// `next_idle`, which is before any other question can be asked. Each turn that makes `quiet_until` later sends
-/// `published_changed`, to which requests subscribe before they read `quiet_until`.
+/// the request. A request that comes after a turn reads the `next_idle` of that turn. If its deadline is the first
+/// deadline after `next_idle`, the request wakes the refresher. If an earlier request already had a deadline after
+/// `next_idle`, the refresher wakes by itself at `next_idle`. No other question can be asked on demand before that
+/// time. Each turn that raises `quiet_until` sends `published_changed`. A waiting request subscribes to
+/// `published_changed` before it reads `quiet_until`.
 pub(crate) struct OnDemand {
-    /// The time before which no question is in flight and none can be asked on demand. It is zero while a question is
-    /// in flight and before the first turn. It is the maximum value without a refresher. It is written under the
-    /// mutex, and read without the mutex.
+    /// The time before which no question is in flight and none can be asked on demand. The list is quiet until this
+    /// time. The value is zero while a question is in flight, before the first turn, and between `hosts_replaced` and
+    /// the next turn. The value is `u64::MAX` without a refresher.
     quiet_until: AtomicU64,
-    /// The time from which an unlisted peer can trigger the lookup of a watched host. The maximum value means never: no
-    /// watched host can be looked up, a trigger waits for the refresher, or the list has no refresher. It is written
-    /// under the mutex, and read without the mutex.
+    /// The time from which an unlisted peer can trigger the lookup of a watched host. The value is `u64::MAX` if a peer
+    /// can trigger no lookup: all questions about watched hosts are in flight, an earlier trigger waits for the next
+    /// turn, or the list has no refresher. It is written under the mutex, and read without the mutex.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,
     /// The origin of the times here and in [`Demand`]. These times are in nanoseconds, since rounded times could make
@@ -71,16 +72,16 @@ pub(crate) struct OnDemand {
 }
 
 struct Demand {
-    /// The latest deadline of a request. Requests write it, and the refresher reads it.
+    /// The latest deadline of all requests so far.
     until: u64,
-    /// The earliest time at which a question that is not in flight can be asked on demand. The refresher writes it,
-    /// and requests read it.
+    /// The earliest time at which a question that is not in flight can be asked on demand.
     next_idle: u64,
     /// True from a request that triggers the lookups of watched hosts until the next turn.
     wants_watched: bool,
-    /// The peers that wait, each with its number of requests.
+    /// The peers that wait, each with the number of its waiting requests.
     waiting: HashMap<IpAddr, usize>,
-    /// False once the refresher has ended, since nothing would then make the list quiet again.
+    /// False once the refresher has ended. `OnDemand::hosts_replaced` then has no effect, since no turn would make the
+    /// list quiet again.
     has_refresher: bool,
 }
 
@@ -105,7 +106,7 @@ impl OnDemand {
         self.limits.wait
     }
 
-    /// The deadline of a request that arrives at `now`.
+    /// Returns the deadline of a request that arrives at `now`.
     pub(crate) fn deadline(&self, now: Instant) -> u64 {
         self.nanos(now).saturating_add(nanos(self.limits.wait))
     }
@@ -115,7 +116,8 @@ impl OnDemand {
         deadline <= self.quiet_until.load(Ordering::Acquire)
     }
 
-    /// Triggers the lookups of watched hosts that can go out now. No request waits for them.
+    /// Triggers the lookups of watched hosts, if at least one of their questions can be asked now. No request waits for
+    /// these lookups.
     pub(crate) fn want_watched(&self, now: Instant, wake: &Notify) {
         let now = self.nanos(now);
         if now < self.watched_at.load(Ordering::Acquire) {
@@ -124,17 +126,18 @@ impl OnDemand {
         self.want_watched_soon(wake);
     }
 
-    /// Triggers the lookups of watched hosts, even if the refresher has not planned them yet.
+    /// Triggers the lookups of watched hosts, even before the refresher has published the time from which they can be
+    /// looked up.
     pub(crate) fn want_watched_soon(&self, wake: &Notify) {
         let mut demand = self.lock();
         demand.wants_watched = true;
-        // Until the next turn, other requests have nothing to trigger.
+        // Until the next turn, another trigger would have no effect.
         self.watched_at.store(u64::MAX, Ordering::Release);
         wake.notify_one();
     }
 
-    /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key under which the
-    /// peer waits, for [`leave`](Self::leave), or `None` if the peer is to be judged at once.
+    /// Triggers the refresh of the questions that can be asked before the deadline. Returns the key of the waiting
+    /// peer, which is the argument of [`leave`](Self::leave), or `None` if the peer must be judged at once.
     pub(crate) fn join(&self, peer: IpAddr, deadline: u64, wake: &Notify) -> Option<IpAddr> {
         let mut demand = self.lock();
         if self.is_quiet(deadline) {
@@ -188,7 +191,7 @@ impl OnDemand {
         }
     }
 
-    /// Lets requests wait until the refresher has planned for the new hosts.
+    /// Makes requests wait until the refresher has planned the lookups of the new hosts.
     pub(crate) fn hosts_replaced(&self) {
         let demand = self.lock();
         if demand.has_refresher {
@@ -196,7 +199,7 @@ impl OnDemand {
         }
     }
 
-    /// Lets all requests be judged at once from now on, since the refresher has ended.
+    /// Records that the list has no refresher. All requests are judged at once from now on.
     pub(crate) fn end(&self) {
         let mut demand = self.lock();
         demand.has_refresher = false;
@@ -205,42 +208,42 @@ impl OnDemand {
     }
 
     fn lock(&self) -> MutexGuard<'_, Demand> {
-        // Nothing panics under the mutex, and every state of the demand is valid.
+        // Nothing panics under the mutex, and every state of `Demand` is valid.
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the nanoseconds since the epoch, or zero for a time that a sleep of the machine moved before the
-    /// epoch.
+    /// Returns the nanoseconds since the epoch, or zero for an earlier time, which can result from a sleep of the
+    /// machine.
     fn nanos(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.epoch))
     }
 }
 
-/// Access of the refresher to the state, see [`OnDemand`].
+/// Exclusive access of the refresher to the state in [`OnDemand`].
 pub(crate) struct Turn<'a> {
     demand: MutexGuard<'a, Demand>,
     on_demand: &'a OnDemand,
 }
 
 impl Turn<'_> {
-    /// The latest deadline of a request, if there was one.
+    /// Returns the latest deadline of all requests so far, or `None` before the first request.
     pub(crate) fn wanted_until(&self) -> Option<Instant> {
         let until = Duration::from_nanos(self.demand.until);
         (!until.is_zero()).then(|| after(self.on_demand.epoch, until))
     }
 
-    /// Returns whether an unlisted peer has triggered the lookups of watched hosts since the last turn.
+    /// Returns whether the lookups of watched hosts have been triggered since the last turn, and resets the trigger.
     pub(crate) fn takes_watched(&mut self) -> bool {
         std::mem::take(&mut self.demand.wants_watched)
     }
 
-    /// Publishes the time from which the next of the watched hosts can be looked up.
+    /// Publishes the earliest time at which a question about a watched host can be asked.
     pub(crate) fn set_watched_at(&self, at: Option<Instant>) {
         let at = at.map_or(u64::MAX, |at| self.on_demand.nanos(at));
         self.on_demand.watched_at.store(at, Ordering::Release);
     }
 
-    /// Publishes whether a question is in flight, and the time from which the next of the other questions can be
+    /// Ends the turn. Publishes whether a question is in flight, and the earliest time at which another question can be
     /// asked on demand. Returns whether the wait of a request may be over.
     pub(crate) fn end(mut self, is_asking: bool, next_idle: Option<Instant>) -> bool {
         let next_idle = next_idle.map_or(u64::MAX, |at| self.on_demand.nanos(at));

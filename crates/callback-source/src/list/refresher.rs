@@ -25,16 +25,16 @@ use crate::{
 
 /// Task that keeps an [`AllowList`](crate::AllowList) up to date.
 ///
-/// It asks a question one second after the TTL of its answer has ended. It repeats a failing question after a
-/// back-off that doubles up to a maximum. While an unlisted peer waits, it asks each question whose last lookup is at
-/// least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago. The delay of one second is for
-/// resolvers that keep time in whole seconds. Until the delay is over, such resolvers still return the old records
-/// with a TTL of zero. A random tenth of the wait, at most 0.5 s, is added so that replicas do not ask in step. A
-/// lookup that hangs or panics delays no other lookup.
+/// The task asks a question again one second after the TTL of the answer has ended. It asks a failing question again
+/// after a back-off that doubles with each failure, up to a maximum. While an unlisted peer waits, it asks each
+/// question whose last lookup is at least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago.
+/// The delay of one second is for resolvers that keep time in whole seconds. Until the delay is over, these resolvers
+/// may still return the old records with a TTL of zero. A random delay of up to a tenth of the wait, at most 0.5 s, is
+/// added, so that replicas do not ask at the same time. A lookup that hangs or panics delays no other lookup.
 ///
-/// On Linux and Android it checks every 5 seconds whether the machine has slept, because `Instant` does not include
-/// sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have become due
-/// are asked at once. Until that check, verdicts ignore the sleep.
+/// On Linux and Android, the task checks at least every 5 seconds whether the machine has slept, because `Instant` does
+/// not include sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have
+/// become due are asked at once. Until the task notices the sleep, verdicts ignore it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -65,7 +65,7 @@ pub struct Refresher {
     handles: Weak<Handle>,
     cache: Arc<AnswerCache>,
     schedule: Schedule,
-    /// The next end of a window.
+    /// The time at which the next window ends.
     change_at: Option<Instant>,
     sleep_clock: Option<SleepClock>,
     state_writer: Option<StateWriter>,
@@ -90,10 +90,9 @@ impl Refresher {
         }
     }
 
-    /// Runs until the last handle of the list is dropped. A panic is logged, and the work continues after a
-    /// second.
+    /// Runs until the last handle of the list is dropped. A panic is logged, and the task continues after one second.
     ///
-    /// Requires a tokio runtime with time enabled, and the drivers that the resolver requires.
+    /// Requires a tokio runtime with the time driver enabled, and the drivers that the resolver requires.
     pub async fn run(mut self) {
         while AssertUnwindSafe(self.drive()).catch_unwind().await.is_err() {
             error!(target: LOG_TARGET, "the refresher panicked, which is a bug; it continues after a second");
@@ -108,20 +107,20 @@ impl Refresher {
         if let Some(writer) = &self.state_writer {
             writer.write_last(&self.shared).await;
         }
-        // Cleared only after the write. If the runtime ends before the write has begun, the drop of the refresher
-        // writes the state.
+        // The writer is removed only after the write. If the runtime shuts down before the write has ended, the drop of
+        // the refresher writes the state.
         self.state_writer = None;
     }
 
     async fn drive(&mut self) {
         let mut lookups = FuturesUnordered::new();
-        // The lookups of a run that panicked were dropped.
+        // If an earlier call of this method panicked, its lookups were dropped.
         self.schedule.cancel();
         while !self.handles_dropped() {
             self.notice_sleep();
             let now = now();
-            // The time is checked here and not when the timer fires. If another event came first, the timer for this
-            // time has been dropped.
+            // The end of a window is checked here, and not when the timer fires, since the timer is dropped if another
+            // event comes first.
             if self.change_at.is_some_and(|at| at <= now) {
                 self.shared.update(|set, now| set.expire(now));
             }
@@ -197,14 +196,15 @@ impl Refresher {
             .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         if let Some(due_at) = set.due_at(&question) {
-            // Replicas ask about a watched host when an unlisted peer calls, so they do not ask in step anyway.
+            // Replicas ask about a watched host when an unlisted peer calls, so the replicas do not ask at the same
+            // time anyway.
             let chance = if is_watched { 0.0 } else { fastrand::f64() };
             self.schedule
                 .put_off(&question, has_failed, due_at, now(), chance);
         }
     }
 
-    /// Moves all stored times into the past by the length of a sleep of the machine.
+    /// Checks whether the machine has slept. If so, moves all stored times into the past by the length of the sleep.
     fn notice_sleep(&mut self) {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;
@@ -214,8 +214,8 @@ impl Refresher {
         self.schedule.slept(slept);
         let file = self.state_writer.as_ref().map(StateWriter::file);
         self.shared.update(|set, now| {
-            // The times of the file and of the set are moved within one update. Otherwise the times of hosts that are
-            // replaced in between would be moved twice, or not at all.
+            // The times in `file` and in the set are moved within one update. Otherwise, hosts could be replaced
+            // between the two moves, and some times would be moved twice or not at all.
             if let Some(file) = file {
                 file.slept(slept);
             }
@@ -247,7 +247,7 @@ type Lookups = FuturesUnordered<BoxFuture<'static, (Question, Lookup)>>;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// The time between two checks for a sleep. For at most this time, verdicts ignore a sleep.
+/// The maximum time between two checks for a sleep of the machine.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -281,7 +281,8 @@ mod tests {
         AllowList::builder().host("h.test".parse().unwrap())
     }
 
-    /// The answer of DNS, the number of lookups, and the sum of all sleeps of the machine.
+    /// Environment of a list in a test: the DNS answer, the number of IPv4 lookups, and the sum of all sleeps of the
+    /// machine in nanoseconds.
     #[derive(Clone)]
     struct World {
         answer: Arc<Mutex<Result<Answer, ResolveError>>>,
@@ -298,7 +299,7 @@ mod tests {
             }
         }
 
-        /// A list that is ready, and the task that refreshes it.
+        /// Returns a list that is ready, and the task that refreshes it.
         async fn run(&self, builder: AllowListBuilder) -> (AllowList, JoinHandle<()>) {
             let world = self.clone();
             let (list, mut refresher) = builder.pair(move |question: Question| {
@@ -355,7 +356,7 @@ mod tests {
         let two = "20.0.0.2".parse().unwrap();
         *world.answer.lock().unwrap() = Ok(Answer::new([two], HOUR));
         assert!(list.verdict_after_refresh(two).await.is_allowed());
-        // The address left the answer after the sleep, not before.
+        // The address left the answer after the sleep, so the sleep does not shorten the linger window.
         assert_eq!(freshness(&list, one()), Some(Freshness::Lingering));
     }
 
@@ -421,12 +422,12 @@ mod tests {
         sleep(10 * SECOND).await;
         world.fail();
         world.sleep(8 * HOUR);
-        // This causes the last write, which comes before the next check of the clock.
+        // The drop of the list causes the last write, before the next regular check for a sleep.
         drop(list);
         running.await.unwrap();
 
-        // The wall clock of this test did not advance during the sleep, so the state file shows the sleep as
-        // age of the answer.
+        // The wall clock of this test did not advance during the simulated sleep, so the file must contain an earlier
+        // `answered_at`.
         let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ago = since_epoch - Duration::from_millis(answered_at());
         let expected = 8 * HOUR + 10 * SECOND;

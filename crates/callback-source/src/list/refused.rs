@@ -1,4 +1,4 @@
-//! Memory of refused peers, to notice an address that is listed soon after it was refused.
+//! Record of refused peers, to detect an address that is listed soon after it was refused.
 
 use std::{
     collections::BTreeMap,
@@ -14,18 +14,18 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{HostName, rate_limit::subscriber};
 
-/// Peers that were refused with 403 within the linger window. IPv6 peers are stored by their /64.
+/// Peers that were refused with 403 less than one linger window ago. IPv6 peers are stored by their /64.
 ///
-/// With moka's default policy, a full cache accepts a new entry only if it is requested more often than another
-/// entry. A genuine server, which is refused only once, would not be remembered. With LRU, the cache evicts the peer
-/// whose last refusal is the oldest.
+/// With moka's default policy, a full cache accepts a new entry only if the key of that entry is requested more often
+/// than the key of another entry. A genuine server, which is refused only once, would not be recorded. With LRU, the
+/// cache evicts the peer whose last refusal is the oldest.
 ///
-/// The age of an entry is checked when the entry is read, by tokio's clock. Expiry by moka would cost time for each
-/// refusal, and could not follow a new window. Such an expiry is not needed, because the number of entries bounds the
-/// memory.
+/// When an entry is read, its age is checked by tokio's clock. Expiry by moka would cost time for each refusal, and
+/// existing entries would keep the old window after a change. This expiry is not needed, because the maximum number of
+/// entries bounds the memory.
 #[derive(Debug)]
 pub(crate) struct RefusedPeers {
-    /// Built at the first refusal, because a new cache allocates its channels at once.
+    /// The cache is built at the first refusal, because moka allocates the channels of a new cache at once.
     peers: OnceLock<Cache<IpAddr, Arc<Entry>>>,
     /// The linger window in nanoseconds.
     window: AtomicU64,
@@ -36,13 +36,13 @@ pub(crate) struct RefusedPeers {
 
 #[derive(Debug)]
 struct Entry {
-    /// The time of the first refusal, in nanoseconds since the epoch, as `last` is.
+    /// The time of the first refusal. Both times are in nanoseconds since `RefusedPeers::epoch`.
     first: AtomicU64,
     last: AtomicU64,
     times: AtomicU64,
 }
 
-/// The refusals of a peer within the window.
+/// The refusals of a peer, each less than one linger window after the previous refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusals {
     pub(crate) times: u64,
@@ -62,12 +62,12 @@ impl RefusedPeers {
         }
     }
 
-    /// Replaces the window. The new window also applies to earlier refusals.
+    /// Replaces the linger window. The new window also applies to earlier refusals.
     pub(crate) fn set_window(&self, window: Duration) {
         self.window.store(nanos(window), Ordering::Relaxed);
     }
 
-    /// Remembers a refusal.
+    /// Records a refusal. With a linger window of zero, does nothing.
     pub(crate) fn add(&self, peer: IpAddr, now: Instant) {
         let window = self.window.load(Ordering::Relaxed);
         if window == 0 {
@@ -101,7 +101,7 @@ impl RefusedPeers {
         }
     }
 
-    /// Returns the refusals of an address within the window.
+    /// Returns the refusals of an address, if the last refusal was less than one linger window ago.
     pub(crate) fn find(&self, address: IpAddr, now: Instant) -> Option<Refusals> {
         let entry = self.peers.get()?.get(&subscriber(address))?;
         let now = self.nanos(now);
@@ -115,11 +115,11 @@ impl RefusedPeers {
         (last_ago < self.window.load(Ordering::Relaxed)).then_some(refusals)
     }
 
-    /// Removes and returns the refusals of an address that a host has added, so that these refusals are reported only
-    /// once.
+    /// Removes and returns the refusals of an address that is now listed for a host, so that these refusals are
+    /// reported only once.
     pub(crate) fn take(&self, address: IpAddr, host: &HostName, now: Instant) -> Option<Refusals> {
         let refusals = self.find(address, now)?;
-        // If two callers find the same entry, only one reports it.
+        // If two callers find the same entry, only one caller removes the entry and reports it.
         self.peers.get()?.remove(&subscriber(address))?;
         *self.counts().entry(host.clone()).or_default() += 1;
         Some(refusals)
@@ -145,7 +145,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The maximum number of peers: about 5 MB, including moka's own part of each entry.
+/// The maximum number of peers. They take about 5 MB, including moka's own data for each entry.
 const MAX_PEERS: u64 = 16_384;
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! The times at which questions are asked.
 //!
-//! [`Schedule`] is pure: it reads no clock and draws no random number. A question is asked
+//! [`Schedule`] is pure: it reads no clock and draws no random number. A question is asked at these times:
 //!
-//! 1. **when it is due.** The set determines this time: the end of the answer's TTL, or the end of the back-off after
-//!    a failed lookup. [`put_off`](Schedule::put_off) adds the resolver's last second and a jitter.
+//! 1. **when it is due.** The set determines this time: the end of the answer's TTL, or the end of the back-off after a
+//!    failed lookup. [`put_off`](Schedule::put_off) adds a random delay, and one second after an answer or a denial.
 //! 2. **on demand**, while an unlisted peer waits, once the on-demand interval has passed since the last
 //!    lookup.
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
 //! 4. **never while it is in flight.**
 //!
-//! A question about a watched host is asked only while unlisted peers call. It must be due, and the on-demand
-//! interval must have passed since its last lookup.
+//! A question about a watched host is asked only when an unlisted peer calls. The question must be due, and the
+//! on-demand interval must have passed since the last lookup of the question.
 //!
 //! The schedule enforces the refresh interval floor, except for a host that was removed and put back. The questions
-//! about such a host are due at once. The [answer cache](super::answer_cache) receives the floor with each question,
-//! and returns the last result instead of asking.
+//! about this host are due at once. For these questions, the [answer cache](super::answer_cache) enforces the floor: it
+//! returns the last result instead of asking again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,7 +27,7 @@ use crate::{
     set::{LAST_SECOND, MAX_JITTER, after, before},
 };
 
-/// Decides when each question is asked, and knows which ones are in flight.
+/// Decides when each question is asked, and tracks which questions are in flight.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     floor: Duration,
@@ -47,35 +47,36 @@ struct LastLookup {
 /// The next steps of the refresher.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The questions to ask now. The schedule regards them as in flight.
+    /// The questions to ask now. The schedule already regards these questions as in flight.
     pub(crate) ask: Vec<Question>,
-    /// The time at which the next of the other questions is to be asked.
+    /// The earliest time at which a question that is not in flight is to be asked.
     pub(crate) next_at: Option<Instant>,
-    /// `true` while a question of the set is in flight.
+    /// `true` if a question of the set is in flight, including the questions in `ask`.
     pub(crate) is_asking: bool,
-    /// The time from which the next of the other questions can be asked on demand.
+    /// The earliest time at which a question that is not in flight can be asked on demand.
     pub(crate) next_on_demand: Option<Instant>,
 }
 
 impl Schedule {
-    /// Creates a schedule. `floor` is the minimum time between two lookups of one question, whatever triggers them.
+    /// Creates a schedule. `floor` is the minimum time between two lookups of one question, whatever triggers the
+    /// lookups.
     pub(crate) fn new(floor: Duration, on_demand: &OnDemandLimits) -> Self {
         Self {
             floor,
-            // Within one wait, a question is asked only once: a request that has seen the answer stops waiting.
+            // At least the wait, so that a question is asked at most once during the wait of a request. The request
+            // stops waiting once the answer has arrived.
             on_demand_interval: on_demand.interval.max(on_demand.wait).max(floor),
             in_flight: HashSet::new(),
             last: HashMap::new(),
         }
     }
 
-    /// The refresh interval floor.
+    /// Returns the refresh interval floor.
     pub(crate) fn floor(&self) -> Duration {
         self.floor
     }
 
-    /// Selects the questions to ask now. `wanted_until` is the latest deadline of an unlisted peer that
-    /// waits.
+    /// Selects the questions to ask now. `wanted_until` is the latest deadline of a request from an unlisted peer.
     pub(crate) fn plan(
         &mut self,
         set: &AllowSet,
@@ -84,12 +85,13 @@ impl Schedule {
     ) -> Plan {
         let mut plan = Plan::default();
         for (question, due_at) in set.questions() {
-            // Only questions of the set matter here. If another question is in flight, its host was removed.
+            // A question in flight that is not in the set does not matter, since its host was removed.
             if self.in_flight.contains(&question) {
                 plan.is_asking = true;
                 continue;
             }
-            // A host that was removed and put back is not postponed, since the answer cache may have its result.
+            // A question whose host was removed and put back is not postponed, since the answer cache may have its
+            // result.
             let last = self.last.get(&question);
             let last = last.filter(|_| !set.is_unasked(&question));
             let due_at = last.map_or(due_at, |last| {
@@ -114,8 +116,9 @@ impl Schedule {
         plan
     }
 
-    /// Selects the questions about watched hosts to ask now. There are none unless an unlisted peer triggers them.
-    /// Also returns the time from which a peer can trigger one of the other questions.
+    /// Selects the questions about watched hosts to ask now. Selects no question unless an unlisted peer has triggered
+    /// the lookups (`is_wanted`). Also returns the earliest time at which a peer can trigger another question about a
+    /// watched host.
     pub(crate) fn plan_watched(
         &mut self,
         set: &AllowSet,
@@ -147,7 +150,8 @@ impl Schedule {
         (ask, next_at)
     }
 
-    /// Records that the lookup of a question has ended. Questions whose hosts left the set are forgotten.
+    /// Records that the lookup of a question has ended. Removes the records of questions whose hosts are no longer in
+    /// the set.
     pub(crate) fn ended(&mut self, question: &Question, asked_at: Instant, set: &AllowSet) {
         self.in_flight.remove(question);
         let last = self.last.entry(question.clone()).or_insert(LastLookup {
@@ -163,9 +167,10 @@ impl Schedule {
 
     /// Postpones a question beyond the time at which it is due. `chance` is between 0 and 1.
     ///
-    /// After a response of DNS, the delay is one second. Until this second is over, resolvers that keep time in whole
-    /// seconds still return the old records with a TTL of zero. In every case, a tenth of the wait, at most 0.5 s,
-    /// times `chance` is added, so that replicas do not ask in step.
+    /// After an answer or a denial, the delay is one second. Until this second is over, resolvers that keep time in
+    /// whole seconds may still return the old records with a TTL of zero. In every case, a random delay is added, so
+    /// that replicas do not ask at the same time. This delay is `chance` times the smaller of 0.5 s and a tenth of the
+    /// wait.
     pub(crate) fn put_off(
         &mut self,
         question: &Question,
@@ -230,7 +235,7 @@ mod tests {
         }
     }
 
-    /// A set that looks up IPv4 only, its schedule, and the time at which the set and the schedule begin.
+    /// A set that looks up IPv4 only, its schedule, and the time at which both were created.
     ///
     /// The set's minimum TTL is shorter than the floor, so that the effect of the floor is visible.
     struct World {
@@ -353,7 +358,7 @@ mod tests {
     #[test]
     fn a_failed_question_is_asked_again_after_its_back_off_without_the_last_second() {
         let mut world = World::new(&["a.test"]);
-        // The back-offs of the first failures are shorter than the floor.
+        // The back-offs of the first three failures are shorter than the floor.
         let mut asked_at = Duration::ZERO;
         for _ in 0..10 {
             world.ask("a.test", failure(), asked_at, 0.0);

@@ -26,59 +26,62 @@ use crate::{
     sync::{ArcSwap, Mutex},
 };
 
-/// State that the handles of a list share with its refresher, with the protocol of its fields.
+/// State that the handles of a list share with its refresher.
+///
+/// The table shows which code uses each field:
 ///
 /// | field | written by | read by | wakes |
 /// |---|---|---|---|
 /// | `writer` | [`update`](Self::update), under its mutex | the same | |
-/// | `published` | `update`, while it has `writer` | each verdict, without waiting; the refresher | |
-/// | `published_changed` | `update`, after both; the refresher, when a wait may be over | the state writer, for the count | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
+/// | `published` | `update`, under the mutex of `writer` | each verdict, without waiting; the refresher | |
+/// | `published_changed` | `update`, after `writer` and `published`; the refresher, when a wait may be over | the state writer, for the number of changes | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
 /// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
 /// | `wake` | requests through `on_demand`, `replace_hosts`, `replace_windows`, the drop of the last handle | the refresher | the refresher |
 ///
-/// `update` is called by the refresher (a result, the end of a window, a sleep of the machine), by `replace_hosts`
-/// and by `replace_windows`. No field is a flag that both sides write. The reference count of the handle shows that
-/// the list was dropped. A change counter, which only grows, shows that the state file is out of date.
+/// `update` is called by the refresher (after a lookup, at the end of a window, after a sleep of the machine), and by
+/// `replace_hosts`, `replace_windows` and `replace_networks`. Two conditions are detected without a flag. The reference
+/// count of the handle shows that the list was dropped. A change counter, which only grows, shows that the state file
+/// is out of date.
 ///
-/// Four orders matter:
+/// The order of operations matters in four places:
 ///
-/// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published
-///    in between marks the subscription as changed.
-/// 2. `update` stores `published` **before** it sends `published_changed`, so that a waiter which was woken sees the
-///    set. A state file that includes a count of changes therefore also includes the changes themselves.
-/// 3. `replace_hosts` publishes, **then** calls [`OnDemand::hosts_replaced`], **then** wakes. If the first two steps
-///    were swapped, a turn of the refresher between them would make the list quiet by the old set. Requests from the
-///    new hosts would then be judged at once. If the refresher were woken before the set is published, it would plan
-///    by the old set and sleep.
-/// 4. The reference count of the last handle falls **before** its drop wakes the refresher.
+/// 1. A waiter subscribes to `published_changed` **before** it reads `published`. A set that is published between these
+///    two steps marks the subscription as changed.
+/// 2. `update` stores `published` **before** it sends `published_changed`, so that a woken waiter reads the new set.
+///    For the same reason, a state file that is written because of a change always includes that change.
+/// 3. `replace_hosts` publishes the set, **then** calls [`OnDemand::hosts_replaced`], **then** wakes the refresher. If
+///    the first two steps were swapped, a turn of the refresher between them could mark the list as quiet, based on the
+///    old set. Requests from the new hosts would then be judged at once. If the refresher were woken before the set is
+///    published, the refresher would plan for the old set and then sleep.
+/// 4. The reference count of the handle reaches zero **before** the drop of the last handle wakes the refresher.
 ///
-/// `wake` stores one permit if the refresher is busy. One permit is enough, since after each event the refresher
-/// reads everything again.
+/// `wake` stores one permit if the refresher is busy. One permit is enough, since the refresher reads all of its input
+/// again after each event.
 pub(crate) struct Shared {
-    /// The set that verdicts are based on.
+    /// The published set, on which verdicts are based.
     pub(crate) published: ArcSwap<AllowSet>,
     /// The set that is changed, and then published as a copy. A verdict never takes this lock.
     writer: Mutex<Writer>,
-    /// Sent after each publication, with the number of address changes so far.
+    /// The number of updates so far that changed addresses. This number is sent after each publication.
     pub(crate) published_changed: watch::Sender<u64>,
     /// Wakes the refresher.
     pub(crate) wake: Notify,
     pub(crate) on_demand: OnDemand,
-    /// Limits the log of refusals.
+    /// Rate limit for the log lines about refusals.
     pub(crate) refusals: PeerRateLimit,
     /// Refused peers that may be listed later.
     pub(crate) refused: RefusedPeers,
     pub(crate) metrics: ListMetrics,
     /// Hosts that are always watched, whatever the admitted hosts are.
     pub(super) watch: Vec<HostName>,
-    /// True when the refresher has ended before the list, until a refusal reports this.
+    /// True once the refresher has ended, until a refusal has reported this.
     lost_refresher: AtomicBool,
-    /// The file that the refresher writes.
+    /// The state file, which the refresher writes.
     pub(super) state_file: Option<Arc<StateFile>>,
 }
 
 impl Shared {
-    /// Creates the state of a list that has this name in its metrics.
+    /// Creates the state of a list. `name` identifies the list in the metrics.
     pub(super) fn new(set: AllowSet, on_demand: OnDemandLimits, name: &str, now: Instant) -> Self {
         let refused = RefusedPeers::new(set.rules().linger, now);
         Self {
@@ -99,10 +102,11 @@ impl Shared {
         }
     }
 
-    /// Changes the set, publishes it and logs what happened.
+    /// Changes the set, publishes it, and logs the resulting notices.
     pub(crate) fn update(&self, change: impl FnOnce(&mut AllowSet, Instant) -> Vec<Notice>) {
         let now = now();
-        // A panic of another writer leaves a usable set, because each change ends with a rebuild of the index.
+        // After a panic of another writer, the set is still usable, because each change ends with a rebuild of the
+        // index.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(callback_source_simulation)]
         let before = writer.set.clone();
@@ -124,10 +128,10 @@ impl Shared {
             .send_modify(|updates| *updates += u64::from(changes > 0));
     }
 
-    /// Remembers a refusal with 403.
+    /// Records a refusal with 403.
     ///
-    /// A set that was published after the verdict may list the peer. Either its [`update`](Self::update) finds the
-    /// refusal, or this method sees that set.
+    /// A set that was published after the verdict may list the peer. Either the [`update`](Self::update) that publishes
+    /// this set finds the refusal, or this method reads this set.
     pub(crate) fn refused(&self, rejection: &Rejection, now: Instant) {
         let Some(peer) = rejection.peer() else {
             return;
@@ -148,9 +152,9 @@ impl Shared {
         }
     }
 
-    /// Reports refused peers that are listed now, or that turn out to be servers of watched hosts.
+    /// Logs refused peers that are now listed, or that are now known to be servers of watched hosts.
     ///
-    /// It must be called after the set was published: see [`refused`](Self::refused).
+    /// This method must be called after the set has been published: see [`refused`](Self::refused).
     fn report_refused(&self, notices: &[Notice], now: Instant) {
         for notice in notices {
             match notice {
@@ -187,9 +191,9 @@ impl Shared {
         self.lost_refresher.store(true, Ordering::Relaxed);
     }
 
-    /// Reports once that the list has lost its refresher.
+    /// Logs once that the refresher has ended while the list is still in use.
     ///
-    /// This method is called by refusals, and not when the refresher ends. A runtime that shuts down drops its tasks
+    /// This method is called at a refusal, and not when the refresher ends. A runtime that shuts down drops its tasks
     /// in any order, so the handles of a service often outlive the refresher by a moment.
     pub(crate) fn report_lost_refresher(&self) {
         if self.lost_refresher.load(Ordering::Relaxed)
@@ -199,7 +203,7 @@ impl Shared {
         }
     }
 
-    /// The number of updates so far that changed addresses.
+    /// Returns the number of updates so far that changed addresses.
     pub(crate) fn address_changes(&self) -> u64 {
         *self.published_changed.borrow()
     }

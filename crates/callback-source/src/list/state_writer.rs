@@ -1,4 +1,4 @@
-//! Writes of the state file by the refresher.
+//! Timing and execution of the refresher's writes of the state file.
 
 use std::{
     future,
@@ -14,12 +14,12 @@ use crate::list::{clock::now, shared::Shared, state_file::StateFile};
 #[derive(Debug)]
 pub(crate) struct StateWriter {
     file: Arc<StateFile>,
-    /// The write in progress.
+    /// The write in progress, if there is one.
     writing: Option<JoinHandle<()>>,
-    /// The time of the last write, initially the start time. An empty state therefore does not overwrite an ignored
-    /// file at once.
+    /// The time at which the last write began. It is initially the start time, so that a state without changes is not
+    /// written at the start.
     written_at: Instant,
-    /// The count of address changes that the last write includes.
+    /// The number of address changes that the last write includes.
     written_changes: u64,
 }
 
@@ -37,13 +37,14 @@ impl StateWriter {
         &self.file
     }
 
-    /// Starts a write if one is due, and otherwise returns the time at which the next write is due. Returns `None`
-    /// while a write runs: [`write_finished`](Self::write_finished) then returns first.
+    /// Starts a write if a write is due, and otherwise returns the time at which the next write is due. Returns `None`
+    /// while a write runs: the caller must then wait for [`write_finished`](Self::write_finished).
     pub(crate) fn write_if_due(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
         if self.writing.is_some() {
             return None;
         }
-        // The count is read before the set. A change in between is then written twice instead of never.
+        // The number of changes is read before the set, so that a change between the two reads is written twice instead
+        // of never.
         let changes = shared.address_changes();
         let due_at = match changes == self.written_changes {
             true => self.written_at + BETWEEN_WRITES,
@@ -68,7 +69,7 @@ impl StateWriter {
     /// Waits until the write in progress has ended, or forever if no write is in progress.
     pub(crate) async fn write_finished(&mut self) {
         match &mut self.writing {
-            // A panic of the write is reported by tokio's own hook. The next write tries again.
+            // The panic hook reports a panic of the write. The next write is another attempt.
             Some(writing) => drop(writing.await),
             None => future::pending().await,
         }
@@ -79,12 +80,12 @@ impl StateWriter {
     pub(crate) async fn write_last(&self, shared: &Shared) {
         let file = Arc::clone(&self.file);
         let snapshot = file.snapshot(&shared.published.load());
-        // A panic of the write is reported by tokio's own hook.
+        // The panic hook reports a panic of the write.
         let _ = tokio::task::spawn_blocking(move || file.write(&snapshot)).await;
     }
 
-    /// Writes the current state while the runtime shuts down, when no task can wait for the write. Blocks for
-    /// at most two seconds: a disk that is stuck must not keep the process from ending.
+    /// Writes the current state while the runtime shuts down, when no task can wait for the write. Blocks for at most
+    /// two seconds, because a disk that hangs must not prevent the process from ending.
     pub(crate) fn write_at_exit(self, shared: &Shared) {
         let file = self.file;
         let snapshot = file.snapshot(&shared.published.load());
@@ -99,8 +100,8 @@ impl StateWriter {
     }
 }
 
-/// Minimum time between two writes if only times changed. Each answer changes times. Changed addresses are written at
-/// once.
+/// Minimum time between two writes if only times have changed. Each answer changes times. Changed addresses are written
+/// at once.
 const BETWEEN_WRITES: Duration = Duration::from_secs(60);
 
 /// The longest time that a runtime waits for the last write while it shuts down.

@@ -20,8 +20,8 @@ use super::SetGauges;
 
 /// Metrics of one list.
 ///
-/// The keys are built once, so that a request allocates nothing for its metrics. The recorder is looked up each
-/// time, as the macros of `metrics` do, since it may be installed later.
+/// The keys are built once, so that a request allocates nothing for its metrics. The recorder is looked up at each use,
+/// as in the macros of `metrics`, since it may be installed after the list is built.
 #[derive(Debug)]
 pub(crate) struct ListMetrics {
     name: String,
@@ -34,13 +34,13 @@ pub(crate) struct ListMetrics {
     oldest_answer: Key,
     last_admitted: Key,
     epoch: Instant,
-    /// The second of the last admission, numbered from the epoch, plus one.
+    /// Whole seconds from `epoch` to the last admission, plus one. Zero before the first admission.
     admitted_at: AtomicU64,
 }
 
 impl ListMetrics {
     /// Registers the metrics of a list, with the counters at zero. If another list has the same name, a number is
-    /// added to the name of this list.
+    /// appended to the name of this list.
     pub(crate) fn new(name: &str, now: Instant) -> Self {
         let name = claim(name);
         let key = |metric| Key::from_parts(metric, vec![list(&name)]);
@@ -125,7 +125,7 @@ impl ListMetrics {
     /// Counts an admission by the source check.
     pub(crate) fn allowed(&self, now: Instant) {
         count(&self.verdicts[0].1, 1);
-        // The wall clock is read once a second.
+        // The wall clock is read at most once a second.
         let second = now.saturating_duration_since(self.epoch).as_secs() + 1;
         if self.admitted_at.load(Ordering::Relaxed) != second {
             self.admitted_at.store(second, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl ListMetrics {
         count(&self.refused_then_listed, 1);
     }
 
-    /// Counts a lookup by its outcome: `answer`, or the reason of the failure.
+    /// Counts a lookup by its outcome: `answer`, or the reason for the failure.
     pub(crate) fn lookup(&self, outcome: &'static str) {
         let outcome = match LOOKUPS.contains(&outcome) {
             true => outcome,
@@ -304,7 +304,7 @@ const MESSAGES_TOTAL: &str = "callback_source_proofs_total";
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 const PROXY_HEADERS_TOTAL: &str = "callback_source_proxy_headers_total";
 
-/// Labels of the verdicts of the source check. Admission comes first.
+/// Values of the label `verdict` of the source check. `allow` is the first value, because `allowed` uses the index 0.
 const VERDICTS: &[&str] = &[
     "allow",
     "not-listed",
@@ -318,7 +318,7 @@ const VERDICTS: &[&str] = &[
     "duplicate",
 ];
 
-/// Labels of the outcomes of lookups. The log has the exact reason of an outcome that is counted as `other`.
+/// Values of the label `outcome` of lookups. The log shows the exact reason for an outcome that is counted as `other`.
 const LOOKUPS: &[&str] = &[
     "answer", "nxdomain", "no-data", "servfail", "refused", "timeout", "network", "other",
 ];

@@ -1,25 +1,26 @@
-//! Search in sorted addresses, in a time that hardly grows with their number.
+//! Search in sorted addresses, in a time that hardly grows with the number of addresses.
 
 /// Sorted entries, with a table that narrows a search to a few entries.
 ///
-/// The range of the keys is divided into steps of equal size, about as many as there are entries. The table
-/// maps each step to its entries. See `docs/design.md` for the alternatives.
+/// The range of the keys is divided into steps of equal size. There are about as many steps as entries. The table maps
+/// each step to its entries. See `docs/design.md` for the alternatives.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressTable<K, V> {
     entries: Box<[(K, V)]>,
     start: K,
     shift: u32,
-    /// Positions of the first entry of each step of `2^shift`, counted from `start`, and of the first entry
-    /// after it.
+    /// Two positions for each step of size `2^shift`, counted from `start`: of the first entry in the step, and of the
+    /// first entry after the step.
     steps: Box<[(u32, u32)]>,
 }
 
 /// An address as an integer.
 pub(crate) trait Key: Copy + Default + Ord {
-    /// Number of whole steps of `2^shift` from `start` to this key, or `None` if the key is less than `start`.
+    /// Returns the number of whole steps of `2^shift` from `start` to this key, or `None` if the key is less than
+    /// `start`.
     fn steps_after(self, start: Self, shift: u32) -> Option<usize>;
 
-    /// Number of bits of the distance from `start`. This key must not be less than `start`.
+    /// Returns the number of bits of the distance from `start` to this key. This key must not be less than `start`.
     fn bits_after(self, start: Self) -> u32;
 }
 
@@ -31,7 +32,7 @@ impl<K: Key, V> AddressTable<K, V> {
             return Self::default();
         };
         let start = *start;
-        // At least as many steps as entries, and at most twice as many.
+        // There are at most twice as many steps as entries. If all keys differ, there are more than half as many.
         let shift = end
             .bits_after(start)
             .saturating_sub(usize::BITS - entries.len().leading_zeros());
@@ -104,7 +105,7 @@ impl Key for u32 {
 impl Key for u128 {
     fn steps_after(self, start: Self, shift: u32) -> Option<usize> {
         let steps = self.checked_sub(start)? >> shift;
-        // A number that does not fit is beyond the end of every table.
+        // A number of steps that does not fit into `usize` is beyond the end of every table.
         Some(usize::try_from(steps).unwrap_or(usize::MAX))
     }
 
@@ -128,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Numbers in a few clusters, so that some steps have many keys and most have none.
+    /// Generates numbers in a few clusters, so that some steps have many keys and most steps have none.
     fn clustered() -> impl Strategy<Value = u32> {
         let clusters = vec![0, 1 << 16, 0x0a00_0000, u32::MAX - 999];
         (prop::sample::select(clusters), 0..1_000_u32).prop_map(|(cluster, at)| cluster + at)

@@ -1,7 +1,7 @@
-//! Rule 4: when a denial is believed.
+//! Rule 4: the evidence that a denial needs to be believed.
 //!
-//! A captive portal, a split horizon or a broken zone denies every name, and a provider does not withdraw all of its
-//! servers at once. A denial is therefore believed only together with an answer that shows that the zone works.
+//! A captive portal, a split horizon or a broken zone denies every name. A provider, in contrast, does not withdraw all
+//! of its servers at once. A denial is therefore believed only if an answer shows that the zone works.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::{Family, ResolveError, ResolveErrorKind};
 
 impl QuestionView<'_> {
-    /// Returns whether an error that came at `denied_at` is a denial that is believed now.
+    /// Returns whether an error that arrived at `denied_at` is a denial that is believed now.
     pub(super) fn believes(self, error: &ResolveError, denied_at: Instant, now: Instant) -> bool {
         if !error.is_denial() {
             return false;
@@ -22,9 +22,9 @@ impl QuestionView<'_> {
             return hosts.any(|host| current_answers(host, now).next().is_some());
         }
         if self.state().had_answer {
-            // An answer from before the denial does not confirm it. In a zone that denies everything, hosts that have
-            // not been asked again yet must not confirm the denials of hosts that have. An answer of another zone
-            // shows nothing about this zone.
+            // An answer that is older than the denial does not confirm the denial. In a zone that denies everything, an
+            // answer that has not been refreshed yet must not confirm the denial of another host. An answer of another
+            // zone shows nothing about this zone.
             let mut answers = self
                 .others_of_zone()
                 .flat_map(|other| current_answers(other, now));
@@ -43,7 +43,7 @@ impl AllowSet {
     /// Reconsiders denials that were not believed, so that the order in which the answers of one refresh
     /// arrive does not matter.
     pub(super) fn believe_late(&mut self, now: Instant, notices: &mut Vec<Notice>) {
-        // All denials are judged before the first one is applied, so that the order of the hosts does not matter.
+        // All denials are judged before any denial is applied, so that the order of the hosts does not matter.
         let mut believed = Vec::new();
         for (at, host) in self.hosts.iter().enumerate() {
             for family in Family::ALL {
@@ -62,7 +62,7 @@ impl AllowSet {
     }
 }
 
-/// Returns the unexpired answers of a host that came from DNS itself.
+/// Returns the unexpired answers of a host, without answers that were restored after a restart.
 fn current_answers(host: &Host, now: Instant) -> impl Iterator<Item = &LastAnswer> {
     let questions = host.questions.iter();
     questions.filter_map(move |state| state.current_answer(now))

@@ -1,9 +1,9 @@
-//! Rule 6: when a question is given up, and when every host is resolved.
+//! Rule 6: the times at which a question is given up, and at which every host is resolved.
 //!
-//! Giving a host up turns "try again" (503) into a final 403 for its servers. If a host is given up too early,
-//! callbacks are refused for good. If it is given up too late, there are only more retries. The rule therefore
-//! ignores time in which the question was not asked, answers from before a restart, and in most cases answers of
-//! another zone.
+//! While a host is given up, its unlisted servers get a final 403 instead of a 503, after which callers try again. If a
+//! host is given up too early, callbacks are refused for good. If a host is given up too late, callers only retry more
+//! often. The rule therefore ignores time during which the question was not asked, answers from before a restart, and
+//! in most cases answers of another zone.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::Family;
 impl AllowSet {
     /// Returns the spans of time in which every host is resolved for a family.
     pub(super) fn resolved_spans(&self, family: Family) -> Vec<Validity> {
-        // An empty list must answer `Unresolved`, not `NotListed`.
+        // The verdict of an empty set must be `Unresolved`, not `NotListed`.
         if self.hosts.is_empty() && self.networks.is_empty() {
             return Vec::new();
         }
@@ -31,7 +31,7 @@ impl AllowSet {
 
 impl QuestionView<'_> {
     /// Returns the spans of time in which the question has a valid outcome or is given up. There can be a gap between
-    /// the two spans.
+    /// these two spans.
     fn resolved_spans(self) -> Vec<Validity> {
         let state = self.state();
         let valid = state.has_valid_outcome();
@@ -53,7 +53,7 @@ impl QuestionView<'_> {
         }
         let window_starts = state.stale_from.max(failing.run_since);
         let from = after(window_starts, self.rules.stale_for);
-        // The question was not asked shortly before `from`, so the host may have recovered long ago.
+        // If the question was not asked shortly before `from`, the host may have recovered long ago.
         if failing.next_by < from {
             return None;
         }
@@ -64,20 +64,21 @@ impl QuestionView<'_> {
         })
     }
 
-    /// Returns the time until which answers of other hosts confirm that this host is given up from `from` on.
+    /// Returns the time until which answers of other hosts are evidence for giving up the question at `from`.
     fn others_answer_until(self, from: Instant) -> Option<Instant> {
         let confirms_until = |state: &QuestionState| {
             let answer = state.last_answer.as_ref();
             let answer = answer.filter(|answer| !answer.restored)?;
-            // While the question of an answer fails, that answer does not show that DNS still answers.
+            // While the question of an answer fails, that answer does not show that DNS still works.
             let succeeds = state.failing.is_none();
             let fresh_until = succeeds.then(|| state.fresh_until(answer, self.rules));
-            // An answer after the end of the window is evidence for as long as that answer is in use. Otherwise an
-            // outage of the other host would turn the verdict back to `Unresolved`.
+            // An answer that arrived after the end of the window is evidence while it is in use. Otherwise an outage of
+            // the other host would change the verdict from `NotListed` back to `Unresolved`.
             let is_later = from <= answer.answered_at;
             fresh_until.max(is_later.then(|| state.stale_until(self.rules)))
         };
-        // A host that is alone in its zone would otherwise never be given up.
+        // For a host that is alone in its zone, an answer of any zone is evidence. Otherwise such a host would never be
+        // given up.
         let any_zone = self.others_of_zone().next().is_none();
         self.others()
             .filter(|other| any_zone || other.name.is_of_same_zone(&self.host.name))

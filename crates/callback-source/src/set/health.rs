@@ -11,7 +11,7 @@ use crate::{Family, HostName, Question, ResolveError, metrics::SetGauges};
 
 /// Health of one host.
 ///
-/// It shows an operator how much time is left in an outage of DNS:
+/// The health shows an operator how long the addresses stay admitted in an outage of DNS:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -44,12 +44,13 @@ use crate::{Family, HostName, Question, ResolveError, metrics::SetGauges};
 pub struct HostHealth {
     /// Name of the host.
     pub host: HostName,
-    /// Addresses that the host admits at this moment, lingering ones included.
+    /// Addresses of the host that are admitted at this moment, including lingering addresses.
     pub addresses: BTreeSet<IpAddr>,
     /// Health of the host's two questions, A and AAAA.
     pub families: [FamilyHealth; 2],
-    /// Number of addresses that were refused with 403 and then joined the host's answers within the linger window.
-    /// [`AllowList::health`](crate::AllowList::health) sets this number, since a set does not know refusals.
+    /// Number of addresses that were refused with 403 and appeared in an answer of the host within the linger window
+    /// after the refusal. [`AllowList::health`](crate::AllowList::health) sets this number, since a set does not record
+    /// refusals.
     pub refused_then_listed: u64,
 }
 
@@ -61,11 +62,11 @@ pub struct FamilyHealth {
     pub family: Family,
     /// Status of the question.
     pub state: QuestionStatus,
-    /// Addresses of the last valid answer, sorted, while it is in use.
+    /// Addresses of the last valid answer, sorted, while that answer is in use.
     pub addresses: Vec<IpAddr>,
     /// TTL of the last valid answer as the servers sent it, while that answer is in use.
     pub ttl: Option<Duration>,
-    /// Time of the last valid answer, while it is in use.
+    /// Time of the last valid answer, while that answer is in use.
     pub answered_at: Option<Instant>,
     /// Special-purpose addresses that were dropped from the last outcome.
     pub dropped: Vec<IpAddr>,
@@ -100,11 +101,12 @@ pub enum QuestionStatus {
     Denied,
     /// The last outcome is a failure. An earlier answer may still be in use.
     Failing,
-    /// The question has failed for the whole stale window while other hosts answer, and is given up.
+    /// The question is given up: it has failed for the whole stale window, and an answer of another host shows that DNS
+    /// works.
     GivenUp,
-    /// The stale window of the last answer is over, and no valid outcome has arrived since.
+    /// The stale window of the last valid outcome is over, and no other outcome has arrived since.
     Expired,
-    /// The list looks up the other family only.
+    /// The list looks up only the other family.
     NotAsked,
 }
 
@@ -124,16 +126,16 @@ impl QuestionStatus {
     }
 }
 
-/// The part of a failing question's state that is still in use.
+/// Effect that a failing question still has on verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// The last answer or believed denial is in use.
     InUse { until: Instant, restored: bool },
-    /// Nothing is in use: the question has had no valid outcome yet.
+    /// No outcome is in use, because the question has had no valid outcome yet.
     Unknown,
-    /// Nothing is in use any more, but the question has not failed for the whole stale window.
+    /// No outcome is in use any more, but the question is not given up.
     Over,
-    /// Nothing is in use, and verdicts do not depend on the question.
+    /// The question is given up, so verdicts do not depend on it.
     GivenUp,
 }
 
@@ -152,7 +154,7 @@ impl AllowSet {
             .collect()
     }
 
-    /// Returns the values of the gauges for metrics.
+    /// Returns the values of the metrics that are gauges.
     pub(crate) fn gauges(&self, now: Instant) -> SetGauges {
         let states = self.hosts.iter().flat_map(|host| &host.questions);
         let answers = states.filter(|state| now < state.stale_until(&self.rules));
@@ -164,7 +166,7 @@ impl AllowSet {
         }
     }
 
-    /// The part of a failing question's state that is still in use.
+    /// Returns the effect that a failing question still has on verdicts. `None` if the question is not in the set.
     pub(crate) fn standing(&self, question: &Question, now: Instant) -> Option<Standing> {
         self.find(question).map(|question| question.standing(now))
     }

@@ -1,4 +1,4 @@
-//! One host: its two questions, and the addresses that left their answers.
+//! State of one host: its two questions, and the addresses that left their answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ pub(super) struct Host {
     reported: BTreeSet<IpAddr>,
 }
 
-/// An address that left the answer.
+/// Linger window of an address that left the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lingering {
     pub(super) left_at: Instant,
@@ -75,7 +75,7 @@ impl Host {
         }
     }
 
-    /// Applies a denial that came at `denied_at` and is believed now.
+    /// Applies a denial that arrived at `denied_at` and is believed now.
     pub(super) fn deny(
         &mut self,
         family: Family,
@@ -114,8 +114,8 @@ impl Host {
         });
     }
 
-    /// Lets addresses that left the answer linger. `ttl_ends` is the end of the TTL of the answer or denial
-    /// that omits them.
+    /// Starts the linger windows of addresses that left the answer. `ttl_ends` is the end of the TTL of the answer or
+    /// denial that omits them.
     fn linger(
         &mut self,
         left: impl Iterator<Item = IpAddr>,
@@ -129,8 +129,8 @@ impl Host {
         }
         let until = rules.linger_until(now, ttl_ends);
         for address in left {
-            // Answers to both questions can contain the same address. The answer to the other question may have
-            // omitted the address before, with a longer TTL.
+            // The answers to both questions can contain the same address. An earlier answer to the other question may
+            // have omitted the address, and may have a longer TTL.
             let earlier = self.lingering.get(&address);
             let lingering = Lingering {
                 left_at: now,
@@ -167,7 +167,7 @@ impl Host {
         }
     }
 
-    /// Removes every outcome and address whose window has ended, so that no address that is no longer admitted can
+    /// Removes every outcome and address whose window has ended, so that an address that is no longer admitted cannot
     /// come back.
     pub(super) fn end_windows(&mut self, rules: &Rules, now: Instant) {
         self.lingering.retain(|_, lingering| now < lingering.until);
@@ -176,7 +176,7 @@ impl Host {
         }
     }
 
-    /// Reports the difference between these addresses and those of the last report.
+    /// Returns the difference between these addresses and the addresses of the last report, if any.
     pub(super) fn report(&mut self, admitted: BTreeSet<IpAddr>, now: Instant) -> Option<Notice> {
         let change = SetChange {
             host: self.name.clone(),
@@ -205,7 +205,7 @@ impl Host {
         }
     }
 
-    /// Returns every reason to admit an address of this host, with the end of each reason.
+    /// Returns every reason to admit an address of this host, each with its end.
     pub(super) fn admissions(&self, rules: &Rules) -> Vec<Admission> {
         let mut admissions = Vec::new();
         let mut push = |address, freshness, since, until| {

@@ -1,12 +1,12 @@
 //! Lookup index: admitted addresses with their expiry.
 //!
-//! Every entry has its own expiry. Verdicts are therefore right at any time, even if the refresher that removes
-//! expired entries has died. An address can be admitted for several reasons, by several hosts or windows. All reasons
-//! are kept, since the best one may end first.
+//! Every entry has its own expiry. Verdicts are therefore correct at any time, even if the refresher that removes
+//! expired entries has died. An address can be admitted for several reasons, by several hosts or by several windows of
+//! a host. The index keeps all reasons, since the best reason may end first.
 //!
-//! For the same reason, "resolved" is a list of spans instead of a flag. As time passes, and without any outcome, the
-//! verdict on an unlisted peer turns from [`NotListed`](crate::RejectionKind::NotListed) into
-//! [`Unresolved`](crate::RejectionKind::Unresolved), and back.
+//! The index also stores the spans of time in which every host is resolved, instead of a flag. As time passes, even
+//! without any outcome, the verdict on an unlisted peer can change from [`NotListed`](crate::RejectionKind::NotListed)
+//! to [`Unresolved`](crate::RejectionKind::Unresolved), and back.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
 
@@ -15,8 +15,8 @@ use crate::{
     set::address_table::{AddressTable, Key},
 };
 
-/// Admitted addresses, and the spans of time in which every host is resolved. Apart from the index, a request reads
-/// only the static networks of a set.
+/// Admitted addresses, and the spans of time in which every host is resolved. Apart from the index, a verdict depends
+/// only on the static networks and the watched hosts of a set.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     v4: AddressTable<u32, Admission>,
@@ -26,14 +26,14 @@ pub(super) struct Index {
 }
 
 /// Spans of time in which every host is resolved for a family. Unless a host is given up, there is only one span. The
-/// first span is therefore stored inline, so that reading this span follows no pointer.
+/// first span is therefore stored inline, so that it can be read without following a pointer.
 #[derive(Clone, Debug)]
 struct Resolved {
     first: Validity,
     later: Box<[Validity]>,
 }
 
-/// One reason to admit one address. An address can have several reasons.
+/// One reason to admit one address.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) address: IpAddr,
@@ -43,7 +43,7 @@ pub(super) struct Admission {
     pub(super) until: Instant,
 }
 
-/// A half-open span of time. `None` stands for no bound.
+/// A half-open span of time. `None` means that the span has no bound on that side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
     pub(super) from: Option<Instant>,
@@ -51,8 +51,8 @@ pub(super) struct Validity {
 }
 
 impl Index {
-    /// Creates an index of these admissions. `resolved` contains the spans in which every host is resolved, in the
-    /// order of [`Family::ALL`].
+    /// Creates an index of these admissions. `resolved` contains the spans in which every host is resolved for a
+    /// family, in the order of [`Family::ALL`].
     pub(super) fn new(
         admissions: Vec<Admission>,
         resolved: [Vec<Validity>; 2],
@@ -73,7 +73,7 @@ impl Index {
         }
     }
 
-    /// Returns the best reason to admit a peer, whose address must be in canonical form.
+    /// Returns the best reason to admit a peer. The address of the peer must be in canonical form.
     pub(super) fn find(&self, peer: IpAddr, now: Instant) -> Option<&Admission> {
         match peer {
             IpAddr::V4(peer) => find(&self.v4, peer.to_bits(), now),
@@ -92,15 +92,15 @@ impl Index {
         resolved.first.contains(now) || resolved.later.iter().any(|span| span.contains(now))
     }
 
-    /// Returns every reason to admit an address, including expired reasons.
+    /// Returns every reason to admit any address, including expired reasons.
     pub(super) fn admissions(&self) -> impl Iterator<Item = &Admission> {
         self.v4.iter().chain(self.v6.iter())
     }
 }
 
-/// Sorts by address, with the best reason for an address last.
+/// Sorts admissions by address, with the best reason for an address last.
 fn sort<K: Key>(mut admissions: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
-    // Of two hosts that are equally good reasons, the one that is configured first is reported.
+    // If two hosts admit an address for equally good reasons, the verdict names the host that is configured first.
     admissions.reverse();
     admissions.sort_by_key(|(key, admission)| (*key, Reverse(admission.freshness)));
     AddressTable::new(admissions)

@@ -1,4 +1,4 @@
-//! Arithmetic on instants that cannot panic.
+//! Panic-free arithmetic on instants.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ pub(crate) fn after(instant: Instant, duration: Duration) -> Instant {
         .unwrap_or_else(|| instant + FAR)
 }
 
-/// Subtracts the length of a sleep of the machine from an instant. Systems that report sleep can represent instants
-/// that far in the past.
+/// Subtracts the length of a sleep of the machine from an instant. Systems that report the length of a sleep can
+/// represent instants that far in the past.
 pub(crate) fn before(instant: Instant, slept: Duration) -> Instant {
     instant.checked_sub(slept).unwrap_or(instant)
 }
 
-/// A hundred years: as good as forever, and safe to add.
+/// A hundred years: practically forever, and short enough to add without overflow.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -1,56 +1,60 @@
-//! Set of the addresses that may call: outcomes and time go in, verdicts come out.
+//! Set of the addresses that may call. It computes verdicts from the outcomes of DNS questions and from the time.
 //!
-//! [`AllowSet`] is pure. It has no clock, does no I/O and never waits. Each rule below is a function of
-//! the outcomes that were applied and of the `now` that is passed in.
+//! [`AllowSet`] is pure. It has no clock, does no I/O and never waits. Each rule below depends only on the outcomes
+//! that were applied and on the `now` that is passed in.
 //!
 //! The set has two questions about each host, A and AAAA. The outcome of a question is an answer, a
 //! denial ("no such name" or "no such record"), or a failed lookup.
 //!
-//! 1. **Answer.** Its addresses are admitted until its TTL, clamped to the bounds, has ended. Then the question is
-//!    due again. The expired answer stays in use while it is refreshed. A refresh can take one second plus the jitter
-//!    plus the time limit of a question.
-//! 2. **Linger.** An address that left the answer stays admitted for the linger window, which starts with the answer
-//!    (or believed denial) that first omits it. The address stays admitted at least until that answer has been
-//!    refreshed, so that a single answer that omits an address never removes it. The end of the window is fixed when
-//!    the address leaves the answer. While addresses of a family linger, a believed denial for that family is due
-//!    again within a quarter of the linger window. An address that was no longer admitted does not linger. With a
-//!    linger window of zero, no address lingers.
-//! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window, which
-//!    starts at the end of the answer's TTL. Linger and stale are independent: an address is admitted
-//!    while either window is open.
-//! 4. **Denial.** A denial of a question that has been answered is believed once another host of the same zone has an
-//!    answer that is unexpired and not older than the denial. The addresses of the question then start to linger. It
-//!    does not matter whether the question's last answer is still in use. Less evidence is enough for a question that
-//!    has never been answered, or whose last valid outcome was a denial. Any unexpired answer of another host is then
-//!    evidence. For "no such record", an unexpired answer of the same host's other family is evidence, too. Otherwise
-//!    the denial is treated as a failed lookup. It is reconsidered whenever another answer arrives, until a newer
-//!    response to the same question replaces it.
+//! 1. **Answer.** The addresses of an answer are admitted until the answer's TTL, clamped to `min_ttl` and `max_ttl`,
+//!    has ended. Then the question is due again. The expired answer stays in use while it is refreshed. A refresh takes
+//!    at most one second, plus the maximum jitter (500 ms), plus the time limit of a question.
+//! 2. **Linger.** An address that left the answer stays admitted for the linger window. The window starts with the
+//!    answer (or believed denial) that first omits the address. The address stays admitted at least until that answer
+//!    has been refreshed. A single answer that omits an address therefore never removes the address. The end of the
+//!    window is fixed when the address leaves the answer. If a denial is believed while addresses of its family linger,
+//!    the question is due again within a quarter of the linger window, or within `min_ttl` if that is longer. An
+//!    address that was no longer admitted when it left the answer does not linger. With a linger window of zero, no
+//!    address lingers. If more than `max_lingering` addresses of a host linger, those that left first are removed.
+//! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window. The stale window
+//!    starts at the end of the answer's TTL. The linger window and the stale window are independent: an address is
+//!    admitted while either window is open.
+//! 4. **Denial.** If the last valid outcome of a question was an answer, a denial of that question needs evidence from
+//!    the same zone. The denial is believed once another host in the zone has an unexpired answer that is not older
+//!    than the denial. This rule applies even if the question's last answer is no longer in use. When the denial is
+//!    believed, the addresses of the question start to linger. Less evidence is enough for a question that has never
+//!    been answered, or whose last valid outcome was a denial. Any unexpired answer of another host is then evidence.
+//!    For "no such record", an unexpired answer of the same host's other family is evidence, too. An answer that was
+//!    restored after a restart is never evidence. A denial that is not believed is treated as a failed lookup. It is
+//!    reconsidered whenever another answer arrives, until a newer outcome of the same question replaces it.
 //!
-//!    Two hosts are of the same zone if their names share the parent domain and that domain is not a public suffix.
-//!    The domain must have at least two labels, and must not be a second level such as `co.uk`.
-//! 5. **Families** are independent. A failing AAAA neither drops nor refreshes A. NXDOMAIN applies only to the family
-//!    that was asked for, since the other family has its own question. If only one family is looked up, the other
-//!    family has no questions and no addresses, and every host is resolved for it.
+//!    Two hosts are in the same zone if their names have the same parent domain and that domain is not a public suffix.
+//!    The parent domain must have at least two labels, and must not be a country's second level such as `co.uk`.
+//! 5. **Families** are independent. A failing AAAA question neither removes nor refreshes the answer to the A question.
+//!    NXDOMAIN applies only to the family that was asked for, since the other family has its own question. If only one
+//!    family is looked up, the other family has no questions and no addresses. Every host is then resolved for the
+//!    other family.
 //! 6. **Given up.** A question is given up when it has failed for the whole stale window. The window starts at the
 //!    first failure, but not before the end of the last answer's TTL. A question that is given up no longer makes
 //!    verdicts [`Unresolved`](RejectionKind::Unresolved).
-//!    - Time in which the question was not asked is not part of the window. If the next failure comes later than the
-//!      question was due, by more than a refresh can take, the window starts anew with that failure. A pause that
-//!      exceeds neither the maximum TTL nor a quarter of the stale window is not a gap. Without a further failure, a
-//!      question is given up at the end of the window only if its last failure is then not longer ago than such a
-//!      pause. A restart starts the window anew.
-//!    - While no host answers, no host is given up. The evidence is an answer of another host that was not restored.
-//!      Either this answer is current and its own question does not fail, or it came after the end of the window and
-//!      is still in use. If the set has other hosts of the same zone, the evidence must be from one of these hosts.
-//!      Another zone cannot confirm that a zone without any answer is gone.
-//! 7. **Special-purpose addresses** in an answer are dropped. An answer with no other addresses is a
-//!    failed lookup, and so is one with too many addresses. Addresses that a DNS64 synthesized are treated
-//!    as if the record did not exist.
-//! 8. **Watched hosts** are looked up and never admitted. An unlisted peer whose address is in an answer of a watched
-//!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) in place of
-//!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. They are
-//!    therefore not evidence for rules 4 and 6, and have no effect on readiness, health and the state that a restart
-//!    restores.
+//!    - Time during which the question was not asked is not part of the window. If the next failure is later than the
+//!      question's due time by more than a refresh can take, there is a gap. The window then starts anew with that
+//!      failure. A pause between two failures is never a gap if it exceeds neither the maximum TTL nor a quarter of the
+//!      stale window. If the window ends without a further failure, the question is given up only if a failure at that
+//!      time would not follow a gap. A restart starts the window anew.
+//!    - A question is given up only while there is evidence that DNS works. The evidence is an answer of another host.
+//!      An answer that was restored after a restart is not evidence. An answer whose own question does not fail is
+//!      evidence while it is unexpired or being refreshed. An answer that arrived after the end of the window is
+//!      evidence while it is in use. If the set has other hosts in the same zone, the evidence must be an answer of one
+//!      of these hosts. An answer of another zone cannot confirm that a zone without any answer is gone.
+//! 7. **Special-purpose addresses** in an answer are dropped. An answer with only special-purpose addresses is a failed
+//!    lookup. An answer with more than `max_addresses` addresses is a failed lookup, too. An address that a DNS64
+//!    synthesized is treated as if its record did not exist.
+//! 8. **Watched hosts** are looked up but never admitted. An unlisted peer whose address is in an answer of a watched
+//!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) instead of
+//!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. Their answers are
+//!    therefore not evidence for rules 4 and 6. Watched hosts have no effect on readiness, on health, or on the state
+//!    that a restart restores.
 //!
 //! ```
 //! use std::{net::IpAddr, time::{Duration, Instant}};
@@ -145,22 +149,22 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AllowSet {
     rules: Rules,
-    /// Hosts in the order of the configuration, each once.
+    /// Hosts in the order of the configuration, without duplicates.
     hosts: Vec<Host>,
     networks: Networks,
     networks_since: Instant,
     all_attempted: bool,
     index: Index,
-    /// Watched hosts. They are shared with the copies of the set, since they change rarely.
+    /// Watched hosts. All clones of the set share them, since they change rarely.
     watched: Option<Arc<Watched>>,
 }
 
 impl AllowSet {
-    /// Creates a set of these hosts and static networks. Every question is due now.
+    /// Creates a set of these hosts and static networks. Every question is due at `now`.
     ///
     /// # Errors
     ///
-    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`.
+    /// Returns an error if the networks cover a whole address family, as `0.0.0.0/0` does.
     pub fn new(
         rules: Rules,
         hosts: impl IntoIterator<Item = HostName>,
@@ -180,12 +184,12 @@ impl AllowSet {
         Ok(set)
     }
 
-    /// Applies the outcome of a question, and returns the events that an operator should know.
+    /// Applies the outcome of a question, and returns the events that an operator should know about.
     ///
-    /// The outcome of a question that is not in the set, about another host or family, changes nothing. The host may
-    /// have been removed during the lookup. The answer to a question about a watched host admits no address.
+    /// An outcome changes nothing if its question is not in the set, for example because the host was removed during
+    /// the lookup. The answer to a question about a watched host admits no address.
     ///
-    /// A denial is not believed while nothing shows that DNS works (rule 4):
+    /// A denial is not believed without evidence that DNS works (rule 4):
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -242,8 +246,9 @@ impl AllowSet {
         notices
     }
 
-    /// Removes every address and outcome whose window has ended. Call it at [`next_change_at`](Self::next_change_at),
-    /// so that changes are reported when they happen. Verdicts are right without this call.
+    /// Removes every address and outcome whose window has ended. Call this method at
+    /// [`next_change_at`](Self::next_change_at), so that changes are reported when they happen. Verdicts are correct
+    /// even without this call.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -276,10 +281,10 @@ impl AllowSet {
         notices
     }
 
-    /// Applies a sleep of the machine, during which `Instant` does not advance. All earlier times move into the past
-    /// by the length of the sleep.
+    /// Moves every time of the set into the past by the length of a sleep of the machine. `Instant` does not advance
+    /// during such a sleep.
     ///
-    /// No question was asked during the sleep, so the sleep is not part of the time for which a question has failed.
+    /// No question was asked during the sleep, so the window of rule 6 starts anew.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -313,8 +318,8 @@ impl AllowSet {
 
     /// Replaces the linger window and the stale window.
     ///
-    /// The stale window of an answer that is in use changes at once. An address that lingers keeps the end that was
-    /// fixed when it left the answer. A longer window does not bring back an address.
+    /// The stale window of an answer that is in use changes at once. The end of a linger window does not change. A
+    /// longer window does not bring back an address whose window has ended.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -352,8 +357,8 @@ impl AllowSet {
         notices
     }
 
-    /// Returns the verdict on a peer. It depends only on the outcomes so far and on `now`, which may be later than
-    /// any call of [`expire`](Self::expire).
+    /// Returns the verdict on a peer. The verdict depends only on the outcomes so far and on `now`. `now` may be later
+    /// than the last call of [`expire`](Self::expire).
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
         let peer = peer.to_canonical();
         if let Some(admission) = self.index.find(peer, now) {
@@ -381,7 +386,7 @@ impl AllowSet {
         Verdict::Reject(self.rejection(peer, now))
     }
 
-    /// Returns the rejection of an unlisted peer. This is a separate function, so that it does not slow down the
+    /// Returns the rejection of an unlisted peer. The function is not inlined, so that it does not slow down the
     /// verdict on a listed peer.
     #[inline(never)]
     fn rejection(&self, peer: IpAddr, now: Instant) -> Rejection {
@@ -409,8 +414,8 @@ impl AllowSet {
             && (!self.networks.is_empty() || admissions.any(|admission| now < admission.until))
     }
 
-    /// Returns whether every question has had an outcome, of any kind. Hosts that are added later do not change the
-    /// result.
+    /// Returns whether every question has had an outcome of any kind. Once the result is `true`, hosts that are added
+    /// later do not change it.
     #[must_use]
     pub fn is_attempted(&self) -> bool {
         self.all_attempted
@@ -426,16 +431,16 @@ impl AllowSet {
         self.networks.iter()
     }
 
-    /// Returns the addresses that DNS admits at this moment, sorted, each once.
+    /// Returns the addresses that are admitted by DNS at `now`, sorted and without duplicates.
     #[must_use]
     pub fn addresses(&self, now: Instant) -> BTreeSet<IpAddr> {
         admitted_at(self.index.admissions(), now).collect()
     }
 
-    /// Returns the addresses that DNS admits at this moment, each with the end of its window.
+    /// Returns the addresses that are admitted by DNS at `now`, each with the end of its window.
     ///
-    /// If several windows admit an address, the last end is returned: without another outcome, the address is
-    /// admitted until then. Static networks have no end and are not included.
+    /// If an address has several windows, the latest end is returned. Without another outcome, the address stays
+    /// admitted until that time. Static networks have no end and are not included.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -465,8 +470,9 @@ impl AllowSet {
         windows
     }
 
-    /// Returns whether every host is resolved for a family. If not, unlisted peers of that family are
-    /// [`Unresolved`](RejectionKind::Unresolved), and an address that is absent may still be listed.
+    /// Returns whether every host is resolved for a family. If a host is not resolved, an address that the set does not
+    /// contain may still be an address of that host. Unlisted peers of the family are therefore
+    /// [`Unresolved`](RejectionKind::Unresolved).
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -491,7 +497,7 @@ impl AllowSet {
 
     /// Returns the rules of the set.
     ///
-    /// [`replace_windows`](Self::replace_windows) changes them:
+    /// [`replace_windows`](Self::replace_windows) changes two of these rules:
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -513,7 +519,7 @@ impl AllowSet {
 
     /// Returns every question, with the time at which it is due.
     ///
-    /// That time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
+    /// The due time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -541,14 +547,14 @@ impl AllowSet {
         })
     }
 
-    /// Returns the time at which a question of the set or about a watched host is due, or `None` for another
+    /// Returns the time at which a question of the set or about a watched host is due, or `None` for any other
     /// question.
     pub(crate) fn due_at(&self, question: &Question) -> Option<Instant> {
         self.find_asked(question)
             .map(|question| question.state().due_at)
     }
 
-    /// Returns whether a question of the set or about a watched host has had no outcome.
+    /// Returns whether a question of the set or about a watched host has not had any outcome yet.
     pub(crate) fn is_unasked(&self, question: &Question) -> bool {
         self.find_asked(question)
             .is_some_and(|question| !question.state().attempted)
@@ -567,7 +573,7 @@ impl AllowSet {
         }
     }
 
-    /// Completes a change of the set: ends windows, reconsiders denials, reports what changed, and builds the index.
+    /// Completes a change of the set: ends windows, reconsiders denials, reports the changes, and builds the index.
     fn settle(&mut self, now: Instant, notices: &mut Vec<Notice>) {
         self.end_windows(now);
         self.believe_late(now, notices);

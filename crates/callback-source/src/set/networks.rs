@@ -12,7 +12,7 @@ use crate::set::address_table::{AddressTable, Key};
 /// Networks in canonical form, merged where they overlap or touch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
-    /// Each network by its first address, together with its last address.
+    /// Networks by their first address, each with its last address.
     v4: AddressTable<u32, (u32, IpNet)>,
     v6: AddressTable<u128, (u128, IpNet)>,
 }
@@ -48,7 +48,7 @@ impl Networks {
         whole.map_or(Ok(merged), |network| Err(NetworkError { network }))
     }
 
-    /// Returns the network that contains an address, which must be in canonical form.
+    /// Returns the network that contains an address. The address must be in canonical form.
     pub(crate) fn find(&self, address: IpAddr) -> Option<IpNet> {
         match address {
             IpAddr::V4(address) => find(&self.v4, address.to_bits()),
@@ -66,7 +66,7 @@ impl Networks {
     }
 }
 
-/// Union of networks. It detects at each addition whether the union covers a whole address family.
+/// Union of networks. Each addition checks whether the union covers a whole address family.
 ///
 /// The time to add a network grows only with the logarithm of the number of networks. Merging all networks after each
 /// addition would make a long list of networks slow to configure.
@@ -82,7 +82,7 @@ impl Cover {
     ///
     /// # Errors
     ///
-    /// Fails if the network, alone or with the networks added before, covers a whole address family.
+    /// Returns an error if the network, alone or with the networks added before, covers a whole address family.
     pub(crate) fn add(&mut self, network: IpNet) -> Result<(), NetworkError> {
         let (is_whole, whole) = match canonical(network) {
             IpNet::V4(network) => {
@@ -107,7 +107,7 @@ impl Cover {
     }
 }
 
-/// Adds a range and returns the range that it is part of now.
+/// Adds a range and returns the merged range that contains it.
 fn add(ranges: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u128, u128) {
     let touching = |ranges: &BTreeMap<u128, u128>, last: u128| {
         let (at, end) = ranges.range(..=last.saturating_add(1)).next_back()?;
@@ -125,12 +125,12 @@ fn add(ranges: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u
 }
 
 fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<IpNet> {
-    // The networks do not overlap, so no earlier network can contain the address.
+    // The networks do not overlap, so only the last of these networks can contain the address.
     let (_, (last, network)) = networks.up_to(address).last()?;
     (address <= *last).then_some(*network)
 }
 
-/// Error for networks that contain every address of a family: no peer would be refused.
+/// Error for networks that contain every address of a family, so that no peer of that family would be refused.
 ///
 /// ```
 /// use std::time::Instant;
@@ -152,7 +152,7 @@ pub struct NetworkError {
 crate::debug::debug_by_message!(NetworkError);
 
 /// Returns the canonical form of a network. A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the
-/// IPv4 network.
+/// corresponding IPv4 network.
 fn canonical(network: IpNet) -> IpNet {
     match network {
         IpNet::V6(v6) if v6.prefix_len() >= MAPPED_PREFIX => match v6.addr().to_ipv4_mapped() {
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn networks_added_in_any_order_complete_a_family_only_with_the_last_one() {
-        // The whole family except its last address.
+        // Networks that together cover the IPv4 family except its last address.
         let halves = (1..=32).map(|length| {
             let first = u32::MAX - (u32::MAX >> (length - 1));
             IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(first), length).unwrap())

@@ -1,10 +1,10 @@
-//! Events of a set that its operator should know.
+//! Events of a set that its operator should know about.
 
 use std::{net::IpAddr, time::Instant};
 
 use crate::{HostName, Question, ResolveError};
 
-/// An event of a set that its operator should know.
+/// An event of a set that its operator should know about.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -31,9 +31,9 @@ pub enum Notice {
     Failed {
         /// Question that failed.
         question: Question,
-        /// Cause of the failure. If it is a denial, the denial is not believed.
+        /// Error of the lookup. If the error is a denial, the denial is not believed.
         error: ResolveError,
-        /// Number of failures in a row, this one included.
+        /// Number of failures in a row, including this failure.
         times: u32,
     },
     /// A question that had failed was answered.
@@ -50,7 +50,8 @@ pub enum Notice {
         /// Addresses that were dropped.
         addresses: Vec<IpAddr>,
     },
-    /// More addresses of a host linger than the limit allows. The oldest were removed before their windows ended.
+    /// More addresses of a host lingered than the limit allows. The addresses that had lingered longest were removed
+    /// before their windows ended.
     LingerLimitReached {
         /// Host of the addresses.
         host: HostName,
@@ -61,8 +62,8 @@ pub enum Notice {
 
 /// Addresses of one host that were added to the set or removed from it.
 ///
-/// An address that left the answer but lingers has not been removed. An address that was removed may still be
-/// admitted by another host.
+/// An address that left the answer but lingers has not been removed. An address that was removed may still be admitted
+/// because of another host.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -87,9 +88,9 @@ pub enum Notice {
 pub struct SetChange {
     /// Host of the addresses.
     pub host: HostName,
-    /// Addresses that are admitted now and were not before, sorted.
+    /// Addresses that are admitted now and were not admitted before, sorted.
     pub added: Vec<IpAddr>,
-    /// Addresses that were admitted before and are not now, sorted.
+    /// Addresses that were admitted before and are no longer admitted, sorted.
     pub removed: Vec<IpAddr>,
     /// Time of the change.
     pub at: Instant,

@@ -36,7 +36,7 @@ pub(crate) struct PersistedQuestion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PersistedLingering {
     pub(crate) left_at: Instant,
-    /// End of the window. `None` in files of older versions: the linger window then starts at `left_at`.
+    /// End of the window. `None` in files of older versions. The end is then `left_at` plus the linger window.
     pub(crate) until: Option<Instant>,
 }
 
@@ -46,8 +46,9 @@ impl AllowSet {
         self.hosts.iter().map(Host::save).collect()
     }
 
-    /// Restores state from before a restart. The times stay as they were, so that no window becomes longer. State
-    /// that the current rules do not allow is left out, and so is state of hosts that are not in the set.
+    /// Restores the state from before a restart. Restored times are never later than they were, so that no window
+    /// becomes longer. State that the current rules do not allow is dropped, as is the state of hosts that are not in
+    /// the set.
     pub(crate) fn restore(&mut self, saved: Vec<PersistedHost>, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();
         let hosts = self.hosts.iter_mut();
@@ -98,8 +99,8 @@ impl Host {
         let mut lingering: Vec<_> = lingering
             .map(|(address, saved)| (address, saved.restored(rules)))
             .collect();
-        // This step comes before the limit is applied. An address whose window has ended must not displace an address
-        // that lingers.
+        // Addresses whose windows have ended are removed before the limit is applied. Otherwise such an address could
+        // displace an address that lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
             lingers && rules.asks(Family::of(*address)) && rules.admit(*address)
@@ -135,14 +136,14 @@ impl QuestionState {
 }
 
 impl Rules {
-    /// Returns whether an address may be admitted at all.
+    /// Returns whether the rules allow an address to be admitted.
     fn admit(&self, address: IpAddr) -> bool {
         self.insecure_allow_special_addresses || !is_special(address)
     }
 }
 
 impl PersistedHost {
-    /// Moves all times into the past, as [`AllowSet::slept`] does.
+    /// Moves all times into the past by the length of a sleep, as [`AllowSet::slept`] does.
     pub(crate) fn slept(&mut self, slept: Duration) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         for question in &mut self.questions {
@@ -159,8 +160,8 @@ impl PersistedHost {
 }
 
 impl PersistedLingering {
-    /// Returns the end of the window by the current rules, which may be stricter than the rules under which the state
-    /// was saved.
+    /// Returns the end of the window under the current rules. These rules may be stricter than the rules under which
+    /// the state was saved.
     pub(crate) fn until(self, rules: &Rules) -> Instant {
         if rules.linger.is_zero() {
             return self.left_at;

@@ -38,7 +38,7 @@ pub(crate) struct LastAnswer {
     pub(crate) answered_at: Instant,
     /// End of the clamped TTL.
     pub(crate) ttl_ends: Instant,
-    /// True if the answer was read from the state file.
+    /// True if the answer was restored after a restart.
     pub(crate) restored: bool,
 }
 
@@ -47,10 +47,10 @@ pub(crate) struct LastAnswer {
 pub(super) struct Failing {
     /// Time of the first failure.
     pub(super) since: Instant,
-    /// Time of the first failure since which the question was asked without a gap. The window of rule 6 starts at
-    /// this time.
+    /// Time of the first failure after which the question was asked without a gap. The window of rule 6 starts at this
+    /// time, but not before `stale_from`.
     pub(super) run_since: Instant,
-    /// Latest time at which the next outcome follows without a gap, see [`Rules::next_outcome_by`].
+    /// Time after which the next outcome follows a gap. See [`Rules::next_outcome_by`].
     pub(super) next_by: Instant,
     pub(super) times: u32,
     /// Time of the last failure.
@@ -73,7 +73,7 @@ impl QuestionState {
         }
     }
 
-    /// Applies an answer, whose clamped TTL ends at `ttl_ends`, and returns the answer that it replaces.
+    /// Applies an answer and returns the answer that it replaces. The clamped TTL of the new answer ends at `ttl_ends`.
     pub(super) fn answer(
         &mut self,
         answer: &Answer,
@@ -98,7 +98,7 @@ impl QuestionState {
         })
     }
 
-    /// Applies a believed denial, whose TTL ends at `ttl_ends`.
+    /// Applies a believed denial. The TTL of the denial ends at `ttl_ends`.
     pub(super) fn deny(&mut self, ttl_ends: Instant) {
         self.last_answer = None;
         self.had_answer = false;
@@ -161,21 +161,21 @@ impl QuestionState {
         }
     }
 
-    /// Returns whether there is an answer or a believed denial, which is in use until
+    /// Returns whether the question has an answer or a believed denial. Such an outcome is in use until
     /// [`stale_until`](Self::stale_until).
     pub(super) fn has_valid_outcome(&self) -> bool {
         self.last_answer.is_some() || self.denied
     }
 
     /// Returns the last answer, unless it was restored after a restart or its TTL has ended. An expired answer whose
-    /// refresh is under way does not show that DNS still answers at all.
+    /// refresh is under way does not show that DNS still works.
     pub(super) fn current_answer(&self, now: Instant) -> Option<&LastAnswer> {
         let answer = self.last_answer.as_ref();
         answer.filter(|answer| !answer.restored && now < answer.ttl_ends)
     }
 
-    /// Returns the time until which an answer of this question is fresh. While the question does not fail, a refresh
-    /// may be under way.
+    /// Returns the time until which an answer of this question is fresh. While the question does not fail, this time
+    /// includes the time of a refresh.
     pub(super) fn fresh_until(&self, answer: &LastAnswer, rules: &Rules) -> Instant {
         match self.failing {
             Some(_) => answer.ttl_ends,
@@ -186,8 +186,8 @@ impl QuestionState {
     /// Returns the time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
-        // While no lookup has failed, the refresh may still be under way. During the refresh, even a stale window of
-        // zero must not refuse peers.
+        // Until a lookup fails, the refresh may still be under way. During the refresh, no peer must be refused, even
+        // if the stale window is zero.
         match self.failing {
             Some(_) => stale_until,
             None => stale_until.max(after(self.stale_from, rules.refresh_time())),

@@ -3,8 +3,7 @@
 use super::{AllowSet, Rules, host::Host, question_state::QuestionState};
 use crate::{Family, Question};
 
-/// One question and the data that the rules compare it with: its host, the other hosts, and the rules
-/// themselves.
+/// One question, together with its host, all hosts of the set, and the rules.
 #[derive(Clone, Copy)]
 pub(super) struct QuestionView<'a> {
     pub(super) host: &'a Host,
@@ -24,7 +23,8 @@ impl AllowSet {
         }
     }
 
-    /// Returns a question of the set, or `None` if it is about another host or about a family that is not looked up.
+    /// Returns a question of the set. `None` if the question is about a host that is not in the set, or about a family
+    /// that is not looked up.
     pub(super) fn find(&self, question: &Question) -> Option<QuestionView<'_>> {
         let at = self.position(question)?;
         Some(self.view(at, question.family))

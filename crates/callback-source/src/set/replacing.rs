@@ -1,4 +1,4 @@
-//! Hosts and static networks that are replaced while the set is in use.
+//! Replacement of hosts and static networks while the set is in use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,12 +43,12 @@ impl AllowSet {
         notices
     }
 
-    /// Replaces the static networks. Peers in removed networks are refused at once, unless an answer names them.
+    /// Replaces the static networks. Peers in removed networks are refused at once, unless an answer admits them.
     ///
     /// # Errors
     ///
-    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`. The set then stays as
-    /// it was.
+    /// Returns an error if the networks cover a whole address family, as `0.0.0.0/0` does. The set then remains
+    /// unchanged.
     ///
     /// ```
     /// use std::time::Instant;

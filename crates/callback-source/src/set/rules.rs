@@ -1,4 +1,4 @@
-//! Windows and bounds of a set, and the times that follow from them.
+//! Windows and bounds of a set, and the times that are computed from them.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use crate::{Family, ResolveError};
 
 /// Windows and bounds of an [`AllowSet`](super::AllowSet).
 ///
-/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of these fields, which explains the purpose of
-/// the field. For a set without a list, the fields are assigned directly and not checked:
+/// [`AllowListBuilder`](crate::AllowListBuilder) has a method for each of these fields. The method explains the purpose
+/// of the field. For a set without a list, the caller assigns the fields directly, and no method checks them:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ use crate::{Family, ResolveError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// Minimum TTL of an answer. A lower TTL is raised to it. Default 5 s.
+    /// Minimum TTL of an answer. A lower TTL is raised to this minimum. Default 5 s.
     pub min_ttl: Duration,
-    /// Maximum TTL of an answer. A higher TTL is lowered to it. Default 1 h.
+    /// Maximum TTL of an answer. A higher TTL is lowered to this maximum. Default 1 h.
     pub max_ttl: Duration,
     /// Linger window: the time for which an address stays admitted after it left the answer. It stays admitted at
     /// least until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
@@ -39,13 +39,14 @@ pub struct Rules {
     pub max_addresses: usize,
     /// Maximum number of addresses of one host that linger at the same time. Default 1,024.
     pub max_lingering: usize,
-    /// Time limit of a lookup. An expired answer stays in use while it is refreshed. Default 5 s.
+    /// Time limit of a lookup. An expired answer stays in use for 1.5 s more than this limit while it is refreshed.
+    /// Default 5 s.
     pub question_time_limit: Duration,
     /// The only family that is looked up, or `None` for both families. Peers of the other family are
     /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default `None`.
     pub only_family: Option<Family>,
-    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Only for tests. Default
-    /// `false`.
+    /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Set it only in tests.
+    /// Default `false`.
     pub insecure_allow_special_addresses: bool,
 }
 
@@ -67,21 +68,22 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Clamps a TTL to the bounds. If the bounds cross, the minimum applies.
+    /// Clamps a TTL to the bounds. If the minimum exceeds the maximum, the minimum applies.
     pub(super) fn clamp(&self, ttl: Duration) -> Duration {
         ttl.min(self.max_ttl).max(self.min_ttl)
     }
 
-    /// Returns the longest time that a refresh takes after the TTL has ended.
+    /// Returns the longest time that a refresh can take after the TTL has ended.
     pub(super) fn refresh_time(&self) -> Duration {
         let begins = LAST_SECOND + MAX_JITTER;
         begins.saturating_add(self.question_time_limit)
     }
 
-    /// Returns the time at which an address that left an answer, or was denied, stops lingering.
+    /// Returns the time at which an address that left the answer at `left_at` stops lingering.
     ///
-    /// `ttl_ends` is the end of the TTL of the answer that omits the address. If lingering ended earlier, a single
-    /// answer that omits an address would remove it, even if the next answer contains the address again.
+    /// `ttl_ends` is the end of the TTL of the answer or believed denial that omits the address. The address lingers at
+    /// least until the refresh that follows `ttl_ends` has ended. Otherwise a single answer that omits the address
+    /// would remove it, even if the next answer contains the address again.
     pub(super) fn linger_until(&self, left_at: Instant, ttl_ends: Instant) -> Instant {
         #[cfg(callback_source_simulation)]
         if crate::simulation::planted(crate::simulation::Fault::LingerWithoutRefresh) {
@@ -90,8 +92,8 @@ impl Rules {
         after(left_at, self.linger).max(after(ttl_ends, self.refresh_time()))
     }
 
-    /// Returns the end of the TTL of a believed denial. While addresses linger, the question is due well before their
-    /// windows end.
+    /// Returns the end of the TTL of a believed denial. If addresses of the question linger, the TTL is at most a
+    /// quarter of the linger window, but not less than the minimum TTL.
     pub(super) fn denied_until(
         &self,
         error: &ResolveError,
@@ -106,7 +108,8 @@ impl Rules {
         after(denied_at, ttl.min(most))
     }
 
-    /// Returns the pause after a question has failed `times` times in a row. The pause doubles with each failure.
+    /// Returns the pause after a question has failed `times` times in a row. The pause doubles with each failure, up to
+    /// `max_backoff`.
     pub(super) fn backoff(&self, times: u32) -> Duration {
         let first = self.min_ttl.max(MIN_BACKOFF);
         first
@@ -115,8 +118,9 @@ impl Rules {
             .max(first)
     }
 
-    /// Returns the time by which a question that failed at `failed_at` has its next outcome, unless the question is
-    /// not asked. A later outcome follows a gap, such as a restart, a suspended machine or a late refresher.
+    /// Returns the time after which the next outcome of a failing question follows a gap. The question failed at
+    /// `failed_at` and is due at `due_at`. A gap is a time in which a due question was not asked, for example while the
+    /// machine was suspended.
     pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
         let pause = self.max_ttl.min(self.stale_for / 4);
         after(due_at, self.refresh_time()).max(after(failed_at, pause))
@@ -134,11 +138,11 @@ impl Rules {
     }
 }
 
-/// Time for which a resolver can still return records whose TTL has ended by our clock. A refresh starts
-/// that much later.
+/// Time for which a DNS server can still return records whose TTL has ended by the local clock. A refresh starts this
+/// long after the end of the TTL.
 pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
 
-/// Maximum random delay that is added to the wait for a refresh.
+/// Maximum random delay before a refresh.
 pub(crate) const MAX_JITTER: Duration = Duration::from_millis(500);
 
 const MIN_BACKOFF: Duration = Duration::from_secs(1);

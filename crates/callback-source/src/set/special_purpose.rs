@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::Rules;
 use crate::{Answer, ResolveError, ResolveErrorKind};
 
-/// Returns the part of an outcome that a set may use, and the special-purpose addresses that were dropped from it. An
-/// answer without addresses, or with synthesized addresses only, becomes a denial.
+/// Returns the part of an outcome that a set may use, and the special-purpose addresses that were dropped from the
+/// outcome. An answer without addresses, or with only synthesized addresses, becomes a denial.
 pub(super) fn usable(
     outcome: Result<Answer, ResolveError>,
     rules: &Rules,
@@ -52,11 +52,11 @@ fn usable_answer(
     Ok(Answer::new(kept, ttl))
 }
 
-/// Returns whether an address is special-purpose by the IANA registries. An answer that contains such an address is
-/// wrong or hostile: DNS must not admit the merchant's own network.
+/// Returns whether an address is special-purpose according to the IANA registries. An answer that contains such an
+/// address is wrong or hostile. DNS must not be able to admit the merchant's own network.
 ///
 /// Everything inside 192.0.0.0/24 and 2001::/23 is treated as special-purpose. The few globally reachable assignments
-/// in these networks are anycast services, which never call.
+/// in these networks are anycast services, which do not send callbacks.
 ///
 /// Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), multicast
 /// (RFC 5771, RFC 4291). IPv6 outside 2000::/3 is unassigned (RFC 4291 section 2.4).
@@ -71,8 +71,8 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Returns whether a DNS64 (RFC 6147) synthesized the address from an A record: it is in the well-known prefix (RFC
-/// 6052 section 2.1), or in the prefix for local use (RFC 8215).
+/// Returns whether a DNS64 (RFC 6147) synthesized the address from an A record. Such an address is in the well-known
+/// prefix (RFC 6052 section 2.1), or in the prefix for local use (RFC 8215).
 pub(crate) fn is_synthesized(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else {
         return false;

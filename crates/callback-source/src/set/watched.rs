@@ -12,8 +12,8 @@ use crate::{
 /// Hosts that are looked up but never admitted.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
-    /// A separate set, so that no answer of a watched host can be evidence for a host that is admitted. The verdicts
-    /// of this set are not used.
+    /// A separate set, so that no answer of a watched host can be evidence for an admitted host. The verdicts of this
+    /// set are not used.
     hosts: AllowSet,
     /// The provider's environment that the admitted hosts belong to, if all of them belong to the same environment.
     admitted: Option<&'static str>,
@@ -98,7 +98,7 @@ impl AllowSet {
         self.watched.as_ref().map(|watched| &watched.hosts)
     }
 
-    /// Returns the watched server whose answers contain the address of a rejected peer.
+    /// Returns the watched server that has the address of a rejected peer. `None` if no watched host has such a server.
     pub(crate) fn watched_server(&self, peer: IpAddr, now: Instant) -> Option<WatchedServer> {
         let watched = self.watched.as_ref()?;
         let admission = watched.hosts.index.find(peer, now)?;
@@ -138,7 +138,7 @@ impl AllowSet {
         Some(&mut Arc::make_mut(watched).hosts)
     }
 
-    /// Returns the admission of a watched address, which only a planted fault causes.
+    /// Returns an admission for the address of a watched host if the fault `WatchedAdmitted` is planted.
     #[cfg(callback_source_simulation)]
     pub(super) fn planted_admission(&self, peer: IpAddr, now: Instant) -> Option<crate::Allowed> {
         if !crate::simulation::planted(crate::simulation::Fault::WatchedAdmitted) {

@@ -1,8 +1,8 @@
 //! Buffering and hashing of the body.
 //!
 //! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits bound
-//! bytes and time. A constant bounds the memory that is reserved in advance. With Tokio's budget, even a body of
-//! endless empty frames yields, so that its time limit can end it.
+//! the bytes and the time. The constant `MAX_RESERVED` bounds the memory that is reserved in advance. Tokio's budget
+//! makes even a body of endless empty frames yield, so that the time limit can end such a body.
 
 use std::{pin::pin, time::Duration};
 
@@ -29,7 +29,7 @@ pub(super) async fn collect<B: Body>(
     limits: Limits,
 ) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-    // A body that another layer has wrapped may not report its length.
+    // A body that another layer has wrapped may not report its length, so the header is read as well.
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let hinted = body.size_hint();
@@ -74,7 +74,8 @@ async fn collect_frames<B: Body>(
             continue;
         }
         if several.is_empty() {
-            // The sender chooses the announced length, so it must not reserve more memory than `MAX_RESERVED`.
+            // The sender chooses the announced length, so at most `MAX_RESERVED` bytes are reserved because of that
+            // length.
             several.reserve(expected.min(MAX_RESERVED).max(only.len() + data.len()));
             several.extend_from_slice(&std::mem::take(&mut only));
         }

@@ -6,8 +6,8 @@ use http::request::Parts;
 use super::log;
 use crate::{CallbackRejection, ExtractorRejection, MessageVerdict, check};
 
-/// Extracts the message verdict, which is present behind every message layer. Behind a tagging layer, the handler
-/// decides.
+/// Extracts the message verdict, which is present behind every message layer. Behind a tagging layer, the handler must
+/// act on the verdict.
 impl<S: Sync> FromRequestParts<S> for MessageVerdict {
     type Rejection = ExtractorRejection<CallbackRejection>;
 

@@ -1,4 +1,4 @@
-//! The layer and the service of the Webhooks API's signatures.
+//! The layer and the service for the signatures of the Webhooks API.
 
 use std::{
     fmt,
@@ -90,7 +90,7 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
 }
 
 impl<K, R, H> VerifySignatureLayer<K, R, H> {
-    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode. `CallbackRoutes` chooses the mode by the policy.
     #[cfg(feature = "axum")]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.settings.message.in_mode(mode);
@@ -100,8 +100,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     /// Sets the maximum difference between the date of a request and the clock, in both directions. Default: five
     /// minutes, no bounds.
     ///
-    /// The provider signs each retry anew, so a short window loses no callback as long as the clock is correct.
-    /// Within the window a recorded delivery can be sent again, unless a [guard](Self::replay_guard) refuses it.
+    /// The provider signs each retry anew, so a short window loses no callback as long as the clock is correct. Within
+    /// the window, a recorded delivery can be sent again, unless a [guard](Self::replay_guard) refuses it.
     ///
     /// ```
     /// use std::{convert::Infallible, time::{Duration, SystemTime}};
@@ -144,8 +144,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Pins the host to that of the registered URL, for a proxy that does not preserve it. Include the port if it is
-    /// not 443. The request's own host is then ignored. By default nothing is pinned.
+    /// Pins the host to the host of the registered URL, for a proxy that does not preserve the host. Include the port
+    /// if it is not 443. The request's own host is then ignored. By default, the host is not pinned.
     ///
     /// ```
     /// use callback_source::signature::{Secret, VerifySignatureLayer};
@@ -161,19 +161,19 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The path and
-    /// query of the request are then ignored, so put the layer on that one route only. See [`host`](Self::host) for
-    /// an example.
+    /// Pins path and query to those of the registered URL, for a proxy that does not preserve them. The path and query
+    /// of the request are then ignored, so put the layer only on the route of that URL. See [`host`](Self::host) for an
+    /// example.
     pub fn path(mut self, path: PathAndQuery) -> Self {
-        // Unlike `as_str`, it adds a `/` before a bare query.
+        // Unlike `as_str`, `to_string` adds a `/` before a bare query.
         self.settings.path = Some(path.to_string());
         self
     }
 
     /// Sets the maximum length of a body in bytes. Default: 256 KiB, no bounds. A longer body is refused with 413.
     ///
-    /// The body is buffered before the inner service receives it. Callbacks have a few hundred bytes. A rejecting
-    /// layer checks the signature first, so that it buffers only signed bodies.
+    /// The body is buffered before the inner service receives it. The body of a callback has a few hundred bytes. A
+    /// rejecting layer checks the signature first, so that it buffers only signed bodies.
     ///
     /// ```
     /// use std::{convert::Infallible, time::SystemTime};
@@ -205,8 +205,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Sets the time within which the whole body must arrive. Default: five seconds, which is half of the time that
-    /// the Webhooks API waits. No bounds. A body that takes longer is refused with 408.
+    /// Sets the time within which the whole body must arrive. Default: five seconds, which is half of the time for
+    /// which the Webhooks API waits. No bounds. A body that takes longer is refused with 408.
     ///
     /// ```
     /// use std::{convert::Infallible, time::{Duration, SystemTime}};
@@ -243,10 +243,10 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Replaces the `webhook-id` as the id by which secrets are looked up, for example by the sale unit in the
-    /// path. `None` and an empty text mean that the request has no id.
+    /// Replaces the function that reads the id by which secrets are looked up. By default, the id is the `webhook-id`.
+    /// Another possible id is the sale unit in the path. `None` and an empty text mean that the request has no id.
     ///
-    /// The request has not been verified at this point.
+    /// The request has not been verified when `id` is called.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -267,9 +267,9 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
 
     /// Sets the time within which the source must return the secrets. Default: two seconds, no bounds.
     ///
-    /// A lookup that takes longer is given up, and the response is 503 with `Retry-After`. The Webhooks API waits ten
-    /// seconds for a response, and eCom three. The limit must leave the handler enough of that time. Otherwise the
-    /// sender gives up first.
+    /// A lookup that takes longer is cancelled, and the response is 503 with `Retry-After`. The Webhooks API waits ten
+    /// seconds for a response, and eCom waits three seconds. The limit must leave the handler enough of that time.
+    /// Otherwise, the sender stops waiting first.
     ///
     /// ```
     /// use std::{convert::Infallible, io, time::{Duration, SystemTime}};
@@ -305,8 +305,9 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Refuses a repetition of the same request within the window, with 409. Off by default, since the guard knows
-    /// only the deliveries to this process. A handler that remembers the events it has seen needs no guard.
+    /// Refuses a repetition of the same request within the window, with 409. Off by default, since a guard without a
+    /// store remembers only the deliveries to this process. A handler that remembers the events that it has processed
+    /// needs no guard.
     ///
     /// See [`ReplayGuard`] for an example.
     pub fn replay_guard(mut self, guard: ReplayGuard) -> Self {
@@ -398,7 +399,7 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
 /// Calls the inner service only for deliveries that are signed. In tagging mode, the other deliveries are tagged
 /// instead of refused. See the [module docs](super) for an example.
 ///
-/// The inner service must be [`Clone`]: a request waits for its body after the inner service was found ready.
+/// The inner service must be [`Clone`], because a request that waits for its body holds a clone of the service.
 pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);
 
 impl<S, K, R, H, ReqBody, ResBody> Service<Request<ReqBody>> for VerifySignature<S, K, R, H>
@@ -438,8 +439,8 @@ impl<S, K, R, H> fmt::Debug for VerifySignature<S, K, R, H> {
     }
 }
 
-/// Marker for a body that is handed on in its own type, such as `axum::body::Body`. This type must implement
-/// `From<Bytes>`.
+/// Marker for a body that is handed on in the request's own body type, such as `axum::body::Body`. That type must
+/// implement `From<Bytes>`.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBody(());
 

@@ -35,7 +35,7 @@ pub(crate) fn rejected(
     );
 }
 
-/// Counts a failure of the store of replay marks, and logs it.
+/// Counts a failure of the store of replay marks, and logs the failure if `is_logged` is set.
 pub(super) fn replay_store_failed(
     operation: &'static str,
     error: &dyn std::error::Error,
@@ -53,7 +53,7 @@ pub(super) fn replay_store_failed(
     }
 }
 
-/// Reports once, at the first request, that a layer is missing.
+/// Logs, once per process, that a layer is missing.
 pub(crate) fn no_layer() {
     static REPORTED: std::sync::Once = std::sync::Once::new();
     REPORTED.call_once(|| {

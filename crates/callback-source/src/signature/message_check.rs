@@ -1,4 +1,4 @@
-//! Parts that the checks of signatures and tokens share: the lookup of secrets, and the verdict.
+//! Parts that the signature check and the token check share: the lookup of secrets, and the handling of the verdict.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     rate_limit::PeerRateLimit,
 };
 
-/// Options of both checks.
+/// Options that the signature check and the token check share.
 pub(super) struct MessageCheck<K> {
     keys: Arc<K>,
     select: Arc<Select>,
@@ -20,7 +20,7 @@ pub(super) struct MessageCheck<K> {
     refusals: Arc<PeerRateLimit>,
 }
 
-/// Reads the id by which the secrets for a request are looked up.
+/// Function that reads the id by which the secrets for a request are looked up.
 type Select = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
 impl<K> MessageCheck<K> {
@@ -72,7 +72,7 @@ impl<K> MessageCheck<K> {
             .map_err(MessageRejection::from)
     }
 
-    /// Reports a verdict. Leaves the verdict in the extensions, or returns the reason for a refusal.
+    /// Logs and counts a verdict. Puts the verdict into the extensions, or returns the reason for a refusal.
     pub(super) fn act(
         &self,
         verdict: MessageVerdict,
@@ -82,9 +82,9 @@ impl<K> MessageCheck<K> {
             MessageVerdict::Allow(message) => log::verified(message),
             MessageVerdict::Reject(rejection) => self.report(rejection, extensions),
         }
-        // Removes a result that an outer layer joined before this verdict existed.
+        // Removes the result of an outer `RequireVerified`, which did not include this verdict.
         extensions.remove::<VerifiedCallback>();
-        // A message that an outer check rejected stays rejected, whatever this check found.
+        // A message that an outer check rejected stays rejected, whatever the verdict of this check.
         let is_rejected = extensions
             .get::<MessageVerdict>()
             .is_some_and(|outer| !outer.is_allowed());
@@ -126,6 +126,6 @@ impl<K> fmt::Debug for MessageCheck<K> {
     }
 }
 
-/// Default time limit of a lookup. It is well within the ten seconds that the Webhooks API waits, and the three
-/// seconds that eCom waits.
+/// Default time limit of a lookup. It is well below the ten seconds for which the Webhooks API waits, and the three
+/// seconds for which eCom waits.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);

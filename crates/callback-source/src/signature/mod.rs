@@ -3,31 +3,33 @@
 //! Other customers of a cloud may share a listed address, so the source check,
 //! [`VerifySourceLayer`](crate::verify::VerifySourceLayer), is not sufficient by itself. The message check is the
 //! second check. Its layer is [`VerifySignatureLayer`] for the Webhooks API, and [`VerifyTokenLayer`] for eCom,
-//! Checkout and Express. Both layers refuse a message that is not verified (`rejecting`), or hand it on with its
+//! Checkout and Express. Both layers either refuse a message that is not verified (`rejecting`), or hand it on with its
 //! verdict (`tagging`).
 //!
 //! # Signatures
 //!
 //! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be present exactly once and well-formed. The
 //!    signature is `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
-//!    `Authorization`. If that header is missing or has another scheme (a proxy's own credentials), the signature is
-//!    read from `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be equal.
-//! 2. The date may differ from the clock by at most five minutes. A retry is signed anew, so no retry is lost.
+//!    `Authorization`. If that header is missing or has another scheme (for example a proxy's own credentials), the
+//!    signature is read from `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be
+//!    equal.
+//! 2. The date may differ from the clock by at most the window (default: five minutes). The provider signs each retry
+//!    anew, so no retry is refused because of its date.
 //! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
 //!    [`select_by`](VerifySignatureLayer::select_by) reads. Each secret is tried, and no comparison ends early. The
 //!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as they
 //!    were sent, or as they are pinned. Without any secret, every request is refused.
-//! 4. Only then is the body read, up to a limit of bytes and of time. The body must have the signed hash. It is
+//! 4. Only then is the body read, up to a limit of bytes and of time. The body must have the signed hash. The body is
 //!    handed on byte for byte, without trailers.
-//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is accepted when the
-//!    inner service is called. It is not accepted if that service fails, or if a layer or extractor of this
-//!    crate further inside refuses it.
+//! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is marked as accepted right
+//!    before the inner service is called. The mark is withdrawn if that service fails, or if a layer or extractor of
+//!    this crate further inside refuses the delivery.
 //!
 //! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
 //! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
-//! 408, 400, or 503 with `Retry-After` if the secrets are not available. The response is never 2xx, and never repeats
-//! any part of the request. A tagging layer calls the inner service in both cases, and refuses only a body that it
-//! cannot hand on whole.
+//! 408, 400, or 503 with `Retry-After` if the secrets or a required replay store are not available. The response is
+//! never 2xx, and never repeats any part of the request. A tagging layer also calls the inner service for a message
+//! that is not verified, and refuses only a body that it cannot hand on whole.
 //!
 //! # Tokens
 //!
@@ -41,17 +43,18 @@
 //!
 //! # Deployment caveat
 //!
-//! Host and path must be those of the URL that was registered. A proxy must preserve them, or they must be pinned
-//! with [`host`](VerifySignatureLayer::host) and [`path`](VerifySignatureLayer::path). Layers outside must not change
-//! the body, for example decompress it. Put the source layer outermost, so that unlisted peers cause no lookup of
-//! secrets. The clock must be correct to within minutes.
+//! Host and path must be those of the URL that was registered. A proxy must preserve them, or they must be pinned with
+//! [`host`](VerifySignatureLayer::host) and [`path`](VerifySignatureLayer::path). Outer layers must not change the
+//! body, for example by decompressing it. Put the source layer outermost, so that unlisted peers cause no lookup of
+//! secrets. The clock may be wrong by at most a few minutes.
 //!
 //! # Events and metrics
 //!
-//! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of
-//! secrets failed. These events have the same rate limit as those of the source check. If a source layer is outside,
-//! the limit applies to each peer. A verified message causes an event at DEBUG. With the feature `metrics`, the
-//! counter `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
+//! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of secrets
+//! failed. The rate limit of these events is the same as that of the source check's events: one event per peer and
+//! minute, and ten per second in all. The peer is known only if a source layer is outside. Otherwise, all these events
+//! share the limit of one peer. A verified message causes an event at DEBUG. With the feature `metrics`, the counter
+//! `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
 //!
 //! # Examples
 //!

@@ -13,9 +13,9 @@ use super::{ReplayMark, ReplayStore, ReplayStoreError};
 /// [`ReplayStore`] on Redis or Valkey, of any version since Redis 2.6.12.
 ///
 /// Each mark is set by `SET key owner NX PX time`. This command is atomic and takes one round trip, and the mark
-/// expires by itself. A script that compares the owner withdraws a mark. All deliveries share one connection. The
-/// first delivery opens the connection, so a service can start before its store does. A connection that fails is
-/// replaced.
+/// expires by itself. A script withdraws a mark if the mark still has the same owner. All deliveries share one
+/// connection. The first delivery opens the connection, so a service can start before its store does. A connection that
+/// fails is replaced.
 ///
 /// The server must not evict marks before they expire (`maxmemory-policy noeviction`, the default). A server that is
 /// full is treated as not available. After a fail-over, marks that were not replicated yet are lost.
@@ -58,7 +58,7 @@ impl RedisReplayStore {
         let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
         let info = url.into_connection_info().map_err(RedisUrlError)?;
         let client = Client::open(info.set_tcp_settings(tcp)).map_err(RedisUrlError)?;
-        // A delivery that finds no connection tries to open one. Retries would only prolong its wait.
+        // Without a connection, each delivery tries to open one. Retries would only prolong the wait of that delivery.
         let config = ConnectionManagerConfig::new().set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, config);
         Ok(Self::from_connection_manager(
@@ -133,7 +133,8 @@ impl ReplayStore for RedisReplayStore {
     }
 }
 
-/// Error for an invalid URL of a [`RedisReplayStore`]. It does not contain the URL, which may have a password.
+/// Error for an invalid URL of a [`RedisReplayStore`]. The error does not contain the URL, because the URL may contain
+/// a password.
 #[derive(Clone, thiserror::Error)]
 #[error("invalid Redis URL; expected `redis://host:6379/`")]
 pub struct RedisUrlError(#[source] RedisError);
@@ -142,8 +143,8 @@ crate::debug::debug_by_message!(RedisUrlError);
 
 const PREFIX: &str = "callback-source:replay:";
 
-/// Script that removes a mark if it still has its owner. With two separate commands, the mark could expire between
-/// reading and removing, and another replica could set its own mark.
+/// Script that removes a mark if it still has its owner. With two separate commands, the mark could expire after the
+/// first command. Another replica could then set its own mark, which the second command would remove.
 const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 #[cfg(any(target_os = "android", target_os = "linux"))]

@@ -17,7 +17,7 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 
 /// Memory of accepted signatures, so that the same request is not accepted twice within the window of its date.
 ///
-/// It remembers the signature alone. The `webhook-id` is not signed, so a replay could change it. A retry of the
+/// It remembers only the signature. The `webhook-id` is not signed, so a replay could change it. A retry of the
 /// provider is signed anew with a new date.
 ///
 /// ```
@@ -49,22 +49,21 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// # }
 /// ```
 ///
-/// A delivery is marked right before the inner service is called. By then the inner service is ready, and the body
-/// has been read and has the signed hash. The delivery is accepted from then on, whatever the response is. A proxy
-/// that repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same
-/// time, one is accepted. The mark is withdrawn if the delivery does not reach the handler after all, or the inner
-/// service does not respond:
+/// A delivery is marked right before the inner service is called. By then the inner service is ready, and the body has
+/// been read and has the signed hash. The delivery is accepted from then on, whatever the response is. A proxy that
+/// repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same time,
+/// only one is accepted. The mark is withdrawn in these cases:
 ///
-/// - a layer or an extractor of this crate further inside refused it, such as
+/// - a layer or an extractor of this crate further inside refused the delivery, such as
 ///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
 /// - the inner service failed with an error, or panicked;
 /// - behind a tagging layer, the sender disconnected before [`RequireVerified`](crate::require::RequireVerified) or
 ///   an extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) admitted
 ///   the delivery.
 ///
-/// Otherwise the mark stays when a sender disconnects after it was set, since the handler may have done its work.
-/// Within axum's `Router` every service is ready at once and waits later. So put layers that make requests wait, such
-/// as a concurrency limit, outside of a rejecting signature layer.
+/// In other cases, the mark stays if the sender disconnects after the mark was set, since the handler may have done its
+/// work. Within axum's `Router`, every service reports that it is ready at once, and waits only after it is called.
+/// Therefore, put layers that make requests wait, such as a concurrency limit, outside of a rejecting signature layer.
 ///
 /// The memory is bounded. When the memory is full, the signature that was used longest ago is forgotten. Clones share
 /// the memory.
@@ -72,14 +71,14 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// # Several replicas
 ///
 /// Other processes do not share the memory, so each replica would accept the same delivery once. With a
-/// [`ReplayStore`], the replicas share marks ([`with_store`](Self::with_store)). The guard checks its own memory
-/// first. Then it asks the store with one call, right before the inner service is called. A mark in the store is
+/// [`ReplayStore`], the replicas share marks ([`with_store`](Self::with_store)). The guard checks its own memory first.
+/// Then it sets the mark in the store with one call, right before the inner service is called. A mark in the store is
 /// withdrawn in the same cases as in memory.
 ///
-/// If the store does not answer within its [time limit](Self::store_time_limit), the delivery is admitted, since a
-/// guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total` report
-/// the failure. The memory of the process still refuses repetitions. With [`require_store`](Self::require_store), the
-/// delivery is refused with 503 instead.
+/// If the store fails, or does not respond within its [time limit](Self::store_time_limit), the delivery is admitted,
+/// since a guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total`
+/// report the failure. The guard still refuses a repetition that the memory of the process contains. With
+/// [`require_store`](Self::require_store), the delivery is refused with 503 instead.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
@@ -89,7 +88,7 @@ pub struct ReplayGuard {
     is_store_required: bool,
 }
 
-/// Time at which a signature was accepted, by tokio's clock. moka uses another clock, see `answer_cache`.
+/// Time at which a signature was accepted, by tokio's clock. moka uses another clock (see `answer_cache`).
 #[derive(Clone, Copy)]
 struct Accepted {
     mark: u64,
@@ -114,7 +113,8 @@ impl ReplayGuard {
         Self {
             accepted: Cache::builder()
                 .max_capacity(capacity.max(1))
-                // The default policy rejects new entries when full, which would admit them twice.
+                // moka's default policy may reject new entries when the cache is full. Their deliveries could then be
+                // accepted twice.
                 .eviction_policy(EvictionPolicy::lru())
                 .expire_after(ByWindow)
                 .build(),
@@ -167,8 +167,8 @@ impl ReplayGuard {
         window: Duration,
     ) -> Result<Acceptance, MessageRejection> {
         let stored = self.mark_in_store(&signature, window).await?;
-        // There must be no `await` from here to the call of the inner service. A copy may have been faster meanwhile.
-        // In that case the mark in the store is withdrawn.
+        // There must be no `await` from here to the call of the inner service. If another copy was accepted meanwhile,
+        // the mark in the store is withdrawn.
         let mark = self.mark(signature, window).ok_or_else(replay)?;
         Ok(match stored.map(Unaccepted::accept) {
             Some(stored) => Acceptance::new(move || {
@@ -179,7 +179,8 @@ impl ReplayGuard {
         })
     }
 
-    /// Sets the mark in the store. The result may be `None` if the guard has no store, or admits deliveries without it.
+    /// Sets the mark in the store. Returns `None` if the guard has no store, or if the store is not required and cannot
+    /// have stored the mark.
     async fn mark_in_store(
         &self,
         signature: &[u8; 32],
@@ -221,7 +222,7 @@ impl ReplayGuard {
             at: Instant::now(),
             keep: keep(window),
         };
-        // `or_insert` looks up and inserts in two steps, so two requests at once could both be the first.
+        // `or_insert` looks up and inserts in two steps, so two simultaneous requests could both insert their mark.
         let entry = self.accepted.entry(signature);
         let kept = entry.or_insert_with_if(|| accepted, Accepted::is_over);
         (kept.value().mark == mark).then(|| {
@@ -231,7 +232,7 @@ impl ReplayGuard {
     }
 
     fn withdraw(&self, signature: [u8; 32], mark: u64) {
-        // Another request may have the signature by now, if this mark was withdrawn or has expired.
+        // Another request may have marked the signature, if this mark was withdrawn before or has expired.
         let withdraw = |entry: Option<Entry<_, Accepted>>| match entry {
             Some(entry) if entry.value().mark == mark => Op::Remove,
             _ => Op::Nop,
@@ -257,8 +258,8 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// Returns the time for which a signature is remembered. The date of a request may be ahead of the clock by one
-/// window. The request is valid until one window after its date.
+/// Returns the time for which a signature is remembered. The date of a request may be ahead of the clock by one window.
+/// The request stays valid until one window after its date.
 fn keep(window: Duration) -> Duration {
     window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST)
 }
@@ -267,7 +268,7 @@ pub(super) fn replay() -> MessageRejection {
     MessageRejection::new(MessageRejectionKind::Replay)
 }
 
-/// Lets moka remove a signature when its date has left the window.
+/// Expiry policy by which moka removes a signature at the end of its `keep` time.
 struct ByWindow;
 
 impl Expiry<[u8; 32], Accepted> for ByWindow {
@@ -280,7 +281,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
         Some(accepted.keep)
     }
 
-    // The default keeps the expiry of the previous value.
+    // The default implementation keeps the expiry of the previous value.
     fn expire_after_update(
         &self,
         _: &[u8; 32],
@@ -292,7 +293,7 @@ impl Expiry<[u8; 32], Accepted> for ByWindow {
     }
 }
 
-/// Default time limit of the store. It is only a small part of the ten seconds that the Webhooks API waits for the
+/// Default time limit of the store. It is only a small part of the ten seconds for which the Webhooks API waits for the
 /// whole response.
 const STORE_TIME_LIMIT: Duration = Duration::from_millis(500);
 

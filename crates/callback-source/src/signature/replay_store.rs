@@ -24,8 +24,8 @@ use crate::rate_limit::RateLimit;
 
 /// Store of the marks of accepted deliveries, for a [`ReplayGuard`](super::ReplayGuard) of several replicas.
 ///
-/// It needs one atomic step, "set if absent", and an expiry. The feature `redis` provides `RedisReplayStore`. Another
-/// store can be written, for example for a table in the service's own database:
+/// A store must support an atomic "set if absent", and an expiry. The feature `redis` provides `RedisReplayStore`. You
+/// can also write a store, for example for a table in the service's own database:
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,8 @@ use crate::rate_limit::RateLimit;
 /// let guard = ReplayGuard::default().with_store(Table);
 /// ```
 pub trait ReplayStore: Send + Sync + 'static {
-    /// Stores a mark for this time, unless its key has one. Returns whether it was stored.
+    /// Stores a mark for the time `keep`, unless the store has a mark with the same key. Returns `true` if the mark was
+    /// stored.
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ pub struct ReplayMark {
 
 impl ReplayMark {
     fn new(signature: &[u8; 32]) -> Self {
-        // A digest, not the signature itself: anyone who can read the store must not learn a valid signature.
+        // A digest is stored instead of the signature, because a reader of the store must not learn a valid signature.
         let digest = Sha256::new()
             .chain_update(b"callback-source replay mark")
             .chain_update(signature)
@@ -111,7 +112,7 @@ impl ReplayMark {
     }
 }
 
-/// Error for a [`ReplayStore`] that is not available, or whose address is invalid.
+/// Error for a [`ReplayStore`] that is not available.
 ///
 /// The cause is the [`source`](Error::source). It is logged, so it must not contain passwords.
 #[derive(Clone)]
@@ -138,7 +139,7 @@ impl Error for ReplayStoreError {
     }
 }
 
-/// A store, with the calls to it that are in flight.
+/// A store, with a limit on the number of calls in flight.
 pub(super) struct SharedMarks {
     store: Box<dyn DynStore>,
     in_flight: Arc<Semaphore>,
@@ -154,10 +155,11 @@ impl SharedMarks {
         }
     }
 
-    /// Marks a signature, unless it is marked, and waits for at most `limit`.
+    /// Marks a signature, unless it is already marked, and waits for at most `limit`.
     ///
-    /// The call runs in a separate task. If it ran in the request, a sender that disconnects could end it half-way.
-    /// The store would then have a mark that is never withdrawn, for a delivery that no handler has seen.
+    /// The call runs in a separate task. If the call ran in the task of the request, it would be cancelled when the
+    /// sender disconnects. The store could then have a mark that is never withdrawn, for a delivery that no handler has
+    /// seen.
     pub(super) async fn mark(
         self: &Arc<Self>,
         signature: &[u8; 32],
@@ -182,7 +184,7 @@ impl SharedMarks {
         }
     }
 
-    /// Counts a failure, and logs it once a minute.
+    /// Counts a failure, and logs it at most once a minute.
     pub(super) fn failed(&self, operation: &'static str, error: &ReplayStoreError, effect: &str) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_logged = logged.admits(ONCE_A_MINUTE, Instant::now().into_std());
@@ -196,11 +198,11 @@ pub(super) enum Marked {
     Stored(Unaccepted),
     /// The signature was marked before.
     Replay,
-    /// The store did not respond, or not in time. There is a mark if the store may have stored it.
+    /// The store failed, or did not respond in time. The mark is present if the store may have stored it.
     Unavailable(Option<Unaccepted>, ReplayStoreError),
 }
 
-/// A mark in the store whose delivery has not reached the handler. It is withdrawn when dropped.
+/// A mark in the store whose delivery has not reached the handler. The mark is withdrawn when this value is dropped.
 pub(super) struct Unaccepted(Option<Arc<StoredMark>>);
 
 impl Unaccepted {
@@ -232,10 +234,10 @@ impl Drop for Unaccepted {
     }
 }
 
-/// A mark that is in the store, or on its way there.
+/// A mark that is in the store, or that is being stored.
 ///
-/// The task of the mark and `withdraw` may run at the same time. If the mark was withdrawn while it was pending, the
-/// task removes it. If the mark was already stored, `withdraw` removes it.
+/// `withdraw` and the task that stores the mark may run at the same time. If the mark was withdrawn while it was
+/// pending, the task removes it. If the mark was already stored, `withdraw` removes it.
 pub(super) struct StoredMark {
     shared: Arc<SharedMarks>,
     mark: ReplayMark,
@@ -285,7 +287,7 @@ impl StoredMark {
     }
 }
 
-/// [`ReplayStore`] behind a pointer.
+/// Version of [`ReplayStore`] that can be a trait object.
 trait DynStore: Send + Sync {
     fn mark<'a>(&'a self, mark: &'a ReplayMark, keep: Duration) -> Call<'a, bool>;
     fn withdraw<'a>(&'a self, mark: &'a ReplayMark) -> Call<'a, ()>;
@@ -308,11 +310,11 @@ const STORED: u8 = 1;
 const ABSENT: u8 = 2;
 const WITHDRAWN: u8 = 3;
 
-/// Maximum number of calls in flight, which take about 2 MiB. Only correctly signed deliveries get this far, but a
-/// single such delivery can be repeated at will.
+/// Maximum number of calls in flight. This number of calls uses about 2 MiB. Only correctly signed deliveries cause a
+/// call, but a single such delivery can be repeated at will.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// Time limit of a call, even if its request no longer waits for it.
+/// Time limit of a call. It also applies after the request has stopped waiting for the call.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
@@ -345,7 +347,7 @@ mod tests {
         signature::{ReplayGuard, Secret, VerifySignatureLayer, webhook},
     };
 
-    /// A store in memory, with faults.
+    /// A store in memory, with simulated faults.
     #[derive(Clone, Default)]
     struct Memory(Arc<State>);
 
@@ -355,7 +357,7 @@ mod tests {
         calls: AtomicUsize,
         is_down: AtomicBool,
         panics: AtomicBool,
-        /// True if calls wait before they reach the store, until they are released.
+        /// `true` if calls wait until they are released, before they reach the store.
         is_slow: AtomicBool,
         release: Notify,
     }

@@ -1,4 +1,4 @@
-//! Secrets and tokens, which are wiped and never printed.
+//! Secrets and tokens, which are wiped from memory and never printed.
 
 use std::{
     fmt,
@@ -16,9 +16,9 @@ use crate::{MessageRejection, MessageRejectionKind};
 
 /// The secret of a webhook registration.
 ///
-/// It keeps the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped. The text that was
-/// passed in is wiped, too. Copies elsewhere in the program, and those that the compiler left on the stack, cannot be
-/// wiped.
+/// A `Secret` contains the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped. The text
+/// that was passed in is wiped, too. Copies elsewhere in the program, and copies that the compiler left on the stack,
+/// cannot be wiped.
 ///
 /// ```
 /// use callback_source::signature::{Secret, SecretError};
@@ -33,14 +33,14 @@ use crate::{MessageRejection, MessageRejectionKind};
 pub struct Secret(Box<Hmac<Sha256>>);
 
 impl Secret {
-    /// Creates a secret from the text that the provider shows. The key is the UTF-8 bytes of that text: it looks like
-    /// base64, but is not decoded. It is not trimmed either.
+    /// Creates a secret from the text that the provider shows. The key consists of the UTF-8 bytes of that text. The
+    /// text looks like base64, but is neither decoded nor trimmed.
     ///
     /// # Errors
     ///
-    /// Returns an error for a secret that is empty or blank, with which anyone could sign. Also returns an error for
-    /// a secret that begins or ends with white space or contains a line break. The provider does not issue such
-    /// secrets, and no signature would match.
+    /// Returns an error for a secret that is empty or blank, with which anyone could sign. Also returns an error for a
+    /// secret that begins or ends with white space, or contains a control character such as a line break. The provider
+    /// does not issue such secrets, and no signature would match.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
         let secret = Zeroizing::new(secret.into());
         if secret.chars().all(is_blank) {
@@ -52,8 +52,8 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// Returns a secret that stands in for the missing secret of an unknown registration, so that the rejection takes
-    /// the same time.
+    /// Returns a secret that stands in for the missing secret of an unknown registration, so that its rejection takes
+    /// as long as that of a known registration.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -65,7 +65,7 @@ impl Secret {
         Self(Box::new(hmac))
     }
 
-    /// Returns the HMAC-SHA256 of a message in parts.
+    /// Returns the HMAC-SHA256 of a message that consists of these parts.
     pub(super) fn mac(&self, message: &[&[u8]]) -> [u8; 32] {
         let mut mac = (*self.0).clone();
         for part in message {
@@ -81,10 +81,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The merchant's own `Authorization` value, as handed to the provider with an order.
+/// The merchant's own `Authorization` value, which the merchant passes to the provider with an order.
 ///
-/// It keeps the SHA-256, so that a comparison takes the same time for any length. It is never printed, and is wiped
-/// when it is dropped. The text that was passed in is wiped, too.
+/// A `Token` contains the SHA-256 of the value, so that a comparison takes the same time for any length. It is never
+/// printed, and is wiped when it is dropped. The text that was passed in is wiped, too.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -166,8 +166,8 @@ fn is_bare(text: &str) -> bool {
     !text.starts_with(is_blank) && !text.ends_with(is_blank)
 }
 
-/// Returns `true` for white space and other invisible characters at the ends of a file: a byte order mark, and
-/// characters without a width.
+/// Returns `true` for white space, and for other invisible characters that can surround a text in a file: NUL, a byte
+/// order mark, and zero-width characters.
 fn is_blank(character: char) -> bool {
     character.is_whitespace()
         || matches!(
@@ -261,7 +261,7 @@ impl Secrets<Token> {
     }
 }
 
-/// Compares a digest that was computed with a secret, and wipes that digest.
+/// Compares a digest that was computed with a secret to the claimed digest, and wipes the computed digest.
 pub(super) fn equal_and_wiped(mut computed: [u8; 32], claimed: &[u8; 32]) -> Choice {
     let equal = computed.ct_eq(claimed);
     computed.zeroize();

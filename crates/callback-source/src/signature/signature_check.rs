@@ -1,4 +1,4 @@
-//! The check of the Webhooks API's signatures.
+//! The check of the signatures of the Webhooks API.
 
 use std::{
     fmt,
@@ -23,8 +23,9 @@ use crate::{
     check::{Acceptance, Begun, Check, Delivered, Mode},
 };
 
-/// Conversion of a buffered body into the type that is handed on. Implemented by [`SameBody`](super::SameBody) and
-/// [`IntoBody`](super::IntoBody). See [`with_body`](super::VerifySignatureLayer::with_body) for an example.
+/// Conversion of a buffered body into the type that is handed on. [`SameBody`](super::SameBody) and
+/// [`IntoBody`](super::IntoBody) implement this trait. See [`with_body`](super::VerifySignatureLayer::with_body) for an
+/// example.
 pub trait HandOn<ReqBody>: sealed::Sealed {
     /// The type of the body that is handed on.
     type Body: From<Bytes> + Send;
@@ -84,7 +85,7 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// Options of the check.
+/// Options of the signature check.
 pub(super) struct Settings<K> {
     pub(super) message: MessageCheck<K>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -118,8 +119,8 @@ impl<K: SecretSource> Settings<K> {
         parts: &mut Parts,
         body: B,
     ) -> Result<(Bytes, Option<Claimed>), MessageRejection> {
-        // The signature covers the hash of the body, so it can be checked before the body is read. An unsigned body
-        // is not buffered.
+        // The signature covers the hash of the body, so the signature can be checked before the body is read. A
+        // rejecting check buffers no unsigned body.
         let claimed = self.check_headers(parts).await;
         if let Err(rejection) = &claimed
             && !self.message.is_tagging()
@@ -160,7 +161,8 @@ impl<K: SecretSource> Settings<K> {
         let mark = match &self.replay {
             Some(guard) => match guard.accept(signature, self.window).await {
                 Ok(mark) => Some(mark),
-                // Another copy was faster, while this copy waited for the inner service.
+                // Another copy was accepted while this copy waited for the inner service, or a required store is not
+                // available.
                 Err(rejection) => {
                     let verdict = MessageVerdict::Reject(rejection);
                     self.message.act(verdict, &mut parts.extensions)?;
@@ -243,8 +245,8 @@ impl<K> fmt::Debug for Settings<K> {
     }
 }
 
-/// Returns the registration that a delivery claims to belong to. A header that is present twice, or is longer than
-/// any id of the provider, must not cause a lookup and is ignored.
+/// Returns the id of the registration that a delivery claims. A header that is present twice, or is longer than any id
+/// of the provider, is ignored, so that such an id is never looked up.
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;
@@ -254,7 +256,7 @@ fn webhook_id(parts: &Parts) -> Option<String> {
 const WINDOW: Duration = Duration::from_secs(5 * 60);
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// Default time limit of a body: half of the ten seconds that the Webhooks API waits for the response.
+/// Default time limit of a body: half of the ten seconds for which the Webhooks API waits for the response.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 const MAX_ID: usize = 128;

@@ -11,13 +11,13 @@ use crate::{MessageRejection, MessageRejectionKind};
 /// Source of the secrets ([`Secret`]) or tokens (`T` = [`Token`]) for a request.
 ///
 /// Secrets and tokens are looked up by an id. In the signature layer, the id is the `webhook-id` of the registration.
-/// In the token layer, it is the path. In both layers, `select_by` can replace the id (by a sale unit or an order).
-/// The id has not been verified. The following are sources:
+/// In the token layer, it is the path. In both layers, `select_by` can replace this id with another, such as the id of
+/// a sale unit or an order. The id has not been verified. The following are sources:
 ///
-/// - a [`Secret`] or [`Token`], or [`Secrets`] of several, which are all tried, whatever the id;
-/// - a `HashMap` by id;
-/// - a closure that returns a future of [`Secrets`], preferably wrapped in [`CachedSecrets`], which bounds the memory
-///   that the callers' ids can occupy.
+/// - a [`Secret`], a [`Token`], or a list of them ([`Secrets`]), which is used for every id;
+/// - a `HashMap` whose keys are the ids;
+/// - a closure that returns a future of [`Secrets`], preferably wrapped in [`CachedSecrets`], which caches them in
+///   bounded memory.
 ///
 /// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
 ///
@@ -99,8 +99,8 @@ impl<T: Send + Sync + 'static> SecretSource<T> for HashMap<String, Secrets<T>> {
 ///
 /// The cause is the [`source`](Error::source). It is logged, so it must not contain secrets.
 ///
-/// A custom source returns this error for a failure, and an empty list for an id that it does not know. The layers
-/// answer 503 to the failure, and 401 to the unknown id:
+/// A custom source returns this error for a failure, and an empty list for an unknown id. The layers respond with 503
+/// to a failure, and with 401 to an unknown id:
 ///
 /// ```
 /// use std::{collections::HashMap, io, sync::RwLock};
@@ -158,9 +158,9 @@ impl From<SecretUnavailable> for MessageRejection {
 /// Only one lookup at a time runs for each id, and all waiting requests share its outcome. Failures are not cached.
 /// An id without secrets is cached for at most ten seconds.
 ///
-/// Callers choose the ids, so the memory is bounded in bytes. The bound is 16 MiB for ids that have secrets, which
-/// suffices for about 15,000 ids, and 1 MiB for ids that have none. When the memory is full, the ids that are looked
-/// up most often stay. An id of more than 1,024 bytes is not looked up and has no secrets.
+/// Callers choose the ids, so the memory is bounded in bytes. Ids that have secrets may use 16 MiB, which suffices for
+/// about 15,000 ids. Ids that have no secrets may use 1 MiB. When the memory is full, the ids that are looked up most
+/// often stay. An id of more than 1,024 bytes is not looked up and has no secrets.
 ///
 /// ```
 /// use std::{io, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
@@ -192,7 +192,7 @@ pub struct CachedSecrets<S, T = Secret> {
     ttl: Duration,
 }
 
-/// Secrets with the time of their lookup. The time is kept here, since moka uses another clock, see `answer_cache`.
+/// Secrets with the time of their lookup. The time is stored here, since moka uses another clock (see `answer_cache`).
 struct Loaded<T> {
     secrets: Secrets<T>,
     at: Instant,
@@ -212,8 +212,8 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Creates a cache whose entries stay for `ttl`, at most a day. During that time a secret that was withdrawn at
-    /// its source is still accepted, and a secret that was added to a known id is refused.
+    /// Creates a cache whose entries stay for `ttl`, or for a day if `ttl` is longer. During that time, a secret that
+    /// was withdrawn at its source is still accepted, and a secret that was added to a known id is refused.
     ///
     /// There is no default: only the deployer knows how fast a withdrawn secret must stop working.
     #[must_use]
@@ -248,7 +248,7 @@ where
     T: Send + Sync + 'static,
 {
     async fn secrets(&self, id: Option<&str>) -> Result<Secrets<T>, SecretUnavailable> {
-        // The layers never look up an empty id.
+        // The layers never look up an empty id, so the empty key stands for a missing id.
         let key = id.unwrap_or_default();
         if MAX_ID < key.len() {
             return Ok(Secrets::default());
@@ -257,7 +257,7 @@ where
             if self.is_fresh(&loaded) {
                 return Ok(loaded.secrets);
             }
-            // Remove only the expired entry: another request may have replaced it meanwhile.
+            // Removes only an expired entry, since another request may have replaced the entry meanwhile.
             let forget = |entry: Option<moka::Entry<String, Loaded<T>>>| {
                 let is_old = entry.is_some_and(|entry| !self.is_fresh(entry.value()));
                 std::future::ready(if is_old {
@@ -274,7 +274,7 @@ where
         {
             return Ok(Secrets::default());
         }
-        // Errors are shared by the requests that wait, but not cached.
+        // All requests that wait share an error, but errors are not cached.
         let load = async {
             let secrets = self.source.secrets(id).await.map_err(Missing::Failed)?;
             let at = Instant::now();
@@ -319,7 +319,7 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
     }
 }
 
-/// Maximum size of the entries whose ids have secrets, in bytes.
+/// Maximum total size of the entries whose ids have secrets, in bytes.
 const MAX_KNOWN: u64 = 16 * 1024 * 1024;
 const MAX_UNKNOWN: u64 = 1024 * 1024;
 
@@ -354,7 +354,7 @@ mod tests {
 
     type Outcome = Result<Secrets, &'static str>;
 
-    /// Returns a cache of a source that responds after a second, and the number of calls to that source.
+    /// Returns a cache in front of a source that responds after a second, and the number of calls to that source.
     fn counted(
         outcome: impl Fn(Option<String>) -> Outcome + Send + Sync + 'static,
     ) -> (Arc<CachedSecrets<impl SecretSource>>, Arc<AtomicUsize>) {

@@ -57,7 +57,7 @@ fn rejecting(keys: impl SecretSource) -> VerifySignatureLayer<impl SecretSource>
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
-/// Answers with the body, and with the verdict that it finds in the extensions.
+/// Responds with the request's body, and with the verdict from the request's extensions.
 async fn echo<B>(request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -80,7 +80,7 @@ fn delivery(secret_text: &str, body: &str) -> Request<Full<Bytes>> {
     request
 }
 
-/// Sends a request. Returns the body that the inner service got, or the kind of the refusal.
+/// Sends a request. Returns the body that the inner service received, or the kind of the refusal.
 async fn outcome<K: SecretSource, B>(
     layer: VerifySignatureLayer<K>,
     request: Request<B>,
@@ -105,7 +105,7 @@ where
     }
 }
 
-/// A body that arrives in frames. It then ends, breaks off, or never ends.
+/// A body that arrives in frames. After the last frame, it ends, fails, or never ends.
 struct Frames {
     frames: std::vec::IntoIter<Bytes>,
     end: End,
@@ -158,7 +158,7 @@ impl Body for Frames {
     }
 }
 
-/// Frames of a body that must not be read.
+/// A body that must not be read.
 struct Untouched(Option<u64>);
 
 impl From<Bytes> for Untouched {
@@ -264,7 +264,7 @@ async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_not() {
         };
         let known = outcome(limited(), delivery("a", &body)).await;
         assert_eq!(known.is_ok(), is_taken, "{length}");
-        // The body is chunked, so its length shows only at the end.
+        // The body is chunked, so its length is known only at the end.
         for size in [1, 7, 4096] {
             let frames = || {
                 let chunks = body.as_bytes().chunks(size.max(length / 1000));
@@ -451,7 +451,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
     assert!(outcome(layer(date()), first()).await.is_ok());
     assert_eq!(outcome(layer(date()), first()).await, Err(Replay));
     assert_eq!(outcome(layer(date() + WINDOW), first()).await, Err(Replay));
-    // The id is not signed, so a changed id does not make it a different request.
+    // The id is not signed, so the same request with another id is a replay.
     let mut renamed = first();
     renamed
         .headers_mut()
@@ -593,7 +593,7 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
 
 #[tokio::test]
 async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it() {
-    /// Reports that it is ready, but waits later, as every service within axum's `Router` does.
+    /// Service that reports that it is ready, but waits after it is called, like every service within axum's `Router`.
     #[derive(Clone)]
     struct Later<S>(ConcurrencyLimit<S>);
 
@@ -755,7 +755,7 @@ async fn an_error_or_a_panic_of_the_inner_service_withdraws_the_mark() {
 
 #[tokio::test]
 async fn a_panic_before_the_call_leaves_no_mark() {
-    /// Panics at the second call of `poll_ready`.
+    /// Service that panics at the second call of `poll_ready`.
     #[derive(Clone)]
     struct Panics(Arc<AtomicUsize>);
 
@@ -816,7 +816,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
                 let guard = guard();
                 let [refusing, admitting] =
                     [list, &known].map(|list| joined(&guard, policy, list)[mode].clone());
-                // `SourceOnly` does not look at the verdict of a tagging layer.
+                // `SourceOnly` ignores the verdict of a tagging layer, so the replay is admitted.
                 let replay = match (mode, policy) {
                     (0, Policy::SourceOnly) => StatusCode::OK,
                     _ => conflict,
@@ -992,7 +992,7 @@ async fn a_path_may_have_any_length_if_all_paths_share_one_token() {
     let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
     assert_eq!(token_outcome(one, request.clone()).await, None);
 
-    // With tokens by path, the same request has a path without a token, and gets the same response.
+    // If the tokens are looked up by path, this path is too long for an id, so it has no token.
     let looked_up = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&looked_up);
     let source = move |_: Option<String>| {
@@ -1083,7 +1083,7 @@ async fn the_body_can_be_handed_on_in_another_type() {
 
 #[tokio::test]
 async fn the_inner_service_that_was_found_ready_is_the_one_that_is_called() {
-    /// Panics if it is called before `poll_ready`.
+    /// Service that panics if it is called before `poll_ready`.
     #[derive(Debug, Default)]
     struct Strict(bool);
 
@@ -1432,7 +1432,7 @@ mod with_axum {
                     .layer(rejecting(secret("a"))),
                 200,
             ),
-            // The rejection by an inner layer revokes the admission by an outer one.
+            // The rejection by an inner layer revokes the admission by an outer layer.
             (
                 hooks()
                     .layer(VerifySignatureLayer::tagging(secret("b")).clock(date))

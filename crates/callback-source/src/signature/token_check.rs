@@ -1,4 +1,4 @@
-//! The check of the merchant's own token, as eCom, Checkout and Express send it back.
+//! The check of the merchant's own token, which eCom, Checkout and Express send back.
 
 use std::{
     fmt,
@@ -77,7 +77,8 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
     }
 
     /// Hands on every request, with the [`MessageVerdict`] in its extensions. The handler can then treat callbacks
-    /// without the token differently, such as callbacks for orders from before the shop had a token:
+    /// without the token differently. For example, a callback for an order that is older than the shop's token contains
+    /// no token:
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -115,15 +116,15 @@ impl<K: SecretSource<Token>> VerifyTokenLayer<K> {
 }
 
 impl<K, R> VerifyTokenLayer<K, R> {
-    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode. `CallbackRoutes` chooses the mode by the policy.
     #[cfg(feature = "axum")]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.message.in_mode(mode);
         self
     }
 
-    /// Replaces the path as the id by which tokens are looked up. `None` and an empty text mean that the request
-    /// has no id.
+    /// Replaces the function that reads the id by which tokens are looked up. By default, the id is the path. `None`
+    /// and an empty text mean that the request has no id.
     ///
     /// See [`VerifySignatureLayer::select_by`](super::VerifySignatureLayer::select_by) for an example.
     pub fn select_by(
@@ -181,8 +182,8 @@ impl<K, R> fmt::Debug for VerifyTokenLayer<K, R> {
     }
 }
 
-/// Calls the inner service only for callbacks with the token. In tagging mode, the other callbacks are tagged instead
-/// of refused. See [`VerifyTokenLayer`] for an example.
+/// Calls the inner service only for callbacks with one of the tokens. In tagging mode, the other callbacks are tagged
+/// instead of refused. See [`VerifyTokenLayer`] for an example.
 pub struct VerifyToken<S, K, R = PlainText>(Checked<S, TokenCheck<K>, R>);
 
 impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for VerifyToken<S, K, R>

@@ -20,9 +20,9 @@ use tokio::{
     time::timeout,
 };
 
-/// A network in memory, with the DNS servers on it.
+/// A network in memory, with its DNS servers.
 pub trait Network: Send + Sync {
-    /// Sends a message to a server. The future returns the bytes of the response or an error, or never completes.
+    /// Sends a message to a server. The future returns the bytes of the response or an error, or it never completes.
     fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response;
 }
 
@@ -33,19 +33,19 @@ pub enum Sent<'a> {
     Packet(&'a [u8]),
     /// The start of a TCP connection. The bytes of the response are ignored.
     Connection,
-    /// A message over TCP, without its length.
+    /// A message over TCP, without its length prefix of two bytes.
     Message(&'a [u8]),
 }
 
 /// Future that returns the bytes of a response.
 pub type Response = BoxFuture<'static, io::Result<Vec<u8>>>;
 
-/// Sets the network of this thread, or removes it.
+/// Sets the network of this thread. `None` removes the network.
 pub fn set_network(network: Option<Arc<dyn Network>>) {
     NETWORK.set(network);
 }
 
-/// Provider of sockets, which replaces hickory's provider.
+/// Provider of simulated sockets, which replaces hickory's provider.
 #[derive(Clone)]
 pub(crate) struct Provider {
     network: Option<Arc<dyn Network>>,
@@ -116,7 +116,7 @@ impl RuntimeProvider for Provider {
     }
 }
 
-/// A socket that sends one message, as hickory uses it.
+/// A UDP socket for a single message, since hickory sends only one message over each socket.
 pub(crate) struct Udp {
     network: Arc<dyn Network>,
     sent: Mutex<Option<(SocketAddr, Response)>>,
@@ -138,10 +138,10 @@ impl DnsUdpSocket for Udp {
             return Poll::Pending;
         };
         let server = *server;
-        // No other response follows.
+        // A socket receives only one response.
         *sent = None;
         let received = received?;
-        // Bytes that do not fit are dropped.
+        // Bytes that do not fit into `buf` are dropped.
         let length = received.len().min(buf.len());
         buf[..length].copy_from_slice(&received[..length]);
         Poll::Ready(Ok((length, server)))
@@ -159,7 +159,7 @@ impl DnsUdpSocket for Udp {
     }
 }
 
-/// A connection for one question, as the library uses it.
+/// A TCP connection for a single question, since the library sends only one question over each connection.
 pub(crate) struct Tcp {
     network: Arc<dyn Network>,
     server: SocketAddr,

@@ -16,7 +16,7 @@ use super::source::RETRY_AFTER;
 /// | verdict | when | response |
 /// |---|---|---|
 /// | [`Allow`](Self::Allow) | the signature or the token is valid | the inner service's |
-/// | [`Reject`](Self::Reject) | it is missing or invalid | 401 with `WWW-Authenticate` |
+/// | [`Reject`](Self::Reject) | the signature or the token is missing or invalid | 401 with `WWW-Authenticate` |
 /// | … [`Replay`](MessageRejectionKind::Replay) | the same request was accepted before | 409 |
 /// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | the body has more bytes than the limit | 413 |
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
@@ -24,9 +24,9 @@ use super::source::RETRY_AFTER;
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
 /// | … [`ReplayStoreUnavailable`](MessageRejectionKind::ReplayStoreUnavailable) | the store of a [`ReplayGuard`](crate::signature::ReplayGuard) that requires it is not available | 503 with `Retry-After` |
 ///
-/// Both message layers leave the verdict in the request's extensions. A custom layer, for another provider's
-/// signatures, can also leave its verdict there. A [`Policy`](crate::Policy) then joins its verdict with that of the
-/// source check:
+/// Both message layers add the verdict to the request's extensions. A custom layer, for another provider's signatures,
+/// can also add its verdict there. A [`Policy`](crate::Policy) then joins that verdict with the verdict of the source
+/// check:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -130,11 +130,11 @@ pub struct VerifiedMessage {
 }
 
 impl VerifiedMessage {
-    /// Creates a message that was verified by this means. `date` is the time at which the sender signed it, if the
-    /// signature covers a date.
+    /// Creates a verified message. `auth` is the means by which the message was verified. `date` is the time at which
+    /// the sender signed the message, if the signature covers a date.
     ///
-    /// The layers of the module `signature` create such messages. Use it to verify the messages of another provider.
-    /// See [`MessageVerdict`] for an example.
+    /// The layers of the module `signature` create such messages. Call this function in a custom layer that verifies
+    /// the messages of another provider. See [`MessageVerdict`] for an example.
     #[must_use]
     pub fn new(auth: MessageAuth, date: Option<SystemTime>) -> Self {
         Self { auth, date }
@@ -159,7 +159,7 @@ impl VerifiedMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAuth {
-    /// An HMAC of method, path, date, host and body.
+    /// An HMAC of the method, path and query, date, host, and hash of the body.
     Signature,
     /// The merchant's own `Authorization` value, which does not cover any part of the request.
     Token,
@@ -167,9 +167,9 @@ pub enum MessageAuth {
 
 /// The reason why a message was not verified.
 ///
-/// The layers leave it in the extensions of the response, like a [`Rejection`](crate::Rejection). The response does
-/// not distinguish an unknown registration from a wrong signature. The reason distinguishes these cases, for the
-/// service's own log:
+/// The layers add it to the extensions of the response, like a [`Rejection`](crate::Rejection). The text of the
+/// response is the same for an unknown registration and for a wrong signature. The reason differs, so that the
+/// service's own log can distinguish these cases:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -215,7 +215,7 @@ impl MessageRejection {
         }
     }
 
-    /// Creates a rejection with the failure that led to it.
+    /// Creates a rejection with the failure that caused it.
     pub(crate) fn with_cause(
         kind: MessageRejectionKind,
         cause: Arc<dyn Error + Send + Sync>,
@@ -226,7 +226,7 @@ impl MessageRejection {
         }
     }
 
-    /// The reason.
+    /// The kind of this rejection.
     #[must_use]
     pub fn kind(&self) -> MessageRejectionKind {
         self.kind
@@ -298,7 +298,8 @@ impl Error for MessageRejection {
 pub enum MessageRejectionKind {
     /// A header of the signature, or the token, is missing.
     MissingHeader,
-    /// A header of the signature, or the token, is present twice, or two headers that must be equal differ.
+    /// A header of the signature, or the token, is present more than once. This is also the reason if two headers that
+    /// must be equal differ.
     DuplicateHeader,
     /// A header of the signature is malformed.
     MalformedHeader,
@@ -306,19 +307,19 @@ pub enum MessageRejectionKind {
     Algorithm,
     /// The signature does not cover exactly the headers `x-ms-date;host;x-ms-content-sha256`.
     SignedHeaders,
-    /// The request was signed too long ago.
+    /// The date of the request is too far in the past.
     DateStale,
-    /// The request was signed in the future: one of the two clocks is wrong.
+    /// The date of the request is too far in the future, so the sender's clock or the service's clock is wrong.
     DateAhead,
     /// None of the known secrets signed this method, path, date, host and hash.
     Signature,
     /// No secret, or no token, is known for this request.
     UnknownKey,
-    /// The body is not the one that was signed.
+    /// The body does not have the signed hash.
     ContentHash,
     /// The same request was accepted before.
     Replay,
-    /// The token is not one of the expected ones.
+    /// The token is not one of the expected tokens.
     Token,
     /// The body is larger than the limit.
     BodyTooLarge,
@@ -326,7 +327,7 @@ pub enum MessageRejectionKind {
     BodyTimeout,
     /// The body ended early.
     BodyAborted,
-    /// The secrets, or tokens, are not available right now, so nothing was decided. A retry can succeed.
+    /// The secrets, or tokens, are not available right now, so the message was not checked. A retry can succeed.
     SecretUnavailable,
     /// The store of the replay guard is not available right now, and the guard requires it. A retry can succeed.
     ReplayStoreUnavailable,
@@ -383,7 +384,7 @@ impl MessageRejectionKind {
         }
     }
 
-    /// Returns `true` if nothing was decided: the same request may be admitted on another try.
+    /// Returns `true` if the verdict is undecided. The same request may then be admitted on another try.
     pub(crate) fn is_undecided(self) -> bool {
         matches!(self, Self::SecretUnavailable | Self::ReplayStoreUnavailable)
     }

@@ -1,4 +1,4 @@
-//! Policies: how the verdicts on source and message are joined.
+//! Policies, which join the verdicts on source and message.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,14 +8,13 @@ use super::{
     Allowed, MessageRejection, MessageVerdict, Rejection, RejectionKind, Verdict, VerifiedMessage,
 };
 
-/// Rule by which the verdicts on source and message are joined. It can be read from a configuration.
+/// Rule that joins the verdicts on source and message. It can be parsed from its name, for example in a configuration.
 ///
 /// The column “source” contains the verdict of [`VerifySource`](crate::verify::VerifySource). The column “message”
 /// contains the verdict of [`VerifySignature`](crate::signature::VerifySignature) or
-/// [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!` admits with a
-/// [warning](VerifiedCallback::warning), and a number is the status of the refusal. “Undecided” is
-/// [`Unresolved`](RejectionKind::Unresolved) for the source. For the message it is
-/// [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
+/// [`VerifyToken`](crate::signature::VerifyToken). `✓` admits, `✓!` admits with a [warning](VerifiedCallback::warning),
+/// and a number is the status of the refusal. “Undecided” is [`Unresolved`](RejectionKind::Unresolved) for the source.
+/// For the message, “undecided” is [`SecretUnavailable`](crate::MessageRejectionKind::SecretUnavailable) or
 /// [`ReplayStoreUnavailable`](crate::MessageRejectionKind::ReplayStoreUnavailable).
 ///
 /// | source | message | `Both` | `MessageWarnOnSource` | `SourceOnly` | `MessageOnly` |
@@ -41,10 +40,10 @@ use super::{
 /// | no layer | undecided | 500 | 500 | 500 | 503 |
 /// | no layer | no layer | 500 | 500 | 500 | 500 |
 ///
-/// A listed source never makes up for an invalid message. A final refusal takes precedence over “try again”. A policy
-/// that needs a check refuses everything if the layer of that check is missing. A request without a peer address is
-/// treated like malformed forwarding, but with 500. The other reasons of an invalid message have their own
-/// [status](crate::MessageRejectionKind::status).
+/// If a policy checks the message, a listed source never compensates for an invalid message. A final refusal takes
+/// precedence over an undecided verdict. If the layer of a check that the policy needs is missing, every request is
+/// refused. A request without a peer address is treated like malformed forwarding, but the status is 500. Some reasons
+/// for an invalid message have their own [status](crate::MessageRejectionKind::status).
 ///
 /// ```
 /// use callback_source::{MessageAuth, MessageVerdict, Policy, Rejection, RejectionKind, Verdict, VerifiedMessage};
@@ -61,11 +60,11 @@ use super::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// The source must be listed, and the message verified. The default.
+    /// The source must be listed, and the message must be verified. This is the default.
     #[default]
     Both,
-    /// The message must be verified. A source that is not listed only causes a warning. This is for services that
-    /// cannot afford to lose a callback from a server that is not in DNS yet.
+    /// The message must be verified. A source that is not listed only causes a warning. This policy is for services
+    /// that cannot afford to lose a callback from a server that is not in DNS yet.
     MessageWarnOnSource,
     /// The source must be listed, and the message is ignored. Other customers of a cloud may send from listed
     /// addresses.
@@ -75,8 +74,8 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The name in lower case, as it is read from a configuration: `both`, `message-warn-on-source`,
-    /// `source-only` or `message-only`.
+    /// The name in lower case, from which the policy can be parsed: `both`, `message-warn-on-source`, `source-only` or
+    /// `message-only`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,7 +86,8 @@ impl Policy {
         }
     }
 
-    /// Joins two verdicts. Each verdict is `None` if no layer left it. See the table above.
+    /// Joins two verdicts. A verdict is `None` if its layer is missing. The table in the documentation of `Policy`
+    /// shows each result.
     ///
     /// # Errors
     ///
@@ -167,7 +167,6 @@ impl FromStr for Policy {
     }
 }
 
-/// Error for a text that is not the name of a [`Policy`].
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown policy `{}`; expected `both`, `message-warn-on-source`, `source-only` or \
@@ -187,10 +186,10 @@ pub struct PolicyError(String);
 
 crate::debug::debug_by_message!(PolicyError);
 
-/// A callback that its [`Policy`] admits, with the evidence for it.
+/// A callback that a [`Policy`] admits, with the evidence that admits it.
 ///
-/// [`RequireVerified`](crate::require::RequireVerified) leaves this type in the request's extensions. With the
-/// feature `axum` it is an extractor, which judges by [`Policy::Both`] if that layer is missing.
+/// [`RequireVerified`](crate::require::RequireVerified) adds a value of this type to the request's extensions. With the
+/// feature `axum`, this type is an extractor, which judges by [`Policy::Both`] if that layer is missing.
 ///
 /// ```
 /// use callback_source::{
@@ -221,7 +220,7 @@ pub struct VerifiedCallback {
 }
 
 impl VerifiedCallback {
-    /// Judges a request by the verdicts that the layers left in its extensions.
+    /// Judges a request by the verdicts that the layers added to its extensions.
     ///
     /// # Errors
     ///
@@ -252,7 +251,7 @@ impl VerifiedCallback {
     }
 
     /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the callback
-    /// nevertheless. The source layer has already logged it.
+    /// nevertheless. The source layer has already logged this rejection.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()
@@ -277,7 +276,7 @@ impl VerifiedCallback {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallbackRejection {
-    /// The source is not listed, or is undecided.
+    /// The source is rejected or undecided.
     Source(Rejection),
     /// The message is not verified, or is undecided.
     Message(MessageRejection),
@@ -286,7 +285,7 @@ pub enum CallbackRejection {
 }
 
 impl CallbackRejection {
-    /// The status of the response: that of the reason, or 500.
+    /// The status of the response: the status of the source's or the message's rejection, or 500 for a missing layer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

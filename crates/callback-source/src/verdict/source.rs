@@ -16,12 +16,12 @@ use crate::HostName;
 ///
 /// | verdict | when | response |
 /// |---|---|---|
-/// | [`Allow`](Self::Allow) | a current, lingering or stale answer names the peer, or a static network contains it | the inner service's |
-/// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is known for the peer's family, and none has the peer's address | 403 |
-/// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, and the peer is a server of another environment, which the list watches | 403 |
-/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or its last answer is past the stale window | 503 with `Retry-After` |
+/// | [`Allow`](Self::Allow) | the peer's address is in an answer that is in use, lingers, or is in a static network | the inner service's |
+/// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is resolved for the peer's family, and no host has the peer's address | 403 |
+/// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, and an answer of a watched host contains the peer's address | 403 |
+/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or the stale window of its last answer has ended | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
-/// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing, malformed at the decision point, duplicated, or all hops are trusted | 400 |
+/// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing or duplicated, an entry on the walk is malformed, every hop is trusted, or the walk is too long | 400 |
 ///
 /// [`VerifySource`](crate::verify::VerifySource) leaves the verdict in the extensions of each request that it hands
 /// on:
@@ -51,7 +51,7 @@ impl Verdict {
         matches!(self, Self::Allow(_))
     }
 
-    /// The peer that may call, with the evidence that admits it.
+    /// The peer, if it may call, with the evidence that admits the peer.
     #[must_use]
     pub fn allowed(&self) -> Option<&Allowed> {
         match self {
@@ -79,10 +79,10 @@ impl Verdict {
     }
 }
 
-/// A peer that may call, with the evidence that admits it.
+/// A peer that may call, with the evidence that admits the peer.
 ///
-/// It is part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) leaves in the request's
-/// extensions. With the feature `axum` it is an extractor.
+/// It is part of the [`Verdict`] that [`VerifySource`](crate::verify::VerifySource) adds to the request's extensions.
+/// With the feature `axum` it is an extractor.
 ///
 /// ```
 /// use callback_source::{AllowList, Allowed};
@@ -158,8 +158,8 @@ impl Allowed {
 
     /// Time that has passed since [`since`](Self::since).
     ///
-    /// It is measured by tokio's clock, which a test can pause. With the age, a handler can be more careful with a
-    /// callback whose peer was admitted by an old answer:
+    /// The age is measured by tokio's clock, which a test can pause. By the age, a handler can recognize a callback
+    /// whose peer was admitted by an old answer:
     ///
     /// ```
     /// use std::time::Duration;
@@ -204,12 +204,13 @@ impl Allowed {
 pub enum Freshness {
     /// A static network of the configuration contains the address.
     Static,
-    /// A current answer contains the address. The TTL of the answer has not ended, or ended a moment ago and the
-    /// refresh is under way.
+    /// The last answer contains the address. The TTL of the answer has not ended, or the refresh that follows its end
+    /// is under way.
     Fresh,
     /// An answer from the state file contains the address, and DNS has not confirmed that answer since.
     Restored,
-    /// The last valid answer contains the address. The TTL of the answer has ended, and lookups fail.
+    /// The last valid answer contains the address. The TTL of the answer has ended, and the lookups since then have
+    /// failed.
     Stale,
     /// The last answer no longer contains the address, and the linger window has not ended.
     Lingering,
@@ -237,8 +238,8 @@ impl fmt::Display for Freshness {
 
 /// The reason why a peer may not call.
 ///
-/// The layer leaves the reason in the extensions of the *response* as well, so that an outer layer can distinguish
-/// one 403 from another:
+/// A rejecting layer adds the reason to the extensions of the *response*, so that an outer layer can distinguish one
+/// 403 from another:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -266,7 +267,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Creates a rejection for this reason. `peer` is the caller's address, if it is known.
+    /// Creates a rejection for this reason. `peer` is the client's address, if it is known.
     #[must_use]
     pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
         Self {
@@ -277,7 +278,7 @@ impl Rejection {
     }
 
     /// Creates the rejection of a peer that is a server of a watched host.
-    // Not inlined: this is rare, and inlining it would cost all other verdicts instructions.
+    // Not inlined, because this rejection is rare, and inlining would add instructions to every other verdict.
     #[inline(never)]
     pub(crate) fn wrong_environment(peer: IpAddr, server: WatchedServer) -> Self {
         Self {
@@ -287,7 +288,7 @@ impl Rejection {
         }
     }
 
-    /// The reason.
+    /// The kind of this rejection.
     #[must_use]
     pub fn kind(&self) -> RejectionKind {
         self.kind
@@ -306,8 +307,8 @@ impl Rejection {
     }
 
     /// A sentence that names the peer's server and the environment that the list admits, for
-    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). It is for operators. Since it contains the peer's
-    /// address, it does not belong in a response.
+    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). The sentence is for operators. Do not send it in a
+    /// response, since it contains the peer's address.
     ///
     /// See [`AllowListBuilder::watch`](crate::AllowListBuilder::watch) for an example.
     #[must_use]
@@ -364,15 +365,14 @@ impl std::error::Error for Rejection {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// Every host is known for the peer's family (answered, denied, or given up), and none has the peer's address.
-    /// This is also the reason if only the other family is looked up.
+    /// Every host is resolved for the peer's family (answered, denied or given up), and no host has the peer's address.
+    /// This is also the reason if the list looks up only the other family.
     NotListed,
-    /// As for [`NotListed`](Self::NotListed), and the peer is a server of another environment of the provider,
-    /// which the list watches. The callback belongs to another list, or the configuration names the wrong
-    /// environment.
+    /// As for [`NotListed`](Self::NotListed), but an answer of a watched host contains the peer's address. Either the
+    /// callback was sent to the wrong service, or the configuration names the wrong environment.
     WrongEnvironment,
-    /// Some host has not been resolved yet, or its last answer is past the stale window. The peer may or may not be
-    /// listed. A retry can succeed.
+    /// Some host has not been resolved yet, or the stale window of its last answer has ended. The peer may or may not
+    /// be listed. A retry can succeed.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,
@@ -383,10 +383,10 @@ pub enum RejectionKind {
     ForwardedMalformed,
     /// The connection comes from a trusted proxy, and every hop in the header is a trusted proxy, too.
     ForwardedAllTrusted,
-    /// The connection comes from a trusted proxy, and the header names more trusted proxies than the walk passes
-    /// over.
+    /// The connection comes from a trusted proxy, and its header has more than 32 entries, of which the last 32 are
+    /// trusted hops.
     ForwardedTooManyHops,
-    /// The connection comes from a trusted proxy, and a header with one value appears twice.
+    /// The connection comes from a trusted proxy, and a single-value header appears more than once.
     ForwardedDuplicate,
 }
 
@@ -446,7 +446,7 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// Pause before a retry, about as long as the time limit of one question. A failed lookup has been repeated by then.
+/// Pause before a retry, as long as the default time limit of a question. By then, a failed lookup has been repeated.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The watched host that a rejected peer is a server of.
+//! Details of a rejected peer whose address is in an answer of a watched host.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use crate::HostName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WatchedServer {
     pub(crate) host: HostName,
-    /// The provider's environment that the host belongs to.
+    /// Environment of the host, if the provider publishes the host.
     pub(crate) environment: Option<&'static str>,
-    /// The provider's environment that the list admits.
+    /// Environment of the provider that the list admits.
     pub(crate) admitted: Option<&'static str>,
 }
 
 impl WatchedServer {
-    /// A sentence for operators that says which server a peer is.
+    /// Returns a sentence for operators that names the server at the peer's address.
     pub(crate) fn explain(&self, peer: IpAddr) -> String {
         let host = &self.host;
         let server = match self.environment {

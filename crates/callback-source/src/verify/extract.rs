@@ -69,7 +69,7 @@ pub enum NotVerified {
 }
 
 impl NotVerified {
-    /// The status of the response: that of the rejection, or 500 without a layer.
+    /// The status of the response: the status of the rejection, or 500 without a layer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

@@ -19,7 +19,7 @@ pub(crate) fn allowed(allowed: &Allowed) {
     );
 }
 
-/// Logs a refusal. `hosts` is called only if there is something to log.
+/// Logs a refusal. `hosts` is called only if its result is logged.
 pub(crate) fn refused(
     rejection: &Rejection,
     method: &Method,
@@ -62,8 +62,8 @@ pub(crate) fn refused(
     }
 }
 
-/// Reports once that the check seems to refuse a health probe. A callback is never a `GET`, and no provider calls
-/// from this machine or its network.
+/// Logs, once per process, that the check may have refused a health probe. A callback is never a `GET`, and no provider
+/// calls from this machine or its network.
 fn refused_probe(peer: IpAddr, method: &Method) {
     static REPORTED: Once = Once::new();
     if matches!(*method, Method::GET | Method::HEAD) && is_local(peer) {
@@ -89,7 +89,7 @@ fn is_local(peer: IpAddr) -> bool {
     }
 }
 
-/// Reports once, at the first request, that a handler is outside of the layer whose verdict it needs.
+/// Logs, once per process, that a handler is outside of the layer whose verdict the handler needs.
 #[cfg(feature = "axum")]
 pub(super) fn no_layer() {
     static REPORTED: Once = Once::new();
@@ -103,7 +103,8 @@ pub(super) fn no_layer() {
     });
 }
 
-/// Reports the outcome of reading a PROXY protocol header: its kind, or the reason for closing the connection.
+/// Counts an attempt to read a PROXY protocol header, and logs a failure. `outcome` is the kind of the header, or the
+/// reason why the connection is closed.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,

@@ -4,23 +4,25 @@
 //! ([`rejecting`](VerifySourceLayer::rejecting)) or hands it on with a tag
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
-//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so that a
-//!    client cannot send a tag. Any byte that is not a letter or digit is treated as `-`, since some upstreams fold
-//!    all such bytes: `x.callback.source` is removed, too. Trailers of the request are part of the body, which the
-//!    layer does not read. The proxy in front of such an upstream must drop them.
+//! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so that a client
+//!    cannot send a tag. In this comparison, any byte that is not a letter or digit is treated as `-`, since some
+//!    upstreams fold all such bytes. For example, `x.callback.source` is removed, too. The layer does not read the
+//!    body, so it does not remove tags from the trailers. If an upstream reads trailers, the proxy in front of that
+//!    upstream must drop the trailers.
 //! 2. A [`PeerIp`] determines the client's address. Headers such as `X-Forwarded-For` are read only by
 //!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
-//! 3. The list returns its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may wait, for at most a
-//!    second, for an on-demand refresh ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
+//! 3. The list returns its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may have to wait for an
+//!    on-demand refresh, by default for at most a second
+//!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is called.
 //!    Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) builds the
-//!    response. Its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. It never repeats any part of
-//!    the request. A tagging layer calls the inner service in both cases, with the verdict in the extensions.
+//!    response. Its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. The response never repeats any
+//!    part of the request. A tagging layer calls the inner service in both cases, with the verdict in the extensions.
 //!
-//! The layer judges every request, whatever its method, including later requests of a connection. It does not read
-//! the body. Readiness and errors are those of the inner service. A refused request uses no permit of an inner
-//! concurrency limit. The response to a refused request has the [`Rejection`](crate::Rejection) in its extensions.
-//! Over HTTP/1 it has the header `Connection: close` if the request's body was left unread.
+//! The layer judges every request, whatever its method, including later requests of a connection. It does not read the
+//! body. Readiness and errors are those of the inner service. A refused request uses no permit of an inner concurrency
+//! limit. The response to a refused request has the [`Rejection`](crate::Rejection) in its extensions. Over HTTP/1,
+//! that response has the header `Connection: close` if the request's body was left unread.
 //!
 //! # In an axum service
 //!
@@ -28,11 +30,11 @@
 //! layer on a `Router`, note the following:
 //!
 //! - A route that is added after `.layer(…)` is outside of the layer, and open to everyone.
-//! - `.layer(…)` also wraps the router's 404. A `merge` copies that 404 into the app, which then answers 403 on every
-//!   unknown path. Use `route_layer`, or `nest` the router.
-//! - Health probes belong outside of the layer. A refused `GET` from the machine's own network is logged once at
-//!   ERROR.
-//! - As a second safeguard, let the handler extract the `Allowed`. Outside of the layer, the handler then answers
+//! - `.layer(…)` also wraps the router's 404. A `merge` copies that 404 into the app. Unlisted peers then get 403 on
+//!   every unknown path of the app. Use `route_layer`, or `nest` the router.
+//! - Put the routes of health probes outside of the layer. The first refused `GET` or `HEAD` request from the service's
+//!   own machine or network is logged at ERROR.
+//! - As a second safeguard, let the handler extract the `Allowed`. Outside of the layer, the handler then responds with
 //!   500, and the cause is logged once at ERROR.
 //!
 //! # Deployment caveat

@@ -1,4 +1,4 @@
-//! Sources of the address that is judged.
+//! Sources of the address that the source check judges.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,10 +6,10 @@ use http::{Extensions, HeaderMap};
 
 use crate::{Rejection, RejectionKind};
 
-/// Source of the address that is judged.
+/// Source of the address that the source check judges.
 ///
-/// The deployer has to choose one, since no default is safe. A closure can be used. If it returns `None`, the request
-/// is rejected as [`RejectionKind::NoPeer`]:
+/// The deployer must choose a source, since no default is safe. A closure can be a source, too. If the closure returns
+/// `None`, the request is rejected as [`RejectionKind::NoPeer`]:
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -25,15 +25,14 @@ use crate::{Rejection, RejectionKind};
 /// let layer = VerifySourceLayer::rejecting(AllowList::fixed([]), peer);
 /// ```
 ///
-/// Any client can send any header. A source that reads headers must do so only if the connection's own peer is a
-/// trusted proxy, and must use the entry that this proxy wrote. [`ForwardedPeer`](super::ForwardedPeer) meets both
-/// conditions.
+/// Any client can send any header. A source must read headers only if the connection's own peer is a trusted proxy, and
+/// must use the entry that this proxy wrote. [`ForwardedPeer`](super::ForwardedPeer) meets both conditions.
 pub trait PeerIp {
     /// Returns the client's address.
     ///
     /// # Errors
     ///
-    /// Returns the reason why the request has no such address. The request is then refused, or tagged.
+    /// Returns the reason why the client's address is not known. The request is then refused, or tagged.
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection>;
 }
 
@@ -51,7 +50,7 @@ where
 /// It reads the `ConnectInfo` of axum 0.8. For another version, pass a closure that reads that version's
 /// `ConnectInfo`.
 ///
-/// If it is missing, axum's `MockConnectInfo` is used, for tests:
+/// If the `ConnectInfo` is missing, axum's `MockConnectInfo` is used, which tests can set:
 ///
 /// ```
 /// use std::net::{IpAddr, SocketAddr};

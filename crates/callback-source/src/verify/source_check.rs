@@ -28,7 +28,7 @@ pub struct VerifySourceLayer<P, R = PlainText> {
 impl<P> VerifySourceLayer<P> {
     /// Refuses requests that do not come from a callback server.
     ///
-    /// Wrap only the routes of callbacks, since customers and health checks call from other addresses:
+    /// Wrap only the routes for callbacks, since customers and health checks call from other addresses:
     ///
     /// ```
     /// # #[cfg(feature = "axum")]
@@ -96,7 +96,7 @@ impl<P> VerifySourceLayer<P> {
         }
     }
 
-    /// Returns the same layer in another mode, for callers that know what enforces the verdict.
+    /// Returns the same layer in another mode. `CallbackRoutes` chooses the mode by the policy.
     #[cfg(all(feature = "axum", feature = "signature"))]
     pub(crate) fn in_mode(mut self, mode: Mode) -> Self {
         self.check.mode = mode;
@@ -107,7 +107,7 @@ impl<P> VerifySourceLayer<P> {
     /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason`
     /// (the reason for a rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
     ///
-    /// Has no effect on a rejecting layer, which only hands on requests that are allowed.
+    /// Has no effect on a rejecting layer, which hands on allowed requests only.
     ///
     /// ```
     /// use callback_source::AllowList;
@@ -152,9 +152,9 @@ where
 /// Calls the inner service only for requests from a callback server. In tagging mode, the other requests are tagged
 /// instead of refused. See the [module docs](super) for an example.
 ///
-/// The inner service must be [`Clone`]. A request that waits for its verdict holds a clone of it that has not been
-/// polled for readiness, so that it occupies no permit of a concurrency limit. For the same reason, a clone replaces
-/// the service that was found ready after a refusal.
+/// The inner service must be [`Clone`]. A request that waits for its verdict holds a clone that has not been polled for
+/// readiness, so that a waiting request occupies no permit of a concurrency limit. For the same reason, a clone
+/// replaces the ready service after a refusal.
 #[derive(Clone, Debug)]
 pub struct VerifySource<S, P, R = PlainText>(Checked<S, SourceCheck<P>, R>);
 
@@ -186,7 +186,7 @@ struct SourceCheck<P> {
     mode: Mode,
 }
 
-/// The verdict after an on-demand refresh, and the body of the request that waits for it.
+/// The verdict after an on-demand refresh, and the body of the request that waits for this verdict.
 type Pending<B> = (Pin<Box<dyn Future<Output = Verdict> + Send>>, B);
 
 impl<P, B> Check<B> for SourceCheck<P>
@@ -236,8 +236,8 @@ where
 }
 
 impl<P> SourceCheck<P> {
-    /// Reports a verdict. Leaves the verdict in the extensions, or returns the reason for a refusal.
-    // Inlined, so that the verdict of a listed peer is moved once, into its box.
+    /// Logs and counts a verdict. Puts the verdict into the extensions, or returns the reason for a refusal.
+    // Inlined, so that the verdict of a listed peer is moved only once, into its box.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {
@@ -247,7 +247,7 @@ impl<P> SourceCheck<P> {
             }
             Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
-        // Removes a result that an outer layer joined with the verdict of another list.
+        // Removes the result of an outer `RequireVerified`, which used the verdict of another list.
         #[cfg(feature = "signature")]
         parts.extensions.remove::<crate::VerifiedCallback>();
         let verdict = match verdict {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::Verdict;
 
-/// Removes tags that the client sent, in every spelling that an upstream may read as a tag. Servers fold `_` into
+/// Removes tags that the client sent, in every spelling that an upstream may read as a tag. Some servers fold `_` into
 /// `-`. CGI, PHP and lighttpd fold every byte that is not a letter or digit into `_`.
 pub(super) fn scrub(headers: &mut HeaderMap) {
     // Removes one tag per search, since hardly any request has a tag.
@@ -21,8 +21,8 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 
 /// Sets the tags of a verdict.
 pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
-    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). By naming the
-    // tags there, the client could have them removed.
+    // A proxy behind the layer removes the headers that `Connection` names (RFC 9110 section 7.6.1). By naming a tag in
+    // `Connection`, a client could make that proxy remove the tag.
     let names_a_tag = |line: &HeaderValue| {
         let names = line
             .as_bytes()
@@ -43,8 +43,8 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
 /// Returns the headers that contain a verdict: `x-callback-source` with `allow` or `reject`, and the host or the
 /// reason.
 ///
-/// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets them on requests. An endpoint that
-/// answers for another server, such as forward auth, sets them on its response.
+/// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets these headers on requests. An endpoint that
+/// checks requests for another server, as in forward authentication, sets them on its response.
 ///
 /// # Examples
 ///
@@ -71,11 +71,11 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
     iter::once((SOURCE, HeaderValue::from_static(source))).chain(detail)
 }
 
-/// Returns `true` for the lower-case name of a tag, in every spelling that an upstream may read as a tag. CGI, PHP
-/// and lighttpd fold every byte that is not a letter or digit.
+/// Returns `true` for the lower-case name of a tag, in every spelling that an upstream may read as a tag. CGI, PHP and
+/// lighttpd fold every byte that is not a letter or digit into `_`.
 ///
-/// [`VerifySource`](super::VerifySource) removes such headers from requests. An endpoint that answers for another
-/// server tells that server to remove them.
+/// [`VerifySource`](super::VerifySource) removes such headers from requests. An endpoint that checks requests for
+/// another server must make that server remove them.
 ///
 /// # Examples
 ///
@@ -86,7 +86,7 @@ pub fn tag_headers(verdict: &Verdict) -> impl Iterator<Item = (HeaderName, Heade
 /// assert!(is_tag_header("x_callback.source"));
 /// assert!(!is_tag_header("x-callback-sources"));
 /// ```
-// Inlined down to the comparison of lengths, since it runs for every header of every request.
+// Only the comparison of lengths is inlined, since it runs for every header of every request.
 #[inline]
 #[must_use]
 pub fn is_tag_header(name: &str) -> bool {

@@ -4,10 +4,11 @@ use http::Extensions;
 
 /// The peer of a Unix socket, which is a proxy by definition.
 ///
-/// It has no address, so it can be used only inside of a [`ForwardedPeer`](super::ForwardedPeer), which then reads
-/// the configured header of every request. The request's extensions must contain a [`UnixConnection`]. axum's
+/// It has no address, so it can be used only inside a [`ForwardedPeer`](super::ForwardedPeer), which then reads the
+/// configured header of every request. The request's extensions must contain a [`UnixConnection`]. axum's
 /// `into_make_service_with_connect_info::<UnixConnection>()` inserts it (feature `unix-socket`). Other requests are
-/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that a TCP listener for the same service admits nothing.
+/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that the same service admits no request from a TCP
+/// listener.
 ///
 /// ```
 /// use callback_source::verify::{ForwardedPeer, PeerIp, TrustedProxies, UnixConnection, UnixPeer};
@@ -25,7 +26,7 @@ use http::Extensions;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// With axum:
+/// Example with axum:
 ///
 /// ```no_run
 /// # #[cfg(all(unix, feature = "unix-socket"))]
@@ -66,13 +67,13 @@ impl UnixPeer {
     }
 }
 
-/// Marks a request, in its extensions, as one that came over a Unix socket. See [`UnixPeer`] for an example.
+/// Mark, in the extensions of a request, that the request arrived over a Unix socket. See [`UnixPeer`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct UnixConnection(());
 
 impl UnixConnection {
-    /// Creates the mark for the extensions of each request of a Unix socket, for servers without axum and for
-    /// tests.
+    /// Creates the mark. Tests, and servers without axum, put it into the extensions of each request that arrives over
+    /// a Unix socket.
     #[expect(
         clippy::new_without_default,
         reason = "it is a statement about a connection, not an empty value"

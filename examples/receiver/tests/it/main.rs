@@ -1,4 +1,4 @@
-//! The receiver, by its routes and as a process.
+//! Tests of the receiver's routes, and of the receiver as a process.
 
 mod message_checks;
 mod routes;

@@ -1,4 +1,4 @@
-//! The source check and the message checks together.
+//! Tests of the source check together with the message checks.
 
 use std::net::IpAddr;
 

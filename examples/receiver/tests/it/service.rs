@@ -1,4 +1,4 @@
-//! The process as a whole, over real sockets. Linux only, where all of 127.0.0.0/8 can be bound.
+//! Tests of the whole process, over real sockets. They run only on Linux, where all of 127.0.0.0/8 can be bound.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -226,13 +226,13 @@ async fn a_signal_waits_for_the_request_in_progress() -> io::Result<()> {
     let mut connection = TcpStream::connect(service.addr).await?;
     let head = "POST /webhooks HTTP/1.1\r\nHost: receiver\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     connection.write_all(head.as_bytes()).await?;
-    // The service reads the body, so the request has arrived.
+    // `100 Continue` shows that the service has received the request and waits for the body.
     let mut interim = [0; 25];
     connection.read_exact(&mut interim).await?;
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
 
     service.terminate().await?;
-    // From here on the service only shuts down.
+    // Once the service accepts no more connections, its shutdown has begun.
     while TcpStream::connect(service.addr).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -244,7 +244,7 @@ async fn a_signal_waits_for_the_request_in_progress() -> io::Result<()> {
     Ok(())
 }
 
-/// A running receiver, killed when dropped.
+/// A running receiver, which is killed when this value is dropped.
 struct Service {
     child: Child,
     addr: SocketAddr,
@@ -345,7 +345,7 @@ impl Curl {
     }
 }
 
-/// The words of a line as a POSIX shell splits it; single quotes only.
+/// Splits a line into words as a POSIX shell does. Only single quotes are supported.
 fn words(line: &str) -> Vec<String> {
     let mut quoted = false;
     let mut words = vec![String::new()];

@@ -1,8 +1,8 @@
 //! CNAME chains, from the name of a question to its addresses.
 //!
-//! This module follows the chain itself, since hickory's caching client has three faults. That client loses a TTL
-//! with its top bit set when the chain spans several responses. It also accepts records of the additional section.
-//! And it reports a loop as "no data", which would be a denial.
+//! This module follows the chain itself, since hickory's caching client has three faults. When the chain spans several
+//! responses, that client loses a TTL whose top bit is set. It also accepts records from the additional section.
+//! Finally, it reports a loop as "no data", which would be a denial.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -46,8 +46,8 @@ impl Chain {
         Query::query(self.name.clone(), record_type)
     }
 
-    /// Applies the outcome of a query for `self.name`. Returns `None` if `self.name` has become another name, which
-    /// must be queried.
+    /// Applies the outcome of a query for `self.name`. Returns `None` if the chain led to another name that must be
+    /// queried. `self.name` is then that name.
     pub(super) fn take(
         &mut self,
         asked: Result<Message, NetError>,
@@ -63,7 +63,7 @@ impl Chain {
     fn follow(&mut self, message: &Message) -> Result<Option<Answer>, ResolveError> {
         let before = self.hops;
         if message.response_code == ResponseCode::NXDomain {
-            // If the answer has an alias, the target of the alias does not exist. If it has addresses, it is
+            // Either the message contains an alias whose target does not exist, or it contains addresses and is
             // malformed.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
@@ -128,14 +128,14 @@ impl Chain {
         }
     }
 
-    /// Limits the negative TTL of the chain's target to the TTL of the chain.
+    /// Returns the negative TTL of the chain's target, limited to the TTL of the chain.
     fn denied_for(&self, ttl: u32) -> Duration {
         Duration::from_secs(self.ttl.min(sane(ttl)).into())
     }
 }
 
-/// Follows a chain through packets, one response for each query, as
-/// [`HickoryResolver`](crate::HickoryResolver) does. Returns `None` if the packets end before the chain.
+/// Follows a chain through packets, one response for each query, as [`HickoryResolver`](crate::HickoryResolver) does.
+/// Returns `None` if the packets end before the chain ends.
 #[cfg(fuzzing)]
 pub(crate) fn followed(
     question: &Question,
@@ -176,7 +176,7 @@ fn negative_ttl(message: &Message) -> Option<u32> {
         })
 }
 
-/// Treats a TTL whose top bit is set as zero (RFC 2181 section 8).
+/// Returns a TTL unchanged, or zero if its top bit is set (RFC 2181 section 8).
 fn sane(ttl: u32) -> u32 {
     if ttl.leading_zeros() == 0 { 0 } else { ttl }
 }
@@ -210,5 +210,5 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
 
 pub(super) const MAX_HOPS: usize = 8;
 
-/// Default negative TTL in seconds, the same as for [`ResolveError::with_negative_ttl`].
+/// Default negative TTL in seconds, the same as the default of [`ResolveError::with_negative_ttl`].
 const NEGATIVE_TTL: u32 = 60;

@@ -1,4 +1,4 @@
-//! [`HickoryResolver`]: our own fail-over and CNAME rules on top of hickory's protocol code.
+//! [`HickoryResolver`]: this crate's own fail-over and CNAME rules on top of hickory's protocol code.
 
 pub(crate) mod chain;
 mod server;
@@ -22,21 +22,21 @@ use super::{Answer, Question, Resolve, ResolveError};
 /// Resolver that queries DNS servers.
 ///
 /// - **Names** are absolute. Search lists and the hosts file are not used.
-/// - **Caching** is left to the list.
-/// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried
-///   after 400 ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A
-///   denial (NXDOMAIN, no data) is an answer, and is final.
-/// - **Forgery.** The first query is sent over UDP with EDNS and random letter case, which the answer must repeat
-///   (0x20).
-/// - **Fallback.** Within a server's 2 s, features that it does not support are dropped. EDNS is dropped after
-///   FORMERR, NOTIMP, BADVERS or 200 ms of silence, and UDP after a truncated answer or 400 ms of silence. EDNS, UDP
-///   and random case are dropped after any other failure. A denial is confirmed by a query without EDNS, UDP and
-///   random case, unless the host's other family was answered. Over UDP, lower case is used only if TCP fails. Two
-///   queries are then sent, and only records that both answers contain are accepted.
+/// - **Caching** is done by the list, not by the resolver.
+/// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried after 400
+///   ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A denial (NXDOMAIN, no
+///   data) is final: no further server is queried.
+/// - **Forgery.** The first query is sent over UDP with EDNS and random letter case. The answer must repeat this letter
+///   case (0x20).
+/// - **Fallback.** Within a server's 2 s, features that the server does not support are dropped. EDNS is dropped after
+///   FORMERR, NOTIMP, BADVERS or 200 ms of silence. UDP is dropped after a truncated answer or 400 ms of silence. EDNS,
+///   UDP and random case are dropped after any other failure. A denial is confirmed by a query over TCP in lower case
+///   without EDNS, unless the host's other family was answered. A query in lower case is sent over UDP only if TCP
+///   fails. Two such queries are then sent, and only records that both answers contain are accepted.
 /// - **Memory.** A form of the query that worked is tried first until two hours after its last success. The next form
-///   is tried after 500 ms of silence. Once every five minutes the usual form is tried as well.
-/// - **CNAMEs.** At most eight are followed. The TTL is the lowest along the chain. A TTL whose top bit is set is
-///   treated as zero (RFC 2181 section 8). Records outside the chain are ignored.
+///   is tried after 500 ms of silence. Once every five minutes, the usual form is tried as well.
+/// - **CNAMEs.** At most eight CNAME records are followed. The TTL of the answer is the lowest TTL along the chain. A
+///   TTL whose top bit is set is treated as zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
 /// For each name of the chain, a server receives at most nine UDP packets and one TCP query.
 ///
@@ -56,16 +56,16 @@ pub struct HickoryResolver {
 }
 
 impl HickoryResolver {
-    /// Queries the DNS servers of the system's configuration.
+    /// Creates a resolver that queries the DNS servers of the system's configuration.
     ///
-    /// Apple's systems, Android and Windows provide these servers through a system interface. Other systems list them
-    /// in `/etc/resolv.conf`. Either source is read again as described at
+    /// Apple's systems, Android and Windows provide these servers through a system interface. Other systems list the
+    /// servers in `/etc/resolv.conf`. Either source is read again as described at
     /// [`from_resolv_conf`](Self::from_resolv_conf).
     ///
     /// # Errors
     ///
     /// On Apple's systems, Android and Windows, returns an error if the configuration cannot be read or names no
-    /// server. On other systems, never fails, even if the file is missing.
+    /// server. On other systems, this function never fails, even if the file is missing.
     ///
     /// ```
     /// use callback_source::HickoryResolver;
@@ -84,15 +84,16 @@ impl HickoryResolver {
         Source::of_this_system().map(Self::from_source)
     }
 
-    /// Queries the DNS servers of a file in resolv.conf(5) format.
+    /// Creates a resolver that queries the DNS servers of a file in resolv.conf(5) format.
     ///
     /// - `nameserver` lines and the option `use-vc` (TCP first) are used. Other lines are ignored. An
     ///   invalid `nameserver` line is skipped with a warning, as is every server after the eighth.
     /// - If the file is missing, empty, or names no server, the server on this machine (127.0.0.1) is
     ///   queried.
-    /// - If the file cannot be read, lookups fail.
-    /// - After a denial or a failed lookup the file is read again, at most once a second. If the servers
-    ///   changed, the question is sent to the new servers.
+    /// - If the file cannot be read, the servers of the last successful read stay in use. If no read has succeeded yet,
+    ///   lookups fail.
+    /// - After a denial or a failed lookup, the file is read again, at most once a second. If the servers have changed,
+    ///   the question is sent to the new servers.
     ///
     /// The first read happens in this call and blocks the thread. Later reads run on tokio's blocking
     /// threads.
@@ -118,8 +119,8 @@ impl HickoryResolver {
         }
     }
 
-    /// Queries these DNS servers, in this order. Each later server is used only if those before it fail or are silent
-    /// for 400 ms.
+    /// Creates a resolver that queries these DNS servers in this order. A server is queried only after each server
+    /// before it has failed or has been silent for 400 ms.
     ///
     /// The unspecified address is replaced by the loopback address.
     ///
@@ -184,8 +185,8 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// Error for a resolver without DNS servers: the system's configuration cannot be read or names no server, or the
-/// given list is empty.
+/// Error for a resolver without DNS servers. The system's configuration cannot be read, the configuration names no
+/// server, or the given list is empty.
 ///
 /// See [`HickoryResolver::from_servers`] for an example.
 #[derive(Clone, thiserror::Error)]

@@ -24,7 +24,7 @@ pub fn parse_dns_server(text: &str) -> Result<SocketAddr, DnsServerError> {
     parse(text, zone_index)
 }
 
-/// Invalid address of a DNS server. Its message shows the accepted forms.
+/// Error for an invalid address of a DNS server. The message names the fix.
 ///
 /// ```
 /// use callback_source::{DnsServerError, parse_dns_server};
@@ -44,7 +44,7 @@ pub enum DnsServerError {
     /// The address is link-local, and its zone is missing.
     #[error("a link-local address needs its zone, such as `fe80::1%eth0` or `[fe80::1%2]:53`")]
     NoZone,
-    /// This machine has no such network interface, or its system does not list interface names.
+    /// This machine has no such network interface, or its operating system does not list interface names in `/proc`.
     #[error("unknown zone `{}`; give the index of a network interface, such as `fe80::1%2`", .0.escape_default())]
     UnknownZone(String),
     /// The port is 0.
@@ -110,14 +110,14 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the address from which the answers of a server come. The loopback address answers packets to the
-/// unspecified address. The IPv4 address answers packets to its IPv4-mapped form.
+/// Returns the source address of a server's answers. Packets to the unspecified address are answered from the loopback
+/// address. Packets to an IPv4-mapped address are answered from the IPv4 address.
 pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
     match server.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, server.port()).into(),
         IpAddr::V4(ip) => (ip, server.port()).into(),
-        // `server` keeps the zone.
+        // `server` is returned unchanged, because it contains the zone.
         IpAddr::V6(_) => server,
     }
 }
@@ -128,8 +128,8 @@ pub(super) fn zone_index(name: &str) -> Option<u32> {
     index_in(&interfaces, name)
 }
 
-/// Each line of `/proc/net/if_inet6` has an address, the interface index, the prefix length, scope and flags,
-/// all in hexadecimal, and the interface name.
+/// Finds the index of an interface in the text of `/proc/net/if_inet6`. Each line contains the address, interface
+/// index, prefix length, scope and flags in hexadecimal, and then the interface name.
 fn index_in(interfaces: &str, name: &str) -> Option<u32> {
     interfaces.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();

@@ -1,12 +1,12 @@
 //! Fail-over between DNS servers.
 //!
 //! hickory's own pool accepts the first response of several servers. A fast SERVFAIL then beats a good answer, and a
-//! silent first server uses up the time of all servers. Here the servers are queried in turn. Earlier queries stay in
-//! flight, so that a slow answer is still used.
+//! silent first server uses up the time of all servers. In this crate, the servers are queried one after another.
+//! Earlier queries stay in flight, so that a slow answer is still used.
 //!
-//! A denial is final, as it is for every other program of the machine. A list that used the answer of another server
-//! would hide a wrong configuration. A wrong denial removes no address before another host confirms it (rule 4 of
-//! [`crate::set`]).
+//! A denial is final, as it is for every other program on the machine. A list that used the answer of another server
+//! would hide a wrong configuration. A wrong denial removes no address before an answer of another host confirms the
+//! denial (rule 4 of [`crate::set`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ impl Servers {
         }
     }
 
-    /// Returns a list without servers. Each lookup fails with this cause.
+    /// Creates a list without servers. Each lookup fails with this cause.
     pub(super) fn none(cause: &str) -> Self {
         Self {
             why_none: Some(cause.into()),

@@ -1,9 +1,9 @@
 //! The system's DNS configuration and its reloads.
 //!
-//! A machine that joins another network gets other DNS servers. The old servers may fall silent or deny everything.
-//! The configuration is therefore read again after each outcome that is not an answer, at most once a second. A
-//! thread that may block reads the configuration, because the disk may not respond. The lookup waits for that thread
-//! for at most 200 ms.
+//! A machine that joins another network gets other DNS servers. The old servers may fall silent or deny everything. The
+//! configuration is therefore read again after each outcome that is not an answer, at most once a second. A separate
+//! thread reads the configuration, because the disk may not respond. The lookup waits for that thread for at most 200
+//! ms.
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use crate::LOG_TARGET;
 /// DNS configuration of the system. It is read again after a denial or a failed lookup.
 pub(super) struct System {
     pub(super) source: Source,
-    /// True if a lookup has ended without an answer since the last read.
+    /// True if a lookup has ended without an answer since the last read began.
     suspect: AtomicBool,
     look: Mutex<Look>,
     /// Result of the last read.
@@ -45,8 +45,8 @@ pub(super) struct System {
 #[derive(Default)]
 struct Look {
     begun_at: Option<Instant>,
-    /// The read in progress. It is kept until it ends, so that a hanging disk blocks a single thread instead of one
-    /// thread for each lookup.
+    /// The read in progress. The handle is kept until the read ends, so that a hanging disk blocks a single thread
+    /// instead of one thread for each lookup.
     reading: Option<JoinHandle<io::Result<SystemConf>>>,
 }
 
@@ -64,7 +64,7 @@ impl System {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// Reads the configuration, at most once a second, and waits up to 200 ms for it.
+    /// Reads the configuration, at most once a second, and waits up to 200 ms for the result.
     pub(super) async fn look_again(&self, servers: &ArcSwap<Servers>) {
         let look = async {
             let mut look = self.look.lock().await;
@@ -82,12 +82,12 @@ impl System {
                 .get_or_insert_with(|| spawn_blocking(move || source.read()))
                 .await;
             *reading = None;
-            // A panic of the reader is reported by tokio's own hook.
+            // A panic of the reader is reported by the panic hook.
             if let Ok(read) = read {
                 self.take(read, servers);
             }
         };
-        // After a timeout the lookup continues with the known servers.
+        // After a timeout, the lookup continues with the known servers.
         let _ = timeout(MAX_LOOK, look).await;
     }
 
@@ -166,7 +166,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Returns the system's own configuration.
+    /// Returns the source of the system's own configuration.
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ mod platform {
     }
 }
 
-/// Treats a missing file as empty, as glibc and musl do.
+/// Reads a file. A missing file is treated as empty, as glibc and musl do.
 fn read_file(path: &Path) -> io::Result<SystemConf> {
     let mut text = Vec::new();
     match open(path) {
@@ -249,7 +249,7 @@ fn read_file(path: &Path) -> io::Result<SystemConf> {
     Ok(SystemConf::parse(&text, zone_index))
 }
 
-/// Opens a file without blocking, since a named pipe without a writer would block forever.
+/// Opens a file without blocking, since opening a named pipe without a writer would block forever.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -265,9 +265,9 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// The minimum time between two reads, which equals the lowest refresh interval floor of a list.
+/// The minimum time between two reads. It equals the lowest refresh interval floor of a list.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_millis(200);
 
-/// Maximum size of the file. Real files have a few hundred bytes.
+/// Maximum number of bytes that are read from the file. Real files have a few hundred bytes.
 const MAX_TEXT: u64 = 1 << 20;

@@ -1,7 +1,7 @@
-//! Parser of resolv.conf(5), which turns a text into a list of servers.
+//! Parser of texts in resolv.conf(5) format.
 //!
-//! The parser reads the format as glibc and musl do. Where they differ, it follows the more tolerant one. Unused
-//! options are not parsed. An invalid line affects only itself.
+//! The parser accepts the format as glibc and musl do. Where glibc and musl differ, the parser follows the more
+//! tolerant one. Options that this crate does not use are not parsed. An invalid line does not affect other lines.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,7 +15,7 @@ use super::server_address;
 pub(super) struct SystemConf {
     /// Servers in order, without duplicates.
     pub(super) servers: Vec<SocketAddr>,
-    /// True if the option `use-vc` is set: queries are sent over TCP first.
+    /// True if the option `use-vc` is set. Queries are then sent over TCP first.
     pub(super) tcp_first: bool,
     /// True if the text names no server.
     pub(super) is_default: bool,
@@ -24,7 +24,8 @@ pub(super) struct SystemConf {
 }
 
 impl SystemConf {
-    /// Parses a text in resolv.conf(5) format. If the text names no server, the result is the server on this machine.
+    /// Parses a text in resolv.conf(5) format. If the text names no server, the result contains only the server on this
+    /// machine.
     ///
     /// `zone_index` returns the index of a network interface by its name.
     pub(super) fn parse(text: &[u8], zone_index: impl Fn(&str) -> Option<u32>) -> Self {
@@ -80,8 +81,8 @@ fn is_comment(word: &[u8]) -> bool {
     matches!(word.first(), Some(b'#' | b';'))
 }
 
-/// Parses IPv4 addresses as inet_aton(3) does: `127.1`, `010.0.0.1` (octal), `0x7f.1`. A single number is
-/// refused, since it is more likely a mistake.
+/// Parses IPv4 addresses as inet_aton(3) does: `127.1`, `010.0.0.1` (octal), `0x7f.1`. A single number is refused,
+/// since it is more likely a mistake than an address.
 fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
     let mut numbers = text.split('.').map(|number| {
         let (digits, radix) = match number.as_bytes() {
@@ -111,7 +112,7 @@ fn old_ipv4(text: &str) -> Option<Ipv4Addr> {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Maximum number of servers. All servers can be queried within the time limit of a question.
+/// Maximum number of servers. This many servers can all be queried within the default time limit of a question (5 s).
 const MAX_SERVERS: usize = 8;
 
 const MAX_VOID: usize = 4;

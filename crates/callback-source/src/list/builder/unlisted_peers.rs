@@ -1,4 +1,4 @@
-//! Options of the builder for unlisted peers.
+//! Builder options for unlisted peers.
 
 use std::time::Duration;
 
@@ -6,16 +6,17 @@ use super::AllowListBuilder;
 use crate::HostName;
 
 impl AllowListBuilder {
-    /// Watches hosts without admitting them. An unlisted peer whose address is in their answers is rejected as
-    /// [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
-    /// [`NotListed`](crate::RejectionKind::NotListed), and the log shows the host. A second call adds hosts.
+    /// Watches hosts without admitting their addresses. An unlisted peer whose address is in an answer about a watched
+    /// host is rejected as [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
+    /// [`NotListed`](crate::RejectionKind::NotListed), and the log shows the host. A second call adds further hosts.
     ///
     /// A list with servers of one [environment](crate::vipps::Environment) watches the servers of the other
     /// environments without this call.
     ///
-    /// Watched hosts are looked up only while unlisted peers call, each question at most once per
-    /// [`on_demand_interval`](Self::on_demand_interval). No request waits for these lookups, so the first callback of
-    /// such a server can still be rejected as `NotListed`. The log shows the server as soon as the answer arrives.
+    /// Watched hosts are looked up only when an unlisted peer calls. Each question is asked at most once per
+    /// [`on_demand_interval`](Self::on_demand_interval). No request waits for these lookups, so the first callback from
+    /// a server of a watched host can still be rejected as `NotListed`. The log shows the server as soon as the answer
+    /// arrives.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -49,9 +50,9 @@ impl AllowListBuilder {
 
     /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
     ///
-    /// The interval is at least the [refresh interval floor](Self::ttl_bounds) and the [wait](Self::on_demand_wait).
-    /// A lower value is raised. The interval bounds the DNS traffic that unlisted peers can cause. With a longer
-    /// interval, the first callback of a new server is more likely to be refused:
+    /// The interval is never shorter than the [refresh interval floor](Self::ttl_bounds) or the
+    /// [wait](Self::on_demand_wait): a lower value is raised. The interval bounds the DNS traffic that unlisted peers
+    /// can cause. With a longer interval, the first callback of a new server is more likely to be refused:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -86,11 +87,11 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets how long the request of an unlisted peer waits for its on-demand refresh. Default 1 s, no maximum.
-    /// The strictest sender, eCom, gives up after 3 s.
+    /// Sets how long the request of an unlisted peer may wait for an on-demand refresh. Default 1 s, no maximum. The
+    /// sender with the shortest timeout, the eCom API, waits 3 s for a response.
     ///
-    /// With zero the request is judged at once. It still triggers the refresh, so that a retry can be admitted. Zero
-    /// suits a provider that retries, and a service that must not keep requests waiting:
+    /// With a wait of zero, the request is judged at once. The request still triggers the refresh, so that a retry can
+    /// be admitted. A wait of zero suits a provider that retries, and a service that must not keep requests waiting:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -121,18 +122,18 @@ impl AllowListBuilder {
     /// # }
     /// ```
     ///
-    /// With the default wait, the first request is admitted: see
+    /// With the default wait, the first request from the new server is admitted: see
     /// [`verdict_after_refresh`](crate::AllowList::verdict_after_refresh).
     pub fn on_demand_wait(mut self, wait: Duration) -> Self {
         self.on_demand.wait = wait;
         self
     }
 
-    /// Sets how many unlisted peers wait at a time. Further peers are judged at once. Default 1,024, which takes
-    /// about 40 KiB of memory. With zero, no peer waits.
+    /// Sets how many unlisted peers may wait at the same time. Further peers are judged at once. Default 1,024, which
+    /// takes about 40 KiB of memory. With zero, no peer waits.
     ///
-    /// All requests of one peer share a permit, so that many requests of one peer displace no other peer. The IPv6
-    /// addresses of one /64 are treated as one peer.
+    /// All requests of one peer share one permit, so that a peer with many requests does not prevent other peers from
+    /// waiting. The IPv6 addresses of one /64 are treated as one peer.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -1,7 +1,8 @@
-//! The file on disk: the check of who may have written it, and its atomic replacement.
+//! The state file on disk: the check of who may have written the file, and its atomic replacement.
 //!
 //! Whoever can write the file can admit any address at the next start. A crash during a write must not leave half a
-//! file, because the next start reads it. The file is therefore replaced by a rename, and never written in place.
+//! file, because the next start reads that file. The file is therefore replaced by a rename, and never written in
+//! place.
 
 use std::{
     ffi::OsString,
@@ -15,13 +16,13 @@ use super::format::LARGEST;
 /// Purpose for which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// The process writes the file and admits peers by it.
+    /// The process writes this file, and admits the addresses that the file contains.
     Keeper,
     /// The file belongs to another process, which may run as another user.
     Look,
 }
 
-/// Reads a file, unless another user may have written it.
+/// Reads a file of at most 4 MiB, unless an untrusted user may have written the file.
 pub(super) fn read(path: &Path, reader: Reader) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     check_trusted(&file.metadata()?, reader)?;
@@ -41,14 +42,15 @@ fn open(path: &Path) -> io::Result<File> {
 
     use rustix::{fs::OFlags, io::Errno};
 
-    // These flags prevent following a link that another user has created, and waiting for the writer of a pipe.
+    // With these flags, `open` does not follow a symbolic link that another user has created, and does not wait for the
+    // writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.bits().cast_signed());
     options
         .open(path)
         .map_err(|error| match Errno::from_io_error(&error) {
-            // Some systems return `MLINK`.
+            // For a symbolic link, some systems return `MLINK` in place of `LOOP`.
             Some(Errno::LOOP | Errno::MLINK) => io::Error::other("it is a symbolic link"),
             _ => error,
         })
@@ -77,7 +79,7 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-/// The users and groups that may write a file, and those of this process.
+/// The check of the users and groups that can have written a file.
 #[cfg(unix)]
 mod owner {
     use std::{fs::Metadata, io, os::unix::fs::MetadataExt};
@@ -117,8 +119,8 @@ mod owner {
         }
     }
 
-    /// Fails unless only this process's user, its groups and root can have written the file. The file of
-    /// another process admits no peer, so it may belong to any user and group.
+    /// Fails unless only this process's user, its groups and root can have written the file. With `Reader::Look`, the
+    /// file may belong to any user and group, because the process does not admit peers by it.
     pub(super) fn check(owner: &Owner, process: &Process, reader: Reader) -> Result<(), String> {
         let Owner { user, group, mode } = *owner;
         if mode & WRITABLE_BY_OTHERS != 0 {
@@ -133,8 +135,8 @@ mod owner {
         if user != own && user != ROOT {
             return Err(format!("it belongs to user {user}, not to user {own}"));
         }
-        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. A group with
-        // write but not read permission was not set by `fsGroup`, so it is not trusted.
+        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. `fsGroup` never sets
+        // write permission without read permission, so a group with only write permission is not trusted.
         let is_shared = mode & READABLE_BY_GROUP != 0 && process.groups.contains(&group);
         if mode & WRITABLE_BY_GROUP != 0 && !is_shared {
             return Err(format!(
@@ -202,7 +204,7 @@ mod owner {
     }
 }
 
-/// Replaces a file. At every moment, either the old or the new file exists as a whole.
+/// Replaces a file. At every moment, either the complete old file or the complete new file exists.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let before = replaceable(path)?;
     let beside = beside(path)?;
@@ -232,18 +234,18 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(&beside, path));
     if let Err(error) = replaced {
-        // On a full disk, the temporary file may be the one that filled it.
+        // If the disk is full, the temporary file may have filled the disk.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    // An error is ignored, since the file is already replaced. For example, a folder without read permission cannot
-    // be opened.
+    // An error of this sync is ignored, since the file has already been replaced. For example, a folder without read
+    // permission cannot be opened.
     #[cfg(unix)]
     let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Fails if the file cannot be written, as far as this can be checked without writing.
+/// Fails if the file evidently cannot be written. This check writes nothing, so it does not find every obstacle.
 pub(super) fn obstacle(path: &Path) -> io::Result<()> {
     replaceable(path)?;
     beside(path)?;
@@ -265,7 +267,7 @@ pub(super) fn obstacle(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the remedy for a write error.
+/// Returns advice on how to fix a write error.
 pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
     use io::ErrorKind;
 
@@ -293,15 +295,15 @@ pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Returns the metadata of the current file if it can be replaced. A symbolic link can be replaced: the new file
-/// takes its place.
+/// Returns the metadata of the current file, if there is one. Fails if that file cannot be replaced. A symbolic link
+/// can be replaced: the new file replaces the link, not its target.
 fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Renaming would replace a pipe, or `/dev/null`.
+    // Without this check, the rename would replace a pipe, or a device such as `/dev/null`.
     if !metadata.is_file() && !metadata.is_symlink() {
         return Err(not_a_file());
     }
@@ -318,7 +320,7 @@ fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
 fn is_mount(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
-    // Kernels before 5.8 do not report a mount. There, renaming fails with `EBUSY`.
+    // Kernels before 5.8 do not report a mount. On these kernels, the rename of a mount fails with `EBUSY`.
     statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
@@ -328,7 +330,7 @@ fn is_mount(_path: &Path) -> bool {
     false
 }
 
-/// Lets the group read the new file if it could read the old one, since the operator allowed it.
+/// Lets the group of the old file read the new file, if the operator had let that group read the old file.
 #[cfg(unix)]
 fn keep_group_read(file: &File, before: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -337,7 +339,8 @@ fn keep_group_read(file: &File, before: &Metadata) -> io::Result<()> {
         return Ok(());
     }
     let group = before.gid();
-    // Only a member of the group can assign a file to it. No other group may read the file.
+    // Only root and members of the group can assign a file to the group. If this process cannot, no group may read the
+    // new file.
     if file.metadata()?.gid() != group && fchown(file, None, Some(group)).is_err() {
         return Ok(());
     }

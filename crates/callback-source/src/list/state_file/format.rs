@@ -1,7 +1,7 @@
 //! The text of a state file.
 //!
-//! Times are in milliseconds since the Unix epoch (UTC). They are the times of the events, not of the write, so that
-//! a restart extends no window.
+//! Times are in milliseconds since the Unix epoch (UTC). Each time is the time of an event, not of the write, so that a
+//! restart extends no window.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,11 +17,11 @@ use crate::{
     set::{LastAnswer, PersistedHost, PersistedLingering, PersistedQuestion},
 };
 
-/// Readings of both clocks at the same moment.
+/// Readings of the monotonic clock and the wall clock at the same moment.
 #[derive(Clone, Copy)]
 pub(super) struct Clocks {
     pub(super) instant: Instant,
-    /// Wall clock, as a time since the Unix epoch.
+    /// Time of the wall clock since the Unix epoch.
     pub(super) utc: Duration,
 }
 
@@ -36,7 +36,8 @@ impl Clocks {
         Self { instant, utc }
     }
 
-    /// Returns whole milliseconds since the Unix epoch, rounded down: rounding must not extend a window.
+    /// Converts an instant to whole milliseconds since the Unix epoch. The result is rounded down, so that rounding
+    /// extends no window.
     fn utc_of(self, instant: Instant) -> u64 {
         millis(match instant.checked_duration_since(self.instant) {
             Some(ahead) => self.utc.saturating_add(ahead),
@@ -44,8 +45,8 @@ impl Clocks {
         })
     }
 
-    /// Returns the instant of a time in milliseconds since the Unix epoch, or `None` if that time is too long ago for
-    /// the clock of this machine.
+    /// Returns the instant of a time in milliseconds since the Unix epoch, or `None` if an `Instant` of this machine
+    /// cannot represent that time.
     fn instant_of(self, utc: u64) -> Option<Instant> {
         let utc = Duration::from_millis(utc);
         match utc.checked_sub(self.utc) {
@@ -62,7 +63,8 @@ struct Document {
     hosts: Vec<SavedHost>,
 }
 
-/// Version of a file. It is read before the rest, whose form may differ in another version.
+/// Version of a state file. The version is read first, because the rest of the file may have another form in another
+/// version.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -74,14 +76,14 @@ struct SavedHost {
     a: SavedQuestion,
     aaaa: SavedQuestion,
     lingering: BTreeMap<IpAddr, u64>,
-    /// Missing in files of older versions.
+    /// Missing in files that were written by older versions of this crate.
     #[serde(default)]
     lingering_until: BTreeMap<IpAddr, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SavedQuestion {
-    // The key is part of version 1 of the format.
+    // The key `window_from` is part of version 1 of the format.
     #[serde(rename = "window_from")]
     stale_from: u64,
     denied: bool,
@@ -113,7 +115,8 @@ pub(super) enum Unusable {
     Order,
 }
 
-/// Number of items that were left out of a text, which would otherwise be too large to read.
+/// Numbers of lingering addresses and of hosts that were left out of a text, because a complete text would be too large
+/// to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
     pub(super) lingering: usize,
@@ -161,8 +164,8 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
 }
 
 impl Document {
-    /// Returns a text of at most `most` bytes. If necessary, it omits first line breaks, then the addresses that have
-    /// lingered longest, then the last hosts.
+    /// Returns a text of at most `most` bytes. If necessary, the text omits first the line breaks and indentation, then
+    /// the addresses that have lingered longest, then the last hosts.
     fn fitting(mut self, most: usize) -> (Vec<u8>, Cut) {
         const PLAIN: &str = "the document has only string keys";
         let mut cut = Cut::default();
@@ -183,7 +186,8 @@ impl Document {
         }
     }
 
-    /// Drops the oldest addresses until `over` bytes are free, and returns their number.
+    /// Drops the addresses that have lingered longest, until `over` bytes are free, and returns the number of dropped
+    /// addresses.
     fn drop_lingering(&mut self, over: usize) -> usize {
         let hosts = self.hosts.iter().enumerate();
         let mut oldest: Vec<_> = hosts
@@ -242,7 +246,8 @@ pub(super) fn decode(text: &[u8], clocks: Clocks) -> Result<Vec<PersistedHost>, 
             .host
             .parse()
             .map_err(|_| Unusable::Host(saved.host.escape_default().to_string()))?;
-        // The answer of one entry, combined with the times of the other entry, would have a longer window.
+        // If a host had two entries, the answer of one entry could be combined with the times of the other entry, which
+        // would extend a window.
         if !names.insert(host.clone()) {
             return Err(Unusable::Twice(host));
         }
@@ -283,8 +288,8 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Drops addresses of the other family, since the answers to the question of that family could not
-                // remove them.
+                // Drops addresses of the other family, since the answers to that family's question could not remove
+                // them.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
@@ -393,7 +398,7 @@ pub(super) mod tests {
         assert_eq!(decode(&text, later).unwrap(), saved(shifted));
     }
 
-    /// The keys are written out, so that a renamed field of the code cannot change the format unnoticed.
+    /// The test contains the keys literally, so that a renamed field of the code cannot change the format unnoticed.
     #[test]
     fn version_1_of_the_format_is_read_and_written_with_these_keys() {
         const TEXT: &str = r#"{"version":1,"written_at":1760000000000,"hosts":[{"host":"h.test","a":{"window_from":1760000050000,"denied":false,"answer":{"addresses":["20.0.0.1","20.0.0.2"],"ttl":60000,"answered_at":1759999990000,"ttl_ends":1760000050000}},"aaaa":{"window_from":1759999700000,"denied":true,"answer":null},"lingering":{"20.0.0.3":1759998200000},"lingering_until":{"20.0.0.3":1760001800000}}]}"#;
@@ -534,7 +539,7 @@ pub(super) mod tests {
             assert!(hosts.contains(&cut.hosts), "{left_out}");
             let kept = decode(&text, clocks).unwrap();
             assert_eq!(kept.len(), 20 - cut.hosts);
-            // The remaining addresses have lingered for a shorter time than the dropped ones.
+            // The remaining addresses have lingered for a shorter time than the dropped addresses.
             let lingering = kept.iter().flat_map(|saved| saved.lingering.values());
             let oldest = lingering.map(|saved| saved.left_at).min();
             let age = oldest.map_or(Duration::ZERO, |oldest| clocks.instant - oldest);

@@ -35,25 +35,25 @@ pub(crate) struct StateFile {
     snapshots: AtomicU64,
     /// Locked while the file is written to disk.
     written: Mutex<Written>,
-    /// True while an ignored file is at the path, until a state with content replaces that file. The ignored file may
-    /// become valid, for example when the clock is corrected.
+    /// True while the file at the path is an ignored file. Only a state with content may replace that file, because the
+    /// file may become valid, for example when the clock is corrected.
     spared: AtomicBool,
     /// Never locked while the disk is read or written.
     unasked: Mutex<Unasked>,
 }
 
-/// State of the writes and of their log.
+/// State of the writes and of their log lines.
 #[derive(Debug, Default)]
 struct Written {
     /// The number of the last snapshot that was written. An older snapshot never replaces a newer snapshot.
     number: u64,
     failure_limit: RateLimit,
-    /// True between the log line of a failure and the log line of its end.
+    /// True from the log line about a failed write until the log line about the next successful write.
     is_failing: bool,
     cut_limit: RateLimit,
 }
 
-/// Text of a file, with its number in the order of snapshots.
+/// Text of a state file. Snapshots are numbered in the order of their creation.
 pub(crate) struct Snapshot {
     number: u64,
     is_empty: bool,
@@ -62,12 +62,12 @@ pub(crate) struct Snapshot {
 }
 
 impl StateFile {
-    /// Returns the file of a list of this process, which is read and written.
+    /// Returns the state file of a list in this process. The file is read and written.
     pub(crate) fn kept(path: PathBuf) -> Self {
         Self::new(path, Reader::Keeper)
     }
 
-    /// Returns the file of another process, which is only read.
+    /// Returns the state file of another process. The file is only read.
     pub(crate) fn looked_at(path: PathBuf) -> Self {
         Self::new(path, Reader::Look)
     }
@@ -83,7 +83,7 @@ impl StateFile {
         }
     }
 
-    /// Restores the state of a set's hosts, and keeps the state of other hosts until its windows end. Logs the reason
+    /// Restores the state of a set's hosts, and keeps the state of other hosts until their windows end. Logs the reason
     /// if the file cannot be written.
     pub(crate) fn restore(&self, set: &mut AllowSet, now: Instant) -> Vec<Notice> {
         let saved = self.read();
@@ -148,12 +148,12 @@ impl StateFile {
             .ok()
     }
 
-    /// Adds a sleep of the machine to the age of the state of other hosts.
+    /// Adds a sleep of the machine to the age of the state of hosts that are not in the set.
     pub(crate) fn slept(&self, slept: Duration) {
         self.unasked().slept(slept);
     }
 
-    /// Returns the text that contains the state of a set and of the other hosts.
+    /// Returns a snapshot of the state of a set, together with the kept state of hosts that are not in the set.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {
@@ -174,8 +174,8 @@ impl StateFile {
         }
     }
 
-    /// Writes a snapshot, unless a newer snapshot has been written. A failure is logged, and the next write may
-    /// succeed.
+    /// Writes a snapshot, unless a newer snapshot has been written, or an empty snapshot would replace an ignored file.
+    /// A failure is only logged, since the next write may succeed.
     pub(crate) fn write(&self, snapshot: &Snapshot) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let spares = snapshot.is_empty && self.spared.load(Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl StateFile {
         }
         written.number = snapshot.number;
         self.spared.store(false, Ordering::Relaxed);
-        // The rate limit of the failure stays, so that a flapping disk does not fill the log.
+        // The rate limit of the failure is not reset, so that a flapping disk does not fill the log.
         if std::mem::take(&mut written.is_failing) {
             info!(target: LOG_TARGET, path = %self.path.display(), "state file is written again");
         }
@@ -224,7 +224,7 @@ impl StateFile {
     }
 }
 
-/// Returns the text of a set's file. `utc` is the time of `now` since the Unix epoch.
+/// Returns the text of the state file of a set. `utc` is the time of `now` since the Unix epoch.
 #[cfg(fuzzing)]
 pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;
@@ -232,7 +232,8 @@ pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     text
 }
 
-/// Restores a set of other hosts from the text of a file, and returns its next text.
+/// Restores a set from the text of a state file that may contain other hosts, and returns the text of the next write.
+/// Returns `None` if the text is rejected.
 #[cfg(fuzzing)]
 pub(crate) fn rewritten(
     set: &mut AllowSet,
@@ -251,7 +252,7 @@ pub(crate) fn rewritten(
     Some(text)
 }
 
-/// Restores a set from the text of a file. Returns `None` if the text is rejected.
+/// Restores a set from the text of a state file. Returns `None` if the text is rejected.
 #[cfg(fuzzing)]
 pub(crate) fn restored(
     set: &mut AllowSet,

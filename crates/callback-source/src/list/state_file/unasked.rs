@@ -1,7 +1,7 @@
 //! Persisted state of questions that are not asked now.
 //!
-//! A start with the wrong hosts, such as those of the test environment, would otherwise erase the state of the right
-//! hosts within a minute. The state is kept until its windows end, and admits no peer meanwhile.
+//! Without this module, a start with the wrong hosts, such as the hosts of the test environment, would erase the state
+//! of the right hosts within a minute.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,22 +13,24 @@ use crate::{
     set::{PersistedHost, PersistedQuestion, Rules, after},
 };
 
-/// State of hosts, or of one family of a host, that were configured before and are not configured now.
+/// State of hosts that were configured before and are not configured now. This includes the state of a single family of
+/// a host, if that family is no longer looked up.
 ///
-/// It admits no peer. It is kept with its original times, until its windows end, in case the host is
-/// configured again.
+/// This state admits no peer. It is kept with its original times, until its windows end, in case the host is configured
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct Unasked {
-    /// State of hosts that were not configured at the start. It stays in the file. Otherwise, after a start with the
-    /// wrong hosts, a restart while DNS is down would refuse the callbacks of the right hosts.
+    /// State of hosts that were not configured at the start. This state stays in the file. Otherwise a start with the
+    /// wrong hosts would erase this state, and a restart while DNS is down would then refuse callbacks of the right
+    /// hosts.
     before: Vec<PersistedHost>,
-    /// State of hosts that were removed while the list runs. The removal was deliberate, so the file omits this
+    /// State of hosts that were removed while the list was running. The removal was deliberate, so the file omits this
     /// state.
     removed: Vec<PersistedHost>,
 }
 
 impl Unasked {
-    /// Returns the state of the questions that are asked, and keeps the remaining state.
+    /// Returns the state of the questions in `asked`, and keeps the remaining state.
     pub(super) fn start(
         &mut self,
         saved: Vec<PersistedHost>,
@@ -68,7 +70,7 @@ impl Unasked {
         }
     }
 
-    /// Drops state whose windows have ended, and state beyond the bound.
+    /// Drops state whose windows have ended, and state of removed hosts beyond `MAX_REMOVED`.
     pub(super) fn expire(&mut self, rules: &Rules, now: Instant) {
         let current = |saved: &mut Vec<PersistedHost>| current(std::mem::take(saved), rules, now);
         let before = current(&mut self.before);
@@ -80,14 +82,15 @@ impl Unasked {
         self.removed = removed.into_iter().map(alone).collect();
     }
 
-    /// Returns the state of a set together with the kept state that belongs in the file. Each host occurs once.
+    /// Returns the state of a set together with the kept state that is written to the file. Each host occurs once.
     pub(super) fn add_to(
         &self,
         saved: Vec<PersistedHost>,
         asked: &HashSet<Question>,
     ) -> Vec<PersistedHost> {
         let (mut all, _) = divide(saved, asked);
-        // A host that was configured again a moment ago is in both states. The state of the set is newer.
+        // A host that has just been configured again may be both in the set and in the kept state. The state in the set
+        // is newer.
         let (_, rest) = divide(self.before.clone(), asked);
         merge(&mut all, rest);
         all
@@ -99,7 +102,7 @@ pub(super) fn asked(set: &AllowSet) -> HashSet<Question> {
     set.questions().map(|(question, _)| question).collect()
 }
 
-/// Adds the state that is missing in `all`.
+/// Adds to `all` the state in `more` that is missing in `all`.
 fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     let hosts = all.iter().enumerate();
     let mut positions: HashMap<HostName, usize> =
@@ -126,7 +129,7 @@ fn merge(all: &mut Vec<PersistedHost>, more: Vec<PersistedHost>) {
     }
 }
 
-/// Divides state into the state of these questions and the remaining state.
+/// Divides state into the state of the questions in `asked` and the remaining state.
 fn divide(
     saved: Vec<PersistedHost>,
     asked: &HashSet<Question>,
@@ -176,8 +179,8 @@ fn current(
     saved.into_iter().filter_map(ends).collect()
 }
 
-/// Drops state whose windows have ended, and returns the end of the last window. A restored set uses no state beyond
-/// that end.
+/// Drops the parts of a host's state whose windows have ended, and returns the end of the last window. A set that is
+/// restored from this state uses no part of it after that time.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.questions.retain_mut(|question| {
         let stale_until = question_end(question, rules, now);
@@ -201,12 +204,13 @@ fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -
             .min(after(answer.answered_at, rules.max_ttl)),
         None => question.stale_from,
     };
-    // The time is capped, because a time that this program cannot have written must not keep the state forever.
+    // This program never writes a later time. Without the cap, a file with such a time would keep the state forever.
     question.stale_from = question.stale_from.min(longest);
     after(question.stale_from, rules.stale_for)
 }
 
-/// The maximum number of removed hosts. It bounds the memory of a list whose hosts are replaced again and again.
+/// The maximum number of removed hosts whose state is kept. It bounds the memory of a list whose hosts are replaced
+/// repeatedly.
 const MAX_REMOVED: usize = 256;
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(crate) fn play(bytes: &[u8], restore: Restore) {
     trial.finish();
 }
 
-/// Bytes that are read from the front. Zeros follow the last byte.
+/// Bytes that are read from the front. After the last byte, each read returns zero.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -84,7 +84,7 @@ impl Bytes<'_> {
         Setting { hosts, network }
     }
 
-    /// Returns the hosts of a bit mask, in one of two orders.
+    /// Returns the hosts whose bits are set in a mask, in the order of `HOSTS` or in reverse order.
     fn hosts(&mut self) -> Vec<usize> {
         let mask = self.byte();
         let mut hosts: Vec<_> = (0..HOSTS.len())
@@ -144,7 +144,8 @@ impl Bytes<'_> {
         }
     }
 
-    /// An answer without an IPv4-mapped address, since the state file does not keep such an address under AAAA.
+    /// Returns an answer without an IPv4-mapped address. The state file does not keep such an address in the answer to
+    /// an AAAA question.
     fn answer(&mut self) -> Outcome {
         Outcome::Answer {
             mask: self.byte(),

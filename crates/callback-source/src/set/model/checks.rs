@@ -1,4 +1,4 @@
-//! Comparison of the set with the model, and invariants.
+//! Comparison of the set with the model, and checks of invariants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,7 +68,7 @@ impl Trial {
         self.check_later_verdicts();
     }
 
-    /// Compares the verdicts at each later time, without a change of the set.
+    /// Compares the verdicts on unlisted peers at each later boundary, without a change of the set.
     pub(super) fn check_later_verdicts(&self) {
         let times: BTreeSet<_> = self.model.boundaries().into_iter().collect();
         for time in times.range(self.now..) {
@@ -126,7 +126,7 @@ impl Trial {
         );
     }
 
-    /// Checks the invariants that hold whatever the details of the rules.
+    /// Checks the invariants that do not depend on the details of the rules.
     pub(super) fn check_invariants(&self, address: IpAddr, host: Option<&HostName>) {
         let address = address.to_canonical();
         if host.is_some() {
@@ -200,7 +200,7 @@ impl Trial {
     }
 }
 
-/// A verdict without the details in which two equally good reasons may differ.
+/// Returns the part of a verdict that is the same for all equally good reasons.
 pub(super) fn outline(verdict: &Verdict) -> Result<Freshness, RejectionKind> {
     match verdict {
         Verdict::Allow(allowed) => Ok(allowed.freshness()),

@@ -4,7 +4,7 @@ use std::{iter, net::IpAddr, sync::LazyLock, time::Duration};
 
 use crate::{Family, HostName};
 
-/// Three hosts of one zone, and two that have only a public suffix in common.
+/// Three hosts in one zone, and two hosts that have only a public suffix in common.
 pub(super) static HOSTS: LazyLock<[HostName; 5]> = LazyLock::new(|| {
     [
         "a.psp.example",
@@ -28,7 +28,8 @@ pub(super) static POOLS: LazyLock<[[IpAddr; 6]; 2]> = LazyLock::new(|| {
     .map(|addresses| addresses.map(|address| address.parse().expect("an address")))
 });
 
-/// Peers to judge: the pools, an unlisted peer of each family, and a peer that is in the static network only.
+/// Peers whose verdicts are compared: the pools, an unlisted peer of each family, a peer that only the static network
+/// contains, and `MAPPED`.
 pub(super) static EVERYBODY: LazyLock<Vec<IpAddr>> = LazyLock::new(|| {
     let others = ["9.9.9.9", "2a00::9", "8.8.4.5"];
     let others = others.map(|address| address.parse().expect("an address"));
@@ -52,7 +53,7 @@ pub(super) static UNLISTED: LazyLock<[IpAddr; 2]> =
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Addresses that may be in an answer. The second address of each family is private.
+/// Returns the addresses that may be in an answer of a family. The second address is private.
 pub(super) fn pool(family: Family) -> [IpAddr; 6] {
     POOLS[family as usize]
 }
@@ -65,7 +66,7 @@ pub(super) fn names(hosts: &[usize]) -> Vec<HostName> {
     hosts.iter().map(|at| HOSTS[*at].clone()).collect()
 }
 
-/// Returns the zone of a name of [`HOSTS`], or `None` if it is a public suffix.
+/// Returns the zone of a name of [`HOSTS`], or `None` if the parent domain is a public suffix.
 pub(super) fn zone(name: &HostName) -> Option<&str> {
     let name = name.as_str();
     name.contains(".psp.").then_some("psp")

@@ -1,4 +1,4 @@
-//! Second implementation of the rules of [`AllowSet`](crate::AllowSet): how outcomes and time change the state.
+//! Second implementation of the rules of [`AllowSet`](crate::AllowSet): state changes caused by outcomes and time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,9 +64,9 @@ pub(super) enum Valid {
 
 pub(super) struct Run {
     pub(super) since: Instant,
-    /// Start of the failures that follow each other without a gap.
+    /// Time of the first failure after which the question was asked without a gap.
     pub(super) unbroken_since: Instant,
-    /// Time by which the next outcome arrives if the question is asked without a gap.
+    /// Time after which the next outcome follows a gap.
     pub(super) next_by: Instant,
     pub(super) times: u32,
     /// The last failure, if it is a denial that is not believed.
@@ -89,7 +89,7 @@ pub(super) struct Reason {
     pub(super) since: Instant,
 }
 
-/// Facts that an outcome causes the set to report.
+/// Events that the set must report after an outcome.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Report {
     pub(super) failed: Option<u32>,
@@ -183,7 +183,7 @@ impl Model {
         self.settle(now, &mut Report::default());
     }
 
-    /// Restarts with the same state, restored by the current rules.
+    /// Simulates a restart, which restores the state under the current rules.
     pub(super) fn restart(&mut self, hosts: &[HostName], now: Instant) {
         let rules = self.rules.clone();
         let most_ttl = rules.max_ttl.max(rules.min_ttl);
@@ -387,7 +387,8 @@ impl Model {
         question.run = None;
     }
 
-    /// Replaces the last valid outcome of a question. Addresses that leave while the old outcome is in use linger.
+    /// Replaces the last valid outcome of a question. Addresses that leave the answer while the old outcome is in use
+    /// start to linger.
     pub(super) fn replace_valid(
         &mut self,
         host: usize,
@@ -408,7 +409,7 @@ impl Model {
         let after = host.question(family).valid.addresses();
         if in_use && !linger.is_zero() {
             for gone in before.difference(&after) {
-                // The answers to both questions may have named the address.
+                // The answers to both questions may have contained the address.
                 let earlier = host.left.get(gone).map(|left| left.until);
                 let until = earlier.map_or(until, |earlier| earlier.max(until));
                 host.left.insert(*gone, Left { at: now, until });
@@ -427,7 +428,7 @@ impl Model {
         }
     }
 
-    /// Removes every outcome and address whose window has ended, and believes each denial that has become believable.
+    /// Removes every valid outcome whose window has ended, and applies each denial that is believed now.
     pub(super) fn settle(&mut self, now: Instant, report: &mut Report) {
         for host in 0..self.hosts.len() {
             for family in Family::ALL {
@@ -516,8 +517,8 @@ pub(super) enum Classified {
     Failure,
 }
 
-/// Returns the longest time that a refresh takes after the end of a TTL: the resolver's last second, the jitter, and
-/// the time limit of a question.
+/// Returns the longest time that a refresh can take after the end of a TTL: one second, the maximum jitter, and the
+/// time limit of a question.
 pub(super) fn refresh(rules: &Rules) -> Duration {
     Duration::from_millis(1_500) + rules.question_time_limit
 }

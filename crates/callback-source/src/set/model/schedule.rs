@@ -1,4 +1,4 @@
-//! Schedules: the events of a set, step by step.
+//! Schedules: sequences of events of a set.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct Step {
 pub(super) enum Advance {
     Not,
     By(Duration),
-    /// Advances to, or close to, one of the times at which a verdict may change.
+    /// Advances to one of the times at which a verdict may change, or to one millisecond before or after it.
     Near {
         pick: u8,
         side: Side,
@@ -55,13 +55,13 @@ pub(super) enum Action {
     Ask(Asked, Outcome),
     /// Asks every question about every host, in the order of [`HOSTS`].
     Round(Vec<Outcome>),
-    /// Hosts fail one after the other, `stagger` rounds apart.
+    /// Outage in which hosts fail one after the other, `stagger` rounds apart.
     Outage {
         order: Vec<usize>,
         stagger: u8,
         rounds: u8,
         gap: Gap,
-        /// Outcome of the questions about hosts that do not fail yet, or `None` if they are not asked.
+        /// Outcome of the questions about hosts that do not fail yet, or `None` if these questions are not asked.
         others: Option<Outcome>,
     },
     Expire,
@@ -77,7 +77,7 @@ pub(super) enum Action {
 /// The time between two rounds of an outage.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Gap {
-    /// The longest time that is not a gap in the sense of rule 6, or one millisecond more.
+    /// The longest pause that is never a gap in the sense of rule 6, or one millisecond more.
     Longest {
         more: bool,
     },
@@ -113,7 +113,7 @@ impl Asked {
 
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// The addresses of the pool whose bits are set in `mask`.
+    /// An answer with the addresses of the pool whose bits are set in `mask`.
     Answer {
         mask: u8,
         ttl: Duration,

@@ -158,11 +158,11 @@ pub(super) fn ttl() -> impl Strategy<Value = Duration> {
         .prop_map(Duration::from_secs)
 }
 
-/// Outcomes for distinct questions.
+/// Generates outcomes for distinct questions.
 ///
-/// All denials are about one host and have the same TTL. Otherwise the order would matter. If two hosts are the
-/// evidence for each other, only the first denial is believed. If one name has two denials, the last denial
-/// determines the TTL.
+/// All denials are about one host and have the same TTL. Otherwise the order of the outcomes would matter. If two hosts
+/// are the evidence for each other's denials, only the first denial is believed. If one host has two denials with
+/// different TTLs, the last denial determines the TTL.
 pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     let all: Vec<_> = (0..HOSTS.len())
         .flat_map(|host| Family::ALL.map(|family| Asked { host, family }))
@@ -186,7 +186,7 @@ pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     })
 }
 
-// Restrictions of a schedule, for comparisons that do not hold in general.
+// Restrictions of a schedule, for comparisons that are not valid for every schedule.
 
 impl Step {
     pub(super) fn keep_families_apart(&mut self) {
@@ -214,8 +214,8 @@ impl Step {
 }
 
 impl Outcome {
-    /// Removes the address that can be in the answers to both questions. Whether it lingers depends on which answer
-    /// omits it last.
+    /// Removes the address that can be in the answers to both questions. Whether that address lingers depends on which
+    /// answer omits it last.
     pub(super) fn keep_families_apart(&mut self) {
         if let Self::Answer { mapped, .. } = self {
             *mapped = false;

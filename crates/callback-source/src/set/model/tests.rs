@@ -1,4 +1,4 @@
-//! Comparison by random schedules, and the schedules that once failed.
+//! Comparison in random schedules, and in schedules that once failed.
 
 use std::{
     collections::BTreeSet,
@@ -67,9 +67,9 @@ proptest! {
         advance in advance(),
         mut batch in batch(),
     ) {
-        // The order does matter in two cases, which these rules exclude. The limit of lingering addresses is applied
-        // after each answer. And an unbelieved denial can end the window at once, so that no address is left to
-        // linger.
+        // The order matters in two cases, which these rules exclude. First, the limit of lingering addresses is applied
+        // after each answer. Second, an unbelieved denial can end the stale window at once, so that no address remains
+        // that could linger.
         let rules = Rules {
             max_lingering: usize::MAX,
             stale_for: rules.stale_for.max(refresh(&rules)),
@@ -85,8 +85,8 @@ proptest! {
         for (_, outcome) in &mut batch {
             outcome.keep_families_apart();
         }
-        // Whether a denial without evidence is believed depends on what arrives first: the evidence, another outcome
-        // about the host, or a denial for which that host is the evidence.
+        // Whether a denial without evidence is believed later depends on which of three outcomes arrives first: the
+        // evidence, another outcome about the denied host, or a denial that an answer of the denied host confirms.
         let unbelieved = unbelieved(&trial.model);
         batch.retain(|(asked, outcome)| {
             let denies = outcome.outcome(asked.family).is_err_and(|error| error.is_denial());
@@ -123,7 +123,7 @@ proptest! {
     }
 }
 
-/// Hosts with a question whose last outcome is a denial that is not believed.
+/// Returns the hosts with a question whose last outcome is a denial that is not believed.
 fn unbelieved(model: &Model) -> BTreeSet<HostName> {
     let is_unbelieved = |question: &ModelQuestion| {
         let run = question.run.as_ref();
@@ -243,14 +243,14 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// `PROPTEST_CASES` overrides the number of cases.
+/// Returns the configuration of proptest. `PROPTEST_CASES` overrides the number of cases.
 fn config(cases: u32) -> Config {
     Config {
         cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
-        // Without optimisation, ChaCha would take half of the time.
+        // In a build without optimisation, ChaCha would take half of the time.
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     }

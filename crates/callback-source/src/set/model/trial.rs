@@ -1,4 +1,4 @@
-//! The set and the model side by side.
+//! Runs of a schedule on a set and on the model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,32 +17,33 @@ use crate::{
     set::{Notice, Rules},
 };
 
-/// A set and a model that take the same steps, and facts for invariants that hold whatever the rules.
+/// A set and a model that take the same steps, with the facts that the invariants need.
 pub(super) struct Trial {
     pub(super) set: AllowSet,
     pub(super) model: Model,
     pub(super) now: Instant,
     /// Admitted addresses of each host, derived from the reported changes alone.
     pub(super) replayed: BTreeMap<HostName, BTreeSet<IpAddr>>,
-    /// Time of the last answer, of any host, that contained an address.
+    /// For each address, the time of the last answer that contained it, whatever the host.
     pub(super) last_answered: BTreeMap<IpAddr, Instant>,
-    /// Newest valid answer to each question and the end of its TTL, until a denial.
+    /// Newest valid answer to each question, with the end of its TTL. A denial removes the answer.
     pub(super) newest: BTreeMap<Question, (BTreeSet<IpAddr>, Instant)>,
     /// Addresses that an answer omitted, each with the end of that answer's refresh.
     pub(super) omitted: BTreeMap<IpAddr, Instant>,
-    /// The longest time for which an address can be admitted after its last answer, by any rules so far.
+    /// The longest time for which an address can be admitted after the last answer that contained it, under any rules
+    /// so far.
     pub(super) longest: Duration,
     start: Instant,
     restore: Restore,
 }
 
-/// Restores the state of the first set into the second, which was built after the restart.
+/// Function that restores the state of the first set into the second set. The second set was built after the restart.
 pub(crate) type Restore = fn(&AllowSet, &mut AllowSet, Restart) -> Vec<Notice>;
 
 /// Times of a restart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restart {
-    /// Start of the schedule. All other times of the schedule are whole milliseconds later.
+    /// Start of the schedule. All other times of the schedule are a whole number of milliseconds later.
     pub(crate) start: Instant,
     pub(crate) stopped_at: Instant,
     pub(crate) now: Instant,
@@ -209,7 +210,7 @@ impl Trial {
                     .filter(|time| *time > self.now)
                     .collect();
                 times.sort_unstable();
-                // The value is squared, so that nearer times are picked more often.
+                // `pick` is squared, so that nearer times are picked more often.
                 let at = usize::from(pick) * usize::from(pick) * times.len() / (256 * 256);
                 times.get(at).copied().unwrap_or(self.now)
             }
@@ -283,7 +284,8 @@ impl Trial {
                 && rules.max_lingering > 2 * POOLS[0].len()
             {
                 for address in before.difference(&public) {
-                    // Lingering addresses are restored by their own family, not by the family of the question.
+                    // Whether a restart restores a lingering address depends on the family of the address, not of the
+                    // question.
                     if self.model.asks(Family::of(*address)) {
                         self.omitted.insert(*address, ttl_end + refresh(rules));
                     }

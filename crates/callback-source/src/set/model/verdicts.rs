@@ -1,4 +1,4 @@
-//! Second implementation of the rules: the meaning of the state at a given time.
+//! Second implementation of the rules: the verdicts and statuses that follow from the state at a given time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ impl Model {
         })
     }
 
-    /// Returns whether a question has an answer that came from DNS itself and whose TTL has not ended.
+    /// Returns whether a question has an answer that was not restored and whose TTL has not ended.
     pub(super) fn is_current(question: &ModelQuestion, now: Instant) -> bool {
         matches!(
             question.valid,

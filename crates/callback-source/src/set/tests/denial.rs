@@ -30,7 +30,7 @@ fn hosts_that_were_not_asked_again_yet_do_not_confirm_a_denial() {
             let ttl = 60 + 20 * number as u64;
             world.answer(number, Family::V4, ttl, &[&own_address(number)]);
         }
-        // The zone breaks, and each host is asked when its TTL ends.
+        // The zone breaks. From the end of its TTL on, the question about each host is denied once a minute.
         for round in 0..120u32 {
             for number in 0..4u32 {
                 let at = (60 + 20 * number + 60 * round) * SECOND;
@@ -117,7 +117,7 @@ fn no_data_for_a_question_with_an_answer_is_not_confirmed_by_the_same_host() {
 
 #[test]
 fn nxdomain_applies_to_the_family_that_was_asked_for() {
-    // Some load balancers answer NXDOMAIN to AAAA, RFC 4074 section 4.2.
+    // Some load balancers answer AAAA questions with NXDOMAIN (RFC 4074 section 4.2).
     let mut world = World::new(2);
     world.answer_each(3600);
     world
@@ -155,7 +155,7 @@ fn the_order_of_the_hosts_does_not_decide_which_denials_are_believed_late() {
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Failing);
         assert_eq!(world.state(short, Family::V4), QuestionStatus::Failing);
 
-        // This answer confirms the denial of the other host, but not the denial of its own host.
+        // This answer confirms the denial of the host `long`, but not the denial of its own host `short`.
         world.at(20 * SECOND);
         world.answer(short, Family::V6, 60, &["2a01:111::1"]);
         assert_eq!(world.state(long, Family::V4), QuestionStatus::Denied);
@@ -196,7 +196,7 @@ fn a_host_of_another_zone_does_not_confirm_a_denial() {
     assert_eq!(world.verdict("20.0.1.1"), "stale");
 }
 
-/// Two hosts with these names, each with its own address and a TTL of 60 s.
+/// Creates a world of two hosts with these names, each with its own address and a TTL of 60 s.
 fn two_hosts(names: [&str; 2]) -> World {
     let now = now();
     let hosts = names.map(|name| name.parse::<HostName>().unwrap());

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Lets host 0 answer and host 1 fail every hour, from hour `from` to hour `to`.
+/// Applies an answer of host 0 and a failure of host 1 every hour, from hour `from` to hour `to`.
 fn go_on(world: &mut World, from: u32, to: u32) {
     for hour in from..=to {
         world.at(hour * HOUR);

@@ -37,7 +37,7 @@ fn an_address_that_comes_back_is_fresh_again_and_nothing_is_reported() {
     );
 }
 
-/// Longest time that a refresh takes: the second before it, the jitter and the time limit of a question.
+/// Longest time that a refresh can take: one second, the maximum jitter, and the time limit of a question.
 const REFRESH_TIME: Duration = Duration::from_millis(6_500);
 
 #[test]

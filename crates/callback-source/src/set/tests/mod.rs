@@ -1,4 +1,4 @@
-//! Tests of the whole set, one module for each rule.
+//! Tests of the whole set, with one module for each rule or topic.
 
 mod answer;
 mod back_off;
@@ -24,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const MS: Duration = Duration::from_millis(1);
 
-/// A set of hosts `h0.psp.test`, `h1.psp.test` …, a clock that starts at zero, and short methods to feed it.
+/// A set of hosts `h0.psp.test`, `h1.psp.test` …, a clock that starts at zero, and short methods to apply outcomes.
 struct World {
     set: AllowSet,
     start: Instant,
@@ -72,7 +72,7 @@ impl World {
         self.apply(number, family, Err(ResolveError::new(kind)));
     }
 
-    /// Answers both questions about each host, with one A record of its own and no AAAA record.
+    /// Applies outcomes for all hosts: an answer with the host's own IPv4 address, and a denial of AAAA records.
     fn answer_each(&mut self, ttl: u64) {
         for number in 0..self.set.hosts.len() {
             self.answer(number, Family::V4, ttl, &[&own_address(number)]);

@@ -1,4 +1,4 @@
-//! Static networks that are replaced at run time.
+//! Tests of static networks that are replaced at run time.
 
 use super::*;
 

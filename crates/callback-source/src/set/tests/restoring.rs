@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// Returns the same set after a restart at `now`.
+/// Returns a set with these rules and hosts, after a restart at `now` that restored the state.
 fn restart(world: &World, rules: Rules, hosts: &[usize], now: Instant) -> World {
     let hosts = hosts.iter().map(|number| host(*number));
     let mut set = AllowSet::new(rules, hosts, &[], now).unwrap();
@@ -198,7 +198,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     };
     let day = Rules::default().stale_for;
 
-    // The time of an answer from the future is set to the current time.
+    // The time of an answer that lies in the future is replaced by the current time.
     let answer = held(now + 50 * HOUR, now + 51 * HOUR);
     let mut world = restored(Rules::default(), Some(answer), false, now + 51 * HOUR);
     let verdict = world.set.verdict("20.0.0.1".parse().unwrap(), now);
@@ -208,7 +208,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     world.at(HOUR + day);
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
 
-    // A TTL above the current maximum is lowered to it.
+    // A TTL above the current maximum is lowered to that maximum.
     let answer = held(now, now + 50 * HOUR);
     let short = Rules {
         max_ttl: 60 * SECOND,
@@ -218,7 +218,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     world.at(60 * SECOND + day);
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
 
-    // The time of a denial from the future is set to the current time.
+    // The time of a denial that lies in the future is replaced by the current time.
     let mut world = restored(Rules::default(), None, true, now + 50 * HOUR);
     world.at(day - MS);
     assert_eq!(world.verdict("20.0.9.9"), "not-listed");

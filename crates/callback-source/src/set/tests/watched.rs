@@ -4,7 +4,7 @@ use super::*;
 
 const WATCHED: &str = "20.9.0.1";
 
-/// Two hosts with an address each, and the watched host `h9` in their zone.
+/// Creates a world of two hosts with one address each, and the watched host `h9` in the same zone.
 fn world() -> World {
     let mut world = World::new(2);
     world.set.watch([host(9)], world.now);
@@ -29,7 +29,7 @@ fn a_peer_that_a_watched_host_names_is_rejected_with_a_reason_of_its_own() {
     assert_eq!(world.verdict("20.9.0.2"), "not-listed");
     assert_eq!(explanation(&world, "20.9.0.2"), None);
     assert_eq!(world.verdict("::ffff:20.9.0.1"), "wrong-environment");
-    // The answer of a watched host is in use for as long as that of an admitted host.
+    // The answer of a watched host is in use for as long as the answer of an admitted host.
     world.at(24 * HOUR + 300 * SECOND - MS);
     world.answer_each(300);
     assert_eq!(world.verdict(WATCHED), "wrong-environment");
@@ -80,7 +80,7 @@ fn a_watched_host_confirms_no_denial() {
     world.at(SECOND);
     world.fail(0, Family::V4, ResolveErrorKind::NxDomain);
     world.at(2 * SECOND);
-    // The watched host is of the same zone, and its answer is not older than the denial.
+    // The watched host is in the same zone, and its answer is not older than the denial.
     world.answer(9, Family::V4, 300, &[WATCHED]);
     assert_eq!(world.state(0, Family::V4), QuestionStatus::Failing);
     world.answer(1, Family::V4, 300, &[&own_address(1)]);
@@ -147,7 +147,7 @@ fn a_watched_host_that_is_admitted_is_watched_no_longer() {
     world.answer(9, Family::V4, 300, &[WATCHED]);
     world.set.replace_hosts([host(9)], world.now);
     assert_eq!(world.set.watched().count(), 0);
-    // The answer that the host had while it was watched admits no peer.
+    // The answer that the host received while it was watched admits no peer.
     assert_eq!(world.verdict(WATCHED), "unresolved");
     world.answer(9, Family::V4, 300, &["20.9.0.2"]);
     assert_eq!(world.verdict("20.9.0.2"), "fresh");

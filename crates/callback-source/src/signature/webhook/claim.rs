@@ -62,8 +62,8 @@ pub struct Claim<'a> {
 impl<'a> Claim<'a> {
     /// Reads the claim from the headers.
     ///
-    /// Each header must be present exactly once. The signature is read from `authorization`. If that header is
-    /// missing or has another scheme (a proxy's own credentials), the signature is read from its copy
+    /// Each header must be present exactly once. The signature is read from `authorization`. If that header is missing
+    /// or has another scheme (for example a proxy's own credentials), the signature is read from its copy
     /// `x-vipps-authorization`. If both headers contain signatures, the two headers must be equal.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// Returns the time at which the delivery claims to have been signed.
+    /// Returns the time at which the delivery was signed, as its date claims.
     #[must_use]
     pub fn date(&self) -> SystemTime {
         self.date
@@ -121,7 +121,7 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     ///
-    /// Returns [`Signature`] if none of the secrets signed them, or [`UnknownKey`] for an empty list.
+    /// Returns [`Signature`] if none of the secrets signed the headers, or [`UnknownKey`] for an empty list of secrets.
     pub fn check_signature(
         &self,
         target: &Target<'_>,
@@ -149,7 +149,7 @@ impl<'a> Claim<'a> {
 
     /// Checks that the body has the claimed hash.
     ///
-    /// This verifies the body only together with [`check_signature`](Self::check_signature), which covers the
+    /// This check verifies the body only together with [`check_signature`](Self::check_signature), which verifies the
     /// claimed hash.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
         (_, Err(error)) if !is_missing(&error) => Err(error),
         (original, Err(_)) => original,
         (Err(_), Ok(copy)) => Ok(copy),
-        // A proxy replaced the signature by its own credentials.
+        // A proxy replaced the signature with its own credentials.
         (Ok(original), Ok(copy)) if strip_scheme(original.as_bytes()).is_none() => Ok(copy),
         (Ok(original), Ok(copy)) if original == copy => Ok(original),
         (Ok(_), Ok(_)) => Err(MessageRejection::for_header(
@@ -213,8 +213,8 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, MessageRejection> 
     }
 }
 
-/// Parses IMF-fixdate (RFC 9110 section 5.6.7). httpdate also accepts the two obsolete forms, whose lengths differ,
-/// and white space around a date.
+/// Parses a date in the form IMF-fixdate (RFC 9110 section 5.6.7). The length and the end are checked first, because
+/// httpdate also accepts the two obsolete forms, and white space around a date.
 pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
     if text.len() != 29 || !text.ends_with(b" GMT") {
         return None;
@@ -222,9 +222,9 @@ pub(super) fn parse_date(text: &[u8]) -> Option<SystemTime> {
     parse_http_date(std::str::from_utf8(text).ok()?).ok()
 }
 
-/// Decodes 32 bytes from base64, in its only canonical spelling.
+/// Decodes 32 bytes from canonical base64.
 pub(super) fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
-    // The decoder needs room for whole groups of three.
+    // The decoder needs room for whole groups of three bytes.
     let mut decoded = [0; 33];
     let length = STANDARD.decode_slice(text, &mut decoded).ok()?;
     decoded[..length].try_into().ok()

@@ -7,7 +7,7 @@ use http::{Uri, request::Parts};
 use super::{Claim, Target};
 use crate::{MessageRejection, signature::Secrets};
 
-/// Finds the part of a delivery that does not match, to explain a refusal.
+/// Finds the part of a delivery that does not match its signature, to explain a refusal.
 ///
 /// `url` is the registered URL, if it is known. With this URL, a host or path that a proxy rewrote can be
 /// distinguished from a wrong key.
@@ -118,22 +118,22 @@ pub struct Diagnosis {
     pub signature: Result<(), Mismatch>,
 }
 
-/// The part of a delivery that its signature does not match.
+/// The part of a delivery that does not match its signature.
 ///
 /// See [`diagnose`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mismatch {
-    /// The delivery was signed for the host of the registered URL, and arrived with another host.
+    /// The delivery was signed for the host of the registered URL, but arrived with another host.
     #[error("the host is not that of the registered URL; make the proxy preserve it, or pin it")]
     Host,
-    /// The delivery was signed for the path of the registered URL, and arrived with another path.
+    /// The delivery was signed for the path of the registered URL, but arrived with another path.
     #[error("the path is not that of the registered URL; make the proxy preserve it, or pin it")]
     Path,
-    /// The delivery was signed for the registered URL, and arrived with another method, or another host and path.
+    /// The delivery was signed for the registered URL, but arrived with another method, or with another host and path.
     #[error("method, host or path are not those of the registered URL")]
     Target,
-    /// None of the secrets signed the delivery, neither for the target that was sent nor for the registered URL.
+    /// None of the secrets signed the delivery for the target that was sent, or for the registered URL.
     #[error("no secret matches; it belongs to another registration, or the headers were changed")]
     Key,
 }

@@ -1,7 +1,7 @@
 //! The signature of the Webhooks API, without I/O and without a clock.
 //!
-//! [`sign`] creates the headers of a delivery, [`Claim`] checks them, and [`diagnose`] finds the part of a
-//! delivery that does not match.
+//! [`sign`] creates the headers of a delivery, [`Claim`] checks them, and [`diagnose`] finds the part of a delivery
+//! that does not match its signature.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};

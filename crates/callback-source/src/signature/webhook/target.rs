@@ -1,4 +1,4 @@
-//! The target of a request: the part of its head that the signature covers.
+//! The target of a request: its method, host and path, which the signature covers.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::{
     signature::Secret,
 };
 
-/// Method, host and path of a request, which its signature covers.
+/// Method, host and path of a request, which the signature covers.
 ///
 /// If a proxy rewrites host or path, they must be replaced by those of the registered URL:
 ///
@@ -88,8 +88,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the target of a `POST` to a registered URL. Host and path are those that an HTTP client sends: the
-    /// host in lower case, without a default port, and `/` for an empty path.
+    /// Returns the target of a `POST` to a registered URL. Host and path have the form in which an HTTP client sends
+    /// them: the host in lower case, without a default port, and `/` for an empty path.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the host, with the port if it is not the default.
+    /// Returns the host, with the port if it is not the default port.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Parses an address, with or without a port. The port may be obfuscated (RFC 7239 section 6).
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
-    // An address never contains an underscore, and the name of an obfuscated node begins with one.
+    // In a valid entry, the first underscore begins an obfuscated port. An obfuscated name also begins with an
+    // underscore, but is malformed.
     let Some(underscore) = text.iter().position(|byte| *byte == b'_') else {
         let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
         let is_longer = MAX_PORT_DIGITS < digits.count();
@@ -19,9 +20,9 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     (is_port && is_name).then(|| address(name))?
 }
 
-/// An address, with or without a port.
+/// Parses an address, with or without a port.
 pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
-    // No valid entry is longer. This also bounds the work.
+    // No valid entry is longer. This limit also bounds the work.
     if text.len() > MAX_ENTRY {
         return None;
     }
@@ -58,18 +59,18 @@ fn other_address(text: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// Parses an address and its port, where an IPv6 address has no brackets. `2001:db8::1:443` is port 443 of
+/// Parses an address and its port, where an IPv6 address has no brackets. `2001:db8::1:443` is parsed as port 443 of
 /// `2001:db8::1`, although the whole text is a valid address.
 pub(super) fn address_with_port(text: &[u8]) -> Option<IpAddr> {
     let colon = text.iter().rposition(|byte| *byte == b':')?;
     let (node, port) = (&text[..colon], &text[colon + 1..]);
-    // With one colon left, the address itself would have a port.
+    // If the rest has exactly one colon, it is an IPv4 address with another port.
     let colons = node.iter().filter(|byte| **byte == b':').count();
     let is_valid = is_port(str::from_utf8(port).ok()?) && colons != 1;
     is_valid.then(|| address(node))?
 }
 
-/// Parses four numbers without leading zeros, and nothing else.
+/// Parses four decimal numbers without leading zeros, with dots between them.
 pub(super) fn quad(text: &[u8]) -> Option<Ipv4Addr> {
     let mut parts = text.split(|byte| *byte == b'.');
     let mut octets = [0; 4];
@@ -88,7 +89,7 @@ pub(super) fn quad(text: &[u8]) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// Returns the canonical form of an address that a client can have.
+/// Returns the canonical form of an address, or `None` if no client can have this address.
 pub(in crate::verify) fn usable_client(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
@@ -101,7 +102,7 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// Removes spaces and tabs around a text, and nothing else.
+/// Removes spaces and tabs around a text, but no other characters.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -115,5 +116,5 @@ const MAX_PORT_DIGITS: usize = 5;
 /// The length of `255.255.255.255`.
 const MAX_QUAD: usize = 15;
 
-/// The length of `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, and some spare bytes.
+/// The length of `[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535`, plus some spare bytes.
 const MAX_ENTRY: usize = 64;

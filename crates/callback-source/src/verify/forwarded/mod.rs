@@ -41,8 +41,8 @@ impl TrustedProxies {
     ///
     /// # Errors
     ///
-    /// Returns an error for networks that make up a whole address family, such as `0.0.0.0/0`. With such networks,
-    /// any client could choose its address.
+    /// Returns an error for networks that cover a whole address family, such as `0.0.0.0/0`. With such networks, any
+    /// client could choose its address.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworkError> {
         let networks: Vec<_> = networks.into_iter().collect();
         Networks::new(&networks).map(|networks| Self {
@@ -51,7 +51,7 @@ impl TrustedProxies {
         })
     }
 
-    /// Trusts no address. This is for services whose only proxy connects to a Unix socket. See
+    /// Trusts no address. This value is for services whose only proxy connects to a Unix socket. See
     /// [`UnixPeer`](super::UnixPeer) for an example.
     #[must_use]
     pub fn none() -> Self {
@@ -61,14 +61,14 @@ impl TrustedProxies {
         }
     }
 
-    /// Trusts the list entry `unix:` as well, and continues with the entry on its left.
+    /// Trusts the list entry `unix:` as well. The walk then continues with the entry to its left.
     ///
-    /// nginx writes `unix:` into `X-Forwarded-For`, and into `Forwarded` if so configured, for a client that connects
-    /// over a Unix socket, such as a proxy in front of nginx on the same machine. The entry is a trusted hop like any
-    /// other, so everything to its right must be trusted as well. It is never the client, and it is malformed in a
-    /// header with one address. Without this option it is malformed in a list, too.
+    /// nginx writes `unix:` for a client that connects over a Unix socket, such as a proxy in front of nginx on the
+    /// same machine. nginx writes this entry into `X-Forwarded-For`, and into `Forwarded` if so configured. Like any
+    /// other hop, the entry is reached only if every entry to its right is trusted. It is never the client, and it is
+    /// malformed in a single-value header. Without this option, it is malformed in a list, too.
     ///
-    /// Any process that may write to that socket can choose the entries to the left. Put the socket into a
+    /// Any process that may write to that socket can choose the entries to the left of `unix:`. Put the socket into a
     /// directory that only the outer proxy's user can enter.
     ///
     /// ```
@@ -106,28 +106,29 @@ impl TrustedProxies {
 ///
 /// It reads the client from exactly one configured header:
 ///
-/// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. Loopback
-///    and private peers are not exempt.
-/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists of one entry per hop. All lines are read in order. The
-///    walk starts at the right end, where the nearest proxy has written, and passes over trusted hops. The first
-///    entry that is not trusted is the client. Entries further left come from the client and are ignored.
+/// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. This rule also
+///    applies to loopback and private addresses.
+/// 2. `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists with one entry per hop. All lines of the header form one
+///    list. The walk starts at the right end, where the nearest proxy has written, and passes over trusted hops. The
+///    first entry on this walk that is not trusted is the client. Entries further left may be forged, and are ignored.
 /// 3. A single-value header such as `X-Real-IP` names the client.
-/// 4. The request is refused (400) if the header is [missing](RejectionKind::ForwardedMissing), if an entry on the
-///    walk is [not an address](RejectionKind::ForwardedMalformed), if
-///    [every hop is trusted](RejectionKind::ForwardedAllTrusted), if the walk is
-///    [longer than 32 hops](RejectionKind::ForwardedTooManyHops), or if a single-value header
-///    [appears twice](RejectionKind::ForwardedDuplicate). Neither the leftmost entry nor the proxy is used instead.
+/// 4. The request is refused (400) if the header is [missing](RejectionKind::ForwardedMissing), if an entry on the walk
+///    is [not an address](RejectionKind::ForwardedMalformed), if [every hop is
+///    trusted](RejectionKind::ForwardedAllTrusted), if the walk is [longer than 32
+///    hops](RejectionKind::ForwardedTooManyHops), or if a single-value header [appears
+///    twice](RejectionKind::ForwardedDuplicate). In these cases, neither the leftmost entry nor the proxy is treated as
+///    the client.
 ///
-/// An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`,
-/// `[2001:db8::1]:443`, `2001:db8::1`. In `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are
-/// not resolved. Zones, octal or shortened quads, empty elements, and unspecified, multicast and broadcast addresses
-/// are malformed. The entry `unix:` of a list is a hop only [on request](TrustedProxies::with_unix_sockets), and
+/// An entry is an address, with or without a port: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`, `[2001:db8::1]:443`,
+/// `2001:db8::1`. In `Forwarded` the port may be obfuscated (`"192.0.2.1:_gazonk"`). Names are not resolved. IPv6
+/// zones, octal or shortened IPv4 addresses, empty elements, and unspecified, multicast and broadcast addresses are
+/// malformed. The list entry `unix:` is a hop only if [this is enabled](TrustedProxies::with_unix_sockets), and is
 /// never the client.
 ///
 /// # Deployment caveat
 ///
-/// The proxy must write the header that is configured. It must replace a single-value header that the client sent,
-/// and append to a list. Trust the proxy's own addresses, not the network that it is part of.
+/// The proxy must write the header that is configured. The proxy must replace a single-value header that the client
+/// sent, or append its entry to a list header. Trust the proxy's own addresses, not the network that it is part of.
 ///
 /// # Example
 ///
@@ -166,8 +167,8 @@ enum ForwardedSource {
 }
 
 impl<P> ForwardedPeer<P> {
-    /// Reads `X-Forwarded-For`. `connection` determines the peer of the connection. See the [type](Self) for an
-    /// example.
+    /// Reads the client from `X-Forwarded-For`. `connection` determines the peer of the connection. See the
+    /// [type](Self) for an example.
     pub fn x_forwarded_for(connection: P, proxies: TrustedProxies) -> Self {
         Self {
             connection,
@@ -176,7 +177,7 @@ impl<P> ForwardedPeer<P> {
         }
     }
 
-    /// Reads the parameter `for` of `Forwarded` (RFC 7239).
+    /// Reads the client from the parameter `for` of `Forwarded` (RFC 7239).
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -202,12 +203,12 @@ impl<P> ForwardedPeer<P> {
         }
     }
 
-    /// Reads a header with one address: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`,
-    /// `Fly-Client-IP`, …
+    /// Reads the client from a single-value header: `X-Real-IP`, `CF-Connecting-IP`, `True-Client-IP`, `Fly-Client-IP`,
+    /// …
     ///
-    /// `CloudFront-Viewer-Address` always has a port, even after an IPv6 address without brackets.
+    /// The value of `CloudFront-Viewer-Address` always ends with a port, even after an IPv6 address without brackets.
     ///
-    /// If the name is that of a list header, the header is read as a list, as by
+    /// With the name `X-Forwarded-For` or `Forwarded`, the header is read as a list, as with
     /// [`x_forwarded_for`](Self::x_forwarded_for) and [`forwarded`](Self::forwarded).
     ///
     /// ```
@@ -255,11 +256,11 @@ impl<P> ForwardedPeer<P> {
         self.walk(peer, headers, |_, _| {})
     }
 
-    /// Like [`client`](Self::client), but also calls `hop` with each hop on the way, nearest first, and with `true`
-    /// if the hop is trusted. The first hop is the peer itself. A hop at a Unix socket has no address and is left
-    /// out.
+    /// Like [`client`](Self::client), but also calls `hop` for each hop on the walk, nearest first. The arguments are
+    /// the address of the hop, and `true` if the hop is trusted. The first hop is the peer itself. A hop at a Unix
+    /// socket has no address and is left out.
     ///
-    /// The hops show where a configuration goes wrong:
+    /// The hops show where a configuration is wrong:
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -352,7 +353,7 @@ impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
     }
 }
 
-/// Refuses a request that did not come over a Unix socket with [`NoPeer`](RejectionKind::NoPeer).
+/// Refuses a request with [`NoPeer`](RejectionKind::NoPeer) if it did not arrive over a Unix socket.
 impl PeerIp for ForwardedPeer<UnixPeer> {
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         if !UnixPeer::is_peer(extensions) {
@@ -362,7 +363,7 @@ impl PeerIp for ForwardedPeer<UnixPeer> {
     }
 }
 
-/// Name of a header that always has a port, and in which an IPv6 address has no brackets.
+/// Name of a header whose value always ends with a port, and whose IPv6 addresses have no brackets.
 static CLOUDFRONT: HeaderName = HeaderName::from_static("cloudfront-viewer-address");
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

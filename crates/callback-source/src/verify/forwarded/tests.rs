@@ -579,7 +579,7 @@ fn an_obfuscated_port_is_a_port() {
             ("an empty port", &["for=\"192.0.2.1:\""], Err(Malformed)),
         ],
     );
-    // Only the `Forwarded` standard defines obfuscated ports.
+    // Only the standard for `Forwarded` defines obfuscated ports.
     check(
         &xff(),
         &[("in a plain list", &["192.0.2.1:_p"], Err(Malformed))],
@@ -982,7 +982,7 @@ fn a_request_that_did_not_come_over_the_unix_socket_has_no_peer() {
     }
 }
 
-/// An entry as it is written, and the address that it contains.
+/// The text of an entry, and the address in that text.
 #[derive(Clone, Debug)]
 struct Entry {
     text: String,
@@ -1144,7 +1144,7 @@ fn every_octet_is_read_as_by_the_standard_library_at_every_position() {
             .filter(|octet| octet.len() == length)
             .cloned()
             .collect();
-        // Four digits are long enough to test numbers that are too long.
+        // Numbers of four digits are long enough, because a valid number has at most three digits.
         let next = if length < 3 { &alphabet[..] } else { digits };
         octets.extend(
             longest

@@ -1,8 +1,8 @@
 //! The walk over the entries of a forwarding header, from the nearest hop to the client.
 //!
-//! Each proxy appends the address that it saw, so an entry is only as trustworthy as the hop to its right. The walk
-//! stops at the first hop that is not trusted. Everything to the left of it may be forged, and is ignored even if
-//! it is malformed.
+//! Each proxy appends the address of its peer, so an entry is only as trustworthy as the hop to its right. The walk
+//! stops at the first hop that is not trusted. All entries to the left of that hop may be forged. They are ignored,
+//! even if they are malformed.
 
 use std::net::IpAddr;
 
@@ -54,7 +54,7 @@ pub(super) fn walk_list<'a>(
     }
 }
 
-/// Returns the address in a header with one value, which `parse` reads.
+/// Returns the address in a single-value header. `parse` parses the value.
 pub(super) fn single<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
     parse: impl FnOnce(&[u8]) -> Option<IpAddr>,
@@ -72,7 +72,7 @@ pub(super) fn single<'a>(
     Ok(address)
 }
 
-/// `X-Forwarded-For`: addresses between commas.
+/// Entries of `X-Forwarded-For`: addresses that are separated by commas.
 pub(super) struct PlainEntries;
 
 impl Entries for PlainEntries {
@@ -88,11 +88,12 @@ impl Entries for PlainEntries {
     }
 }
 
-/// `Forwarded`: commas outside of quotes separate elements, and semicolons separate the pairs of an element.
+/// Entries of `Forwarded`. Commas outside of quotes separate elements, and semicolons separate the pairs of an element.
 pub(super) struct ForwardedEntries;
 
 impl Entries for ForwardedEntries {
-    // Split from the right, so that a quote that the client left open cannot swallow the entry that a proxy appended.
+    // The line is split from the right. Otherwise, a quote that the client left open would include the entry that a
+    // proxy appended.
     fn last<'a>(&self, line: &'a [u8]) -> (Option<&'a [u8]>, Option<IpAddr>) {
         match rfind_unquoted(line, b',') {
             Ok(Some(comma)) => (Some(&line[..comma]), for_node(&line[comma + 1..], node)),
@@ -106,7 +107,7 @@ impl Entries for ForwardedEntries {
     }
 }
 
-/// A quoted string that is not opened or not closed.
+/// Error for an unbalanced quotation mark.
 struct Unbalanced;
 
 fn rfind_unquoted(text: &[u8], wanted: u8) -> Result<Option<usize>, Unbalanced> {
@@ -129,7 +130,7 @@ fn rfind_unquoted(text: &[u8], wanted: u8) -> Result<Option<usize>, Unbalanced> 
     if quoted { Err(Unbalanced) } else { Ok(None) }
 }
 
-/// Returns the node of an element's only `for` (RFC 7239 section 4).
+/// Returns the node in an element's parameter `for`, which must be present exactly once (RFC 7239 section 4).
 fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut found = None;
     let mut rest = Some(element);
@@ -169,7 +170,8 @@ fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     found
 }
 
-/// Returns `true` for the content of a quoted string (RFC 9110 section 5.6.4): no bare quote, no open escape.
+/// Returns `true` for the content of a quoted string (RFC 9110 section 5.6.4), without a bare quote or an unfinished
+/// escape.
 fn is_quotable(text: &[u8]) -> bool {
     let mut escaped = false;
     for byte in text {
@@ -194,5 +196,5 @@ fn is_token(text: &[u8]) -> bool {
 /// The entry that nginx writes for a client at a Unix socket.
 const UNIX_SOCKET: &[u8] = b"unix:";
 
-/// Maximum number of entries that are walked over. More entries may be present.
+/// Maximum number of entries that the walk reads. A header may contain more entries.
 const MAX_HOPS: usize = 32;

@@ -37,7 +37,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Returns an error for bytes that do not begin with a valid header. More bytes do not change that.
+    /// Returns an error for bytes that do not begin with a valid header. Further bytes would not make them valid.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         if bytes.starts_with(v2::PROTOCOL_PREFIX) {
             return Self::parse_v2(bytes);
@@ -51,9 +51,10 @@ impl Header {
         Err(HeaderError::Missing)
     }
 
-    /// Reads the header from the start of a connection, for servers that are not axum's.
+    /// Reads the header from the start of a connection, for servers other than axum's.
     ///
-    /// `ahead` contains the bytes that were read already. Afterwards it contains the bytes that followed the header.
+    /// `ahead` contains the bytes that were read already. After a successful call, it contains the bytes that followed
+    /// the header.
     ///
     /// Read the header only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies):
     /// any other peer could name any client. Close a connection without a valid header. If a connection ends and
@@ -76,8 +77,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Returns errors of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if it ends within the
-    /// header. The inner result contains the errors of [`parse`](Self::parse).
+    /// Returns errors of the connection, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the connection ends
+    /// before the header is complete. The inner result contains the errors of [`parse`](Self::parse).
     pub async fn read(
         io: &mut (impl AsyncRead + Unpin),
         ahead: &mut Vec<u8>,
@@ -98,8 +99,8 @@ impl Header {
         }
     }
 
-    // The parsers receive only complete headers. This function decides whether a header is complete, and where
-    // it ends.
+    // The parsers of `ppp` receive only complete headers. `parse_v2` and `parse_v1` decide whether a header is
+    // complete, and where it ends.
     fn parse_v2(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         let Some(fixed) = bytes.first_chunk::<V2_FIXED>() else {
             return Ok(None);
@@ -111,8 +112,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // Section 2.2 requires that the family and the length of its addresses are ignored, but the parser reads the
-        // family and the length.
+        // For `LOCAL`, section 2.2 requires that the family and the length of the addresses are ignored. The parser of
+        // `ppp` reads both, so it is not called.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
@@ -152,8 +153,8 @@ impl Header {
         Ok(Some(Self { client, len }))
     }
 
-    /// Returns the client in canonical form, or `None` if the connection is the proxy's own, such as a health check.
-    /// The address to judge is then that of the proxy.
+    /// Returns the client in canonical form, or `None` for a connection of the proxy itself, such as a health check. In
+    /// that case, judge the address of the proxy.
     ///
     /// ```
     /// use callback_source::verify::proxy_protocol::{Header, HeaderError};
@@ -212,15 +213,15 @@ impl HeaderError {
 }
 
 const V1_PREFIX: &[u8] = b"PROXY ";
-/// Longest header of version 1, by section 2.1 of the specification.
+/// Maximum length of a header of version 1, in bytes (section 2.1 of the specification).
 const V1_LONGEST: usize = 107;
 
 const V2_FIXED: usize = 16;
-/// First byte after the signature: version 2, command 0.
+/// First byte after the signature: version 2, command 0 (`LOCAL`).
 const V2_LOCAL: u8 = 0x20;
-/// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but certificates of clients
-/// need a few hundred bytes.
+/// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but a client certificate in a
+/// header needs only a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
-/// Usual maximum length of a header, in bytes. Longer headers are rare.
+/// Length that few headers exceed, in bytes.
 const USUAL_LENGTH: usize = 512;

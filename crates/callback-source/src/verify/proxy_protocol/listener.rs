@@ -36,7 +36,7 @@ type Connection<I> = (ProxiedStream<I>, SocketAddr);
 impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
     /// Creates a listener that reads the header of connections from these proxies.
     ///
-    /// Accepting must be cancel safe, as it is with tokio's `TcpListener`.
+    /// The `accept` of `listener` must be cancel safe, as it is for tokio's `TcpListener`.
     pub fn new(listener: L, proxies: TrustedProxies) -> Self {
         crate::metrics::register_proxy_headers();
         Self {
@@ -52,8 +52,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
 
     /// Sets the time within which a trusted proxy must send its header. Default: 5 s, no bounds.
     ///
-    /// The header comes with the first packet, and 5 s suffice even if two packets are lost. A proxy that opens
-    /// connections in advance, and sends the header only with the first request, needs more time.
+    /// The header is in the first packet, so 5 s suffice even if two packets are lost. A proxy that opens connections
+    /// in advance, and sends the header only with the first request, needs more time.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -84,7 +84,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         self
     }
 
-    /// Accepts connections of trusted proxies without a header as well. The proxy is then the peer. Off by default.
+    /// Accepts connections of trusted proxies that send no header as well. The peer of such a connection is the proxy.
+    /// Off by default.
     ///
     /// This option is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and
     /// does not send a header: the client could send a header, and so choose its address.
@@ -126,7 +127,7 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
             let outcome = match &read {
                 Ok((None, _)) => Ok("none"),
                 Ok((Some(header), _)) => Ok(header.client().map_or("local", |_| "client")),
-                // Some load balancers probe whether the port is open.
+                // Not a failure, since some load balancers only probe whether the port is open.
                 Err(Unread::Closed(0)) => Ok("closed"),
                 Err(unread) => Err(unread.as_str()),
             };
@@ -160,7 +161,7 @@ impl<L: Listener<Addr = SocketAddr>> Listener for ProxyProtocolListener<L> {
         loop {
             tokio::select! {
                 biased;
-                // A connection that was closed returns `None`, or an error if its task was aborted.
+                // The task of a closed connection returns `None`. An aborted task yields an error.
                 Some(read) = self.pending.join_next() => {
                     if let Ok(Some(connection)) = read {
                         return connection;
@@ -212,7 +213,7 @@ impl Unread {
     }
 }
 
-/// Reads the header. Returns it with the bytes that followed it.
+/// Reads the header. Returns the header with the bytes that followed it.
 async fn read_header(
     io: &mut (impl AsyncRead + Unpin),
     required: bool,
@@ -222,7 +223,7 @@ async fn read_header(
         Ok(Ok(header)) => Ok((Some(header), ahead)),
         Ok(Err(HeaderError::Missing)) if !required => Ok((None, ahead)),
         Ok(Err(error)) => Err(Unread::Header(error)),
-        // A connection that fails is treated as a connection that ends.
+        // An error of the connection is treated like the end of the connection.
         Err(_) => Err(Unread::Closed(ahead.len())),
     }
 }

@@ -1,23 +1,23 @@
 //! The PROXY protocol, versions 1 and 2, with which a proxy names the client of a connection.
 //!
 //! Proxies that forward bytes, not requests (HAProxy in `mode tcp`, nginx `stream`, AWS NLB), cannot write HTTP
-//! headers. Such proxies name the client in a header before the first byte of the connection
+//! headers. Such proxies name the client in a header at the start of the connection
 //! ([specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)). `ProxyProtocolListener`, with the
-//! feature `axum`, reads it and passes the client's address to axum as the peer of the connection. [`Header`] reads
-//! it for other servers.
+//! feature `axum`, reads this header and passes the client's address to axum as the peer of the connection. [`Header`]
+//! reads the header for other servers.
 //!
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
-//!    inspected: a header that it sends is the start of a malformed request.
-//! 2. A trusted peer must send a header, of either version, within 5 s. Otherwise the connection is closed, and an
-//!    event contains the reason. The same happens if the header is malformed or longer than 107 bytes (version 1) or
-//!    4,096 bytes (version 2). It also happens if the header names a Unix socket, a datagram, or an unspecified,
-//!    multicast or broadcast address.
-//! 3. With `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family, the connection is the proxy's own,
-//!    such as a health check. The peer is then the proxy. The rest of such a header is ignored. The type-length-value
-//!    fields of every header are ignored, too.
+//!    inspected. If such a peer sends a header, the HTTP server reads the header as a malformed request.
+//! 2. A trusted peer must send a header, of either version, within 5 s. Otherwise, the connection is closed and the
+//!    reason is logged. The connection is also closed if the header is malformed, or longer than 107 bytes (version 1)
+//!    or 4,096 bytes (version 2), or if the header names a Unix socket, a datagram, or an unspecified, multicast or
+//!    broadcast address.
+//! 3. A header with `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family marks a connection of the
+//!    proxy itself, such as a health check. The peer of such a connection is the proxy. The rest of such a header is
+//!    ignored. The type-length-value fields of every header are ignored, too.
 //! 4. Headers are read while further connections are accepted, so that a silent peer delays no other peer. At most
-//!    1,024 connections wait for their header. The oldest of these connections is closed when another connection
-//!    arrives.
+//!    1,024 connections wait for their header. When another connection arrives, the oldest of these connections is
+//!    closed.
 //!
 //! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges the client's address, and no HTTP header
 //! is read.
@@ -67,9 +67,8 @@
 //!
 //! # Deployment caveat
 //!
-//! A proxy that forwards bytes and is *not* configured to send the header (`send-proxy` in HAProxy) forwards a
-//! header that the client wrote. Trust an address only if everything that connects from it sends the header
-//! itself.
+//! A proxy that forwards bytes and is *not* configured to send the header (`send-proxy` in HAProxy) forwards a header
+//! that the client wrote. Trust an address only if every program that connects from it sends the header itself.
 
 mod header;
 #[cfg(feature = "axum")]

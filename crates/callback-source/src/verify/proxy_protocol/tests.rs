@@ -26,7 +26,7 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A header of version 2 whose length field claims `claimed` bytes more than it has.
+/// A header of version 2 whose length field is too large by `claimed` bytes.
 fn lying(command: u8, family: u8, block: &[u8], claimed: i32) -> Vec<u8> {
     let length = u16::try_from(i32::try_from(block.len()).unwrap() + claimed).unwrap();
     let fixed = [
@@ -379,7 +379,7 @@ impl World {
         Self { network, listener }
     }
 
-    /// Connects from `peer`, sends these bytes, and returns the far end.
+    /// Connects from `peer`, sends these bytes, and returns the far end of the connection.
     async fn connect(&self, peer: &str, sent: &[u8]) -> DuplexStream {
         let (mut far, near) = duplex(64 * 1024);
         far.write_all(sent).await.unwrap();

@@ -1,8 +1,8 @@
 //! One query and its response, over UDP or TCP.
 //!
-//! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, hickory's client
-//! checks only the id. hickory's pool, which is not used here, would reject records of another class. This module
-//! performs the missing checks.
+//! Over UDP, hickory's client checks the id, the source address and the letter case. Over TCP, hickory's client checks
+//! only the id. hickory's pool would reject records of another class, but this crate does not use that pool. This
+//! module performs the missing checks.
 
 use std::net::SocketAddr;
 
@@ -42,8 +42,8 @@ pub(super) async fn over_udp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Sends a query over a new TCP connection. A connection that is kept open can die unnoticed, and the next query
-/// would then wait for its time limit.
+/// Sends a query over a new TCP connection. A connection that is kept open can break unnoticed. The next query over
+/// that connection would then wait until its time limit.
 pub(super) async fn over_tcp(
     server: SocketAddr,
     request: DnsRequest,
@@ -65,7 +65,7 @@ pub(super) async fn over_tcp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Checks a response. hickory leaves these checks to its pool, and does not compare the question over TCP.
+/// Checks a response. hickory performs these checks only in its pool, and does not compare the question over TCP.
 fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
     let code = response.response_code;
     let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);

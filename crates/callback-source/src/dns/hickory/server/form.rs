@@ -1,6 +1,6 @@
 //! Forms of a query: with or without EDNS, random case and UDP.
 //!
-//! Each of these features protects or speeds up most lookups, but not every server supports them. A table in
+//! Each of these features protects or speeds up most lookups, but not every server supports all of them. A table in
 //! `docs/design.md` lists the forms, each with the fault that it works around.
 
 use std::net::SocketAddr;
@@ -26,8 +26,8 @@ use crate::dns::hickory::chain::kind_of;
 
 /// Form in which a query is sent.
 ///
-/// Random letter case makes answers hard to forge. Over UDP, a query in lower case is therefore sent twice, and only
-/// the records in both answers are used.
+/// Random letter case makes answers hard to forge. A query in lower case lacks this protection. Over UDP, such a query
+/// is therefore sent twice, and only the records that both answers contain are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Over UDP, with EDNS, in random case.
@@ -76,7 +76,7 @@ impl Form {
     }
 }
 
-/// Intersects two answers to a query in lower case. A forger has to guess both queries.
+/// Intersects two answers to a query in lower case. A forger would have to forge both answers.
 fn agreed(
     one: Result<Message, NetError>,
     other: Result<Message, NetError>,

@@ -1,7 +1,7 @@
 //! Memory of the query forms that a server answers.
 //!
-//! Without this memory, each lookup would repeat the search for a form that works. Nothing is remembered forever:
-//! EDNS and random letter case are tried again, because the server may have been replaced. Random letter case
+//! Without this memory, each lookup would repeat the search for a form that works. Nothing is remembered forever. EDNS
+//! and random letter case are tried again, because the server may have been replaced and because random letter case
 //! protects against forged answers.
 
 use std::{collections::HashMap, time::Duration};
@@ -13,15 +13,16 @@ use super::form::Form;
 
 #[derive(Default)]
 pub(super) struct Learned {
-    /// The form to try first, and the time until which it is the first.
+    /// The form to try first, and the time until which it is tried first.
     pub(super) first_until: Option<(Form, Instant)>,
-    /// Time at which the usual form is tried again, if another form is the first.
+    /// Time at which the usual form is tried again, if another form is tried first.
     pub(super) usual_again_at: Option<Instant>,
     /// The last form that was logged.
     pub(super) logged: Option<Form>,
     /// Time until which TCP is tried last.
     pub(super) tcp_last_until: Option<Instant>,
-    /// Names that were answered in random case, each with the time at which that answer stops being evidence.
+    /// Names that were answered in random case. Until the time of an entry, the answer shows that the server accepts
+    /// any letter case of the name.
     pub(super) spelled_until: HashMap<Name, Instant>,
 }
 
@@ -55,7 +56,7 @@ impl Learned {
     }
 }
 
-/// Outcomes of the forms that were tried before.
+/// Outcomes of the forms that were tried earlier for the same query.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Past {
     /// First problem over UDP in random case. `None` means silence.

@@ -1,4 +1,4 @@
-//! A single DNS server: the order of query forms and what it learns from the answers.
+//! A single DNS server, the order of its query forms, and the memory of the forms that worked.
 
 mod exchange;
 mod form;
@@ -35,7 +35,7 @@ pub(super) struct Server {
     address: SocketAddr,
     tcp_first: bool,
     learned: Mutex<Learned>,
-    /// Wakes lookups when a name is answered in the letter case of its query.
+    /// Wakes waiting lookups when the server has answered a query in random case.
     answered: Notify,
 }
 
@@ -55,8 +55,8 @@ impl Server {
 
     /// Sends the query in one form after another, in each form at most once.
     ///
-    /// The next form is sent after some silence. After a failure it is sent immediately, unless a form that is likely
-    /// to work is in flight.
+    /// The next form is sent after 200 ms of silence, or after 500 ms if the previous form is likely to work. After a
+    /// failure, the next form is sent immediately, unless a form that is likely to work is in flight.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
@@ -165,7 +165,7 @@ impl Server {
         let first = learned.first();
         let mut forms = VecDeque::from(match first.unwrap_or(usual) {
             Form::Full if learned.tcp_is_last() => [Form::Full, Form::Bare, Form::Pair, Form::Tcp],
-            // The server has answered with EDNS before, so silence has another cause.
+            // The server has answered a query with EDNS before, so EDNS is not the cause of silence.
             Form::Full if first.is_some() => [Form::Full, Form::Tcp, Form::Pair, Form::Bare],
             Form::Full => [Form::Full, Form::Bare, Form::Tcp, Form::Pair],
             Form::Bare => [Form::Bare, Form::Full, Form::Tcp, Form::Pair],
@@ -189,15 +189,15 @@ impl Server {
         }
     }
 
-    /// Returns true if the server has answered for this name in random case. Random case then does not explain a
-    /// denial.
+    /// Returns true if the server has answered a query for this name in random case. Random case is then not the cause
+    /// of a denial.
     ///
-    /// Both families of a host are queried at the same time, and most hosts have only one family. Waiting 100 ms for
-    /// the other answer saves one query for each such denial.
+    /// Both families of a host are queried at the same time, and most hosts have addresses of only one family. Waiting
+    /// up to 100 ms for the answer of that family saves one query for each denial of the other family.
     async fn was_answered(&self, name: &Name) -> bool {
         let answered = async {
             loop {
-                // Created before the check, so that an answer in between is not missed.
+                // Created before the check, so that an answer between the check and the wait is not missed.
                 let answered = self.answered.notified();
                 if self.learned().spelled(name) {
                     return;
@@ -260,7 +260,7 @@ impl Server {
     }
 }
 
-/// Returns the more specific of two failures: a server's response rather than silence.
+/// Returns the more specific of two failures: the earlier failure, unless that failure is mere silence.
 pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     match before {
         NetError::NoConnections | NetError::Timeout => after,
@@ -268,8 +268,8 @@ pub(super) fn more_telling(before: NetError, after: NetError) -> NetError {
     }
 }
 
-/// Returns true for the response codes of RFC 6891, sections 6.2.2 and 7. hickory reads code 16 (BADVERS) as
-/// BADSIG.
+/// Returns true for the response codes by which a server refuses EDNS (RFC 6891, sections 6.2.2 and 7). hickory parses
+/// code 16 (BADVERS) as BADSIG.
 fn refuses_edns(error: &NetError) -> bool {
     let NetError::Dns(DnsError::ResponseCode(code)) = error else {
         return false;
@@ -297,20 +297,21 @@ pub(super) fn is_denial(error: &NetError) -> bool {
 /// Time limit for one server, which includes all forms.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Silence before the next form is tried. All four forms are in flight after 600 ms, so one of them is answered
-/// before an on-demand refresh ends. An error response without its question looks like silence, because hickory
-/// treats it as a forgery.
+/// Duration of silence after which the next form is tried. All four forms are in flight after 600 ms, so one of them
+/// can be answered before an on-demand refresh ends (1 s). An error response without its question has the same effect
+/// as silence, because hickory treats such a response as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Silence after a form that worked before, until the next form is tried. It is long enough for two lost packets.
+/// Duration of silence after which the next form is tried, if the previous form worked before. The duration is long
+/// enough for two lost packets.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
-/// Time for which a form stays first after it worked. It is longer than a TTL, since each lookup would
+/// Time for which a form is tried first after it worked. This time is longer than a TTL, since each lookup would
 /// otherwise have to find the form again.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
-/// Time before a form that failed is tried again.
+/// Time after which a form that failed is tried again.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
 
-/// Time that a denial waits for the answer of the host's other family.
+/// Time for which a denial waits for the answer of the host's other family.
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A file, the expected servers, whether TCP comes first, and the number of invalid lines.
+/// A file, the expected servers, whether TCP is tried first, and the number of ignored `nameserver` lines.
 struct Sample {
     what: &'static str,
     text: &'static [u8],
@@ -25,7 +25,7 @@ const fn sample(
     }
 }
 
-/// Files as systems write them.
+/// Files as systems write them, and files with unusual content.
 const SAMPLES: &[Sample] = &[
     sample(
         "systemd-resolved, stub",
