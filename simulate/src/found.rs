@@ -514,3 +514,36 @@ fn a_denial_of_an_alias_target_ends_with_the_alias() {
         ],
     });
 }
+
+/// Found by seed 1420. One server sent an alias, and the other denied every name, also the alias's target. The oracle
+/// expected an answer or a denial, although NXDOMAIN for the target is neither.
+#[test]
+fn a_lookup_fails_if_the_target_of_an_alias_does_not_exist() {
+    let at = |at, what| Event { at, what };
+    let zone = |family| Zone {
+        host: 0,
+        family,
+        addresses: 1,
+        ttl: 60,
+    };
+    let server = |server, mood| Server { server, mood };
+    holds(&Schedule {
+        seed: 21,
+        hickory: true,
+        setting: Setting {
+            hosts: 1,
+            min_ttl: 10,
+            max_ttl: 3600,
+            linger: 600,
+            stale_for: 3600,
+            networks: false,
+        },
+        seconds: 60,
+        events: vec![
+            at(0, zone(0)),
+            at(0, zone(1)),
+            at(0, server(0, Lossy)),
+            at(0, server(1, Denies)),
+        ],
+    });
+}

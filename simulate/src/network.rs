@@ -410,6 +410,16 @@ fn explained(
             if errors().any(loops) {
                 return Ok(());
             }
+            // So is NXDOMAIN for the target of an alias: the name in the question exists, so it is no denial.
+            let dangles = |response: &Response| {
+                let denies = |of: &ResolveError| of.kind() == ResolveErrorKind::NxDomain;
+                response.link == Link::Target && response.result.as_ref().is_err_and(denies)
+            };
+            let is_broken =
+                matches!(result, Some(Err(error)) if error.kind() == ResolveErrorKind::BrokenChain);
+            if is_broken && said.iter().any(dangles) {
+                return Ok(());
+            }
             let mut servers = state.servers.iter().enumerate();
             let well = servers.any(|(at, server)| {
                 let habit = Habit::of(state.seed, at, now);
