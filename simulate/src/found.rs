@@ -547,3 +547,64 @@ fn a_lookup_fails_if_the_target_of_an_alias_does_not_exist() {
         ],
     });
 }
+
+/// Found by seed 1557. An on-demand lookup failed shortly before the end of the answer's TTL. With a stale window of
+/// zero, the answer ended with its TTL, and the file without the answer was written at once. The oracle expected the
+/// answer in the file of the killed process.
+#[test]
+fn an_answer_that_ended_before_the_file_was_written_is_not_restored() {
+    let at = |at, what| Event { at, what };
+    let restart = |ending| Restart {
+        ending,
+        down: 100,
+        hosts: 1,
+        state_file: true,
+    };
+    holds(&Schedule {
+        seed: 1557,
+        hickory: false,
+        setting: Setting {
+            hosts: 1,
+            min_ttl: 5,
+            max_ttl: 3600,
+            linger: 3600,
+            stale_for: 0,
+            networks: false,
+        },
+        seconds: 40,
+        events: vec![
+            at(
+                0,
+                Zone {
+                    host: 0,
+                    family: 0,
+                    addresses: 1,
+                    ttl: 24,
+                },
+            ),
+            at(1_000, restart(Clean)),
+            at(
+                24_000,
+                Server {
+                    server: 0,
+                    mood: Refused,
+                },
+            ),
+            at(
+                24_000,
+                Server {
+                    server: 1,
+                    mood: Refused,
+                },
+            ),
+            at(
+                24_500,
+                Call {
+                    who: 52,
+                    through: Source,
+                },
+            ),
+            at(28_000, restart(Kill)),
+        ],
+    });
+}

@@ -422,10 +422,16 @@ impl Worlds {
             let until = next.next().unwrap_or(now);
             if *at <= now && written_from <= until {
                 let written = (written_from.max(*at), until);
-                left.extend(models.iter().map(|model| OnDisk {
-                    model: model.on_disk(&self.rules, written.1),
-                    wall: *wall,
-                    written,
+                left.extend(models.iter().map(|model| {
+                    // An answer whose window ended before the file was written is not in the file. A restored answer
+                    // does not fail, so its window would be open again.
+                    let mut model = model.clone();
+                    model.settle(&self.rules, written.0);
+                    OnDisk {
+                        model: model.on_disk(&self.rules, written.1),
+                        wall: *wall,
+                        written,
+                    }
                 }));
             }
         }
