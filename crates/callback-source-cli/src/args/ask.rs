@@ -38,7 +38,7 @@ pub(crate) struct AskArgs {
 
 /// Show the state of the running server
 ///
-/// The exit code is 0 if it is ready, 1 if it is not, and 2 if it cannot be asked.
+/// The exit code is 0 if the server is ready, 1 if it is not, and 2 if it cannot be asked.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -47,9 +47,9 @@ pub(crate) struct StatusArgs {
 
 /// Show the journal of the running server: changes, outages, refusals
 ///
-/// One event a line, oldest first. The exit code is 0 if there is any, 1 if there is none, and 2 if the server
+/// One event a line, oldest first. The exit code is 0 if there are events, 1 if there are none, and 2 if the server
 /// cannot be asked. `--only refused-then-listed` shows servers of the provider that were refused before an answer
-/// named them.
+/// contained their addresses.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct HistoryArgs {
     /// Oldest event to show: `today`, `yesterday`, a duration such as `12h`, or a time (UTC)
@@ -86,9 +86,9 @@ pub(crate) enum EventKind {
     Changes,
     /// Questions that failed, and for how long
     Outages,
-    /// Refused peers, with reason and number
+    /// Refused peers, with the reason and the number of refusals
     Refusals,
-    /// Refused peers that an answer named later
+    /// Refused peers whose addresses were in a later answer
     RefusedThenListed,
     /// Starts, stops and reloads
     Operation,
@@ -98,7 +98,8 @@ pub(crate) enum EventKind {
 ///
 /// Shows the verdict at this moment, when the peer was listed and by which host, and when it was refused.
 ///
-/// The exit code is 0 if the peer is admitted (with `--at`: was listed), 1 if not, and 2 if this cannot be decided.
+/// The exit code is 0 if the peer is admitted (with `--at`: was listed), 1 if it is not, and 2 if the server cannot
+/// decide or cannot be asked.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
     /// Address of the peer
@@ -119,12 +120,12 @@ pub(crate) struct ExplainArgs {
 
 /// Show the events of the running server as they happen, one a line
 ///
-/// Runs until it is interrupted. While the server is restarted, it waits.
+/// Runs until it is interrupted. While the server restarts, the command waits.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WatchArgs {
     /// Command for the shell to run at each change of the addresses, with the event as JSON on its stdin
     ///
-    /// Two never run at once, and each is killed after 60 s.
+    /// Only one such command runs at a time. It is killed after 60 s.
     #[arg(
         long,
         value_name = "COMMAND",

@@ -17,11 +17,11 @@ use super::{
 /// One peer a line, with the host whose answer contains the address and the freshness of that answer, or
 /// with the reason of the refusal.
 ///
-/// With `--peer`, one request: each hop on the way to the client, nearest first, and the verdict on the
-/// client.
+/// With `--peer`, prints each hop of one request on the way to the client, nearest first, and the verdict on
+/// the client.
 ///
-/// The exit code is 0 if all are admitted, 1 if some are not, and 2 if this cannot be decided, such as
-/// when DNS cannot be reached.
+/// The exit code is 0 if all peers are admitted, 1 if some peers are not, and 2 if the command cannot decide,
+/// for example because DNS cannot be reached.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// Addresses of peers

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::args::{Args, Invocation, example_file};
 
-    /// Each key of the file that is printed, with its value.
+    /// Each key of the printed file, with its value.
     fn entries(text: &str) -> Vec<(&str, &str)> {
         let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
         lines

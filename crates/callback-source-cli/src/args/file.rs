@@ -76,7 +76,8 @@ impl ConfigFile {
     }
 }
 
-/// The path of the file, if the command line or the environment has one. What is required may be in the file.
+/// The path of the file, if the command line or the environment has one. Required values may be in the file, so their
+/// absence is no error here.
 pub(super) fn path(command: &Command, words: &[OsString]) -> Option<PathBuf> {
     let command = every_flag(command.clone(), &|arg| arg.required(false));
     let matches = command.try_get_matches_from(words).ok()?;
@@ -192,7 +193,7 @@ fn single(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<OsStrin
             return Err((at, format!("`{name}` must be a string, not a TOML {kind}")));
         }
     };
-    // A command with this flag alone: the other rules of the flag are about other flags.
+    // The command has this flag alone, because the flag's other rules are about other flags.
     let flag = Arg::new("value")
         .long("value")
         .action(arg.get_action().clone())

@@ -13,17 +13,17 @@ use super::{
 
 /// Keep firewalls and proxies equal to the set of admitted addresses
 ///
-/// `nftables:inet/TABLE/SET`: the elements of `SET` (IPv4) and `SET6` (IPv6), each with the rest of its
-/// address's window as timeout. Needs `nft` and CAP_NET_ADMIN. `haproxy:SOCKET:ACL`: an ACL of a running
-/// HAProxy, by the path of its file, which is written as well. `file:FORMAT:PATH`: a file; the formats are
+/// `nftables:inet/TABLE/SET`: the elements of `SET` (IPv4) and `SET6` (IPv6), each with the remaining time of
+/// its address's window as timeout. Needs `nft` and CAP_NET_ADMIN. `haproxy:SOCKET:ACL`: an ACL of a running
+/// HAProxy, named by the path of its file. The file is written as well. `file:FORMAT:PATH`: a file; the formats are
 /// `plain`, `json`, `nginx-geo`, `nginx-allow`, `apache-rewritemap`, `caddy`, `traefik` and
 /// `kubernetes-networkpolicy`.
 ///
 /// While a host has not been resolved yet, addresses are only added. A target is never emptied, unless
 /// `--allow-empty` is given. A target is checked every 2 s, and restored if something else has changed it.
 ///
-/// SIGTERM, SIGINT and SIGQUIT end it after the write in progress, with exit code 0. The targets keep what
-/// they have; elements of nftables end with their windows.
+/// SIGTERM, SIGINT and SIGQUIT end the command after the write in progress, with exit code 0. The targets keep
+/// their addresses, except that elements of nftables end with their windows.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FollowArgs {
     /// Copy of the set: `nftables:inet/TABLE/SET`, `haproxy:SOCKET:ACL` or `file:FORMAT:PATH`
@@ -34,7 +34,7 @@ pub(crate) struct FollowArgs {
     )]
     pub(crate) targets: Vec<List<Target>>,
 
-    /// Look up once, bring the targets up to date, and exit: 0 if all are, otherwise 2. Give a
+    /// Look up once, bring the targets up to date, and exit: 0 if all targets are, otherwise 2. Give a
     /// `--state-file`, since lingering addresses are otherwise unknown to the next call
     #[arg(long, value_parser = switch())]
     pub(crate) once: bool,
@@ -67,8 +67,8 @@ pub(crate) struct FollowArgs {
 /// Flags of `follow` and of `serve --follow`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FollowOptions {
-    /// Command for the shell that runs after a `file:` target has changed, and once at the start: never two
-    /// at once, ended after 60 s, and repeated if it fails
+    /// Command for the shell that runs at the start and after each change of a `file:` target: one at a time,
+    /// ended after 60 s, and repeated if it fails
     #[arg(
         long,
         value_name = "COMMAND",

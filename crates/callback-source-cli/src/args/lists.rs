@@ -1,7 +1,7 @@
 //! Values with surrounding blanks, and lists of values.
 //!
 //! Most values come from variables in a Compose file, a Helm chart or a systemd unit. YAML blocks end with a line
-//! break, and people put a blank after each comma. Neither can be part of a value, so both separate values.
+//! break, and people put a blank after each comma. No value contains a line break or a blank, so both separate values.
 
 use std::ffi::OsStr;
 

@@ -22,7 +22,7 @@ pub(crate) struct LookupArgs {
     #[arg(long, value_parser = switch())]
     pub(crate) json: bool,
 
-    /// Look up the environment's API server instead, which the merchant calls: for egress rules
+    /// Look up the API server that the merchant calls, in place of the callback servers: for egress rules
     ///
     /// `--host` and `--allow` are ignored.
     #[arg(long, value_parser = switch())]

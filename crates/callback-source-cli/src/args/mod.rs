@@ -71,10 +71,10 @@ pub(crate) const NAME: &str = "callback-source";
 /// DNS, and decides which peers may send callbacks.
 ///
 /// The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those of `demo`
-/// can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several values are separated by
-/// commas, blanks or line breaks. An empty variable is treated as unset, and an unknown one is an error.
-/// `serve`, `lookup` and `check` also read a configuration file (`--config`). A flag replaces a variable,
-/// and a variable replaces the file.
+/// can also be set by an environment variable: `CALLBACK_SOURCE_MIN_TTL` sets `--min-ttl`. Several values are
+/// separated by commas, blanks or line breaks. An empty variable is treated as unset, and an unknown variable with
+/// this prefix is an error. Most commands also read a configuration file (`--config`). A flag replaces a variable,
+/// and a variable replaces a value of the file.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -143,7 +143,7 @@ impl Invocation {
             command = file.as_defaults(command);
         }
         let matches = match command.try_get_matches_from_mut(&words) {
-            // The help lists the variables of all flags, also the empty ones.
+            // The help lists the variables of all flags, including empty variables.
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
                 whole.clone().try_get_matches_from(words)?
             }
@@ -162,7 +162,7 @@ impl Invocation {
     }
 }
 
-/// Returns whether a command reads variables. `demo` starts whatever the environment has.
+/// Returns whether a command reads variables. `demo` does not, so that no variable can prevent its start.
 fn reads_variables(command: &Command) -> bool {
     #[cfg(feature = "demo")]
     if matches!(command, Command::Demo(_)) {

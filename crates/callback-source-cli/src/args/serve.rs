@@ -87,9 +87,9 @@ pub(crate) struct ServeArgs {
 
     /// Maximum number of connections
     ///
-    /// When few are left, each connection ends with its next response, and a connection that has waited
-    /// for its client for a second is closed. When none is left, a new connection displaces one of the
-    /// address with the most connections. Connections of trusted proxies are ended last.
+    /// When few free connections are left, each connection ends with its next response. A connection that
+    /// has then waited for its client for a second is closed. When none is left, a new connection displaces
+    /// one of the address with the most connections. Connections of trusted proxies are ended last.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -125,7 +125,7 @@ pub(crate) struct ServeArgs {
     pub(crate) proxy: ProxyArgs,
 
     /// Read the client from the PROXY protocol header (version 1 or 2), which trusted proxies send before
-    /// the first byte; a connection of theirs without it is closed
+    /// the first byte; a connection of a trusted proxy without this header is closed
     #[arg(
         long,
         value_parser = switch(),

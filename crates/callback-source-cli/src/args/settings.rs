@@ -119,7 +119,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// The others need new sockets, or would leave connections behind that were accepted under other rules.
+/// Keys whose new values a running server can take over. A new value of any other key would need new sockets, or would
+/// leave connections open that were accepted under other rules.
 const RELOADABLE: [&str; 10] = [
     "allow",
     "client-ip-header",

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use super::lists::trimmed;
 
-/// Parser of a flag without a value. Its variable is `true` or `false`.
+/// Parser of a flag without a value. The flag's variable is `true` or `false`.
 pub(super) fn switch() -> impl TypedValueParser<Value = bool> {
     trimmed(BoolishValueParser::new())
 }
@@ -85,8 +85,9 @@ pub(super) fn loopback_socket(text: &str) -> Result<SocketAddr, &'static str> {
     }
 }
 
-pub(super) fn address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
+pub(super) fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse()
+        .map_err(|_| "give an IP address, such as `192.0.2.1` or `2001:db8::1`")
 }
 
 pub(super) fn header_name(text: &str) -> Result<HeaderName, &'static str> {
@@ -190,7 +191,7 @@ pub(super) fn time(text: &str) -> Result<SystemTime, &'static str> {
         )
 }
 
-/// Time that is over.
+/// Time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Past {
     At(SystemTime),
@@ -215,7 +216,7 @@ impl Past {
     }
 }
 
-/// Parses a time that is over, such as `yesterday`.
+/// Parses a time in the past, such as `yesterday`.
 pub(super) fn past(text: &str) -> Result<Past, &'static str> {
     match text {
         "today" => return Ok(Past::Day(0)),
@@ -226,7 +227,7 @@ pub(super) fn past(text: &str) -> Result<Past, &'static str> {
         return Ok(Past::Ago(ago));
     }
     let time = time(text).or_else(|_| {
-        // A date is its first moment.
+        // A date means its first moment.
         humantime::parse_rfc3339_weak(&format!("{text} 00:00:00"))
     });
     time.map(Past::At).map_err(|_| {

@@ -44,7 +44,7 @@ pub(super) fn without_blank_variables(
 }
 
 /// Rejects a variable with our prefix that belongs to no flag of any subcommand: a misspelled name must not
-/// leave its default in force.
+/// leave the default of the flag in use.
 pub(super) fn reject_unknown(
     command: &Command,
     variables: impl Iterator<Item = (OsString, OsString)>,
@@ -60,7 +60,7 @@ pub(super) fn reject_unknown(
                 && !value.trim().is_empty()
                 && !known.contains(name)
         });
-    // The same one at each start, in whatever order the system lists them.
+    // The error names the same variable at each start, although the system lists variables in any order.
     let Some((name, _)) = unknown.min() else {
         return Ok(());
     };
@@ -81,7 +81,7 @@ fn collect(command: &Command, names: &mut Vec<String>) {
     }
 }
 
-/// Returns whether Kubernetes makes a variable of this form for a service whose name starts with
+/// Returns whether Kubernetes creates a variable of this form for a service whose name starts with
 /// `callback-source`. `name` is without the prefix.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let ends_with = |end: &str| name == end || name.ends_with(&format!("_{end}"));

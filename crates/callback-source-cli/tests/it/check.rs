@@ -168,7 +168,7 @@ async fn an_invalid_address_is_an_error() {
     exit 2
     -- stdout
     -- stderr
-    error: invalid value 'one.example' for '[IP]...': invalid IP address syntax
+    error: invalid value 'one.example' for '[IP]...': give an IP address, such as `192.0.2.1` or `2001:db8::1`
 
     For more information, try '--help'.
     "#);

@@ -19,10 +19,10 @@ async fn prints_help() {
     DNS, and decides which peers may send callbacks.
 
     The exit code is 0 for yes, 1 for no and 2 for an error. Each flag except `check --header` and those
-    of `demo` can also be set by an environment variable, `CALLBACK_SOURCE_` and its name. Several
-    values are separated by commas, blanks or line breaks. An empty variable is treated as unset, and an
-    unknown one is an error. `serve`, `lookup` and `check` also read a configuration file (`--config`).
-    A flag replaces a variable, and a variable replaces the file.
+    of `demo` can also be set by an environment variable: `CALLBACK_SOURCE_MIN_TTL` sets `--min-ttl`.
+    Several values are separated by commas, blanks or line breaks. An empty variable is treated as
+    unset, and an unknown variable with this prefix is an error. Most commands also read a configuration
+    file (`--config`). A flag replaces a variable, and a variable replaces a value of the file.
 
     Usage: callback-source <COMMAND>
 
@@ -63,8 +63,8 @@ async fn prints_help() {
           --by-host        Print a table with host, record type, TTL and state [env:
                            CALLBACK_SOURCE_BY_HOST]
           --json           Print JSON [env: CALLBACK_SOURCE_JSON]
-          --api            Look up the environment's API server instead, which the merchant calls: for
-                           egress rules [env: CALLBACK_SOURCE_API]
+          --api            Look up the API server that the merchant calls, in place of the callback
+                           servers: for egress rules [env: CALLBACK_SOURCE_API]
           --config <PATH>  Configuration file (TOML); its keys are the flags of `serve` [env:
                            CALLBACK_SOURCE_CONFIG]
       -h, --help           Print help (see more with '--help')
@@ -117,11 +117,11 @@ async fn prints_help() {
     One peer a line, with the host whose answer contains the address and the freshness of that answer,
     or with the reason of the refusal.
 
-    With `--peer`, one request: each hop on the way to the client, nearest first, and the verdict on the
-    client.
+    With `--peer`, prints each hop of one request on the way to the client, nearest first, and the
+    verdict on the client.
 
-    The exit code is 0 if all are admitted, 1 if some are not, and 2 if this cannot be decided, such as
-    when DNS cannot be reached.
+    The exit code is 0 if all peers are admitted, 1 if some peers are not, and 2 if the command cannot
+    decide, for example because DNS cannot be reached.
 
     Usage: callback-source check [OPTIONS] [IP]...
 
@@ -321,10 +321,10 @@ async fn prints_help() {
           --max-connections <NUMBER>
               Maximum number of connections
               
-              When few are left, each connection ends with its next response, and a connection that has
-              waited for its client for a second is closed. When none is left, a new connection
-              displaces one of the address with the most connections. Connections of trusted proxies are
-              ended last.
+              When few free connections are left, each connection ends with its next response. A
+              connection that has then waited for its client for a second is closed. When none is left,
+              a new connection displaces one of the address with the most connections. Connections of
+              trusted proxies are ended last.
               
               [env: CALLBACK_SOURCE_MAX_CONNECTIONS]
               [default: 10000]
@@ -371,7 +371,7 @@ async fn prints_help() {
 
           --proxy-protocol
               Read the client from the PROXY protocol header (version 1 or 2), which trusted proxies
-              send before the first byte; a connection of theirs without it is closed
+              send before the first byte; a connection of a trusted proxy without this header is closed
               
               [env: CALLBACK_SOURCE_PROXY_PROTOCOL]
 
@@ -382,8 +382,8 @@ async fn prints_help() {
               [env: CALLBACK_SOURCE_FOLLOW]
 
           --on-change <COMMAND>
-              Command for the shell that runs after a `file:` target has changed, and once at the start:
-              never two at once, ended after 60 s, and repeated if it fails
+              Command for the shell that runs at the start and after each change of a `file:` target:
+              one at a time, ended after 60 s, and repeated if it fails
               
               [env: CALLBACK_SOURCE_ON_CHANGE]
 
