@@ -36,6 +36,10 @@ impl Deadline {
         if limits.closes_after_response || self.timer.is_displaced() {
             let since = *self.last_request_since.get_or_insert_with(Instant::now);
             limits.cut_at = Some(since + LAST_RESPONSE_TIME);
+        } else {
+            // The listener is no longer crowded. If it becomes crowded again, a request that is in flight then has its
+            // whole time.
+            self.last_request_since = None;
         }
         limits
     }
@@ -99,12 +103,13 @@ mod tests {
         stopping: None,
     };
 
-    #[tokio::test(start_paused = true)]
-    async fn a_last_request_that_never_ends_is_cut() {
-        let crowded = ListenerState {
-            crowded: true,
-            ..NORMAL
-        };
+    const CROWDED: ListenerState = ListenerState {
+        crowded: true,
+        stopping: None,
+    };
+
+    /// Returns the time after which a request that never ends is cut. Each state of the listener begins after a time.
+    async fn cut_after(states: &[(Duration, ListenerState)]) -> Duration {
         let (sender, listener) = watch::channel(NORMAL);
         let timer = Arc::new(IdleTimer::new(Instant::now()));
         let mut deadline = Deadline {
@@ -117,8 +122,11 @@ mod tests {
         let _endless = InFlight::start(&timer, Some(0));
         let start = Instant::now();
         let crowd = async {
-            advance(Duration::from_secs(100)).await;
-            sender.send_replace(crowded);
+            for (after, state) in states {
+                advance(*after).await;
+                sender.send_replace(*state);
+                tokio::task::yield_now().await;
+            }
             std::future::pending::<()>().await;
         };
         let endless = pin!(std::future::pending::<()>());
@@ -126,9 +134,21 @@ mod tests {
             ended = until_deadline(endless, &mut deadline, |_| {}) => assert_eq!(ended, None),
             () = crowd => {}
         }
-        assert_eq!(
-            start.elapsed(),
-            Duration::from_secs(100) + LAST_RESPONSE_TIME
-        );
+        start.elapsed()
+    }
+
+    const AFTER: Duration = Duration::from_secs(100);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_request_that_never_ends_is_cut() {
+        let cut = cut_after(&[(AFTER, CROWDED)]).await;
+        assert_eq!(cut, AFTER + LAST_RESPONSE_TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_its_whole_time_when_the_listener_is_crowded_again() {
+        let second = Duration::from_secs(1);
+        let cut = cut_after(&[(AFTER, CROWDED), (second, NORMAL), (AFTER, CROWDED)]).await;
+        assert_eq!(cut, AFTER + second + AFTER + LAST_RESPONSE_TIME);
     }
 }
