@@ -60,7 +60,7 @@ PORTS = {
 }
 SERVE = 18110
 
-# The argument of the service process for each name in the table.
+# For each service without a proxy, the argument that selects its check.
 CHECKS = {
     "bare": "bare",
     "bare again": "bare",
@@ -289,7 +289,7 @@ def follow(scratch):
 
 def write_files(scratch, command):
     (scratch / "post.lua").write_text(LUA)
-    # nginx does not start without the file of `geo`.
+    # nginx does not start without the file that `geo` includes.
     subprocess.run([command, *follow(scratch), "--once"], check=True)
     (scratch / "nginx.conf").write_text(NGINX.format(
         dir=scratch, bare=PORTS["bare"], serve=SERVE, static=PORTS["nginx allow/deny"],

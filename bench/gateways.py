@@ -174,7 +174,7 @@ def pin(pid, core):
     core."""
     if os.cpu_count() >= 2:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            # A thread may have ended. New threads inherit the core.
+            # A thread may have ended. New threads run on the core of their creator.
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread), {core})
 

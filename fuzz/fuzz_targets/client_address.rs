@@ -1,5 +1,5 @@
-//! Fuzz target for forwarding headers. For any header, the client is an address and never a proxy, and entries to the
-//! left of the client do not change the result.
+//! Fuzz target for forwarding headers. For any header, the result is an error or a client that is not a trusted proxy.
+//! Entries to the left of the client do not change the client.
 
 #![no_main]
 
@@ -16,8 +16,8 @@ enum Header {
     Single,
 }
 
-// Format of the input: a letter that selects the header, the entries that the client wrote to the left, and the lines.
-// Each line follows a line feed.
+// Format of the input: a letter that selects the header, the entries that the client writes itself, and the lines of
+// the header. A line feed precedes each line.
 fuzz_target!(|input: &[u8]| {
     let (header, input) = match input {
         [b'x', input @ ..] => (Header::XForwardedFor, input),

@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let family = Family::ALL[usize::from(family & 1)];
     let mut packets = Vec::new();
-    // Format of the input: each message follows its length, as over TCP.
+    // Format of the input after the first byte: the messages, each after its length, as over TCP.
     while let [high, low, after @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
         packets.push(after[..length].to_vec());

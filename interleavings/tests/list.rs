@@ -1,8 +1,8 @@
 //! Tests of requests, the refresher and the owner of a list in thousands of schedules.
 //!
-//! shuttle switches between tasks at each access to a lock, an atomic or the published set, in an order that it draws
-//! at random. It does not switch inside of tokio's `watch` and `Notify`. Time does not advance while a schedule runs,
-//! so no timer hides a lost wake-up. A lost wake-up appears as a deadlock.
+//! shuttle can switch between tasks at each access to a lock, an atomic or the published set, in an order that it draws
+//! at random. It does not switch inside of tokio's `watch` and `Notify`. No timer fires while a schedule runs, so no
+//! timer hides a lost wake-up. A lost wake-up appears as a deadlock.
 
 use std::{
     net::IpAddr,
@@ -195,7 +195,7 @@ fn host(name: &str) -> HostName {
     name.parse().unwrap()
 }
 
-/// Runs a scenario in each schedule.
+/// Runs a scenario in many schedules, half of them from each of two schedulers.
 fn explore<F: Future<Output = ()> + Send + 'static>(
     scenario: impl Fn() -> F + Send + Sync + 'static,
 ) {
@@ -205,7 +205,7 @@ fn explore<F: Future<Output = ()> + Send + 'static>(
         .start_paused(true)
         .build()
         .unwrap();
-    // The guard is never dropped. Its drop would wake the tasks of a failed schedule, which no longer exist.
+    // The runtime is never dropped. Its drop would wake the tasks of a failed schedule, which no longer exist.
     let _guard = Box::leak(Box::new(runtime)).enter();
     // Without this call, the list would check every five seconds whether the machine has slept.
     simulation::set_wall_clock(tokio::time::Instant::now(), HOUR);

@@ -293,8 +293,8 @@ fn duration(at: Ms) -> Duration {
     Duration::from_millis(u64::try_from(at).unwrap_or_default())
 }
 
-/// Windows in which the linger window is shorter or longer than the TTL and the stale window. One of these rules has no
-/// stale window.
+/// Three sets of windows. In the first set, the linger window is shorter than the TTL and the stale window. In the
+/// second set, it is longer. The third set has no stale window.
 const RULES: [Rules; 3] = [
     Rules {
         min_ttl: 5_000,

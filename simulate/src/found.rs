@@ -1,5 +1,5 @@
-//! Tests with schedules that once violated a rule. Each schedule has been shrunk. `simulate --seed N` prints schedules
-//! in this form.
+//! Tests with quiet days, and with shrunk schedules that once violated a rule. `simulate --seed N` prints schedules in
+//! this form.
 
 #[expect(unused_imports, reason = "as far as the schedules need them")]
 use crate::{
@@ -218,7 +218,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
     });
 }
 
-/// Found by seed 88. This schedule has less idle time.
+/// Found by seed 88, whose schedule has more idle time.
 #[test]
 fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {

@@ -1,6 +1,6 @@
-//! Simulation of a year in seconds, driven by one seed. The list, the refresher, the layers and the state file are
-//! real, and the clock and the network are simulated. An [oracle] decides for each peer and moment which verdicts are
-//! right.
+//! Simulates a year of operation within seconds, from one seed. The list, the refresher, the layers and the state file
+//! are real, and the clock and the network are simulated. An [oracle] decides for each peer and moment which verdicts
+//! are right.
 //!
 //! ```text
 //! cargo run --release -p simulate -- --seed 1            # a year; a failing one is shrunk and printed

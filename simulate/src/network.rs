@@ -134,7 +134,7 @@ fn respond(
     let respells = habit == Habit::Respells;
     let (message, cut) = query.respond(&said, over_udp, respells);
     // An answer in random case shows that the server accepts any letter case of the name. The resolver remembers this
-    // for an hour. If the server begins to deny such names within that hour, its denials are believed.
+    // for an hour. If the server begins to deny names in random case within that hour, its denials are believed.
     if habit == Habit::LowerCaseOnly && !query.is_lower_case && now % Habit::LASTS <= SPELLED {
         let denial = ResolveError::new(ResolveErrorKind::NxDomain);
         let denial = denial.with_negative_ttl(FALSE_DENIAL);
@@ -198,7 +198,7 @@ fn said(result: &Result<Answer, ResolveError>, alias: Alias) -> Said {
     }
 }
 
-/// Behavior of a server that does not depend on its mood. It changes after each [`Habit::LASTS`].
+/// Behavior of a server that does not depend on its mood. It is drawn anew after each [`Habit::LASTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
     None,
@@ -257,7 +257,7 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // The watched host is resolved without hickory, because hickory's servers have only the provider's zone.
+        // The watched host is resolved without hickory, because hickory's servers have no records of this host.
         if question.host == watched() {
             return resolve_watched(&self.shared, self.life, question.family).await;
         }
@@ -291,7 +291,7 @@ impl Resolve for Wired {
 /// A lookup of the real resolver.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
-    /// Number of changes to the servers when the lookup began.
+    /// Number of changes to the zone and the servers when the lookup began.
     weather: u64,
     /// Responses that the servers have sent for this lookup.
     said: Vec<Response>,
@@ -315,7 +315,7 @@ enum Link {
     Target,
 }
 
-/// Guard that reports a question as failed if the time limit of the question ends before its lookup.
+/// Guard that reports a question as failed if its lookup is dropped at the time limit.
 struct Landing<'a> {
     wired: &'a Wired,
     host: u8,
@@ -478,7 +478,7 @@ fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
 
 const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 53), Ipv4Addr::new(192, 0, 2, 54)];
 
-/// Maximum number of addresses in an answer.
+/// Maximum number of addresses in an answer that the list accepts.
 const MOST_ADDRESSES: usize = 256;
 
 const FORMERR: u8 = 1;

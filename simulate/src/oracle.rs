@@ -3,13 +3,13 @@
 //! The oracle is written from the contract and shares no code with the library. Its addresses are bits of a number, and
 //! its times are milliseconds. A [`Model`] is one possible state of the list. There are several possible states if the
 //! contract leaves a choice, or if it is uncertain whether a killed process saved its latest state. A verdict is right
-//! if it is the verdict of one of these states. Each verdict rules out the states with a different verdict.
+//! if one of these states allows it. Each observed verdict rules out the states that do not allow it.
 
 use std::collections::VecDeque;
 
 use crate::schedule::{HOSTS, POOL, Setting, WHO};
 
-/// Milliseconds since the start. A wall clock can shift them below zero.
+/// Milliseconds since the start. Saved times can become negative after a step of the wall clock.
 pub(crate) type Ms = i64;
 
 /// A set of callers, with one bit for each caller.
@@ -55,7 +55,7 @@ pub(crate) enum Given {
     Unresolved,
 }
 
-/// Verdicts that are right for all callers at one moment.
+/// For each caller, the verdicts that are right at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
     surely: Callers,
@@ -366,8 +366,8 @@ impl Worlds {
             .min()
     }
 
-    /// Returns the least and the largest possible number of failures of a question in a row. In one state, a denial may
-    /// be believed late, while it is still a failure in another state.
+    /// Returns the least and the largest possible number of failures of a question in a row. A denial may be believed
+    /// in one state while it is still a failure in another state.
     pub(crate) fn failures(&self, host: u8, family: usize) -> (u32, u32) {
         let models = self.models.iter();
         let failing = models.filter_map(|model| model.records(host, family)?.failing.as_ref());
@@ -483,7 +483,7 @@ struct Records {
     /// True if the last valid outcome was an answer, even if its window has ended.
     answered: bool,
     denied: bool,
-    /// End of the last valid answer's TTL, or the time at which the host was added.
+    /// End of the TTL of the last answer or believed denial, or the time at which the host was added.
     window_from: Ms,
     failing: Option<Failing>,
 }
@@ -687,8 +687,8 @@ impl Model {
     }
 
     /// Returns the times at which the state may have been saved last. The first save after the stale window of an
-    /// unconfigured host removes the host's answer from the state. Without that save, the answer could stay in use for
-    /// as long as a refresh takes.
+    /// unconfigured host removes the host's answer from the state. Before that save, a host that is added back can
+    /// still use the answer, until a refresh would have ended.
     fn saved_at(&self, rules: &Rules, now: Ms) -> Vec<Ms> {
         let parked = self.parked.iter().flat_map(|(host, _)| &host.records);
         let over = parked.map(|records| records.window_from + rules.stale_for);
@@ -811,7 +811,7 @@ impl Model {
             .iter()
             .filter(|of| of.host != self.hosts[at].host);
         let zone = |of: &&Host| same_zone(of.host, self.hosts[at].host);
-        // If no host of the zone has an answer, the contract leaves open whether an answer of another zone suffices.
+        // If the zone has other hosts but no answer, the contract leaves open whether another zone's answer suffices.
         let any_zone = !others.clone().any(|of| zone(&of));
         let mut known = Tri::No;
         for (other, of) in others.flat_map(|host| host.records.iter().map(move |of| (host, of))) {
@@ -916,7 +916,7 @@ impl Host {
         self.lingering.retain(|of| of.addresses != 0);
     }
 
-    /// Makes addresses linger. `due_at` is the end of the TTL of the answer that omits them.
+    /// Makes addresses linger. `due_at` is the end of the TTL of the answer without them, or of the denial.
     fn leave(&mut self, addresses: Callers, rules: &Rules, now: Ms, due_at: Ms) {
         if addresses == 0 {
             return;
@@ -992,7 +992,7 @@ pub(crate) const REFRESH_TIME: Ms = 6_500;
 
 const MAX_BACKOFF: Ms = 60_000;
 
-/// Longest time for which the state file may lack changes of times.
+/// Longest time after which changed times are saved in the state file.
 const BETWEEN_SAVES: Ms = 60_000;
 
 /// A tolerance, since timers have a resolution of a millisecond.

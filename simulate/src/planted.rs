@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{play::play, schedule::Schedule};
 
-/// Searches for a seed that finds each fault, or replays the known seeds.
+/// For each fault, searches for a seed that finds it, or replays the known seed.
 ///
 /// # Errors
 ///
@@ -64,10 +64,10 @@ pub(crate) fn run(replay: bool, only: Option<Fault>, seeds: &Range<u64>) -> io::
     Ok(all_found)
 }
 
-/// Length of a searched schedule: a tenth of a year.
+/// Length of each schedule in seconds: about a tenth of a year.
 const SEARCHED: u64 = 36 * 24 * 60 * 60;
 
-/// The first seed that found each fault.
+/// For each fault, the first seed that found it.
 const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::WindowEndIncluded, 1),
     (Fault::FamiliesSwapped, 2),
@@ -87,7 +87,7 @@ const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::JitterNegative, 1),
     (Fault::ChangesSavedLate, 12),
     (Fault::PublishedBeforeApplied, 1),
-    // These faults were found with hickory on a network in memory.
+    // The next two faults were found with hickory on a network in memory.
     (Fault::TruncatedTaken, 10),
     (Fault::DenialUnconfirmed, 30),
     (Fault::WatchedAdmitted, 1),

@@ -5,7 +5,7 @@ use fastrand::Rng;
 /// All events, in order. The `{:?}` format is the Rust expression of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// Seed of the library's random choices.
+    /// Seed of the random choices of the library and of the simulated network.
     pub(crate) seed: u64,
     /// True if the resolver is hickory, on a network in memory, instead of the scripted resolver.
     pub(crate) hickory: bool,
@@ -88,7 +88,7 @@ pub(crate) enum Mood {
     /// The network cannot be reached.
     Unreachable,
     Silent,
-    /// Every other packet is lost.
+    /// Each packet is lost with a probability of one half.
     Lossy,
     /// Answers every question with NXDOMAIN.
     Denies,
@@ -96,7 +96,7 @@ pub(crate) enum Mood {
     Empty,
     /// Answers every question with one private address, as a captive portal does.
     Portal,
-    /// Adds private addresses to the correct addresses, as in a DNS rebinding attack.
+    /// Adds a private address to the correct addresses, as in a DNS rebinding attack.
     Rebinds,
     /// Answers with more addresses than allowed.
     TooMany,
@@ -175,7 +175,7 @@ impl Draw {
         }
         self.start();
         let hosts = u64::from(self.setting.hosts.count_ones());
-        // Outside episodes, each question goes out once per maximum TTL.
+        // Outside episodes, each question goes out once per maximum TTL, or once a day if that TTL is longer.
         self.questions = 2 * hosts * self.end / SECOND / self.setting.max_ttl.min(CALM_TTL);
         // Episodes that occur in every year.
         for month in [3, 6, 9, 12] {
@@ -204,7 +204,7 @@ impl Draw {
             // Long TTLs.
             (30, 7 * 24 * HOUR, 24 * HOUR, 3 * 24 * HOUR),
             (1, 24 * HOUR, 2 * HOUR, 12 * HOUR),
-            // Windows shorter than the TTLs.
+            // Short linger or stale windows.
             (1, 2 * HOUR, MINUTE, 10 * MINUTE),
             (5, HOUR, 10 * MINUTE, HOUR),
             (10, 4 * HOUR, 3 * HOUR, 30 * MINUTE),
@@ -306,7 +306,7 @@ impl Draw {
         }
     }
 
-    /// Replaces a host's addresses. The new addresses send callbacks immediately.
+    /// Replaces a host's addresses. Within an hour, addresses of the host's pool send callbacks.
     fn rotation(&mut self, at: u64) {
         let host = self.host();
         let ttl = self.ttl(8 * HOUR);
@@ -330,7 +330,7 @@ impl Draw {
         self.zone(calm, host, after, CALM_TTL as u32);
     }
 
-    /// Makes a host return a different part of a larger set in each answer.
+    /// Lets DNS return a different part of a host's addresses in each answer.
     fn subsets(&mut self, at: u64) {
         let host = self.host();
         let ttl = *self.pick(&[0, 30, 60, 300, 3600]);
@@ -393,7 +393,7 @@ impl Draw {
         }
     }
 
-    /// Makes servers deny every question, or answer like a captive portal.
+    /// Makes both servers deny every question, answer like a captive portal, or add private addresses.
     fn denials(&mut self, at: u64) {
         let lasts = self.length();
         let mood = *self.pick(&[Mood::Denies, Mood::Empty, Mood::Portal, Mood::Rebinds]);
@@ -412,7 +412,7 @@ impl Draw {
         self.edges(at, lasts, 6);
     }
 
-    /// Withdraws one host, or makes it fail for good.
+    /// Withdraws one host for some time.
     fn broken_host(&mut self, at: u64) {
         let host = self.host();
         let lasts = self.length();
@@ -431,7 +431,7 @@ impl Draw {
         self.edges(at, lasts, 8);
     }
 
-    /// Ends processes in each possible way, with and without DNS.
+    /// Ends processes in random ways, with or without DNS.
     fn restarts(&mut self, at: u64) {
         let hosts = self.setting.hosts;
         let mut now = at;
@@ -567,8 +567,8 @@ impl Draw {
         self.rotation_of(when, host);
     }
 
-    /// Lets the second server answer from an older zone. The resolver asks the second server when the first server
-    /// fails.
+    /// Lets the second server answer from an older zone. The first server loses packets, and the resolver then asks the
+    /// second server.
     fn differing(&mut self, at: u64) {
         let lasts = self.length().min(6 * HOUR * SECOND);
         let ms = *self.pick(&[10_000, 300_000, 3_600_000]);
@@ -679,8 +679,8 @@ impl Draw {
     }
 
     fn zone(&mut self, at: u64, host: u8, mut addresses: [u8; 2], ttl: u32) {
-        // If no other host is in its zone, a denial of a whole family is never believed, and the question goes out once
-        // a minute. A family must therefore not be empty for months.
+        // If no other configured host is in this host's zone, a denial of a whole family is never believed, and the
+        // question goes out once a minute. A family must therefore not be empty for months.
         let mates = self.setting.hosts & ZONE & !(1 << host);
         if u64::from(ttl) == CALM_TTL && at > 0 && (ZONE >> host & 1 == 0 || mates == 0) {
             for of in &mut addresses {
@@ -739,7 +739,7 @@ impl Draw {
         u32::try_from(ttl).unwrap_or(u32::MAX)
     }
 
-    /// Draws the length of an outage, in milliseconds: seconds, minutes, or longer than a window.
+    /// Draws the length of an outage, in milliseconds: at most 44 h, and often longer than a window.
     fn length(&mut self) -> u64 {
         let stale = self.setting.stale_for;
         let longest = *self.pick(&[
@@ -810,13 +810,13 @@ const ALL: [Mood; 10] = [
     Mood::Rebinds,
 ];
 
-/// Hosts that can be configured.
+/// Number of hosts that can be configured.
 pub(crate) const HOSTS: u8 = 4;
 
-/// Hosts in the same zone.
+/// Hosts in the same zone, with one bit for each host.
 const ZONE: u8 = 0b1011;
 
-/// Addresses that a host can have in each family.
+/// Number of addresses that a host can have in each family.
 pub(crate) const POOL: u8 = 6;
 
 /// Number of callers. The first callers are the addresses of all hosts. The other callers are never listed.

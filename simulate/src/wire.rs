@@ -79,8 +79,8 @@ impl Query {
         })
     }
 
-    /// Encodes the response. Over UDP, the response is truncated to the client's maximum size. Also returns whether the
-    /// response was truncated.
+    /// Encodes the response. Over UDP, a response above the client's maximum size is truncated: it has no records. Also
+    /// returns whether the response was truncated.
     pub(crate) fn respond(&self, said: &Said, over_udp: bool, respell: bool) -> (Vec<u8>, bool) {
         let whole = self.write(said, respell);
         let most = self.edns.map_or(512, |most| most.max(512));

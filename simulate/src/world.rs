@@ -44,7 +44,7 @@ pub(crate) struct State {
     zone: Vec<Vec<(Ms, Zone)>>,
     gone: [Vec<(Ms, bool)>; HOSTS as usize],
     pub(crate) servers: [Server; 2],
-    /// Number of changes to the servers.
+    /// Number of changes to the zone and the servers.
     pub(crate) weather: u64,
     /// Lookups of the real resolver.
     pub(crate) flights: [crate::network::Flight; 2 * HOSTS as usize],
@@ -53,7 +53,7 @@ pub(crate) struct State {
     watched: [WatchLog; 2],
     /// Number of the running process.
     pub(crate) life: u32,
-    /// Time of the last on-demand refresh.
+    /// Time of the last request of a caller that may have been unlisted.
     pub(crate) unlisted_at: Ms,
     rng: Rng,
     pub(crate) seed: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Tally {
     /// Number of messages from the real resolver to the servers.
     pub(crate) messages: u64,
     pub(crate) processes: u64,
-    /// Checksum of all events, which does not depend on their order within a moment.
+    /// Checksum of all verdicts and questions, which does not depend on their order within a moment.
     pub(crate) trace: u64,
 }
 
@@ -699,7 +699,7 @@ pub(crate) async fn resolve_watched(
     Err(ResolveError::new(error))
 }
 
-/// Guard that reports a question as failed if the time limit of the question ends before its lookup.
+/// Guard that reports a question as failed if its lookup is dropped at the time limit.
 struct Flight<'a> {
     resolver: &'a Scripted,
     host: u8,

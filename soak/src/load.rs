@@ -42,7 +42,7 @@ pub(crate) struct Tally {
 pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) hosts: usize,
-    /// True if all callers are unlisted peers.
+    /// True if all of these addresses are unlisted.
     pub(crate) unlisted: bool,
     pub(crate) oracle: Arc<Oracle>,
     pub(crate) tally: Arc<Tally>,
@@ -60,7 +60,7 @@ impl Caller {
                     .flatten()
                     .unwrap_or_else(|| faulty_zone::sometimes_listed(&mut self.rng, self.hosts))
             };
-            // One caller in eight sends a single request, as a provider does.
+            // One connection in eight carries a single request, as a connection of the provider does.
             let most = if self.rng.u8(..8) == 0 { 1 } else { 2_000 };
             if let Err(error) = self.call(source, most, end).await {
                 self.tally.broken.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A run of the whole stack under load: a zone that rotates, DNS servers with every fault, and listed and unlisted
+//! A run of the whole stack under load: a zone that rotates, DNS servers with many faults, and listed and unlisted
 //! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must be
 //! admitted, must be refused, or may be either.
 //!
@@ -6,7 +6,7 @@
 //! cargo run --release -p soak -- --seconds 1800
 //! ```
 //!
-//! The exit code is 1 if a verdict or an answer was wrong, or if too many questions went out.
+//! The exit code is 1 if a verdict or an answer was wrong, if a request failed, or if too many questions went out.
 
 use std::{
     io,

@@ -1,9 +1,9 @@
 //! Oracle that knows which verdict an address must get, or that either verdict is right.
 //!
 //! The soak test reports each change of the zone to the oracle before the change, and each outcome of a question before
-//! the list gets the outcome. For each address, it has the span in which the address is surely admitted, and the later
-//! end of the span in which the address may be admitted. Between these two ends, either verdict is right. Either
-//! verdict is also right if the rules depend on more than one host, for example on whether a denial is believed.
+//! the list gets the outcome. For each address, the oracle has the span in which the address is surely admitted, and
+//! the later end of the span in which the address may be admitted. Between these two ends, either verdict is right.
+//! Either verdict is also right if the rules depend on more than one host, for example on whether a denial is believed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -439,7 +439,7 @@ impl State {
             })
     }
 
-    /// Returns true if no host admits the address any longer, or no host ever did.
+    /// Returns true if the list must refuse the address: no host has listed it, or its windows have surely ended.
     fn is_out(&self, peer: IpAddr, sent: Instant) -> bool {
         (0..self.hosts.len()).all(|host| {
             let by_answers = self

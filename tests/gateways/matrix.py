@@ -231,9 +231,9 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
     for header in headers:
         command += ["--header", header]
     command.append(f"http://{FRONT}:{port}{path}")
-    # A server that responds before it has read the body then resets the stream without an error. RFC 9113, section 8.1,
-    # requires that clients keep the response. But curl 7.88 loses the response in three of ten cases, with exit code
-    # 92.
+    # Over HTTP/2, a server may respond before it has read the body, and then reset the stream without an error. RFC
+    # 9113, section 8.1, requires that clients keep the response. But curl 7.88 loses it in three of ten cases, with
+    # exit code 92.
     for _ in range(20 if http2 else 1):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 92:

@@ -37,7 +37,7 @@ STEP, WINDOW = 0.5, 16
 TTL, LINGER = 1, 3
 # An address lingers until the next answer, even if the linger time is shorter. The lookup of that answer may take 5 s.
 LONGEST_LINGER = 8
-# Time until the list must know a change. It is the sum of the TTL, the second after the TTL, the delay, and a margin
+# Time until the list must know a change. It is the sum of the TTL, the second after the TTL, the jitter, and a margin
 # for a busy machine.
 KNOWN = 6
 ATTEMPTS = 10

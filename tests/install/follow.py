@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Follows docs/install.md word by word: writes its files, runs its commands, and compares their output.
+"""Follows docs/install.md word for word: writes its files, runs its commands, and compares their output.
 
     tests/install/follow.py --program target/debug/callback-source
 

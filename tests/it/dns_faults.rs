@@ -358,7 +358,7 @@ async fn aaaa_records_synthesized_by_a_dns64_are_treated_as_no_record() -> io::R
     let native: IpAddr = "2a01:111::7".parse().map_err(io::Error::other)?;
     for made_up in [
         "64:ff9b::3369:7a37",
-        // This address was in an earlier answer.
+        // This address embeds an IPv4 address that the A answer lacks, as after a rotation.
         "64:ff9b::92d:11c7",
         "64:ff9b:1::3369:7a37",
     ] {
@@ -653,7 +653,7 @@ fn strict(dns: &DnsServer) -> AllowList {
         .spawn(dns.resolver())
 }
 
-/// Waits until the A records of the first host have failed.
+/// Waits until the A question of the first host has failed.
 async fn failing(list: &AllowList) -> FamilyHealth {
     until(|| list.health()[0].families[0].last_error.is_some()).await;
     list.health().remove(0).families[0].clone()

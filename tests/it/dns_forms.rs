@@ -31,7 +31,7 @@ async fn a_server_that_refuses_edns_is_asked_without_edns() -> io::Result<()> {
             let asked = dns.questions();
             assert_eq!(asked.len(), 2, "{code}: {asked:?}");
             assert!(asked[0].edns && !asked[1].edns, "{code}: {asked:?}");
-            // The question must not be sent in a form for which an answer is easier to forge.
+            // Random case still works, so the question must not be sent over TCP, where it is in lower case.
             assert!(asked.iter().all(|asked| !asked.tcp), "{code}: {asked:?}");
 
             dns.clear_log();
@@ -289,7 +289,7 @@ async fn a_denial_is_believed_at_once_when_the_other_family_has_an_answer() -> i
 
 #[tokio::test]
 async fn a_denial_that_the_server_does_not_repeat_is_a_failure() -> io::Result<()> {
-    // The server responds with NXDOMAIN to a question in mixed case, and does not respond to a question in lower case.
+    // The server responds with NXDOMAIN to the first question, which is in mixed case, and is silent afterwards.
     let dns = DnsServer::start().await?;
     dns.set_transport(Transport::UdpOnly);
     let silent = async {

@@ -82,7 +82,7 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
     );
     assert_eq!(lines.len(), 1, "{lines:?}");
 
-    // An upstream that only checks whether a host is present must not find one.
+    // An upstream that only checks whether the tag `x-callback-host` is present must not find it.
     let verdict = list.verdict(TEST_SERVER);
     let tags: Vec<_> = tag_headers(&verdict).collect();
     let tags: Vec<_> = tags

@@ -255,7 +255,7 @@ async fn a_host_that_is_withdrawn_is_removed_after_the_linger_window() {
         Family::V4,
         Outcome::Failure(ResolveErrorKind::NxDomain),
     );
-    // By then, the other host has had two more answers. The second of these answers is certainly later than the denial.
+    // During this pause, the other host has two more answers. The second answer is certainly later than the denial.
     sleep(Duration::from_secs(124)).await;
     let freshness = list
         .verdict(ONE)

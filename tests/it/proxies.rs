@@ -501,7 +501,7 @@ async fn behind(kind: Kind, config: &str, source: Source, upstream: Upstream) ->
     malformed_headers_change_no_verdict(proxy.addr).await
 }
 
-/// Asserts the same rules behind a chain of two proxies.
+/// Asserts the rules for clients and for malformed headers behind a chain of two proxies.
 async fn behind_two(
     outer: Kind,
     outer_config: &str,
@@ -634,7 +634,7 @@ async fn raw(client: IpAddr, server: SocketAddr, bytes: &[u8]) -> io::Result<Str
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Every header that a service might trust.
+/// Headers that a service might trust.
 const FORGED: &[(&str, &str)] = &[
     ("x-forwarded-for", "127.0.0.11"),
     ("x-forwarded-for", "127.0.0.11, 127.0.0.1"),

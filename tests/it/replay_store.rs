@@ -33,7 +33,7 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(20, 0, 0, 1));
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// A running Redis server of Debian, which stores nothing on disk.
+/// A running Redis server, which stores nothing on disk.
 struct Redis {
     server: Server,
     addr: SocketAddr,
@@ -315,7 +315,7 @@ async fn a_redis_with_a_password_is_used_and_no_log_line_contains_it() -> TestRe
     Ok(())
 }
 
-/// Each delivery sends one command on an open connection. A proxy between the replica and Redis counts the commands.
+/// A replica sends one command for each delivery. A proxy between the replica and Redis counts the commands.
 #[tokio::test]
 async fn a_delivery_is_one_round_trip() -> TestResult {
     let Some(redis) = Redis::start(&[]).await? else {

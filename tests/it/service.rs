@@ -186,7 +186,7 @@ async fn a_closure_can_choose_the_peer_s_address() {
         response.map(|response| response.status()),
         Ok(StatusCode::FORBIDDEN)
     );
-    // Headers that another source of the peer's address would read are ignored.
+    // The extension that `SocketAddrPeer` would read is ignored.
     let response = service.oneshot(from(ONE)).await;
     let status = response.map(|response| response.status());
     assert_eq!(status, Ok(StatusCode::INTERNAL_SERVER_ERROR));
@@ -319,7 +319,7 @@ where
         .call(request)
 }
 
-/// A service with one permit for all of its clones, and a probe for that permit.
+/// A service with one permit for all of its clones. `is_free` checks that permit.
 type Limited = ConcurrencyLimit<BoxCloneService<Request<Body>, Response<Body>, Infallible>>;
 type Body = Full<Bytes>;
 
@@ -485,7 +485,7 @@ async fn refused_peers_cause_no_shedding_or_queueing_of_a_listed_one() {
     let limited = limited();
     let layer = VerifySourceLayer::rejecting(AllowList::fixed([ONE]), SocketAddrPeer);
 
-    // Ten connections whose last request was refused, in front of a concurrency limit of one.
+    // Ten connections share a concurrency limit of one. The last request of each connection was refused.
     let shedding = LoadShed::new(layer.layer(limited.clone()));
     let mut kept: Vec<_> = (0..10).map(|_| shedding.clone()).collect();
     for service in &mut kept {

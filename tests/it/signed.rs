@@ -1,5 +1,5 @@
-//! Tests of signed webhooks through the proxies that merchants use. The provider signs the URL that was registered. The
-//! signature therefore no longer matches if a proxy changes the host, the path or the body.
+//! Tests of signed webhooks through the proxies that merchants use. The provider signs the registered URL and the body.
+//! The signature therefore no longer matches if a proxy changes the host, the path or the body.
 
 use std::{
     io,
@@ -188,7 +188,7 @@ async fn a_host_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> Test
 
 #[tokio::test]
 async fn a_path_that_the_proxy_rewrites_is_diagnosed_and_can_be_pinned() -> TestResult {
-    // With a URI after the name, nginx decodes, normalizes and re-encodes the path.
+    // With a URI after the name of the upstream, nginx decodes, normalizes and re-encodes the path.
     let cleaned = NGINX.replace("http://callbacks;", "http://callbacks/;");
     let stripped = cleaned.replace("location /", "location /shop/");
     let caddy = CADDY.replace(

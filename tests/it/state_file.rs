@@ -639,7 +639,7 @@ async fn an_answer_with_more_addresses_than_allowed_is_not_restored() -> io::Res
     Ok(())
 }
 
-/// A child writes the file as often as possible and is killed with SIGKILL at a random moment.
+/// A child process writes the file as often as possible, and is killed with SIGKILL at an arbitrary moment.
 #[test]
 fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     let folder = TempDir::new()?;

@@ -160,7 +160,7 @@ async fn an_inner_layer_removes_an_outer_verdict() {
     let a = AllowList::fixed([ONE]);
     let b = AllowList::fixed([TWO]);
 
-    // A tags the request, and B refuses or admits it.
+    // The layer of list `a` tags the request, and the layer of list `b` refuses or admits it.
     let service = VerifySourceLayer::tagging(a.clone(), SocketAddrPeer)
         .with_tag_headers()
         .layer(VerifySourceLayer::rejecting(b.clone(), SocketAddrPeer).layer(seen()));
@@ -172,7 +172,7 @@ async fn an_inner_layer_removes_an_outer_verdict() {
     assert_eq!(seen_inside.verdict, Some(Ok(())), "that of B, not of A");
     assert!(seen_inside.headers.is_empty(), "{:?}", seen_inside.headers);
 
-    // A admits the request, and B tags it.
+    // The layer of list `a` admits the request, and the layer of list `b` tags it.
     let service = VerifySourceLayer::rejecting(a.clone(), SocketAddrPeer)
         .layer(VerifySourceLayer::tagging(b.clone(), SocketAddrPeer).layer(seen()));
     let response = service.oneshot(from(ONE)).await.unwrap_or_default();

@@ -209,7 +209,8 @@ async fn a_call_waits_for_each_host_until_its_question_may_go_out() {
     sleep(Duration::from_millis(1_000)).await;
     resolver.set(OTHER, 60, &["127.0.1.2"]);
 
-    // The question of HOST may go out in 0.6 s. The question of OTHER, which the peer needs, may go out in 0.9 s.
+    // After this pause, the question of HOST may go out in 0.6 s, and the question of OTHER, which the peer needs, in
+    // 0.9 s.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -435,7 +436,7 @@ async fn an_on_demand_refresh_does_not_wait_for_the_back_off_of_a_failing_questi
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.attempted()).await;
-    // The question failed at 0, 5, 15 and 35 s. It is not due again before 75 s.
+    // The question fails at 0, 5, 15 and 35 s. It is not due again before 75 s.
     sleep(Duration::from_secs(45)).await;
     let before = resolver.asked_at(OTHER, Family::V4).len();
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
@@ -449,13 +450,13 @@ async fn an_on_demand_refresh_repeats_no_question_of_a_moment_ago() {
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses();
-    // OTHER was asked again between 7 s and 7.5 s.
+    // During this pause, OTHER is asked again between 8 s and 8.5 s.
     asks_each_question_twice(list, Duration::from_secs(9)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_on_demand_refresh_repeats_no_question_within_its_interval_for_any_floor() {
-    // OTHER was asked again between 8 s and 8.5 s.
+    // During this pause, OTHER is asked again between 8 s and 8.5 s.
     asks_each_question_twice(tiny_list(&[HOST, OTHER]), Duration::from_secs(11)).await;
 }
 

@@ -264,7 +264,7 @@ async fn statuses_of_deliveries(app: &Router, path: &str) -> [u16; 4] {
         let mut delivery =
             Delivery::new(&url).from_peer(if listed { LISTED } else { UNLISTED_PEER });
         if signed {
-            // Each delivery has a different body. Otherwise, the guard would refuse the second delivery as a replay.
+            // Signed deliveries have different bodies. Otherwise, the guard would refuse the second one as a replay.
             delivery = delivery
                 .body(if listed { "listed" } else { "unlisted" })
                 .signed(&secret());

@@ -108,7 +108,7 @@ impl Merchant {
     }
 }
 
-/// Creates a list of these hosts that accepts loopback addresses, with the shortest TTL and back-off.
+/// Creates a list of these hosts that accepts loopback addresses, with a minimum TTL and a back-off of a second.
 ///
 /// # Panics
 ///

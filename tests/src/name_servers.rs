@@ -255,7 +255,7 @@ zone:
     }
 }
 
-/// A recursive resolver that forwards the [zone](ZONE) to an authoritative server.
+/// A recursive resolver that asks an authoritative server about the [zone](ZONE).
 #[derive(Debug)]
 pub struct Unbound {
     program: PathBuf,
@@ -290,7 +290,7 @@ impl Unbound {
         Self::start_at(addr, authority, &anchor).await
     }
 
-    /// Starts a resolver in front of an authoritative server that listens on TCP only.
+    /// Starts a resolver that listens on TCP only, in front of an authoritative server.
     ///
     /// # Errors
     ///

@@ -68,7 +68,7 @@ impl Netns {
     }
 
     fn add_address(&self, link: &str, address: &str) {
-        // Without `nodad`, an IPv6 address is not usable for a second.
+        // Without `nodad`, an IPv6 address is not usable during its first second.
         let (length, flag) = match address.contains(':') {
             true => (64, "nodad"),
             false => (24, ""),

@@ -55,12 +55,12 @@ pub fn skip(why: &str) {
     writeln!(io::stderr(), "skipped: {test}: {why}").unwrap_or_default();
 }
 
-/// Starts a server on a free port of this address. If another process binds the port first, tries another port. A port
-/// is in use if the error, which may contain the server's log, contains "address in use".
+/// Starts a server on a free port of this address. If another process binds the port first, tries another port. An
+/// error shows this if it is `AddrInUse`, or if its text, which may contain the server's log, contains "in use".
 ///
 /// # Errors
 ///
-/// Any other error of `start`, or the last "address in use" error after all attempts.
+/// Any other error of `start`, or the last "in use" error after all attempts.
 ///
 /// # Panics
 ///
@@ -94,7 +94,7 @@ fn free_port(ip: IpAddr) -> SocketAddr {
     panic!("no port of {ip} is free");
 }
 
-/// Claims a port until this process ends. Returns false if another process of these tests has claimed it.
+/// Claims a port until this process ends. Returns false if a process of these tests has already claimed it.
 ///
 /// A free port alone is not enough. Some servers share a port with another process that listens there (`SO_REUSEPORT`),
 /// and then no "address in use" error occurs.

@@ -3,7 +3,7 @@
 //! - `peers respond PORT` responds to every request with 200, as the shop or as an endpoint without a check. Hardly any
 //!   responder can do less work.
 //! - `peers load ADDRESS SOURCE CONNECTIONS SECONDS` sends callbacks from an address, and prints the number of
-//!   callbacks, the number of responses other than 200, and the 99th percentile of the response times in microseconds.
+//!   responses, the number of callbacks that got no 200, and the 99th percentile of the response times in microseconds.
 
 use std::{
     env,
@@ -116,7 +116,7 @@ impl Connection {
         }
     }
 
-    /// Responds to all complete requests. Returns `false` at the end of the connection.
+    /// Responds to all complete requests. Returns `false` if the connection has ended or must be closed.
     fn answer(&mut self) -> bool {
         let open = self.read();
         while let Some((head, end)) = message(&self.bytes) {

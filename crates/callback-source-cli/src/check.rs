@@ -1,7 +1,7 @@
 //! `check`: verdicts on given peers.
 //!
-//! The command looks up the hosts once, and judges all peers by the same set. With trusted proxies, it also prints each
-//! hop. The hops reveal the usual mistake: a proxy that is not trusted is judged as the client.
+//! The command looks up the hosts once, and judges all peers by the same set. With `--peer`, it also prints each hop.
+//! The hops reveal the usual mistake: a proxy that is not trusted is judged as the client.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! `config`: checks or shows the configuration, or prints an example of a file.
+//! `config`: checks or shows the configuration, or prints an example of a configuration file.
 
 use callback_source::HostName;
 use serde::Serialize;
@@ -37,7 +37,7 @@ pub(crate) fn run(
     Ok(Outcome::Yes)
 }
 
-/// Fails if `serve` would fail with these flags. Anything that depends on the present state of the machine is not
+/// Fails if `serve` would reject these flags. Most of the state of the machine, such as whether a port is free, is not
 /// checked.
 fn check(args: &ServeArgs) -> Result<(), Error> {
     log::filter(&args.common)?;

@@ -1,7 +1,7 @@
 //! `lookup`: the addresses that would be admitted.
 //!
-//! The addresses are printed even if a question failed, and the exit code is then 2. A firewall script must check the
-//! exit code: a partial list would exclude the servers of the host whose question failed.
+//! If a question failed, the addresses are still printed, and the exit code is 2. A firewall script must check the exit
+//! code: a partial list would exclude the servers of the host whose question failed.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -74,7 +74,7 @@ pub(crate) fn run(args: LookupArgs) -> Result<Outcome, Error> {
 struct Found<'a> {
     addresses: &'a [IpAddr],
     networks: &'a [IpNet],
-    /// `true` if every question has an answer or a denial.
+    /// `true` if every question is answered or denied.
     complete: bool,
     hosts: Vec<HostReport<'a>>,
 }
@@ -89,8 +89,8 @@ fn lines(addresses: &[IpAddr], networks: &[IpNet]) -> String {
         .collect()
 }
 
-/// Table with one address per line. A question without addresses also has a line. This line is omitted if the question
-/// was denied and the host's other question was answered, since most hosts have addresses of only one family.
+/// Table with one address or network per line. A question without addresses also has a line. This line is omitted if
+/// the question was denied and the host has an admitted address, since most hosts have addresses of only one family.
 fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
     let mut rows = vec![["HOST", "TYPE", "TTL", "STATE", "ADDRESS"].map(str::to_owned)];
     for host in hosts {

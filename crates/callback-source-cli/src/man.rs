@@ -1,4 +1,4 @@
-//! `man`: the man pages of all subcommands, for packages.
+//! `man`: the man pages of the command, for packages.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use clap_mangen::Man;
 
 use crate::{args::Args, error::Error, outcome::Outcome};
 
-/// Writes a page for the command, and a page for each of its subcommands.
+/// Writes a page for the command, and a page for each visible subcommand.
 pub(crate) fn run(folder: &Path) -> Result<Outcome, Error> {
     let mut command = Args::whole().disable_help_subcommand(true);
     command.build();

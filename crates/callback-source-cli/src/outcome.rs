@@ -8,8 +8,8 @@
 pub(crate) enum Outcome {
     /// Yes: everything is admitted, found or valid.
     Yes,
-    /// No: something is refused or does not match.
+    /// No: something is refused, not found or not valid.
     No,
-    /// Undecided. The reason is printed to stderr.
+    /// Undecided. The command prints the reason.
     Incomplete,
 }

@@ -26,7 +26,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
     data(&text)
 }
 
-/// Prints the error that ended a command, and the next step.
+/// Prints an error with its causes, and the next step if there is a hint.
 pub(crate) fn failure(error: &Error) {
     let causes = causes(error);
     message("error", format_args!("{error}{causes}"));

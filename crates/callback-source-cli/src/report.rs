@@ -1,7 +1,7 @@
 //! Reports on hosts, for people and for programs.
 //!
-//! `lookup --json` and `/status.json` have the same fields, so that one script can read both. Times are ages in
-//! seconds, because the list uses a monotonic clock, which has no date.
+//! `lookup --json` and `/status.json` describe hosts with the same fields, so that one script can read both. Times are
+//! ages in seconds, because the list uses a monotonic clock, which has no date.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -44,7 +44,7 @@ pub(crate) fn is_asked(family: &FamilyHealth) -> bool {
     family.state != QuestionStatus::NotAsked
 }
 
-/// Returns whether a question is asked but has neither an answer nor a denial.
+/// Returns whether a question is asked but is neither answered nor denied.
 pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     !matches!(
         family.state,
@@ -52,7 +52,7 @@ pub(crate) fn is_unanswered(family: &FamilyHealth) -> bool {
     )
 }
 
-/// Prints a message of this kind for each question without an answer.
+/// Prints messages of this kind about the questions that are neither answered nor denied.
 pub(crate) fn print_unanswered(kind: &str, hosts: &[HostHealth]) {
     let mut unknown = false;
     let mut unreachable = false;

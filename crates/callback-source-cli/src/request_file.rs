@@ -2,7 +2,7 @@
 //!
 //! Many tools, such as proxies, browsers and editors, save requests. Some tools write the path only in a pseudo-header
 //! of HTTP/2. Some add a line break after the body, which changes the hash of the body. Such changes are undone where
-//! that is safe. Any other change is an error, since after a wrong guess a correct signature would be reported as
+//! that is safe. Other changes are not undone, since after a wrong guess a correct signature would be reported as
 //! wrong.
 
 use std::{
@@ -71,8 +71,8 @@ fn parse(bytes: &[u8]) -> Result<(Parts, Vec<u8>), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Rewrites a request as HTTP/1.1. Tools save a request of HTTP/2 or HTTP/3 with this version at the end of the request
-/// line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
+/// Rewrites a request of HTTP/2 or HTTP/3 as HTTP/1.1. Tools save such a request with its version at the end of the
+/// request line, or with the pseudo-header fields of RFC 9113, section 8.3.1.
 fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut pseudo = Vec::new();
     let mut head = Vec::new();
@@ -84,7 +84,7 @@ fn as_http1(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             None => (rest, &rest[rest.len()..]),
         };
         let text = line.trim_ascii_end();
-        // The parser reports malformed lines.
+        // Lines are not checked here: the parser reports malformed lines.
         if text.is_empty() {
             break;
         }

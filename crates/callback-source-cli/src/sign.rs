@@ -1,7 +1,7 @@
 //! `sign`: a signed webhook as a `curl` command.
 //!
-//! `sign` prints the command and does not send the request. The secret therefore stays on this machine, while the
-//! command can be run anywhere. The signature covers the URL, so curl's own changes to the URL are switched off.
+//! `sign` prints the command and does not send the request. The secret therefore stays on this machine, even if the
+//! command runs on another machine. The signature covers the URL, so curl's own changes to the URL are switched off.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 
@@ -98,7 +98,8 @@ fn quoted(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
-/// Maximum size of a body in an argument, in bytes. Linux allows 128 KiB for an argument, quotes included.
+/// Maximum size of a body in an argument, in bytes. Linux allows 128 KiB for an argument, and with `sh -c`, the whole
+/// command with its quotes is one argument.
 const MAX_ARGUMENT: u64 = 96 * 1024;
 
 #[cfg(test)]

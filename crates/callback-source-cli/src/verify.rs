@@ -1,7 +1,7 @@
 //! `verify`: the part of a saved webhook that does not match.
 //!
-//! The layer refuses a request with the first reason that it finds. `verify` checks each part separately: a saved
-//! request usually has an old date, which must not hide a rewritten host or a wrong secret.
+//! The library's layer refuses a request with the first reason that it finds. `verify` checks each part separately: a
+//! saved request usually has an old date, which must not hide a rewritten host or a wrong secret.
 
 use std::{
     fmt,

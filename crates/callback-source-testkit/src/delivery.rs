@@ -16,8 +16,8 @@ use http::{
 #[cfg(feature = "axum")]
 use tower_service::Service;
 
-/// A request as a server receives it. It has the peer in its extensions, the path as its URI, and the URL's host as
-/// its `Host` header.
+/// A request as a server receives it. It has the peer in its extensions, path and query as its URI, and the URL's host
+/// as its `Host` header.
 ///
 /// # Example
 ///
@@ -86,7 +86,7 @@ impl Delivery {
         }
     }
 
-    /// Sets the method. Only `POST` can be [`signed`](Self::signed).
+    /// Sets the method. The signature of [`signed`](Self::signed) is valid only for `POST`.
     pub fn method(mut self, method: Method) -> Self {
         self.method = method;
         self
@@ -113,7 +113,7 @@ impl Delivery {
     /// Sets the address of the peer, from which the request seems to arrive.
     ///
     /// [`SocketAddrPeer`](callback_source::verify::SocketAddrPeer) reads the address. With the feature `axum`,
-    /// `ConnectInfoPeer` reads it as well. If no peer is set, a service that checks the source responds with 500:
+    /// `ConnectInfoPeer` reads it as well. If no peer is set, a rejecting source check responds with 500:
     ///
     /// ```
     /// use axum::{Router, body::Body, http::StatusCode, routing::post};

@@ -47,8 +47,8 @@
 //! }
 //! ```
 //!
-//! `tokio`'s feature `test-util` pauses the time. A sleep of a day then takes no real time, and all refreshes of that
-//! day run in order.
+//! With `tokio`'s feature `test-util`, a test can pause the time. A sleep of a day then takes no real time, and all
+//! refreshes of that day run in order.
 //!
 //! | to test | use |
 //! |---|---|

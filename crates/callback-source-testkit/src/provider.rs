@@ -15,8 +15,8 @@ use crate::{Delivery, Outcome, ScriptedResolver};
 
 /// An in-process payment provider: callback servers, their DNS, and the requests that they send.
 ///
-/// Each host has one IPv4 address and no IPv6 address. The addresses are globally routable, since a list rejects
-/// loopback and documentation addresses. No packet is ever sent to these addresses. Clones share one state.
+/// Each host has one IPv4 address and no IPv6 address. The addresses are globally routable, since a list ignores
+/// loopback and documentation addresses in answers. No packet is ever sent to these addresses. Clones share one state.
 ///
 /// # Example
 ///
@@ -134,9 +134,10 @@ impl Provider {
         self.recover();
     }
 
-    /// Fails every lookup from now on.
+    /// Makes every lookup fail until [`recover`](Self::recover) or [`rotate`](Self::rotate) is called.
     ///
-    /// The last answer stays in use as a stale answer. Once the stale window has ended, the list is undecided:
+    /// The last answer stays in use as a stale answer. Once the stale window has ended, a list without static networks
+    /// is undecided:
     ///
     /// ```
     /// use std::time::Duration;
@@ -196,7 +197,7 @@ impl Provider {
 /// An address that no provider uses, because it is reserved for documentation.
 pub const UNLISTED_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 
-/// Returns an address outside of the documentation ranges, which a list rejects as special-purpose.
+/// Returns an address outside of the documentation ranges, which a list ignores in answers as special-purpose.
 fn address(generation: u8, server: usize) -> IpAddr {
     let server = u8::try_from(server).expect("there are at most 250");
     Ipv4Addr::new(20, 100, generation, server + 1).into()

@@ -333,7 +333,7 @@ async fn shows_each_fault_that_has_an_answer() -> io::Result<()> {
         (Fault::Rcode(ResponseCode::NXDomain), |answer| {
             answer.metadata.response_code == ResponseCode::NXDomain && answer.authorities.is_empty()
         }),
-        // The question is in capital letters, and without EDNS.
+        // The name in the question contains capital letters. The question has no EDNS.
         (Fault::LowerCaseOnly(ResponseCode::NXDomain), |answer| {
             answer.metadata.response_code == ResponseCode::NXDomain && answer.answers.is_empty()
         }),

@@ -1,4 +1,5 @@
-//! Benchmarks that count instructions and compare the counts with limits. A limit is the measured count plus 5 %.
+//! Benchmarks that count instructions and compare the counts with limits. Unless a comment says otherwise, a limit is
+//! the measured count plus 5 %.
 //!
 //! `docs/performance.md` lists the goals and explains how to change a limit.
 #![allow(
@@ -85,8 +86,8 @@ fn nothing() -> Request<Body> {
     request
 }
 
-// The baseline of the benchmarks below. A layer that does nothing is inlined away, so this benchmark measures little
-// more than the drop of the request.
+// The baseline of the benchmarks below. It has no layer, since a layer that does nothing would be inlined away. It
+// measures little more than the drop of the request.
 #[library_benchmark(setup = nothing)]
 #[bench::request(config = limit(2_078))]
 fn no_layer(request: Request<Body>) -> Response<Body> {

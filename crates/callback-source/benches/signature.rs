@@ -186,8 +186,8 @@ where
     Ok(response.ok_or("it is called once")??.status())
 }
 
-/// Counts the instructions of the indispensable work: the hash of the body, and the HMAC of the string to sign with a
-/// prepared key.
+/// Counts the instructions of the indispensable work: the hash of the body, and, with a prepared key, the HMAC of the
+/// string to sign.
 fn bare(body: &[u8]) -> Result<bool, BoxError> {
     let keyed = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let to_sign = to_sign(&Sha256::digest(body).into());

@@ -1,4 +1,4 @@
-//! The benchmarks of `instructions.rs` in nanoseconds. They are run by hand, since the results depend on the machine
+//! Most benchmarks of `instructions.rs`, in nanoseconds. They are run by hand, since the results depend on the machine
 //! and its load.
 
 mod support;

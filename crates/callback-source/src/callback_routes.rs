@@ -112,8 +112,8 @@ where
         )
     }
 
-    /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log shows
-    /// which requests [`rejecting`](Self::rejecting) would refuse. The policy of a message check has no effect. A
+    /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log
+    /// reports requests that fail a check, within its rate limit. The policy of a message check has no effect. A
     /// handler that extracts `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
     ///
     /// # Panics
@@ -147,8 +147,8 @@ where
     }
 
     /// Also checks the signature of webhooks. The policy joins the verdicts on source and message. The policy also
-    /// decides whether the source check and this layer refuse or tag. It therefore makes no difference whether `layer`
-    /// is `rejecting` or `tagging`.
+    /// decides whether the source check and `layer` refuse or tag. With [`tagging`](Self::tagging), both always tag.
+    /// The mode of `layer` itself has no effect.
     ///
     /// ```
     /// use std::{net::SocketAddr, time::SystemTime};

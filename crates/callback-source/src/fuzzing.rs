@@ -37,7 +37,7 @@ pub fn play(bytes: &[u8]) {
 /// Start of each schedule, as a time since the Unix epoch.
 const START: Duration = Duration::from_secs(1_780_000_000);
 
-/// Restores a set of other hosts from the text of a state file, and returns the text that is then written for this set.
+/// Restores a set from the text of a state file that may contain other hosts, and returns the text of the next write.
 /// Returns `None` if the text is rejected.
 #[must_use]
 pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
@@ -54,7 +54,7 @@ pub fn followed(
     chain::followed(question, packets)
 }
 
-/// Returns the digest in the value of an `Authorization` header.
+/// Returns the signature in the value of an `Authorization` header.
 ///
 /// # Errors
 ///

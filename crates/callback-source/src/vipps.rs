@@ -165,8 +165,8 @@ pub(crate) fn only_environment(
     hosts.all(|host| host == first).then_some(first)
 }
 
-/// Returns the callback servers of each environment that a list does not admit. Returns nothing if the list does not
-/// admit any server of the provider.
+/// Returns the callback servers of each environment from which a list admits no server. Returns nothing if the list
+/// admits no server of the provider.
 pub(crate) fn hosts_of_other_environments(hosts: &[HostName]) -> impl Iterator<Item = HostName> {
     let admitted: Vec<_> = hosts.iter().filter_map(Environment::of_host).collect();
     let others = ALL

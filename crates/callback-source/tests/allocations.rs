@@ -1,4 +1,4 @@
-//! Tests of the number of allocations of a request, for each path through the code, and of the size of a list.
+//! Tests of the number of allocations of a request, for several paths through the code, and of the size of a list.
 
 #[path = "../benches/support/mod.rs"]
 mod support;
@@ -106,8 +106,8 @@ fn a_list_of_ten_hosts_is_small() {
         return;
     }
     // From 300 ms after a cache was created, calls to moka also clean up. The clean-up allocates a timer wheel of 17
-    // KiB. A measurement that took this long, as on a busy machine, is repeated. Each measurement runs in a separate
-    // process, since a cache also frees the garbage of earlier caches.
+    // KiB. A measurement that took 300 ms or more, as on a busy machine, is repeated. Each measurement runs in a
+    // separate process, since a cache also frees the garbage of earlier caches.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {

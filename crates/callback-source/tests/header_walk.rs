@@ -1,4 +1,4 @@
-//! Test of the code that reads the entries of a proxy's header. This code runs for every request.
+//! Test of the code that reads the entries of a proxy's header. This code runs for every request behind a proxy.
 
 use std::{hint::black_box, net::SocketAddr};
 

@@ -129,8 +129,8 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Returns the import cycles among the modules of one folder. Modules that use no remaining module are removed until
-/// only cycles are left.
+/// Returns the uses that lead into a cycle among the modules of a folder. A use of a module that has no remaining uses
+/// is removed, until no such use is left.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {

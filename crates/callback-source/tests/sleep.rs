@@ -89,7 +89,7 @@ fn each_window_ends_as_if_the_machine_had_been_awake() {
             (lingering, start + SECOND + HOUR + REFRESH),
         ];
         for (set, ends) in windows {
-            // After the last sleep, one tick of the window is left, or no time at all.
+            // After the sleep, one tick of the window is left, or no time at all.
             for (left, is_allowed) in [(tick, true), (Duration::ZERO, false)] {
                 let mut set = set.clone();
                 let now = (ends - left).checked_sub(slept).unwrap();

@@ -35,7 +35,7 @@ async fn a_list_is_ready_after_one_round_trip() {
     assert_eq!(start.elapsed().as_millis(), ROUND_TRIP.as_millis());
 }
 
-/// Returns the CPU time of this thread, which other programs do not affect.
+/// Returns the CPU time of this thread, which other programs hardly affect.
 #[cfg(unix)]
 fn spent() -> i64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

@@ -1,6 +1,6 @@
 //! Tests of the bounds of DNS traffic, for any order of requests and answers. A question goes out at most once per
-//! refresh interval floor, and for unlisted peers at most once per on-demand interval. A new server is admitted as soon
-//! as its question may go out.
+//! refresh interval floor, and for unlisted peers at most once per on-demand interval. The request of a new server
+//! triggers a lookup as soon as these bounds allow.
 
 use std::{
     collections::HashMap,

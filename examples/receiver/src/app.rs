@@ -21,12 +21,12 @@ use crate::{
     received::{Caller, Event, Log},
 };
 
-/// The treatment of a callback from an unlisted peer.
+/// The treatment of a callback that fails a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Refuses the callback.
     Reject,
-    /// Receives the callback and records the reason of its rejection.
+    /// Receives the callback and records the reason for its rejection.
     Tag,
 }
 
@@ -44,7 +44,7 @@ pub struct Credentials {
 /// Serve the router with the peer's address: `into_make_service_with_connect_info::<SocketAddr>()`.
 pub fn router(list: AllowList, mode: Mode, credentials: Credentials) -> Router {
     let log = Arc::new(Log::default());
-    // This callback has neither a signature nor a token.
+    // A consent removal has neither a signature nor a token.
     let consents = Router::new().route("/v2/consents/{user_id}", delete(consent_removal));
     let webhooks = Router::new().route("/webhooks", post(webhook));
     let payments = Router::new()

@@ -62,7 +62,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The treatment of a callback from an unlisted peer.
+    /// The treatment of a callback that fails a check.
     #[must_use]
     pub fn mode(&self) -> Mode {
         if self.tag { Mode::Tag } else { Mode::Reject }

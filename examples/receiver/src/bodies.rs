@@ -22,7 +22,7 @@ pub(crate) struct Payment {
     pub(crate) order_id: String,
     /// The change of the payment.
     pub(crate) transaction_info: TransactionInfo,
-    /// The reason of a failure.
+    /// The reason for a failure.
     pub(crate) error_info: Option<Value>,
     /// Express only: address and method of the shipment.
     pub(crate) shipping_details: Option<Shipment>,
@@ -180,8 +180,8 @@ impl ShippingMethods {
 pub(crate) enum Webhook {
     /// ePayment: an event of a payment.
     Epayment(Box<EpaymentEvent>),
-    /// Recurring: an event of a charge. It has every field of an agreement's event, so this variant is tried before
-    /// `Agreement`.
+    /// Recurring: an event of a charge. It has every required field of an agreement's event, so this variant is tried
+    /// before `Agreement`.
     Charge(ChargeEvent),
     /// Recurring: an event of an agreement.
     Agreement(AgreementEvent),

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    // The resolver's crates log a line for each packet that they receive.
+    // These crates log a line for each unexpected packet, which any sender can cause.
     let quiet = "hickory_resolver=error,hickory_net=error,hickory_proto=error,h2=error";
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt()

@@ -176,7 +176,7 @@ impl Received {
     }
 }
 
-/// The sender of a callback, with the reason why it is listed, or the reason of its refusal.
+/// The sender of a callback, with the host or network that lists it, or the reason for its refusal.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Sender {

@@ -26,7 +26,8 @@ use crate::{
     samples::{Sample, reachable},
 };
 
-/// Runs the service until a signal ends it. Prints the address and the sample commands to standard output.
+/// Runs the service until a signal ends it. Prints the address and, with an embedded DNS server, the sample commands to
+/// standard output.
 ///
 /// # Errors
 ///
@@ -99,7 +100,7 @@ pub enum Failure {
     /// The address to listen on cannot be bound.
     #[error("cannot listen on `{0}`")]
     Listen(SocketAddr, #[source] io::Error),
-    /// The system configures no DNS server.
+    /// The system's DNS configuration cannot be read, or names no server.
     #[error("cannot find a DNS server in the system's configuration")]
     SystemConfError(#[source] SystemConfError),
     /// The embedded DNS server has IPv4 addresses only, and the service does not listen on IPv4.
@@ -139,7 +140,7 @@ impl Failure {
     }
 }
 
-/// Reads the secret from a file or the environment, which the process list does not show.
+/// Reads the secret from a file or the environment, so that the process list does not show the secret.
 fn webhook_secret(args: &Args) -> Result<Option<Secret>, Failure> {
     let text = match &args.webhook_secret_file {
         Some(path) => {

@@ -1,4 +1,4 @@
-//! `explain`: the verdict of the running server on a peer, now or earlier.
+//! `explain`: the present verdict of the running server on a peer, or the hosts that listed the peer earlier.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
 //! Errors that end a command.
 //!
-//! A message names the wrong value. If the message does not name the next step, `hint` returns it. Mistakes in flags
-//! are found before anything listens, so that a server never runs with only a part of its configuration.
+//! A message names the wrong value, if there is one. If there is a next step that the message does not name, `hint`
+//! returns it. Mistakes in flags are found before anything listens, so that a server never runs with only a part of its
+//! configuration.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -175,7 +176,7 @@ impl fmt::Display for Position {
 }
 
 impl Error {
-    /// Returns the next step for the user, if the message does not name it.
+    /// Returns the next step for the user, if there is one that the message does not name.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Usage(_) | Self::ConfigFile { .. } => None,

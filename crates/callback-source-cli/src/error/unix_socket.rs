@@ -51,7 +51,7 @@ impl UnixSocketError {
         }
     }
 
-    /// Returns the next step for the user.
+    /// Returns the next step for the user, if there is one.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoSocket("a directory") => {

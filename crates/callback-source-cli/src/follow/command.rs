@@ -24,8 +24,8 @@ impl OnChange {
 
     /// Runs the command after changes, until all senders are dropped and the last change has been handled.
     ///
-    /// Changes during a run lead to one more run. After a failure, the command runs again, because the server may not
-    /// have read the new file yet.
+    /// Changes during a run lead to one more run. After a failure, the command runs again, because the program that
+    /// uses the file may not have read the new file yet.
     pub(super) async fn follow(self, mut changes: watch::Receiver<u64>) {
         let mut failures = 0;
         loop {

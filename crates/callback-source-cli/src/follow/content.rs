@@ -29,7 +29,7 @@ pub(super) struct Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) made_at: String,
-    /// Earliest time at which the window of an address ends; `None` if there are only static networks.
+    /// Earliest time at which the window of a member ends; `None` if no member has a window.
     pub(super) good_until: Option<String>,
     /// Time until which members from an earlier process are kept; `None` if there are no such members.
     pub(super) kept_until: Option<String>,
@@ -82,8 +82,8 @@ impl Content {
 
 /// Returns the addresses and networks in a text of any format.
 ///
-/// Comments are skipped. The follower writes only host names and times into comments, but another program may write
-/// addresses as well.
+/// Comments and [`nothing`] are skipped. The follower writes only host names and times into comments, but another
+/// program may write addresses as well.
 pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     let lines = text
         .lines()

@@ -164,9 +164,9 @@ impl Clock {
 }
 
 /// Returns whether the header must be renewed. The header must be renewed if a current time is more than a minute
-/// earlier than the same time in the file. It must also be renewed once the file's `good_until` is less than half as
-/// far away as the current `good_until`. Each refresh of an answer moves the current `good_until` a little, which must
-/// not cause a write.
+/// earlier than the same time in the file, or if only one of the two exists. It must also be renewed once the file's
+/// `good_until` is less than half as far away as the current `good_until`. Each refresh of an answer moves the current
+/// `good_until` a little, which must not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
         let until = parse_rfc3339(until.as_deref()?).ok()?;
@@ -250,8 +250,8 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the new file the owner and the mode of the old file, since the program that reads the file may run as another
-/// user.
+/// Gives the new file the mode of the old file and, as far as permitted, its owner and group, since the program that
+/// reads the file may run as another user.
 #[cfg(unix)]
 fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -425,7 +425,7 @@ mod tests {
             let now = at + hours(passed);
             assert_eq!(is_due(&kept, &times(now + hours(24)), now), due, "{passed}");
         }
-        // The earliest window is that of a lingering address. No refresh extends this window.
+        // The window that ends first is that of a lingering address. No refresh extends this window.
         let now = at + hours(23);
         assert!(!is_due(&kept, &kept, now));
         // An address left the answer and lingers, so its window ends earlier.

@@ -66,7 +66,7 @@ impl Follower {
         self.status.clone()
     }
 
-    /// Stops the tasks, and waits until the writes in progress and the command that follows them have ended.
+    /// Stops the tasks, and waits until the writes in progress and the `--on-change` command after them have ended.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
         // If a task panicked, the panic hook has already reported the panic.
@@ -211,7 +211,7 @@ impl TargetLog {
     }
 }
 
-/// Pause between two reads of a target. A set that another program has flushed is restored within 5 s.
+/// Pause between two reads of a target. A set that another program has flushed should be restored within 5 s.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(10 * 60);

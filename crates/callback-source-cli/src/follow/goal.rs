@@ -19,7 +19,7 @@ pub(crate) struct Goal {
     /// static network are left out: the network admits them, and the intervals of an nftables set must not overlap.
     members: BTreeMap<IpNet, Option<Instant>>,
     hosts: Vec<String>,
-    /// Longest time for which an address stays admitted after its answer has expired or no longer contains the address.
+    /// The longer of the stale window and the linger window.
     longest_window: Duration,
     /// For each family, `true` if every host is resolved. The order is that of [`Family::ALL`].
     resolved: [bool; 2],
@@ -29,7 +29,7 @@ pub(crate) struct Goal {
 /// Next action of a target for a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Some host has not been looked up yet.
+    /// Some host has been neither looked up nor restored from the state file.
     Wait,
     /// No address or network is admitted, and the target must not be emptied.
     Keep,
@@ -67,7 +67,7 @@ impl Goal {
     }
 
     /// Returns the next action. An empty set is written only with `allow_empty`, and only after every host has been
-    /// looked up.
+    /// looked up or restored from the state file.
     pub(crate) fn step(&self, allow_empty: bool) -> Step {
         match self.attempted || self.is_resolved() {
             false => Step::Wait,
@@ -93,7 +93,7 @@ impl Goal {
         &self.hosts
     }
 
-    /// Returns the earliest time at which a window ends; `None` if there are only static networks.
+    /// Returns the earliest time at which a window ends; `None` if no member has a window.
     pub(crate) fn good_until(&self) -> Option<Instant> {
         self.members.values().flatten().min().copied()
     }
@@ -196,8 +196,8 @@ impl TimeOut {
     /// Returns whether an element must be renewed. `expires` is the number of seconds until the end of its timeout,
     /// rounded down.
     ///
-    /// Since a timeout is rounded up, it may end up to a second later than the window. A timeout never ends before its
-    /// window.
+    /// Since a timeout is rounded up, it may end later than the window, by at most a second. Only a timeout of
+    /// [`MAX_SECONDS`] can end before its window.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {
@@ -423,7 +423,7 @@ mod tests {
         }
 
         /// An element that expires at most 1 s after its window is left unchanged. An element that expires more than 1
-        /// s before or 2 s after its window is renewed.
+        /// s before or more than 2 s after its window is renewed.
         #[test]
         fn an_element_that_ends_at_another_time_than_its_window_is_renewed(
             left in 1..100_000_u64,

@@ -42,9 +42,10 @@ mod tests {
     use super::*;
     use crate::follow::{content::Times, testing::nets};
 
-    /// The fields of `networking.k8s.io/v1`, each with `true` if it is required. The fields are from the Kubernetes API
-    /// reference (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1). A rule without
-    /// `from`, or with an empty `from`, admits every source.
+    /// Fields that the policy may have, each with `true` if the test requires it. The fields are from the Kubernetes
+    /// API reference of `networking.k8s.io/v1`
+    /// (kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1). A rule without `from`, or with
+    /// an empty `from`, admits every source.
     const SCHEMA: [(&str, bool); 17] = [
         ("apiVersion", true),
         ("kind", true),

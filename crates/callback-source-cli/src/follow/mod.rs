@@ -5,9 +5,10 @@
 //!
 //! 1. **Windows.** A member expires at the end of its address's window. In a target with timeouts, it expires even if
 //!    this process has ended.
-//! 2. **Undecided.** Nothing is written until every host has been looked up. While a host is unresolved, members from
-//!    before the start of this process are kept.
-//! 3. **Empty.** A target is emptied only with `--allow-empty`.
+//! 2. **Undecided.** At the start, nothing is written until every host has been looked up or restored from the state
+//!    file. While a host is unresolved, addresses from before the start of this process are kept, for the longest
+//!    window at most.
+//! 3. **Empty.** The follower empties a target only with `--allow-empty`, but elements with a timeout still expire.
 //! 4. **Others.** Content of other programs is left unchanged. Changes that they make to the follower's content are
 //!    undone.
 

@@ -17,7 +17,7 @@ use super::{
 pub(super) struct Plan {
     pub(super) write: Vec<Written>,
     pub(super) remove: Vec<Value>,
-    /// Elements that are removed first, because a network of the goal replaces them.
+    /// Elements that are removed first, because a member of the goal overlaps them.
     pub(super) remove_first: Vec<Value>,
     pub(super) change: Change,
     /// A problem that does not prevent the writes of other elements.

@@ -1,6 +1,7 @@
 //! `--print-ruleset`: a ruleset that uses the sets.
 
-/// Returns a ruleset that drops all new connections to one port, except those from the addresses in two sets.
+/// Returns a ruleset that drops all new connections to one port, except those from the addresses in two sets and those
+/// over the loopback interface.
 pub(crate) fn ruleset(table: &str, set: &str, intervals: bool) -> String {
     let flags = match intervals {
         true => "interval, timeout",

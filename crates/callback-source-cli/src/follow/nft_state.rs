@@ -27,7 +27,7 @@ pub(super) struct SetState {
 
 #[derive(Clone, Debug)]
 pub(super) struct Element {
-    /// The address, prefix or range as nft's JSON.
+    /// Value as nft's JSON, usually an address, a prefix or a range.
     pub(super) value: Value,
     /// Addresses of the element; `None` if the value is not an address, a prefix or a range.
     pub(super) span: Option<Span>,
@@ -69,7 +69,7 @@ impl Element {
 }
 
 impl SetState {
-    /// Fails if elements with timeouts cannot be kept in the set.
+    /// Fails if the set exists but cannot contain the follower's elements.
     pub(super) fn check(&self, name: &SetName, intervals: bool) -> Result<(), TargetError> {
         let Some(found) = &self.r#type else {
             // A set that does not exist is created later.
@@ -145,7 +145,7 @@ fn state(set: &Value) -> SetState {
 }
 
 fn element(listed: &Value) -> Element {
-    // An element without timeout and comment is listed as its bare value.
+    // An element with neither a timeout nor a comment is listed as its bare value.
     let Some(element) = listed.get("elem") else {
         return Element {
             span: span(listed),
@@ -158,7 +158,7 @@ fn element(listed: &Value) -> Element {
     let has_time_out = element["timeout"]
         .as_u64()
         .is_some_and(|timeout| timeout > 0);
-    // nft omits `expires` in the last second of an element, when the value is zero.
+    // nft omits `expires` when the remaining time of an element is zero.
     let expires = element["expires"]
         .as_u64()
         .or_else(|| has_time_out.then_some(0));

@@ -6,7 +6,7 @@
 //! | adding an element again does not renew it | add, delete and add in one transaction |
 //! | deleting an element that has just expired fails the whole transaction | each element is added before it is deleted |
 //! | `flush ruleset` deletes the set | the set is read every 2 s, and created again if it is missing |
-//! | elements of other programs | the follower's elements have a comment; it changes no other elements |
+//! | elements of other programs | the follower's elements have a comment; other elements are not changed |
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -285,7 +285,7 @@ mod tests {
             1 << 32,
         ];
         windows.extend(((1 << 32) - 1_500..1 << 32).step_by(250));
-        // The other windows have all orders of magnitude, and are the same in each run.
+        // The other windows have all orders of magnitude from 3 s, and are the same in each run.
         let mut spread = 1_u64;
         while windows.len() < 1_000 {
             spread = spread

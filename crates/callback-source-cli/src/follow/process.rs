@@ -27,7 +27,7 @@ pub(super) struct Output {
     pub(super) is_cut: bool,
 }
 
-/// Runs a command with this input. At the time limit, the command is killed with every process of its group.
+/// Runs a command with this input. At the time limit, the command is killed, on Unix with every process of its group.
 ///
 /// # Errors
 ///

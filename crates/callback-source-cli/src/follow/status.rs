@@ -13,7 +13,7 @@ pub(crate) struct FollowStatus(Arc<Mutex<Vec<TargetStatus>>>);
 pub(crate) struct TargetStatus {
     target: String,
     state: TargetState,
-    /// Number of addresses and networks at the target.
+    /// Number of addresses and networks at the target after its last successful update.
     members: usize,
     changes: u64,
     last_error: Option<String>,

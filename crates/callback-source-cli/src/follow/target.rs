@@ -12,9 +12,10 @@ pub(crate) trait Target: Send {
     fn name(&self) -> &str;
 
     /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by other
-    /// programs are undone. Writes only if there is a difference.
+    /// programs are undone. Writes only if there is a difference, and never with [`Mode::DryRun`].
     ///
-    /// While a family is undecided, its members from before the start of this process are kept.
+    /// While a family is undecided, its addresses from before the start of this process are kept, for the longest
+    /// window at most.
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_>;
 
     /// Returns whether `--on-change` runs after a change of this target.
@@ -41,8 +42,8 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<Plain>,
     /// Number of members after the write.
     pub(crate) members: usize,
-    /// `true` if the target was written although its members did not change, for example because the target was
-    /// damaged.
+    /// `true` if the members did not change, but text other than the times in the header did, for example because the
+    /// target was damaged.
     pub(crate) rewritten: bool,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Id, which grows by one with each line, even if the clock was set back.
+    /// Id, which increases from line to line, even if the clock was set back.
     pub(crate) id: u64,
     pub(crate) at: String,
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub(crate) enum Event {
     ReloadRefused {
         error: String,
     },
-    /// The wall clock is behind the time of the previous event.
+    /// The wall clock is at least a minute behind the time of the previous event.
     ClockSetBack {
         seconds: u64,
     },
@@ -89,7 +89,7 @@ impl Entry {
         humantime::parse_rfc3339(&self.at).ok()
     }
 
-    /// Returns the address in the event, which is that of a peer or of a server.
+    /// Returns the address of the peer or server in the event, if there is one.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match &self.event {
             Event::Added { address, .. }

@@ -28,7 +28,7 @@ pub(super) struct JournalFile {
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     dropped: Arc<AtomicU64>,
-    /// Time of the last removal of old peer addresses.
+    /// Time of the last removal of old peer addresses; after a failed attempt, 23 h before the attempt.
     forgot_at: Option<SystemTime>,
     is_failing: bool,
 }
@@ -56,7 +56,7 @@ impl JournalFile {
         }
     }
 
-    /// Opens the file. The next id follows the last id in the file.
+    /// Opens the file. The next id follows the last id in the journal.
     pub(super) fn open(&mut self) {
         let last = entries(&self.path)
             .last()
@@ -163,7 +163,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Removes the addresses of peers from lines that are older than the time of `--journal-keep`.
+    /// Removes the addresses of peers from lines that are older than `--journal-keep`.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
         // After a failure, the next attempt is made an hour later. Until then, lines are still written.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
@@ -208,7 +208,7 @@ impl JournalFile {
     }
 }
 
-/// Matching lines of the journal at `path` and matching waiting lines, oldest first.
+/// Returns the lines of the journal at `path` and the waiting lines that match `selection`, oldest first.
 pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut push = |entry: &Entry| {
@@ -222,8 +222,8 @@ pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) 
         .collect();
     for entry in entries(&earlier(path)).chain(entries(path)) {
         push(&entry);
-        // The journal's thread may write a waiting line before the file is read here. The id alone does not identify
-        // a line: ids may start again in a file that could not be read at the start.
+        // The journal's thread may write a waiting line before the file is read here. The id alone does not identify a
+        // line: ids start again at 1 if the file could not be read when the server started.
         waiting.retain(|line| *line != entry);
     }
     waiting.iter().for_each(push);
@@ -290,7 +290,7 @@ fn earlier(path: &Path) -> PathBuf {
     earlier.into()
 }
 
-/// Mode of the files: readable by the group, so that an operator does not need to be root.
+/// Mode of the files: readable by the group, so that its members do not need to be root.
 #[cfg(unix)]
 const MODE: u32 = 0o640;
 

@@ -3,15 +3,15 @@
 //! Log lines are soon gone, and metrics have no addresses. Even after weeks, the journal shows whether the provider
 //! rotated its addresses, whether a peer was refused, and whether a refused peer was a server of the provider.
 //!
-//! 1. Each line is written at once, with a single call. A process that is killed therefore leaves at most one torn line
-//!    at the end. Readers skip this line.
+//! 1. Each line is written immediately, with a single call. A process that is killed therefore leaves at most one torn
+//!    line at the end. Readers skip this line.
 //! 2. The file is rotated at 4 MiB. One earlier file, `<name>.1`, is kept.
 //! 3. Peer addresses are removed after the time of `--journal-keep`, because they are personal data.
-//! 4. A separate thread writes, so no other thread waits for the disk. While this thread cannot write, as on a full
-//!    disk, up to 256 KiB of events wait in memory. Beyond this limit, the oldest events are dropped and counted. While
-//!    a disk hangs, events that do not fit into the queue are dropped and counted as well.
-//! 5. The id grows by one with each line, so the order is known even after the clock was set back. A clock that is set
-//!    back also causes an event.
+//! 4. A separate thread writes, so that no other thread waits for a write to the disk. While this thread cannot write,
+//!    as on a full disk, up to 256 KiB of events wait in memory. Beyond this limit, the oldest events are dropped and
+//!    counted. While a disk hangs, events that do not fit into the thread's queue are dropped and counted as well.
+//! 5. The id increases from line to line, so the order is known even after the clock was set back. A clock that is set
+//!    back by a minute or more also causes an event.
 
 use std::{
     net::IpAddr,
@@ -94,12 +94,13 @@ impl Journal {
         }
     }
 
-    /// Number of events that were dropped because the disk was full or did not respond in time.
+    /// Number of events that were dropped because writing failed or the disk did not respond in time.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written.
+    /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written; none if
+    /// the wait timed out.
     pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
         let (done, waiting) = oneshot::channel();
         if self.queue.try_send(Order::Flush(done)).is_err() {
@@ -109,7 +110,7 @@ impl Journal {
         waiting.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Events since a time, oldest first.
+    /// Events since a time, or all events, oldest first.
     pub(crate) async fn entries(&self, since: Option<SystemTime>) -> Vec<Entry> {
         let lines = self.lines(since, None, None).await;
         let lines = lines.split(|byte| *byte == b'\n');

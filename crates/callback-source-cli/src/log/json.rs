@@ -1,8 +1,8 @@
 //! JSON format of the log.
 //!
 //! `tracing` records a list as text, which a program that reads the log would have to parse again. The known list
-//! fields of the library are therefore turned into arrays after the line has been formatted. Lines without such fields
-//! are not changed.
+//! fields of the library and the command are therefore turned into arrays after the line has been formatted. Lines
+//! without such fields are not changed.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// JSON format of `tracing-subscriber`, with the library's lists as arrays of strings. `tracing` has
-/// no stable way to record a list.
+/// JSON format of `tracing-subscriber`, with the known lists as arrays of strings. `tracing` has no stable way to
+/// record a list.
 pub(super) struct ListsAsArrays(Format<Json>);
 
 impl ListsAsArrays {
@@ -69,7 +69,7 @@ fn array(text: &str) -> serde_json::Value {
     elements.filter(|element| !element.is_empty()).collect()
 }
 
-/// Fields of the library's events whose values are lists.
+/// Fields with lists as values, in events of the library and the command.
 const LIST_FIELDS: [&str; 9] = [
     "added",
     "addresses",

@@ -32,7 +32,8 @@ use crate::{
 /// Sets up the log of a command that looks up the hosts once. The command reports the outcome of each question itself,
 /// so events about questions are omitted unless a filter was given.
 pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
-    // No time limit: the command may wait for the reader of its output. Signals still end the command.
+    // At its end, the command may wait for the reader of its output without a time limit. Signals still end the
+    // command.
     init(args, ONE_SHOT_FILTER, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
@@ -150,7 +151,7 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Default log filter of a server. It admits only errors of other crates, because these crates log, without a rate
+/// Default log filter of a server. Of other crates, it admits only errors, because these crates log, without a rate
 /// limit, what peers send. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING
 /// acknowledgement.
 const SERVER_FILTER: &str = "error,callback_source=info";

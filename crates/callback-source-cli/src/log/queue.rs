@@ -1,11 +1,11 @@
 //! Queue of lines for stderr, bounded in bytes.
 //!
-//! A write to stderr blocks while no program reads stderr. The threads that log must not block, because they also
+//! A write to stderr can block while no program reads stderr. The threads that log must not block, because they also
 //! respond to requests. The queue is bounded in bytes and not in lines, because the length of a line depends on what
 //! callers send. When the queue is full, the newest line is dropped, because the oldest lines show how a fault began.
 //!
-//! The writer reports the number of dropped lines once the queue is half empty. An earlier report would be dropped
-//! as well.
+//! The writer reports the number of dropped lines once the queue is half empty. An earlier report could be dropped as
+//! well.
 
 use std::{
     collections::VecDeque,
@@ -67,8 +67,8 @@ impl Lines {
             if written.is_err() {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
-            // The report waits until the queue is half empty. Otherwise, the report would be dropped as well, and each
-            // line that is written during a flood would cause another report.
+            // The report waits until the queue is half empty. Otherwise, the report could be dropped as well, and each
+            // line that is written during a flood could cause another report.
             if written.is_ok() && half_empty && reported < dropped() {
                 reported = dropped();
                 warn!(

@@ -1,7 +1,7 @@
 //! Responses of the server by path.
 //!
-//! The verdict never depends on the body. The body is read and discarded while the verdict is made. An unread body
-//! would force the server to close the connection after each request.
+//! The verdict never depends on the body. The body is read and discarded while the verdict is made. On HTTP/1, an
+//! unread body would force the server to close the connection after the response.
 
 use std::{
     pin::pin,
@@ -109,8 +109,8 @@ impl App {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the response to a request, and whether the body of the request has ended by then. If the body has not
-    /// ended, the rest of the body precedes the next request on the connection.
+    /// Returns the response to a request, and whether the whole body of the request has arrived. If it has not, an
+    /// HTTP/1 connection cannot be used for another request.
     pub(super) async fn respond(
         &self,
         endpoint: Endpoint,
@@ -135,7 +135,7 @@ impl App {
     }
 
     async fn answer(&self, endpoint: Endpoint, peer: Peer, head: Parts) -> Response<Body> {
-        // The whole request is judged with one configuration, even during a reload.
+        // The whole request is judged with the same checks, even during a reload.
         let checks = self.checks.as_ref().map(ArcSwap::load_full);
         let start = Instant::now();
         let (peer, is_proxy) = match &checks {
@@ -273,7 +273,7 @@ struct Checks {
     verify: Verify,
     trusted: TrustedProxies,
     report_only: bool,
-    /// `true` if trusted proxies name the client in a header.
+    /// `true` if trusted proxies name the client in an HTTP header.
     reads_headers: bool,
 }
 
@@ -317,22 +317,22 @@ fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// Reduces a request to the parts that determine its verdict. During an on-demand refresh, a request stays in memory
-/// for up to a second. In this time, many callers can each send a head of 16 KiB.
+/// Reduces a request to the parts that determine its verdict. A request that waits for an on-demand refresh stays in
+/// memory for up to a second. In this time, many callers can each send a head of 16 KiB.
 fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = head.method;
     *request.version_mut() = head.version;
     if keeps_headers {
         *request.headers_mut() = head.headers;
-        // With these headers, the layer would expect a body that never arrives.
+        // With these headers, the layer would close the connection after a refusal, because of an unread body.
         request.headers_mut().remove(header::CONTENT_LENGTH);
         request.headers_mut().remove(header::TRANSFER_ENCODING);
     }
     request
 }
 
-/// Returns whether a request comes from this machine, and was not sent by a local proxy for another client.
+/// Returns whether the client has a loopback address and the request has no header of a forwarding proxy.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         // A proxy may write the name with other characters in place of `-`.

@@ -1,7 +1,8 @@
 //! Serves a connection from its first byte to its end.
 //!
 //! The steps are the PROXY header (from a trusted proxy), the detection of the protocol, the requests, and the close.
-//! One deadline applies to all of them, so that a silent client cannot get a new time limit with each step.
+//! One time limit covers everything up to the end of the first head, so that a silent client cannot get a new time
+//! limit with each step.
 //!
 //! The close is a separate step. If a socket is closed with unread bytes, the connection is reset, and the reset can
 //! destroy the response that was just sent. The client would then see a network error in place of a refusal.
@@ -107,7 +108,7 @@ pub(super) async fn serve(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 if version == Version::HTTP_10 {
-                    // hyper adds `keep-alive` to a response whose version differs from the request's.
+                    // hyper may add `keep-alive` to an HTTP/1.1 response to an HTTP/1.0 request.
                     *response.version_mut() = Version::HTTP_10;
                 }
             }
@@ -146,8 +147,8 @@ pub(super) async fn serve(
                 .max_send_buf_size(BUFFER);
             if spared {
                 // A proxy sends the requests of many callers over one connection. Requests that wait for an on-demand
-                // refresh must leave room for requests of the provider's servers. The connection must survive any
-                // number of cancelled or malformed requests.
+                // refresh must leave room for requests of the provider's servers. Cancelled or malformed requests of
+                // one caller must not end the connection.
                 builder
                     .max_concurrent_streams(TRUSTED_STREAMS)
                     .max_pending_accept_reset_streams(TRUSTED_STREAMS as usize)
@@ -162,8 +163,7 @@ pub(super) async fn serve(
                 Some(end) => log_end(end),
                 None => {
                     connection.as_mut().graceful_shutdown();
-                    // If another connection waits for the permit, the last frames are written once, without
-                    // waiting for the client.
+                    // If another connection waits for this permit, there is a single attempt to write the last frames.
                     let limit = match timer.is_displaced() {
                         true => Duration::ZERO,
                         false => LAST_FRAMES_TIME,
@@ -200,13 +200,14 @@ const HEAD_LIST_SIZE: u32 = 16 * 1024;
 const HEAD_LINES: usize = 512;
 const BUFFER: usize = 32 * 1024;
 
-/// Maximum number of concurrent requests on an HTTP/2 connection. Each request needs little memory, but a caller can
-/// open many connections.
+/// Maximum number of concurrent requests on an HTTP/2 connection, except for trusted proxies. Each request needs little
+/// memory, but a caller can open many connections.
 const STREAMS: u32 = 16;
 
 const TRUSTED_STREAMS: u32 = 200;
 
-/// Flow-control window of a connection, in bytes: the minimum that HTTP/2 allows. Bodies are discarded as they arrive.
+/// Flow-control window of a connection and of each stream, in bytes: the default of HTTP/2. Bodies are discarded as
+/// they arrive.
 const WINDOW: u32 = 65_535;
 
 /// Time limit for the last frames of a connection.

@@ -1,7 +1,7 @@
 //! Deadline of a connection that waits for its client.
 //!
-//! The limit depends on the state of the listener and on other connections, and changes while a connection waits. It
-//! is therefore computed again at each change, instead of being set once as a timeout.
+//! The deadline depends on the state of the listener and on other connections, and can change while a connection waits.
+//! It is therefore computed again at each change, instead of being set once as a timeout.
 
 use std::{
     pin::{Pin, pin},
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::idle::{IdleTimer, LAST_RESPONSE_TIME, Limits, ListenerState};
 
-/// Timer of a connection, with the events that shorten its limits.
+/// Timer of a connection, with the events that change its limits.
 #[derive(Debug)]
 pub(super) struct Deadline {
     pub(super) timer: Arc<IdleTimer>,
@@ -25,7 +25,7 @@ pub(super) struct Deadline {
     pub(super) idle_timeout: Duration,
     /// `true` if the connection keeps its normal limits while the listener is crowded.
     pub(super) spared: bool,
-    /// Time at which the current request became the last request of the connection.
+    /// Time at which the current or the next request first became the last request of the connection.
     pub(super) last_request_since: Option<Instant>,
 }
 

@@ -1,8 +1,8 @@
 //! Envoy's external authorization over gRPC: `envoy.service.auth.v3.Authorization`.
 //!
 //! tonic's own server serves this listener. The peers of the listener are the merchant's Envoys. The listener therefore
-//! needs no rules that protect callers from each other, only [limits](super::ext_authz_limits). Envoy treats a failure
-//! of gRPC itself as an endpoint that is down. Such a failure admits no callback, unless the merchant sets
+//! needs no rules that protect callers from each other, only [limits](super::ext_authz_limits). If gRPC itself fails,
+//! Envoy behaves as if the endpoint were down. Such a failure admits no callback, unless the merchant sets
 //! `failure_mode_allow`.
 
 use std::{io, sync::Arc, time::Duration};
@@ -140,7 +140,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of connections. An Envoy opens one connection for each of its worker threads.
 pub(super) const MAX_CONNECTIONS: u32 = 1024;
 
-/// Time limit for a check, from the head of the request to the response. An on-demand refresh takes at most a second.
+/// Time limit for a check, from the head of the request to the response. A check waits at most a second for an
+/// on-demand refresh.
 const CHECK_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum number of unread bytes on a connection: the default of HTTP/2. tonic's own default is a mebibyte.

@@ -2,7 +2,8 @@
 //!
 //! The peers are the merchant's Envoys. Unlike the main listener, this listener therefore does not displace
 //! connections. But callers determine the number of checks and the length of the messages, and an Envoy may hang. A
-//! check above a limit fails with a gRPC error, to which Envoy responds with its `status_on_error`.
+//! check above a limit fails with a gRPC error. Envoy then responds with its `status_on_error`, unless
+//! `failure_mode_allow` is set.
 
 use std::{
     io,
@@ -221,8 +222,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Maximum number of concurrent checks, the same as for connections to the main listener. A check is short, unless it
-/// waits for an on-demand refresh.
+/// Maximum number of concurrent checks, the same as the default for connections to the main listener. A check is short,
+/// unless it waits for an on-demand refresh.
 const MAX_CHECKS: usize = 10_000;
 
 /// Maximum total size of the messages that are being received, in bytes.

@@ -1,8 +1,8 @@
 //! Messages of `envoy.service.auth.v3`, reduced to the fields that are used.
 //!
-//! Field numbers are those of Envoy's `external_auth.proto` and `attribute_context.proto`. Unknown fields are skipped,
-//! as protobuf prescribes, so that a newer Envoy can send more. Envoy's complete protos would yield 6.9 MB of generated
-//! code for these twelve messages.
+//! Field numbers are those of Envoy's `external_auth.proto` and `attribute_context.proto`, and of the protos that these
+//! import. Unknown fields are skipped, as protobuf prescribes, so that a newer Envoy can send more fields. Envoy's
+//! complete protos would yield 6.9 MB of generated code for these fourteen messages.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub(super) struct Peer {
     pub(super) address: Option<Address>,
 }
 
-/// Address of a peer. The other kind of address, a pipe, is skipped.
+/// Address of a peer. Other kinds of addresses, such as a pipe, are skipped.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Address {
     #[prost(message, optional, tag = "1")]

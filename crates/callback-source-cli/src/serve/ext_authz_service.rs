@@ -50,7 +50,7 @@ pub(super) struct Authorization {
     limits: Limits,
 }
 
-/// The check of a client, which a reload replaces as a whole.
+/// The source check and its trusted proxies, which a reload replaces as a whole.
 #[derive(Debug)]
 struct Checks {
     verify: Verify,
@@ -68,7 +68,7 @@ impl Authorization {
         Checks::new(list, args, proxies, counts).into()
     }
 
-    /// Replaces the check of a client.
+    /// Replaces the source check.
     pub(super) fn reconfigure(
         &self,
         list: AllowList,
@@ -125,9 +125,9 @@ impl Checks {
                 *judged.headers_mut() = headers_of_name(header, attributes);
             }
         }
-        // During an on-demand refresh, which takes up to a second, callers can make the server keep many requests.
-        // Therefore the server keeps only the header that names the client. It refuses a header that is longer than the
-        // head limit of the main listener.
+        // A check waits up to a second for an on-demand refresh. Callers can then make the server keep many checks.
+        // Therefore the server keeps only the header that names the client, and the names of headers that resemble
+        // tags. Both are limited.
         let kept = judged
             .headers()
             .values()
@@ -196,7 +196,7 @@ impl UnaryService<CheckRequest> for Check {
 }
 
 /// Returns the peer of the connection to Envoy. Returns `None` for a pipe, or if Envoy sends no address. In both cases,
-/// the response is 500 with the reason `no-peer`.
+/// the request is rejected with the reason `no-peer`.
 fn source(attributes: &Attributes) -> Option<IpAddr> {
     let address = attributes.source.as_ref()?.address.as_ref()?;
     address.socket_address.as_ref()?.address.parse().ok()
@@ -230,7 +230,7 @@ async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> 
     let (parts, body) = response.into_parts();
     let admitted = parts.status == StatusCode::OK;
     let headers = parts.headers.iter().filter(|(name, _)| {
-        // Envoy computes these headers itself.
+        // Envoy computes `Content-Length` itself. In an admitted request, `Content-Type` would replace the caller's.
         **name != header::CONTENT_LENGTH && (!admitted || **name != header::CONTENT_TYPE)
     });
     let headers: Vec<_> = headers

@@ -1,7 +1,7 @@
 //! Limit on open files.
 //!
 //! Each connection is an open file. If connections used all files, the next lookup could not open a socket, and callers
-//! could make the list stale. The number of connections is therefore lowered to the number that the limit allows.
+//! could make the list stale. The maximum number of connections is therefore lowered to what the limit allows.
 
 #[cfg(unix)]
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -15,13 +15,15 @@ pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
     share(room, usize::try_from(envoys).unwrap_or(usize::MAX))
 }
 
-/// Divides the connections between callers and Envoys. Envoys get at most a quarter of the connections.
+/// Divides the connections between callers and Envoys. Envoys get at most a quarter of the connections, but at least
+/// one.
 fn share(room: usize, envoys: usize) -> (usize, usize) {
     let envoys = envoys.min((room / 4).max(1));
     (room.saturating_sub(envoys).max(1), envoys)
 }
 
-/// Returns how many connections the limit allows. 128 files are reserved, so that callers cannot make lookups fail.
+/// Returns how many of these connections the limit allows. 128 files are reserved, so that callers cannot make lookups
+/// fail.
 #[cfg(unix)]
 fn room(connections: u32) -> usize {
     let wanted = u64::from(connections) + FOR_THE_REST;

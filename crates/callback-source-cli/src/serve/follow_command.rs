@@ -33,7 +33,7 @@ pub(crate) fn run(args: &FollowArgs) -> Result<Outcome, Error> {
     log::init_for_server(&args.common)?;
     let config = Config::for_server(&args.common)?;
     let runtime = runtime()?;
-    // The signals are set up before anything else, so that no signal is lost.
+    // The signals are set up before the list starts, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
         // SIGHUP changes nothing here: `follow` has no configuration file.

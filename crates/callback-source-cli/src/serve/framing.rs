@@ -55,7 +55,7 @@ impl RequestPart {
         matches!(self, Self::Head { .. })
     }
 
-    /// Advances by these bytes, but not beyond the end of the current part. Returns the number of bytes in this part.
+    /// Advances by these bytes, but not beyond the end of the current part. Returns how many bytes are in this part.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -156,7 +156,7 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// Asserts, for pieces of several lengths, that the part ends after `end` bytes.
+    /// Asserts, for pieces of several lengths, that exactly the first `end` bytes are in the part.
     #[track_caller]
     fn ends(next_part: RequestPart, bytes: &str, end: usize) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {

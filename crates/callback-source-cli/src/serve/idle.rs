@@ -3,7 +3,8 @@
 //! hyper starts its time limit for the head of a request when the previous response ends. That limit would also end
 //! idle connections. Callbacks are rare. If a proxy sends a callback over a connection while the server closes that
 //! connection, the callback is lost. Therefore the time limit of an idle connection is long. A head has ten seconds
-//! from its first byte. Neither limit applies while a request is in flight.
+//! from its first byte, the first head from the start of the connection. Neither limit applies while a request is in
+//! flight.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +18,7 @@ use super::framing::RequestPart;
 /// State of a listener that all its connections observe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ListenerState {
-    /// `true` if few permits are left.
+    /// `true` if few permits are left, or if a connection could not be accepted.
     pub(super) crowded: bool,
     /// Time at which the server began to stop.
     pub(super) stopping: Option<Instant>,
@@ -206,10 +207,10 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 
 const CROWDED_TIME: Duration = Duration::from_secs(1);
 
-/// Time limit for a request that was sent before the client could notice that the server stops.
+/// Time for which an idle connection stays open while the server stops: a request may already have been sent.
 const STOPPING_IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// Time limit for the last request of a connection. An on-demand refresh takes up to one second.
+/// Time limit for the last request of a connection. A request waits up to one second for an on-demand refresh.
 pub(super) const LAST_RESPONSE_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

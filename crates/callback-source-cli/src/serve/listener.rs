@@ -85,7 +85,7 @@ impl Listener {
         }
     }
 
-    /// Listens for clients that connect without a proxy.
+    /// Listens on an address, without trusted proxies.
     pub(super) fn bind_plain(
         address: SocketAddr,
         inherited: &mut Inherited,
@@ -159,7 +159,7 @@ impl Listener {
         }))
     }
 
-    /// Accepts a connection that the system has already accepted. Returns `WouldBlock` if there is no such connection.
+    /// Accepts a connection from the system's queue. Returns `WouldBlock` if the queue is empty.
     ///
     /// Polling is not enough. A poll does not ask the system before tokio's driver has reported a connection, or after
     /// the task has used up its budget.

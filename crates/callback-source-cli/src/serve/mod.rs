@@ -2,18 +2,18 @@
 //!
 //! First, the server sets up the signals, so that no signal is lost. Next, it opens the listeners, so that a wrong
 //! address makes the start fail. Last, it starts the list. While the list asks DNS for the first time, requests already
-//! arrive, and get 503 until the first answer.
+//! arrive. By default, those that cannot be decided yet get 503.
 //!
 //! After SIGTERM, the server ends in steps, because a lost callback may never be sent again:
 //!
-//! 1. `/readyz` fails, and everything else continues for `--stop-delay`. A load balancer needs this time to notice the
+//! 1. `/readyz` fails, and requests are still served for `--stop-delay`. A load balancer needs this time to notice the
 //!    failure. Until then, the load balancer opens new connections, and a closed listener would refuse their callbacks.
 //! 2. The listeners accept the connections that the system has queued, and then close. Each connection ends with its
 //!    next response.
 //! 3. The runtime ends, and the state file is written. This step has a separate time limit, since the disk may not
 //!    respond.
 //!
-//! A second signal ends the process at once.
+//! A second signal in step 1 or 2 skips to step 3. A signal in step 3 ends the process at once.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
@@ -129,7 +129,7 @@ pub(crate) fn run(
         .build()
         .map_err(Error::Start)?;
     let reload = Arc::new(Notify::new());
-    // The signals are set up before anything else, so that no signal is lost.
+    // The signals are set up before the listeners open, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
         Signals::new(Arc::clone(&reload)).map_err(Error::Start)?
@@ -369,7 +369,7 @@ fn started(args: &ServeArgs) -> Event {
     }
 }
 
-/// Logs the admitted callers, their windows and the trusted proxies in one line.
+/// Logs the main settings in one line, such as the hosts, the networks and the trusted proxies.
 fn log_start(args: &ServeArgs, proxies: &Proxies) {
     fn joined<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
         let texts: Vec<_> = values.into_iter().map(|value| value.to_string()).collect();
@@ -415,7 +415,7 @@ async fn report_ready(list: AllowList, manager: ServiceManager) {
     manager.status(format_args!("ready: {addresses} addresses are admitted"));
 }
 
-/// Time limit for requests in flight.
+/// Time limit for requests in flight when the server stops.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time limit for writing the state file.

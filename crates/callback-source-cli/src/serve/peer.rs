@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(super) enum Peer {
     Tcp {
         client: SocketAddr,
-        /// Address of the trusted proxy that named the client in its PROXY header.
+        /// Address of the trusted proxy, if it sent a PROXY header.
         proxy: Option<SocketAddr>,
     },
     /// The proxy at a Unix socket, which has no address.

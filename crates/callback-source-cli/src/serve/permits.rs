@@ -3,10 +3,10 @@
 //! Time limits alone do not bound how long a client keeps a permit: a client that sends a request every second never
 //! reaches a limit. Therefore three more rules apply:
 //!
-//! 1. A listener is *crowded* while fewer than 64 permits, and fewer than a quarter of all its permits, are free. A
+//! 1. A listener becomes *crowded* when fewer than 64 permits, and fewer than a quarter of all its permits, are free. A
 //!    crowded listener ends each connection with its next response, except connections of trusted proxies.
 //! 2. When no permit is left, a new connection displaces a connection of the address with the largest share. This may
-//!    be the address of the new connection itself. Connections of smaller shares are never displaced. While every
+//!    be the address of the new connection itself. Connections of smaller shares are never displaced. If every
 //!    connection of the largest share has a request in flight, one of these requests becomes the last request of its
 //!    connection.
 //! 3. Connections of trusted proxies are displaced only when trusted proxies have every permit.

@@ -1,7 +1,7 @@
 //! The header of the PROXY protocol, which trusted proxies send before anything else.
 //!
-//! The library's listener for axum accepts connections without limits. In `serve`, each connection has a permit, and
-//! the time limit of the first head also covers the PROXY header.
+//! The library's listener for axum does not limit the number of connections. In `serve`, each connection has a permit,
+//! and the time limit of the first head also covers the PROXY header.
 
 use std::{io, net::SocketAddr, sync::Arc};
 

@@ -33,7 +33,7 @@ impl Recorder {
     /// Records changes every second and refusals every minute, forever.
     pub(super) async fn run(self) {
         let entries = self.journal.entries(None).await.into_iter();
-        // A change that happened while the server was down is recorded. An unchanged address is not recorded.
+        // A change that happened while the server was down is recorded. An unchanged address is not recorded again.
         let mut known = View::replay(entries);
         // Until every question has been asked, the list may lack addresses that have not changed.
         self.list.attempted().await;
@@ -74,7 +74,7 @@ pub(super) fn record_refusals(journal: &Journal, counts: &VerdictCounts) {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
     admitted: BTreeSet<(String, IpAddr)>,
-    /// Addresses that are admitted although no answer contains them.
+    /// Addresses that are admitted although no current answer contains them.
     lingering: BTreeSet<(String, IpAddr)>,
     /// Questions that fail, by host and record type.
     failing: BTreeMap<(String, String), Outage>,
@@ -220,7 +220,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which refusals are recorded, in ticks of `INTERVAL`.
 const REFUSALS_EVERY: u64 = 60;
 
-/// Time after which the failures of a question are an outage. In this time, a question fails twice in a row.
+/// Time after which the failures of a question are an outage. By default, a question usually fails twice in this time.
 const OUTAGE_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

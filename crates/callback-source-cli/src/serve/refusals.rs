@@ -11,8 +11,7 @@ use callback_source::{Rejection, RejectionKind};
 
 use crate::journal::{Event, time_text};
 
-/// Refusals that are not in the journal yet, and peers that may be listed later. The numbers of refusals and of peers
-/// are bounded.
+/// Refusals that are not in the journal yet, and peers that may be listed later. The memory for both is bounded.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<State>);
 
@@ -119,7 +118,8 @@ impl State {
     }
 }
 
-/// Maximum number of peers per minute that get separate lines. Further peers share one line.
+/// Maximum number of pairs of peer and reason per minute that get separate lines. Further refusals share one line per
+/// reason.
 const MAX_PEERS: usize = 256;
 
 /// Maximum number of refused peers that are remembered. These peers need about 300 KiB.

@@ -5,8 +5,8 @@
 //!    value is invalid, if a change needs a restart, or if the file has lost all keys.
 //! 3. Added hosts are looked up before anything is removed, so that no listed peer becomes undecided during the reload.
 //!
-//! A reload affects no listener and no connection. Each request is judged with the configuration that is in force when
-//! the request starts.
+//! A reload closes no listener and no connection. Each request is judged with the checks that are in force when the
+//! request starts.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ pub(super) struct ReloadSource {
     pub(super) requested: Arc<Notify>,
 }
 
-/// Everything that a reload changes.
+/// Everything that a reload uses or changes.
 #[derive(Debug)]
 pub(super) struct Reloader {
     pub(super) app: Arc<App>,
@@ -208,8 +208,8 @@ impl Reloader {
             // No error is expected, since `prepare` has checked the networks.
             warn!("the networks stay as they were: {error}");
         }
-        // The checks are replaced last. When the server begins to refuse callers, it therefore already knows the hosts
-        // of its new configuration.
+        // The checks are replaced last. If the reload ends report-only mode, the server therefore already knows the new
+        // hosts when it begins to refuse callers.
         self.trust.replace(proxies.trusted.clone());
         #[cfg(feature = "ext-authz")]
         self.authorization.reconfigure(
@@ -265,7 +265,7 @@ struct Prepared {
     proxies: Proxies,
 }
 
-/// Reads the file on a separate thread, because a disk that does not respond must not stop the server.
+/// Reads the file on a separate thread, because a disk that does not respond must not block the server.
 async fn read(path: PathBuf) -> Result<String, Error> {
     match spawn_blocking(move || read_config_file(&path)).await {
         Ok(read) => read,

@@ -1,7 +1,7 @@
-//! Stream that is never read beyond the current request.
+//! Stream whose reads end with the current request of an HTTP/1 connection.
 //!
-//! hyper never receives a byte beyond the current request. Otherwise, hyper could keep the first half of the next head
-//! in its own buffer, and the timer would not record that a head has begun.
+//! hyper never receives a byte beyond this request. Otherwise, hyper could keep the first half of the next head in its
+//! own buffer, and the timer would not record that a head has begun.
 
 use std::{
     io,
@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{idle::IdleTimer, peer::Stream};
 
-/// Stream that first replays bytes that were already read. The stream is never read beyond the current request.
+/// Stream that first replays bytes that were already read. With a timer, no read returns bytes beyond the current
+/// request.
 #[derive(Debug)]
 pub(super) struct ReplayStream {
     pub(super) stream: Stream,

@@ -1,8 +1,8 @@
 //! Body of a request. No verdict depends on the body.
 //!
-//! Some servers forward the body to the endpoint. Other servers announce the body and never send it. If the body ends
+//! Some proxies forward the body to the endpoint. Other proxies announce the body and never send it. If the body ends
 //! in time, the connection can be used again. Otherwise, the rest of the body could be parsed as the next request, so
-//! the connection ends. The wait is short, because it delays a genuine callback.
+//! an HTTP/1 connection ends. The wait is short, because it delays a genuine callback.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct DiscardedBody {
     body: Incoming,
     left: usize,
     time_limit: Duration,
-    /// `true` if the client waits for `100 Continue`, which reading the body would send.
+    /// `true` if the client waits for `100 Continue`, which hyper sends when the body is read.
     awaits_continue: bool,
 }
 
@@ -27,7 +27,7 @@ impl DiscardedBody {
         let is_http2 = head.version == Version::HTTP_2;
         Self {
             awaits_continue: !is_http2 && head.headers.contains_key(header::EXPECT),
-            // Some servers announce a body and never send it. In HTTP/2, the end of a body may arrive in a separate
+            // Some proxies announce a body and never send it. In HTTP/2, the end of a body may arrive in a separate
             // frame, which hyper delivers after the head.
             time_limit: if is_http2 {
                 END_FRAME_TIME
@@ -54,8 +54,8 @@ impl DiscardedBody {
                 Some(Ok(frame)) => {
                     self.time_limit = BODY_TIME;
                     let length = frame.data_ref().map_or(0, Bytes::len);
-                    // Each frame has a cost. Otherwise, empty frames could arrive forever without a wait between
-                    // them.
+                    // Each frame uses up `FRAME_COST` bytes of the limit in addition to its data. Otherwise, empty
+                    // frames could arrive forever without a wait between them.
                     match self.left.checked_sub(length + FRAME_COST) {
                         Some(left) => self.left = left,
                         None => return false,

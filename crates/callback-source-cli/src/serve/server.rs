@@ -1,7 +1,7 @@
-//! Listener with its connections. Each connection has one of the [`permits`](super::permits).
+//! Listener with its connections. Each connection that is served has one of the [`permits`](super::permits).
 //!
 //! A connection is accepted before it has a permit, because its address determines which other connection is displaced.
-//! At most one connection waits in this way. The other connections stay in the system's queue, and use no memory of
+//! At most one connection waits in this way. Further new connections stay in the system's queue, and use no memory of
 //! this process.
 
 use std::{io, sync::Arc};
@@ -103,7 +103,8 @@ impl Acceptor {
         }
     }
 
-    /// Serves connections that the system has already accepted. Otherwise, the system would reset these connections.
+    /// Serves the connections in the system's queue while permits are left. The system would reset these connections
+    /// when the listener closes.
     fn accept_queued(&mut self, listener: &Listener) {
         if let Some(accepted) = self.newcomer.take() {
             self.serve_beyond_limit(accepted);

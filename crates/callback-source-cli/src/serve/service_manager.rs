@@ -29,7 +29,7 @@ impl ServiceManager {
 
     /// Reports the start of a reload. [`ready`](Self::ready) reports the end of the reload, even if the reload failed.
     pub(super) fn reloading(&self) {
-        // systemd requires the time for a unit with `Type=notify-reload`, and otherwise ignores the message.
+        // For a unit with `Type=notify-reload`, systemd ignores the message without the time.
         #[cfg(unix)]
         if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
             self.send(format_args!("RELOADING=1\n{now}"));
@@ -79,7 +79,7 @@ fn messages_of_environment() -> Option<SyncSender<String>> {
         .name("service-manager".to_owned())
         .spawn(move || {
             for message in messages {
-                // An error is ignored: the manager has ended, or the next message will reach it.
+                // An error is ignored: the manager has ended, or a later message may reach it.
                 let _ = sd_notify::notify(&[Custom(&message)]);
             }
         });

@@ -92,8 +92,8 @@ impl Shares {
         self.len() == 0 && self.shares.is_empty() && self.by_size.is_empty()
     }
 
-    /// Displaces a connection that waits for its client, in favour of a new connection of this owner. If no connection
-    /// waits, returns a connection with a request in flight.
+    /// Displaces a connection that waits for its client, in favour of a new connection of this owner. If none can be
+    /// displaced, returns a connection with a request in flight, if there is one.
     pub(super) fn displace(&self, newcomer: Owner) -> Option<&IdleTimer> {
         let Some(&(largest, ..)) = self.by_size.last() else {
             return displace_from([&self.trusted], GRACE);
@@ -140,5 +140,6 @@ fn displace_from<'a>(
 /// Maximum number of connections that are searched for an idle connection.
 const MAX_SEARCHED: usize = 1_000;
 
-/// Minimum time for a request to arrive before its connection can be displaced.
+/// Minimum time that a connection has to deliver a request before the connection of an untrusted client can displace
+/// it.
 pub(super) const GRACE: Duration = Duration::from_millis(20);

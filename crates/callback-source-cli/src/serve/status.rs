@@ -113,7 +113,8 @@ struct Status<'a> {
     verdicts: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<TargetStatus>,
-    /// Number of addresses that were refused with 403 and later appeared in an answer.
+    /// Number of addresses that were refused with 403, and appeared in an answer within the linger window after the
+    /// refusal.
     refused_then_listed: u64,
     addresses: Vec<IpAddr>,
     networks: Vec<IpNet>,

@@ -1,7 +1,7 @@
 //! `/status`: the state of the list and of the server, as a page for people.
 //!
-//! The page is complete without JavaScript, which its Content-Security-Policy does not allow anyway. The browser
-//! reloads the page every 30 seconds. Every text from outside this program is escaped.
+//! The page is complete without JavaScript, which its Content-Security-Policy does not allow anyway. By default, the
+//! browser reloads the page every 30 seconds. Every text from outside this program is escaped.
 
 use std::{
     fmt::{self, Write},

@@ -1,8 +1,8 @@
 //! Listener on a Unix socket.
 //!
-//! If a process is killed, its socket stays in the file system, and the next start would fail. The socket is removed
-//! only if no process listens on it. Any other file at the path is not removed, because a wrong path must not delete
-//! data.
+//! If a process is killed, its socket stays in the file system, and the next start would fail. Therefore the start
+//! removes the socket if no process listens on it. Any other file at the path is not removed, because a wrong path must
+//! not delete data.
 //!
 //! Whoever can write to the socket can name any client. The socket is therefore created with its final mode, and is
 //! never open to everyone.
@@ -58,7 +58,7 @@ impl SocketFile {
         })
     }
 
-    /// Uses a socket that the service manager created. The manager also removes the file.
+    /// Uses a socket that the service manager created. The removal of the file is left to the manager.
     pub(super) fn inherited(listener: StdListener, path: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self {

@@ -1,7 +1,7 @@
 //! `/verify`: the library's source check, and the response to its verdict.
 //!
-//! The inner service of the check builds the response. `serve` therefore runs the same layer as a Rust service,
-//! with the same rules for headers, waits and logs.
+//! `VerdictResponse` is the inner service of the check, and also builds the refusals. `serve` therefore runs the same
+//! layer as a Rust service, with the same rules for headers, waits and logs.
 
 use std::{
     convert::Infallible,

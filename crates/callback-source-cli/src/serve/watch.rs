@@ -3,8 +3,8 @@
 /// Content of a file that is read regularly.
 ///
 /// Changed content is passed on once two reads agree, since an editor may be saving the file during the first read. The
-/// content is compared, not the modification time, since a changed file in Kubernetes is a symbolic link to another
-/// folder.
+/// content is compared, not the modification time, since Kubernetes changes a file by pointing a symbolic link at
+/// another folder.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Content that was passed on last, valid or not.

@@ -758,7 +758,7 @@ async fn an_empty_variable_is_treated_as_unset() {
         let serve = with_blanks(&["serve"]).await;
         let sign = with_blanks(&["sign", "--url", "https://a.example/"]).await;
         outputs.push([lookup, check, serve, sign]);
-        // The help lists the variable even if it is empty.
+        // Blank variables do not change the help.
         let help = with_blanks(&["lookup", "--help"]).await;
         assert_eq!(help.stdout, run("lookup --help").await.stdout);
     }

@@ -228,8 +228,7 @@ async fn listed_clients_get_in_and_a_rotation_is_followed_without_cutting_a_conn
         );
     }
     let took = rotated.elapsed();
-    // The limit is the sum of the TTL, 1.5 s, and up to 300 ms of the last attempt to connect, plus a margin for other
-    // tests.
+    // The limit is the TTL plus 1.5 s, plus up to 300 ms of the last attempt to connect, plus a margin for other tests.
     let limit = Duration::from_millis(3_000) + firewall.slack();
     assert!(took < limit, "{took:?} of {limit:?}");
     assert!(firewall.is_open_to(FIRST), "it does not linger");
@@ -247,7 +246,7 @@ async fn a_follower_that_is_killed_leaves_elements_that_end_with_their_windows()
         return;
     };
     firewall.move_to(2, &[FIRST]);
-    // The stale window is longer than its minimum, which is the time that the refresh of an expired answer takes.
+    // The stale window is longer than the 6.5 s for which an expired answer always stays in use.
     let follow = firewall.follow("--stale-for 8s").await;
     follow.has_logged("target changed").await;
     // Wait until a refresh has just reached the kernel, so that the next refresh has not begun.
@@ -276,7 +275,7 @@ async fn an_outage_of_dns_leaves_the_firewall_open_for_the_stale_window() {
         .follow("--stale-for 8s --host two.psp.example")
         .await;
     until(|| firewall.elements().contains(FIRST) && firewall.elements().contains(SECOND)).await;
-    // If a single name no longer exists, its address stays admitted.
+    // If a single name no longer exists, its address stays admitted until its window ends.
     firewall.dns.remove("two.psp.example");
     let asked = firewall.dns.total();
     until(|| firewall.dns.total() > asked + 6).await;

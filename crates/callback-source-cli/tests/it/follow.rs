@@ -150,7 +150,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
             path.display()
         ))
         .await;
-        // The previous process may have written this content, so the test waits until this process is ready.
+        // The previous process may have written the expected content, so the test waits until this process is ready.
         follow.ready().await;
         until(|| body(&path) == "20.0.0.1 1;").await;
         dns.set_fault("one.example", Fault::Rcode(ResponseCode::ServFail));

@@ -358,7 +358,7 @@ async fn packets_from_a_third_address_cause_no_log_lines() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
     }
 
-    // A log filter can enable these lines.
+    // A log filter can enable hickory's lines about the packets.
     let output = run(&format!("lookup --log debug {hosts}")).await;
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(

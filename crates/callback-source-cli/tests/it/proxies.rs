@@ -322,7 +322,7 @@ async fn the_proxy_protocol_is_read_from_trusted_peers_and_required() {
         (PROXY, v2_unlisted, "HTTP/1.1 403"),
         (PROXY, b"PROXY UNKNOWN\r\n".to_vec(), "HTTP/1.1 403"),
         (PROXY, local, "HTTP/1.1 403"),
-        // The header is required and must be complete. From other peers, the header is not read.
+        // The proxy must send a complete and valid header. From other peers, the header is not read.
         (PROXY, Vec::new(), ""),
         (
             PROXY,

@@ -31,7 +31,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `serve` with one host and waits until the server is ready. The DNS server has stopped by then.
+    /// Starts `serve` with one host and waits until the server is ready. The DNS server stops when this function
+    /// returns.
     pub(crate) async fn admitting_one_host(args: &str) -> Self {
         let dns = one_host().await;
         let server = Self::start(&format!("{} {args}", admit_one_host(&dns))).await;

@@ -355,7 +355,7 @@ async fn an_upgrade_under_load_loses_no_request() {
                 let reply = reply.expect("a reply to each request");
                 assert_eq!(reply.status, 200, "{}", reply.text());
                 answered.fetch_add(1, Ordering::Relaxed);
-                // The client keeps a connection until the server announces the end of the connection, as a proxy does.
+                // Like a proxy, the client keeps a connection until the server announces the end of the connection.
                 if kept && reply.header("connection") != Some("close") {
                     connection = Some(open);
                 }

@@ -20,11 +20,11 @@ pub enum Fault {
     Rcode(ResponseCode),
     /// No answer.
     Drop,
-    /// A packet with the id of the question, followed by bytes that are not a DNS message.
+    /// The id of the question, followed by bytes that are not a DNS message.
     Garbage,
     /// An answer with a wrong id.
     WrongId,
-    /// An answer that repeats a different question, for the parent of the name.
+    /// The correct answer, but its question is for the parent of the name.
     WrongQuestion,
     /// The correct answer, but it repeats the question in lower case, whatever the client's spelling.
     LowerCaseEcho,
@@ -36,9 +36,9 @@ pub enum Fault {
     TruncateNoTcp,
     /// The correct answer after a delay.
     Delay(Duration),
-    /// A known name without records, with the SOA unless the server omits it.
+    /// The answer for a known name without records, with an SOA unless the server omits it.
     NoData,
-    /// A known name without records, never with the SOA.
+    /// The answer for a known name without records, never with an SOA.
     NoDataWithoutSoa,
     /// A CNAME from the name to itself.
     CnameLoop,

@@ -2,21 +2,22 @@
 //!
 //! The server has the records of a single zone, and denies all other names:
 //!
-//! 1. The answer for a name with addresses contains these addresses, each with its own TTL.
+//! 1. The answer for a name contains its addresses of the type in question, each with its own TTL.
 //! 2. The answer for a name with a CNAME contains the whole chain, like the answer of a recursive resolver. After
 //!    [`DnsServer::follow_cnames`]`(false)`, it contains only the first step.
 //! 3. The response for a known name without records of the type in question is NODATA, and the response for an unknown
 //!    name is NXDOMAIN. Both responses have an SOA record, which [`DnsServer::set_negative_ttl`] can omit.
-//! 4. An answer that exceeds the client's UDP size is cut and marked as truncated. The limit over TCP is 64 KiB.
+//! 4. An answer over UDP that exceeds the client's UDP size, or 4,096 bytes, is cut and marked as truncated. The limit
+//!    over TCP is 64 KiB.
 //! 5. A [`Fault`] changes the answers in its [`FaultScope`]. The narrowest scope takes precedence.
-//! 6. UDP and TCP can be [switched off](DnsServer::set_transport).
+//! 6. Either UDP or TCP can be [switched off](DnsServer::set_transport).
 //!
 //! Zone, faults and log can be changed while the server runs, and are kept during [`DnsServer::pause`]. Names are text,
 //! in any letter case, with or without the final dot. A call with an invalid name panics. A packet from a client never
 //! causes a panic.
 //!
-//! Each response repeats the question in the client's spelling. The log of questions grows until
-//! [`DnsServer::clear_log`] is called, unless the log is off ([`DnsServer::keep_log`]).
+//! Unless a fault changes it, each response repeats the question in the client's spelling. The log of questions grows
+//! until [`DnsServer::clear_log`] is called, unless the log is off ([`DnsServer::keep_log`]).
 //!
 //! ```
 //! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};
@@ -79,7 +80,7 @@ impl DnsServer {
     ///
     /// # Errors
     ///
-    /// If no port is free for both UDP and TCP.
+    /// If no port is found that is free for both UDP and TCP.
     pub async fn start() -> io::Result<Self> {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into()).await
     }
@@ -114,7 +115,7 @@ impl DnsServer {
     ///
     /// # Errors
     ///
-    /// If another process has bound the port since the pause.
+    /// If another socket has been bound to the port since the pause.
     pub async fn resume(&mut self) -> io::Result<()> {
         if self.tasks.is_empty() {
             let sockets = Sockets::bind(self.addr).await?;
@@ -137,14 +138,14 @@ impl DnsServer {
     ///
     /// # Panics
     ///
-    /// Never: the address of a running server is valid.
+    /// Never: the resolver always gets one server.
     #[must_use]
     pub fn resolver(&self) -> HickoryResolver {
         HickoryResolver::from_servers([self.addr]).expect("one server is given")
     }
 
-    /// Sets the addresses of `name`, replacing earlier addresses or a CNAME. After an empty slice, `name` is a known
-    /// name without addresses.
+    /// Sets the addresses of `name`, replacing earlier addresses or a CNAME. With an empty slice, `name` becomes a
+    /// known name without addresses.
     pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
         let records = addresses.iter().map(|&address| (ttl, address.into()));
         self.replace(name, records.collect());
@@ -244,7 +245,7 @@ impl DnsServer {
     /// Waits until [`count`](Self::count) is at least `n`.
     pub async fn asked_at_least(&self, name: &str, record_type: RecordType, n: usize) {
         loop {
-            // Created before the log is read. Otherwise, a question that arrives after this reading would be missed.
+            // Created before the log is read. Otherwise, a question that arrives between the two steps would be missed.
             let asked = self.shared.asked.notified();
             if self.count(name, record_type) >= n {
                 return;

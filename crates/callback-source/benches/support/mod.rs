@@ -120,7 +120,7 @@ pub fn set_of_networks(count: u32) -> (AllowSet, std::time::Instant) {
     (set, now)
 }
 
-/// A refresh of ten hosts in two families, with three addresses each.
+/// A refresh of ten hosts, with three addresses of each host in each of the two families.
 pub struct Round {
     set: AllowSet,
     answers: Vec<(Question, Answer)>,
@@ -158,7 +158,7 @@ impl Round {
     }
 }
 
-/// Resolver that answers every question at once.
+/// Resolver that answers every question immediately.
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub addresses: u32,
@@ -182,7 +182,7 @@ pub fn kept(addresses: u32) -> Kept {
     let runtime = runtime();
     let since = Instant::now();
     let list = runtime.block_on(async {
-        // The same watched hosts as in a list of one of the provider's environments.
+        // A watched host, like the watched hosts in a list of one of the provider's environments.
         let watched = [host(1_000_000)];
         let list = builder(1).watch(watched).spawn(Zone { addresses });
         list.ready().await;
@@ -211,8 +211,8 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
-/// Uses up the rate limit of the log for the current second, as a flood does. First waits for the start of a second, so
-/// that the rate limit is not reset during the measurement.
+/// Uses up the rate limit of the log for the current second, as a flood does. First waits for the first 300 ms of a
+/// second, so that the rate limit is not reset during the measurement.
 pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     while kept.since.elapsed().subsec_millis() > 300 {
         std::thread::yield_now();
@@ -270,7 +270,7 @@ where
     }
 }
 
-/// A merchant's service as in `examples/paved-path`.
+/// A merchant's service like that of `examples/paved-path`, but without the check.
 pub fn bare() -> Router {
     Router::new().route(
         "/callbacks/v2/payments/{order_id}",
@@ -280,7 +280,7 @@ pub fn bare() -> Router {
 
 /// A layer that does nothing, to measure axum's own boxing.
 pub fn route_no_op() -> Router {
-    // `with_state` is what axum's server does before it serves.
+    // `into_make_service` also calls `with_state` before the server starts.
     bare().layer(layer_fn(NoOp)).with_state(())
 }
 

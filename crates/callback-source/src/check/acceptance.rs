@@ -10,12 +10,12 @@ use http::Extensions;
 /// Mark that a message was accepted. A check sets the mark before the inner service is called.
 ///
 /// The mark is in the request's extensions, so that every check and extractor further inside can withdraw it. The
-/// provider signs each retry anew, but a proxy repeats the same request. If the mark stayed after a refusal, that
+/// provider signs each retry anew, but a proxy may repeat the same request. If the mark stayed after a refusal, that
 /// repetition would get 409 for a callback that no handler has seen.
 #[derive(Clone)]
 pub(crate) struct Acceptance {
     withdraw: Arc<dyn Fn() + Send + Sync>,
-    /// True once a check or extractor inside a tagging check has admitted the request.
+    /// True once a check or extractor further inside has admitted the request.
     admitted_inside: Arc<AtomicBool>,
     /// The mark that an outer check has set.
     outer: Option<Box<Self>>,
@@ -50,7 +50,7 @@ impl Acceptance {
 
     /// Returns the mark that an outer check has set.
     fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        // Without the feature `signature`, no check sets a mark, so a refusal can skip the lookup.
+        // Without the feature `signature`, no check sets a mark, so a refusal need not search the extensions.
         if cfg!(feature = "signature") {
             extensions.get()
         } else {
@@ -76,7 +76,8 @@ pub(crate) fn admitted(extensions: &Extensions) {
     }
 }
 
-/// The mark of a request that waits for its verdict. It is withdrawn if the sender disconnects first.
+/// The mark of a request that waits for its verdict. It is withdrawn if this value is dropped before `deliver` is
+/// called.
 pub(crate) struct Undelivered(Option<Acceptance>);
 
 impl Undelivered {

@@ -7,9 +7,10 @@ use http::request::Parts;
 
 use super::{acceptance, refuse};
 
-/// Rejection of an extractor: the reason, with the response that a layer would send for this reason.
+/// Rejection of an extractor: the reason, with the response that a layer sends by default for this reason.
 ///
-/// Like the response of a layer, this response has the header `Connection: close` if the request's body is left unread.
+/// Like the response of a layer, this response has the header `Connection: close` if the body of an HTTP/1 request is
+/// left unread.
 ///
 /// ```
 /// use axum::extract::FromRequestParts;

@@ -25,7 +25,7 @@ use http::request::Parts;
 
 /// A check of requests with the body `B`.
 ///
-/// A check does not depend on the types of the inner service and its future. Only the service depends on these types.
+/// A check does not depend on the types of the inner service and its future. Only `Checked` depends on these types.
 pub(crate) trait Check<B>: Clone {
     /// The body that the inner service receives.
     type Body;
@@ -33,7 +33,7 @@ pub(crate) trait Check<B>: Clone {
     type Rejection: Clone + Send + Sync + 'static;
     /// State of a request that waits for its verdict, including the body.
     type Pending;
-    /// Result of [`finish`](Self::finish), which is passed to [`accept`](Self::accept).
+    /// Part of the result of [`finish`](Self::finish) that is passed to [`accept`](Self::accept).
     type Found;
 
     /// Judges a request at once, unless the request has to wait.
@@ -43,7 +43,7 @@ pub(crate) trait Check<B>: Clone {
         body: B,
     ) -> Begun<Self::Body, Self::Pending, Self::Rejection>;
 
-    /// Judges a request after it has waited.
+    /// Judges a request that has to wait.
     fn finish(
         &self,
         pending: Self::Pending,

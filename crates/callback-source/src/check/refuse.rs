@@ -34,7 +34,7 @@ pub(super) fn close_connection<B>(response: &mut Response<B>) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-/// Returns `true` if a body precedes the next request of the connection.
+/// Returns `true` if an unread body of this request would precede the next request of the connection.
 pub(super) fn leaves_unread_body(parts: &Parts) -> bool {
     if parts.version > Version::HTTP_11 {
         return false;

@@ -4,13 +4,13 @@
 //!
 //! - A service that was found ready may have reserved a permit of an inner concurrency limit. After a refusal, the
 //!   service is therefore replaced by a clone that has not reserved a permit.
-//! - A waiting request holds a clone of the service that is not ready yet. Otherwise waiting unlisted peers would
-//!   keep the permits that the provider's servers need.
+//! - A waiting request holds a clone that is not ready yet, not the ready service. Otherwise waiting unlisted peers
+//!   would keep the permits that the provider's servers need.
 //! - There is no `await` between the last check and the call of the inner service. If a sender disconnected during such
 //!   an `await`, a mark would remain for a request that no handler has seen. A repetition of that request would be
 //!   refused as a replay.
 //!
-//! A request that is admitted at once is neither boxed nor cloned.
+//! For a request that is admitted at once, no future is boxed and no service is cloned.
 
 use std::{
     future::poll_fn,
@@ -23,7 +23,7 @@ use tower_service::Service;
 use super::{Begun, Check, ResponseFuture, acceptance::Undelivered, refuse::refuse};
 use crate::RejectionResponse;
 
-/// Calls the inner service for requests that a [`Check`] admits.
+/// Calls the inner service for requests that a [`Check`] admits or tags.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked<S, C, R> {
     pub(crate) inner: S,
@@ -55,7 +55,7 @@ where
             }
             Begun::Refused(rejection) => {
                 // The service that was found ready may occupy a permit of an inner concurrency limit until that service
-                // is called or dropped. The server would keep it for the connection's next request.
+                // is called or dropped. The server would keep that service for the connection's next request.
                 self.inner = self.inner.clone();
                 ResponseFuture::refused(refuse(&self.response, rejection, parts))
             }

@@ -4,8 +4,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// Error of a lookup: a denial or a failure.
 ///
-/// A custom resolver must distinguish denials from failures. After a believed denial, the host's addresses are removed
-/// at the end of the linger window. After a failure, the addresses stay in use for the stale window.
+/// A custom resolver must distinguish denials from failures. After a believed denial, the addresses of the question are
+/// removed at the end of the linger window. After a failure, these addresses stay in use for the stale window.
 ///
 /// ```
 /// use std::{io, time::Duration};
@@ -144,7 +144,7 @@ pub enum ResolveErrorKind {
     Truncated,
     /// The answer failed DNSSEC validation (RFC 4033).
     Bogus,
-    /// The CNAME chain is too long, loops, or ends without an address.
+    /// The CNAME chain is too long, loops, or ends at a name that does not exist.
     BrokenChain,
     /// The answer contains more addresses than the list accepts in one answer.
     TooManyAddresses,

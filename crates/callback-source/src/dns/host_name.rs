@@ -289,9 +289,9 @@ fn problem(name: &str) -> Option<&'static str> {
     None
 }
 
-/// Second levels below which countries let anyone register names. The public suffix list is complete, but it has
-/// thousands of entries and changes every week. A missing entry matters only if hosts of two providers in one list are
-/// directly below the same suffix.
+/// Generic second levels of countries, below which different owners register names. The public suffix list is complete,
+/// but it has thousands of entries and changes every week. A missing entry matters only if hosts of two providers in
+/// one list are directly below the same suffix.
 const PUBLIC_SECOND_LEVELS: [&str; 42] = [
     "ac", "ad", "art", "asn", "biz", "co", "com", "coop", "ed", "edu", "fin", "firm", "gen", "go",
     "gob", "gouv", "gov", "govt", "gr", "gv", "id", "in", "ind", "inf", "info", "int", "ltd", "me",

@@ -1,7 +1,7 @@
 //! Cache of the last result of each question. It enforces the refresh interval floor.
 //!
 //! The cache has two purposes. It allows only one lookup of a question at a time, through moka's entry API. It also
-//! keeps results in bounded memory, for a host that is removed and put back. The [schedule](super::schedule) decides
+//! keeps results for a limited time, for a host that is removed and put back. The [schedule](super::schedule) decides
 //! when a question is asked, and never selects a question that is in flight. The refresher passes the refresh interval
 //! floor with each question.
 
@@ -27,8 +27,7 @@ use crate::{
 
 /// The last result of each question, including failures.
 ///
-/// When an entry is read, its age is checked by tokio's clock. moka's own expiry only frees the memory of questions
-/// that are no longer asked.
+/// When an entry is read, its age is checked by tokio's clock. moka's own expiry only frees memory.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
@@ -59,7 +58,7 @@ impl AnswerCache {
     /// Creates an empty cache. `time_limit` is the time limit of each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity limit, because a full cache of moka rejects new entries. The configured hosts limit the
+            // No capacity limit, because a full cache of moka can reject new entries. The configured hosts limit the
             // number of questions.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
@@ -143,8 +142,8 @@ impl AnswerCache {
         before(at, Duration::from_nanos(slept))
     }
 
-    /// Calls the resolver once. The call ends within the time limit, whatever the resolver does. A lookup that never
-    /// ended would block every later lookup of the question.
+    /// Calls the resolver once. The call ends within the time limit, unless the resolver blocks the thread. A lookup
+    /// that never ended would block every later lookup of the question.
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
         // Both the call of `resolve` and its future may panic.
         let call = AssertUnwindSafe(async { self.resolver.resolve(question).await });

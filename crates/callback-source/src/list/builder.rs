@@ -82,7 +82,7 @@ impl AllowListBuilder {
         self.hosts([host])
     }
 
-    /// Adds hosts. A name that is given twice is looked up once.
+    /// Adds hosts. Duplicates of a name are ignored.
     ///
     /// ```
     /// use callback_source::{AllowList, AllowListBuilder, HostName, HostNameError};
@@ -150,11 +150,11 @@ impl AllowListBuilder {
         Ok(self)
     }
 
-    /// Sets the bounds to which the TTL of an answer is clamped. Default 5 s to 1 h.
+    /// Sets the bounds to which the TTL of an answer or denial is clamped. Default 5 s to 1 h.
     ///
     /// The lower bound is also the refresh interval floor: no question is asked again before this time has passed, not
-    /// even in a flood of unlisted peers. The upper bound limits how long a withdrawn server stays admitted if its zone
-    /// has a TTL of a day.
+    /// even in a flood of unlisted peers. The upper bound limits the time until the list notices that a server was
+    /// withdrawn, even if its zone has a TTL of a day.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl AllowListBuilder {
     ///
     /// A day leaves operators time to react. With a shorter window, a server that is withdrawn during an outage of DNS
     /// is admitted for less time. But genuine callbacks are also refused earlier. After the window, the verdict is
-    /// undecided (503), not final (403):
+    /// undecided (503), not final (403), unless the answer of another host shows that DNS works:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -266,8 +266,8 @@ impl AllowListBuilder {
     /// Sets the longest pause between two lookups of a failing question. Default 60 s. A value below the [refresh
     /// interval floor](Self::ttl_bounds) is raised to that floor.
     ///
-    /// The pause doubles with each failure, so that a failing server is not flooded. The maximum pause is also the
-    /// longest time until a list notices that DNS works again:
+    /// The pause doubles with each failure, so that a failing DNS server is not flooded. The maximum pause also
+    /// determines how late a list can notice that DNS works again:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -373,9 +373,9 @@ impl AllowListBuilder {
 
     /// Sets the time limit of one lookup, with all servers and retries. Default 5 s, no minimum or maximum.
     ///
-    /// The limit ends every lookup, whatever the resolver does. [`HickoryResolver`](crate::HickoryResolver) waits at
-    /// most 2 s for each server, and queries the next server after 400 ms of silence. Eight servers therefore fit into
-    /// the default. An expired answer stays in use for as long as its refresh can take.
+    /// The limit ends every lookup, unless the resolver blocks the thread. [`HickoryResolver`](crate::HickoryResolver)
+    /// waits at most 2 s for each server, and queries the next server after 400 ms of silence. Eight servers therefore
+    /// fit into the default. An expired answer stays in use for as long as its refresh can take.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -400,7 +400,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Looks up one address family only, for networks where questions for the other family are never answered.
+    /// Looks up one address family only. This suits networks where questions for the other family are never answered.
     /// Default: both families.
     ///
     /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
@@ -437,8 +437,9 @@ impl AllowListBuilder {
     /// The file is JSON. It is written at once when addresses change, and when the refresher ends. When only times
     /// change, it is written at most once a minute. Each write creates a temporary file (`<name>.tmp`), which then
     /// replaces the state file. The file contains the original times (UTC), so that a restart does not extend a window.
-    /// The state of hosts that are not configured is kept until its windows end, in case these hosts are configured
-    /// again. Meanwhile this state admits no peer. Each list of each process needs a separate file.
+    /// The state of hosts that are not configured at the start stays in the file until its windows end, in case these
+    /// hosts are configured again. Meanwhile this state admits no peer. Each list of each process needs a separate
+    /// file.
     ///
     /// An ignored file is not overwritten until there is state to write. The following files are ignored, with a
     /// warning:
@@ -453,8 +454,8 @@ impl AllowListBuilder {
     /// process is in that group. The file itself must not be a mount point, since a mount point cannot be replaced.
     /// Mount its folder instead.
     ///
-    /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the last hosts in the order
-    /// of the configuration.
+    /// State beyond 4 MiB is left out: first the addresses that have lingered longest, then the hosts that are not
+    /// configured, then the last configured hosts.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -668,7 +669,7 @@ pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostN
     given.iter().cloned().chain(others).collect()
 }
 
-/// Logs a warning if the hosts include servers of production, but not all servers for disaster recovery.
+/// Logs a warning if the hosts include a primary server of production, but not all servers for disaster recovery.
 pub(super) fn warn_of_gaps(hosts: &[HostName]) {
     if vipps::lacks_disaster_recovery(hosts) {
         warn!(

@@ -94,9 +94,9 @@ impl Changes {
         }
     }
 
-    /// Waits until a set has been published since the last call, and returns the current set. The addresses of this set
-    /// may be the same as before: a refresh that confirms the addresses moves the ends of their
-    /// [windows](AllowSet::windows).
+    /// Waits until a set has been published since the last call, or since the creation of this value, and returns the
+    /// current set. The addresses of this set may be the same as before: a refresh that confirms the addresses moves
+    /// the ends of their [windows](AllowSet::windows).
     ///
     /// The method may also return the same set as the last call. It waits forever if no set is published any more.
     /// Dropping the future loses no set.

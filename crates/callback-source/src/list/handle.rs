@@ -74,9 +74,9 @@ use crate::{
 /// | `callback_source_oldest_answer_timestamp_seconds` | gauge | – |
 /// | `callback_source_last_admitted_timestamp_seconds` | gauge | – |
 ///
-/// The timestamps are Unix times. A timestamp is 0 before its first event. Counters are present from the start, with
-/// the value 0, if the recorder is installed before the list is built. `docs/operations.md` in the repository lists all
-/// metrics.
+/// The timestamps are Unix times. A timestamp is 0 before its first event. The timestamps of answers are also 0 while
+/// no answer is in use. Counters are present from the start, with the value 0, if the recorder is installed before the
+/// list is built. `docs/operations.md` in the repository lists all metrics.
 #[derive(Clone, Debug)]
 pub struct AllowList {
     handle: Arc<Handle>,
@@ -109,8 +109,8 @@ impl AllowList {
         Self::new(Arc::new(shared))
     }
 
-    /// Returns a list that cannot decide about any peer, for tests of a service. A list is also in this state if DNS
-    /// has been down since the start.
+    /// Returns a list that cannot decide about any peer, for tests of a service. A list without restored state and
+    /// static networks is also in this state if DNS has been down since the start.
     ///
     /// ```
     /// use callback_source::{AllowList, RejectionKind};
@@ -146,7 +146,7 @@ impl AllowList {
     }
 
     /// Returns the verdict on a peer, like [`verdict`](Self::verdict), but first waits for an on-demand refresh if the
-    /// peer is unlisted. A server that the provider has just added is then not refused.
+    /// peer is unlisted. A server that the provider has just added can then be admitted.
     ///
     /// The refresh asks each question whose last lookup is at least 5 seconds ago. The request waits for lookups that
     /// are in flight, and for questions that may be asked again within the wait. If there are no such lookups or
@@ -196,7 +196,8 @@ impl AllowList {
         }
     }
 
-    /// Returns a future that waits for the verdict on an unlisted peer, or `None` if the caller's verdict is final.
+    /// Returns a future that waits for the verdict on an unlisted peer, or `None` if the caller must use its own
+    /// verdict.
     pub(crate) fn refresh_on_demand(
         &self,
         peer: IpAddr,
@@ -234,8 +235,9 @@ impl AllowList {
 
     /// Waits until the list [is ready](Self::is_ready).
     ///
-    /// A service does not have to wait: requests that arrive earlier are judged by the answers so far. If no host
-    /// answers, this method never returns, so a tool that runs once needs a time limit:
+    /// A service does not have to wait: requests that arrive earlier are judged by the answers so far. If the list
+    /// never admits an address or a static network, this method never returns, so a tool that runs once needs a time
+    /// limit:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -256,8 +258,9 @@ impl AllowList {
         while !self.is_ready() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Waits until every question has been asked once and has a result, even if that result is a failure. The wait is
-    /// no longer than the [time limit of one question](AllowListBuilder::question_time_limit).
+    /// Waits until every question has been asked once and has a result, even if that result is a failure. While the
+    /// refresher runs, the wait is no longer than the
+    /// [time limit of one question](AllowListBuilder::question_time_limit).
     ///
     /// Unlike [`ready`](Self::ready), this method also returns when no host answers, so that a tool can print the
     /// errors:
@@ -370,8 +373,8 @@ impl AllowList {
     /// Subscribes to the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In
     /// the other order, a change between the two calls would be missing from both results.
     ///
-    /// A change lists the addresses of one host. Another host may still admit an address that a change removes. A
-    /// firewall should therefore use a change only as a signal to read the addresses of the whole set:
+    /// A change lists the addresses of one host. An address that a change removes may still be admitted because of
+    /// another host. A firewall should therefore use a change only as a signal to read the addresses of the whole set:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -408,7 +411,7 @@ impl AllowList {
     }
 
     /// Replaces the hosts while the list runs. Remaining hosts keep their addresses. The addresses of removed hosts are
-    /// no longer admitted. New hosts are looked up at once.
+    /// refused at once, unless another host or a static network admits them. New hosts are looked up at once.
     ///
     /// With a [state file](AllowListBuilder::state_file), a host that is removed, and added again before its windows
     /// end, regains its addresses. If the process restarts in between, the addresses are lost.
@@ -493,7 +496,7 @@ impl AllowList {
     }
 
     /// Replaces the static networks while the list runs. Peers in added networks are admitted at once, including those
-    /// that wait for a verdict. Peers in removed networks are no longer admitted, unless DNS admits their addresses.
+    /// that wait for a verdict. Peers in removed networks are refused at once, unless DNS admits their addresses.
     ///
     /// # Errors
     ///

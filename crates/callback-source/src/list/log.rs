@@ -1,7 +1,8 @@
 //! Log events of a list: changes, failed lookups, recoveries.
 //!
-//! In an outage, every question fails repeatedly, for hours. Each question has its own rate limit, so that the failure
-//! of one question does not hide the failure of another question. A recovery is logged only if the failure was logged.
+//! In an outage, every question can fail repeatedly for hours. Each question has its own rate limit, so that the
+//! failure of one question does not hide the failure of another question. A recovery is logged only if the failure was
+//! logged.
 
 use std::{
     collections::HashSet,
@@ -99,7 +100,7 @@ impl NoticeLog {
         }
     }
 
-    /// Logs at most once a day that a question is given up.
+    /// Logs that a question is given up, at most once a day until the question recovers.
     fn given_up(&mut self, question: &Question, standing: Option<Standing>, now: Instant) {
         if standing == Some(Standing::GivenUp) && self.given_up.admits(question, ONCE_A_DAY, now) {
             warn!(

@@ -18,7 +18,7 @@ use crate::{
 /// The limits of on-demand refreshes.
 #[derive(Clone, Debug)]
 pub(crate) struct OnDemandLimits {
-    /// The minimum time between two on-demand refreshes of one question.
+    /// The minimum time from any lookup of a question to its next on-demand refresh.
     pub(crate) interval: Duration,
     /// The longest time for which a request of an unlisted peer waits.
     pub(crate) wait: Duration,
@@ -61,8 +61,9 @@ pub(crate) struct OnDemand {
     /// the next turn. The value is `u64::MAX` without a refresher.
     quiet_until: AtomicU64,
     /// The time from which an unlisted peer can trigger the lookup of a watched host. The value is `u64::MAX` if a peer
-    /// can trigger no lookup: all questions about watched hosts are in flight, an earlier trigger waits for the next
-    /// turn, or the list has no refresher. It is written under the mutex, and read without the mutex.
+    /// can trigger no lookup: the list watches no host, all questions about watched hosts are in flight, the first turn
+    /// has not begun, an earlier trigger waits for the next turn, or the list has no refresher. It is written under the
+    /// mutex, and read without the mutex.
     watched_at: AtomicU64,
     demand: Mutex<Demand>,
     /// The origin of the times here and in [`Demand`]. These times are in nanoseconds, since rounded times could make

@@ -29,8 +29,9 @@ use crate::{
 /// after a back-off that doubles with each failure, up to a maximum. While an unlisted peer waits, it asks each
 /// question whose last lookup is at least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago.
 /// The delay of one second is for resolvers that keep time in whole seconds. Until the delay is over, these resolvers
-/// may still return the old records with a TTL of zero. A random delay of up to a tenth of the wait, at most 0.5 s, is
-/// added, so that replicas do not ask at the same time. A lookup that hangs or panics delays no other lookup.
+/// may still return the old records with a TTL of zero. A random delay, at most 0.5 s and at most a tenth of the time
+/// until the question is due, is added, so that replicas do not ask at the same time. A lookup that hangs or panics
+/// delays no other lookup.
 ///
 /// On Linux and Android, the task checks at least every 5 seconds whether the machine has slept, because `Instant` does
 /// not include sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have
@@ -196,15 +197,15 @@ impl Refresher {
             .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         if let Some(due_at) = set.due_at(&question) {
-            // Replicas ask about a watched host when an unlisted peer calls, so the replicas do not ask at the same
-            // time anyway.
+            // A replica asks about a watched host only when an unlisted peer calls it, so this question needs no random
+            // delay.
             let chance = if is_watched { 0.0 } else { fastrand::f64() };
             self.schedule
                 .put_off(&question, has_failed, due_at, now(), chance);
         }
     }
 
-    /// Checks whether the machine has slept. If so, moves all stored times into the past by the length of the sleep.
+    /// Checks whether the machine has slept. If so, moves the stored times into the past by the length of the sleep.
     fn notice_sleep(&mut self) {
         let Some(slept) = self.sleep_clock.as_mut().and_then(SleepClock::slept) else {
             return;

@@ -36,7 +36,7 @@ pub(crate) struct RefusedPeers {
 
 #[derive(Debug)]
 struct Entry {
-    /// The time of the first refusal. Both times are in nanoseconds since `RefusedPeers::epoch`.
+    /// The time of the first refusal. `first` and `last` are in nanoseconds since `RefusedPeers::epoch`.
     first: AtomicU64,
     last: AtomicU64,
     times: AtomicU64,

@@ -1,9 +1,10 @@
 //! The times at which questions are asked.
 //!
-//! [`Schedule`] is pure: it reads no clock and draws no random number. A question is asked at these times:
+//! [`Schedule`] is pure: it reads no clock and draws no random number. A question is asked:
 //!
-//! 1. **when it is due.** The set determines this time: the end of the answer's TTL, or the end of the back-off after a
-//!    failed lookup. [`put_off`](Schedule::put_off) adds a random delay, and one second after an answer or a denial.
+//! 1. **when it is due.** The set determines this time: the end of the TTL of an answer or denial, or the end of the
+//!    back-off after a failed lookup. [`put_off`](Schedule::put_off) adds a random delay. After an answer or a denial,
+//!    it also adds one second.
 //! 2. **on demand**, while an unlisted peer waits, once the on-demand interval has passed since the last
 //!    lookup.
 //! 3. **never before the refresh interval floor** has passed since the last lookup.
@@ -170,7 +171,7 @@ impl Schedule {
     /// After an answer or a denial, the delay is one second. Until this second is over, resolvers that keep time in
     /// whole seconds may still return the old records with a TTL of zero. In every case, a random delay is added, so
     /// that replicas do not ask at the same time. This delay is `chance` times the smaller of 0.5 s and a tenth of the
-    /// wait.
+    /// time until `due_at`.
     pub(crate) fn put_off(
         &mut self,
         question: &Question,

@@ -72,9 +72,9 @@ pub(crate) struct Shared {
     /// Refused peers that may be listed later.
     pub(crate) refused: RefusedPeers,
     pub(crate) metrics: ListMetrics,
-    /// Hosts that are always watched, whatever the admitted hosts are.
+    /// Hosts that `AllowListBuilder::watch` added. Each of these hosts is watched unless it is admitted.
     pub(super) watch: Vec<HostName>,
-    /// True once the refresher has ended, until a refusal has reported this.
+    /// True once the refresher has ended, until this has been logged.
     lost_refresher: AtomicBool,
     /// The state file, which the refresher writes.
     pub(super) state_file: Option<Arc<StateFile>>,

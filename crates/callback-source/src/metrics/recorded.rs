@@ -148,7 +148,7 @@ impl ListMetrics {
         count(&self.refused_then_listed, 1);
     }
 
-    /// Counts a lookup by its outcome: `answer`, or the reason for the failure.
+    /// Counts a lookup by its outcome: `answer`, or the kind of the error.
     pub(crate) fn lookup(&self, outcome: &'static str) {
         let outcome = match LOOKUPS.contains(&outcome) {
             true => outcome,

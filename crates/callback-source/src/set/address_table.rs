@@ -1,6 +1,6 @@
 //! Search in sorted addresses, in a time that hardly grows with the number of addresses.
 
-/// Sorted entries, with a table that narrows a search to a few entries.
+/// Sorted entries, with a table that usually narrows a search to a few entries.
 ///
 /// The range of the keys is divided into steps of equal size. There are about as many steps as entries. The table maps
 /// each step to its entries. See `docs/design.md` for the alternatives.

@@ -1,7 +1,7 @@
 //! Rule 4: the evidence that a denial needs to be believed.
 //!
-//! A captive portal, a split horizon or a broken zone denies every name. A provider, in contrast, does not withdraw all
-//! of its servers at once. A denial is therefore believed only if an answer shows that the zone works.
+//! A captive portal, a split horizon or a broken zone can deny every name. A provider, in contrast, does not withdraw
+//! all of its servers at once. A denial is therefore believed only if an answer shows that DNS works.
 
 use std::time::Instant;
 

@@ -133,7 +133,7 @@ pub(crate) enum Standing {
     InUse { until: Instant, restored: bool },
     /// No outcome is in use, because the question has had no valid outcome yet.
     Unknown,
-    /// No outcome is in use any more, but the question is not given up.
+    /// The stale window is over, but the question is not given up.
     Over,
     /// The question is given up, so verdicts do not depend on it.
     GivenUp,

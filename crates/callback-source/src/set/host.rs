@@ -176,7 +176,8 @@ impl Host {
         }
     }
 
-    /// Returns the difference between these addresses and the addresses of the last report, if any.
+    /// Returns the difference between these addresses and the addresses of the last report, or `None` if they are
+    /// equal.
     pub(super) fn report(&mut self, admitted: BTreeSet<IpAddr>, now: Instant) -> Option<Notice> {
         let change = SetChange {
             host: self.name.clone(),

@@ -25,8 +25,8 @@ pub(super) struct Index {
     resolved: [Resolved; 2],
 }
 
-/// Spans of time in which every host is resolved for a family. Unless a host is given up, there is only one span. The
-/// first span is therefore stored inline, so that it can be read without following a pointer.
+/// Spans of time in which every host is resolved for a family. Unless a host is given up, there is at most one span.
+/// The first span is therefore stored inline, so that it can be read without following a pointer.
 #[derive(Clone, Debug)]
 struct Resolved {
     first: Validity,

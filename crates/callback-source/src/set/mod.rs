@@ -34,9 +34,9 @@
 //!    NXDOMAIN applies only to the family that was asked for, since the other family has its own question. If only one
 //!    family is looked up, the other family has no questions and no addresses. Every host is then resolved for the
 //!    other family.
-//! 6. **Given up.** A question is given up when it has failed for the whole stale window. The window starts at the
-//!    first failure, but not before the end of the last answer's TTL. A question that is given up no longer makes
-//!    verdicts [`Unresolved`](RejectionKind::Unresolved).
+//! 6. **Given up.** A question is given up when it has failed throughout a window that is as long as the stale window.
+//!    This window starts at the first failure, but not before the end of the last answer's TTL. A question that is
+//!    given up no longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //!    - Time during which the question was not asked is not part of the window. If the next failure is later than the
 //!      question's due time by more than a refresh can take, there is a gap. The window then starts anew with that
 //!      failure. A pause between two failures is never a gap if it exceeds neither the maximum TTL nor a quarter of the
@@ -48,8 +48,8 @@
 //!      evidence while it is in use. If the set has other hosts in the same zone, the evidence must be an answer of one
 //!      of these hosts. An answer of another zone cannot confirm that a zone without any answer is gone.
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with only special-purpose addresses is a failed
-//!    lookup. An answer with more than `max_addresses` addresses is a failed lookup, too. An address that a DNS64
-//!    synthesized is treated as if its record did not exist.
+//!    lookup. An answer with more than `max_addresses` addresses is a failed lookup, too. An address in a standard
+//!    prefix of DNS64 is treated as if its record did not exist.
 //! 8. **Watched hosts** are looked up but never admitted. An unlisted peer whose address is in an answer of a watched
 //!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) instead of
 //!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. Their answers are
@@ -186,8 +186,8 @@ impl AllowSet {
 
     /// Applies the outcome of a question, and returns the events that an operator should know about.
     ///
-    /// An outcome changes nothing if its question is not in the set, for example because the host was removed during
-    /// the lookup. The answer to a question about a watched host admits no address.
+    /// An outcome changes nothing if its question is neither in the set nor about a watched host, for example because
+    /// the host was removed during the lookup. The answer to a question about a watched host admits no address.
     ///
     /// A denial is not believed without evidence that DNS works (rule 4):
     ///
@@ -470,9 +470,9 @@ impl AllowSet {
         windows
     }
 
-    /// Returns whether every host is resolved for a family. If a host is not resolved, an address that the set does not
-    /// contain may still be an address of that host. Unlisted peers of the family are therefore
-    /// [`Unresolved`](RejectionKind::Unresolved).
+    /// Returns whether every host is resolved for a family, or `false` for a set without hosts and networks. If a host
+    /// is not resolved, an address that the set does not contain may still be an address of that host. Unlisted peers
+    /// of the family are therefore [`Unresolved`](RejectionKind::Unresolved).
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -519,7 +519,8 @@ impl AllowSet {
 
     /// Returns every question, with the time at which it is due.
     ///
-    /// The due time includes the TTL and the back-off, but neither the refresh interval floor nor a random delay:
+    /// The due time is the end of the TTL or of the back-off. It includes neither the refresh interval floor nor a
+    /// random delay:
     ///
     /// ```
     /// use std::time::{Duration, Instant};

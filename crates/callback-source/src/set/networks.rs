@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::set::address_table::{AddressTable, Key};
 
-/// Networks in canonical form, merged where they overlap or touch.
+/// Networks in canonical form, merged into as few networks as possible.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Networks {
     /// Networks by their first address, each with its last address.
@@ -125,7 +125,7 @@ fn add(ranges: &mut BTreeMap<u128, u128>, mut first: u128, mut last: u128) -> (u
 }
 
 fn find<K: Key>(networks: &AddressTable<K, (K, IpNet)>, address: K) -> Option<IpNet> {
-    // The networks do not overlap, so only the last of these networks can contain the address.
+    // The networks do not overlap, so only the last network that starts at or before the address can contain it.
     let (_, (last, network)) = networks.up_to(address).last()?;
     (address <= *last).then_some(*network)
 }

@@ -47,7 +47,7 @@ pub(crate) struct LastAnswer {
 pub(super) struct Failing {
     /// Time of the first failure.
     pub(super) since: Instant,
-    /// Time of the first failure after which the question was asked without a gap. The window of rule 6 starts at this
+    /// Time of the failure since which the question has been asked without a gap. The window of rule 6 starts at this
     /// time, but not before `stale_from`.
     pub(super) run_since: Instant,
     /// Time after which the next outcome follows a gap. See [`Rules::next_outcome_by`].
@@ -136,8 +136,8 @@ impl QuestionState {
         times
     }
 
-    /// Moves all times into the past by the length of a sleep. The window of rule 6 starts anew, since the question
-    /// was not asked during the sleep.
+    /// Moves all times, except those of the window of rule 6, into the past by the length of a sleep. That window
+    /// starts anew, since the question was not asked during the sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         let back = |at: &mut Instant| *at = before(*at, slept);
         back(&mut self.stale_from);
@@ -186,8 +186,8 @@ impl QuestionState {
     /// Returns the time until which the last valid outcome is in use.
     pub(super) fn stale_until(&self, rules: &Rules) -> Instant {
         let stale_until = after(self.stale_from, rules.stale_for);
-        // Until a lookup fails, the refresh may still be under way. During the refresh, no peer must be refused, even
-        // if the stale window is zero.
+        // Until a lookup fails, the refresh may still be under way. During the refresh, the outcome must stay in use,
+        // even if the stale window is zero.
         match self.failing {
             Some(_) => stale_until,
             None => stale_until.max(after(self.stale_from, rules.refresh_time())),

@@ -11,9 +11,9 @@ use super::{AllowSet, NetworkError, Notice, host::Host, networks::Networks};
 use crate::HostName;
 
 impl AllowSet {
-    /// Replaces the hosts. Hosts that stay keep their answers. The addresses of removed hosts are refused at once. A
-    /// host that is added is no longer watched. See [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for
-    /// an example.
+    /// Replaces the hosts. Hosts that stay keep their answers. The addresses of removed hosts are refused at once,
+    /// unless another host or a static network admits them. A host that is added is no longer watched. See
+    /// [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for an example.
     pub fn replace_hosts(
         &mut self,
         hosts: impl IntoIterator<Item = HostName>,
@@ -43,7 +43,7 @@ impl AllowSet {
         notices
     }
 
-    /// Replaces the static networks. Peers in removed networks are refused at once, unless an answer admits them.
+    /// Replaces the static networks. Peers in removed networks are refused at once, unless DNS admits their addresses.
     ///
     /// # Errors
     ///

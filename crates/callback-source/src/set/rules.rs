@@ -23,15 +23,15 @@ use crate::{Family, ResolveError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// Minimum TTL of an answer. A lower TTL is raised to this minimum. Default 5 s.
+    /// Minimum TTL of an answer or denial. A lower TTL is raised to this minimum. Default 5 s.
     pub min_ttl: Duration,
-    /// Maximum TTL of an answer. A higher TTL is lowered to this maximum. Default 1 h.
+    /// Maximum TTL of an answer or denial. A higher TTL is lowered to this maximum. Default 1 h.
     pub max_ttl: Duration,
     /// Linger window: the time for which an address stays admitted after it left the answer. It stays admitted at
     /// least until the answer that omits it has been refreshed. Zero turns lingering off. Default 1 h.
     pub linger: Duration,
-    /// Stale window: the time for which the last valid answer stays in use while the question fails. Default
-    /// 24 h.
+    /// Stale window: the time for which the last valid answer stays in use after the end of its TTL while the question
+    /// fails. Default 24 h.
     pub stale_for: Duration,
     /// Longest pause between two lookups of a failing question. Default 60 s.
     pub max_backoff: Duration,
@@ -119,8 +119,8 @@ impl Rules {
     }
 
     /// Returns the time after which the next outcome of a failing question follows a gap. The question failed at
-    /// `failed_at` and is due at `due_at`. A gap is a time in which a due question was not asked, for example while the
-    /// machine was suspended.
+    /// `failed_at` and is due at `due_at`. A gap is a time in which a due question was not asked, for example because
+    /// the machine was suspended or the refresher was late.
     pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
         let pause = self.max_ttl.min(self.stale_for / 4);
         after(due_at, self.refresh_time()).max(after(failed_at, pause))
@@ -138,8 +138,8 @@ impl Rules {
     }
 }
 
-/// Time for which a DNS server can still return records whose TTL has ended by the local clock. A refresh starts this
-/// long after the end of the TTL.
+/// Time for which a DNS server can still return records whose TTL has ended by the local clock. A refresh that is not
+/// on demand starts at least this long after the end of the TTL.
 pub(crate) const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// Maximum random delay before a refresh.

@@ -71,8 +71,8 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Returns whether a DNS64 (RFC 6147) synthesized the address from an A record. Such an address is in the well-known
-/// prefix (RFC 6052 section 2.1), or in the prefix for local use (RFC 8215).
+/// Returns whether an address is in a standard prefix of DNS64 (RFC 6147), which synthesizes addresses from A records:
+/// the well-known prefix (RFC 6052 section 2.1), or the prefix for local use (RFC 8215).
 pub(crate) fn is_synthesized(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else {
         return false;

@@ -15,7 +15,7 @@ pub(super) struct Watched {
     /// A separate set, so that no answer of a watched host can be evidence for an admitted host. The verdicts of this
     /// set are not used.
     hosts: AllowSet,
-    /// The provider's environment that the admitted hosts belong to, if all of them belong to the same environment.
+    /// The environment that all admitted hosts of the provider share, if there is one.
     admitted: Option<&'static str>,
 }
 

@@ -206,7 +206,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     }
 
     /// Sets the time within which the whole body must arrive. Default: five seconds, which is half of the time for
-    /// which the Webhooks API waits. No bounds. A body that takes longer is refused with 408.
+    /// which the Webhooks API waits for a response. No bounds. A body that takes longer is refused with 408.
     ///
     /// ```
     /// use std::{convert::Infallible, time::{Duration, SystemTime}};
@@ -269,7 +269,7 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
     ///
     /// A lookup that takes longer is cancelled, and the response is 503 with `Retry-After`. The Webhooks API waits ten
     /// seconds for a response, and eCom waits three seconds. The limit must leave the handler enough of that time.
-    /// Otherwise, the sender stops waiting first.
+    /// Otherwise, the sender stops waiting before the handler responds.
     ///
     /// ```
     /// use std::{convert::Infallible, io, time::{Duration, SystemTime}};
@@ -397,7 +397,7 @@ impl<K, R, H> fmt::Debug for VerifySignatureLayer<K, R, H> {
 }
 
 /// Calls the inner service only for deliveries that are signed. In tagging mode, the other deliveries are tagged
-/// instead of refused. See the [module docs](super) for an example.
+/// instead of refused, unless their body cannot be handed on whole. See the [module docs](super) for an example.
 ///
 /// The inner service must be [`Clone`], because a request that waits for its body holds a clone of the service.
 pub struct VerifySignature<S, K, R = PlainText, H = SameBody>(Checked<S, SignatureCheck<K, H>, R>);

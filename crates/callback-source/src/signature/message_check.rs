@@ -126,6 +126,6 @@ impl<K> fmt::Debug for MessageCheck<K> {
     }
 }
 
-/// Default time limit of a lookup. It is well below the ten seconds for which the Webhooks API waits, and the three
-/// seconds for which eCom waits.
+/// Default time limit of a lookup. It is below the time for which the sender waits for a response: ten seconds for the
+/// Webhooks API, and three seconds for eCom.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);

@@ -14,7 +14,7 @@
 //!    signature is read from `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be
 //!    equal.
 //! 2. The date may differ from the clock by at most the window (default: five minutes). The provider signs each retry
-//!    anew, so no retry is refused because of its date.
+//!    anew, so with a correct clock, no retry is refused because of its date.
 //! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
 //!    [`select_by`](VerifySignatureLayer::select_by) reads. Each secret is tried, and no comparison ends early. The
 //!    signature covers `{method}\n{path and query}\n{date};{host};{hash}`, with path and host byte for byte as they
@@ -27,9 +27,9 @@
 //!
 //! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
 //! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
-//! 408, 400, or 503 with `Retry-After` if the secrets or a required replay store are not available. The response is
-//! never 2xx, and never repeats any part of the request. A tagging layer also calls the inner service for a message
-//! that is not verified, and refuses only a body that it cannot hand on whole.
+//! 408, 400, or 503 with `Retry-After` if the secrets or a required replay store are not available. By default, the
+//! status is never 2xx. The response never repeats any part of the request. A tagging layer also calls the inner
+//! service for a message that is not verified, and refuses only a body that it cannot hand on whole.
 //!
 //! # Tokens
 //!
@@ -45,16 +45,17 @@
 //!
 //! Host and path must be those of the URL that was registered. A proxy must preserve them, or they must be pinned with
 //! [`host`](VerifySignatureLayer::host) and [`path`](VerifySignatureLayer::path). Outer layers must not change the
-//! body, for example by decompressing it. Put the source layer outermost, so that unlisted peers cause no lookup of
-//! secrets. The clock may be wrong by at most a few minutes.
+//! body, for example by decompressing it. Put the source layer outermost. If it rejects, unlisted peers cause no lookup
+//! of secrets. The clock may be wrong by at most a few minutes.
 //!
 //! # Events and metrics
 //!
 //! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of secrets
-//! failed. The rate limit of these events is the same as that of the source check's events: one event per peer and
-//! minute, and ten per second in all. The peer is known only if a source layer is outside. Otherwise, all these events
-//! share the limit of one peer. A verified message causes an event at DEBUG. With the feature `metrics`, the counter
-//! `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and signatures are never printed.
+//! or a required replay store failed. The rate limit of these events is the same as that of the source check's events:
+//! one event per peer and minute, and ten per second in all. The peer is known only if a source layer is outside.
+//! Otherwise, all these events share the limit of one peer. A verified message causes an event at DEBUG. With the
+//! feature `metrics`, the counter `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and
+//! signatures are never printed.
 //!
 //! # Examples
 //!

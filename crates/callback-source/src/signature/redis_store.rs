@@ -75,9 +75,9 @@ impl RedisReplayStore {
         }
     }
 
-    /// Replaces the text before each key, which is `callback-source:replay:` by default. Two services that get the
-    /// same deliveries, signed with the same secret, need different prefixes. Otherwise each delivery reaches only
-    /// one of the services.
+    /// Replaces the text before each key, which is `callback-source:replay:` by default. Two services that share a
+    /// server, and get the same deliveries signed with the same secret, need different prefixes. Otherwise each
+    /// delivery reaches only one of the services.
     ///
     /// ```no_run
     /// use callback_source::signature::RedisReplayStore;
@@ -143,8 +143,8 @@ crate::debug::debug_by_message!(RedisUrlError);
 
 const PREFIX: &str = "callback-source:replay:";
 
-/// Script that removes a mark if it still has its owner. With two separate commands, the mark could expire after the
-/// first command. Another replica could then set its own mark, which the second command would remove.
+/// Script that removes a mark if the mark still has the same owner. With two separate commands, the mark could expire
+/// after the first command. Another replica could then set its own mark, which the second command would remove.
 const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 #[cfg(any(target_os = "android", target_os = "linux"))]

@@ -62,7 +62,7 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 ///   the delivery.
 ///
 /// In other cases, the mark stays if the sender disconnects after the mark was set, since the handler may have done its
-/// work. Within axum's `Router`, every service reports that it is ready at once, and waits only after it is called.
+/// work. Within axum's `Router`, every service reports at once that it is ready, and waits only after it is called.
 /// Therefore, put layers that make requests wait, such as a concurrency limit, outside of a rejecting signature layer.
 ///
 /// The memory is bounded. When the memory is full, the signature that was used longest ago is forgotten. Clones share
@@ -78,7 +78,7 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// If the store fails, or does not respond within its [time limit](Self::store_time_limit), the delivery is admitted,
 /// since a guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total`
 /// report the failure. The guard still refuses a repetition that the memory of the process contains. With
-/// [`require_store`](Self::require_store), the delivery is refused with 503 instead.
+/// [`require_store`](Self::require_store), a failure of the store results in 503.
 #[derive(Clone)]
 pub struct ReplayGuard {
     accepted: Cache<[u8; 32], Accepted>,
@@ -103,11 +103,11 @@ impl Accepted {
 }
 
 impl ReplayGuard {
-    /// Creates a guard that remembers at most `capacity` signatures, and at least one. Default: 100,000.
+    /// Creates a guard that remembers at most `capacity` signatures. A capacity of 0 is raised to 1. Default: 100,000.
     ///
-    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) plus a minute, which is
-    /// 11 minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher
-    /// rate, the guard forgets signatures that can still be sent again.
+    /// A signature is remembered for twice the [window](super::VerifySignatureLayer::window) plus a minute, which is 11
+    /// minutes by default. The default capacity is enough for 150 deliveries per second in that time. At a higher rate,
+    /// the guard can forget signatures that are still within the window.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
@@ -132,7 +132,7 @@ impl ReplayGuard {
         self
     }
 
-    /// Sets the time for which a delivery waits for the store. Default: 500 ms.
+    /// Sets the longest time for which a delivery waits for the store. Default: 500 ms.
     #[must_use]
     pub fn store_time_limit(mut self, limit: Duration) -> Self {
         self.store_time_limit = limit;
@@ -207,14 +207,14 @@ impl ReplayGuard {
         }
     }
 
-    /// Returns `true` if a signature was accepted within the window.
+    /// Returns `true` for a signature that this process still remembers.
     pub(super) fn is_accepted(&self, signature: &[u8; 32]) -> bool {
         let accepted = self.accepted.get(signature);
         accepted.is_some_and(|accepted| !accepted.is_over())
     }
 
-    /// Accepts a signature, unless it was accepted within the window. Of several simultaneous attempts, only one gets
-    /// the mark.
+    /// Accepts a signature, unless this process still remembers it. Of several simultaneous attempts, only one gets the
+    /// mark.
     fn mark(&self, signature: [u8; 32], window: Duration) -> Option<Acceptance> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted {

@@ -64,7 +64,7 @@ pub trait ReplayStore: Send + Sync + 'static {
         keep: Duration,
     ) -> impl Future<Output = Result<bool, ReplayStoreError>> + Send;
 
-    /// Removes a mark, since its delivery did not reach the handler. A mark with another owner must stay.
+    /// Removes a mark, since its delivery was not accepted after all. A mark with another owner must stay.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl SharedMarks {
         }
     }
 
-    /// Counts a failure, and logs it at most once a minute.
+    /// Counts a failure. Logs at most one failure per minute.
     pub(super) fn failed(&self, operation: &'static str, error: &ReplayStoreError, effect: &str) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_logged = logged.admits(ONCE_A_MINUTE, Instant::now().into_std());

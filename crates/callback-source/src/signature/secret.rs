@@ -16,7 +16,7 @@ use crate::{MessageRejection, MessageRejectionKind};
 
 /// The secret of a webhook registration.
 ///
-/// A `Secret` contains the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped. The text
+/// A `Secret` contains the keyed HMAC, not the text. It is never printed, and is wiped when it is dropped. A `String`
 /// that was passed in is wiped, too. Copies elsewhere in the program, and copies that the compiler left on the stack,
 /// cannot be wiped.
 ///
@@ -52,8 +52,8 @@ impl Secret {
         Ok(Self::keyed(secret.as_bytes()))
     }
 
-    /// Returns a secret that stands in for the missing secret of an unknown registration, so that its rejection takes
-    /// as long as that of a known registration.
+    /// Returns a secret that stands in for the missing secret of an unknown registration, so that a rejection takes as
+    /// long as for a known registration.
     pub(super) fn dummy() -> &'static Self {
         static DUMMY: LazyLock<Secret> =
             LazyLock::new(|| Secret::keyed(b"no secret signs with this"));
@@ -84,7 +84,7 @@ impl fmt::Debug for Secret {
 /// The merchant's own `Authorization` value, which the merchant passes to the provider with an order.
 ///
 /// A `Token` contains the SHA-256 of the value, so that a comparison takes the same time for any length. It is never
-/// printed, and is wiped when it is dropped. The text that was passed in is wiped, too.
+/// printed, and is wiped when it is dropped. A `String` that was passed in is wiped, too.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -131,7 +131,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message contains the fix, but never the text.
+/// Error for a text that cannot be a [`Secret`] or a [`Token`]. Its message never contains the text.
 ///
 /// ```
 /// use callback_source::signature::{SecretError, Token};
@@ -178,7 +178,7 @@ fn is_blank(character: char) -> bool {
 
 /// The secrets, or tokens, with which a request may be verified. All secrets are tried.
 ///
-/// An empty list refuses every request. Cloning only increments a reference count.
+/// With an empty list, no request is verified. Cloning only increments a reference count.
 ///
 /// ```
 /// use callback_source::signature::{Secret, Secrets};

@@ -161,8 +161,8 @@ impl<K: SecretSource> Settings<K> {
         let mark = match &self.replay {
             Some(guard) => match guard.accept(signature, self.window).await {
                 Ok(mark) => Some(mark),
-                // Another copy was accepted while this copy waited for the inner service, or a required store is not
-                // available.
+                // Another process accepted a copy, or this process accepted a copy while this request waited for the
+                // inner service, or a required store is not available.
                 Err(rejection) => {
                     let verdict = MessageVerdict::Reject(rejection);
                     self.message.act(verdict, &mut parts.extensions)?;
@@ -203,7 +203,7 @@ impl<K: SecretSource> Settings<K> {
 
     fn check_body(&self, claimed: Claimed, hash: &[u8; 32]) -> Result<Claimed, MessageRejection> {
         webhook::check_hash(&claimed.hash, hash)?;
-        // A replay is refused before it waits for the inner service.
+        // A replay that this process remembers is refused before it waits for the inner service.
         match &self.replay {
             Some(guard) if guard.is_accepted(&claimed.signature) => Err(replay()),
             _ => Ok(claimed),

@@ -159,8 +159,8 @@ impl From<SecretUnavailable> for MessageRejection {
 /// An id without secrets is cached for at most ten seconds.
 ///
 /// Callers choose the ids, so the memory is bounded in bytes. Ids that have secrets may use 16 MiB, which suffices for
-/// about 15,000 ids. Ids that have no secrets may use 1 MiB. When the memory is full, the ids that are looked up most
-/// often stay. An id of more than 1,024 bytes is not looked up and has no secrets.
+/// about 15,000 ids with one secret each. Ids that have no secrets may use 1 MiB. When the memory is full, the ids that
+/// are looked up most often stay. An id of more than 1,024 bytes is treated as unknown, without a lookup.
 ///
 /// ```
 /// use std::{io, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
@@ -212,8 +212,9 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Creates a cache whose entries stay for `ttl`, or for a day if `ttl` is longer. During that time, a secret that
-    /// was withdrawn at its source is still accepted, and a secret that was added to a known id is refused.
+    /// Creates a cache whose entries stay for at most `ttl`, or for at most a day if `ttl` is longer. While an entry
+    /// stays, a secret that was withdrawn at its source is still accepted, and a secret that was added to its id is
+    /// refused.
     ///
     /// There is no default: only the deployer knows how fast a withdrawn secret must stop working.
     #[must_use]
@@ -300,7 +301,7 @@ enum Missing {
     Failed(SecretUnavailable),
 }
 
-/// Returns the estimated size of an entry with this id.
+/// Returns the estimated size of an entry with this id, without its secrets.
 fn weight(id: &str) -> u32 {
     let length = u32::try_from(id.len()).unwrap_or(u32::MAX);
     length.saturating_add(OF_AN_ENTRY)
@@ -326,7 +327,7 @@ const MAX_UNKNOWN: u64 = 1024 * 1024;
 /// Maximum length of an id, in bytes. A path with an order number is shorter.
 const MAX_ID: usize = 1024;
 
-/// Estimated size of an entry in bytes, including moka's own part.
+/// Estimated size of an entry without its id and secrets, in bytes. It includes moka's own part.
 const OF_AN_ENTRY: u32 = 512;
 
 /// Estimated size of a secret, in bytes.

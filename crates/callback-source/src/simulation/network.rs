@@ -22,7 +22,8 @@ use tokio::{
 
 /// A network in memory, with its DNS servers.
 pub trait Network: Send + Sync {
-    /// Sends a message to a server. The future returns the bytes of the response or an error, or it never completes.
+    /// Delivers a message or a connection to a server. The future returns the bytes of the response or an error, or it
+    /// never completes.
     fn send(&self, server: SocketAddr, sent: Sent<'_>) -> Response;
 }
 

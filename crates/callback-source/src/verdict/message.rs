@@ -18,7 +18,7 @@ use super::source::RETRY_AFTER;
 /// | [`Allow`](Self::Allow) | the signature or the token is valid | the inner service's |
 /// | [`Reject`](Self::Reject) | the signature or the token is missing or invalid | 401 with `WWW-Authenticate` |
 /// | … [`Replay`](MessageRejectionKind::Replay) | the same request was accepted before | 409 |
-/// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | the body has more bytes than the limit | 413 |
+/// | … [`BodyTooLarge`](MessageRejectionKind::BodyTooLarge) | the body has more bytes than the layer's limit | 413 |
 /// | … [`BodyTimeout`](MessageRejectionKind::BodyTimeout) | the body did not arrive in time | 408 |
 /// | … [`BodyAborted`](MessageRejectionKind::BodyAborted) | the body ended early | 400 |
 /// | … [`SecretUnavailable`](MessageRejectionKind::SecretUnavailable) | the secrets are not available | 503 with `Retry-After` |
@@ -76,7 +76,7 @@ use super::source::RETRY_AFTER;
 pub enum MessageVerdict {
     /// The signature or token is valid.
     Allow(VerifiedMessage),
-    /// The signature or token is missing or invalid, or cannot be checked.
+    /// The message is not verified: it is invalid, is a replay, or cannot be checked.
     Reject(MessageRejection),
 }
 
@@ -146,7 +146,7 @@ impl VerifiedMessage {
         self.auth
     }
 
-    /// Time at which the sender signed the message, or `None` for a token.
+    /// Time at which the sender signed the message. `None` if no date was signed, as with a token.
     #[must_use]
     pub fn date(&self) -> Option<SystemTime> {
         self.date
@@ -232,7 +232,7 @@ impl MessageRejection {
         self.kind
     }
 
-    /// Name of the header that is missing, duplicated or malformed.
+    /// Name of the header that is missing, duplicated, malformed or of an unsupported form.
     #[must_use]
     pub fn header(&self) -> Option<&'static str> {
         self.header
@@ -250,7 +250,7 @@ impl MessageRejection {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if a retry would have the same result.
+    /// Pause before the sender's next try. `None` if the verdict is final.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.kind.is_undecided().then_some(RETRY_AFTER)
@@ -321,7 +321,7 @@ pub enum MessageRejectionKind {
     Replay,
     /// The token is not one of the expected tokens.
     Token,
-    /// The body is larger than the limit.
+    /// The body is larger than the layer's limit.
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,

@@ -251,7 +251,7 @@ impl VerifiedCallback {
     }
 
     /// The rejection by the source check, if [`MessageWarnOnSource`](Policy::MessageWarnOnSource) admits the callback
-    /// nevertheless. The source layer has already logged this rejection.
+    /// nevertheless. The source layer has already logged this rejection, within its rate limit.
     #[must_use]
     pub fn warning(&self) -> Option<&Rejection> {
         self.warning.as_ref()
@@ -305,7 +305,7 @@ impl CallbackRejection {
         }
     }
 
-    /// Pause before the sender's next try. `None` if a retry would have the same result.
+    /// Pause before the sender's next try. `None` if the refusal is final.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

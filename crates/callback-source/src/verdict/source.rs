@@ -16,10 +16,10 @@ use crate::HostName;
 ///
 /// | verdict | when | response |
 /// |---|---|---|
-/// | [`Allow`](Self::Allow) | the peer's address is in an answer that is in use, lingers, or is in a static network | the inner service's |
+/// | [`Allow`](Self::Allow) | the peer's address lingers, or is in a static network or in an answer that is in use | the inner service's |
 /// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is resolved for the peer's family, and no host has the peer's address | 403 |
 /// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, and an answer of a watched host contains the peer's address | 403 |
-/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host has not been resolved yet, or the stale window of its last answer has ended | 503 with `Retry-After` |
+/// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host is not resolved for the peer's family, or the list is empty | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing or duplicated, an entry on the walk is malformed, every hop is trusted, or the walk is too long | 400 |
 ///
@@ -38,7 +38,7 @@ use crate::HostName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// The peer is one of the provider's callback servers.
+    /// The peer is listed, so it may call.
     Allow(Allowed),
     /// The peer is not known to be one of the provider's callback servers.
     Reject(Rejection),
@@ -111,7 +111,7 @@ pub struct Allowed {
     pub(crate) since: Instant,
 }
 
-/// The host or network that lists a peer.
+/// The host or static network by which a peer is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Host(HostName),
@@ -119,13 +119,14 @@ pub(crate) enum Source {
 }
 
 impl Allowed {
-    /// The peer's address in canonical form. An IPv4 peer of a dual-stack socket is IPv4.
+    /// The peer's address in canonical form. An IPv4 peer of a dual-stack socket has an IPv4 address.
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// The callback server whose answer contains the address. `None` if a static network admits the address.
+    /// The host whose answer contains the address, or contained it before the address began to linger. `None` if only a
+    /// static network contains the address.
     #[must_use]
     pub fn host(&self) -> Option<&HostName> {
         match &self.source {
@@ -150,7 +151,8 @@ impl Allowed {
     }
 
     /// Time of the answer that contains the address. For [`Freshness::Lingering`], it is the time at which the
-    /// address left the answer. For [`Freshness::Static`], it is the time at which the list was built.
+    /// address left the answer. For [`Freshness::Static`], it is the time at which the list was built, or at which its
+    /// static networks were last replaced.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
@@ -202,17 +204,17 @@ impl Allowed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// A static network of the configuration contains the address.
+    /// Only a static network of the configuration contains the address.
     Static,
     /// The last answer contains the address. The TTL of the answer has not ended, or the refresh that follows its end
     /// is under way.
     Fresh,
     /// An answer from the state file contains the address, and DNS has not confirmed that answer since.
     Restored,
-    /// The last valid answer contains the address. The TTL of the answer has ended, and the lookups since then have
-    /// failed.
+    /// The last valid answer contains the address. The TTL of the answer has ended, and lookups fail or the refresh is
+    /// overdue.
     Stale,
-    /// The last answer no longer contains the address, and the linger window has not ended.
+    /// The last answer or believed denial omits the address, and the linger window has not ended.
     Lingering,
 }
 
@@ -267,7 +269,8 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Creates a rejection for this reason. `peer` is the client's address, if it is known.
+    /// Creates a rejection for this reason. `peer` is the address of the peer, or of the client that a trusted proxy
+    /// names, if it is known.
     #[must_use]
     pub fn new(kind: RejectionKind, peer: Option<IpAddr>) -> Self {
         Self {
@@ -294,7 +297,7 @@ impl Rejection {
         self.kind
     }
 
-    /// The peer's address in canonical form, if it is known.
+    /// The peer's address, if it is known. In the verdict of a list, it is in canonical form.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer
@@ -306,7 +309,7 @@ impl Rejection {
         self.watched.as_ref().map(|server| &server.host)
     }
 
-    /// A sentence that names the peer's server and the environment that the list admits, for
+    /// A sentence that names the peer's server and, if it is known, the environment that the list admits, for
     /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). The sentence is for operators. Do not send it in a
     /// response, since it contains the peer's address.
     ///
@@ -330,7 +333,7 @@ impl Rejection {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if a retry would have the same result.
+    /// Pause before the sender's next try. `None` if the verdict is final.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         (self.kind == RejectionKind::Unresolved).then_some(RETRY_AFTER)
@@ -371,15 +374,16 @@ pub enum RejectionKind {
     /// As for [`NotListed`](Self::NotListed), but an answer of a watched host contains the peer's address. Either the
     /// callback was sent to the wrong service, or the configuration names the wrong environment.
     WrongEnvironment,
-    /// Some host has not been resolved yet, or the stale window of its last answer has ended. The peer may or may not
-    /// be listed. A retry can succeed.
+    /// Some host is not resolved for the peer's family: it was never answered or denied, or the stale window has ended,
+    /// and it is not given up. If the list is empty, this is the reason for every peer. The peer may or may not be a
+    /// callback server. A retry can succeed.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,
     /// The connection comes from a trusted proxy, and the header that names the client is missing.
     ForwardedMissing,
-    /// The connection comes from a trusted proxy, and the entry that should name the client is not an
-    /// address.
+    /// The connection comes from a trusted proxy, and an entry that is read from the header is not an address that a
+    /// client can have.
     ForwardedMalformed,
     /// The connection comes from a trusted proxy, and every hop in the header is a trusted proxy, too.
     ForwardedAllTrusted,
@@ -446,7 +450,8 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// Pause before a retry, as long as the default time limit of a question. By then, a failed lookup has been repeated.
+/// Pause before a retry, as long as the default time limit of a question. By default, a question that failed once is
+/// due again after the same time.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

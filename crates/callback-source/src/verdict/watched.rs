@@ -10,7 +10,7 @@ pub(crate) struct WatchedServer {
     pub(crate) host: HostName,
     /// Environment of the host, if the provider publishes the host.
     pub(crate) environment: Option<&'static str>,
-    /// Environment of the provider that the list admits.
+    /// The provider's environment to which all of its admitted hosts belong, if there is one.
     pub(crate) admitted: Option<&'static str>,
 }
 

@@ -103,8 +103,8 @@ pub(super) fn no_layer() {
     });
 }
 
-/// Counts an attempt to read a PROXY protocol header, and logs a failure. `outcome` is the kind of the header, or the
-/// reason why the connection is closed.
+/// Counts an attempt to read a PROXY protocol header, and logs a failure. `outcome` is the label of a normal outcome,
+/// or the reason for a failure.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(
     outcome: Result<&'static str, &'static str>,

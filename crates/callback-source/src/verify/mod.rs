@@ -5,19 +5,20 @@
 //! ([`tagging`](VerifySourceLayer::tagging)):
 //!
 //! 1. The request headers `x-callback-source`, `x-callback-host` and `x-callback-reason` are removed, so that a client
-//!    cannot send a tag. In this comparison, any byte that is not a letter or digit is treated as `-`, since some
-//!    upstreams fold all such bytes. For example, `x.callback.source` is removed, too. The layer does not read the
+//!    cannot send a tag. In the comparison of names, any byte that is not a letter or digit is treated as `-`, since
+//!    some upstreams fold all such bytes. For example, `x.callback.source` is removed, too. The layer does not read the
 //!    body, so it does not remove tags from the trailers. If an upstream reads trailers, the proxy in front of that
 //!    upstream must drop the trailers.
-//! 2. A [`PeerIp`] determines the client's address. Headers such as `X-Forwarded-For` are read only by
-//!    [`ForwardedPeer`], and only when the connection's peer is a trusted proxy.
+//! 2. A [`PeerIp`] determines the client's address. In this module, only [`ForwardedPeer`] reads headers such as
+//!    `X-Forwarded-For`, and only when the connection's peer is a trusted proxy.
 //! 3. The list returns its [`Verdict`](crate::Verdict) without waiting. Only an unlisted peer may have to wait for an
 //!    on-demand refresh, by default for at most a second
 //!    ([`verdict_after_refresh`](crate::AllowList::verdict_after_refresh)).
 //! 4. Allowed: the [`Verdict`](crate::Verdict) is put into the request's extensions, and the inner service is called.
 //!    Rejected: the inner service is not called, and [`RejectionResponse`](crate::RejectionResponse) builds the
-//!    response. Its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. The response never repeats any
-//!    part of the request. A tagging layer calls the inner service in both cases, with the verdict in the extensions.
+//!    response. By default, its status is 403, 503 with `Retry-After`, 400 or 500, but never 2xx. The response never
+//!    repeats any part of the request. A tagging layer calls the inner service in both cases, with the verdict in the
+//!    extensions.
 //!
 //! The layer judges every request, whatever its method, including later requests of a connection. It does not read the
 //! body. Readiness and errors are those of the inner service. A refused request uses no permit of an inner concurrency
@@ -34,13 +35,13 @@
 //!   every unknown path of the app. Use `route_layer`, or `nest` the router.
 //! - Put the routes of health probes outside of the layer. The first refused `GET` or `HEAD` request from the service's
 //!   own machine or network is logged at ERROR.
-//! - As a second safeguard, let the handler extract the `Allowed`. Outside of the layer, the handler then responds with
-//!   500, and the cause is logged once at ERROR.
+//! - As a second safeguard, let the handler extract `Allowed`. If the route is outside of the layer, every request then
+//!   gets 500, and the cause is logged once at ERROR.
 //!
 //! # Deployment caveat
 //!
-//! Behind a proxy, the connection's peer is the proxy, and with [`ConnectInfoPeer`] every callback is refused. Use
-//! [`ForwardedPeer`] there. Listing the proxy's address instead would admit every client of the proxy.
+//! Behind an HTTP proxy, the connection's peer is the proxy, and with [`ConnectInfoPeer`] every callback is refused.
+//! Use [`ForwardedPeer`] there. Listing the proxy's address instead would admit every client of the proxy.
 //!
 //! # Examples
 //!

@@ -104,8 +104,9 @@ impl<P> VerifySourceLayer<P> {
     }
 
     /// Adds the verdict as request headers, for an upstream that is not written in Rust. The headers are
-    /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the callback server) and `x-callback-reason`
-    /// (the reason for a rejection). The upstream should admit a request only if `x-callback-source` is `allow`.
+    /// `x-callback-source` (`allow` or `reject`), `x-callback-host` (the host whose answer lists the peer, if any) and
+    /// `x-callback-reason` (the reason for a rejection). The upstream should admit a request only if
+    /// `x-callback-source` is `allow`.
     ///
     /// Has no effect on a rejecting layer, which hands on allowed requests only.
     ///
@@ -247,7 +248,7 @@ impl<P> SourceCheck<P> {
             }
             Verdict::Reject(rejection) => self.report(rejection, &parts.method, now),
         }
-        // Removes the result of an outer `RequireVerified`, which used the verdict of another list.
+        // Removes the result of an outer `RequireVerified`, which did not include this verdict.
         #[cfg(feature = "signature")]
         parts.extensions.remove::<crate::VerifiedCallback>();
         let verdict = match verdict {

@@ -40,8 +40,8 @@ pub(super) fn set(headers: &mut HeaderMap, verdict: &Verdict) {
     }
 }
 
-/// Returns the headers that contain a verdict: `x-callback-source` with `allow` or `reject`, and the host or the
-/// reason.
+/// Returns the headers that contain a verdict: `x-callback-source` with `allow` or `reject`, and the host (if any) or
+/// the reason.
 ///
 /// [`with_tag_headers`](super::VerifySourceLayer::with_tag_headers) sets these headers on requests. An endpoint that
 /// checks requests for another server, as in forward authentication, sets them on its response.

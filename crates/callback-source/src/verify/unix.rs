@@ -2,12 +2,12 @@
 
 use http::Extensions;
 
-/// The peer of a Unix socket, which is a proxy by definition.
+/// The peer of a Unix socket. It is always treated as a trusted proxy.
 ///
 /// It has no address, so it can be used only inside a [`ForwardedPeer`](super::ForwardedPeer), which then reads the
 /// configured header of every request. The request's extensions must contain a [`UnixConnection`]. axum's
 /// `into_make_service_with_connect_info::<UnixConnection>()` inserts it (feature `unix-socket`). Other requests are
-/// refused with [`NoPeer`](crate::RejectionKind::NoPeer), so that the same service admits no request from a TCP
+/// rejected with [`NoPeer`](crate::RejectionKind::NoPeer), so that the same service admits no request from a TCP
 /// listener.
 ///
 /// ```
@@ -48,8 +48,8 @@ use http::Extensions;
 ///
 /// # Deployment caveat
 ///
-/// Any process that may write to the socket can name any client. Put the socket into a directory that only the
-/// proxy's user can enter.
+/// Any process that may write to the socket can name any client. Put the socket into a directory that only the users of
+/// the service and the proxy can enter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnixPeer;
 

@@ -388,7 +388,7 @@ fn assert_contains(received: &Value, sent: &Value) {
                 assert_contains(&received[name], value);
             }
         }
-        // The receiver turns numbers into strings.
+        // The receiver turns ids that are numbers into strings.
         (Value::String(received), Value::Number(sent)) => assert_eq!(*received, sent.to_string()),
         _ => assert_eq!(received, sent),
     }

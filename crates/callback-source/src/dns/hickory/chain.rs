@@ -95,7 +95,7 @@ impl Chain {
             )));
         }
         if self.hops == before {
-            // The message is for another question.
+            // The message has neither an alias nor an address of this name.
             return Err(ResolveError::new(ResolveErrorKind::BrokenChain));
         }
         match negative_ttl(message) {
@@ -120,7 +120,7 @@ impl Chain {
         let failed = ResolveError::new(kind);
         match negative {
             Some(ttl) => failed.with_negative_ttl(self.denied_for(ttl)),
-            // Without this limit, the alias could change before the denial is refreshed.
+            // The TTL is limited to that of the chain, so that the denial does not outlive the alias.
             None if self.hops > 0 && failed.is_denial() => {
                 failed.with_negative_ttl(self.denied_for(NEGATIVE_TTL))
             }

@@ -26,15 +26,17 @@ use super::{Answer, Question, Resolve, ResolveError};
 /// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried after 400
 ///   ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A denial (NXDOMAIN, no
 ///   data) is final: no further server is queried.
-/// - **Forgery.** The first query is sent over UDP with EDNS and random letter case. The answer must repeat this letter
-///   case (0x20).
+/// - **Forgery.** By default, the first query is sent over UDP with EDNS and random letter case. The answer must repeat
+///   this letter case (0x20).
 /// - **Fallback.** Within a server's 2 s, features that the server does not support are dropped. EDNS is dropped after
 ///   FORMERR, NOTIMP, BADVERS or 200 ms of silence. UDP is dropped after a truncated answer or 400 ms of silence. EDNS,
 ///   UDP and random case are dropped after any other failure. A denial is confirmed by a query over TCP in lower case
-///   without EDNS, unless the host's other family was answered. A query in lower case is sent over UDP only if TCP
-///   fails. Two such queries are then sent, and only records that both answers contain are accepted.
-/// - **Memory.** A form of the query that worked is tried first until two hours after its last success. The next form
-///   is tried after 500 ms of silence. Once every five minutes, the usual form is tried as well.
+///   without EDNS. If the server has answered the name in random case within the last hour, a denial needs no
+///   confirmation, and no further form is tried after SERVFAIL or REFUSED. A query in lower case is sent over UDP only
+///   if TCP fails or is silent. Two such queries are then sent, and only records that both answers contain are used.
+/// - **Memory.** If a server needs another form of the query, that form is tried first until it fails, or until two
+///   hours after its last success. The next form is tried after 500 ms of silence. Once every five minutes, the default
+///   form is tried as well.
 /// - **CNAMEs.** At most eight CNAME records are followed. The TTL of the answer is the lowest TTL along the chain. A
 ///   TTL whose top bit is set is treated as zero (RFC 2181 section 8). Records outside the chain are ignored.
 ///
@@ -86,10 +88,9 @@ impl HickoryResolver {
 
     /// Creates a resolver that queries the DNS servers of a file in resolv.conf(5) format.
     ///
-    /// - `nameserver` lines and the option `use-vc` (TCP first) are used. Other lines are ignored. An
-    ///   invalid `nameserver` line is skipped with a warning, as is every server after the eighth.
-    /// - If the file is missing, empty, or names no server, the server on this machine (127.0.0.1) is
-    ///   queried.
+    /// - `nameserver` lines and the option `use-vc` (TCP first) are used. Other lines are ignored. Invalid `nameserver`
+    ///   lines and servers after the eighth are skipped. The first four skipped lines are logged as warnings.
+    /// - If the file is missing, empty, or names no valid server, the server on this machine (127.0.0.1) is queried.
     /// - If the file cannot be read, the servers of the last successful read stay in use. If no read has succeeded yet,
     ///   lookups fail.
     /// - After a denial or a failed lookup, the file is read again, at most once a second. If the servers have changed,
@@ -119,8 +120,8 @@ impl HickoryResolver {
         }
     }
 
-    /// Creates a resolver that queries these DNS servers in this order. A server is queried only after each server
-    /// before it has failed or has been silent for 400 ms.
+    /// Creates a resolver that queries these DNS servers in this order. The next server is queried after a failure, or
+    /// after 400 ms of silence.
     ///
     /// The unspecified address is replaced by the loopback address.
     ///

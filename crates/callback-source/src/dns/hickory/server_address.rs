@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Parses the address of a DNS server. The default port is 53.
 ///
-/// Accepted: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` and `[2001:db8::53]:5353`. A link-local address
+/// Accepted: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` and `[2001:db8::53]:5353`. A link-local IPv6 address
 /// needs its zone, by name or index: `fe80::1%eth0`, `[fe80::1%2]:53`. Zone names work on Linux only.
 ///
 /// The unspecified address is replaced by the loopback address.
@@ -41,7 +41,7 @@ pub enum DnsServerError {
         "give an address such as `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53` or `fe80::1%eth0`"
     )]
     NotAnAddress,
-    /// The address is link-local, and its zone is missing.
+    /// The IPv6 address is link-local, and its zone is missing.
     #[error("a link-local address needs its zone, such as `fe80::1%eth0` or `[fe80::1%2]:53`")]
     NoZone,
     /// This machine has no such network interface, or its operating system does not list interface names in `/proc`.
@@ -117,7 +117,7 @@ pub(super) fn reachable(server: SocketAddr) -> SocketAddr {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, server.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, server.port()).into(),
         IpAddr::V4(ip) => (ip, server.port()).into(),
-        // `server` is returned unchanged, because it contains the zone.
+        // `server` is returned unchanged, because it may contain a zone.
         IpAddr::V6(_) => server,
     }
 }

@@ -5,8 +5,8 @@
 //! Earlier queries stay in flight, so that a slow answer is still used.
 //!
 //! A denial is final, as it is for every other program on the machine. A list that used the answer of another server
-//! would hide a wrong configuration. A wrong denial removes no address before an answer of another host confirms the
-//! denial (rule 4 of [`crate::set`]).
+//! would hide a wrong configuration. A wrong denial removes no address before an answer of another host in the zone
+//! confirms the denial (rule 4 of [`crate::set`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -131,7 +131,7 @@ impl System {
                     );
                 }
                 *found = Some(Err(error.kind()));
-                // Otherwise the servers of the last successful read stay in use.
+                // If an earlier read succeeded, its servers stay in use.
                 if servers.load().is_empty() {
                     let why = format!("cannot read {source}: {error}");
                     servers.store(Arc::new(Servers::none(&why)));

@@ -17,15 +17,15 @@ pub(super) struct SystemConf {
     pub(super) servers: Vec<SocketAddr>,
     /// True if the option `use-vc` is set. Queries are then sent over TCP first.
     pub(super) tcp_first: bool,
-    /// True if the text names no server.
+    /// True if the text names no valid server.
     pub(super) is_default: bool,
     /// The first four ignored `nameserver` lines, each with the reason.
     pub(super) void: Vec<String>,
 }
 
 impl SystemConf {
-    /// Parses a text in resolv.conf(5) format. If the text names no server, the result contains only the server on this
-    /// machine.
+    /// Parses a text in resolv.conf(5) format. If the text names no valid server, the result contains only the server
+    /// on this machine.
     ///
     /// `zone_index` returns the index of a network interface by its name.
     pub(super) fn parse(text: &[u8], zone_index: impl Fn(&str) -> Option<u32>) -> Self {

@@ -48,7 +48,7 @@ impl AllowListBuilder {
         self
     }
 
-    /// Sets the minimum time between two on-demand refreshes of one question. Default 5 s.
+    /// Sets the minimum time from any lookup of a question to its next on-demand refresh. Default 5 s.
     ///
     /// The interval is never shorter than the [refresh interval floor](Self::ttl_bounds) or the
     /// [wait](Self::on_demand_wait): a lower value is raised. The interval bounds the DNS traffic that unlisted peers
@@ -88,7 +88,7 @@ impl AllowListBuilder {
     }
 
     /// Sets how long the request of an unlisted peer may wait for an on-demand refresh. Default 1 s, no maximum. The
-    /// sender with the shortest timeout, the eCom API, waits 3 s for a response.
+    /// API with the shortest timeout for callbacks, the eCom API, waits 3 s for a response.
     ///
     /// With a wait of zero, the request is judged at once. The request still triggers the refresh, so that a retry can
     /// be admitted. A wait of zero suits a provider that retries, and a service that must not keep requests waiting:

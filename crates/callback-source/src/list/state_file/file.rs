@@ -42,8 +42,8 @@ fn open(path: &Path) -> io::Result<File> {
 
     use rustix::{fs::OFlags, io::Errno};
 
-    // With these flags, `open` does not follow a symbolic link that another user has created, and does not wait for the
-    // writer of a pipe.
+    // With these flags, `open` does not follow a symbolic link, which another user may have created, and does not wait
+    // for the writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.bits().cast_signed());
@@ -79,7 +79,7 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-/// The check of the users and groups that can have written a file.
+/// The check of the users and groups that could have written a file.
 #[cfg(unix)]
 mod owner {
     use std::{fs::Metadata, io, os::unix::fs::MetadataExt};
@@ -119,7 +119,7 @@ mod owner {
         }
     }
 
-    /// Fails unless only this process's user, its groups and root can have written the file. With `Reader::Look`, the
+    /// Fails unless only this process's user, its groups and root could have written the file. With `Reader::Look`, the
     /// file may belong to any user and group, because the process does not admit peers by it.
     pub(super) fn check(owner: &Owner, process: &Process, reader: Reader) -> Result<(), String> {
         let Owner { user, group, mode } = *owner;
@@ -330,7 +330,8 @@ fn is_mount(_path: &Path) -> bool {
     false
 }
 
-/// Lets the group of the old file read the new file, if the operator had let that group read the old file.
+/// Lets the group of the old file read the new file, if that group could read the old file and this process can assign
+/// the new file to that group.
 #[cfg(unix)]
 fn keep_group_read(file: &File, before: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};

@@ -1,7 +1,7 @@
 //! The text of a state file.
 //!
-//! Times are in milliseconds since the Unix epoch (UTC). Each time is the time of an event, not of the write, so that a
-//! restart extends no window.
+//! Times are in milliseconds since the Unix epoch (UTC). Except for `written_at`, each time is the original time, not
+//! the time of the write, so that a restart extends no window.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -153,7 +153,8 @@ impl StateFile {
         self.unasked().slept(slept);
     }
 
-    /// Returns a snapshot of the state of a set, together with the kept state of hosts that are not in the set.
+    /// Returns a snapshot of the state of a set, together with the kept state of hosts that were not configured at the
+    /// start.
     pub(crate) fn snapshot(&self, set: &AllowSet) -> Snapshot {
         let clocks = Clocks::now();
         let saved = {
@@ -224,7 +225,7 @@ impl StateFile {
     }
 }
 
-/// Returns the text of the state file of a set. `utc` is the time of `now` since the Unix epoch.
+/// Returns the text of the state file of a set. `utc` is the time from the Unix epoch to `now`.
 #[cfg(fuzzing)]
 pub(crate) fn saved(set: &AllowSet, now: Instant, utc: Duration) -> Vec<u8> {
     let instant = now;

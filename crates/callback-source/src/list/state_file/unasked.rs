@@ -180,7 +180,7 @@ fn current(
 }
 
 /// Drops the parts of a host's state whose windows have ended, and returns the end of the last window. A set that is
-/// restored from this state uses no part of it after that time.
+/// restored from this state uses no part of it after that time, unless the stale window is shorter than a refresh.
 fn ends(saved: &mut PersistedHost, rules: &Rules, now: Instant) -> Option<Instant> {
     saved.questions.retain_mut(|question| {
         let stale_until = question_end(question, rules, now);
@@ -204,7 +204,8 @@ fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -
             .min(after(answer.answered_at, rules.max_ttl)),
         None => question.stale_from,
     };
-    // This program never writes a later time. Without the cap, a file with such a time would keep the state forever.
+    // Under the same rules, this program never writes a time after `longest`. Without the cap, a file with such a time
+    // would keep the state forever.
     question.stale_from = question.stale_from.min(longest);
     after(question.stale_from, rules.stale_for)
 }

@@ -16,7 +16,7 @@ use crate::{
     set::Rules,
 };
 
-/// Plays the schedule that the bytes describe on a set and on the model.
+/// Plays the schedule that is encoded in the bytes, both on a set and on the model.
 ///
 /// # Panics
 ///

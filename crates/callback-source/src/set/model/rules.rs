@@ -64,7 +64,7 @@ pub(super) enum Valid {
 
 pub(super) struct Run {
     pub(super) since: Instant,
-    /// Time of the first failure after which the question was asked without a gap.
+    /// Time of the failure since which the question has been asked without a gap.
     pub(super) unbroken_since: Instant,
     /// Time after which the next outcome follows a gap.
     pub(super) next_by: Instant,

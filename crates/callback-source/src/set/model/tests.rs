@@ -250,7 +250,7 @@ fn config(cases: u32) -> Config {
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
-        // In a build without optimisation, ChaCha would take half of the time.
+        // In a build without optimisation, the tests would spend half of their time in ChaCha, proptest's default.
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     }

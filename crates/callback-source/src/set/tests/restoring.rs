@@ -198,7 +198,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     };
     let day = Rules::default().stale_for;
 
-    // The time of an answer that lies in the future is replaced by the current time.
+    // A future time of an answer is replaced by the current time.
     let answer = held(now + 50 * HOUR, now + 51 * HOUR);
     let mut world = restored(Rules::default(), Some(answer), false, now + 51 * HOUR);
     let verdict = world.set.verdict("20.0.0.1".parse().unwrap(), now);
@@ -218,7 +218,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
     world.at(60 * SECOND + day);
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
 
-    // The time of a denial that lies in the future is replaced by the current time.
+    // A future time of a denial is replaced by the current time.
     let mut world = restored(Rules::default(), None, true, now + 50 * HOUR);
     world.at(day - MS);
     assert_eq!(world.verdict("20.0.9.9"), "not-listed");

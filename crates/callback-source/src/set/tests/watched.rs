@@ -4,7 +4,7 @@ use super::*;
 
 const WATCHED: &str = "20.9.0.1";
 
-/// Creates a world of two hosts with one address each, and the watched host `h9` in the same zone.
+/// Creates a world of two hosts, and the watched host `h9` in the same zone.
 fn world() -> World {
     let mut world = World::new(2);
     world.set.watch([host(9)], world.now);

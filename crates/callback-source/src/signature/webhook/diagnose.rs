@@ -34,7 +34,8 @@ use crate::{MessageRejection, signature::Secrets};
 ///
 /// # Errors
 ///
-/// Returns an error for headers that are missing, duplicated or malformed.
+/// Returns an error for headers that are missing, duplicated or malformed, for another algorithm, or for other signed
+/// headers.
 pub fn diagnose(
     parts: &Parts,
     body: &[u8],

@@ -126,7 +126,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the host, with the port if it is not the default port.
+    /// Returns the host, with the port if the target contains one.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host

@@ -59,12 +59,12 @@ fn other_address(text: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// Parses an address and its port, where an IPv6 address has no brackets. `2001:db8::1:443` is parsed as port 443 of
+/// Parses an address and its port, where an IPv6 address needs no brackets. `2001:db8::1:443` is parsed as port 443 of
 /// `2001:db8::1`, although the whole text is a valid address.
 pub(super) fn address_with_port(text: &[u8]) -> Option<IpAddr> {
     let colon = text.iter().rposition(|byte| *byte == b':')?;
     let (node, port) = (&text[..colon], &text[colon + 1..]);
-    // If the rest has exactly one colon, it is an IPv4 address with another port.
+    // If the text before the port has exactly one colon, it is an IPv4 address with another port.
     let colons = node.iter().filter(|byte| **byte == b':').count();
     let is_valid = is_port(str::from_utf8(port).ok()?) && colons != 1;
     is_valid.then(|| address(node))?

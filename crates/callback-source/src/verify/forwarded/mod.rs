@@ -61,7 +61,8 @@ impl TrustedProxies {
         }
     }
 
-    /// Trusts the list entry `unix:` as well. The walk then continues with the entry to its left.
+    /// Trusts the list entry `unix:` as well. The walk through the header then continues with the entry to the left of
+    /// `unix:`.
     ///
     /// nginx writes `unix:` for a client that connects over a Unix socket, such as a proxy in front of nginx on the
     /// same machine. nginx writes this entry into `X-Forwarded-For`, and into `Forwarded` if so configured. Like any
@@ -69,7 +70,7 @@ impl TrustedProxies {
     /// malformed in a single-value header. Without this option, it is malformed in a list, too.
     ///
     /// Any process that may write to that socket can choose the entries to the left of `unix:`. Put the socket into a
-    /// directory that only the outer proxy's user can enter.
+    /// directory that only the users of nginx and the outer proxy can enter.
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -353,7 +354,7 @@ impl<P: PeerIp> PeerIp for ForwardedPeer<P> {
     }
 }
 
-/// Refuses a request with [`NoPeer`](RejectionKind::NoPeer) if it did not arrive over a Unix socket.
+/// Rejects a request as [`NoPeer`](RejectionKind::NoPeer) if it did not arrive over a Unix socket.
 impl PeerIp for ForwardedPeer<UnixPeer> {
     fn peer_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<IpAddr, Rejection> {
         if !UnixPeer::is_peer(extensions) {

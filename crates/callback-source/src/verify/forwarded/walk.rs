@@ -170,8 +170,8 @@ fn for_node<T>(element: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     found
 }
 
-/// Returns `true` for the content of a quoted string (RFC 9110 section 5.6.4), without a bare quote or an unfinished
-/// escape.
+/// Returns `true` for the ASCII content of a quoted string (RFC 9110 section 5.6.4), without a bare quote or an
+/// unfinished escape.
 fn is_quotable(text: &[u8]) -> bool {
     let mut escaped = false;
     for byte in text {

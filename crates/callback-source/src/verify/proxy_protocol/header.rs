@@ -58,8 +58,8 @@ impl Header {
     ///
     /// Read the header only if the connection's peer is one of the [`TrustedProxies`](crate::verify::TrustedProxies):
     /// any other peer could name any client. Close a connection without a valid header. If a connection ends and
-    /// `ahead` is empty, the peer only probed whether the port is open. Set a time limit around the call, since a
-    /// proxy can stop sending.
+    /// `ahead` is empty, the peer probably only probed whether the port is open. Set a time limit around the call,
+    /// since a proxy can stop sending.
     ///
     /// ```
     /// use callback_source::verify::proxy_protocol::Header;
@@ -219,8 +219,8 @@ const V1_LONGEST: usize = 107;
 const V2_FIXED: usize = 16;
 /// First byte after the signature: version 2, command 0 (`LOCAL`).
 const V2_LOCAL: u8 = 0x20;
-/// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but a client certificate in a
-/// header needs only a few hundred bytes.
+/// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but even the details of a client
+/// certificate need only a few hundred bytes.
 const V2_LONGEST: usize = 4096;
 
 /// Length that few headers exceed, in bytes.

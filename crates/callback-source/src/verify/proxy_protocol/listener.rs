@@ -1,4 +1,4 @@
-//! The listener that reads the header of each connection.
+//! The listener that reads the header of each connection from a trusted proxy.
 
 use std::{collections::VecDeque, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -84,8 +84,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         self
     }
 
-    /// Accepts connections of trusted proxies that send no header as well. The peer of such a connection is the proxy.
-    /// Off by default.
+    /// Also accepts connections without a header from trusted proxies. The peer of such a connection is the proxy. Off
+    /// by default.
     ///
     /// This option is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and
     /// does not send a header: the client could send a header, and so choose its address.

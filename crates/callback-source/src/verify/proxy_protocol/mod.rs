@@ -8,16 +8,15 @@
 //!
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
 //!    inspected. If such a peer sends a header, the HTTP server reads the header as a malformed request.
-//! 2. A trusted peer must send a header, of either version, within 5 s. Otherwise, the connection is closed and the
-//!    reason is logged. The connection is also closed if the header is malformed, or longer than 107 bytes (version 1)
-//!    or 4,096 bytes (version 2), or if the header names a Unix socket, a datagram, or an unspecified, multicast or
-//!    broadcast address.
+//! 2. By default, a trusted peer must send a header, of either version, within 5 s. Otherwise, the connection is closed
+//!    and the reason is logged. The connection is also closed if the header is malformed, or longer than 107 bytes
+//!    (version 1) or 4,096 bytes (version 2), or if the header names a Unix socket, a datagram, or an unspecified,
+//!    multicast or broadcast address.
 //! 3. A header with `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family marks a connection of the
 //!    proxy itself, such as a health check. The peer of such a connection is the proxy. The rest of such a header is
 //!    ignored. The type-length-value fields of every header are ignored, too.
 //! 4. Headers are read while further connections are accepted, so that a silent peer delays no other peer. At most
-//!    1,024 connections wait for their header. When another connection arrives, the oldest of these connections is
-//!    closed.
+//!    1,024 connections wait for their header. If one more connection arrives, the oldest of them is closed.
 //!
 //! With [`ConnectInfoPeer`](super::ConnectInfoPeer) the source check judges the client's address, and no HTTP header
 //! is read.

@@ -65,7 +65,7 @@ pub(super) async fn over_tcp(
     checked(response.unwrap_or(Err(NetError::Timeout))?, &asked)
 }
 
-/// Checks a response. hickory performs these checks only in its pool, and does not compare the question over TCP.
+/// Checks a response. hickory checks the class only in its pool, and does not compare the question over TCP.
 fn checked(response: DnsResponse, asked: &Query) -> Result<Message, NetError> {
     let code = response.response_code;
     let is_error = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);

@@ -59,7 +59,7 @@ impl Learned {
 /// Outcomes of the forms that were tried earlier for the same query.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Past {
-    /// First problem over UDP in random case. `None` means silence.
+    /// Problem that explains why another form is needed. `None` means silence.
     pub(super) first: Option<Trouble>,
     /// True if TCP was tried.
     pub(super) tcp: bool,
@@ -89,7 +89,7 @@ impl Past {
     }
 }
 
-/// Time for which an answer shows that a server accepts any letter case of a name.
+/// Time for which the resolver remembers that a server accepts any letter case of a name.
 const SPELLED: Duration = Duration::from_secs(3600);
 const MAX_SPELLED: usize = 256;
 

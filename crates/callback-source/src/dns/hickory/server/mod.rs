@@ -56,7 +56,8 @@ impl Server {
     /// Sends the query in one form after another, in each form at most once.
     ///
     /// The next form is sent after 200 ms of silence, or after 500 ms if the previous form is likely to work. After a
-    /// failure, the next form is sent immediately, unless a form that is likely to work is in flight.
+    /// failure, the next form is sent immediately. It waits only if a form that is likely to work is in flight, and if
+    /// the failure was neither an I/O error nor over TCP.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
@@ -298,8 +299,8 @@ pub(super) fn is_denial(error: &NetError) -> bool {
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Duration of silence after which the next form is tried. All four forms are in flight after 600 ms, so one of them
-/// can be answered before an on-demand refresh ends (1 s). An error response without its question has the same effect
-/// as silence, because hickory treats such a response as a forgery.
+/// can be answered before an on-demand refresh ends (1 s). Over UDP, an error response without its question has the
+/// same effect as silence, because hickory treats such a response as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Duration of silence after which the next form is tried, if the previous form worked before. The duration is long
 /// enough for two lost packets.
