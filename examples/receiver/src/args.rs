@@ -16,7 +16,7 @@ use crate::app::Mode;
 
 /// Receives every callback of Vipps MobilePay, from its callback servers only.
 ///
-/// Shows the last hundred at `GET /received`, to this machine.
+/// Shows the last hundred callbacks at `GET /received`, to this machine only.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
