@@ -257,7 +257,8 @@ pub(crate) struct Wired {
 
 impl Resolve for Wired {
     async fn resolve(&self, question: Question) -> Result<Answer, ResolveError> {
-        // The watched host is resolved without hickory, because hickory's servers have no records of this host.
+        // The watched host is resolved without hickory, because the two DNS servers of this module have no records of
+        // this host.
         if question.host == watched() {
             return resolve_watched(&self.shared, self.life, question.family).await;
         }

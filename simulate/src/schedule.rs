@@ -55,7 +55,8 @@ pub(crate) enum What {
     Lag { server: u8, ms: u32 },
     /// A request through the layer.
     Call { who: u8, through: Stack },
-    /// A request through the layer, this many milliseconds after the end of the next window.
+    /// A request through the layer just before (-1), at (0) or just after (1) the next end of a window. `late` is in
+    /// milliseconds.
     EdgeCall { who: u8, late: i8 },
     /// Many requests of one peer at the same time.
     Flood { who: u8, requests: u16 },

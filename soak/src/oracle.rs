@@ -33,7 +33,7 @@ struct State {
     /// The key consists of an address and the index of a host.
     listed: HashMap<(IpAddr, usize), Listed>,
     zone: HashMap<(IpAddr, usize), InZone>,
-    /// The start of the current time without a faulty server.
+    /// The start of the current period in which no server is faulty.
     calm_since: Option<Instant>,
     asked: BTreeMap<Question, AskedLog>,
     wrong_answers: Vec<String>,

@@ -23,6 +23,10 @@ pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// The time without a fault after which the list must know the zone.
 ///
-/// It is the sum of four times: a question that was pending when the last fault ended, the longest pause after that
-/// question (the greatest TTL, the second after the TTL, the jitter), a successful question, and a tolerance.
+/// It is the sum of four times:
+///
+/// - the time limit of a question that was pending when the last fault ended;
+/// - the longest pause after that question: the greatest TTL, one more second, and the jitter;
+/// - the time for a successful question;
+/// - a tolerance.
 pub(crate) const CALM_AFTER: Duration = Duration::from_millis(3_000 + 3_200 + 1_000 + 1_500);

@@ -307,8 +307,8 @@ async fn waiting_unlisted_peers_use_no_concurrency_of_listed_peers() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// Drives a service as a server does. The service is polled until it is ready, called, and kept for the next request of
-/// the connection.
+/// Drives a service as a server does: polls the service until it is ready, and then calls it. The caller keeps the
+/// service for the next request of the connection.
 async fn drive<S, B>(service: &mut S, request: Request<B>) -> S::Future
 where
     S: Service<Request<B>, Error: Debug>,

@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use crate::{config::Config, error::Error, output};
 
-/// Spawns the list and waits until each question has been asked once.
+/// Spawns the list and waits for the first result of each question.
 pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
     look_up_for(config, &[])
 }
 
-/// Spawns the list and waits until each question has been asked once. If one of the peers is unlisted, the function
-/// also waits for the questions about the watched hosts.
+/// Spawns the list and waits for the first result of each question. If one of the peers is unlisted, the function also
+/// waits for the questions about the watched hosts.
 pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

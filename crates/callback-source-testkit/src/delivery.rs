@@ -16,8 +16,8 @@ use http::{
 #[cfg(feature = "axum")]
 use tower_service::Service;
 
-/// A request as a server receives it. It has the peer in its extensions, path and query as its URI, and the URL's host
-/// as its `Host` header.
+/// A request as a server receives it. It has the peer in its extensions, the URL's path and query as its URI, and the
+/// URL's host as its `Host` header.
 ///
 /// # Example
 ///

@@ -113,8 +113,9 @@ where
     }
 
     /// Passes every request on, with the verdicts in its extensions. Use this mode to try out the checks. The log
-    /// reports requests that fail a check, within its rate limit. The policy of a message check has no effect. A
-    /// handler that extracts `Allowed` or `VerifiedCallback` still refuses requests that fail the checks.
+    /// reports requests that fail a check, within its rate limit. The policy of a message check has no effect. Two
+    /// kinds of requests are still refused: those whose body a signature check cannot pass on whole, and those that
+    /// fail the checks, if the handler extracts `Allowed` or `VerifiedCallback`.
     ///
     /// # Panics
     ///
@@ -147,8 +148,8 @@ where
     }
 
     /// Also checks the signature of webhooks. The policy joins the verdicts on source and message. The policy also
-    /// decides whether the source check and `layer` refuse or tag. With [`tagging`](Self::tagging), both always tag.
-    /// The mode of `layer` itself has no effect.
+    /// decides whether the source check and `layer` refuse or tag. With [`tagging`](Self::tagging), both tag under
+    /// every policy. The mode of `layer` itself has no effect.
     ///
     /// ```
     /// use std::{net::SocketAddr, time::SystemTime};

@@ -34,7 +34,7 @@ pub enum Fault {
     StaleFromAnswer,
     /// Lingering can end before the answer that omits the address has been refreshed.
     LingerWithoutRefresh,
-    /// A question is given up even if it was not asked during the window.
+    /// A question is given up even if it was not asked during its stale window.
     GivenUpByTimeUnasked,
     /// The addresses of removed hosts stay admitted until the next answer.
     HostsKept,

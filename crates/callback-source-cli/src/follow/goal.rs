@@ -196,8 +196,9 @@ impl TimeOut {
     /// Returns whether an element must be renewed. `expires` is the number of seconds until the end of its timeout,
     /// rounded down.
     ///
-    /// Since a timeout is rounded up, it may end later than the window, by at most a second. Only a timeout of
-    /// [`MAX_SECONDS`] can end before its window.
+    /// Since a timeout is rounded up, a new element may end later than its window, by at most a second. Only a new
+    /// element with a timeout of [`MAX_SECONDS`] can end before its window. If a window is then extended by less than a
+    /// second, the element is not renewed.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {

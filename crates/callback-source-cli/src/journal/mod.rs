@@ -100,7 +100,7 @@ impl Journal {
     }
 
     /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written; none if
-    /// the wait timed out.
+    /// the queue is full or the wait timed out.
     pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
         let (done, waiting) = oneshot::channel();
         if self.queue.try_send(Order::Flush(done)).is_err() {

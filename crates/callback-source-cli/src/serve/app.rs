@@ -332,7 +332,8 @@ fn relevant_part(keeps_headers: bool, head: Parts) -> Request<()> {
     request
 }
 
-/// Returns whether the client has a loopback address and the request has no header of a forwarding proxy.
+/// Returns whether the peer of a TCP connection has a loopback address, and sent neither a PROXY header nor an HTTP
+/// header of a forwarding proxy.
 fn is_local(peer: Peer, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         // A proxy may write the name with other characters in place of `-`.

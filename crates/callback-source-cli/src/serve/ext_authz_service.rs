@@ -196,7 +196,7 @@ impl UnaryService<CheckRequest> for Check {
 }
 
 /// Returns the peer of the connection to Envoy. Returns `None` for a pipe, or if Envoy sends no address. In both cases,
-/// the request is rejected with the reason `no-peer`.
+/// the request is rejected with the reason `no-peer`, and the response is 500, except in report-only mode.
 fn source(attributes: &Attributes) -> Option<IpAddr> {
     let address = attributes.source.as_ref()?.address.as_ref()?;
     address.socket_address.as_ref()?.address.parse().ok()

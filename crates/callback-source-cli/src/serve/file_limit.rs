@@ -16,7 +16,7 @@ pub(super) fn room_for(callers: u32, envoys: u32) -> (usize, usize) {
 }
 
 /// Divides the connections between callers and Envoys. Envoys get at most a quarter of the connections, but at least
-/// one.
+/// one if they have a listener.
 fn share(room: usize, envoys: usize) -> (usize, usize) {
     let envoys = envoys.min((room / 4).max(1));
     (room.saturating_sub(envoys).max(1), envoys)

@@ -74,7 +74,7 @@ pub(super) fn record_refusals(journal: &Journal, counts: &VerdictCounts) {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
     admitted: BTreeSet<(String, IpAddr)>,
-    /// Addresses that are admitted although no current answer contains them.
+    /// Addresses that are admitted although no answer in use contains them.
     lingering: BTreeSet<(String, IpAddr)>,
     /// Questions that fail, by host and record type.
     failing: BTreeMap<(String, String), Outage>,

@@ -140,6 +140,6 @@ fn displace_from<'a>(
 /// Maximum number of connections that are searched for an idle connection.
 const MAX_SEARCHED: usize = 1_000;
 
-/// Minimum time that a connection has to deliver a request before the connection of an untrusted client can displace
-/// it.
+/// Minimum time that a connection has to deliver a request before a new connection can displace it. A new connection of
+/// a trusted proxy without a PROXY header displaces the connection of another client at once.
 pub(super) const GRACE: Duration = Duration::from_millis(20);

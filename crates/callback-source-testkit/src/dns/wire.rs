@@ -64,7 +64,7 @@ impl BinEncodable for Answer<'_> {
         encoder.emit_u32(self.record.ttl)?;
         let length = encoder.place::<u16>()?;
         self.record.data.emit(encoder)?;
-        // The encoder rejects data longer than 64 KiB, so the length fits.
+        // The encoder rejects a message longer than 65,535 bytes, so the length fits into 16 bits.
         let written = encoder.len_since_place(&length) as u16;
         length.replace(encoder, written)
     }

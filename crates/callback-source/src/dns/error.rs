@@ -144,7 +144,8 @@ pub enum ResolveErrorKind {
     Truncated,
     /// The answer failed DNSSEC validation (RFC 4033).
     Bogus,
-    /// The CNAME chain is too long, loops, or ends at a name that does not exist.
+    /// The CNAME chain is too long, loops, or ends at a name that does not exist. Or an answer has neither an alias nor
+    /// an address of the name in question.
     BrokenChain,
     /// The answer contains more addresses than the list accepts in one answer.
     TooManyAddresses,

@@ -153,8 +153,8 @@ impl AllowListBuilder {
     /// Sets the bounds to which the TTL of an answer or denial is clamped. Default 5 s to 1 h.
     ///
     /// The lower bound is also the refresh interval floor: no question is asked again before this time has passed, not
-    /// even in a flood of unlisted peers. The upper bound limits the time until the list notices that a server was
-    /// withdrawn, even if its zone has a TTL of a day.
+    /// even in a flood of unlisted peers. The upper bound limits the time until the list asks again, even if a zone has
+    /// a TTL of a day. Without a caching resolver, the list then notices that a server was withdrawn.
     ///
     /// # Errors
     ///

@@ -23,8 +23,8 @@ impl AllowSet {
         }
     }
 
-    /// Returns a question of the set. `None` if the question is about a host that is not in the set, or about a family
-    /// that is not looked up.
+    /// Returns the view of a question of the set. `None` if the question is about a host that is not in the set, or
+    /// about a family that is not looked up.
     pub(super) fn find(&self, question: &Question) -> Option<QuestionView<'_>> {
         let at = self.position(question)?;
         Some(self.view(at, question.family))

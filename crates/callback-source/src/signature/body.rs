@@ -1,8 +1,8 @@
 //! Buffering and hashing of the body.
 //!
 //! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits bound
-//! the bytes and the time. The constant `MAX_RESERVED` bounds the memory that is reserved in advance. Tokio's budget
-//! makes even a body of endless empty frames yield, so that the time limit can end such a body.
+//! the bytes and the time. The constant `MAX_RESERVED` bounds the memory that is reserved in advance. Even while
+//! endless empty frames arrive, tokio's budget makes the read yield, so that the time limit can end the read.
 
 use std::{pin::pin, time::Duration};
 

@@ -250,7 +250,7 @@ impl MessageRejection {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if the verdict is final.
+    /// Pause before the sender's next try. `None` unless the verdict is undecided.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.kind.is_undecided().then_some(RETRY_AFTER)

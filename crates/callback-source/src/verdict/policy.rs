@@ -305,7 +305,7 @@ impl CallbackRejection {
         }
     }
 
-    /// Pause before the sender's next try. `None` if the refusal is final.
+    /// Pause before the sender's next try. `None` unless the verdict is undecided.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

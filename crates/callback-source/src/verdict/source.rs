@@ -309,9 +309,9 @@ impl Rejection {
         self.watched.as_ref().map(|server| &server.host)
     }
 
-    /// A sentence that names the peer's server and, if it is known, the environment that the list admits, for
-    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment). The sentence is for operators. Do not send it in a
-    /// response, since it contains the peer's address.
+    /// A sentence that explains a [`WrongEnvironment`](RejectionKind::WrongEnvironment) rejection. It contains the host
+    /// that the peer belongs to and, if known, the environment that the list admits. The sentence is for operators. Do
+    /// not send it in a response, since it contains the peer's address.
     ///
     /// See [`AllowListBuilder::watch`](crate::AllowListBuilder::watch) for an example.
     #[must_use]
@@ -333,7 +333,7 @@ impl Rejection {
         self.kind.description()
     }
 
-    /// Pause before the sender's next try. `None` if the verdict is final.
+    /// Pause before the sender's next try. `None` unless the verdict is undecided.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         (self.kind == RejectionKind::Unresolved).then_some(RETRY_AFTER)
@@ -374,9 +374,9 @@ pub enum RejectionKind {
     /// As for [`NotListed`](Self::NotListed), but an answer of a watched host contains the peer's address. Either the
     /// callback was sent to the wrong service, or the configuration names the wrong environment.
     WrongEnvironment,
-    /// Some host is not resolved for the peer's family: it was never answered or denied, or the stale window has ended,
-    /// and it is not given up. If the list is empty, this is the reason for every peer. The peer may or may not be a
-    /// callback server. A retry can succeed.
+    /// Some host is not resolved for the peer's family: no answer has arrived and no denial was believed, or the stale
+    /// window has ended, and the host is not given up. If the list is empty, this is the reason for every peer. The
+    /// peer may or may not be a callback server. A retry can succeed.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,

@@ -33,7 +33,8 @@ use super::{Answer, Question, Resolve, ResolveError};
 ///   UDP and random case are dropped after any other failure. A denial is confirmed by a query over TCP in lower case
 ///   without EDNS. If the server has answered the name in random case within the last hour, a denial needs no
 ///   confirmation, and no further form is tried after SERVFAIL or REFUSED. A query in lower case is sent over UDP only
-///   if TCP fails or is silent. Two such queries are then sent, and only records that both answers contain are used.
+///   if TCP fails or is silent, or if only this form worked recently. Two such queries are then sent, and only records
+///   that both answers contain are used.
 /// - **Memory.** If a server needs another form of the query, that form is tried first until it fails, or until two
 ///   hours after its last success. The next form is tried after 500 ms of silence. Once every five minutes, the default
 ///   form is tried as well.

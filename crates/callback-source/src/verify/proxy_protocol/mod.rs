@@ -9,9 +9,10 @@
 //! 1. A peer that is not a [trusted proxy](super::TrustedProxies) is the client itself, and its bytes are not
 //!    inspected. If such a peer sends a header, the HTTP server reads the header as a malformed request.
 //! 2. By default, a trusted peer must send a header, of either version, within 5 s. Otherwise, the connection is closed
-//!    and the reason is logged. The connection is also closed if the header is malformed, or longer than 107 bytes
-//!    (version 1) or 4,096 bytes (version 2), or if the header names a Unix socket, a datagram, or an unspecified,
-//!    multicast or broadcast address.
+//!    and the reason is logged, within a rate limit. A connection that the peer closes without sending a byte is not
+//!    logged. The connection is also closed if the header is malformed, or longer than 107 bytes (version 1) or 4,096
+//!    bytes (version 2), or if the header names a Unix socket, a datagram, or an unspecified, multicast or broadcast
+//!    address.
 //! 3. A header with `LOCAL` (version 2), `UNKNOWN` (version 1) or the unspecified family marks a connection of the
 //!    proxy itself, such as a health check. The peer of such a connection is the proxy. The rest of such a header is
 //!    ignored. The type-length-value fields of every header are ignored, too.
