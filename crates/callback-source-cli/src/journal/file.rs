@@ -46,7 +46,7 @@ impl JournalFile {
             path,
             keep,
             open: None,
-            next_id: 1,
+            next_id: FIRST_ID,
             last_at: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -87,8 +87,14 @@ impl JournalFile {
         self.write_waiting(at);
     }
 
-    /// Tries to write the waiting lines.
+    /// Tries to write the waiting lines. Also removes old peer addresses if this is due, because there may be no event
+    /// for weeks.
     pub(super) fn write_waiting(&mut self, now: SystemTime) {
+        if self.waiting.is_empty()
+            && let Err(error) = self.forget_daily(now)
+        {
+            self.report::<()>(Err(error));
+        }
         while let Some(line) = self.waiting.pop_front() {
             let written = self.write(&line, now);
             if self.report(written).is_none() {
@@ -140,14 +146,7 @@ impl JournalFile {
             self.open = None;
             fs::rename(&self.path, earlier(&self.path))?;
         }
-        // A clock that was set back must not postpone the removal of old peer addresses.
-        let age = self
-            .forgot_at
-            .map(|at| now.duration_since(at).unwrap_or(A_DAY));
-        if age.is_none_or(|age| A_DAY <= age) {
-            self.open = None;
-            self.forget(now)?;
-        }
+        self.forget_daily(now)?;
         let open = match self.open.take() {
             Some(open) => open,
             None => open(&self.path)?,
@@ -161,6 +160,18 @@ impl JournalFile {
             size: size + length,
         });
         Ok(())
+    }
+
+    fn forget_daily(&mut self, now: SystemTime) -> io::Result<()> {
+        // A clock that was set back must not postpone the removal.
+        let age = self
+            .forgot_at
+            .map(|at| now.duration_since(at).unwrap_or(A_DAY));
+        if age.is_some_and(|age| age < A_DAY) {
+            return Ok(());
+        }
+        self.open = None;
+        self.forget(now)
     }
 
     /// Removes the addresses of peers from lines that are older than `--journal-keep`.
@@ -294,6 +305,9 @@ fn earlier(path: &Path) -> PathBuf {
 #[cfg(unix)]
 const MODE: u32 = 0o640;
 
+/// Id of the first line of a journal.
+pub(crate) const FIRST_ID: u64 = 1;
+
 const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 256 * 1024;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -378,14 +392,17 @@ mod tests {
         first.append(now - 91 * A_DAY, refused("192.0.2.1"));
         first.append(now - 89 * A_DAY, refused("192.0.2.2"));
         drop(first);
-        journal(&path);
-        let peers: Vec<_> = all(&path).iter().map(Entry::address).collect();
-        assert_eq!(peers, [None, Some("192.0.2.2".parse().unwrap())]);
+        let mut journal = journal(&path);
+        let peers = || all(&path).iter().map(Entry::address).collect::<Vec<_>>();
+        assert_eq!(peers(), [None, Some("192.0.2.2".parse().unwrap())]);
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             !text.contains("192.0.2.1") && text.contains("\"count\":1"),
             "{text}"
         );
+        // No event occurs for two days.
+        journal.write_waiting(now + 2 * A_DAY);
+        assert_eq!(peers(), [None, None]);
     }
 
     #[test]

@@ -30,10 +30,13 @@ use tokio::sync::oneshot;
 mod event;
 mod file;
 
-pub(crate) use self::event::{Entry, Event, time_text};
 use self::{
     event::Selection,
     file::{JournalFile, selected},
+};
+pub(crate) use self::{
+    event::{Entry, Event, time_text},
+    file::FIRST_ID,
 };
 use crate::error::Error;
 
@@ -99,15 +102,13 @@ impl Journal {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written; none if
-    /// the queue is full or the wait timed out.
-    pub(crate) async fn flush(&self) -> Vec<Vec<u8>> {
+    /// Waits for at most 2 s until all earlier events are written. Returns the lines that could not be written, or
+    /// `None` if the queue is full or the wait timed out.
+    pub(crate) async fn flush(&self) -> Option<Vec<Vec<u8>>> {
         let (done, waiting) = oneshot::channel();
-        if self.queue.try_send(Order::Flush(done)).is_err() {
-            return Vec::new();
-        }
+        self.queue.try_send(Order::Flush(done)).ok()?;
         let waiting = tokio::time::timeout(FLUSH_LIMIT, waiting).await;
-        waiting.ok().and_then(Result::ok).unwrap_or_default()
+        waiting.ok().and_then(Result::ok)
     }
 
     /// Events since a time, or all events, oldest first.
@@ -126,7 +127,7 @@ impl Journal {
         peer: Option<IpAddr>,
         after: Option<u64>,
     ) -> Vec<u8> {
-        let waiting = self.flush().await;
+        let waiting = self.flush().await.unwrap_or_default();
         let path = self.path.clone();
         let selection = Selection { since, peer, after };
         let read = tokio::task::spawn_blocking(move || selected(&path, &waiting, &selection));
@@ -135,5 +136,5 @@ impl Journal {
 }
 
 const QUEUE: usize = 1024;
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(10);

@@ -107,7 +107,7 @@ use crate::{
     config::{self, Config, Proxies, Subject},
     error::Error,
     follow::{Follower, targets},
-    journal::{Event, Journal},
+    journal::{Event, FLUSH_LIMIT, Journal},
     log,
     outcome::Outcome,
 };
@@ -295,18 +295,21 @@ async fn serve(
     tokio::spawn(report_ready(list, manager.clone()));
 
     signals.next().await;
-    manager.stopping(args.stop_delay + STOP_LIMIT + SHUTDOWN_LIMIT);
+    manager.stopping(args.stop_delay + STOP_LIMIT + FLUSH_LIMIT + SHUTDOWN_LIMIT);
     // The record includes the refusals of the last minute.
     let record_stop = async || {
         if let Some(journal) = &journal {
             recorder::record_refusals(journal, &stop_counts);
             journal.record(Event::Stopped {});
-            let unwritten = journal.flush().await.len();
-            if unwritten > 0 {
-                error!(
-                    unwritten,
+            match journal.flush().await {
+                Some(unwritten) if unwritten.is_empty() => {}
+                Some(unwritten) => error!(
+                    unwritten = unwritten.len(),
                     "the last events of the journal are lost: they could not be written before the stop"
-                );
+                ),
+                None => error!(
+                    "the last events of the journal may be lost: the disk did not respond before the stop"
+                ),
             }
         }
     };

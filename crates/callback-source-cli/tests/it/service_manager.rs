@@ -73,8 +73,8 @@ async fn reports_the_start_readiness_and_the_stop_to_the_service_manager() {
     assert_eq!(messages[0], "READY=1\n");
     assert_eq!(messages[1], "STATUS=waiting for the first answers\n");
     server.signal("TERM").await;
-    // The `--stop-delay`, plus 10 s for requests and 3 s for the state file.
-    assert_eq!(manager.next(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=73000000\n");
+    // The `--stop-delay`, plus 10 s for requests, 2 s for the journal and 3 s for the state file.
+    assert_eq!(manager.next(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=75000000\n");
     server.signal("TERM").await;
     assert_eq!(server.ended().await.code(), Some(0));
 }
