@@ -99,7 +99,7 @@ pub(crate) enum EventKind {
 /// Shows the verdict at this moment, when the peer was listed and by which host, and when it was refused.
 ///
 /// The exit code is 0 if the peer is admitted (with `--at`: was listed), 1 if it is not, and 2 if the server cannot
-/// decide or cannot be asked.
+/// decide, cannot be asked, or has removed the lines of that time from its journal.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
     /// Address of the peer

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     args::ExplainArgs,
     error::Error,
-    journal::{Entry, Event, time_text},
+    journal::{Entry, Event, FIRST_ID, time_text},
     outcome::Outcome,
     output,
 };
@@ -27,21 +27,31 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
         events => events?,
     };
     let then = args.at.map(|at| (at.time(), listed_at(&events, at.time())));
+    // Earlier lines may contain the addition of an address that stays listed for months.
+    let begins_late = match &then {
+        Some((_, hosts)) if hosts.is_empty() => {
+            let oldest = entries(&args.ask, "/history.jsonl")?.into_iter().next();
+            oldest.filter(|oldest| oldest.id > FIRST_ID)
+        }
+        _ => None,
+    };
     if args.ask.json {
         let events = serde_json::to_value(&events).unwrap_or_default();
-        let then = then
-            .as_ref()
-            .map(|(at, listed)| json!({ "at": time_text(*at), "hosts": listed }));
+        let then = then.as_ref().map(|(at, listed)| {
+            let listed = Some(listed).filter(|_| begins_late.is_none());
+            json!({ "at": time_text(*at), "hosts": listed })
+        });
         output::json(&json!({ "now": now, "then": then, "events": events }))?;
     } else {
         let mut text = match &then {
             None => now_text(&now),
-            Some((at, hosts)) => then_text(&peer.to_string(), *at, hosts),
+            Some((at, hosts)) => then_text(&peer.to_string(), *at, hosts, begins_late.as_ref()),
         };
         text.extend(events.iter().map(|entry| line(entry) + "\n"));
         output::data(text.as_bytes())?;
     }
     Ok(match then {
+        Some(_) if begins_late.is_some() => Outcome::Incomplete,
         Some((_, hosts)) if hosts.is_empty() => Outcome::No,
         Some(_) => Outcome::Yes,
         None => match (now["verdict"].as_str(), now["reason"].as_str()) {
@@ -96,8 +106,19 @@ fn now_text(now: &Value) -> String {
     }
 }
 
-fn then_text(peer: &str, at: SystemTime, hosts: &BTreeMap<String, String>) -> String {
+fn then_text(
+    peer: &str,
+    at: SystemTime,
+    hosts: &BTreeMap<String, String>,
+    begins_late: Option<&Entry>,
+) -> String {
     let at = time_text(at);
+    if let Some(oldest) = begins_late {
+        return format!(
+            "unknown whether {peer} was listed at {at}: older lines of the journal, from before {}, were removed\n",
+            oldest.at
+        );
+    }
     if hosts.is_empty() {
         return format!("at {at}, {peer} was not listed by any host, according to the journal\n");
     }

@@ -28,7 +28,7 @@ use super::{
     response::{Body, empty, plain},
     status::{self, VerdictCounts},
     status_page::{self, Page},
-    verify::Verify,
+    verify::{Verify, refusal_status},
 };
 use crate::{
     args::ServeArgs,
@@ -260,7 +260,9 @@ impl App {
         let verdict = self.list.verdict(peer);
         let checked = Checked::new(peer, &verdict);
         let status = match verdict.rejection() {
-            Some(rejection) if !checks.report_only => rejection.status().as_u16(),
+            Some(rejection) if !checks.report_only => {
+                refusal_status(rejection.kind(), checks.unsure_status).as_u16()
+            }
             _ => 200,
         };
         json(serde_json::to_string(&Explained { checked, status }))
@@ -273,6 +275,7 @@ struct Checks {
     verify: Verify,
     trusted: TrustedProxies,
     report_only: bool,
+    unsure_status: Option<StatusCode>,
     /// `true` if trusted proxies name the client in an HTTP header.
     reads_headers: bool,
 }
@@ -289,6 +292,7 @@ impl Checks {
             verify: Verify::new(list.clone(), args, client, Arc::clone(counts)),
             trusted: proxies.trusted.clone(),
             report_only: args.report_only,
+            unsure_status: args.unsure_status,
             reads_headers: !matches!(proxies.client, Client::Peer),
         }
     }

@@ -127,19 +127,21 @@ impl VerdictResponse {
     }
 
     fn refusal(&self, rejection: &Rejection) -> Response<Body> {
-        let mut response = plain(self.status(rejection.kind()), rejection.to_string());
+        let status = refusal_status(rejection.kind(), self.unsure_status);
+        let mut response = plain(status, rejection.to_string());
         if let Some(pause) = rejection.retry_after() {
             let pause = pause.as_secs().into();
             response.headers_mut().insert(header::RETRY_AFTER, pause);
         }
         response
     }
+}
 
-    fn status(&self, kind: RejectionKind) -> StatusCode {
-        match kind {
-            RejectionKind::Unresolved => self.unsure_status.unwrap_or_else(|| kind.status()),
-            _ => kind.status(),
-        }
+/// Returns the status of a refusal. `unsure_status` is the value of `--unsure-status`.
+pub(super) fn refusal_status(kind: RejectionKind, unsure_status: Option<StatusCode>) -> StatusCode {
+    match (kind, unsure_status) {
+        (RejectionKind::Unresolved, Some(status)) => status,
+        _ => kind.status(),
     }
 }
 

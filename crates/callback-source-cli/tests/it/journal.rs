@@ -193,6 +193,24 @@ async fn status_and_explain_ask_the_running_server() {
     );
 }
 
+#[tokio::test]
+async fn explain_does_not_deny_that_a_peer_was_listed_if_older_lines_were_removed() {
+    let dns = one_host().await;
+    let folder = tempfile::tempdir().unwrap();
+    let oldest = "{\"id\":500,\"at\":\"2026-11-01T00:00:00Z\",\"event\":\"stopped\"}\n";
+    std::fs::write(folder.path().join("journal.jsonl"), oldest).unwrap();
+    let server = start(&dns, folder.path()).await;
+    let earlier = ask(&server, &format!("explain {LISTED} --at 2026-11-02")).await;
+    assert_eq!(earlier.status.code(), Some(2), "{earlier:?}");
+    let earlier = text(&earlier);
+    let expected = format!("unknown whether {LISTED} was listed at 2026-11-02T00:00:00Z");
+    assert!(earlier.starts_with(&expected), "{earlier}");
+    assert!(
+        earlier.contains("from before 2026-11-01T00:00:00Z"),
+        "{earlier}"
+    );
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn the_admin_listener_can_be_a_unix_socket_that_the_configuration_names() {

@@ -166,6 +166,9 @@ async fn responds_with_503_when_the_list_cannot_decide() {
     let server = Server::start(&format!("{} --unsure-status 401", admit_one_host(&dns))).await;
     let reply = server.get(LISTED, "/verify").await;
     assert_eq!(summary(&reply), "401 reject - unresolved 5");
+    let path = format!("/explain.json?peer={LISTED}");
+    let explained = server.get("127.0.0.1", &path).await.text();
+    assert!(explained.contains("\"status\":401"), "{explained}");
     server.stop().await;
 }
 
