@@ -885,6 +885,7 @@ impl Host {
         for (records, saved) in host.records.iter_mut().zip(&self.records) {
             records.window_from = (saved.window_from - shift).min(now);
             records.denied = saved.denied;
+            records.answered = saved.answered;
             if let Some(held) = saved.held {
                 let answered_at = (held.answered_at - shift).min(now);
                 let ttl_ends = (held.ttl_ends - shift).min(answered_at + rules.max_ttl);

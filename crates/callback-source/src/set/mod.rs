@@ -21,8 +21,8 @@
 //!    admitted while either window is open.
 //! 4. **Denial.** If the last valid outcome of a question was an answer, a denial of that question needs evidence from
 //!    the same zone. The denial is believed once another host in the zone has an unexpired answer that is not older
-//!    than the denial. This rule applies even if the question's last answer is no longer in use, until a restart that
-//!    does not restore the answer. When the denial is believed, the addresses of the question start to linger. Less
+//!    than the denial. This rule applies even if the question's last answer is no longer in use, and after a restart
+//!    that restores the state. When the denial is believed, the addresses of the question start to linger. Less
 //!    evidence is enough for a question that has never been answered, or whose last valid outcome was a denial. Any
 //!    unexpired answer of another host is then evidence. For "no such record", an unexpired answer of the same host's
 //!    other family is evidence, too. An answer that was restored after a restart is never evidence. A denial that is

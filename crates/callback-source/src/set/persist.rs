@@ -29,6 +29,8 @@ pub(crate) struct PersistedQuestion {
     pub(crate) family: Family,
     pub(crate) stale_from: Instant,
     pub(crate) denied: bool,
+    /// True if the last valid outcome was an answer, even if the answer is no longer in use.
+    pub(crate) had_answer: bool,
     pub(crate) answer: Option<LastAnswer>,
 }
 
@@ -71,6 +73,7 @@ impl Host {
                 family,
                 stale_from: state.stale_from,
                 denied: state.denied,
+                had_answer: state.had_answer,
                 answer: state.last_answer.clone(),
             }
         };
@@ -116,6 +119,8 @@ impl QuestionState {
         let Some(mut answer) = saved.answer else {
             self.stale_from = saved.stale_from.min(now);
             self.denied = saved.denied;
+            // Without this flag, an answer of another zone would confirm a denial after the restart (rule 4).
+            self.had_answer = saved.had_answer;
             return;
         };
         let most_ttl = rules.clamp(Duration::MAX);

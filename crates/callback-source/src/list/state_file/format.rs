@@ -87,6 +87,9 @@ struct SavedQuestion {
     #[serde(rename = "window_from")]
     stale_from: u64,
     denied: bool,
+    /// Written only if there is no answer, and missing in files of older versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    had_answer: bool,
     answer: Option<SavedAnswer>,
 }
 
@@ -132,6 +135,8 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
                 |question| clocks.utc_of(question.stale_from),
             ),
             denied: question.is_some_and(|question| question.denied),
+            had_answer: question
+                .is_some_and(|question| question.had_answer && question.answer.is_none()),
             answer: question
                 .and_then(|question| question.answer.as_ref())
                 .map(|answer| SavedAnswer {
@@ -307,6 +312,7 @@ impl SavedQuestion {
             family,
             stale_from,
             denied: self.denied,
+            had_answer: self.had_answer || answer.is_some(),
             answer,
         })
     }
@@ -365,12 +371,14 @@ pub(super) mod tests {
             family: Family::V4,
             stale_from: ahead(50),
             denied: false,
+            had_answer: true,
             answer: Some(answer),
         };
         let v6 = PersistedQuestion {
             family: Family::V6,
             stale_from: ago(300),
             denied: true,
+            had_answer: false,
             answer: None,
         };
         vec![PersistedHost {
@@ -409,6 +417,17 @@ pub(super) mod tests {
             value(&encode(saved(clocks), clocks)),
             value(TEXT.as_bytes())
         );
+    }
+
+    #[test]
+    fn a_question_whose_answer_ended_is_read_as_answered() {
+        let clocks = clocks(NOW);
+        let mut ended = saved(clocks);
+        let question = &mut ended[0].questions[0];
+        (question.answer, question.had_answer) = (None, true);
+        let text = encode(ended.clone(), clocks);
+        assert!(String::from_utf8_lossy(&text).contains("\"had_answer\": true"));
+        assert_eq!(decode(&text, clocks).unwrap(), ended);
     }
 
     #[test]

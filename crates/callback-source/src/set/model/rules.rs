@@ -223,6 +223,7 @@ impl Model {
                 let before = host.question_mut(family);
                 let question = restored.question_mut(family);
                 question.window_start = before.window_start.min(now);
+                question.had_answer = before.had_answer;
                 question.valid = match std::mem::replace(&mut before.valid, Valid::Nothing) {
                     Valid::Nothing => Valid::Nothing,
                     Valid::Answer {

@@ -273,6 +273,32 @@ fn another_zone_does_not_confirm_a_denial_even_when_the_stale_window_is_over() {
 }
 
 #[test]
+fn another_zone_does_not_confirm_a_denial_after_a_restart_either() {
+    let mut world = two_hosts(["a.psp.example", "a.other.example"]);
+    let failed = || Err(ResolveError::new(ResolveErrorKind::ServFail));
+    for hour in 1..=24 {
+        world.at(60 * SECOND + hour * HOUR);
+        ask(&mut world, 0, failed());
+        ask(&mut world, 1, Ok(answer(3600, &["20.0.1.1"])));
+    }
+    assert_eq!(world.verdict("20.0.0.1"), "unresolved");
+    let hosts: Vec<_> = world.set.hosts().cloned().collect();
+    let mut set = AllowSet::new(Rules::default(), hosts, &[], world.now).unwrap();
+    set.restore(world.set.save(), world.now);
+    world.set = set;
+    ask(&mut world, 1, Ok(answer(3600, &["20.0.1.1"])));
+    for kind in DENIALS {
+        ask(&mut world, 0, Err(ResolveError::new(kind)));
+        assert_eq!(
+            world.state(0, Family::V4),
+            QuestionStatus::Failing,
+            "{kind:?}"
+        );
+        assert_eq!(world.verdict("20.0.0.1"), "unresolved", "{kind:?}");
+    }
+}
+
+#[test]
 fn a_denial_is_asked_again_after_its_own_ttl_clamped() {
     for (ttl, due_in) in [(None, 60), (Some(0), 5), (Some(30), 30), (Some(9999), 3600)] {
         let mut world = World::new(2);

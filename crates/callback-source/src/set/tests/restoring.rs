@@ -173,6 +173,7 @@ fn times_that_today_s_rules_do_not_allow_are_cut_when_they_are_restored() {
             family: Family::V4,
             stale_from,
             denied,
+            had_answer: answer.is_some(),
             answer,
         }];
         set.restore(
