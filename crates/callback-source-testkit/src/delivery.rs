@@ -144,7 +144,7 @@ impl Delivery {
         self
     }
 
-    /// Sends the request through a simulated proxy, whose address becomes the peer. The previous peer becomes the last
+    /// Routes the request through a simulated proxy, whose address becomes the peer. The previous peer becomes the last
     /// entry of `X-Forwarded-For`, after the entries that the client itself has sent.
     ///
     /// ```

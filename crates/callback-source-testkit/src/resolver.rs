@@ -77,7 +77,7 @@ struct State {
 }
 
 impl ScriptedResolver {
-    /// Answers the A question of a host with these addresses and a TTL in seconds.
+    /// Sets the answer to the A question of a host: these addresses, with a TTL in seconds.
     ///
     /// # Panics
     ///

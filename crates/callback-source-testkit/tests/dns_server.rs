@@ -199,7 +199,7 @@ async fn rotates_while_it_runs() -> io::Result<()> {
 #[tokio::test]
 async fn answers_over_tcp_when_the_udp_answer_is_truncated() -> io::Result<()> {
     let server = DnsServer::start().await?;
-    // 4,000 addresses nearly fill a message of the maximum length, 64 KiB.
+    // 4,000 addresses nearly fill a message of the maximum length, 65,535 bytes.
     for count in [400, 4_000] {
         let many = many(count);
         server.set(NAME, 60, &many);

@@ -105,7 +105,7 @@ fn call(count: u32, family: Family, listed: bool) -> (&'static mut Verified, Req
     (service, request)
 }
 
-// The 5 % apply only to the instructions that the layer added to the baseline when these limits were set.
+// The 5 % tolerance applies only to the instructions that the layer added to the baseline when these limits were set.
 #[library_benchmark(setup = call)]
 #[bench::v4_16_listed(args = (16, Family::V4, true), config = limit(2_945))]
 #[bench::v4_16_unlisted(args = (16, Family::V4, false), config = limit(5_171))]

@@ -2,8 +2,8 @@
 //!
 //! - the refusal of a wrong signature, content hash or token depends on the position of the first wrong byte,
 //!   since a sender could then find the right value byte by byte;
-//! - a delivery through the layer costs over 15 % more than the bare SHA-256 of its body, the HMAC of its
-//!   string to sign, and the work of the inner service.
+//! - a delivery through the layer, without the work of the inner service, costs over 15 % more than the bare
+//!   SHA-256 of its body and the HMAC of its string to sign.
 //!
 //! A limit on each count alone would detect neither fault. A plain `==` of 32 bytes is not detected, since the
 //! compiler turns it into a single vector comparison.
@@ -259,7 +259,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const MEASURE: &str = "measure";
 const PLACES: [(&str, &str); 3] = [("first", "00"), ("middle", "16"), ("last", "31")];
 
-/// Maximum cost that the layer may add, in per cent.
+/// Maximum cost that the layer may add to the indispensable work, in per cent.
 const MAX_ADDED: u64 = 15;
 
 const SECRET: &str =

@@ -252,7 +252,7 @@ where
 
 /// Returns the paths in the fallback of a router, including those of nested routers that have a fallback.
 ///
-/// Only the `Debug` text of a router shows these paths. If another version of axum printed no such text, this function
+/// Only the `Debug` text of a router shows these paths. If another version of axum did not print them, this function
 /// would find no path, and `reset_fallback` would drop the nested fallback. Even then, no nested fallback would be
 /// served without checks.
 fn fallback_paths<S>(router: &Router<S>) -> BTreeSet<String> {

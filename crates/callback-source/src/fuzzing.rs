@@ -37,8 +37,8 @@ pub fn play(bytes: &[u8]) {
 /// Start of each schedule, as a time since the Unix epoch.
 const START: Duration = Duration::from_secs(1_780_000_000);
 
-/// Restores a set from the text of a state file that may contain other hosts, and returns the text of the next write.
-/// Returns `None` if the text is rejected.
+/// Restores a set from the text of a state file that may contain other hosts than the set, and returns the text of the
+/// next write. Returns `None` if the text is rejected.
 #[must_use]
 pub fn rewritten(set: &mut AllowSet, text: &[u8], now: Instant, utc: Duration) -> Option<Vec<u8>> {
     state_file::rewritten(set, text, now, utc)

@@ -1,4 +1,4 @@
-//! All counters and gauges of the library. Without the feature `metrics`, these functions do nothing.
+//! All counters and gauges of the library. Without the feature `metrics`, the functions of this module do nothing.
 //!
 //! Callers and DNS cannot add series, because the name of a list is the only label value that is not a constant. A
 //! recorder may be installed after the first list is built. Such a recorder misses the initial zeros of the counters.
@@ -56,7 +56,7 @@ pub(crate) fn replay_store_failure() {
     recorded::replay_store_failure();
 }
 
-/// Counts a connection of a trusted proxy, by the content of its PROXY protocol header.
+/// Counts an attempt to read the PROXY protocol header of a trusted proxy, by the outcome of the attempt.
 #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
 pub(crate) fn proxy_header(outcome: &'static str) {
     #[cfg(feature = "metrics")]

@@ -82,13 +82,13 @@ impl<K: Clone + Eq + Hash> KeyedRateLimit<K> {
 
 /// Admits one event per peer and minute, and ten per second in all, so that a flood cannot fill a disk.
 ///
-/// It remembers at most 10,000 peers. All IPv6 addresses of one /64 share a limit. All events without a peer share a
-/// limit, too.
+/// A `PeerRateLimit` remembers at most 10,000 peers. All IPv6 addresses of one /64 share a limit. All events without a
+/// peer share a limit, too.
 pub(crate) struct PeerRateLimit {
     peers: Cache<IpAddr, RateLimit>,
     epoch: Instant,
-    /// `second << 8 | events`: the number of the second of the last admitted event, and the number of events that were
-    /// admitted in that second.
+    /// `second << 8 | events`: the second of the last admitted event, and the number of events that were admitted in
+    /// that second.
     window: AtomicU64,
     left_out: AtomicU64,
 }

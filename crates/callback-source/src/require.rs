@@ -77,8 +77,8 @@ impl RequireVerifiedLayer {
 }
 
 impl<R> RequireVerifiedLayer<R> {
-    /// Replaces the responses to refused requests, `PlainText` by default. The new response must handle rejections by
-    /// both checks, and a missing layer:
+    /// Replaces the builder of responses to refused requests, `PlainText` by default. The new builder must handle
+    /// rejections by both checks, and a missing layer:
     ///
     /// ```
     /// use callback_source::{CallbackRejection, Policy, require::RequireVerifiedLayer};

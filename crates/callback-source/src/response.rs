@@ -10,8 +10,8 @@ use crate::{CallbackRejection, MessageRejection};
 
 /// Builder of the response to a refused request.
 ///
-/// The builder does not see the request, so that the response cannot repeat any part of the request. A closure can be a
-/// builder:
+/// The builder sees only the reason for the refusal, so that the client's address is the only part of the request that
+/// the response can repeat. A closure can be a builder:
 ///
 /// ```
 /// use callback_source::{AllowList, Rejection};

@@ -90,7 +90,7 @@ fn a_flood_of_unlisted_peers_keeps_no_more_memory_than_the_bound() {
             support::serve(&mut verified, support::callback(peer));
         }
     };
-    // The list remembers 16,384 refused peers, and the log limiter remembers ten peers a second.
+    // The list remembers 16,384 refused peers, and the rate limit of the log remembers ten more peers each second.
     let kept_bytes = measure(|| flood(0, 30_000)).bytes_current;
     assert!(kept_bytes < 6 << 20, "{kept_bytes} bytes");
     let more = measure(|| flood(30_000, 60_000)).bytes_current;
@@ -105,9 +105,9 @@ fn a_list_of_ten_hosts_is_small() {
         println!("{MEASURED}{bytes} {}", started.elapsed().as_millis());
         return;
     }
-    // From 300 ms after a cache was created, calls to moka also clean up. The clean-up allocates a timer wheel of 17
-    // KiB. A measurement that took 300 ms or more, as on a busy machine, is repeated. Each measurement runs in a
-    // separate process, since a cache also frees the garbage of earlier caches.
+    // Once a cache is 300 ms old, calls to moka also clean up. The clean-up allocates a timer wheel of 17 KiB. A
+    // measurement that took 300 ms or more, as on a busy machine, is repeated. Each measurement runs in a separate
+    // process, since a cache also frees the garbage of earlier caches.
     let bytes = loop {
         let (bytes, millis) = measure_in_a_child("a_list_of_ten_hosts_is_small");
         if millis < MOKA_INTERVAL_MILLIS {
@@ -116,7 +116,8 @@ fn a_list_of_ten_hosts_is_small() {
     };
     // These bytes are used by two sets, the task, and moka. moka has two channels of a fixed size (27 KiB each), and
     // two maps of 64 segments. Random hashes decide how many segments the 20 questions fill, with 1,096 bytes for each.
-    // Usually, they fill 35 segments of both maps together, and at most 40. With 40 segments, there are 182,430 bytes.
+    // They usually fill 35 segments of both maps together, and never more than 40. With 40 segments, the list uses
+    // 182,430 bytes.
     assert!(bytes < 179 << 10, "{bytes} bytes");
 }
 

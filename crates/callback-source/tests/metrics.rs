@@ -45,7 +45,7 @@ fn series(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     all.collect()
 }
 
-/// Returns the series that are not zero. Times are relative to the start of the test.
+/// Returns the series that are not zero. Times are relative to `start`.
 fn not_zero(snapshotter: &Snapshotter, start: f64) -> Vec<String> {
     let all = series(snapshotter).into_iter();
     let shown = all.filter(|(_, value)| *value != 0.0);

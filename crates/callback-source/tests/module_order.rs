@@ -129,8 +129,8 @@ fn arrows(folder: &Path) -> BTreeSet<(ModulePath, String, String)> {
     arrows
 }
 
-/// Returns the uses that lead into a cycle among the modules of a folder. A use of a module that has no remaining uses
-/// is removed, until no such use is left.
+/// Returns the uses that lead into a cycle among the modules of a folder. A use is removed if the used module has no
+/// uses of its own, until no such use is left.
 fn circles(arrows: &BTreeSet<(ModulePath, String, String)>) -> Vec<String> {
     let mut left: Vec<_> = arrows.iter().collect();
     loop {
@@ -194,7 +194,7 @@ fn no_two_modules_of_the_command_use_each_other() {
     }
 }
 
-/// Methods of a type that create another type which uses the first type, such as `AllowList::builder()` and
-/// `changes()`.
+/// Methods of a type, such as `AllowList::builder()` and `changes()`, that create a value of another type. The other
+/// type uses the first type.
 const MAKES: [(&str, &str, &str); 2] =
     [("list", "handle", "builder"), ("list", "handle", "changes")];

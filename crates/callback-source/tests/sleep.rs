@@ -144,7 +144,7 @@ fn a_question_does_not_fail_while_the_machine_sleeps() {
     assert_eq!(family.state, QuestionStatus::Failing, "not given up");
     let failing_since = (start + 60 * SECOND).checked_sub(25 * HOUR);
     assert_eq!(family.failing_since, failing_since);
-    // If the question fails again after the sleep, while the other host has an answer, it is not given up either.
+    // The question is not given up even if it fails again after the sleep, while the other host has an answer.
     set.apply(&question("a.test"), failure(), now);
     set.apply(&question("b.test"), answer(2, HOUR), now);
     let family = set.health(now).swap_remove(0).families[0].clone();

@@ -13,7 +13,7 @@ use callback_source::{AllowList, Answer, HostName, Question, ResolveError, Resol
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
-/// The behaviour of the resolver for a question.
+/// The behaviour of the resolver for one lookup.
 #[derive(Clone, Debug)]
 struct Behaviour {
     delay: Duration,
@@ -106,7 +106,7 @@ async fn calls(floor: Duration, behaviours: Vec<Behaviour>, steps: Vec<Step>) ->
 #[derive(Clone, Debug)]
 struct Flood {
     ttl: u64,
-    /// The number of peers that call, and the pause between their calls.
+    /// The number of peers that call, and the pause between two calls of a peer.
     peers: u8,
     pause: Duration,
     /// The time between a question and its answer.

@@ -138,7 +138,7 @@ pub(crate) struct ShippingMethods {
 pub(crate) struct ShippingMethod {
     /// `Y` for the preselected method, `N` for the others.
     pub(crate) is_default: &'static str,
-    /// The position in the list.
+    /// The position of the method among all methods.
     pub(crate) priority: u32,
     /// The cost in the major unit of the currency.
     pub(crate) shipping_cost: u32,

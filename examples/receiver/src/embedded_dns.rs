@@ -1,4 +1,4 @@
-//! A DNS server in this process, for trials in which loopback addresses send the callbacks.
+//! A DNS server in this process, for trials in which the callbacks come from loopback addresses.
 
 use std::{
     io,

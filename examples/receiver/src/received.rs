@@ -32,7 +32,7 @@ impl Log {
         let at = Instant::now();
         let sender = Sender::new(&caller.source);
         let checks = caller.checks.as_ref().map(Checks::new);
-        // The event itself is not logged, because it contains personal data.
+        // The log line omits the event itself, because the event contains personal data.
         info!(kind = event.kind(), ?sender, ?checks, "callback received");
         let mut log = self.lock();
         log.truncate(KEPT - 1);
@@ -57,7 +57,7 @@ impl Log {
     }
 }
 
-/// The verdicts of the layers on a callback.
+/// The layers' verdicts on a callback.
 #[derive(Debug)]
 pub(crate) struct Caller {
     source: Verdict,
@@ -176,7 +176,7 @@ impl Received {
     }
 }
 
-/// The sender of a callback, with the host or network that lists it, or the reason for its refusal.
+/// The sender of a callback, with the host or network to which its address belongs, or with the reason for its refusal.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Sender {

@@ -55,7 +55,7 @@ pub enum Fault {
     LowerCaseOnly(ResponseCode),
     /// No answer to a question that is not in lower case.
     DropMixedCase,
-    /// A response of a lame server: it has no answer, is not authoritative, and has the name servers of the parent as
+    /// A response of a lame server: it has no answer, is not authoritative, and has a name server of the parent as
     /// authority.
     Referral,
 }

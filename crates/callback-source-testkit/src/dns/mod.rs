@@ -1,6 +1,6 @@
 //! An in-process DNS server, over UDP and TCP on one port.
 //!
-//! The server has the records of a single zone, and denies all other names:
+//! The server has the records of a single zone, and denies all other names. Its behaviour:
 //!
 //! 1. The answer for a name contains its addresses of the type in question, each with its own TTL.
 //! 2. The answer for a name with a CNAME contains the whole chain, like the answer of a recursive resolver. After
@@ -8,7 +8,7 @@
 //! 3. The response for a known name without records of the type in question is NODATA, and the response for an unknown
 //!    name is NXDOMAIN. Both responses have an SOA record, which [`DnsServer::set_negative_ttl`] can omit.
 //! 4. An answer over UDP that exceeds the client's UDP size, or 4,096 bytes, is cut and marked as truncated. The limit
-//!    over TCP is 64 KiB.
+//!    over TCP is 65,535 bytes.
 //! 5. A [`Fault`] changes the answers in its [`FaultScope`]. The narrowest scope takes precedence.
 //! 6. Either UDP or TCP can be [switched off](DnsServer::set_transport).
 //!
@@ -16,8 +16,8 @@
 //! in any letter case, with or without the final dot. A call with an invalid name panics. A packet from a client never
 //! causes a panic.
 //!
-//! Unless a fault changes it, each response repeats the question in the client's spelling. The log of questions grows
-//! until [`DnsServer::clear_log`] is called, unless the log is off ([`DnsServer::keep_log`]).
+//! Each response repeats the question in the client's spelling, unless a fault changes the question. The log of
+//! questions grows until [`DnsServer::clear_log`] is called, unless the log is off ([`DnsServer::keep_log`]).
 //!
 //! ```
 //! use callback_source_testkit::dns::{DnsServer, Fault, RecordType};

@@ -29,7 +29,7 @@ pub(super) fn encode(message: &Message, limit: u16) -> Reply {
         None,
         &mut encoder,
     );
-    // Removes the rest of a record that did not fit.
+    // Removes the bytes of a record that was written only in part.
     encoder.trim();
     match written {
         Ok(_) => Reply::Send(bytes),

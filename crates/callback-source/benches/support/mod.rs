@@ -211,8 +211,8 @@ pub fn builder(hosts: u32) -> AllowListBuilder {
         .on_demand_interval(Duration::from_secs(24 * 60 * 60))
 }
 
-/// Uses up the rate limit of the log for the current second, as a flood does. First waits for the first 300 ms of a
-/// second, so that the rate limit is not reset during the measurement.
+/// Uses up the rate limit of the log for the current second, as a flood does. If the current second is more than 300 ms
+/// old, first waits for the next one, so that the rate limit is not reset during the measurement.
 pub fn exhaust_log(service: &mut Verified, kept: &Kept) {
     while kept.since.elapsed().subsec_millis() > 300 {
         std::thread::yield_now();

@@ -22,7 +22,7 @@ pub(crate) struct Acceptance {
 }
 
 impl Acceptance {
-    /// Creates a mark. `withdraw` removes it. `withdraw` may be called more than once, and after the mark has
+    /// Creates a mark. `withdraw` removes it. `withdraw` may be called several times, and even after the mark has
     /// expired.
     #[cfg(feature = "signature")]
     pub(crate) fn new(withdraw: impl Fn() + Send + Sync + 'static) -> Self {
@@ -66,7 +66,7 @@ pub(crate) fn refused(extensions: &Extensions) {
     }
 }
 
-/// Keeps the mark of a request that reaches the handler, even if the sender disconnects.
+/// Records that the request was admitted, so that its mark stays if the sender disconnects.
 #[cfg(feature = "signature")]
 pub(crate) fn admitted(extensions: &Extensions) {
     let mut mark = Acceptance::from_extensions(extensions);

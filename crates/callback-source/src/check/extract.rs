@@ -1,4 +1,4 @@
-//! The rejection of an extractor.
+//! The rejection by an extractor.
 
 use std::{error::Error, fmt};
 
@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::{acceptance, refuse};
 
-/// Rejection of an extractor: the reason, with the response that a layer sends by default for this reason.
+/// Rejection by an extractor: the reason, with the response that a layer sends by default for this reason.
 ///
 /// Like the response of a layer, this response has the header `Connection: close` if the body of an HTTP/1 request is
 /// left unread.
@@ -31,8 +31,8 @@ pub struct ExtractorRejection<E> {
 }
 
 impl<E> ExtractorRejection<E> {
-    /// Creates a rejection, and withdraws the mark of the request. The handler is not called, so a replay guard must
-    /// not treat the callback as accepted.
+    /// Creates a rejection, and withdraws the mark that the callback was accepted. The handler is not called, so a
+    /// replay guard must not treat the callback as accepted.
     pub(crate) fn new(reason: E, parts: &Parts) -> Self {
         acceptance::refused(&parts.extensions);
         Self {

@@ -50,8 +50,8 @@ pub(crate) trait Check<B>: Clone {
         parts: &mut Parts,
     ) -> impl Future<Output = Result<(Self::Body, Self::Found), Self::Rejection>> + Send;
 
-    /// Judges a request for the last time, when the inner service is ready. If the request is admitted, that service
-    /// is called right afterwards.
+    /// Judges a request for the last time, when the inner service is ready. If the request is admitted or tagged, that
+    /// service is called right afterwards.
     fn accept(
         &self,
         found: Self::Found,

@@ -18,7 +18,7 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
         close_connection(&mut response);
     }
     if response.extensions().is_empty() {
-        // Reuses the map of the request. A new map takes two allocations, which add up in a flood.
+        // Reuses the request's map of extensions. A new map takes two allocations, which add up in a flood.
         parts.extensions.clear();
         *response.extensions_mut() = parts.extensions;
     }
@@ -27,7 +27,7 @@ pub(super) fn refuse<B, E: Clone + Send + Sync + 'static>(
 
 /// Adds the header `Connection: close` to a response.
 ///
-/// hyper closes a connection if the body of a request was not read. Without this header, a proxy may send a genuine
+/// hyper may close a connection if the body of a request was not read. Without this header, a proxy may send a genuine
 /// callback over the closing connection. The callback is then lost, because the proxy cannot send it again.
 pub(super) fn close_connection<B>(response: &mut Response<B>) {
     let close = HeaderValue::from_static("close");

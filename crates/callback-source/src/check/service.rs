@@ -4,8 +4,8 @@
 //!
 //! - A service that was found ready may have reserved a permit of an inner concurrency limit. After a refusal, the
 //!   service is therefore replaced by a clone that has not reserved a permit.
-//! - A waiting request holds a clone that is not ready yet, not the ready service. Otherwise waiting unlisted peers
-//!   would keep the permits that the provider's servers need.
+//! - A waiting request holds a clone that is not ready yet, instead of the ready service. Otherwise waiting unlisted
+//!   peers would keep the permits that the provider's servers need.
 //! - There is no `await` between the last check and the call of the inner service. If a sender disconnected during such
 //!   an `await`, a mark would remain for a request that no handler has seen. A repetition of that request would be
 //!   refused as a replay.

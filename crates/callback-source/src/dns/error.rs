@@ -44,7 +44,7 @@ impl ResolveError {
         }
     }
 
-    /// Sets how long a denial is cached. Default: 60 seconds. The list clamps this time to its
+    /// Sets how long a denial is cached. Default: 60 seconds. An allow list clamps this time to its
     /// [bounds](crate::AllowListBuilder::ttl_bounds).
     ///
     /// By RFC 2308 section 5, this time is the lower of the SOA record's TTL and the record's MINIMUM field. The time
@@ -144,10 +144,10 @@ pub enum ResolveErrorKind {
     Truncated,
     /// The answer failed DNSSEC validation (RFC 4033).
     Bogus,
-    /// The CNAME chain is too long, loops, or ends at a name that does not exist. Or an answer has neither an alias nor
-    /// an address of the name in question.
+    /// The CNAME chain is too long, loops, or ends at a name that does not exist. This kind also covers an answer with
+    /// neither an alias nor an address of the name in question.
     BrokenChain,
-    /// The answer contains more addresses than the list accepts in one answer.
+    /// The answer contains more addresses than an allow list accepts in one answer.
     TooManyAddresses,
     /// The answer contains only special-purpose addresses.
     OnlySpecialAddresses,

@@ -54,7 +54,7 @@ impl FromStr for HostName {
     /// # Errors
     ///
     /// Returns an error for a name that is empty, too long, not ASCII, an IP address, a single label, or below
-    /// `localhost`. A name with an invalid label is an error, too.
+    /// `localhost`. Also returns an error for a name with an invalid label.
     fn from_str(text: &str) -> Result<Self, HostNameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         match problem(name) {
@@ -139,7 +139,7 @@ impl HostNameError {
     }
 }
 
-/// Describes a common mistake, such as a URL, and shows the host name in the text.
+/// Describes a common mistake in a text, such as a URL, and shows the host name that the text contains.
 fn mistaken(text: &str) -> Option<Cow<'static, str>> {
     let parts = Parts::of(text);
     if let Some(address) = parts.address() {
@@ -212,7 +212,7 @@ impl<'a> Parts<'a> {
             None => (None, authority),
         };
         let (host, port) = match host_and_port.rsplit_once(':') {
-            // A text with several colons is an IPv6 address.
+            // A text with several colons is treated as an IPv6 address, which has a port only after `]`.
             Some((host, port))
                 if port.bytes().all(|byte| byte.is_ascii_digit())
                     && (!host.contains(':') || host.ends_with(']')) =>
@@ -290,8 +290,8 @@ fn problem(name: &str) -> Option<&'static str> {
 }
 
 /// Generic second levels of countries, below which different owners register names. The public suffix list is complete,
-/// but it has thousands of entries and changes every week. A missing entry matters only if hosts of two providers in
-/// one list are directly below the same suffix.
+/// but it has thousands of entries and changes every week. A suffix that is missing here matters only if an allow list
+/// contains hosts of two providers directly below that suffix.
 const PUBLIC_SECOND_LEVELS: [&str; 42] = [
     "ac", "ad", "art", "asn", "biz", "co", "com", "coop", "ed", "edu", "fin", "firm", "gen", "go",
     "gob", "gouv", "gov", "govt", "gr", "gv", "id", "in", "ind", "inf", "info", "int", "ltd", "me",

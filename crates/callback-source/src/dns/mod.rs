@@ -34,8 +34,8 @@ pub use host_name::{HostName, HostNameError};
 
 /// Resolver of DNS questions.
 ///
-/// A and AAAA are separate questions and can fail separately. The list limits the time of each call and
-/// treats a panic as a failed lookup.
+/// A and AAAA are separate questions and can fail separately. An [`AllowList`](crate::AllowList) limits the time of
+/// each call and treats a panic as a failed lookup.
 ///
 /// Closures implement this trait:
 ///
@@ -188,8 +188,8 @@ pub struct Answer {
 impl Answer {
     /// Creates an answer. Addresses are made canonical, sorted and deduplicated.
     ///
-    /// `ttl` is the lowest TTL that the servers sent along the CNAME chain. The list clamps this TTL to its bounds. An
-    /// answer without addresses is treated as [`ResolveErrorKind::NoData`].
+    /// `ttl` is the lowest TTL that the servers sent along the CNAME chain. An allow list clamps this TTL to its
+    /// bounds. An answer without addresses is treated as [`ResolveErrorKind::NoData`].
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>, ttl: Duration) -> Self {
         let mut addresses: Vec<_> = addresses

@@ -27,7 +27,7 @@ use crate::{
 
 /// The last result of each question, including failures.
 ///
-/// When an entry is read, its age is checked by tokio's clock. moka's own expiry only frees memory.
+/// When an entry is read, its age is measured with tokio's clock. moka's own expiry only frees memory.
 pub(crate) struct AnswerCache {
     entries: Cache<Question, Entry>,
     resolver: Box<dyn DynResolve>,
@@ -58,7 +58,7 @@ impl AnswerCache {
     /// Creates an empty cache. `time_limit` is the time limit of each call of the resolver.
     pub(crate) fn new(resolver: impl Resolve, time_limit: Duration) -> Self {
         Self {
-            // No capacity limit, because a full cache of moka can reject new entries. The configured hosts limit the
+            // No capacity limit, because a full moka cache can reject new entries. The configured hosts limit the
             // number of questions.
             entries: Cache::builder().expire_after(ByTtl).build(),
             resolver: Box::new(resolver),
@@ -178,7 +178,7 @@ struct Entry {
     result: Result<Answer, ResolveError>,
 }
 
-/// Expires each entry after the time in its field `keep`. The time that moka passes is ignored.
+/// Expires each entry after the time in its field `keep`. The times that moka passes as arguments are ignored.
 struct ByTtl;
 
 impl Expiry<Question, Entry> for ByTtl {

@@ -154,7 +154,8 @@ impl AllowListBuilder {
     ///
     /// The lower bound is also the refresh interval floor: no question is asked again before this time has passed, not
     /// even in a flood of unlisted peers. The upper bound limits the time until the list asks again, even if a zone has
-    /// a TTL of a day. Without a caching resolver, the list then notices that a server was withdrawn.
+    /// a TTL of a day. When the list asks again, it notices that a server was withdrawn, unless a caching resolver
+    /// still returns the old answer.
     ///
     /// # Errors
     ///
@@ -403,8 +404,8 @@ impl AllowListBuilder {
     /// Looks up one address family only. This suits networks where questions for the other family are never answered.
     /// Default: both families.
     ///
-    /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless a
-    /// [static network](Self::net) admits it.
+    /// A peer of the other family is then [`NotListed`](crate::RejectionKind::NotListed), unless it is in a
+    /// [static network](Self::net).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -444,8 +445,9 @@ impl AllowListBuilder {
     /// An ignored file is not overwritten until there is state to write. The following files are ignored, with a
     /// warning:
     ///
-    /// - a file that is corrupt, larger than 4 MiB, in another version of the format, written more than a minute in the
-    ///   future, or a symbolic link;
+    /// - a symbolic link;
+    /// - a file that is corrupt, larger than 4 MiB, or in another version of the format;
+    /// - a file whose time of writing is more than a minute in the future;
     /// - a file that belongs to a user other than root and the user of the process;
     /// - a file that can be written by every user, by a group that the process is not in, or by a group that cannot
     ///   read the file.

@@ -16,7 +16,7 @@ pub(crate) struct SleepClock {
 }
 
 impl SleepClock {
-    /// Returns the sleep clock of this system, or `None` if no clock of the system includes sleep.
+    /// Returns the sleep clock of this system, or `None` in a simulation and on systems other than Linux and Android.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn from_system() -> Option<Self> {
         // A check every five seconds of a simulated year would make the simulation slow.

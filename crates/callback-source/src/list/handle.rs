@@ -29,9 +29,9 @@ use crate::{
 /// This is a handle: cloning it increments a reference count, and all clones share one set. When the last clone is
 /// dropped, the refresher ends.
 ///
-/// A verdict takes no lock and never waits for DNS. Each verdict checks whether the windows of the addresses are still
-/// open. If the refresher ends, all addresses from DNS therefore expire eventually, and the verdict becomes
-/// [`Unresolved`](crate::RejectionKind::Unresolved).
+/// The method `verdict` takes no lock and never waits for DNS. Each verdict checks whether the windows of the addresses
+/// are still open. If the refresher ends, all addresses from DNS therefore expire eventually, and the verdict on them
+/// becomes [`Unresolved`](crate::RejectionKind::Unresolved).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -109,8 +109,8 @@ impl AllowList {
         Self::new(Arc::new(shared))
     }
 
-    /// Returns a list that cannot decide about any peer, for tests of a service. A list without restored state and
-    /// static networks is also in this state if DNS has been down since the start.
+    /// Returns a list that cannot decide about any peer, for tests of a service. If DNS has been down since the start,
+    /// a list with neither restored state nor static networks cannot decide either.
     ///
     /// ```
     /// use callback_source::{AllowList, RejectionKind};
@@ -210,7 +210,7 @@ impl AllowList {
             true => None,
             false => Permit::new(self.shared(), peer, deadline),
         };
-        // Between the caller's verdict and the check above, the last lookup may have ended, and its answer may list the
+        // Between the caller's verdict and the check above, the refresh may have ended, and an answer may list the
         // peer.
         if permit.is_none() && !self.verdict_at(peer, now).is_allowed() {
             return None;
@@ -300,7 +300,7 @@ impl AllowList {
         }
     }
 
-    /// Returns whether every question has been asked once, and at least one address or static network is admitted.
+    /// Returns whether every question has had a result, and at least one address or static network is admitted.
     ///
     /// A list that became ready stays ready until it admits no address and no static network. A readiness probe can
     /// return this value, so that a load balancer sends no callbacks before the list can decide:
@@ -411,7 +411,7 @@ impl AllowList {
     }
 
     /// Replaces the hosts while the list runs. Remaining hosts keep their addresses. The addresses of removed hosts are
-    /// refused at once, unless another host or a static network admits them. New hosts are looked up at once.
+    /// refused at once, unless they belong to another host or to a static network. New hosts are looked up at once.
     ///
     /// With a [state file](AllowListBuilder::state_file), a host that is removed, and added again before its windows
     /// end, regains its addresses. If the process restarts in between, the addresses are lost.
@@ -496,7 +496,7 @@ impl AllowList {
     }
 
     /// Replaces the static networks while the list runs. Peers in added networks are admitted at once, including those
-    /// that wait for a verdict. Peers in removed networks are refused at once, unless DNS admits their addresses.
+    /// that wait for a verdict. Peers in removed networks are refused at once, unless their addresses belong to a host.
     ///
     /// # Errors
     ///

@@ -158,7 +158,7 @@ impl NoticeLog {
     }
 }
 
-/// Effect on callers while a question fails, for a log line.
+/// Effect on peers while a question fails, for a log line.
 struct Meanwhile {
     standing: Option<Standing>,
     family: Family,

@@ -52,8 +52,8 @@ impl Default for OnDemandLimits {
 /// No wake-up is lost, since both sides write under the mutex. A turn that comes after a request sees the deadline of
 /// the request. A request that comes after a turn reads the `next_idle` of that turn. If its deadline is the first
 /// deadline after `next_idle`, the request wakes the refresher. If an earlier request already had a deadline after
-/// `next_idle`, the refresher wakes by itself at `next_idle`. No other question can be asked on demand before that
-/// time. Each turn that raises `quiet_until` sends `published_changed`. A waiting request subscribes to
+/// `next_idle`, the refresher wakes by itself at `next_idle`. Before that time, no question that is not in flight can
+/// be asked on demand. Each turn that raises `quiet_until` sends `published_changed`. A waiting request subscribes to
 /// `published_changed` before it reads `quiet_until`.
 pub(crate) struct OnDemand {
     /// The time before which no question is in flight and none can be asked on demand. The list is quiet until this
@@ -213,14 +213,14 @@ impl OnDemand {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the nanoseconds since the epoch, or zero for an earlier time, which can result from a sleep of the
+    /// Returns the nanoseconds since `self.epoch`, or zero for an earlier time, which can result from a sleep of the
     /// machine.
     fn nanos(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.epoch))
     }
 }
 
-/// Exclusive access of the refresher to the state in [`OnDemand`].
+/// Exclusive write access of the refresher to the state in [`OnDemand`].
 pub(crate) struct Turn<'a> {
     demand: MutexGuard<'a, Demand>,
     on_demand: &'a OnDemand,

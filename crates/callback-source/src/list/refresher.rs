@@ -29,9 +29,9 @@ use crate::{
 /// after a back-off that doubles with each failure, up to a maximum. While an unlisted peer waits, it asks each
 /// question whose last lookup is at least the [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval) ago.
 /// The delay of one second is for resolvers that keep time in whole seconds. Until the delay is over, these resolvers
-/// may still return the old records with a TTL of zero. A random delay, at most 0.5 s and at most a tenth of the time
-/// until the question is due, is added, so that replicas do not ask at the same time. A lookup that hangs or panics
-/// delays no other lookup.
+/// may still return the old records with a TTL of zero. The task also adds a random delay, at most 0.5 s and at most a
+/// tenth of the time until the question is due, so that replicas do not ask at the same time. A lookup that hangs or
+/// panics delays no other lookup.
 ///
 /// On Linux and Android, the task checks at least every 5 seconds whether the machine has slept, because `Instant` does
 /// not include sleep. After a sleep, all windows end earlier by the length of the sleep, and the questions that have
@@ -197,8 +197,8 @@ impl Refresher {
             .update(|set, now| set.apply(&question, result, now));
         let set = self.shared.published.load();
         if let Some(due_at) = set.due_at(&question) {
-            // A replica asks about a watched host only when an unlisted peer calls it, so this question needs no random
-            // delay.
+            // A replica asks about a watched host only when an unlisted peer calls that replica, so this question needs
+            // no random delay.
             let chance = if is_watched { 0.0 } else { fastrand::f64() };
             self.schedule
                 .put_off(&question, has_failed, due_at, now(), chance);
@@ -271,7 +271,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(60 * 60);
-    /// A wait that includes one more check of the sleep clock.
+    /// A wait that is long enough for one check of the sleep clock.
     const A_CHECK: Duration = Duration::from_millis(5_010);
 
     fn one() -> IpAddr {
@@ -427,8 +427,8 @@ mod tests {
         drop(list);
         running.await.unwrap();
 
-        // The wall clock of this test did not advance during the simulated sleep, so the file must contain an earlier
-        // `answered_at`.
+        // The wall clock of this test did not advance during the simulated sleep, so `answered_at` in the file
+        // must be earlier by that sleep.
         let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ago = since_epoch - Duration::from_millis(answered_at());
         let expected = 8 * HOUR + 10 * SECOND;

@@ -20,7 +20,7 @@ use crate::{HostName, rate_limit::subscriber};
 /// than the key of another entry. A genuine server, which is refused only once, would not be recorded. With LRU, the
 /// cache evicts the peer whose last refusal is the oldest.
 ///
-/// When an entry is read, its age is checked by tokio's clock. Expiry by moka would cost time for each refusal, and
+/// When an entry is read, its age is measured with tokio's clock. Expiry by moka would cost time for each refusal, and
 /// existing entries would keep the old window after a change. This expiry is not needed, because the maximum number of
 /// entries bounds the memory.
 #[derive(Debug)]

@@ -64,8 +64,8 @@ impl Schedule {
     pub(crate) fn new(floor: Duration, on_demand: &OnDemandLimits) -> Self {
         Self {
             floor,
-            // At least the wait, so that a question is asked at most once during the wait of a request. The request
-            // stops waiting once the answer has arrived.
+            // At least the wait, so that a question is asked at most once during the wait of a request. After that
+            // lookup, the request no longer waits for the question.
             on_demand_interval: on_demand.interval.max(on_demand.wait).max(floor),
             in_flight: HashSet::new(),
             last: HashMap::new(),
@@ -117,9 +117,9 @@ impl Schedule {
         plan
     }
 
-    /// Selects the questions about watched hosts to ask now. Selects no question unless an unlisted peer has triggered
-    /// the lookups (`is_wanted`). Also returns the earliest time at which a peer can trigger another question about a
-    /// watched host.
+    /// Selects which questions about watched hosts to ask now. Selects no question unless an unlisted peer has
+    /// triggered the lookups (`is_wanted`). Also returns the earliest time at which a peer can trigger another question
+    /// about a watched host.
     pub(crate) fn plan_watched(
         &mut self,
         set: &AllowSet,
@@ -151,8 +151,8 @@ impl Schedule {
         (ask, next_at)
     }
 
-    /// Records that the lookup of a question has ended. Removes the records of questions whose hosts are no longer in
-    /// the set.
+    /// Records that the lookup of a question has ended. Removes the records of questions whose hosts are neither in the
+    /// set nor watched.
     pub(crate) fn ended(&mut self, question: &Question, asked_at: Instant, set: &AllowSet) {
         self.in_flight.remove(question);
         let last = self.last.entry(question.clone()).or_insert(LastLookup {

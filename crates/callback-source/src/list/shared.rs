@@ -60,7 +60,7 @@ use crate::{
 pub(crate) struct Shared {
     /// The published set, on which verdicts are based.
     pub(crate) published: ArcSwap<AllowSet>,
-    /// The set that is changed, and then published as a copy. A verdict never takes this lock.
+    /// The set that is changed, and then published as a copy. A verdict never locks this mutex.
     writer: Mutex<Writer>,
     /// The number of updates so far that changed addresses. This number is sent after each publication.
     pub(crate) published_changed: watch::Sender<u64>,

@@ -100,8 +100,8 @@ impl StateWriter {
     }
 }
 
-/// Minimum time between two writes if only times have changed. Each answer changes times. Changed addresses are written
-/// at once.
+/// Minimum time between two writes if only times have changed. Times change with each answer. Changed addresses are
+/// written at once.
 const BETWEEN_WRITES: Duration = Duration::from_secs(60);
 
 /// The longest time that a runtime waits for the last write while it shuts down.

@@ -9,8 +9,8 @@ pub(crate) struct AddressTable<K, V> {
     entries: Box<[(K, V)]>,
     start: K,
     shift: u32,
-    /// Two positions for each step of size `2^shift`, counted from `start`: of the first entry in the step, and of the
-    /// first entry after the step.
+    /// For each step of `2^shift` keys, beginning at `start`: the position of the first entry in the step, and the
+    /// position of the first entry after the step.
     steps: Box<[(u32, u32)]>,
 }
 

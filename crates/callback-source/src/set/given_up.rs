@@ -1,7 +1,7 @@
 //! Rule 6: the times at which a question is given up, and at which every host is resolved.
 //!
 //! While a host is given up, its unlisted servers get a final 403. Otherwise they would get a 503 and try again. If a
-//! host is given up too early, callbacks are refused for good. If a host is given up too late, callers only retry more
+//! host is given up too early, callbacks are refused for good. If a host is given up too late, servers only retry more
 //! often. The rule therefore ignores time during which the question was not asked, answers from before a restart, and
 //! in most cases answers of another zone.
 

@@ -156,7 +156,7 @@ impl Host {
         });
     }
 
-    /// Moves all times into the past by the length of a sleep.
+    /// Moves the times of the host into the past by the length of a sleep.
     pub(super) fn slept(&mut self, slept: Duration, now: Instant) {
         for lingering in self.lingering.values_mut() {
             lingering.left_at = before(lingering.left_at, slept);
@@ -206,7 +206,7 @@ impl Host {
         }
     }
 
-    /// Returns every reason to admit an address of this host, each with its end.
+    /// Returns every reason to admit an address of this host, each with the time at which it ends.
     pub(super) fn admissions(&self, rules: &Rules) -> Vec<Admission> {
         let mut admissions = Vec::new();
         let mut push = |address, freshness, since, until| {

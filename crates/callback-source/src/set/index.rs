@@ -1,12 +1,12 @@
 //! Lookup index: admitted addresses with their expiry.
 //!
 //! Every entry has its own expiry. Verdicts are therefore correct at any time, even if the refresher that removes
-//! expired entries has died. An address can be admitted for several reasons, by several hosts or by several windows of
-//! a host. The index keeps all reasons, since the best reason may end first.
+//! expired entries has died. There can be several reasons to admit an address: several hosts, or several windows of one
+//! host. The index keeps all reasons, since the best reason may end first.
 //!
 //! The index also stores the spans of time in which every host is resolved, instead of a flag. As time passes, even
-//! without any outcome, the verdict on an unlisted peer can change from [`NotListed`](crate::RejectionKind::NotListed)
-//! to [`Unresolved`](crate::RejectionKind::Unresolved), and back.
+//! without a new outcome, the verdict on an unlisted peer can change from
+//! [`NotListed`](crate::RejectionKind::NotListed) to [`Unresolved`](crate::RejectionKind::Unresolved), and back.
 
 use std::{cmp::Reverse, net::IpAddr, time::Instant};
 
@@ -15,8 +15,8 @@ use crate::{
     set::address_table::{AddressTable, Key},
 };
 
-/// Admitted addresses, and the spans of time in which every host is resolved. Apart from the index, a verdict depends
-/// only on the static networks and the watched hosts of a set.
+/// Admitted addresses, and the spans of time in which every host is resolved. Apart from the index and the time, a
+/// verdict depends only on the static networks and the watched hosts of a set.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     v4: AddressTable<u32, Admission>,
@@ -51,7 +51,7 @@ pub(super) struct Validity {
 }
 
 impl Index {
-    /// Creates an index of these admissions. `resolved` contains the spans in which every host is resolved for a
+    /// Creates an index of these admissions. `resolved` contains the spans in which every host is resolved for each
     /// family, in the order of [`Family::ALL`].
     pub(super) fn new(
         admissions: Vec<Admission>,
@@ -100,7 +100,7 @@ impl Index {
 
 /// Sorts admissions by address, with the best reason for an address last.
 fn sort<K: Key>(mut admissions: Vec<(K, Admission)>) -> AddressTable<K, Admission> {
-    // If two hosts admit an address for equally good reasons, the verdict names the host that is configured first.
+    // If the best reasons of two hosts are equally good, the verdict names the host that is configured first.
     admissions.reverse();
     admissions.sort_by_key(|(key, admission)| (*key, Reverse(admission.freshness)));
     AddressTable::new(admissions)

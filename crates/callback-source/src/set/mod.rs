@@ -11,11 +11,12 @@
 //!    at most one second, plus the maximum jitter (500 ms), plus the time limit of a question.
 //! 2. **Linger.** An address that left the answer stays admitted for the linger window. The window starts with the
 //!    answer (or believed denial) that first omits the address. The address stays admitted at least until that answer
-//!    has been refreshed. A single answer that omits an address therefore never removes the address. The end of the
-//!    window is fixed when the address leaves the answer. If a denial is believed while addresses of its family linger,
-//!    the question is due again within a quarter of the linger window, or within `min_ttl` if that is longer. An
-//!    address that was no longer admitted when it left the answer does not linger. With a linger window of zero, no
-//!    address lingers. If more than `max_lingering` addresses of a host linger, those that left first are removed.
+//!    has been refreshed. With the exceptions below, a single answer that omits an address therefore never removes the
+//!    address. The end of the window is fixed when the address leaves the answer. If a denial is believed while
+//!    addresses of its family linger, the question is due again within a quarter of the linger window, or within
+//!    `min_ttl` if that is longer. An address that was no longer admitted when it left the answer does not linger. With
+//!    a linger window of zero, no address lingers. If more than `max_lingering` addresses of a host linger, those that
+//!    left first are removed.
 //! 3. **Stale.** While a question fails, its last valid answer stays in use for the stale window. The stale window
 //!    starts at the end of the answer's TTL. The linger window and the stale window are independent: an address is
 //!    admitted while either window is open.
@@ -36,8 +37,8 @@
 //!    family is looked up, the other family has no questions and no addresses. Every host is then resolved for the
 //!    other family.
 //! 6. **Given up.** A question is given up when it has failed throughout a window that is as long as the stale window.
-//!    This window starts at the first failure, but not before the end of the last answer's TTL. A question that is
-//!    given up no longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
+//!    This window starts at the first failure, but not before the end of the last valid outcome's TTL. A question that
+//!    is given up no longer makes verdicts [`Unresolved`](RejectionKind::Unresolved).
 //!    - Time during which the question was not asked is not part of the window. If the next failure is later than the
 //!      question's due time by more than a refresh can take, there is a gap. The window then starts anew with that
 //!      failure. A pause between two failures is never a gap if it exceeds neither the maximum TTL nor a quarter of the
@@ -50,7 +51,7 @@
 //!      of these hosts. An answer of another zone cannot confirm that a zone without any answer is gone.
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with only special-purpose addresses is a failed
 //!    lookup. An answer with more than `max_addresses` addresses is a failed lookup, too. An address in a standard
-//!    prefix of DNS64 is treated as if its record did not exist.
+//!    DNS64 prefix is treated as if its record did not exist.
 //! 8. **Watched hosts** are looked up but never admitted. An unlisted peer whose address is in an answer of a watched
 //!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) instead of
 //!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. Their answers are
@@ -282,7 +283,7 @@ impl AllowSet {
         notices
     }
 
-    /// Moves every time of the set into the past by the length of a sleep of the machine. `Instant` does not advance
+    /// Moves the times of the set into the past by the length of a sleep of the machine. `Instant` does not advance
     /// during such a sleep.
     ///
     /// No question was asked during the sleep, so the window of rule 6 starts anew.
@@ -319,8 +320,8 @@ impl AllowSet {
 
     /// Replaces the linger window and the stale window.
     ///
-    /// The stale window of an answer that is in use changes at once. The end of a linger window does not change. A
-    /// longer window does not bring back an address whose window has ended.
+    /// The stale window of an answer that is in use changes at once. An address that already lingers keeps the end of
+    /// its window. A longer window does not bring back an address whose window has ended.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -358,8 +359,8 @@ impl AllowSet {
         notices
     }
 
-    /// Returns the verdict on a peer. The verdict depends only on the outcomes so far and on `now`. `now` may be later
-    /// than the last call of [`expire`](Self::expire).
+    /// Returns the verdict on a peer. For a given configuration, the verdict depends only on the outcomes so far and on
+    /// `now`. `now` may be later than the last call of [`expire`](Self::expire).
     pub fn verdict(&self, peer: IpAddr, now: Instant) -> Verdict {
         let peer = peer.to_canonical();
         if let Some(admission) = self.index.find(peer, now) {

@@ -38,7 +38,8 @@ pub(crate) struct PersistedQuestion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PersistedLingering {
     pub(crate) left_at: Instant,
-    /// End of the window. `None` in files of older versions. The end is then `left_at` plus the linger window.
+    /// End of the window. `None` in files from older versions of this crate. The end is then `left_at` plus the linger
+    /// window.
     pub(crate) until: Option<Instant>,
 }
 
@@ -102,8 +103,8 @@ impl Host {
         let mut lingering: Vec<_> = lingering
             .map(|(address, saved)| (address, saved.restored(rules)))
             .collect();
-        // Addresses whose windows have ended are removed before the limit is applied. Otherwise such an address could
-        // displace an address that lingers.
+        // Addresses whose windows have ended are removed before `max_lingering` is applied. Otherwise such an address
+        // could displace an address that lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
             lingers && rules.asks(Family::of(*address)) && rules.admit(*address)

@@ -50,7 +50,7 @@ pub(super) struct Failing {
     /// Time of the failure since which the question has been asked without a gap. The window of rule 6 starts at this
     /// time, but not before `stale_from`.
     pub(super) run_since: Instant,
-    /// Time after which the next outcome follows a gap. See [`Rules::next_outcome_by`].
+    /// Deadline for the next outcome: a later outcome follows a gap. See [`Rules::next_outcome_by`].
     pub(super) next_by: Instant,
     pub(super) times: u32,
     /// Time of the last failure.

@@ -13,7 +13,7 @@ pub(super) struct QuestionView<'a> {
 }
 
 impl AllowSet {
-    /// Returns the question about the host at this position.
+    /// Returns the view of the question about the host at this position, for a family.
     pub(super) fn view(&self, at: usize, family: Family) -> QuestionView<'_> {
         QuestionView {
             host: &self.hosts[at],
@@ -30,7 +30,7 @@ impl AllowSet {
         Some(self.view(at, question.family))
     }
 
-    /// Returns a question of the set or about a watched host.
+    /// Returns the view of a question of the set or about a watched host, or `None` for any other question.
     pub(super) fn find_asked(&self, question: &Question) -> Option<QuestionView<'_>> {
         let watched = || self.watched_set()?.find(question);
         self.find(question).or_else(watched)

@@ -12,7 +12,7 @@ use crate::HostName;
 
 impl AllowSet {
     /// Replaces the hosts. Hosts that stay keep their answers. The addresses of removed hosts are refused at once,
-    /// unless another host or a static network admits them. A host that is added is no longer watched. See
+    /// unless they belong to another host or to a static network. A host that is added is no longer watched. See
     /// [`AllowList::replace_hosts`](crate::AllowList::replace_hosts) for an example.
     pub fn replace_hosts(
         &mut self,
@@ -43,7 +43,8 @@ impl AllowSet {
         notices
     }
 
-    /// Replaces the static networks. Peers in removed networks are refused at once, unless DNS admits their addresses.
+    /// Replaces the static networks. Peers in removed networks are refused at once, unless their addresses belong to a
+    /// host.
     ///
     /// # Errors
     ///

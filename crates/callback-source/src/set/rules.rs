@@ -43,7 +43,7 @@ pub struct Rules {
     /// Default 5 s.
     pub question_time_limit: Duration,
     /// The only family that is looked up, or `None` for both families. Peers of the other family are
-    /// [`NotListed`](crate::RejectionKind::NotListed), unless a static network admits them. Default `None`.
+    /// [`NotListed`](crate::RejectionKind::NotListed), unless they are in a static network. Default `None`.
     pub only_family: Option<Family>,
     /// Admits special-purpose addresses (loopback, private, documentation …) from answers. Set it only in tests.
     /// Default `false`.
@@ -109,7 +109,7 @@ impl Rules {
     }
 
     /// Returns the pause after a question has failed `times` times in a row. The pause doubles with each failure, up to
-    /// `max_backoff`.
+    /// `max_backoff`, but is never shorter than `min_ttl` or 1 s.
     pub(super) fn backoff(&self, times: u32) -> Duration {
         let first = self.min_ttl.max(MIN_BACKOFF);
         first
@@ -118,9 +118,9 @@ impl Rules {
             .max(first)
     }
 
-    /// Returns the time after which the next outcome of a failing question follows a gap. The question failed at
-    /// `failed_at` and is due at `due_at`. A gap is a time in which a due question was not asked, for example because
-    /// the machine was suspended or the refresher was late.
+    /// Returns the deadline for the next outcome of a failing question: a later outcome follows a gap. The question
+    /// failed at `failed_at` and is due at `due_at`. A gap is a time in which a due question was not asked, for example
+    /// because the machine was suspended or the refresher was late.
     pub(super) fn next_outcome_by(&self, failed_at: Instant, due_at: Instant) -> Instant {
         let pause = self.max_ttl.min(self.stale_for / 4);
         after(due_at, self.refresh_time()).max(after(failed_at, pause))

@@ -71,8 +71,8 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Returns whether an address is in a standard prefix of DNS64 (RFC 6147), which synthesizes addresses from A records:
-/// the well-known prefix (RFC 6052 section 2.1), or the prefix for local use (RFC 8215).
+/// Returns whether an address is in a standard prefix of DNS64: the well-known prefix (RFC 6052 section 2.1), or the
+/// prefix for local use (RFC 8215). DNS64 (RFC 6147) synthesizes addresses from A records.
 pub(crate) fn is_synthesized(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else {
         return false;

@@ -1,7 +1,7 @@
 //! Buffering and hashing of the body.
 //!
-//! The sender determines the length, the pace and the number of frames, so each is bounded. The layer's limits bound
-//! the bytes and the time. The constant `MAX_RESERVED` bounds the memory that is reserved in advance. Even while
+//! The sender determines the body's length, pace and number of frames, so each of these is bounded. The layer's limits
+//! bound the bytes and the time. The constant `MAX_RESERVED` bounds the memory that is reserved in advance. Even while
 //! endless empty frames arrive, tokio's budget makes the read yield, so that the time limit can end the read.
 
 use std::{pin::pin, time::Duration};
@@ -29,7 +29,7 @@ pub(super) async fn collect<B: Body>(
     limits: Limits,
 ) -> Result<(Bytes, [u8; 32]), MessageRejectionKind> {
     let limit = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-    // A body that another layer has wrapped may not report its length, so the header is read as well.
+    // A body that another layer has wrapped might not report its length, so `Content-Length` is read as well.
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let hinted = body.size_hint();

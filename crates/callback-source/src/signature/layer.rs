@@ -45,8 +45,8 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, Mode::Rejecting)
     }
 
-    /// Hands on every request, with the [`MessageVerdict`](crate::MessageVerdict) in its extensions. Use this mode to
-    /// try out the check, or to decide in the handler.
+    /// Hands on signed and unsigned requests, with the [`MessageVerdict`](crate::MessageVerdict) in their extensions.
+    /// Use this mode to try out the check, or to decide in the handler.
     ///
     /// A tagging layer still refuses a request whose body is too large, too slow or incomplete, since it cannot hand
     /// on such a body.
@@ -144,8 +144,8 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
         self
     }
 
-    /// Pins the host to the host of the registered URL, for a proxy that does not preserve the host. Include the port
-    /// if it is not 443. The request's own host is then ignored. By default, the host is not pinned.
+    /// Pins the host to the host of the registered URL, for a proxy that does not preserve the host. The request's own
+    /// host is then ignored. Include the port if it is not 443. By default, the host is not pinned.
     ///
     /// ```
     /// use callback_source::signature::{Secret, VerifySignatureLayer};
@@ -267,9 +267,9 @@ impl<K, R, H> VerifySignatureLayer<K, R, H> {
 
     /// Sets the time within which the source must return the secrets. Default: two seconds, no bounds.
     ///
-    /// A lookup that takes longer is cancelled, and the response is 503 with `Retry-After`. The Webhooks API waits ten
-    /// seconds for a response, and eCom waits three seconds. The limit must leave the handler enough of that time.
-    /// Otherwise, the sender stops waiting before the handler responds.
+    /// A lookup that takes longer is cancelled, and a rejecting layer responds with 503 and `Retry-After`. The Webhooks
+    /// API waits ten seconds for a response, and eCom waits three seconds. The limit must leave the handler enough of
+    /// that time. Otherwise, the sender stops waiting before the handler responds.
     ///
     /// ```
     /// use std::{convert::Infallible, io, time::{Duration, SystemTime}};

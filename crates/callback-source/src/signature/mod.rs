@@ -1,6 +1,6 @@
 //! The message checks: webhook signatures and tokens.
 //!
-//! Other customers of a cloud may share a listed address, so the source check,
+//! Other customers of the provider's cloud may share a listed address, so the source check,
 //! [`VerifySourceLayer`](crate::verify::VerifySourceLayer), is not sufficient by itself. The message check is the
 //! second check. Its layer is [`VerifySignatureLayer`] for the Webhooks API, and [`VerifyTokenLayer`] for eCom,
 //! Checkout and Express. Both layers either refuse a message that is not verified (`rejecting`), or hand it on with its
@@ -8,11 +8,11 @@
 //!
 //! # Signatures
 //!
-//! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must each be present exactly once and well-formed. The
-//!    signature is `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in
-//!    `Authorization`. If that header is missing or has another scheme (for example a proxy's own credentials), the
-//!    signature is read from `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be
-//!    equal.
+//! 1. `x-ms-date`, `x-ms-content-sha256` and the signature must be present and well-formed, and none of their headers
+//!    may be repeated. The signature is
+//!    `HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=<base64>`, in `Authorization`. If that
+//!    header is missing or has another scheme (for example a proxy's own credentials), the signature is read from
+//!    `X-Vipps-Authorization`. If both headers contain signatures, the two headers must be equal.
 //! 2. The date may differ from the clock by at most the window (default: five minutes). The provider signs each retry
 //!    anew, so with a correct clock, no retry is refused because of its date.
 //! 3. The [source](SecretSource) returns the secrets for the `webhook-id`, or for the id that
@@ -22,14 +22,15 @@
 //! 4. Only then is the body read, up to a limit of bytes and of time. The body must have the signed hash. The body is
 //!    handed on byte for byte, without trailers.
 //! 5. With a [`ReplayGuard`], a repetition of the same request is refused. A delivery is marked as accepted right
-//!    before the inner service is called. The mark is withdrawn if that service fails, or if a layer or extractor of
-//!    this crate further inside refuses the delivery.
+//!    before the inner service is called. The mark is withdrawn if, for example, that service fails, or a layer or
+//!    extractor of this crate further inside refuses the delivery.
 //!
 //! A verified request has [`MessageVerdict::Allow`](crate::MessageVerdict::Allow) in its extensions, and the inner
-//! service is called. Otherwise [`RejectionResponse`](crate::RejectionResponse) builds the response: 401, 409, 413,
-//! 408, 400, or 503 with `Retry-After` if the secrets or a required replay store are not available. By default, the
-//! status is never 2xx. The response never repeats any part of the request. A tagging layer also calls the inner
-//! service for a message that is not verified, and refuses only a body that it cannot hand on whole.
+//! service is called. Otherwise, in a rejecting layer, [`RejectionResponse`](crate::RejectionResponse) builds the
+//! response: 401, 409, 413, 408, 400, or 503 with `Retry-After` if the secrets or a required replay store are not
+//! available. By default, the status is never 2xx. The response never repeats any part of the request. A tagging layer
+//! also calls the inner service for a message that is not verified. It refuses a request only if it cannot hand on the
+//! whole body.
 //!
 //! # Tokens
 //!
@@ -37,25 +38,26 @@
 //!
 //! # Both checks
 //!
-//! Two rejecting layers require both checks. [`RequireVerifiedLayer`](crate::require::RequireVerifiedLayer) joins the
-//! verdicts of two tagging layers by a [`Policy`](crate::Policy), whose default is [`Both`](crate::Policy::Both). If
-//! two message layers are stacked, both must verify the message.
+//! With two rejecting layers, a request must pass both checks.
+//! [`RequireVerifiedLayer`](crate::require::RequireVerifiedLayer) joins the verdicts of two tagging layers by a
+//! [`Policy`](crate::Policy), whose default is [`Both`](crate::Policy::Both). If two message layers are stacked, both
+//! must verify the message.
 //!
 //! # Deployment caveat
 //!
 //! Host and path must be those of the URL that was registered. A proxy must preserve them, or they must be pinned with
 //! [`host`](VerifySignatureLayer::host) and [`path`](VerifySignatureLayer::path). Outer layers must not change the
-//! body, for example by decompressing it. Put the source layer outermost. If it rejects, unlisted peers cause no lookup
-//! of secrets. The clock may be wrong by at most a few minutes.
+//! body, for example by decompressing it. Put the source layer outermost. If it is a rejecting layer, unlisted peers
+//! cause no lookup of secrets. The clock may be wrong by at most a few minutes.
 //!
 //! # Events and metrics
 //!
 //! A message that is not verified causes an event at WARN with the reason, and with the cause if the source of secrets
-//! or a required replay store failed. The rate limit of these events is the same as that of the source check's events:
-//! one event per peer and minute, and ten per second in all. The peer is known only if a source layer is outside.
-//! Otherwise, all these events share the limit of one peer. A verified message causes an event at DEBUG. With the
-//! feature `metrics`, the counter `callback_source_proofs_total` has the label `verdict`. Secrets, tokens and
-//! signatures are never printed.
+//! or a required replay store failed. Each layer limits the rate of these events: one event per peer and minute, and
+//! ten per second in all. The peer is known only if a source layer is outside. Otherwise, all these events share the
+//! limit of one peer. A verified message causes an event at DEBUG. With the feature `metrics`, the counter
+//! `callback_source_proofs_total` counts verdicts, with the label `verdict`. Secrets, tokens and signatures are never
+//! printed.
 //!
 //! # Examples
 //!

@@ -40,7 +40,7 @@ pub struct RedisReplayStore {
 impl RedisReplayStore {
     /// Creates a store at this URL: `redis://[user[:password]@]host[:port][/database]`, or `unix:///path`.
     ///
-    /// For `rediss://` (TLS), add the crate `redis` 1 to your own dependencies, with its feature
+    /// For `rediss://` (TLS), add version 1 of the crate `redis` to your own dependencies, with its feature
     /// `tokio-rustls-comp`.
     ///
     /// # Errors
@@ -75,9 +75,9 @@ impl RedisReplayStore {
         }
     }
 
-    /// Replaces the text before each key, which is `callback-source:replay:` by default. Two services that share a
-    /// server, and get the same deliveries signed with the same secret, need different prefixes. Otherwise each
-    /// delivery reaches only one of the services.
+    /// Replaces the text before each key, by default `callback-source:replay:`. Two services that share a server, and
+    /// get the same deliveries signed with the same secret, need different prefixes. Otherwise each delivery reaches
+    /// only one of the services.
     ///
     /// ```no_run
     /// use callback_source::signature::RedisReplayStore;

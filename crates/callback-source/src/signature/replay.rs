@@ -54,9 +54,10 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 /// repeats the request gets 409, but the provider's own retry does not. Of two copies that arrive at the same time,
 /// only one is accepted. The mark is withdrawn in these cases:
 ///
-/// - a layer or an extractor of this crate further inside refused the delivery, such as
-///   [`RequireVerified`](crate::require::RequireVerified) by its [`Policy`](crate::Policy);
+/// - a layer or an extractor of this crate further inside refused the delivery, for example because of the
+///   [`Policy`](crate::Policy) of [`RequireVerified`](crate::require::RequireVerified);
 /// - the inner service failed with an error, or panicked;
+/// - the sender disconnected while the delivery waited in a layer of this crate further inside;
 /// - behind a tagging layer, the sender disconnected before [`RequireVerified`](crate::require::RequireVerified) or
 ///   an extractor ([`VerifiedCallback`](crate::VerifiedCallback), [`MessageVerdict`](crate::MessageVerdict)) admitted
 ///   the delivery.
@@ -77,7 +78,7 @@ use crate::{MessageRejection, MessageRejectionKind, check::Acceptance};
 ///
 /// If the store fails, or does not respond within its [time limit](Self::store_time_limit), the delivery is admitted,
 /// since a guard must not cause an outage. A WARN event and the counter `callback_source_replay_store_failures_total`
-/// report the failure. The guard still refuses a repetition that the memory of the process contains. With
+/// report the failure. The guard still refuses repetitions of the deliveries that its own memory contains. With
 /// [`require_store`](Self::require_store), a failure of the store results in 503.
 #[derive(Clone)]
 pub struct ReplayGuard {

@@ -22,7 +22,8 @@ use tokio::{
 use super::log;
 use crate::rate_limit::RateLimit;
 
-/// Store of the marks of accepted deliveries, for a [`ReplayGuard`](super::ReplayGuard) of several replicas.
+/// Store through which the [`ReplayGuard`](super::ReplayGuard)s of several replicas share the marks of accepted
+/// deliveries.
 ///
 /// A store must support an atomic "set if absent", and an expiry. The feature `redis` provides `RedisReplayStore`. You
 /// can also write a store, for example for a table in the service's own database:
@@ -105,7 +106,7 @@ impl ReplayMark {
         &self.key
     }
 
-    /// Returns the random number of this attempt, in 32 hexadecimal digits.
+    /// Returns the random number of this attempt to set the mark, in 32 hexadecimal digits.
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
@@ -198,7 +199,8 @@ pub(super) enum Marked {
     Stored(Unaccepted),
     /// The signature was marked before.
     Replay,
-    /// The store failed, or did not respond in time. The mark is present if the store may have stored it.
+    /// The store failed, did not respond in time, or has too many calls in flight. This value contains the mark if the
+    /// store may have stored it.
     Unavailable(Option<Unaccepted>, ReplayStoreError),
 }
 
@@ -438,7 +440,7 @@ mod tests {
         deliver(guard, request).await.0.as_u16()
     }
 
-    /// Guards of two processes with one store.
+    /// Returns the guards of two processes that share a store.
     fn replicas(store: &Memory) -> [ReplayGuard; 2] {
         [(), ()].map(|()| ReplayGuard::default().with_store(store.clone()))
     }
@@ -670,7 +672,7 @@ mod tests {
         let statuses = futures_util::future::join_all(copies).await;
         assert!(statuses.iter().all(|status| *status == 503));
         assert_eq!(store.0.calls.load(Ordering::Relaxed), MAX_IN_FLIGHT);
-        // A call that never ends releases its slot nevertheless.
+        // A call to a silent store releases its slot after the time limit.
         sleep(LONGEST_CALL).await;
         settle().await;
         advance(LONGEST_CALL).await;

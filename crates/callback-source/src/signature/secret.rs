@@ -39,8 +39,8 @@ impl Secret {
     /// # Errors
     ///
     /// Returns an error for a secret that is empty or blank, with which anyone could sign. Also returns an error for a
-    /// secret that begins or ends with white space, or contains a control character such as a line break. The provider
-    /// does not issue such secrets, and no signature would match.
+    /// secret that begins or ends with white space or another invisible character, or contains a control character such
+    /// as a line break. The provider does not issue such secrets, and no signature would match.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
         let secret = Zeroizing::new(secret.into());
         if secret.chars().all(is_blank) {
@@ -98,13 +98,14 @@ impl fmt::Debug for Secret {
 pub struct Token(Box<Zeroizing<[u8; 32]>>);
 
 impl Token {
-    /// Creates a token from the whole value of the header, which is compared verbatim. Include `Bearer …` if that is
-    /// part of the value that the provider received.
+    /// Creates a token from the whole value of the `Authorization` header, which is compared verbatim. Include `Bearer
+    /// …` if that is part of the value that the provider received.
     ///
     /// # Errors
     ///
     /// Returns an error for a value that is empty or not valid in an `Authorization` header, such as a value with
-    /// control characters or surrounding white space.
+    /// control characters. Also returns an error for a value that begins or ends with white space or another invisible
+    /// character.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         let value = Zeroizing::new(value.into());
         if value.chars().all(is_blank) {
@@ -146,13 +147,13 @@ pub enum SecretError {
     /// The text is empty or blank.
     #[error("the secret or token is empty")]
     Empty,
-    /// The text begins or ends with white space, or contains a line break or another control character.
+    /// The text begins or ends with white space or another invisible character, or contains a control character.
     #[error(
         "the secret has surrounding white space or a control character, such as the line break at \
          the end of a file; pass only the secret, `text.trim()` for a file"
     )]
     NotBare,
-    /// The text is not a valid header value, so no request can contain it.
+    /// The text is not a valid header value, or begins or ends with an invisible character.
     #[error(
         "the token is not a valid header value; remove control characters and surrounding white space"
     )]
@@ -241,8 +242,8 @@ impl Secrets<Token> {
     ///
     /// # Errors
     ///
-    /// Returns [`Token`](MessageRejectionKind::Token) for another value, or
-    /// [`UnknownKey`](MessageRejectionKind::UnknownKey) if there is no token to compare with.
+    /// Returns [`Token`](MessageRejectionKind::Token) for a value that equals none of the tokens, or
+    /// [`UnknownKey`](MessageRejectionKind::UnknownKey) if there are no tokens.
     pub fn check(&self, value: &[u8]) -> Result<(), MessageRejection> {
         let token = Token::hashed(value);
         if self.is_empty() {
@@ -261,7 +262,7 @@ impl Secrets<Token> {
     }
 }
 
-/// Compares a digest that was computed with a secret to the claimed digest, and wipes the computed digest.
+/// Compares two digests, and wipes the first, which was computed with a secret.
 pub(super) fn equal_and_wiped(mut computed: [u8; 32], claimed: &[u8; 32]) -> Choice {
     let equal = computed.ct_eq(claimed);
     computed.zeroize();

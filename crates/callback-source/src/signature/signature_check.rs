@@ -245,8 +245,8 @@ impl<K> fmt::Debug for Settings<K> {
     }
 }
 
-/// Returns the id of the registration that a delivery claims. A header that is present twice, or is longer than any id
-/// of the provider, is ignored, so that such an id is never looked up.
+/// Returns the id of the registration that a delivery claims. A `webhook-id` that is present twice, or is longer than
+/// any id of the provider, is ignored, so that it is never looked up.
 fn webhook_id(parts: &Parts) -> Option<String> {
     let mut values = parts.headers.get_all("webhook-id").into_iter();
     let id = values.next()?.to_str().ok()?;

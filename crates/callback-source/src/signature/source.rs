@@ -16,7 +16,7 @@ use crate::{MessageRejection, MessageRejectionKind};
 ///
 /// - a [`Secret`], a [`Token`], or a list of them ([`Secrets`]), which is used for every id;
 /// - a `HashMap` whose keys are the ids;
-/// - a closure that returns a future of [`Secrets`], preferably wrapped in [`CachedSecrets`], which caches them in
+/// - a closure that returns a future of [`Secrets`]. Wrap the closure in [`CachedSecrets`], which caches the secrets in
 ///   bounded memory.
 ///
 /// A request is refused if its id has no secrets. An error results in 503, since the request may be genuine.
@@ -212,9 +212,9 @@ where
     S: SecretSource<T>,
     T: Send + Sync + 'static,
 {
-    /// Creates a cache whose entries stay for at most `ttl`, or for at most a day if `ttl` is longer. While an entry
-    /// stays, a secret that was withdrawn at its source is still accepted, and a secret that was added to its id is
-    /// refused.
+    /// Creates a cache whose entries stay for at most `ttl`, or for at most a day if `ttl` is longer. While the entry
+    /// of an id stays, a secret that the source has withdrawn is still accepted, and a secret that the source has added
+    /// to the id is refused.
     ///
     /// There is no default: only the deployer knows how fast a withdrawn secret must stop working.
     #[must_use]
@@ -335,7 +335,7 @@ const OF_A_SECRET: u32 = 512;
 
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Longest time for which an unknown id is cached. It is short, since a registration that was just made must not be
+/// Longest time for which an unknown id is cached. It is short, since deliveries for a new registration must not be
 /// refused for long.
 const UNKNOWN_REMEMBERED: Duration = Duration::from_secs(10);
 

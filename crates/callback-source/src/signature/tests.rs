@@ -400,7 +400,7 @@ async fn host_and_path_can_be_pinned_behind_a_proxy_that_rewrites_them() {
         outcome(rejecting(secret("a")), rewritten()).await,
         Err(Signature)
     );
-    // Only the pinned host is read, even if the proxy sends a malformed host.
+    // Only the pinned host is read, even if the proxy sends two hosts.
     let mut twice = rewritten();
     twice
         .headers_mut()
@@ -445,7 +445,7 @@ async fn a_replay_is_refused_and_a_retry_that_is_signed_anew_is_not() {
         request.headers_mut().insert("webhook-id", id);
         request
     };
-    // The guard does not remember a request that is refused for another reason.
+    // The guard does not remember a request that is refused because of its body.
     let forged = first().map(|_| Full::from("{ }"));
     assert_eq!(outcome(layer(date()), forged).await, Err(ContentHash));
     assert!(outcome(layer(date()), first()).await.is_ok());
@@ -593,7 +593,8 @@ async fn a_sender_that_leaves_while_a_layer_inside_waits_may_send_the_same_again
 
 #[tokio::test]
 async fn behind_a_tagging_layer_a_delivery_is_accepted_when_the_policy_admits_it() {
-    /// Service that reports that it is ready, but waits after it is called, like every service within axum's `Router`.
+    /// Service that always reports that it is ready, like every service within axum's `Router`, and waits only after it
+    /// is called.
     #[derive(Clone)]
     struct Later<S>(ConcurrencyLimit<S>);
 
@@ -816,7 +817,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
                 let guard = guard();
                 let [refusing, admitting] =
                     [list, &known].map(|list| joined(&guard, policy, list)[mode].clone());
-                // `SourceOnly` ignores the verdict of a tagging layer, so the replay is admitted.
+                // `SourceOnly` ignores the verdict of the tagging signature layer, so the replay is admitted.
                 let replay = match (mode, policy) {
                     (0, Policy::SourceOnly) => StatusCode::OK,
                     _ => conflict,
@@ -839,7 +840,7 @@ async fn a_delivery_that_an_inner_layer_refused_is_accepted_later_but_only_once(
             admitting[mode].clone(),
             conflict,
         ));
-        // In the reverse order, the source layer is inside.
+        // The layers are in reverse order: the source layer is inside.
         let guard = ReplayGuard::default();
         let [refusing, admitting] = [&unknown, &known].map(|list| {
             let inner = VerifySourceLayer::rejecting(list.clone(), SocketAddrPeer).layer(handler());
@@ -992,7 +993,7 @@ async fn a_path_may_have_any_length_if_all_paths_share_one_token() {
     let one = VerifyTokenLayer::rejecting(Token::new("a").unwrap());
     assert_eq!(token_outcome(one, request.clone()).await, None);
 
-    // If the tokens are looked up by path, this path is too long for an id, so it has no token.
+    // If the tokens are cached by path, this path is too long for an id, so it has no token.
     let looked_up = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&looked_up);
     let source = move |_: Option<String>| {

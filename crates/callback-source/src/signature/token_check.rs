@@ -50,7 +50,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A closure can return a separate token for each order, by the path of the request:
+/// A closure can look up a separate token for each order by the path of the request:
 ///
 /// ```
 /// use callback_source::signature::{Secrets, Token, VerifyTokenLayer};
@@ -135,8 +135,8 @@ impl<K, R> VerifyTokenLayer<K, R> {
         self
     }
 
-    /// Sets the time within which the source must return the tokens. Default: two seconds, no bounds. A lookup that
-    /// takes longer results in 503.
+    /// Sets the time within which the source must return the tokens. Default: two seconds, no bounds. If a lookup takes
+    /// longer, a rejecting layer responds with 503.
     /// [`VerifySignatureLayer::secret_time_limit`](super::VerifySignatureLayer::secret_time_limit) has an example.
     pub fn secret_time_limit(mut self, limit: Duration) -> Self {
         self.message.lookup_limit(limit);
@@ -240,7 +240,7 @@ where
     type Found = ();
 
     fn begin(&self, parts: &mut Parts, body: B) -> Begun<B, B, MessageRejection> {
-        // A handler that prints the headers must not print the token.
+        // Even a handler that prints the headers does not print the token.
         for (name, value) in &mut parts.headers {
             if name == header::AUTHORIZATION {
                 value.set_sensitive(true);

@@ -167,7 +167,7 @@ pub enum MessageAuth {
 
 /// The reason why a message was not verified.
 ///
-/// The layers add it to the extensions of the response, like a [`Rejection`](crate::Rejection). The text of the
+/// A rejecting layer adds it to the extensions of the response, like a [`Rejection`](crate::Rejection). The text of the
 /// response is the same for an unknown registration and for a wrong signature. The reason differs, so that the
 /// service's own log can distinguish these cases:
 ///

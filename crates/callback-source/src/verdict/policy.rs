@@ -63,11 +63,11 @@ pub enum Policy {
     /// The source must be listed, and the message must be verified. This is the default.
     #[default]
     Both,
-    /// The message must be verified. A source that is not listed only causes a warning. This policy is for services
-    /// that cannot afford to lose a callback from a server that is not in DNS yet.
+    /// The message must be verified. A rejected source causes only a warning. This policy is for services that cannot
+    /// afford to lose a callback from a server that is not in DNS yet.
     MessageWarnOnSource,
-    /// The source must be listed, and the message is ignored. Other customers of a cloud may send from listed
-    /// addresses.
+    /// The source must be listed, and the message is ignored. Other customers of the provider's cloud may send from
+    /// listed addresses.
     SourceOnly,
     /// The message must be verified, and the source is ignored.
     MessageOnly,

@@ -18,7 +18,7 @@ use crate::HostName;
 /// |---|---|---|
 /// | [`Allow`](Self::Allow) | the peer's address lingers, or is in a static network or in an answer that is in use | the inner service's |
 /// | [`Reject`](Self::Reject), [`NotListed`](RejectionKind::NotListed) | every host is resolved for the peer's family, and no host has the peer's address | 403 |
-/// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, and an answer of a watched host contains the peer's address | 403 |
+/// | [`Reject`](Self::Reject), [`WrongEnvironment`](RejectionKind::WrongEnvironment) | the same, but a watched host has the peer's address | 403 |
 /// | [`Reject`](Self::Reject), [`Unresolved`](RejectionKind::Unresolved) | some host is not resolved for the peer's family, or the list is empty | 503 with `Retry-After` |
 /// | [`Reject`](Self::Reject), [`NoPeer`](RejectionKind::NoPeer) | the request has no peer address | 500 |
 /// | [`Reject`](Self::Reject), [`Forwarded…`](RejectionKind::ForwardedMissing) | the trusted proxy's header is missing or duplicated, an entry on the walk is malformed, every hop is trusted, or the walk is too long | 400 |
@@ -40,7 +40,7 @@ use crate::HostName;
 pub enum Verdict {
     /// The peer is listed, so it may call.
     Allow(Allowed),
-    /// The peer is not known to be one of the provider's callback servers.
+    /// The peer may not call, for the reason in the rejection.
     Reject(Rejection),
 }
 
@@ -135,7 +135,7 @@ impl Allowed {
         }
     }
 
-    /// The static network that contains the address. `None` if an answer of DNS admits the address.
+    /// The static network that contains the address. `None` if `host` returns a host.
     #[must_use]
     pub fn network(&self) -> Option<IpNet> {
         match &self.source {
@@ -303,7 +303,8 @@ impl Rejection {
         self.peer
     }
 
-    /// The watched host whose answer contains the peer, for [`WrongEnvironment`](RejectionKind::WrongEnvironment).
+    /// The watched host that has the peer's address. `None` unless the kind is
+    /// [`WrongEnvironment`](RejectionKind::WrongEnvironment).
     #[must_use]
     pub fn watched_host(&self) -> Option<&HostName> {
         self.watched.as_ref().map(|server| &server.host)
@@ -371,12 +372,12 @@ pub enum RejectionKind {
     /// Every host is resolved for the peer's family (answered, denied or given up), and no host has the peer's address.
     /// This is also the reason if the list looks up only the other family.
     NotListed,
-    /// As for [`NotListed`](Self::NotListed), but an answer of a watched host contains the peer's address. Either the
-    /// callback was sent to the wrong service, or the configuration names the wrong environment.
+    /// As for [`NotListed`](Self::NotListed), but a watched host has the peer's address. Either the callback was sent
+    /// to the wrong service, or the configuration names the wrong environment.
     WrongEnvironment,
-    /// Some host is not resolved for the peer's family: no answer has arrived and no denial was believed, or the stale
-    /// window has ended, and the host is not given up. If the list is empty, this is the reason for every peer. The
-    /// peer may or may not be a callback server. A retry can succeed.
+    /// Some host is not resolved for the peer's family: it has neither an answer nor a believed denial within the stale
+    /// window, and it is not given up. If the list is empty, this is the reason for every peer. The peer may or may not
+    /// be a callback server. A retry can succeed.
     Unresolved,
     /// The request has no peer address: the service is set up wrongly.
     NoPeer,
@@ -450,8 +451,8 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// Pause before a retry, as long as the default time limit of a question. By default, a question that failed once is
-/// due again after the same time.
+/// Pause before a retry. It equals the default time limit of a question. By default, a question that failed once is due
+/// again after the same time.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

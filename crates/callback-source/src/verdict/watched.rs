@@ -1,16 +1,16 @@
-//! Details of a rejected peer whose address is in an answer of a watched host.
+//! Details of a rejected peer that is a server of a watched host.
 
 use std::net::IpAddr;
 
 use crate::HostName;
 
-/// The watched host whose answer contains a rejected peer.
+/// The watched host that has a rejected peer's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WatchedServer {
     pub(crate) host: HostName,
     /// Environment of the host, if the provider publishes the host.
     pub(crate) environment: Option<&'static str>,
-    /// The provider's environment to which all of its admitted hosts belong, if there is one.
+    /// The environment that all admitted hosts of the provider share, if there is one.
     pub(crate) admitted: Option<&'static str>,
 }
 

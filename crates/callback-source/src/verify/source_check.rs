@@ -238,7 +238,7 @@ where
 
 impl<P> SourceCheck<P> {
     /// Logs and counts a verdict. Puts the verdict into the extensions, or returns the reason for a refusal.
-    // Inlined, so that the verdict of a listed peer is moved only once, into its box.
+    // Inlined, so that the verdict of a listed peer is moved only once, into the box in the extensions.
     #[inline]
     fn act(&self, verdict: Verdict, parts: &mut Parts, now: Instant) -> Result<(), Rejection> {
         match &verdict {

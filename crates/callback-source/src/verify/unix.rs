@@ -48,8 +48,8 @@ use http::Extensions;
 ///
 /// # Deployment caveat
 ///
-/// Any process that may write to the socket can name any client. Put the socket into a directory that only the users of
-/// the service and the proxy can enter.
+/// Any process that may write to the socket can name any client. Put the socket into a directory that only the system
+/// accounts of the service and the proxy can enter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnixPeer;
 

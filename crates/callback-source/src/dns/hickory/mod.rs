@@ -22,7 +22,7 @@ use super::{Answer, Question, Resolve, ResolveError};
 /// Resolver that queries DNS servers.
 ///
 /// - **Names** are absolute. Search lists and the hosts file are not used.
-/// - **Caching** is done by the list, not by the resolver.
+/// - **Caching** is done by the allow list, not by the resolver.
 /// - **Fail-over.** Servers are queried in the given order, each for at most 2 s. The next server is queried after 400
 ///   ms of silence, or immediately after a failure (SERVFAIL, REFUSED, a malformed answer). A denial (NXDOMAIN, no
 ///   data) is final: no further server is queried.
@@ -67,8 +67,9 @@ impl HickoryResolver {
     ///
     /// # Errors
     ///
-    /// On Apple's systems, Android and Windows, returns an error if the configuration cannot be read or names no
-    /// server. On other systems, this function never fails, even if the file is missing.
+    /// On Apple's systems, Android and Windows, returns an error if the configuration cannot be read. If the
+    /// configuration names no server, this function fails on Apple's systems, and every lookup fails on Android and
+    /// Windows. On other systems, this function never fails, even if the file is missing.
     ///
     /// ```
     /// use callback_source::HickoryResolver;
@@ -187,8 +188,8 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// Error for a resolver without DNS servers. The system's configuration cannot be read, the configuration names no
-/// server, or the given list is empty.
+/// Error for a resolver without DNS servers, because the system's configuration cannot be read or names no server, or
+/// because the given list is empty.
 ///
 /// See [`HickoryResolver::from_servers`] for an example.
 #[derive(Clone, thiserror::Error)]

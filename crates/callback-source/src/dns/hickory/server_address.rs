@@ -44,7 +44,8 @@ pub enum DnsServerError {
     /// The IPv6 address is link-local, and its zone is missing.
     #[error("a link-local address needs its zone, such as `fe80::1%eth0` or `[fe80::1%2]:53`")]
     NoZone,
-    /// This machine has no such network interface, or its operating system does not list interface names in `/proc`.
+    /// The zone is neither a valid index nor the name of a network interface that the operating system lists in
+    /// `/proc`.
     #[error("unknown zone `{}`; give the index of a network interface, such as `fe80::1%2`", .0.escape_default())]
     UnknownZone(String),
     /// The port is 0.

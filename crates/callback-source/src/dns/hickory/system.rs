@@ -265,7 +265,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// The minimum time between two reads. It equals the lowest refresh interval floor of a list.
+/// The minimum time between two reads. It equals the lowest possible refresh interval floor.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_millis(200);
 

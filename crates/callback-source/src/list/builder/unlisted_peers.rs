@@ -132,8 +132,8 @@ impl AllowListBuilder {
     /// Sets how many unlisted peers may wait at the same time. Further peers are judged at once. Default 1,024, which
     /// takes about 40 KiB of memory. With zero, no peer waits.
     ///
-    /// All requests of one peer share one permit, so that a peer with many requests does not prevent other peers from
-    /// waiting. The IPv6 addresses of one /64 are treated as one peer.
+    /// All requests of one peer share one permit to wait, so that a peer with many requests does not prevent other
+    /// peers from waiting. The IPv6 addresses of one /64 are treated as one peer.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -120,7 +120,7 @@ mod owner {
     }
 
     /// Fails unless only this process's user, its groups and root could have written the file. With `Reader::Look`, the
-    /// file may belong to any user and group, because the process does not admit peers by it.
+    /// file may belong to any user and group, because the process only inspects it.
     pub(super) fn check(owner: &Owner, process: &Process, reader: Reader) -> Result<(), String> {
         let Owner { user, group, mode } = *owner;
         if mode & WRITABLE_BY_OTHERS != 0 {
@@ -135,7 +135,7 @@ mod owner {
         if user != own && user != ROOT {
             return Err(format!("it belongs to user {user}, not to user {own}"));
         }
-        // `fsGroup` of Kubernetes makes files readable and writable by a group of the process. `fsGroup` never sets
+        // Kubernetes' `fsGroup` makes files readable and writable by a group of the process. `fsGroup` never sets
         // write permission without read permission, so a group with only write permission is not trusted.
         let is_shared = mode & READABLE_BY_GROUP != 0 && process.groups.contains(&group);
         if mode & WRITABLE_BY_GROUP != 0 && !is_shared {
@@ -204,7 +204,7 @@ mod owner {
     }
 }
 
-/// Replaces a file. At every moment, either the complete old file or the complete new file exists.
+/// Replaces a file. At no time is there an incomplete file at `path`.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let before = replaceable(path)?;
     let beside = beside(path)?;

@@ -87,7 +87,7 @@ struct SavedQuestion {
     #[serde(rename = "window_from")]
     stale_from: u64,
     denied: bool,
-    /// Written only if there is no answer, and missing in files of older versions.
+    /// Written only if there is no answer, and missing in files from older versions of this crate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     had_answer: bool,
     answer: Option<SavedAnswer>,
@@ -293,8 +293,8 @@ impl SavedQuestion {
             None => None,
             Some(answer) => {
                 let addresses = answer.addresses.iter().map(IpAddr::to_canonical);
-                // Drops addresses of the other family, since the answers to that family's question could not remove
-                // them.
+                // Drops addresses of the other family, since an answer to the other family's question could not
+                // remove them.
                 let addresses: std::collections::BTreeSet<_> = addresses
                     .filter(|address| Family::of(*address) == family)
                     .collect();
@@ -327,7 +327,7 @@ const VERSION: u32 = 1;
 /// The largest backward step of the wall clock that is accepted, in milliseconds.
 const CLOCK_STEP: u64 = 60_000;
 
-/// The largest text that is written or read, in bytes. It is enough for about a hundred thousand addresses.
+/// The largest text that is written or read, in bytes. This size is enough for about a hundred thousand addresses.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]

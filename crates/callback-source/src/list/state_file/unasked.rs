@@ -204,8 +204,8 @@ fn question_end(question: &mut PersistedQuestion, rules: &Rules, now: Instant) -
             .min(after(answer.answered_at, rules.max_ttl)),
         None => question.stale_from,
     };
-    // Under the same rules, this program never writes a time after `longest`. Without the cap, a file with such a time
-    // would keep the state forever.
+    // Under the current rules, this program never writes a time after `longest`. Without the cap, a file with such a
+    // time would keep the state forever.
     question.stale_from = question.stale_from.min(longest);
     after(question.stale_from, rules.stale_for)
 }

@@ -68,7 +68,8 @@ impl Trial {
         self.check_later_verdicts();
     }
 
-    /// Compares the verdicts on unlisted peers at each later boundary, without a change of the set.
+    /// Compares the verdicts on unlisted peers at each later time at which a verdict may change, without a change of
+    /// the set.
     pub(super) fn check_later_verdicts(&self) {
         let times: BTreeSet<_> = self.model.boundaries().into_iter().collect();
         for time in times.range(self.now..) {

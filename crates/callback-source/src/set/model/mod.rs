@@ -1,5 +1,5 @@
-//! Second implementation of the rules of [`AllowSet`](super::AllowSet), and schedules that compare both
-//! implementations.
+//! Second implementation of the rules of [`AllowSet`](super::AllowSet), and schedules for a comparison of
+//! both implementations.
 //!
 //! [`Model`](rules::Model) is written from the rules and shares no code with the set. It has no index, reports no
 //! changes, and derives every verdict from the last outcomes. The model is slow, but simple enough to be obviously

@@ -66,7 +66,7 @@ pub(super) struct Run {
     pub(super) since: Instant,
     /// Time of the failure since which the question has been asked without a gap.
     pub(super) unbroken_since: Instant,
-    /// Time after which the next outcome follows a gap.
+    /// Deadline for the next outcome: a later outcome follows a gap.
     pub(super) next_by: Instant,
     pub(super) times: u32,
     /// The last failure, if it is a denial that is not believed.

@@ -160,9 +160,8 @@ pub(super) fn ttl() -> impl Strategy<Value = Duration> {
 
 /// Generates outcomes for distinct questions.
 ///
-/// All denials are about one host and have the same TTL. Otherwise the order of the outcomes would matter. If two hosts
-/// are the evidence for each other's denials, only the first denial is believed. If one host has two denials with
-/// different TTLs, the last denial determines the TTL.
+/// All denials are about one host and have the same TTL. With denials about two hosts, the order of the outcomes would
+/// matter: if the hosts are the evidence for each other's denials, only the first denial is believed.
 pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     let all: Vec<_> = (0..HOSTS.len())
         .flat_map(|host| Family::ALL.map(|family| Asked { host, family }))

@@ -1,4 +1,4 @@
-//! Comparison in random schedules, and in schedules that once failed.
+//! Comparison of the set with the model in random schedules, and schedules that once failed.
 
 use std::{
     collections::BTreeSet,
@@ -250,7 +250,8 @@ fn config(cases: u32) -> Config {
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
-        // In a build without optimisation, the tests would spend half of their time in ChaCha, proptest's default.
+        // In a build without optimisation, the tests would spend half of their time in proptest's default generator,
+        // ChaCha.
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     }

@@ -30,7 +30,7 @@ fn hosts_that_were_not_asked_again_yet_do_not_confirm_a_denial() {
             let ttl = 60 + 20 * number as u64;
             world.answer(number, Family::V4, ttl, &[&own_address(number)]);
         }
-        // The zone breaks: each host is denied once a minute, starting at the end of its TTL.
+        // The zone breaks: each host is denied once a minute, starting at the end of its answer's TTL.
         for round in 0..120u32 {
             for number in 0..4u32 {
                 let at = (60 + 20 * number + 60 * round) * SECOND;

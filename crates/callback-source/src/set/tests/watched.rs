@@ -147,7 +147,7 @@ fn a_watched_host_that_is_admitted_is_watched_no_longer() {
     world.answer(9, Family::V4, 300, &[WATCHED]);
     world.set.replace_hosts([host(9)], world.now);
     assert_eq!(world.set.watched().count(), 0);
-    // The answer that the host received while it was watched admits no peer.
+    // The answer that arrived while the host was watched admits no peer.
     assert_eq!(world.verdict(WATCHED), "unresolved");
     world.answer(9, Family::V4, 300, &["20.9.0.2"]);
     assert_eq!(world.verdict("20.9.0.2"), "fresh");

@@ -22,7 +22,7 @@ use crate::{
 
 /// Date, hash and signature that the headers of a delivery claim.
 ///
-/// A service without tower checks them in this order, so that it buffers only signed bodies:
+/// A service without tower checks date and signature before it reads the body, so that it buffers only signed bodies:
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -62,9 +62,10 @@ pub struct Claim<'a> {
 impl<'a> Claim<'a> {
     /// Reads the claim from the headers.
     ///
-    /// Each header must be present exactly once. The signature is read from `authorization`. If that header is missing
-    /// or has another scheme (for example a proxy's own credentials), the signature is read from its copy
-    /// `x-vipps-authorization`. If both headers contain signatures, the two headers must be equal.
+    /// `x-ms-date` and `x-ms-content-sha256` must each be present exactly once. The signature is read from
+    /// `authorization`. If that header is missing or has another scheme (for example a proxy's own credentials), the
+    /// signature is read from its copy `x-vipps-authorization`. Neither of these two headers may be repeated. If both
+    /// contain signatures, they must be equal.
     ///
     /// # Errors
     ///

@@ -69,7 +69,7 @@ fn insert(parts: &mut Parts, name: &'static str, value: &[u8]) {
     parts.headers.insert(name, value);
 }
 
-/// Returns copies of the text with one flipped bit each. The byte of that bit stays printable.
+/// Returns copies of the text with one flipped bit each. The changed byte stays printable.
 fn flipped(text: &str) -> impl Iterator<Item = Vec<u8>> {
     (0..text.len()).flat_map(move |at| {
         [1, 2, 32].into_iter().filter_map(move |bit| {

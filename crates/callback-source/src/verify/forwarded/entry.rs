@@ -22,7 +22,7 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
 
 /// Parses an address, with or without a port.
 pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
-    // No valid entry is longer. This limit also bounds the work.
+    // No valid entry is longer than this limit, which also bounds the work.
     if text.len() > MAX_ENTRY {
         return None;
     }

@@ -70,7 +70,7 @@ impl TrustedProxies {
     /// malformed in a single-value header. Without this option, it is malformed in a list, too.
     ///
     /// Any process that may write to that socket can choose the entries to the left of `unix:`. Put the socket into a
-    /// directory that only the users of nginx and the outer proxy can enter.
+    /// directory that only the system accounts of nginx and the outer proxy can enter.
     ///
     /// ```
     /// use callback_source::verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies};
@@ -105,7 +105,7 @@ impl TrustedProxies {
 
 /// The client that a trusted proxy names, or else the connection's peer.
 ///
-/// It reads the client from exactly one configured header:
+/// A `ForwardedPeer` reads the client from exactly one configured header:
 ///
 /// 1. A peer that is not a [trusted proxy](TrustedProxies) is the client itself, and no header is read. This rule also
 ///    applies to loopback and private addresses.

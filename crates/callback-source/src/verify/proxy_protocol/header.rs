@@ -112,8 +112,8 @@ impl Header {
         let Some(header) = bytes.get(..len) else {
             return Ok(None);
         };
-        // For `LOCAL`, section 2.2 requires that the family and the length of the addresses are ignored. The parser of
-        // `ppp` reads both, so it is not called.
+        // For `LOCAL`, section 2.2 of the specification requires that the family and the length of the addresses are
+        // ignored. The parser of `ppp` reads both, so it is not called.
         if header[12] == V2_LOCAL {
             return Ok(Some(Self { client: None, len }));
         }
@@ -217,7 +217,7 @@ const V1_PREFIX: &[u8] = b"PROXY ";
 const V1_LONGEST: usize = 107;
 
 const V2_FIXED: usize = 16;
-/// First byte after the signature: version 2, command 0 (`LOCAL`).
+/// First byte after the protocol's signature: version 2, command 0 (`LOCAL`).
 const V2_LOCAL: u8 = 0x20;
 /// Maximum length of a header of version 2, in bytes. The specification allows 64 KiB, but even the details of a client
 /// certificate need only a few hundred bytes.

@@ -84,8 +84,8 @@ impl<L: Listener<Addr = SocketAddr>> ProxyProtocolListener<L> {
         self
     }
 
-    /// Also accepts connections without a header from trusted proxies. The peer of such a connection is the proxy. Off
-    /// by default.
+    /// Also accepts a trusted proxy's connection that does not begin with a header. The peer of such a connection is
+    /// the proxy. Off by default.
     ///
     /// This option is for the migration of a fleet of proxies. It is insecure behind a proxy that forwards bytes and
     /// does not send a header: the client could send a header, and so choose its address.

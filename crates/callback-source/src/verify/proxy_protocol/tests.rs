@@ -26,7 +26,7 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A header of version 2 whose length field is too large by `claimed` bytes.
+/// A header of version 2 whose length field differs from the true length by `claimed` bytes.
 fn lying(command: u8, family: u8, block: &[u8], claimed: i32) -> Vec<u8> {
     let length = u16::try_from(i32::try_from(block.len()).unwrap() + claimed).unwrap();
     let fixed = [
@@ -379,7 +379,7 @@ impl World {
         Self { network, listener }
     }
 
-    /// Connects from `peer`, sends these bytes, and returns the far end of the connection.
+    /// Connects from `peer`, sends these bytes, and returns the peer's end of the connection.
     async fn connect(&self, peer: &str, sent: &[u8]) -> DuplexStream {
         let (mut far, near) = duplex(64 * 1024);
         far.write_all(sent).await.unwrap();
@@ -406,7 +406,7 @@ impl World {
     }
 }
 
-/// Returns `true` if the near end is closed.
+/// Returns `true` if the listener's end is closed.
 async fn is_closed(far: &mut DuplexStream) -> bool {
     matches!(far.read(&mut [0]).await, Ok(0))
 }

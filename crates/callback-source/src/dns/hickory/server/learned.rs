@@ -21,8 +21,8 @@ pub(super) struct Learned {
     pub(super) logged: Option<Form>,
     /// Time until which TCP is tried last.
     pub(super) tcp_last_until: Option<Instant>,
-    /// Names that were answered in random case. Until the time of an entry, the answer shows that the server accepts
-    /// any letter case of the name.
+    /// Names that were answered in random case. Until the time of its entry, a name is assumed to be accepted in any
+    /// letter case.
     pub(super) spelled_until: HashMap<Name, Instant>,
 }
 

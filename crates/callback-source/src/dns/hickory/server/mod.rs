@@ -55,9 +55,9 @@ impl Server {
 
     /// Sends the query in one form after another, in each form at most once.
     ///
-    /// The next form is sent after 200 ms of silence, or after 500 ms if the previous form is likely to work. After a
-    /// failure, the next form is sent immediately. It waits only if a form that is likely to work is in flight, and if
-    /// the failure was neither an I/O error nor over TCP.
+    /// The next form is sent after 200 ms of silence, or after 500 ms if the previous form is likely to work. After an
+    /// I/O error or a failure over TCP, the next form is sent immediately. The same applies after any other failure,
+    /// unless a form that is likely to work is still in flight.
     pub(super) async fn ask(self: Arc<Self>, query: Query) -> Result<Message, NetError> {
         let give_up_at = Instant::now() + TIME_LIMIT;
         let mut next_at = Instant::now();
@@ -256,7 +256,7 @@ impl Server {
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
-        // Each change is one assignment, so a panic leaves the state consistent.
+        // The fields do not depend on each other, so a panic leaves the state usable.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -303,11 +303,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(2);
 /// same effect as silence, because hickory treats such a response as a forgery.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Duration of silence after which the next form is tried, if the previous form worked before. The duration is long
-/// enough for two lost packets.
+/// enough for one lost packet, since hickory repeats a query over UDP after 333 ms.
 const PATIENCE_LIKELY: Duration = Duration::from_millis(500);
 
-/// Time for which a form is tried first after it worked. This time is longer than a TTL, since each lookup would
-/// otherwise have to find the form again.
+/// Time for which a form is tried first after it worked. This time is longer than the default maximum TTL (1 h), since
+/// each lookup would otherwise have to find the form again.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 /// Time after which a form that failed is tried again.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(300);
