@@ -1,7 +1,8 @@
 //! `check`: verdicts on given peers.
 //!
-//! The command looks up the hosts once, and judges all peers by the same set. With `--peer`, it also prints each hop.
-//! The hops reveal the usual mistake: a proxy that is not trusted is judged as the client.
+//! The command looks up the hosts once, and judges all peers by the same set. With `--peer`, it also prints each hop
+//! from that peer to the client. The hops reveal the usual mistake: a proxy that is not trusted is judged as the
+//! client.
 
 use std::net::IpAddr;
 
@@ -26,7 +27,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
-            // No DNS answer can change this verdict.
+            // There is no lookup, because no DNS answer can change this verdict.
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;

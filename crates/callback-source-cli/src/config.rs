@@ -1,8 +1,8 @@
 //! Configuration from the flags of a command.
 //!
-//! `args` parses one value at a time. This module checks the values together. Flags that exclude each other, or whose
-//! required flag is missing, are refused before anything listens. The most dangerous mistake is a forwarding header
-//! without a trusted proxy: then every client could choose its own address.
+//! `args` parses one value at a time. This module checks the values together. A flag that excludes another given flag,
+//! or that requires a missing one, is refused before anything listens. The most dangerous mistake is a forwarding
+//! header without a trusted proxy: then every client could choose its own address.
 
 use std::net::IpAddr;
 
@@ -75,7 +75,7 @@ pub(crate) fn list(args: &CommonArgs, subject: Subject) -> Result<AllowListBuild
         .ttl_bounds(args.min_ttl, args.max_ttl)?
         .linger(args.linger)
         .stale_for(args.stale_for);
-    // clap's `conflicts_with` would refuse a flag even if the variable of the other flag is `false`.
+    // clap's `conflicts_with` would refuse a flag even if the environment variable of the other flag is `false`.
     match (args.ipv4_only, args.ipv6_only) {
         (false, false) => {}
         (true, false) => list = list.only_family(Family::V4),

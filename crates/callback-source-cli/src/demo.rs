@@ -85,6 +85,6 @@ const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const UNLISTED: &str = "127.0.0.2";
 
-/// TTL of the answers in seconds.
+/// TTL of the answers, in seconds.
 const TTL: u32 = 5;
 const ROTATES_AFTER: Duration = Duration::from_secs(30);

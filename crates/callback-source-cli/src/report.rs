@@ -19,7 +19,7 @@ pub(crate) fn look_up_once(config: Config) -> Result<AllowList, Error> {
 }
 
 /// Spawns the list and waits for the first result of each question. If one of the peers is unlisted, the function also
-/// waits for the questions about the watched hosts.
+/// waits for the first result of each question about the watched hosts.
 pub(crate) fn look_up_for(config: Config, peers: &[IpAddr]) -> Result<AllowList, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

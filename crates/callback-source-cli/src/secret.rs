@@ -1,9 +1,8 @@
-//! Secret of a webhook, from a file or variable: other users of the machine can read a command line.
+//! Secret of a webhook. It comes from a file or a variable, because other users of the machine can read a command line.
 //!
 //! A secret is used byte for byte. If it was copied with quotation marks or white space, no webhook matches, and
 //! nothing shows why. This module therefore also returns variants without these characters, so that `verify` can name
-//! the surplus characters. Only `verify` uses the variants, because the library's layer does not correct a secret
-//! either.
+//! the surplus characters. Only `verify` uses the variants: like the library's layer, `sign` does not correct a secret.
 
 use std::{
     env::{self, VarError},

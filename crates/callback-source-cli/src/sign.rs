@@ -1,7 +1,7 @@
 //! `sign`: a signed webhook as a `curl` command.
 //!
-//! `sign` prints the command and does not send the request. The secret therefore stays on this machine, even if the
-//! command runs on another machine. The signature covers the URL, so curl's own changes to the URL are switched off.
+//! `sign` prints the command and does not send the request. The secret therefore stays on this machine, even if curl
+//! runs on another machine. The signature covers the URL, so curl's own changes to the URL are switched off.
 
 use std::{borrow::Cow, fmt::Write, fs, io::Read, path::Path, time::SystemTime};
 

@@ -113,7 +113,7 @@ impl Report {
         Self::new(date, content_hash, signature)
     }
 
-    /// Returns the report on a request with an invalid header. Only the first invalid header is known.
+    /// Returns the report on a request with a missing or invalid header. Only the first such header is known.
     fn unreadable(rejection: &MessageRejection) -> Self {
         let text = match (rejection.kind(), rejection.header()) {
             (MessageRejectionKind::MissingHeader, Some(name)) => {

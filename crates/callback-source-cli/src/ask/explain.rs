@@ -1,4 +1,5 @@
-//! `explain`: the present verdict of the running server on a peer, or the hosts that listed the peer earlier.
+//! `explain`: the present verdict of the running server on a peer, or, with `--at`, the hosts that listed the peer at a
+//! given time.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
         events => events?,
     };
     let then = args.at.map(|at| (at.time(), listed_at(&events, at.time())));
-    // Earlier lines may contain the addition of an address that stays listed for months.
+    // A line that was removed from the journal may have recorded the addition of the peer, which can stay listed for
+    // months.
     let begins_late = match &then {
         Some((_, hosts)) if hosts.is_empty() => {
             let oldest = entries(&args.ask, "/history.jsonl")?.into_iter().next();
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
     })
 }
 
-/// Returns the hosts that had the peer as an admitted address at this time, each with the time at which the peer was
+/// Returns the hosts that had the peer as an admitted address at a given time, each with the time at which the peer was
 /// added.
 fn listed_at(events: &[Entry], at: SystemTime) -> BTreeMap<String, String> {
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -48,8 +48,8 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
     }
 }
 
-/// Runs a command and waits until it has ended, so that two commands never run at once. Kills the command after
-/// [`COMMAND_LIMIT`].
+/// Runs a command in a shell and waits until the shell has ended, so that two commands do not run at once. Kills the
+/// shell after [`COMMAND_LIMIT`].
 fn run_command(command: &str, entry: &Entry) {
     let spawned = Command::new("sh")
         .args(["-c", command])
@@ -64,7 +64,8 @@ fn run_command(command: &str, entry: &Entry) {
     };
     if let Some(mut stdin) = child.stdin.take() {
         let text = serde_json::to_string(entry).unwrap_or_default();
-        // An error is ignored, since a command need not read its input. The event fits into the buffer of the pipe.
+        // An error is ignored, since a command need not read its input. The write does not block, because the event
+        // fits into the buffer of the pipe.
         let _ = stdin.write_all(format!("{text}\n").as_bytes());
     }
     let start = Instant::now();

@@ -83,7 +83,7 @@ impl Content {
 /// Returns the addresses and networks in a text of any format.
 ///
 /// Comments and [`nothing`] are skipped. The follower writes only host names and times into comments, but another
-/// program may write addresses as well.
+/// program may also write addresses into them.
 pub(super) fn members(text: &str) -> BTreeSet<IpNet> {
     let lines = text
         .lines()

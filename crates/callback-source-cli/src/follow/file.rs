@@ -36,7 +36,8 @@ impl FileTarget {
         }
     }
 
-    /// Makes the file equal to the goal, on a thread that may block. Returns the change and the content of the file.
+    /// Makes the file equal to the goal, except in a dry run. The work is done on a thread that may block. Returns the
+    /// change and the new content.
     pub(super) async fn sync_file(
         &mut self,
         goal: Arc<Goal>,
@@ -48,7 +49,7 @@ impl FileTarget {
             let synced = sync(&path, format, &goal, &mut carried, mode);
             (synced, carried)
         });
-        // The task is aborted only when the runtime shuts down.
+        // The task fails only if it panics or if the runtime shuts down.
         let (synced, carried) = work
             .await
             .map_err(|error| TargetError::new(error.to_string()))?;
@@ -123,7 +124,7 @@ fn sync(
         old.times = times_before?;
         Some(format.write(&old) == before)
     };
-    // If only the times in the header are renewed, the file does not count as rewritten.
+    // If only the times in the header are renewed, `rewritten` is `false`.
     change.rewritten = change.is_none() && same_body() != Some(true);
     if mode == Mode::Write {
         replace(path, text.as_bytes()).map_err(|error| problem("write", path, &error))?;
@@ -163,10 +164,10 @@ impl Clock {
     }
 }
 
-/// Returns whether the header must be renewed. The header must be renewed if a current time is more than a minute
-/// earlier than the same time in the file, or if only one of the two exists. It must also be renewed once the file's
-/// `good_until` is less than half as far away as the current `good_until`. Each refresh of an answer moves the current
-/// `good_until` a little, which must not cause a write.
+/// Returns whether the header must be renewed. It must be renewed if `good_until` or `kept_until` in `current` is more
+/// than a minute earlier than in `kept`, or is given in only one of the two. It must also be renewed once `good_until`
+/// in `kept` is less than half as far away as in `current`. Each refresh of an answer moves `good_until` in `current` a
+/// little, which must not cause a write.
 fn is_due(kept: &Times, current: &Times, now: SystemTime) -> bool {
     let left = |until: &Option<String>| {
         let until = parse_rfc3339(until.as_deref()?).ok()?;
@@ -258,7 +259,7 @@ fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
 
     let own = file.metadata()?;
     if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-        // Only root may change the owner. Another user may be allowed to change the group alone.
+        // Only root may change the owner. Another user may be allowed to change only the group.
         let _ = fchown(file, Some(before.uid()), Some(before.gid()))
             .or_else(|_| fchown(file, None, Some(before.gid())));
     }
@@ -306,8 +307,8 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
 }
 
-/// Maximum difference between two times that is ignored. The tolerance covers rounding, and TTLs that differ between
-/// two resolvers.
+/// Maximum ignored difference between two times. The tolerance covers rounding, and TTLs that differ between two
+/// resolvers.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Maximum size of a file, far more than the largest set needs.

@@ -211,7 +211,7 @@ impl TargetLog {
     }
 }
 
-/// Pause between two reads of a target. A set that another program has flushed should be restored within 5 s.
+/// Pause between two reads of a target. An nftables set that another program has flushed should be restored within 5 s.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(10 * 60);

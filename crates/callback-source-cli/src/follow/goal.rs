@@ -29,7 +29,7 @@ pub(crate) struct Goal {
 /// Next action of a target for a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Some host has been neither looked up nor restored from the state file.
+    /// Some question has had no result yet, and some host is unresolved.
     Wait,
     /// No address or network is admitted, and the target must not be emptied.
     Keep,
@@ -104,7 +104,7 @@ impl Goal {
     }
 }
 
-/// Members that a target had before this process first wrote to the target.
+/// Members that a target had when this process first read the target.
 ///
 /// While a host is unresolved, such a member may be an address of the host. If the member were removed, a genuine
 /// callback could be refused. Addresses that this process itself has admitted are not included, because the ends of
@@ -121,8 +121,8 @@ pub(crate) struct Carried {
 impl Carried {
     /// Returns the networks at the target that are kept in addition to the goal.
     ///
-    /// `noted` is the end that an earlier process has noted at the target. Without this end, each restart would keep
-    /// the networks for another window.
+    /// `noted` is the value of `until` that an earlier process noted at the target. Without this value, each restart
+    /// would keep the networks for another window.
     pub(crate) fn keep(
         &mut self,
         found: &BTreeSet<IpNet>,
@@ -169,8 +169,8 @@ pub(crate) struct TimeOut {
 impl TimeOut {
     /// Returns the timeout for a window; `None` if the window has ended.
     ///
-    /// The timeout is rounded up and at least 1: in nftables, zero means forever. A static network gets a timeout of a
-    /// day, which is renewed after half a day.
+    /// The timeout is rounded up and at least 1 s: in nftables, zero means forever. A static network gets a timeout of
+    /// a day, which is renewed after half a day.
     pub(crate) fn new(until: Option<Instant>, now: Instant) -> Option<Self> {
         let Some(until) = until else {
             return Some(Self {
@@ -197,8 +197,8 @@ impl TimeOut {
     /// rounded down.
     ///
     /// Since a timeout is rounded up, a new element may end later than its window, by at most a second. Only a new
-    /// element with a timeout of [`MAX_SECONDS`] can end before its window. If a window is then extended by less than a
-    /// second, the element is not renewed.
+    /// element with a timeout of [`MAX_SECONDS`] can end before its window. An element is not always renewed if its
+    /// window is later extended by less than a second.
     pub(crate) fn differs_from(self, expires: u64) -> bool {
         match self.left {
             Some(left) => {
@@ -335,7 +335,7 @@ mod tests {
         let found = nets(["20.0.0.1", "20.0.0.9", "2001:db8::9", "20.1.0.0/24"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9", "2001:db8::9"]));
-        // Another process removes one of the addresses.
+        // Another process removes one of the kept addresses.
         let found = nets(["20.0.0.9"]);
         let kept = carried.keep(&found, &Goal::new(&set, start), start, None);
         assert_eq!(kept, nets(["20.0.0.9"]));

@@ -24,7 +24,7 @@ pub(super) struct Haproxy {
 }
 
 impl Haproxy {
-    /// Creates the target. `file` is a plain file at the path of the ACL.
+    /// Creates the target. `file` writes the file of the ACL in the format `plain`.
     pub(super) fn new(name: String, socket: PathBuf, acl: String, file: FileTarget) -> Self {
         Self {
             name,

@@ -80,8 +80,8 @@ impl Plan {
                 let mut spans = spans.iter();
                 spans.any(|span| *span != found && span.overlaps(found))
             });
-            // A permanent element from an earlier process never expires, so it is removed even while the set is
-            // undecided.
+            // A permanent element from an earlier process never expires, so it is removed even while a host is
+            // unresolved.
             let is_carried = network.is_some_and(|network| kept.contains(&network));
             let is_endless = is_carried && element.expires.is_none();
             if is_in_the_way {
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(plan.remove, [Value::from("192.0.2.2")]);
         assert!(plan.problem.unwrap().problem.contains("192.0.2.2"));
 
-        // The permanent element is removed even while the set is undecided.
+        // The permanent element is removed even while a host is unresolved.
         let now = now();
         let goal = goal(&[], false, now);
         let state = state(&permanent("192.0.2.2"));

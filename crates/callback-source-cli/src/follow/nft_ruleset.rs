@@ -1,4 +1,4 @@
-//! `--print-ruleset`: a ruleset that uses the sets.
+//! `--print-ruleset`: an nftables ruleset that uses the follower's sets.
 
 /// Returns a ruleset that drops all new connections to one port, except those from the addresses in two sets and those
 /// over the loopback interface.

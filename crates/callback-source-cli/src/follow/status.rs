@@ -22,7 +22,7 @@ pub(crate) struct TargetStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum TargetState {
-    /// The target has not been written yet.
+    /// No update of the target has succeeded or failed yet.
     Waiting,
     InSync,
     /// No address or network is admitted, and the target was left unchanged.
@@ -31,7 +31,7 @@ pub(super) enum TargetState {
 }
 
 impl TargetStatus {
-    /// Returns a sentence about the problem; `None` if the target is in sync or has not been written yet.
+    /// Returns a sentence about the problem; `None` if the target is in sync or waits for its first update.
     pub(crate) fn problem(&self) -> Option<String> {
         let target = &self.target;
         match self.state {

@@ -14,8 +14,8 @@ pub(crate) trait Target: Send {
     /// Makes the target equal to the goal, and returns the difference. Reads the target first, so that changes by other
     /// programs are undone. Writes only if there is a difference, and never with [`Mode::DryRun`].
     ///
-    /// While a family is undecided, its addresses from before the start of this process are kept, for the longest
-    /// window at most.
+    /// While a host is unresolved for a family, addresses of that family from before the start of this process are
+    /// kept, for the longest window at most.
     fn sync(&mut self, goal: Arc<Goal>, mode: Mode) -> Syncing<'_>;
 
     /// Returns whether `--on-change` runs after a change of this target.

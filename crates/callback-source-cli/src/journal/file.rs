@@ -219,7 +219,7 @@ impl JournalFile {
     }
 }
 
-/// Returns the lines of the journal at `path` and the waiting lines that match `selection`, oldest first.
+/// Returns the lines that match `selection`, oldest first: those of the journal at `path`, then those of `waiting`.
 pub(super) fn selected(path: &Path, waiting: &[Vec<u8>], selection: &Selection) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut push = |entry: &Entry| {
@@ -294,7 +294,7 @@ fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
     written
 }
 
-/// Path of the earlier file, which the last rotation renamed.
+/// Path to which a rotation renames the file of the journal.
 fn earlier(path: &Path) -> PathBuf {
     let mut earlier = path.as_os_str().to_owned();
     earlier.push(".1");

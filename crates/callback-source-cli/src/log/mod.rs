@@ -32,8 +32,7 @@ use crate::{
 /// Sets up the log of a command that looks up the hosts once. The command reports the outcome of each question itself,
 /// so events about questions are omitted unless a filter was given.
 pub(crate) fn init_for_one_shot(args: &CommonArgs) -> Result<(), Error> {
-    // At its end, the command may wait for the reader of its output without a time limit. Signals still end the
-    // command.
+    // At its end, the command may wait forever for the reader of stderr. Signals still end the command.
     init(args, ONE_SHOT_FILTER, None, |metadata| {
         metadata.fields().field("question").is_none()
     })
@@ -151,8 +150,8 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Default log filter of a server. Of other crates, it admits only errors, because these crates log, without a rate
-/// limit, what peers send. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING
+/// Default log filter of a server. Of other crates, it admits only errors, because these crates have no rate limit for
+/// log lines that peers cause. At WARN, hickory logs each packet from a wrong address, and h2 each unsolicited PING
 /// acknowledgement.
 const SERVER_FILTER: &str = "error,callback_source=info";
 const ONE_SHOT_FILTER: &str = "error,callback_source=warn";

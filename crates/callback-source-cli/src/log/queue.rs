@@ -44,7 +44,7 @@ struct State {
 }
 
 impl Lines {
-    /// Adds a line, or drops it if the queue is full.
+    /// Adds a line, or drops it if it does not fit.
     pub(super) fn push(&self, line: Vec<u8>) {
         let mut state = self.lock();
         let size = size(&line);

@@ -39,7 +39,7 @@ use crate::{
     log,
 };
 
-/// The application behind all listeners.
+/// The application behind the main listener and the admin listener.
 #[derive(Debug)]
 pub(super) struct App {
     list: AllowList,

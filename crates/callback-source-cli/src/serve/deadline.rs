@@ -25,7 +25,7 @@ pub(super) struct Deadline {
     pub(super) idle_timeout: Duration,
     /// `true` if the connection keeps its normal limits while the listener is crowded.
     pub(super) spared: bool,
-    /// Time at which the current or the next request first became the last request of the connection.
+    /// Time since which the current or the next request is the last request of the connection.
     pub(super) last_request_since: Option<Instant>,
 }
 
@@ -37,8 +37,7 @@ impl Deadline {
             let since = *self.last_request_since.get_or_insert_with(Instant::now);
             limits.cut_at = Some(since + LAST_RESPONSE_TIME);
         } else {
-            // The listener is no longer crowded. If it becomes crowded again, a request that is in flight then has its
-            // whole time.
+            // The listener is not crowded. If it becomes crowded later, a request in flight gets the whole time limit.
             self.last_request_since = None;
         }
         limits
@@ -108,7 +107,8 @@ mod tests {
         stopping: None,
     };
 
-    /// Returns the time after which a request that never ends is cut. Each state of the listener begins after a time.
+    /// Returns the time after which a request that never ends is cut. The listener enters each state after the duration
+    /// beside that state.
     async fn cut_after(states: &[(Duration, ListenerState)]) -> Duration {
         let (sender, listener) = watch::channel(NORMAL);
         let timer = Arc::new(IdleTimer::new(Instant::now()));

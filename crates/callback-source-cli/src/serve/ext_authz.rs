@@ -99,7 +99,7 @@ pub(super) struct ExtAuthzServer {
 }
 
 impl ExtAuthzServer {
-    /// Makes the health service report that this server is stopping.
+    /// Makes the health service report that this server does not serve, because it is stopping.
     pub(super) fn announce_stop(&mut self) {
         self.not_ready = None;
     }

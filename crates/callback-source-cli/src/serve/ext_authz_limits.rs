@@ -144,7 +144,7 @@ where
     }
 }
 
-/// Connection with its permit. If its client sends no first byte in time, the connection is closed. Later, the pings of
+/// Connection with its permit. If its client sends nothing in time, the connection is closed. Later, the pings of
 /// HTTP/2 detect a client that has disappeared.
 #[derive(Debug)]
 pub(super) struct Connection {

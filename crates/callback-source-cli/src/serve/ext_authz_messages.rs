@@ -26,7 +26,7 @@ pub(super) struct Peer {
     pub(super) address: Option<Address>,
 }
 
-/// Address of a peer. Other kinds of addresses, such as a pipe, are skipped.
+/// Address of a peer. An address that is not a socket address, such as a pipe, is skipped.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Address {
     #[prost(message, optional, tag = "1")]

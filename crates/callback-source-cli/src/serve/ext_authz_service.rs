@@ -125,9 +125,9 @@ impl Checks {
                 *judged.headers_mut() = headers_of_name(header, attributes);
             }
         }
-        // A check waits up to a second for an on-demand refresh. Callers can then make the server keep many checks.
-        // Therefore the server keeps only the header that names the client, and the names of headers that resemble
-        // tags. Both are limited.
+        // A check waits up to a second for an on-demand refresh. In this time, callers can make the server keep many
+        // checks in memory. Therefore the server keeps only the header that names the client, and the names of headers
+        // that resemble tags. Both are limited.
         let kept = judged
             .headers()
             .values()

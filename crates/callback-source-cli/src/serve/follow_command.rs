@@ -36,7 +36,7 @@ pub(crate) fn run(args: &FollowArgs) -> Result<Outcome, Error> {
     // The signals are set up before the list starts, so that no signal is lost.
     let mut signals = {
         let _context = runtime.enter();
-        // SIGHUP changes nothing here: `follow` has no configuration file.
+        // SIGHUP changes nothing here: `follow` never reloads its configuration file.
         Signals::new(Arc::default()).map_err(Error::Start)?
     };
     let outcome = runtime.block_on(follow(args, config, &mut signals));
@@ -124,7 +124,7 @@ fn run_once(args: &FollowArgs) -> Result<Outcome, Error> {
         let (outcome, differences) = once(&list, targets, on_change, allow_empty, mode).await;
         (outcome, differences, list.health())
     });
-    // Dropping the runtime writes the state file.
+    // Except in a dry run, dropping the runtime writes the state file.
     drop(runtime);
     if mode == Mode::DryRun {
         output::data(differences.as_bytes())?;

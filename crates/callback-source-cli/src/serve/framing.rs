@@ -55,7 +55,8 @@ impl RequestPart {
         matches!(self, Self::Head { .. })
     }
 
-    /// Advances by these bytes, but not beyond the end of the current part. Returns how many bytes are in this part.
+    /// Advances by these bytes, but not beyond the end of the current part. Returns how many of the bytes are in this
+    /// part.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {

@@ -2,9 +2,9 @@
 //!
 //! hyper starts its time limit for the head of a request when the previous response ends. That limit would also end
 //! idle connections. Callbacks are rare. If a proxy sends a callback over a connection while the server closes that
-//! connection, the callback is lost. Therefore the time limit of an idle connection is long. A head has ten seconds
-//! from its first byte, the first head from the start of the connection. Neither limit applies while a request is in
-//! flight.
+//! connection, the callback is lost. Therefore the time limit of an idle connection is long. A head must arrive within
+//! ten seconds of its first byte, and the first head within ten seconds of the start of the connection. Neither limit
+//! applies while a request is in flight.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

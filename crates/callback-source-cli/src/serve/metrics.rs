@@ -133,8 +133,8 @@ const RESPONSE_TIME: &str = "callback_source_serve_response_seconds";
 const DROPPED: &str = "callback_source_serve_log_lines_dropped_total";
 const TARGETS: &str = "callback_source_follow_targets_out_of_date";
 
-/// Buckets in seconds, for an immediate response, for a response after an on-demand refresh, and for the time limit of
-/// the strictest sender. There are few buckets, since the server may have at most 40 series.
+/// Buckets in seconds, for an immediate response, for a response after an on-demand refresh, and for the shortest
+/// timeout of the provider's APIs. There are few buckets, since the server may have at most 40 series.
 const BUCKETS: [f64; 3] = [0.005, 1.1, 3.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

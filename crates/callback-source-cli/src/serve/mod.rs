@@ -296,7 +296,7 @@ async fn serve(
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + FLUSH_LIMIT + SHUTDOWN_LIMIT);
-    // The record includes the refusals of the last minute.
+    // The refusals of the last minute are recorded before the stop.
     let record_stop = async || {
         if let Some(journal) = &journal {
             recorder::record_refusals(journal, &stop_counts);

@@ -86,8 +86,9 @@ impl Permits {
 
     /// Returns whether the listener is crowded, given its previous state.
     ///
-    /// A crowded listener stays crowded until twice as many permits are free. Otherwise, a connection that is
-    /// repeatedly opened and closed would wake all other connections each time.
+    /// A listener becomes crowded when fewer than a certain number of permits are free, and stays crowded until twice
+    /// that number are free. Otherwise, a connection that is repeatedly opened and closed would wake all other
+    /// connections each time.
     pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
         let reserve = (self.max / 4).min(LARGEST_RESERVE);
         let reserve = if were_crowded { 2 * reserve } else { reserve };

@@ -35,7 +35,7 @@ impl Recorder {
         let entries = self.journal.entries(None).await.into_iter();
         // A change that happened while the server was down is recorded. An unchanged address is not recorded again.
         let mut known = View::replay(entries);
-        // Until every question has been asked, the list may lack addresses that have not changed.
+        // Until every question has had a result, the list may lack an address that the provider still uses.
         self.list.attempted().await;
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

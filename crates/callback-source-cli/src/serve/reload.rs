@@ -1,9 +1,10 @@
 //! Reloads the configuration file while the server runs.
 //!
 //! 1. The file is reloaded at SIGHUP, and when its content has [changed](super::watch).
-//! 2. The configuration in the file is applied as a whole or not at all. The previous configuration stays in force if a
-//!    value is invalid, if a change needs a restart, or if the file has lost all keys.
-//! 3. Added hosts are looked up before anything is removed, so that no listed peer becomes undecided during the reload.
+//! 2. The configuration in the file is applied as a whole or not at all. The previous configuration stays in force if
+//!    the file cannot be read or has lost all keys, if a value is invalid, or if a change needs a restart.
+//! 3. Added hosts are looked up, for at most 6 s, before anything is removed, so that no listed peer becomes undecided
+//!    during the reload.
 //!
 //! A reload closes no listener and no connection. Each request is judged with the checks that are in force when the
 //! request starts.
@@ -93,7 +94,7 @@ impl Reloader {
                         self.reload(content).await;
                     }
                 }
-                // A file that cannot be read is reported once, not at each regular read.
+                // A file that cannot be read is reported once and at each SIGHUP, not at each regular read.
                 Err(error) if is_requested || is_readable => {
                     is_readable = false;
                     self.refuse(&error);

@@ -54,8 +54,8 @@ impl DiscardedBody {
                 Some(Ok(frame)) => {
                     self.time_limit = BODY_TIME;
                     let length = frame.data_ref().map_or(0, Bytes::len);
-                    // Each frame uses up `FRAME_COST` bytes of the limit in addition to its data. Otherwise, empty
-                    // frames could arrive forever without a wait between them.
+                    // Each frame uses up `FRAME_COST` bytes of `DISCARD_LIMIT` in addition to its data. Otherwise,
+                    // empty frames could arrive forever without a wait between them.
                     match self.left.checked_sub(length + FRAME_COST) {
                         Some(left) => self.left = left,
                         None => return false,

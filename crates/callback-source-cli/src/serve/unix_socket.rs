@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::UnixSocketError;
 
-/// Socket in the file system, removed when dropped.
+/// Socket in the file system. Its file is removed when this value is dropped, unless the service manager created it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     listener: UnixListener,

@@ -134,7 +134,7 @@ async fn a_target_is_not_emptied_unless_it_is_allowed() {
     let text = shown(&output);
     assert!(text.contains("the targets keep what they have"), "{text}");
     assert_eq!(read(&path), "20.0.0.9\n");
-    // The hosts are undecided, so the previous content is kept even if an empty set is allowed.
+    // The host is unresolved, so the previous content is kept even if an empty set is allowed.
     let output = run(&format!("{line} --allow-empty")).await;
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(read(&path).contains("\n20.0.0.9 1;\n"), "{}", read(&path));
@@ -240,7 +240,7 @@ async fn a_restart_while_dns_is_down_removes_nothing() {
     until(|| body(&path) == "20.0.0.1 20.0.0.2").await;
     follow.signal("KILL").await;
     drop(follow);
-    // One host moves, and the other host cannot be resolved.
+    // The address of one host changes, and the other host cannot be resolved.
     dns.set_fault("two.example", Fault::Rcode(ResponseCode::ServFail));
     move_to(&dns, &["20.0.0.3"]);
     let follow = Server::follow(&args).await;

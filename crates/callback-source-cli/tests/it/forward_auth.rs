@@ -190,7 +190,7 @@ async fn passes_on_the_callbacks_of_listed_clients_only(kind: Kind) {
     assert_eq!(set_up.post(UNLISTED, &all).await.status, 403);
     assert_eq!(set_up.seen(), [""; 0]);
 
-    // One connection to the endpoint is kept for all clients.
+    // Both clients keep their connections, so their requests may share a connection to the endpoint.
     let addr = set_up.front_addr;
     let mut listed = Connection::connect(ip(LISTED), addr).await.unwrap();
     let mut unlisted = Connection::connect(ip(UNLISTED), addr).await.unwrap();

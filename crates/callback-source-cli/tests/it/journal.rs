@@ -79,7 +79,7 @@ async fn three_questions_have_an_answer_after_a_rotation_an_outage_and_a_restart
     }
     dns.set("one.example", 1, &[ip(NEW)]);
 
-    // Did the provider rotate?
+    // Did the provider rotate its addresses?
     let changes = answer(&server, "history --only changes --since today", "lingers").await;
     assert!(
         changes.contains(&format!("added: {NEW} of one.example")),

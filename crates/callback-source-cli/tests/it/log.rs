@@ -64,7 +64,7 @@ async fn a_log_that_is_read_again_has_the_number_of_dropped_lines_and_the_last_l
     assert!(rest.iter().any(|line| line.ends_with(" stopped")));
 }
 
-/// A server whose log is never read.
+/// A server whose log is not read after the start, unless a test reads `lines`.
 struct Unread {
     child: Child,
     addr: SocketAddr,

@@ -134,7 +134,7 @@ async fn refuses_a_test_server_in_production_with_a_reason_that_ends_the_search(
     let server = Server::start(&flags).await;
     server.ready().await;
     server.get(UNLISTED, "/verify").await;
-    // The first request triggered the lookup of the watched host, but did not wait for the answer.
+    // The first request triggered the lookups of the watched hosts, but did not wait for the answers.
     server
         .has_logged("127.0.2.1 is callback-mt-1.vipps.no, a test server; this list is production")
         .await;
