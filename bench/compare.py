@@ -147,7 +147,7 @@ http {{
       proxy_set_header X-Real-IP $remote_addr;
     }}
   }}
-  # A connection for each question, as nginx before 1.29.7 does without further lines.
+  # Opens a connection for each request to the endpoint, as nginx before 1.29.7 does by default.
   server {{
     listen 127.0.0.1:{old};
     location / {{ auth_request /verify; proxy_pass http://app; }}
@@ -313,7 +313,7 @@ def start(stack, name, service, command, scratch):
         run(
             command, "serve", "--stop-delay", "0s", "--listen", f"127.0.0.1:{SERVE}", "--allow", "127.0.0.1/32",
             "--trusted-proxy", "127.0.0.9", "--client-ip-header", "x-real-ip",
-            # No verdict in this benchmark depends on this host, so its DNS server does not exist.
+            # No verdict in this benchmark depends on this host, so no DNS server listens at this address.
             "--host", "callback.example.com", "--dns-server", "127.0.0.1:9",
         )
         ports.add(SERVE)

@@ -94,7 +94,7 @@ async fn list() -> AllowList {
     list
 }
 
-/// Check that a merchant could write with a list of addresses and `axum-client-ip`.
+/// A check as a merchant could write it, with a list of addresses and `axum-client-ip`.
 async fn client_ip(
     State(listed): State<Arc<HashSet<IpAddr>>>,
     ClientIp(peer): ClientIp,

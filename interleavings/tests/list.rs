@@ -22,7 +22,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
 };
 
-/// Number of schedules per test, unless the variable `SCHEDULES` contains another number.
+/// Number of schedules per test, unless the environment variable `SCHEDULES` contains another number.
 const SCHEDULES: usize = 1_000;
 const ON_DEMAND_INTERVAL: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -69,7 +69,7 @@ fn a_replaced_host_is_refused_and_its_replacement_admitted_in_every_schedule() {
     explore(|| async {
         let dns = Dns::default();
         dns.answer("b.test", NEW);
-        // The answer is new, so an on-demand refresh may not ask the question again yet.
+        // The answer is new, so an on-demand refresh must not repeat the question yet.
         let (list, refresher) = dns.start(Duration::ZERO).await;
         let requests = [NEW, UNLISTED].map(|peer| request(&list, peer));
         let replace = future::spawn({

@@ -1,9 +1,10 @@
 //! Checks of all schedules of a few events for two hosts and both families. The events are applied to the set itself.
 //!
-//! The events are an answer, another answer, a denial, a failure, and two ticks. One tick advances the time to the end
-//! of the next window, and the other tick to the millisecond before that end. After each event, the verdicts on ten
-//! callers are compared with the verdicts of the [model](crate::oracle), for this moment and for the end of each
-//! following window. Of the schedules that differ only in the names of hosts or families, one is checked.
+//! The events are an answer, another answer, a denial, a failure, and two ticks. One tick advances the time to the next
+//! end of a window, and the other tick to the millisecond before such an end. After each event, the verdicts on ten
+//! callers are compared with the verdicts of the [model](crate::oracle), for this moment, for each later end of a
+//! window, and for the millisecond before each of these ends. Of the schedules that differ only in the names of hosts
+//! or families, one is checked.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -94,7 +95,7 @@ enum Step {
         family: u8,
         what: Came,
     },
-    /// Advances the time to the end of the next window, or to the millisecond before that end.
+    /// Advances the time to the next end of a window, or to the millisecond before such an end.
     Tick {
         early: Ms,
     },

@@ -218,7 +218,7 @@ fn a_file_written_before_writes_fail_stays_on_disk() {
     });
 }
 
-/// Found by seed 88, whose schedule has more idle time.
+/// Found by seed 88, whose schedule has more idle time than this one.
 #[test]
 fn states_that_become_equal_are_not_saved_at_once() {
     holds(&Schedule {
@@ -375,7 +375,7 @@ fn states_that_become_equal_are_not_saved_at_once() {
 }
 
 /// The rule that an empty state never overwrites a damaged file still applied after a state with content had replaced
-/// that file. The next process therefore restored an answer that had ended, until a denial removed it.
+/// that file. The next process therefore restored an answer that had ended, and kept it until a denial removed it.
 #[test]
 fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
     holds(&Schedule {

@@ -198,7 +198,7 @@ fn said(result: &Result<Answer, ResolveError>, alias: Alias) -> Said {
     }
 }
 
-/// Behavior of a server that does not depend on its mood. It is drawn anew after each [`Habit::LASTS`].
+/// Behavior of a server that does not depend on its mood. It is drawn anew after each period of [`Habit::LASTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
     None,
@@ -294,7 +294,7 @@ impl Resolve for Wired {
 pub(crate) struct Flight {
     /// Number of changes to the zone and the servers when the lookup began.
     weather: u64,
-    /// Responses that the servers have sent for this lookup.
+    /// The servers' responses that may explain the result of this lookup.
     said: Vec<Response>,
 }
 
@@ -411,7 +411,8 @@ fn explained(
             if errors().any(loops) {
                 return Ok(());
             }
-            // So is NXDOMAIN for the target of an alias: the name in the question exists, so it is no denial.
+            // NXDOMAIN for the target of an alias is final, too. The name in the question exists, so the response is
+            // not a denial.
             let dangles = |response: &Response| {
                 let denies = |of: &ResolveError| of.kind() == ResolveErrorKind::NxDomain;
                 response.link == Link::Target && response.result.as_ref().is_err_and(denies)

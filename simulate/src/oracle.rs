@@ -207,7 +207,7 @@ impl Worlds {
             }
             changed_at.push(changed);
         }
-        // If a change is uncertain in one state, the change may not have been saved.
+        // If one state has no certain change, it is not certain that any change was saved.
         let changed_at: Option<Vec<_>> = changed_at.into_iter().collect();
         if let Some(at) = changed_at.and_then(|all| all.into_iter().min()) {
             self.changed_at = self.changed_at.max(Some(at));
@@ -423,8 +423,8 @@ impl Worlds {
             if *at <= now && written_from <= until {
                 let written = (written_from.max(*at), until);
                 left.extend(models.iter().map(|model| {
-                    // An answer whose window ended before the file was written is not in the file. A restored answer
-                    // does not fail, so its window would be open again.
+                    // An answer whose window ended before the file was written is not in the file. If it were restored,
+                    // its question would have no failures, so the window would be open again.
                     let mut model = model.clone();
                     model.settle(&self.rules, written.0);
                     OnDisk {
@@ -811,7 +811,8 @@ impl Model {
             .iter()
             .filter(|of| of.host != self.hosts[at].host);
         let zone = |of: &&Host| same_zone(of.host, self.hosts[at].host);
-        // If the zone has other hosts but no answer, the contract leaves open whether another zone's answer suffices.
+        // If the host's zone has other hosts but none with an answer, the contract leaves open whether an answer of
+        // another zone is enough to give the host up.
         let any_zone = !others.clone().any(|of| zone(&of));
         let mut known = Tri::No;
         for (other, of) in others.flat_map(|host| host.records.iter().map(move |of| (host, of))) {

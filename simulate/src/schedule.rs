@@ -37,7 +37,7 @@ pub(crate) struct Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// The zone gets these addresses of a host's pool, with a TTL in seconds. Each bit is an address. Without any bit,
+    /// The zone gets these addresses of a host's pool, with a TTL in seconds. Each bit is an address. If no bit is set,
     /// the response is "no data".
     Zone {
         host: u8,
@@ -93,7 +93,7 @@ pub(crate) enum Mood {
     Lossy,
     /// Answers every question with NXDOMAIN.
     Denies,
-    /// Answers every question with no data.
+    /// Answers every question with "no data".
     Empty,
     /// Answers every question with one private address, as a captive portal does.
     Portal,
@@ -331,7 +331,7 @@ impl Draw {
         self.zone(calm, host, after, CALM_TTL as u32);
     }
 
-    /// Lets DNS return a different part of a host's addresses in each answer.
+    /// Repeatedly changes the part of a host's addresses that DNS returns.
     fn subsets(&mut self, at: u64) {
         let host = self.host();
         let ttl = *self.pick(&[0, 30, 60, 300, 3600]);
@@ -432,7 +432,7 @@ impl Draw {
         self.edges(at, lasts, 8);
     }
 
-    /// Ends processes in random ways, with or without DNS.
+    /// Ends processes in random ways, while DNS works or fails.
     fn restarts(&mut self, at: u64) {
         let hosts = self.setting.hosts;
         let mut now = at;
@@ -568,8 +568,8 @@ impl Draw {
         self.rotation_of(when, host);
     }
 
-    /// Lets the second server answer from an older zone. The first server loses packets, and the resolver then asks the
-    /// second server.
+    /// Lets the second server answer from an older state of the zone. The first server loses packets, and the resolver
+    /// then asks the second server.
     fn differing(&mut self, at: u64) {
         let lasts = self.length().min(6 * HOUR * SECOND);
         let ms = *self.pick(&[10_000, 300_000, 3_600_000]);
@@ -820,10 +820,10 @@ const ZONE: u8 = 0b1011;
 /// Number of addresses that a host can have in each family.
 pub(crate) const POOL: u8 = 6;
 
-/// Number of callers. The first callers are the addresses of all hosts. The other callers are never listed.
+/// Number of callers. The first callers are the addresses of all hosts. No host lists the other callers.
 pub(crate) const WHO: u8 = HOSTS * 2 * POOL + UNLISTED;
 
-/// Number of callers that are never listed. The last two are servers of the test environment, which the list watches.
+/// Number of callers that no host lists. The last two are servers of the test environment, which the list watches.
 pub(crate) const UNLISTED: u8 = 8;
 
 pub(crate) const YEAR: u64 = 365 * 24 * HOUR;

@@ -139,7 +139,7 @@ impl Query {
         let counts = [1, sections.answers, sections.authorities, additional];
         let mut message = self.header(code, truncated, counts);
         match respell {
-            // Lower-casing cannot change the length, type or class: none of their bytes is a letter.
+            // Lower-casing cannot change the lengths of labels, the type or the class: none of their bytes is a letter.
             true => message.extend(self.question.to_ascii_lowercase()),
             false => message.extend(&self.question),
         }
@@ -196,7 +196,7 @@ impl Sections {
     }
 }
 
-/// Prefix of an alias's target, before the name.
+/// An alias's target is this prefix and the name in the question.
 pub(crate) const TARGET: &str = "edge.";
 
 /// A pointer to the name of the question.

@@ -51,7 +51,7 @@ pub(crate) struct State {
     asked: [AskLog; 2 * HOSTS as usize],
     /// The questions about the watched host, by family.
     watched: [WatchLog; 2],
-    /// Number of the running process.
+    /// Serial number of the running process.
     pub(crate) life: u32,
     /// Time of the last request of a caller that may have been unlisted.
     pub(crate) unlisted_at: Ms,
@@ -76,7 +76,7 @@ pub(crate) struct Server {
     pub(crate) lag: u32,
 }
 
-/// Times of a question in this process: of its last lookup, and the bounds for its next lookup.
+/// Times of a question in this process: those of its last lookup, and the earliest and latest time of its next lookup.
 #[derive(Clone, Copy, Debug, Default)]
 struct AskLog {
     asked: Option<Ms>,
@@ -132,7 +132,7 @@ pub(crate) enum Class {
     TooManyQuestions,
     /// A question went out too late.
     AskedTooLate,
-    /// A caller did not wait as promised.
+    /// A caller waited too long, or was refused too early.
     Waiting,
     /// A response does not match any verdict.
     Response,
@@ -276,8 +276,8 @@ impl State {
         }
     }
 
-    /// Records a lookup of the watched host. The watched host may be looked up at most once per interval, and only when
-    /// an unlisted peer calls.
+    /// Records a lookup of the watched host. Each of its questions may go out at most once per interval of on-demand
+    /// refreshes, and only when an unlisted peer calls.
     fn watched_asked(&mut self, family: usize, now: Ms) {
         let interval = RECHECK.max(self.rules.min_ttl);
         let before = self.watched[family].asked.replace(now);
@@ -343,7 +343,7 @@ impl State {
                     wait.max(self.rules.backoff(most_failures)) + LAST_SECOND,
                 )
             }
-            // After a rejected answer, the retry may go out a second later.
+            // After a rejected answer, the retry may go out a second after the end of the back-off.
             Outcome::Failure => (
                 self.rules.backoff(fewest),
                 self.rules.backoff(most_failures) + LAST_SECOND,

@@ -80,7 +80,7 @@ impl FaultyZone {
         self.servers.iter().map(DnsServer::addr)
     }
 
-    /// Alternates forever between four phases: calm, single faults, calm, and an outage.
+    /// Repeats four phases until an error occurs: calm, single faults, calm, and an outage.
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
         self.calm(Duration::from_secs(10)).await;
         loop {
@@ -93,7 +93,7 @@ impl FaultyZone {
         }
     }
 
-    /// Changes addresses in the first sixth of this time. After the rest of the time, the list must know the zone.
+    /// Changes addresses in the first sixth of this time. In the rest of the time, the list can catch up with the zone.
     async fn calm(&mut self, length: Duration) {
         let end = Instant::now() + length;
         let rest = Instant::now() + length / 6;

@@ -8,7 +8,7 @@ use std::sync::{
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{Layer, layer::Context};
 
-/// Counts the events of the library at INFO and above, the level of most services.
+/// Counts the events of the library at INFO and above. Most services log at INFO.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lines {
     pub(crate) info: Arc<AtomicU64>,

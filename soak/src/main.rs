@@ -1,6 +1,6 @@
 //! A run of the whole stack under load: a zone that rotates, DNS servers with many faults, and listed and unlisted
 //! callers at full speed over real sockets. For each instant and address, an [oracle] knows whether the address must be
-//! admitted, must be refused, or may be either.
+//! admitted, must be refused, or may get either verdict.
 //!
 //! ```text
 //! cargo run --release -p soak -- --seconds 1800

@@ -1,8 +1,8 @@
 //! Oracle that knows which verdict an address must get, or that either verdict is right.
 //!
 //! The soak test reports each change of the zone to the oracle before the change, and each outcome of a question before
-//! the list gets the outcome. For each address, the oracle has the span in which the address is surely admitted, and
-//! the later end of the span in which the address may be admitted. Between these two ends, either verdict is right.
+//! the list gets the outcome. For each address, the oracle has the span in which the address is surely admitted, and a
+//! later time until which it may be admitted. Between the end of the span and that time, either verdict is right.
 //! Either verdict is also right if the rules depend on more than one host, for example on whether a denial is believed.
 
 use std::{
@@ -43,10 +43,11 @@ struct State {
 struct Host {
     name: HostName,
     versions: VecDeque<Version>,
-    /// The start of the span in which the A question has an answer, so that the list can always decide.
+    /// The start of the span in which the A question surely has an answer. While this is true for all hosts, the list
+    /// can decide about IPv4 peers.
     known_from: Option<Instant>,
     known_until: Option<Instant>,
-    /// The start of the current time in which the zone has a valid answer, for each family.
+    /// The start of the current period in which the zone has a valid answer, for each family.
     answering_since: [Option<Instant>; 2],
 }
 
@@ -347,7 +348,7 @@ impl Oracle {
 }
 
 impl State {
-    /// Records an error unless the answer equals the answer of the zone at some time during the question.
+    /// Records an error unless the answer equals the zone's addresses at some time during the lookup.
     fn check(&mut self, host: usize, question: &Question, answer: &Answer, asked_at: Instant) {
         let got: BTreeSet<_> = answer.addresses().iter().copied().collect();
         let mut versions = self.hosts[host].versions.iter();

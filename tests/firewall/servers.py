@@ -187,7 +187,7 @@ def undecided_hybrid(run):
     run.start()
     matrix.stop(run.follower)
     run.dns.addresses = {LISTED, NEW}
-    # Waits for the interval of on-demand refreshes, which no flag changes.
+    # Waits until the interval of on-demand refreshes has passed. No flag changes this interval.
     time.sleep(5.3)
     expect(run.status(NEW) == 201, f"a new server got {run.status(NEW)}")
     expect(run.status(UNLISTED) == 403, "an unlisted peer is not refused")

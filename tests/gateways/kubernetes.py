@@ -23,7 +23,7 @@ BEGIN, END = "<!-- kubernetes: begin -->", "<!-- kubernetes: end -->"
 
 # Facts of the published schemas: field names with their types. `!` marks a required field. A tuple lists the values of
 # an enumeration. `{str: str}` is a map with any keys. Fields that the page does not use are left out. An unknown field
-# is therefore a typing error on the page, or a field that must be added here.
+# is therefore misspelled on the page, or must be added here.
 META = {"name!": str, "namespace": str, "labels": {str: str}}
 # Gateway API 1.6.1, apis/v1/object_reference_types.go and shared_types.go. A Service needs a port.
 BACKEND = {"group": str, "kind": str, "name!": str, "namespace": str, "port!": int}

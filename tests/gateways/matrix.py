@@ -239,7 +239,7 @@ def request(port, method="POST", path=PATH, source=LISTED, headers=(), http2=Fal
         if done.returncode != 92:
             break
     heads = [head for head in re.split(r"\r?\n\r?\n", done.stdout) if head.startswith("HTTP/")]
-    # `100 Continue` precedes the response.
+    # `100 Continue` may precede the response.
     heads = [head for head in heads if not head.split()[1].startswith("1")]
     if not heads:
         return 0, {}
@@ -270,7 +270,7 @@ class Gateway:
     def __init__(self, name, block, header, command, down, http2_port=None, extra=None, shop=Shop, patience=3,
                  warm_up="/vipps/warm-up"):
         self.name, self.block, self.header, self.command, self.shop = name, block, header, command, shop
-        # Seconds until the caller gets a response if the endpoint hangs.
+        # Maximum number of seconds until the caller gets a response if the endpoint hangs.
         self.patience = patience
         # Path that shows whether the gateway serves requests. `None` if an open port is enough.
         self.warm_up = warm_up
@@ -453,7 +453,7 @@ def slow(run):
     run.begin()
     # A new server of the provider calls. The lookup that finds its address takes 0.8 s.
     run.dns.addresses, run.dns.delay = {LISTED, NEW}, 0.8
-    # Waits for the interval of on-demand refreshes, which no flag changes.
+    # Waits until the interval of on-demand refreshes has passed. No flag changes this interval.
     time.sleep(max(0.0, run.ready_at + 5.2 - time.monotonic()))
     status, _, seen = run.call(source=NEW)
     expect((status, seen) == (201, 1), f"{status}, shop {seen}")
@@ -599,7 +599,7 @@ def gateways(venv):
              http2_port=True, extra=haproxy_http2, patience=8),
         make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
         make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy_command, {503}),
-        # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the other listener.
+        # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the HTTP listener.
         make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy_command, {503}),
     ]
 

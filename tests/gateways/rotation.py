@@ -146,7 +146,7 @@ class Callers:
             self.left -= 1
             self.judged += 1
             number = self.judged
-            # Spreads the callbacks over the minimum time, so that the zone rotates even during a short run.
+            # Spreads the callbacks over the time of `--seconds`, so that the zone rotates even during a short run.
             await asyncio.sleep(self.start + number * self.pause - time.monotonic())
             target = f"/vipps/{address}/{number}"
             body = body_of(target)

@@ -16,7 +16,7 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-/// Returns the rows of the tables in a section of a page.
+/// Returns the table rows that name a test, from a section of a page.
 fn rows(page: &str, section: &str) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs").join(page)).expect("the page is there");

@@ -71,7 +71,7 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
     let (status, rejection) = call(&list, TEST_SERVER).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     let rejection = rejection.expect("it was refused");
-    // The answer of the watched host arrived while the request waited for the admitted hosts.
+    // The answer of the watched host arrived while the request waited for the lookups of the admitted hosts.
     assert_eq!(rejection.kind(), RejectionKind::WrongEnvironment);
     assert_eq!(rejection.explanation().as_deref(), Some(EXPLANATION));
     assert_eq!(rejection.watched_host(), Some(&host_name(TEST_HOST)));
@@ -177,7 +177,7 @@ async fn a_flood_asks_a_watched_host_no_more_often_than_any_and_changes_no_other
     assert_eq!((a, aaaa), (a_alone, aaaa_alone));
     assert!(none.is_empty());
     for asked in [watched_a, watched_aaaa] {
-        // The questions of 300 seconds, with a back-off whose longest pause is a minute.
+        // The flood lasts at least 300 s, and the longest pause of the back-off is a minute.
         assert!((5..20).contains(&asked.len()), "{asked:?}");
         let gaps = asked.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.min() >= Some(Duration::from_secs(5)), "{asked:?}");

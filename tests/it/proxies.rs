@@ -745,7 +745,7 @@ async fn mark(request: Request, next: Next) -> Response {
     response
 }
 
-/// A program and its configuration for one test.
+/// A proxy that a test can start.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Nginx,

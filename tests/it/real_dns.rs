@@ -54,9 +54,9 @@ async fn a_rotation_behind_a_resolver_reaches_the_layer_within_the_same_time() -
     assert_lingering(&merchant, &list).await
 }
 
-/// Changes the address of the first host. Returns the time until the list admits that address.
+/// Changes the address of the first host. Returns the time until the list admits the new address.
 async fn rotate(knot: &Knot, list: &AllowList, rotation: u8) -> io::Result<Duration> {
-    // The age of the old answer at the rotation. It varies over fractions of a second and of the TTL.
+    // The age of the old answer at the rotation. It differs between two rotations by a third of the TTL.
     let age = Duration::from_millis(330) * u32::from(rotation);
     until(|| {
         let answered = of(list, "callback-1.vipps.no").and_then(|of| of.answered_at);

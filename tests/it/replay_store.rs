@@ -116,7 +116,7 @@ async fn status(replica: &Router, request: Request<Body>) -> u16 {
     response.status().as_u16()
 }
 
-/// Sends each delivery to both replicas, until the second replica refuses a delivery as a replay.
+/// Sends new deliveries, each to both replicas, until the second replica refuses a delivery as a replay.
 async fn until_marks_are_shared(replicas: [&Router; 2]) {
     static ATTEMPT: AtomicU64 = AtomicU64::new(0);
     within(async {
@@ -145,7 +145,7 @@ async fn a_delivery_is_accepted_by_one_of_two_replicas_with_redis() -> TestResul
     assert_eq!(status(&first, paid.request()).await, 409);
     assert_eq!(status(&second, delivery("refunded").request()).await, 200);
 
-    // There is one key for each delivery. It expires after two windows and a minute.
+    // There is one key for each delivery. It expires after twice the time window of signatures, plus a minute.
     let keys = redis.cli(&["KEYS", "callback-source:replay:*"])?;
     assert_eq!(keys.lines().count(), 2, "{keys}");
     let key = keys.lines().next().unwrap();
@@ -228,7 +228,7 @@ async fn a_killed_redis_refuses_no_delivery_and_is_used_again_when_it_returns() 
     );
     assert_eq!(warnings.len(), 2, "one for each replica: {warnings:?}");
 
-    // During the outage, one replica starts. Another replica requires the store.
+    // During the outage, two replicas start. The second replica requires the store.
     let late = replica(&url, lenient);
     assert_eq!(status(&late, delivery("late").request()).await, 200);
     let strict = replica(&url, ReplayGuard::require_store);

@@ -589,7 +589,7 @@ async fn a_state_that_outgrows_the_file_is_truncated_and_not_lost() -> io::Resul
     let folder = TempDir::new()?;
     let list = up(&folder, &[ONE]).await;
     end(list, &folder).await;
-    // The file is filled to the last bytes with lingering addresses of a host that is not configured.
+    // The file is filled almost to its maximum size with lingering addresses of a host that is not configured.
     let most = 4 * 1024 * 1024;
     edit(&path(&folder), |file| {
         file["hosts"][0]["host"] = json!(OTHER);
@@ -722,7 +722,8 @@ fn alive() -> usize {
         .num_alive_tasks()
 }
 
-/// Changes the owner of the file, which only root can do. Returns `false` if the test must be skipped.
+/// Changes the user or the group of the file, for which the test needs root. Returns `false` if the test must be
+/// skipped.
 fn chown(folder: &TempDir, user: Option<u32>, group: Option<u32>, test: &str) -> bool {
     let Err(error) = std::os::unix::fs::chown(path(folder), user, group) else {
         return true;

@@ -209,8 +209,8 @@ async fn a_call_waits_for_each_host_until_its_question_may_go_out() {
     sleep(Duration::from_millis(1_000)).await;
     resolver.set(OTHER, 60, &["127.0.1.2"]);
 
-    // After this pause, the question of HOST may go out in 0.6 s, and the question of OTHER, which the peer needs, in
-    // 0.9 s.
+    // After this pause, the question of HOST may go out in 0.6 s, and the question of OTHER, whose answer lists the
+    // peer, in 0.9 s.
     sleep(Duration::from_millis(3_100)).await;
     let start = Instant::now();
     assert!(within(list.verdict_after_refresh(TWO)).await.is_allowed());
@@ -436,7 +436,7 @@ async fn an_on_demand_refresh_does_not_wait_for_the_back_off_of_a_failing_questi
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     within(list.attempted()).await;
-    // The question fails at 0, 5, 15 and 35 s. It is not due again before 75 s.
+    // The question of OTHER fails at 0, 5, 15 and 35 s. It is not due again before 75 s.
     sleep(Duration::from_secs(45)).await;
     let before = resolver.asked_at(OTHER, Family::V4).len();
     resolver.set(OTHER, 3600, &["127.0.1.2"]);

@@ -1,5 +1,5 @@
-//! Tests of mistakes in the wiring of an axum service that `CallbackRoutes` makes impossible, or refuses when the app
-//! is built.
+//! Tests of mistakes in the wiring of an axum service. `CallbackRoutes` makes them impossible, or rejects them when the
+//! app is built.
 //!
 //! Mistakes that are detected only at a request are in `tests/wiring`.
 

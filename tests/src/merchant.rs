@@ -32,7 +32,7 @@ pub struct Merchant {
 
 impl Merchant {
     /// Starts a server on a free port of 127.0.0.1. Its handler receives the requests of admitted peers, on every path
-    /// and with every method. The reply repeats the body of the request. The headers `x-peer`, `x-host` and
+    /// and with every method. The reply repeats the body of the request. Its headers `x-peer`, `x-host` and
     /// `x-freshness` contain the values of the `Allowed`.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Merchant {
     ///
     /// # Errors
     ///
-    /// If the reply is incomplete.
+    /// If the connection fails, or the reply is incomplete.
     pub async fn post(
         &self,
         peer: IpAddr,
@@ -108,7 +108,8 @@ impl Merchant {
     }
 }
 
-/// Creates a list of these hosts that accepts loopback addresses, with a minimum TTL and a back-off of a second.
+/// Creates a builder for a list of these hosts that accepts special-purpose addresses. The minimum TTL and the longest
+/// back-off are a second.
 ///
 /// # Panics
 ///

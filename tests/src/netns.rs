@@ -34,7 +34,7 @@ pub const SERVER6: &str = "2001:db8::1";
 ///
 /// # Panics
 ///
-/// If `ip` fails although namespaces can be created, or if namespaces cannot be created although servers are required.
+/// If `ip` fails although namespaces can be created, or if the test would be skipped although servers are required.
 #[must_use]
 pub fn connected(clients: &[&str]) -> Option<(Netns, Netns)> {
     servers::find(["ip", "nft"])?;
@@ -136,7 +136,7 @@ impl Netns {
     ///
     /// # Panics
     ///
-    /// If `nft` cannot be started.
+    /// If `ip`, which starts `nft`, cannot be started.
     #[must_use]
     pub fn try_nft(&self, arguments: &str) -> Output {
         let output = self

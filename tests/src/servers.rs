@@ -99,7 +99,7 @@ fn free_port(ip: IpAddr) -> SocketAddr {
 /// A free port alone is not enough. Some servers share a port with another process that listens there (`SO_REUSEPORT`),
 /// and then no "address in use" error occurs.
 fn claim(port: u16) -> bool {
-    // This address is used only for claims. Systems other than Linux do not have this address.
+    // This address is used only for claims. Some systems, such as macOS, do not have this address.
     match UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 254), port)) {
         Ok(claim) => {
             let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Tests of mistakes in the wiring of an axum service. At the first request, an ERROR event names the mistake and the
-//! fix.
+//! Tests of mistakes in the wiring of an axum service. At the first request that such a mistake affects, an ERROR event
+//! names the mistake and the fix.
 //!
 //! These tests need a separate binary, since each such ERROR event is logged only once per process. Mistakes that are
 //! detected earlier are in `tests/it/wiring.rs`.
@@ -65,7 +65,7 @@ async fn a_probe_behind_a_layer_around_everything_logs_an_error() {
     let app = Router::new()
         .route("/health", get(async || "up"))
         .layer(VerifySourceLayer::rejecting(list(), ConnectInfoPeer));
-    // The first request has no local peer, and the second request is not a `GET`.
+    // The peer of the first request is not local, and the second request is not a `GET`.
     let refused = status(&app, Method::GET, "/health", UNLISTED_PEER).await;
     assert_eq!(refused, StatusCode::FORBIDDEN);
     let local = IpAddr::from([10, 0, 0, 7]);

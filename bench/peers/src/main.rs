@@ -80,7 +80,7 @@ fn respond(port: u16) -> io::Result<()> {
     }
 }
 
-/// Connection with the bytes of an incomplete message.
+/// Connection with the received bytes that are not processed yet.
 struct Connection {
     stream: TcpStream,
     bytes: Vec<u8>,
@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Reads the bytes that have arrived. Returns `false` at the end of the connection.
+    /// Reads the bytes that have arrived. Returns `false` if the connection has ended or failed.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
