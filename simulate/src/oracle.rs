@@ -880,7 +880,7 @@ impl Host {
         }
     }
 
-    /// Restores the original times, shifted by the change of the wall clock.
+    /// Returns the host that is restored from this state, with all times shifted by the change of the wall clock.
     fn restored(&self, rules: &Rules, shift: Ms, now: Ms) -> Self {
         let mut host = Self::new(self.host, now);
         for (records, saved) in host.records.iter_mut().zip(&self.records) {

@@ -309,7 +309,8 @@ async fn hosts_that_come_and_go_cause_one_question_per_interval_floor() {
         .insecure_allow_special_addresses()
         .spawn(resolver.clone());
     for _ in 0..100 {
-        // This pause is longer than the jitter of a question, but much shorter than the refresh interval floor.
+        // The pause of 600 ms is longer than the jitter of a question, but much shorter than the refresh interval
+        // floor.
         list.replace_hosts([HOST, OTHER].map(host_name));
         sleep(Duration::from_millis(600)).await;
         list.replace_hosts([host_name(OTHER)]);

@@ -5,8 +5,8 @@
 //! - a delivery through the layer, without the work of the inner service, costs over 15 % more than the bare
 //!   SHA-256 of its body and the HMAC of its string to sign.
 //!
-//! A limit on each count alone would detect neither fault. A plain `==` of 32 bytes is not detected, since the
-//! compiler turns it into a single vector comparison.
+//! A limit on each count alone would detect neither fault. This benchmark does not detect a plain `==` of 32 bytes,
+//! since the compiler turns it into vector instructions that always compare every byte.
 //!
 //! The benchmark needs valgrind on x86-64. Valgrind does not support SHA instructions there, so both sides of the
 //! second comparison run portable code.

@@ -36,7 +36,7 @@ pub enum Fault {
     LingerWithoutRefresh,
     /// A question is given up even if it was not asked during its stale window.
     GivenUpByTimeUnasked,
-    /// The addresses of removed hosts stay admitted until the next outcome of a question.
+    /// The addresses of removed hosts stay admitted until the next outcome of a question, or the end of a window.
     HostsKept,
     /// A failed lookup removes the last answer.
     FailureForgets,
@@ -52,7 +52,7 @@ pub enum Fault {
     OnDemandAnswerDropped,
     /// The jitter is subtracted from the wait instead of added.
     JitterNegative,
-    /// Changed addresses are not saved at once, but only a minute after the previous save.
+    /// Changed addresses are not saved before a minute has passed since the previous save.
     ChangesSavedLate,
     /// The set is published before the latest change is applied to it.
     PublishedBeforeApplied,

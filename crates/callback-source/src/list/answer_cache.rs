@@ -172,7 +172,7 @@ impl std::fmt::Debug for AnswerCache {
 struct Entry {
     asked_at: Instant,
     answered_at: Instant,
-    /// The sum of all sleeps of the machine when the question was asked, in nanoseconds.
+    /// The sum of all sleeps of the machine up to the time when the question was asked, in nanoseconds.
     slept: u64,
     keep: Duration,
     result: Result<Answer, ResolveError>,

@@ -1,4 +1,4 @@
-//! The clocks of a list: tokio's clock, which tests pause, and a clock that includes sleeps of the machine.
+//! The clocks of a list: tokio's clock, which tests pause, and a clock that measures how long the machine has slept.
 
 use std::time::{Duration, Instant};
 

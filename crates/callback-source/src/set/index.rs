@@ -2,7 +2,7 @@
 //!
 //! Every entry has its own expiry. Verdicts are therefore correct at any time, even if the refresher that removes
 //! expired entries has died. There can be several reasons to admit an address: several hosts, or several windows of one
-//! host. The index keeps all reasons, since the best reason may end first.
+//! host. The index keeps all reasons, since the freshest reason may expire first.
 //!
 //! The index also stores the spans of time in which every host is resolved, instead of a flag. As time passes, even
 //! without a new outcome, the verdict on an unlisted peer can change from
@@ -25,8 +25,8 @@ pub(super) struct Index {
     resolved: [Resolved; 2],
 }
 
-/// Spans of time in which every host is resolved for a family. Unless a host is given up, there is at most one span.
-/// The first span is therefore stored inline, so that it can be read without following a pointer.
+/// Spans of time in which every host is resolved for a family. Unless a host is given up, or soon can be, there is at
+/// most one span. The first span is therefore stored inline, so that it can be read without following a pointer.
 #[derive(Clone, Debug)]
 struct Resolved {
     first: Validity,

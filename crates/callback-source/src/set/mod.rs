@@ -52,8 +52,8 @@
 //! 7. **Special-purpose addresses** in an answer are dropped. An answer with only special-purpose addresses is a failed
 //!    lookup. An answer with more than `max_addresses` addresses is a failed lookup, too. An address in a standard
 //!    DNS64 prefix is treated as if its record did not exist.
-//! 8. **Watched hosts** are looked up but never admitted. An unlisted peer whose address is in an answer of a watched
-//!    host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) instead of
+//! 8. **Watched hosts** are looked up but never admitted. If every host is resolved, an unlisted peer that has an
+//!    address of a watched host is rejected as [`WrongEnvironment`](RejectionKind::WrongEnvironment) instead of
 //!    [`NotListed`](RejectionKind::NotListed). Watched hosts form a separate set with the same rules. Their answers are
 //!    therefore not evidence for rules 4 and 6. Watched hosts have no effect on readiness, on health, or on the state
 //!    that a restart restores.

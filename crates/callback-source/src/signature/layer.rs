@@ -45,8 +45,8 @@ impl<K: SecretSource> VerifySignatureLayer<K> {
         Self::new(keys, Mode::Rejecting)
     }
 
-    /// Hands on signed and unsigned requests, with the [`MessageVerdict`](crate::MessageVerdict) in their extensions.
-    /// Use this mode to try out the check, or to decide in the handler.
+    /// Hands on requests whether or not they are verified, with the [`MessageVerdict`](crate::MessageVerdict) in their
+    /// extensions. Use this mode to try out the check, or to decide in the handler.
     ///
     /// A tagging layer still refuses a request whose body is too large, too slow or incomplete, since it cannot hand
     /// on such a body.

@@ -153,7 +153,7 @@ pub enum SecretError {
          the end of a file; pass only the secret, `text.trim()` for a file"
     )]
     NotBare,
-    /// The text is not a valid header value, or begins or ends with an invisible character.
+    /// The text is not a valid header value, or begins or ends with white space or another invisible character.
     #[error(
         "the token is not a valid header value; remove control characters and surrounding white space"
     )]

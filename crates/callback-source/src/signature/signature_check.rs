@@ -112,8 +112,8 @@ impl<K: SecretSource> Settings<K> {
         }
     }
 
-    /// Returns the body of a request that is handed on, with its claim. The claim is `None` if the request was tagged
-    /// as rejected.
+    /// Checks the headers and the body of a request. Returns the buffered body and the request's verified claim. The
+    /// claim is `None` if the request was tagged as rejected.
     async fn check<B: Body>(
         &self,
         parts: &mut Parts,

@@ -324,7 +324,8 @@ impl<S, T> fmt::Debug for CachedSecrets<S, T> {
 const MAX_KNOWN: u64 = 16 * 1024 * 1024;
 const MAX_UNKNOWN: u64 = 1024 * 1024;
 
-/// Maximum length of an id, in bytes. A path with an order number is shorter.
+/// Maximum length of an id, in bytes. By default, the id in the token layer is the request's path. A path with an order
+/// number is shorter than this limit.
 const MAX_ID: usize = 1024;
 
 /// Estimated size of an entry without its id and secrets, in bytes. It includes moka's own part.

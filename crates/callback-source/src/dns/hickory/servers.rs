@@ -4,7 +4,7 @@
 //! silent first server uses up the time of all servers. In this crate, the servers are queried one after another.
 //! Earlier queries stay in flight, so that a slow answer is still used.
 //!
-//! A denial is final, as it is for every other program on the machine. A resolver that then used the answer of another
+//! A denial is final, as it is for programs that use glibc or musl. A resolver that then used the answer of another
 //! server would hide a wrong configuration. A wrong denial removes no address before an answer of another host in the
 //! zone confirms the denial (rule 4 of [`crate::set`]).
 

@@ -6,8 +6,8 @@ use super::AllowListBuilder;
 use crate::HostName;
 
 impl AllowListBuilder {
-    /// Watches hosts without admitting their addresses. An unlisted peer whose address is in an answer about a watched
-    /// host is rejected as [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
+    /// Watches hosts without admitting their addresses. An unlisted peer that has an address of a watched host is
+    /// rejected as [`WrongEnvironment`](crate::RejectionKind::WrongEnvironment) in place of
     /// [`NotListed`](crate::RejectionKind::NotListed), and the log shows the host. A second call adds further hosts.
     ///
     /// A list with servers of one [environment](crate::vipps::Environment) watches the servers of the other

@@ -204,7 +204,8 @@ mod owner {
     }
 }
 
-/// Replaces a file. At no time is there an incomplete file at `path`.
+/// Replaces a file. At no time is there an incomplete file at `path`: until the new file is complete, an existing file
+/// stays unchanged.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let before = replaceable(path)?;
     let beside = beside(path)?;

@@ -160,8 +160,9 @@ pub(super) fn ttl() -> impl Strategy<Value = Duration> {
 
 /// Generates outcomes for distinct questions.
 ///
-/// All denials are about one host and have the same TTL. With denials about two hosts, the order of the outcomes would
-/// matter: if the hosts are the evidence for each other's denials, only the first denial is believed.
+/// All denials are about one host. With denials about two hosts, the order of the outcomes would matter: if the hosts
+/// are the evidence for each other's denials, only the first denial is believed. All denials have the same TTL. With
+/// different TTLs, the order would not matter either, because a denial's TTL applies only to its own question.
 pub(super) fn batch() -> impl Strategy<Value = Vec<(Asked, Outcome)>> {
     let all: Vec<_> = (0..HOSTS.len())
         .flat_map(|host| Family::ALL.map(|family| Asked { host, family }))
