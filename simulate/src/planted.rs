@@ -85,7 +85,7 @@ const FOUND_BY: &[(Fault, u64)] = &[
     (Fault::RefreshNotShared, 2),
     (Fault::OnDemandAnswerDropped, 1),
     (Fault::JitterNegative, 1),
-    (Fault::ChangesSavedLate, 12),
+    (Fault::ChangesSavedLate, 10),
     (Fault::PublishedBeforeApplied, 1),
     // The next two faults were found with hickory on a network in memory.
     (Fault::TruncatedTaken, 10),
