@@ -90,13 +90,11 @@ impl JournalFile {
     /// Tries to write the waiting lines. Also removes old peer addresses if this is due, because there may be no event
     /// for weeks.
     pub(super) fn write_waiting(&mut self, now: SystemTime) {
-        if self.waiting.is_empty()
-            && let Err(error) = self.forget_daily(now)
-        {
+        if let Err(error) = self.forget_daily(now) {
             self.report::<()>(Err(error));
         }
         while let Some(line) = self.waiting.pop_front() {
-            let written = self.write(&line, now);
+            let written = self.write(&line);
             if self.report(written).is_none() {
                 self.open = None;
                 self.waiting.push_front(line);
@@ -136,7 +134,7 @@ impl JournalFile {
         self.waiting.push_back(line);
     }
 
-    fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
         if self
             .open
@@ -146,7 +144,6 @@ impl JournalFile {
             self.open = None;
             fs::rename(&self.path, earlier(&self.path))?;
         }
-        self.forget_daily(now)?;
         let open = match self.open.take() {
             Some(open) => open,
             None => open(&self.path)?,
@@ -174,7 +171,7 @@ impl JournalFile {
         self.forget(now)
     }
 
-    /// Removes the addresses of peers from lines that are older than `--journal-keep`.
+    /// Removes the addresses of peers from lines that are older than the time of `--journal-keep`.
     fn forget(&mut self, now: SystemTime) -> io::Result<()> {
         // After a failure, the next attempt is made an hour later. Until then, lines are still written.
         self.forgot_at = now.checked_sub(A_DAY - AN_HOUR);
