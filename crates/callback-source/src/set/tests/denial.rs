@@ -283,9 +283,7 @@ fn another_zone_does_not_confirm_a_denial_after_a_restart_either() {
     }
     assert_eq!(world.verdict("20.0.0.1"), "unresolved");
     let hosts: Vec<_> = world.set.hosts().cloned().collect();
-    let mut set = AllowSet::new(Rules::default(), hosts, &[], world.now).unwrap();
-    set.restore(world.set.save(), world.now);
-    world.set = set;
+    world = world.restarted(Rules::default(), hosts, world.now);
     ask(&mut world, 1, Ok(answer(3600, &["20.0.1.1"])));
     for kind in DENIALS {
         ask(&mut world, 0, Err(ResolveError::new(kind)));

@@ -46,6 +46,22 @@ impl World {
         }
     }
 
+    /// Returns a set with these rules and hosts, after a restart at `now` that restored the state.
+    fn restarted(
+        &self,
+        rules: Rules,
+        hosts: impl IntoIterator<Item = HostName>,
+        now: Instant,
+    ) -> Self {
+        let mut set = AllowSet::new(rules, hosts, &[], now).unwrap();
+        set.restore(self.set.save(), now);
+        Self {
+            set,
+            start: self.start,
+            now,
+        }
+    }
+
     fn at(&mut self, since_start: Duration) -> &mut Self {
         self.now = self.start + since_start;
         self

@@ -2,16 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// Returns a set with these rules and hosts, after a restart at `now` that restored the state.
 fn restart(world: &World, rules: Rules, hosts: &[usize], now: Instant) -> World {
-    let hosts = hosts.iter().map(|number| host(*number));
-    let mut set = AllowSet::new(rules, hosts, &[], now).unwrap();
-    set.restore(world.set.save(), now);
-    World {
-        set,
-        start: world.start,
-        now,
-    }
+    world.restarted(rules, hosts.iter().map(|number| host(*number)), now)
 }
 
 #[test]
