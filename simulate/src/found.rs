@@ -470,11 +470,27 @@ fn an_answer_that_has_ended_leaves_the_file_that_replaced_a_damaged_one() {
     });
 }
 
+const ONE_HOST: Setting = Setting {
+    hosts: 1,
+    min_ttl: 10,
+    max_ttl: 3600,
+    linger: 600,
+    stale_for: 3600,
+    networks: false,
+};
+
+fn at(at: u64, what: What) -> Event {
+    Event { at, what }
+}
+
+fn server(server: u8, mood: Mood) -> What {
+    Server { server, mood }
+}
+
 /// Found by seed 1010. One server sent an alias with a TTL of 60 s. The other server, whose records were older, denied
 /// the alias's target with a TTL of a day. The oracle wrongly expected that the denial is valid for a day.
 #[test]
 fn a_denial_of_an_alias_target_ends_with_the_alias() {
-    let at = |at, what| Event { at, what };
     let zone = |family, addresses, ttl| Zone {
         host: 0,
         family,
@@ -484,14 +500,7 @@ fn a_denial_of_an_alias_target_ends_with_the_alias() {
     holds(&Schedule {
         seed: 2952,
         hickory: true,
-        setting: Setting {
-            hosts: 1,
-            min_ttl: 10,
-            max_ttl: 3600,
-            linger: 600,
-            stale_for: 3600,
-            networks: false,
-        },
+        setting: ONE_HOST,
         seconds: 4600,
         events: vec![
             at(0, zone(0, 1, 86_400)),
@@ -504,13 +513,7 @@ fn a_denial_of_an_alias_target_ends_with_the_alias() {
                     ms: 3_600_000,
                 },
             ),
-            at(
-                1_000_000,
-                Server {
-                    server: 0,
-                    mood: Lossy,
-                },
-            ),
+            at(1_000_000, server(0, Lossy)),
         ],
     });
 }
@@ -519,25 +522,16 @@ fn a_denial_of_an_alias_target_ends_with_the_alias() {
 /// expected an answer or a denial, although NXDOMAIN for the target is neither.
 #[test]
 fn a_lookup_fails_if_the_target_of_an_alias_does_not_exist() {
-    let at = |at, what| Event { at, what };
     let zone = |family| Zone {
         host: 0,
         family,
         addresses: 1,
         ttl: 60,
     };
-    let server = |server, mood| Server { server, mood };
     holds(&Schedule {
         seed: 21,
         hickory: true,
-        setting: Setting {
-            hosts: 1,
-            min_ttl: 10,
-            max_ttl: 3600,
-            linger: 600,
-            stale_for: 3600,
-            networks: false,
-        },
+        setting: ONE_HOST,
         seconds: 60,
         events: vec![
             at(0, zone(0)),
@@ -553,7 +547,6 @@ fn a_lookup_fails_if_the_target_of_an_alias_does_not_exist() {
 /// answer in the file of the killed process.
 #[test]
 fn an_answer_that_ended_before_the_file_was_written_is_not_restored() {
-    let at = |at, what| Event { at, what };
     let restart = |ending| Restart {
         ending,
         down: 100,
@@ -564,12 +557,10 @@ fn an_answer_that_ended_before_the_file_was_written_is_not_restored() {
         seed: 1557,
         hickory: false,
         setting: Setting {
-            hosts: 1,
             min_ttl: 5,
-            max_ttl: 3600,
             linger: 3600,
             stale_for: 0,
-            networks: false,
+            ..ONE_HOST
         },
         seconds: 40,
         events: vec![
@@ -583,20 +574,8 @@ fn an_answer_that_ended_before_the_file_was_written_is_not_restored() {
                 },
             ),
             at(1_000, restart(Clean)),
-            at(
-                24_000,
-                Server {
-                    server: 0,
-                    mood: Refused,
-                },
-            ),
-            at(
-                24_000,
-                Server {
-                    server: 1,
-                    mood: Refused,
-                },
-            ),
+            at(24_000, server(0, Refused)),
+            at(24_000, server(1, Refused)),
             at(
                 24_500,
                 Call {
