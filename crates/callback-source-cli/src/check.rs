@@ -27,7 +27,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
     if let Some(peer) = args.peer {
         match walk(peer, &args, &mut hops)? {
             Ok(client) => args.peers = vec![client],
-            // There is no lookup, because no DNS answer can change this verdict.
+            // Nothing is looked up, because no DNS answer can change this verdict.
             Err(rejection) => {
                 let text = rejection.to_string();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;

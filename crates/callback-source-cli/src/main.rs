@@ -61,7 +61,7 @@ fn run(words: impl Iterator<Item = OsString>) -> Result<Outcome, Error> {
     let invocation = match Invocation::read(words) {
         // clap reports `--help` and `--version` as errors as well.
         Err(Error::Usage(error)) => {
-            // If printing fails, there is no other output on which to report the failure.
+            // If printing fails, the failure cannot be reported on another output.
             let _ = error.print();
             return Ok(match error.exit_code() {
                 0 => Outcome::Yes,

@@ -56,7 +56,7 @@ impl Provider {
     ///
     /// # Panics
     ///
-    /// If there is no host, or if there are more than 250 hosts.
+    /// If `hosts` is empty, or has more than 250 hosts.
     #[must_use]
     pub fn with_hosts(hosts: impl IntoIterator<Item = HostName>) -> Self {
         let hosts: Arc<[_]> = hosts.into_iter().collect();

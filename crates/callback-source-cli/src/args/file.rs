@@ -77,7 +77,7 @@ impl ConfigFile {
 }
 
 /// The path of the file, if the command line or the environment has one. Required values may be in the file, so their
-/// absence is no error here.
+/// absence is not an error here.
 pub(super) fn path(command: &Command, words: &[OsString]) -> Option<PathBuf> {
     let command = every_flag(command.clone(), &|arg| arg.required(false));
     let matches = command.try_get_matches_from(words).ok()?;

@@ -65,7 +65,7 @@ impl Proxy {
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
             Err(error) => {
-                // There is no warning if no byte was sent: some load balancers check the port in this way.
+                // Nothing is logged if no byte was sent: some load balancers check the port in this way.
                 if error.kind() == io::ErrorKind::UnexpectedEof && !ahead.is_empty() {
                     self.warn_limited("the PROXY protocol header is incomplete");
                 }
