@@ -18,6 +18,7 @@ mod secret;
 mod journal;
 
 mod output;
+mod process_group;
 
 mod report;
 mod request_file;

@@ -125,7 +125,7 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct WatchArgs {
     /// Command for the shell to run at each change of the addresses, with the event as JSON on its stdin
     ///
-    /// Only one such command runs at a time. It is killed after 60 s.
+    /// Only one such command runs at a time. After 60 s, it is killed with the processes that it started.
     #[arg(
         long,
         value_name = "COMMAND",

@@ -10,7 +10,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::history::{entries, is_change, line};
-use crate::{args::WatchArgs, error::Error, journal::Entry, outcome::Outcome, output};
+use crate::{
+    args::WatchArgs, error::Error, journal::Entry, outcome::Outcome, output, process_group,
+};
 
 pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
     // Earlier events are not shown.
@@ -42,20 +44,20 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
             if let Some(command) = &args.on_change
                 && is_change(&entry.event)
             {
-                run_command(command, &entry);
+                run_command(command, &entry, COMMAND_LIMIT);
             }
         }
     }
 }
 
-/// Runs a command in a shell and waits until the shell has ended, so that two commands do not run at once. Kills the
-/// shell after [`COMMAND_LIMIT`].
-fn run_command(command: &str, entry: &Entry) {
-    let spawned = Command::new("sh")
-        .args(["-c", command])
-        .stdin(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
+/// Runs a command in a shell and waits until the shell has ended, so that two commands do not run at once. At the time
+/// limit, the shell is killed, on Unix with every process of its group.
+fn run_command(command: &str, entry: &Entry, limit: Duration) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+    let mut child = match shell.spawn() {
         Ok(child) => child,
         Err(error) => {
             output::message("warning", format_args!("cannot run `{command}`: {error}"));
@@ -76,11 +78,12 @@ fn run_command(command: &str, entry: &Entry) {
                 output::message("warning", format_args!("`{command}` failed: {status}"));
                 return;
             }
-            Ok(None) if start.elapsed() < COMMAND_LIMIT => thread::sleep(COMMAND_CHECK),
+            Ok(None) if start.elapsed() < limit => thread::sleep(COMMAND_CHECK),
             Ok(None) | Err(_) => {
+                process_group::kill(child.id());
                 let _ = child.kill();
                 let _ = child.wait();
-                let limit = COMMAND_LIMIT.as_secs();
+                let limit = limit.as_secs();
                 output::message(
                     "warning",
                     format_args!("`{command}` was killed after {limit} s"),
@@ -94,3 +97,27 @@ fn run_command(command: &str, entry: &Entry) {
 const INTERVAL: Duration = Duration::from_secs(1);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_CHECK: Duration = Duration::from_millis(20);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::journal::Event;
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let entry = Entry {
+            id: 1,
+            at: String::new(),
+            event: Event::Added {
+                host: "a.example".to_owned(),
+                address: [192, 0, 2, 1].into(),
+            },
+        };
+        let script = format!("sleep 1000 & echo $! > '{}'; wait", file.display());
+        run_command(&script, &entry, Duration::from_millis(1_500));
+        let child = std::fs::read_to_string(file).unwrap();
+        assert!(process_group::tests::ends(child.trim()));
+    }
+}

@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::process_group;
+
 /// Outcome of a command that ended.
 #[derive(Debug)]
 pub(super) struct Finished {
@@ -119,14 +121,8 @@ impl Output {
 }
 
 async fn kill(child: &mut Child) {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Pid, Signal, kill_process_group};
-
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(group) = id.and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+    if let Some(id) = child.id() {
+        process_group::kill(id);
     }
     // An error is ignored, since the command may already have ended.
     let _ = child.kill().await;
@@ -179,21 +175,7 @@ mod tests {
         let error = run(&mut shell(&script), b"", limits(1_500)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let child = std::fs::read_to_string(file).unwrap();
-        let stat = std::path::Path::new("/proc")
-            .join(child.trim())
-            .join("stat");
-        // A killed process stays as a zombie until its new parent waits for it.
-        let is_gone = || {
-            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
-            stat.is_empty() || stat.contains(") Z ")
-        };
-        timeout(Duration::from_secs(20), async {
-            while !is_gone() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .expect("the child of the command still runs");
+        assert!(process_group::tests::ends(child.trim()));
     }
 
     #[tokio::test]
