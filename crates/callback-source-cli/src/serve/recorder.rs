@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use callback_source::{AllowList, set::HostHealth};
@@ -34,7 +34,7 @@ impl Recorder {
     pub(super) async fn run(self) {
         let entries = self.journal.entries(None).await.into_iter();
         // A change that happened while the server was down is recorded. An unchanged address is not recorded again.
-        let mut known = View::replay(entries);
+        let mut known = View::replay(entries, Instant::now().into_std(), SystemTime::now());
         // Until every question has had a result, the list may lack an address that the provider still uses.
         self.list.attempted().await;
         let mut ticks = interval(INTERVAL);
@@ -42,7 +42,8 @@ impl Recorder {
         for tick in 0_u64.. {
             ticks.tick().await;
             let now = Instant::now().into_std();
-            let current = View::new(&self.list.health(), now);
+            let mut current = View::new(&self.list.health(), now);
+            current.keep_starts(&known);
             for event in known.differences(&current, now) {
                 let listed = match &event {
                     Event::Added { host, address } => {
@@ -82,8 +83,7 @@ struct View {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outage {
-    /// Start of the outage; `None` if it began before the start of this process.
-    since: Option<std::time::Instant>,
+    since: std::time::Instant,
     error: String,
 }
 
@@ -110,7 +110,7 @@ impl View {
                 }
                 let error = family.last_error.as_ref().map(ToString::to_string);
                 let outage = Outage {
-                    since: Some(since),
+                    since,
                     error: error.unwrap_or_default(),
                 };
                 view.failing
@@ -120,10 +120,15 @@ impl View {
         view
     }
 
-    /// Returns the state at the end of a journal.
-    fn replay(entries: impl Iterator<Item = Entry>) -> Self {
+    /// Returns the state at the end of a journal. `now` and `wall` are the same moment.
+    fn replay(
+        entries: impl Iterator<Item = Entry>,
+        now: std::time::Instant,
+        wall: SystemTime,
+    ) -> Self {
         let mut view = Self::default();
         for entry in entries {
+            let at = entry.time();
             match entry.event {
                 Event::Added { host, address } => {
                     view.admitted.insert((host, address));
@@ -144,7 +149,9 @@ impl View {
                     record_type,
                     error,
                 } => {
-                    let outage = Outage { since: None, error };
+                    let ago = at.and_then(|at| wall.duration_since(at).ok());
+                    let since = now.checked_sub(ago.unwrap_or_default()).unwrap_or(now);
+                    let outage = Outage { since, error };
                     view.failing.insert((host, record_type), outage);
                 }
                 Event::OutageEnded {
@@ -156,6 +163,16 @@ impl View {
             }
         }
         view
+    }
+
+    /// Takes over the start of each outage that continues. An outage from before a restart began earlier than its first
+    /// failure in this process.
+    fn keep_starts(&mut self, known: &Self) {
+        for (question, outage) in &mut self.failing {
+            if let Some(known) = known.failing.get(question) {
+                outage.since = outage.since.min(known.since);
+            }
+        }
     }
 
     fn differences(&self, new: &Self, now: std::time::Instant) -> Vec<Event> {
@@ -203,11 +220,10 @@ impl View {
                 .failing
                 .contains_key(&(host.clone(), record_type.clone()))
             {
-                let since = outage.since.unwrap_or(now);
                 events.push(Event::OutageEnded {
                     host: host.clone(),
                     record_type: record_type.clone(),
-                    seconds: now.saturating_duration_since(since).as_secs(),
+                    seconds: now.saturating_duration_since(outage.since).as_secs(),
                 });
             }
         }
@@ -281,33 +297,43 @@ mod tests {
             at: String::new(),
             event,
         });
-        let known = View::replay(entries);
+        let known = View::replay(entries, now, SystemTime::now());
         assert_eq!(known.differences(&steps[4], now), []);
     }
 
     #[test]
     fn an_outage_is_recorded_with_its_length_also_across_a_restart() {
-        let now = Instant::now().into_std();
-        let mut failing = View::default();
-        let outage = Outage {
-            since: Some(now),
-            error: "timeout".to_owned(),
+        let start = Instant::now().into_std();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let failing = |since| {
+            let error = "timeout".to_owned();
+            let question = ("a.example".to_owned(), "A".to_owned());
+            View {
+                failing: BTreeMap::from([(question, Outage { since, error })]),
+                ..View::default()
+            }
         };
-        failing
-            .failing
-            .insert(("a.example".to_owned(), "A".to_owned()), outage);
-        let began = View::default().differences(&failing, now);
+        let length = |before: &View, seconds| match before
+            .differences(&View::default(), after(seconds))[..]
+        {
+            [Event::OutageEnded { seconds, .. }] => seconds,
+            ref other => panic!("{other:?}"),
+        };
+        let began = View::default().differences(&failing(start), start);
         assert_eq!(names(&began), ["outage-began null"]);
-        let ended = failing.differences(&View::default(), now + Duration::from_secs(90));
-        let Event::OutageEnded { seconds: 90, .. } = ended[0] else {
-            panic!("{ended:?}");
-        };
+        assert_eq!(length(&failing(start), 90), 90);
+
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30);
         let entry = Entry {
             id: 1,
-            at: String::new(),
+            at: crate::journal::time_text(wall),
             event: began[0].clone(),
         };
-        let ended = View::replay([entry].into_iter()).differences(&View::default(), now);
-        assert_eq!(names(&ended), ["outage-ended null"]);
+        let restarted = wall + Duration::from_secs(60);
+        let known = View::replay([entry].into_iter(), after(60), restarted);
+        assert_eq!(length(&known, 90), 90);
+        let mut current = failing(after(70));
+        current.keep_starts(&known);
+        assert_eq!(length(&current, 100), 100);
     }
 }
