@@ -50,12 +50,7 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
-        if let Some(failing) = &self.state(family).failing {
-            notices.push(Notice::Recovered {
-                question: self.question(family),
-                failing_since: failing.since,
-            });
-        }
+        self.report_recovery(family, notices);
         let ttl_ends = after(now, rules.clamp(answer.ttl()));
         let replaced = self.state_mut(family).answer(answer, ttl_ends, now);
         #[cfg(callback_source_simulation)]
@@ -85,6 +80,7 @@ impl Host {
         now: Instant,
         notices: &mut Vec<Notice>,
     ) {
+        self.report_recovery(family, notices);
         let denied = self.state_mut(family).last_answer.take();
         let lingers = denied.is_some()
             || self
@@ -95,6 +91,15 @@ impl Host {
         let left = denied.into_iter().flat_map(|answer| answer.addresses);
         self.linger(left, ttl_ends, rules, now, notices);
         self.state_mut(family).deny(ttl_ends);
+    }
+
+    fn report_recovery(&self, family: Family, notices: &mut Vec<Notice>) {
+        if let Some(failing) = &self.state(family).failing {
+            notices.push(Notice::Recovered {
+                question: self.question(family),
+                failing_since: failing.since,
+            });
+        }
     }
 
     /// Applies a failed lookup, or a denial that is not believed.

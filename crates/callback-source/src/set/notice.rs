@@ -36,9 +36,9 @@ pub enum Notice {
         /// Number of failures in a row, including this failure.
         times: u32,
     },
-    /// A question that had failed was answered.
+    /// A question that had failed was answered, or a denial of it is believed now.
     Recovered {
-        /// Question that was answered.
+        /// Question that works again.
         question: Question,
         /// Time of the first failure.
         failing_since: Instant,

@@ -373,6 +373,11 @@ impl Model {
         report: &mut Report,
     ) {
         let question = self.hosts[host].question(family);
+        if let Some(run) = &question.run {
+            let name = self.hosts[host].name.clone();
+            let question = Question { host: name, family };
+            report.recovered.insert(question, run.since);
+        }
         let in_use = self.in_window(question, now) && !question.valid.addresses().is_empty();
         let mut left = self.hosts[host].left.iter();
         let lingers =

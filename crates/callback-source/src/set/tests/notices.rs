@@ -44,3 +44,25 @@ fn a_recovery_is_reported_with_the_time_of_the_first_failure() {
     });
     assert_eq!(since, Some(world.start));
 }
+
+#[test]
+fn a_denial_that_is_believed_ends_a_failure_at_once_or_later() {
+    let recovered = |notices: &[Notice]| {
+        notices
+            .iter()
+            .filter(|notice| matches!(notice, Notice::Recovered { .. }))
+            .count()
+    };
+    let mut world = World::new(2);
+    world.fail(0, Family::V6, ResolveErrorKind::Timeout);
+    world.answer(1, Family::V4, 60, &["20.0.0.1"]);
+    let denial = || Err(ResolveError::new(ResolveErrorKind::NoData));
+    let notices = world.at(SECOND).apply(0, Family::V6, denial());
+    assert_eq!(recovered(&notices), 1);
+
+    let mut world = World::new(2);
+    let notices = world.apply(0, Family::V6, denial());
+    assert_eq!(recovered(&notices), 0, "no answer confirms it");
+    let notices = world.apply(1, Family::V4, Ok(answer(60, &["20.0.0.1"])));
+    assert_eq!(recovered(&notices), 1);
+}
