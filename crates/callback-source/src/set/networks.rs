@@ -228,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_larger_than_the_mapped_addresses_stays_ipv6() {
+        let set = networks(&["::ffff:192.0.2.0/95"]).unwrap();
+        assert_eq!(find(&set, "::fffe:1:2").as_deref(), Some("::fffe:0:0/95"));
+        assert_eq!(find(&set, "192.0.2.9"), None);
+    }
+
+    #[test]
     fn a_whole_family_is_rejected_in_every_spelling() {
         for all in [
             &["0.0.0.0/0"][..],

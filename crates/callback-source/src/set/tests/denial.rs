@@ -48,6 +48,26 @@ fn hosts_that_were_not_asked_again_yet_do_not_confirm_a_denial() {
 }
 
 #[test]
+fn an_answer_that_has_expired_or_was_restored_does_not_confirm_a_denial() {
+    let denied = |world: &mut World| {
+        world.fail(0, Family::V6, ResolveErrorKind::NxDomain);
+        world.state(0, Family::V6)
+    };
+    let answered = || {
+        let mut world = World::new(2);
+        world.answer(1, Family::V4, 60, &["20.0.1.1"]);
+        world
+    };
+    let last = 60 * SECOND - MS;
+    assert_eq!(denied(answered().at(last)), QuestionStatus::Denied);
+    let end = 60 * SECOND;
+    assert_eq!(denied(answered().at(end)), QuestionStatus::Failing);
+    let before = answered();
+    let mut restarted = before.restarted(Rules::default(), [host(0), host(1)], before.now);
+    assert_eq!(denied(&mut restarted), QuestionStatus::Failing);
+}
+
+#[test]
 fn a_denial_of_everything_is_not_believed() {
     for kind in DENIALS {
         let mut world = World::new(2);

@@ -12,6 +12,7 @@ mod order;
 mod readiness;
 mod replacing_hosts;
 mod replacing_networks;
+mod reports;
 mod restoring;
 mod stale;
 mod verdicts;

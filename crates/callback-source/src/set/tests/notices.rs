@@ -59,6 +59,8 @@ fn a_denial_that_is_believed_ends_a_failure_at_once_or_later() {
     let denial = || Err(ResolveError::new(ResolveErrorKind::NoData));
     let notices = world.at(SECOND).apply(0, Family::V6, denial());
     assert_eq!(recovered(&notices), 1);
+    let is_failure = |notice: &Notice| matches!(notice, Notice::Failed { .. });
+    assert!(!notices.iter().any(is_failure), "{notices:?}");
 
     let mut world = World::new(2);
     let notices = world.apply(0, Family::V6, denial());
