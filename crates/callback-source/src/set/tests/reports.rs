@@ -43,20 +43,6 @@ fn every_report_ends_a_window_at_the_moment_at_which_verdicts_change() {
 }
 
 #[test]
-fn an_address_whose_window_ends_now_does_not_come_back_with_a_longer_window() {
-    let mut world = World::new(1);
-    world.answer(0, Family::V4, 60, &["20.0.0.1"]);
-    world
-        .at(60 * SECOND)
-        .answer(0, Family::V4, 60, &["20.0.0.2"]);
-    world.at(60 * SECOND + HOUR);
-    assert_eq!(world.verdict("20.0.0.1"), "not-listed");
-    world.set.expire(world.now);
-    world.set.replace_windows(3 * HOUR, 24 * HOUR, world.now);
-    assert_eq!(world.verdict("20.0.0.1"), "not-listed");
-}
-
-#[test]
 fn a_status_follows_the_outcomes_and_the_windows() {
     let mut world = World::new(2);
     assert_eq!(world.state(0, Family::V4), QuestionStatus::Unasked);

@@ -241,6 +241,27 @@ fn no_more_addresses_linger_after_a_restart_than_today_s_limit() {
 }
 
 #[test]
+fn an_address_whose_window_ends_at_the_restart_displaces_no_other() {
+    let mut world = World::new(1);
+    world.answer(0, Family::V4, 60, &["20.0.0.1", "20.0.0.2", "20.0.0.3"]);
+    // 20.0.0.1 lingers until this answer has been refreshed, which is longer than an hour.
+    world
+        .at(10 * SECOND)
+        .answer(0, Family::V4, 3600, &["20.0.0.2", "20.0.0.3"]);
+    world
+        .at(11 * SECOND)
+        .answer(0, Family::V4, 60, &["20.0.0.3"]);
+    let one = Rules {
+        max_lingering: 1,
+        ..Rules::default()
+    };
+    let now = world.start + 11 * SECOND + HOUR;
+    let again = restart(&world, one, &[0], now);
+    assert_eq!(again.verdict("20.0.0.2"), "not-listed");
+    assert_eq!(again.verdict("20.0.0.1"), "lingering");
+}
+
+#[test]
 fn today_s_rules_and_hosts_apply_to_the_saved_state() {
     let insecure = Rules {
         insecure_allow_special_addresses: true,
