@@ -384,6 +384,9 @@ mod tests {
         };
         assert_eq!(keep(WINDOW), Some(2 * WINDOW + MARGIN));
         assert_eq!(keep(SECOND), Some(2 * SECOND + MARGIN));
+        // moka panics if an entry is kept for a thousand years.
+        let year = Duration::from_secs(366 * 86_400);
+        assert_eq!(keep(Duration::MAX), Some(year));
     }
 
     #[test]
