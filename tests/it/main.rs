@@ -24,4 +24,5 @@ mod signed;
 mod state_file;
 mod tagging;
 mod unlisted_peers;
+mod warnings;
 mod wiring;

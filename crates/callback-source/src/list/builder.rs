@@ -758,6 +758,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_kept_or_only_restored() {
+        let file = |builder: AllowListBuilder| (builder.state_file, builder.restore_only);
+        let path = Some(PathBuf::from("state.json"));
+        let kept = AllowList::builder().state_file("state.json");
+        assert_eq!(file(kept), (path.clone(), false));
+        let restored = AllowList::builder().restore_from("state.json");
+        assert_eq!(file(restored), (path, true));
+    }
+
+    #[test]
     fn ttl_bounds_are_at_least_one_second_and_in_order() {
         let bounds = |min, max| AllowList::builder().ttl_bounds(min, max).is_ok();
         let below = SECOND - Duration::from_nanos(1);

@@ -100,6 +100,10 @@ mod tests {
         assert_eq!(clock.slept(), None);
         ahead.fetch_add(3_600_000_000_000, Ordering::Relaxed);
         assert_eq!(clock.slept(), Some(Duration::from_secs(3600)));
+        ahead.fetch_add(99_999_999, Ordering::Relaxed);
+        assert_eq!(clock.slept(), None);
+        ahead.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(clock.slept(), Some(Duration::from_millis(100)));
     }
 
     #[test]

@@ -632,6 +632,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_refresher_ends_at_once_when_its_list_is_dropped() {
+        let answer = |_: Question| {
+            let addresses = ["20.0.0.1".parse().unwrap()];
+            std::future::ready(Ok(Answer::new(addresses, Duration::from_secs(3600))))
+        };
+        let (list, refresher) = AllowList::builder()
+            .host("h.test".parse().unwrap())
+            .pair(answer);
+        let running = tokio::spawn(refresher.run());
+        list.ready().await;
+        list.replace_windows(Duration::from_secs(7), Duration::from_secs(8));
+        let rules = list.snapshot().rules().clone();
+        let seconds = |window: Duration| window.as_secs();
+        assert_eq!((seconds(rules.linger), seconds(rules.stale_for)), (7, 8));
+        drop(list);
+        // Time does not advance while this test has work.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(running.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_peer_whose_answer_comes_between_verdict_and_wait_is_admitted() {
         let addresses = Arc::new(Mutex::new(["20.0.0.1".parse().unwrap()]));
         let current = Arc::clone(&addresses);

@@ -1,0 +1,104 @@
+//! Tests of what the list logs about its configuration and its lookups.
+
+use std::time::Duration;
+
+use callback_source::{AllowList, Family, ResolveErrorKind, vipps::Environment};
+use callback_source_testkit::{Outcome, ScriptedResolver};
+use integration_tests::{log::Log, merchant::host_name, within};
+use tokio::time::sleep;
+
+use crate::common::{HOST, OTHER};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_list_that_admits_nobody_is_logged() {
+    let log = Log::capture();
+    let resolver = ScriptedResolver::default;
+    let network = "20.0.0.0/8".parse().unwrap();
+    let _ = AllowList::builder().host(host_name(HOST)).pair(resolver());
+    let _ = AllowList::builder().net(network).unwrap().pair(resolver());
+    let lines = || log.lines("WARN", &["every callback is refused"]).len();
+    assert_eq!(lines(), 0);
+    let _ = AllowList::builder().pair(resolver());
+    assert_eq!(lines(), 1);
+}
+
+#[test]
+fn a_list_without_the_hosts_for_disaster_recovery_is_logged() {
+    let log = Log::capture();
+    let lines = || log.lines("WARN", &["disaster recovery"]).len();
+    let production: Vec<_> = Environment::Production.hosts().collect();
+    let resolver = ScriptedResolver::default();
+    let (list, _refresher) = AllowList::builder()
+        .hosts(production.clone())
+        .pair(resolver.clone());
+    assert_eq!(lines(), 0);
+    let _ = AllowList::builder()
+        .hosts(production[..4].to_vec())
+        .pair(resolver);
+    assert_eq!(lines(), 1);
+    list.replace_hosts(production[..4].to_vec());
+    assert_eq!(lines(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_is_given_up_is_logged_once_a_day() {
+    let log = Log::capture();
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["20.0.0.1"]);
+    resolver.set_outcome(
+        OTHER,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::Timeout),
+    );
+    let list = AllowList::builder()
+        .hosts([HOST, OTHER].map(host_name))
+        .only_family(Family::V4)
+        .stale_for(10 * MINUTE)
+        .spawn(resolver);
+    let lines = || log.lines("WARN", &["is given up"]).len();
+    sleep(9 * MINUTE).await;
+    assert_eq!(lines(), 0);
+    sleep(HOUR).await;
+    assert_eq!(lines(), 1);
+    sleep(22 * HOUR).await;
+    assert_eq!(lines(), 1);
+    sleep(3 * HOUR).await;
+    assert_eq!(lines(), 2);
+    drop(list);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_is_logged_when_it_is_repeated() {
+    let log = Log::capture();
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(HOST, Family::V4, Outcome::Failure(ResolveErrorKind::NoData));
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .only_family(Family::V4)
+        .spawn(resolver);
+    within(list.attempted()).await;
+    let lines = || log.lines("WARN", &["DNS denies this host"]).len();
+    assert_eq!(lines(), 0);
+    sleep(MINUTE).await;
+    assert_eq!(lines(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_logged_at_once() {
+    let log = Log::capture();
+    let resolver = ScriptedResolver::default();
+    resolver.set_outcome(
+        HOST,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::Timeout),
+    );
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .only_family(Family::V4)
+        .spawn(resolver);
+    within(list.attempted()).await;
+    assert_eq!(log.lines("WARN", &["lookup failed"]).len(), 1);
+}
