@@ -632,6 +632,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_unlisted_peer_waits_no_longer_than_the_lookups_take() {
+        const LOOKUP: Duration = Duration::from_millis(100);
+        let list =
+            AllowList::builder()
+                .host("h.test".parse().unwrap())
+                .spawn(async |_: Question| {
+                    tokio::time::sleep(LOOKUP).await;
+                    let addresses = ["20.0.0.1".parse().unwrap()];
+                    Ok(Answer::new(addresses, Duration::from_secs(3600)))
+                });
+        list.ready().await;
+        advance(Duration::from_secs(6)).await;
+        let start = Instant::now();
+        let verdict = list.verdict_after_refresh([20, 0, 9, 9].into()).await;
+        assert!(!verdict.is_allowed());
+        // tokio's timers have a resolution of a millisecond.
+        let waited = start.elapsed();
+        assert!(waited <= LOOKUP + Duration::from_millis(2), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_refresher_ends_at_once_when_its_list_is_dropped() {
         let answer = |_: Question| {
             let addresses = ["20.0.0.1".parse().unwrap()];
