@@ -319,6 +319,27 @@ mod tests {
         assert!(!fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_is_too_large_is_logged_once_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::kept(folder.path().join("state.json"));
+        let host = "h.test".parse().unwrap();
+        let set = AllowSet::new(Default::default(), [host], &[], now()).unwrap();
+        let is_logged = |lingering, hosts| {
+            let mut snapshot = file.snapshot(&set);
+            snapshot.cut = Cut { lingering, hosts };
+            file.write(&snapshot);
+            let mut limit = file.written.lock().unwrap().cut_limit;
+            !limit.admits(Duration::from_nanos(1), now())
+        };
+        assert!(!is_logged(0, 0));
+        assert!(is_logged(2, 0));
+        tokio::time::advance(Duration::from_secs(3599)).await;
+        assert!(!is_logged(1, 2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(is_logged(1, 2));
+    }
+
     #[test]
     fn an_older_snapshot_never_replaces_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
