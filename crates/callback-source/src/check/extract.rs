@@ -73,3 +73,24 @@ impl<E: IntoResponse> IntoResponse for ExtractorRejection<E> {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] fmt::Error);
+
+    #[test]
+    fn the_error_has_the_text_and_the_cause_of_the_reason() {
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let rejection = ExtractorRejection::new(Outer(fmt::Error), &parts);
+        assert_eq!(rejection.to_string(), "outer");
+        assert!(
+            rejection
+                .source()
+                .is_some_and(|cause| cause.is::<fmt::Error>())
+        );
+    }
+}

@@ -452,6 +452,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_error_of_a_store_has_a_text_and_a_cause() {
+        let error = ReplayStoreError::new("down");
+        assert_eq!(
+            error.to_string(),
+            "the store of replay marks is not available"
+        );
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("down")
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_delivery_is_accepted_by_one_of_two_replicas() {
         let store = Memory::default();

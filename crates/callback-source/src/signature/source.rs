@@ -491,6 +491,16 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_a_source_has_a_text_and_a_cause() {
+        let error = SecretUnavailable::new("down");
+        assert_eq!(error.to_string(), "the secrets are not available");
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("down")
+        );
+    }
+
+    #[test]
     fn a_withdrawn_secret_is_cached_for_a_day_at_most() {
         let day = Duration::from_secs(86_400);
         let ttl = |ttl| CachedSecrets::<_, Secret>::new(secrets(), ttl).ttl;

@@ -104,3 +104,23 @@ impl IntoResponse for NotVerified {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RejectionKind;
+
+    #[test]
+    fn the_text_names_the_missing_layer_or_is_that_of_the_rejection() {
+        let no_layer = "the route is not wrapped in a `VerifySourceLayer`";
+        assert_eq!(NotVerified::NoLayer.to_string(), no_layer);
+        assert_eq!(
+            NotVerified::NoLayer.status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+        let rejection = crate::Rejection::new(RejectionKind::NotListed, None);
+        let rejected = NotVerified::Rejected(rejection.clone());
+        assert_eq!(rejected.body_text(), rejection.body_text());
+        assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
+    }
+}

@@ -126,3 +126,28 @@ pub(crate) fn proxy_header(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_of_this_machine_and_its_network_are_local() {
+        let is_local = |peer: &str| is_local(peer.parse().unwrap());
+        for peer in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.1.1",
+            "169.254.1.1",
+            "::ffff:10.1.2.3",
+        ] {
+            assert!(is_local(peer), "{peer}");
+        }
+        for peer in ["::1", "fd00::1", "fe80::1"] {
+            assert!(is_local(peer), "{peer}");
+        }
+        for peer in ["20.0.0.1", "2a01::1"] {
+            assert!(!is_local(peer), "{peer}");
+        }
+    }
+}
