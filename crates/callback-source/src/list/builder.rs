@@ -758,6 +758,23 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_of_unlisted_peers_are_kept() {
+        let host: HostName = "w.example".parse().unwrap();
+        let builder = AllowList::builder()
+            .watch([host.clone()])
+            .on_demand_interval(2 * SECOND)
+            .on_demand_wait(3 * SECOND)
+            .max_waiting(4);
+        assert_eq!(builder.watch, [host]);
+        let OnDemandLimits {
+            interval,
+            wait,
+            waiters,
+        } = builder.on_demand;
+        assert_eq!((interval, wait, waiters), (2 * SECOND, 3 * SECOND, 4));
+    }
+
+    #[test]
     fn a_file_is_kept_or_only_restored() {
         let file = |builder: AllowListBuilder| (builder.state_file, builder.restore_only);
         let path = Some(PathBuf::from("state.json"));

@@ -149,3 +149,20 @@ const REMOVE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return r
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_is_the_prefix_and_the_key_of_the_mark() {
+        let store = RedisReplayStore::new("redis://127.0.0.1/").unwrap();
+        let (one, two) = (ReplayMark::new(&[1; 32]), ReplayMark::new(&[2; 32]));
+        assert_eq!(store.key(&one), format!("{PREFIX}{}", one.key()));
+        assert_ne!(store.key(&one), store.key(&two));
+        assert_eq!(
+            store.prefix("shop:").key(&one),
+            format!("shop:{}", one.key())
+        );
+    }
+}

@@ -84,7 +84,7 @@ pub struct ReplayMark {
 }
 
 impl ReplayMark {
-    fn new(signature: &[u8; 32]) -> Self {
+    pub(super) fn new(signature: &[u8; 32]) -> Self {
         // A digest is stored instead of the signature, because a reader of the store must not learn a valid signature.
         let digest = Sha256::new()
             .chain_update(b"callback-source replay mark")

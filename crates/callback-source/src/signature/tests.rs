@@ -1039,6 +1039,10 @@ async fn a_source_that_fails_or_never_answers_causes_503_and_never_admits() {
     let refused = outcome(rejecting(pending), delivery("a", "{}")).await;
     assert_eq!(refused, Err(Unavailable));
     assert_eq!(started.elapsed(), 2 * SECOND);
+    let started = Instant::now();
+    let layer = rejecting(pending).secret_time_limit(SECOND);
+    assert_eq!(outcome(layer, delivery("a", "{}")).await, Err(Unavailable));
+    assert_eq!(started.elapsed(), SECOND);
 
     let service = rejecting(failing).layer(service_fn(echo));
     let response = service.oneshot(delivery("a", "{}")).await.unwrap();

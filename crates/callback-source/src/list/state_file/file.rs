@@ -378,6 +378,58 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_error_comes_with_its_own_advice() {
+        use io::ErrorKind;
+
+        for (kind, advice) in [
+            (
+                ErrorKind::ResourceBusy,
+                "mount the folder that the file is in",
+            ),
+            (
+                ErrorKind::CrossesDevices,
+                "mount the folder that the file is in",
+            ),
+            (ErrorKind::NotFound, "create the folder `/a`"),
+            (ErrorKind::NotADirectory, "`/a` is not a folder"),
+            (
+                ErrorKind::PermissionDenied,
+                "allow this process to create files",
+            ),
+            (
+                ErrorKind::ReadOnlyFilesystem,
+                "mount a volume that can be written",
+            ),
+            (ErrorKind::StorageFull, "free some space"),
+            (ErrorKind::QuotaExceeded, "free some space"),
+            (ErrorKind::InvalidInput, "choose a path for a separate file"),
+            (ErrorKind::IsADirectory, "choose a path for a separate file"),
+            (ErrorKind::Other, "check the folder `/a`"),
+        ] {
+            let text = remedy(Path::new("/a/state.json"), &kind.into());
+            assert!(text.contains(advice), "{kind:?}: {text}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_named_as_the_reason_and_a_file_is_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let error = open(&link).unwrap_err();
+        assert_eq!(error.to_string(), "it is a symbolic link");
+        assert!(open(&file).is_ok());
+        assert!(replaceable(&file.join("state.json")).is_err());
+        assert!(
+            replaceable(&folder.path().join("new.json"))
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
     fn a_path_that_names_no_file_is_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let inside = |name: &str| folder.path().join(name);
