@@ -232,6 +232,31 @@ fn a_refused_server_that_is_listed_later_is_counted() {
     });
 }
 
+#[cfg(all(feature = "axum", feature = "signature"))]
+#[test]
+fn messages_are_counted_by_verdict() {
+    use callback_source::signature::{Token, VerifyTokenLayer};
+
+    recorded(async |snapshotter| {
+        let merchant =
+            service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+        let layer = VerifyTokenLayer::rejecting(Token::new("token").unwrap());
+        let service = layer.layer(merchant);
+        for sent in [Some("token"), Some("token"), Some("another"), None] {
+            let mut request = Request::new(());
+            if let Some(sent) = sent {
+                let headers = request.headers_mut();
+                headers.insert("authorization", sent.parse().unwrap());
+            }
+            service.clone().oneshot(request).await.unwrap();
+        }
+        let all = series(&snapshotter);
+        let counted =
+            ["valid", "invalid", "missing"].map(|name| all[&format!("proofs_total[{name}]")]);
+        assert_eq!(counted, [2.0, 1.0, 1.0]);
+    });
+}
+
 #[cfg(all(feature = "axum", feature = "proxy-protocol", feature = "signature"))]
 #[test]
 fn there_are_at_most_forty_series_whatever_callers_and_dns_send() {

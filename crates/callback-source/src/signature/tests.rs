@@ -1180,6 +1180,19 @@ async fn a_token_is_compared_verbatim() {
 }
 
 #[tokio::test]
+async fn a_token_layer_is_ready_when_its_inner_service_is() {
+    let merchant = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let limited = ConcurrencyLimit::new(merchant, 1);
+    let layer = VerifyTokenLayer::rejecting(Token::new("token").unwrap());
+    let layer = layer.with_response(|_: &MessageRejection| Response::new(()));
+    let (mut busy, mut service) = (limited.clone(), layer.layer(limited));
+    busy.ready().await.unwrap();
+    assert!(service.ready().now_or_never().is_none());
+    drop(busy);
+    assert!(service.ready().now_or_never().is_some());
+}
+
+#[tokio::test]
 async fn any_of_several_tokens_is_accepted_and_an_empty_list_refuses() {
     let both = Secrets::from_iter([Token::new("old").unwrap(), Token::new("new").unwrap()]);
     for (tokens, sent, expected) in [
