@@ -1,14 +1,21 @@
-//! Tests of what the list logs about its configuration and its lookups.
+//! Tests of what the list logs and reports about its configuration, its lookups and its windows.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use callback_source::{AllowList, Family, ResolveErrorKind, vipps::Environment};
+use callback_source::{
+    AllowList, Family, ResolveErrorKind,
+    verify::{SocketAddrPeer, VerifySourceLayer},
+    vipps::Environment,
+};
 use callback_source_testkit::{Outcome, ScriptedResolver};
+use http::{Request, Response};
 use integration_tests::{log::Log, merchant::host_name, within};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, OTHER};
+use crate::common::{HOST, ONE, OTHER, from};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -101,4 +108,50 @@ async fn a_failure_is_logged_at_once() {
         .spawn(resolver);
     within(list.attempted()).await;
     assert_eq!(log.lines("WARN", &["lookup failed"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_window_is_reported_when_it_happens() {
+    let resolver = ScriptedResolver::default();
+    resolver.set(HOST, 60, &["20.0.0.1"]);
+    let list = AllowList::builder()
+        .host(host_name(HOST))
+        .only_family(Family::V4)
+        .stale_for(1_000 * SECOND)
+        .spawn(resolver.clone());
+    let mut changes = list.changes();
+    let added = changes.next().await;
+    assert_eq!(
+        added.iter().map(|change| change.added.len()).sum::<usize>(),
+        1
+    );
+    let answered = Instant::now();
+    resolver.set_outcome(
+        HOST,
+        Family::V4,
+        Outcome::Failure(ResolveErrorKind::Timeout),
+    );
+    let removed = changes.next().await;
+    assert_eq!(
+        removed
+            .iter()
+            .map(|change| change.removed.len())
+            .sum::<usize>(),
+        1
+    );
+    let (after, end) = (answered.elapsed(), 1_060 * SECOND);
+    assert!((end..end + SECOND).contains(&after), "{after:?}");
+}
+
+#[tokio::test]
+async fn an_admission_is_logged_for_debugging() {
+    let log = Log::capture();
+    let list = AllowList::fixed([ONE]);
+    let merchant =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = VerifySourceLayer::rejecting(list, SocketAddrPeer).layer(merchant);
+    let response = service.oneshot(from(ONE)).await.unwrap_or_default();
+    assert_eq!(response.status(), 200);
+    let parts = ["callback admitted", "peer=127.0.1.1"];
+    assert_eq!(log.lines("DEBUG", &parts).len(), 1);
 }

@@ -391,6 +391,50 @@ pub(super) mod tests {
     const NOW: u64 = 1_760_000_000_000;
 
     #[test]
+    fn no_more_hosts_are_left_out_than_necessary() {
+        let host = || {
+            serde_json::from_value::<SavedHost>(serde_json::json!({
+                "host": "h.test",
+                "a": {"window_from": 0, "denied": false, "answer": null},
+                "aaaa": {"window_from": 0, "denied": false, "answer": null},
+                "lingering": {},
+            }))
+        };
+        let length = serde_json::to_vec(&host().unwrap()).unwrap().len();
+        let dropped = |over| {
+            let hosts = (0..4).map(|_| host().unwrap()).collect();
+            let mut document = Document {
+                version: VERSION,
+                written_at: NOW,
+                hosts,
+            };
+            document.drop_hosts(over)
+        };
+        // A host also frees its comma.
+        for (over, expected) in [
+            (1, 1),
+            (length + 1, 1),
+            (length + 2, 2),
+            (2 * length + 2, 2),
+        ] {
+            assert_eq!(dropped(over), expected, "{over}");
+        }
+    }
+
+    #[test]
+    fn a_time_after_the_write_is_believed_up_to_a_step_of_the_clock() {
+        let clocks = clocks(NOW);
+        let text = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
+        let is_read = |answered_at: u64| {
+            let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+            file["hosts"][0]["a"]["answer"]["answered_at"] = answered_at.into();
+            decode(file.to_string().as_bytes(), clocks).is_ok()
+        };
+        assert!(is_read(NOW + CLOCK_STEP));
+        assert!(!is_read(NOW + CLOCK_STEP + 1));
+    }
+
+    #[test]
     fn a_written_state_is_read_with_its_original_times() {
         let before = clocks(NOW);
         let text = encode(saved(before), before);
