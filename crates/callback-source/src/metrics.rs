@@ -18,7 +18,10 @@ pub(crate) use self::recorded::ListMetrics;
 pub(crate) use self::unrecorded::ListMetrics;
 
 /// Gauges of a set.
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "not recorded"))]
+#[cfg_attr(
+    not(any(feature = "metrics", test)),
+    expect(dead_code, reason = "not recorded")
+)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SetGauges {
     pub(crate) addresses: usize,

@@ -118,7 +118,7 @@ mod tests {
             NotVerified::NoLayer.status(),
             StatusCode::INTERNAL_SERVER_ERROR
         );
-        let rejection = crate::Rejection::new(RejectionKind::NotListed, None);
+        let rejection = Rejection::new(RejectionKind::NotListed, None);
         let rejected = NotVerified::Rejected(rejection.clone());
         assert_eq!(rejected.body_text(), rejection.body_text());
         assert_eq!(rejected.status(), StatusCode::FORBIDDEN);

@@ -20,7 +20,7 @@ fn every_report_ends_a_window_at_the_moment_at_which_verdicts_change() {
     world.answer(0, Family::V4, 60, &["20.0.0.1"]);
     world.fail(0, Family::V6, ResolveErrorKind::NoData);
     let (set, end) = (&world.set, world.start + WINDOW);
-    let peer: std::net::IpAddr = [20, 0, 0, 1].into();
+    let peer: IpAddr = [20, 0, 0, 1].into();
     let reports = |now| {
         let gauges = set.gauges(now);
         let health = set.health(now).remove(0);
