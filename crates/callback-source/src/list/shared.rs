@@ -249,4 +249,19 @@ mod tests {
         shared.refused(&rejection, now);
         assert_eq!(shared.refused.then_listed(&host), 1);
     }
+
+    #[test]
+    fn only_updates_that_change_addresses_are_counted() {
+        let now = now();
+        let host: HostName = "h.test".parse().unwrap();
+        let set = AllowSet::new(Default::default(), [host], &[], now).unwrap();
+        let (question, _) = set.questions().next().unwrap();
+        let shared = Shared::new(set, OnDemandLimits::default(), "changes", now);
+        let changes = [1, 1, 2, 2].map(|last| {
+            let answer = Answer::new([[20, 0, 0, last].into()], Duration::from_secs(60));
+            shared.update(|set, now| set.apply(&question, Ok(answer), now));
+            shared.address_changes()
+        });
+        assert_eq!(changes, [1, 1, 2, 2]);
+    }
 }

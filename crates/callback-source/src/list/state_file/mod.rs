@@ -284,7 +284,7 @@ mod tests {
         let file = StateFile::kept(path.clone());
         let clocks = Clocks::now();
         let good = String::from_utf8(encode(saved(clocks), clocks)).unwrap();
-        for (length, is_read) in [(LARGEST, true), (LARGEST + 1, false)] {
+        for (length, is_read) in [(4 << 20, true), ((4 << 20) + 1, false)] {
             fs::write(&path, good.clone() + &" ".repeat(length - good.len())).unwrap();
             assert_eq!(file.read().is_some(), is_read, "{length}");
         }
@@ -338,6 +338,29 @@ mod tests {
         assert!(!is_logged(1, 2));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(is_logged(1, 2));
+    }
+
+    #[test]
+    fn the_kept_state_of_another_host_ages_while_the_machine_sleeps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let clocks = Clocks::now();
+        fs::write(&path, encode(saved(clocks), clocks)).unwrap();
+        let file = StateFile::kept(path);
+        let host = "another.test".parse().unwrap();
+        let mut set = AllowSet::new(Default::default(), [host], &[], now()).unwrap();
+        file.restore(&mut set, now());
+        let answered_at = || {
+            let text = file.snapshot(&set).text;
+            let state: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let hosts = state["hosts"].as_array().unwrap().iter();
+            let answers = hosts.filter_map(|host| host["a"]["answer"]["answered_at"].as_u64());
+            answers.sum::<u64>()
+        };
+        let before = answered_at();
+        file.slept(Duration::from_secs(1000));
+        let moved = before - answered_at();
+        assert!((999_900..=1_000_100).contains(&moved), "{moved} ms");
     }
 
     #[test]
