@@ -14,7 +14,8 @@ pub(crate) fn kill(id: u32) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 pub(crate) mod tests {
     use std::{fs::read_to_string, thread, time::Duration};
 

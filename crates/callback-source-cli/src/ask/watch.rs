@@ -98,7 +98,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_CHECK: Duration = Duration::from_millis(20);
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::journal::Event;
