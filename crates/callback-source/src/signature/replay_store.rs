@@ -452,6 +452,21 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_logged_once_a_minute() {
+        let marks = SharedMarks::new(Memory::default());
+        let is_logged = || {
+            marks.failed("mark", &ReplayStoreError::new("down"), "let through");
+            let mut logged = *marks.logged.lock().unwrap();
+            !logged.admits(Duration::from_nanos(1), Instant::now().into_std())
+        };
+        assert!(is_logged());
+        advance(Duration::from_secs(59)).await;
+        assert!(!is_logged());
+        advance(Duration::from_secs(1)).await;
+        assert!(is_logged());
+    }
+
     #[test]
     fn an_error_of_a_store_has_a_text_and_a_cause() {
         let error = ReplayStoreError::new("down");

@@ -150,4 +150,17 @@ mod tests {
             assert!(!is_local(peer), "{peer}");
         }
     }
+
+    #[cfg(all(feature = "axum", feature = "proxy-protocol"))]
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_proxy_header_is_logged_and_a_good_one_is_not() {
+        let peer = [20, 0, 0, 1].into();
+        let is_logged = |outcome| {
+            let log = PeerRateLimit::new(Instant::now());
+            proxy_header(outcome, peer, &log, Instant::now());
+            log.admits(Some(peer), Instant::now()).is_none()
+        };
+        assert!(!is_logged(Ok("v2")));
+        assert!(is_logged(Err("malformed")));
+    }
 }
