@@ -131,6 +131,30 @@ fn verdicts_lookups_and_the_set_are_counted() {
 }
 
 #[test]
+fn lookups_of_watched_hosts_are_not_counted() {
+    recorded(async |snapshotter| {
+        let resolver = async |_: Question| {
+            let addresses = ["20.0.0.1".parse().unwrap()];
+            Ok::<_, ResolveError>(Answer::new(addresses, Duration::from_secs(3600)))
+        };
+        let list = AllowList::builder()
+            .host("a.test".parse().unwrap())
+            .watch(["w.test".parse().unwrap()])
+            .only_family(Family::V4)
+            .name("watching")
+            .spawn(resolver);
+        list.ready().await;
+        sleep(Duration::from_secs(10)).await;
+        // An unlisted peer triggers a lookup of both hosts.
+        call(&list, "20.0.9.9:1").await;
+        sleep(Duration::from_secs(1)).await;
+        list.watched_attempted().await;
+        let all = series(&snapshotter);
+        assert_eq!(all["lookups_total[watching,answer]"], 2.0);
+    });
+}
+
+#[test]
 fn timestamps_are_zero_before_the_first_event_and_stay_at_the_last_one() {
     recorded(async |snapshotter| {
         let fails = Arc::new(Mutex::new(true));

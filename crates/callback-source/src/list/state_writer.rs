@@ -106,3 +106,25 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(60);
 
 /// The longest time that a runtime waits for the last write while it shuts down.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AllowSet, Answer, list::on_demand::OnDemandLimits};
+
+    #[test]
+    fn the_state_at_the_end_of_the_runtime_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let host = "h.test".parse().unwrap();
+        let mut set = AllowSet::new(Default::default(), [host], &[], now()).unwrap();
+        let (question, _) = set.questions().next().unwrap();
+        let answer = Answer::new([[20, 0, 0, 1].into()], Duration::from_secs(60));
+        set.apply(&question, Ok(answer), now());
+        let shared = Shared::new(set, OnDemandLimits::default(), "exit", now());
+        let file = Arc::new(StateFile::kept(path.clone()));
+        StateWriter::new(file).write_at_exit(&shared);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains("20.0.0.1"), "{text}");
+    }
+}
