@@ -1,7 +1,16 @@
-//! Killing a command with all processes that it started.
+//! Process groups, which end a command with all processes that it started. Systems other than Unix have none.
 
-/// Kills every process of the group whose first process has this id. Does nothing on systems without process groups.
-#[cfg_attr(not(unix), allow(unused_variables))]
+use std::process::Command;
+
+/// Makes a command the first process of a group of its own. Ctrl-C in the terminal then does not end the command.
+pub(crate) fn separate(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(not(unix))]
+    let _ = command;
+}
+
+/// Kills every process of the group whose first process has this id.
 pub(crate) fn kill(id: u32) {
     #[cfg(unix)]
     {
@@ -12,6 +21,8 @@ pub(crate) fn kill(id: u32) {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+    #[cfg(not(unix))]
+    let _ = id;
 }
 
 #[cfg(target_os = "linux")]
@@ -19,19 +30,35 @@ pub(crate) fn kill(id: u32) {
 pub(crate) mod tests {
     use std::{fs::read_to_string, thread, time::Duration};
 
+    use tempfile::TempDir;
     use tokio::time::Instant;
 
-    /// Waits at most 20 seconds for the end of a process, and returns whether it ended.
-    pub(crate) fn ends(id: &str) -> bool {
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
-            let stat = read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // A killed process stays as a zombie until its new parent waits for it.
-            if stat.is_empty() || stat.contains(") Z ") {
-                return true;
-            }
-            thread::yield_now();
+    /// A command that hangs, and starts a process that hangs as well.
+    pub(crate) struct Hanging(TempDir);
+
+    impl Hanging {
+        pub(crate) fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
         }
-        false
+
+        pub(crate) fn script(&self) -> String {
+            let file = self.0.path().join("id");
+            format!("sleep 1000 & echo $! > '{}'; wait", file.display())
+        }
+
+        /// Waits at most 20 seconds for the end of the process that the command started, and returns whether it ended.
+        pub(crate) fn child_ends(&self) -> bool {
+            let id = read_to_string(self.0.path().join("id")).unwrap();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(20) {
+                let stat = read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+                // A killed process stays as a zombie until its new parent waits for it.
+                if stat.is_empty() || stat.contains(") Z ") {
+                    return true;
+                }
+                thread::yield_now();
+            }
+            false
+        }
     }
 }

@@ -55,8 +55,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome, Error> {
 fn run_command(command: &str, entry: &Entry, limit: Duration) {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::piped());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+    process_group::separate(&mut shell);
     let mut child = match shell.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -106,8 +105,7 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_killed_with_its_children() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("id");
+        let hanging = process_group::tests::Hanging::new();
         let entry = Entry {
             id: 1,
             at: String::new(),
@@ -116,9 +114,7 @@ mod tests {
                 address: [192, 0, 2, 1].into(),
             },
         };
-        let script = format!("sleep 1000 & echo $! > '{}'; wait", file.display());
-        run_command(&script, &entry, Duration::from_millis(1_500));
-        let child = std::fs::read_to_string(file).unwrap();
-        assert!(process_group::tests::ends(child.trim()));
+        run_command(&hanging.script(), &entry, Duration::from_millis(1_500));
+        assert!(hanging.child_ends());
     }
 }

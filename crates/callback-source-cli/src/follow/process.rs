@@ -44,9 +44,7 @@ pub(super) async fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // In its own process group, the command is not ended by Ctrl-C in the terminal.
-    #[cfg(unix)]
-    command.process_group(0);
+    process_group::separate(command.as_std_mut());
     let mut child = command.spawn()?;
     let stdin = child.stdin.take();
     let (mut stdout, mut stderr) = (Output::default(), Output::default());
@@ -169,13 +167,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_command_that_hangs_is_killed_with_its_children() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("id");
-        let script = format!("sleep 1000 & echo $! > '{}'; wait", file.display());
-        let error = run(&mut shell(&script), b"", limits(1_500)).await;
+        let hanging = process_group::tests::Hanging::new();
+        let error = run(&mut shell(&hanging.script()), b"", limits(1_500)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let child = std::fs::read_to_string(file).unwrap();
-        assert!(process_group::tests::ends(child.trim()));
+        assert!(hanging.child_ends());
     }
 
     #[tokio::test]
