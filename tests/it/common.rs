@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use callback_source::{AllowList, Family, Freshness, Question, RejectionKind, Verdict};
-use callback_source_testkit::set_peer;
+use callback_source::{
+    AllowList, Family, Freshness, Question, RejectionKind, ResolveErrorKind, Verdict,
+};
+use callback_source_testkit::{Outcome, ScriptedResolver, set_peer};
 use http::Request;
 use integration_tests::merchant::host_name;
 
@@ -25,6 +27,11 @@ pub(crate) fn a(host: &str) -> Question {
 /// Returns the question for the IPv6 addresses of a host.
 pub(crate) fn aaaa(host: &str) -> Question {
     question(host, Family::V6)
+}
+
+/// Makes each lookup of a host's IPv4 addresses fail for this reason.
+pub(crate) fn fail(resolver: &ScriptedResolver, host: &str, kind: ResolveErrorKind) {
+    resolver.set_outcome(host, Family::V4, Outcome::Failure(kind));
 }
 
 /// Returns a request without a body from this peer, for `SocketAddrPeer` and `ConnectInfoPeer`.

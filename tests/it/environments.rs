@@ -14,7 +14,7 @@ use integration_tests::{log::Log, merchant::host_name, within};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, OTHER, TWO, UNLISTED, assert_rejected, from, kind};
+use crate::common::{HOST, ONE, OTHER, TWO, UNLISTED, assert_rejected, fail, from, kind};
 
 const TEST_HOST: &str = "callback-mt-1.vipps.no";
 const TEST_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(20, 9, 0, 1));
@@ -214,11 +214,7 @@ async fn a_watched_lookup_that_hangs_keeps_no_request_and_no_permit() {
 async fn a_watched_host_makes_no_list_ready() {
     let resolver = ScriptedResolver::default();
     resolver.set(OTHER, 3600, &["127.0.1.2"]);
-    resolver.set_outcome(
-        HOST,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::ServFail),
-    );
+    fail(&resolver, HOST, ResolveErrorKind::ServFail);
     let list = AllowList::builder()
         .host(host_name(HOST))
         .watch([host_name(OTHER)])

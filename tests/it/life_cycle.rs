@@ -24,7 +24,7 @@ use integration_tests::{
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, OTHER, TWO, assert_rejected, from};
+use crate::common::{HOST, ONE, OTHER, TWO, assert_rejected, fail, from};
 
 #[tokio::test(start_paused = true)]
 async fn when_all_handles_are_dropped_the_refresher_ends_and_drops_the_resolver() {
@@ -569,11 +569,7 @@ async fn one_failing_host_does_not_prevent_readiness() {
     );
 
     // A host that fails later does not prevent readiness either.
-    resolver.set_outcome(
-        OTHER,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::ServFail),
-    );
+    fail(&resolver, OTHER, ResolveErrorKind::ServFail);
     sleep(Duration::from_secs(3600)).await;
     assert!(list.is_ready());
     sleep(Duration::from_secs(25 * 3600)).await;

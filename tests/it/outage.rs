@@ -26,7 +26,7 @@ use integration_tests::{
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-use crate::common::{ONE, TWO, UNLISTED};
+use crate::common::{ONE, TWO, UNLISTED, fail};
 
 const HOST: &str = "callback-1.psp.example";
 const OTHER: &str = "callback-2.psp.example";
@@ -223,11 +223,7 @@ async fn a_zone_that_denies_everything_removes_no_server() {
     within(list.ready()).await;
 
     for host in &hosts {
-        resolver.set_outcome(
-            host,
-            Family::V4,
-            Outcome::Failure(ResolveErrorKind::NxDomain),
-        );
+        fail(&resolver, host, ResolveErrorKind::NxDomain);
         resolver.set_outcome(
             host,
             Family::V6,
@@ -250,11 +246,7 @@ async fn a_host_that_is_withdrawn_is_removed_after_the_linger_window() {
     let list = tiny_list(&[HOST, OTHER]).spawn(resolver.clone());
     within(list.ready()).await;
 
-    resolver.set_outcome(
-        HOST,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::NxDomain),
-    );
+    fail(&resolver, HOST, ResolveErrorKind::NxDomain);
     // During this pause, the other host has two more answers. The second answer is certainly later than the denial.
     sleep(Duration::from_secs(124)).await;
     let freshness = list

@@ -4,16 +4,16 @@
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use callback_source::{
-    AllowList, Family, ResolveErrorKind,
+    AllowList, ResolveErrorKind,
     verify::{SocketAddrPeer, VerifySourceLayer},
 };
-use callback_source_testkit::{Outcome, ScriptedResolver};
+use callback_source_testkit::ScriptedResolver;
 use http::{Request, Response, StatusCode};
 use integration_tests::{log::Log, merchant::tiny_list, within};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, TWO, from};
+use crate::common::{HOST, ONE, TWO, fail, from};
 
 const EVENT: &str = "this address was refused, and is now listed";
 
@@ -89,11 +89,7 @@ async fn a_server_that_waits_for_its_answer_was_not_refused() {
 async fn an_undecided_verdict_is_not_a_refusal() {
     let log = Log::capture();
     let resolver = ScriptedResolver::default();
-    resolver.set_outcome(
-        HOST,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::ServFail),
-    );
+    fail(&resolver, HOST, ResolveErrorKind::ServFail);
     let list = tiny_list(&[HOST]).spawn(resolver.clone());
     within(list.attempted()).await;
     assert_eq!(call(&list, ONE).await, StatusCode::SERVICE_UNAVAILABLE);

@@ -17,7 +17,7 @@ use integration_tests::{
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, OTHER, TWO, UNLISTED, from, kind};
+use crate::common::{HOST, ONE, OTHER, TWO, UNLISTED, fail, from, kind};
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_new_since_the_last_refresh_is_admitted() {
@@ -426,11 +426,7 @@ async fn a_request_before_the_first_answer_is_admitted_with_it() {
 async fn an_on_demand_refresh_does_not_wait_for_the_back_off_of_a_failing_question() {
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 3600, &["127.0.1.1"]);
-    resolver.set_outcome(
-        OTHER,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::ServFail),
-    );
+    fail(&resolver, OTHER, ResolveErrorKind::ServFail);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .insecure_allow_special_addresses()

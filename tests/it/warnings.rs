@@ -7,20 +7,20 @@ use callback_source::{
     verify::{SocketAddrPeer, VerifySourceLayer},
     vipps::Environment,
 };
-use callback_source_testkit::{Outcome, ScriptedResolver};
+use callback_source_testkit::ScriptedResolver;
 use http::{Request, Response};
 use integration_tests::{log::Log, merchant::host_name, within};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{HOST, ONE, OTHER, from};
+use crate::common::{HOST, ONE, OTHER, fail, from};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn a_list_that_admits_nobody_is_logged() {
+fn a_list_without_hosts_and_networks_is_logged() {
     let log = Log::capture();
     let resolver = ScriptedResolver::default;
     let network = "20.0.0.0/8".parse().unwrap();
@@ -55,11 +55,7 @@ async fn a_lookup_that_is_given_up_is_logged_once_a_day() {
     let log = Log::capture();
     let resolver = ScriptedResolver::default();
     resolver.set(HOST, 60, &["20.0.0.1"]);
-    resolver.set_outcome(
-        OTHER,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::Timeout),
-    );
+    fail(&resolver, OTHER, ResolveErrorKind::Timeout);
     let list = AllowList::builder()
         .hosts([HOST, OTHER].map(host_name))
         .only_family(Family::V4)
@@ -78,36 +74,23 @@ async fn a_lookup_that_is_given_up_is_logged_once_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denial_is_logged_when_it_is_repeated() {
-    let log = Log::capture();
-    let resolver = ScriptedResolver::default();
-    resolver.set_outcome(HOST, Family::V4, Outcome::Failure(ResolveErrorKind::NoData));
-    let list = AllowList::builder()
-        .host(host_name(HOST))
-        .only_family(Family::V4)
-        .spawn(resolver);
-    within(list.attempted()).await;
-    let lines = || log.lines("WARN", &["DNS denies this host"]).len();
-    assert_eq!(lines(), 0);
-    sleep(MINUTE).await;
-    assert_eq!(lines(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failure_is_logged_at_once() {
-    let log = Log::capture();
-    let resolver = ScriptedResolver::default();
-    resolver.set_outcome(
-        HOST,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::Timeout),
-    );
-    let list = AllowList::builder()
-        .host(host_name(HOST))
-        .only_family(Family::V4)
-        .spawn(resolver);
-    within(list.attempted()).await;
-    assert_eq!(log.lines("WARN", &["lookup failed"]).len(), 1);
+async fn a_denial_is_logged_when_it_is_repeated_and_another_failure_at_once() {
+    for (kind, line, at_once) in [
+        (ResolveErrorKind::NoData, "DNS denies this host", 0),
+        (ResolveErrorKind::Timeout, "lookup failed", 1),
+    ] {
+        let log = Log::capture();
+        let resolver = ScriptedResolver::default();
+        fail(&resolver, HOST, kind);
+        let list = AllowList::builder()
+            .host(host_name(HOST))
+            .only_family(Family::V4)
+            .spawn(resolver);
+        within(list.attempted()).await;
+        assert_eq!(log.lines("WARN", &[line]).len(), at_once, "{kind:?}");
+        sleep(MINUTE).await;
+        assert_eq!(log.lines("WARN", &[line]).len(), 1, "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,25 +103,16 @@ async fn the_end_of_a_window_is_reported_when_it_happens() {
         .stale_for(1_000 * SECOND)
         .spawn(resolver.clone());
     let mut changes = list.changes();
-    let added = changes.next().await;
-    assert_eq!(
-        added.iter().map(|change| change.added.len()).sum::<usize>(),
-        1
-    );
+    let [added] = &changes.next().await[..] else {
+        panic!("one host is added");
+    };
+    assert_eq!((added.added.len(), added.removed.len()), (1, 0));
     let answered = Instant::now();
-    resolver.set_outcome(
-        HOST,
-        Family::V4,
-        Outcome::Failure(ResolveErrorKind::Timeout),
-    );
-    let removed = changes.next().await;
-    assert_eq!(
-        removed
-            .iter()
-            .map(|change| change.removed.len())
-            .sum::<usize>(),
-        1
-    );
+    fail(&resolver, HOST, ResolveErrorKind::Timeout);
+    let [ended] = &changes.next().await[..] else {
+        panic!("one host changes");
+    };
+    assert_eq!((ended.added.len(), ended.removed.len()), (0, 1));
     let (after, end) = (answered.elapsed(), 1_060 * SECOND);
     assert!((end..end + SECOND).contains(&after), "{after:?}");
 }
