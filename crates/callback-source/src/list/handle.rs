@@ -592,20 +592,21 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::{Answer, Question};
+    use crate::{Answer, Question, ResolveError};
+
+    async fn one_address(_: Question) -> Result<Answer, ResolveError> {
+        let addresses = ["20.0.0.1".parse().unwrap()];
+        Ok(Answer::new(addresses, Duration::from_secs(3600)))
+    }
 
     /// Runs the steps of a request up to its wait, on several threads at the same moment, while the refresher does not
     /// run.
     #[tokio::test(start_paused = true)]
     async fn peers_that_call_at_the_same_moment_all_wait_for_the_refresh() {
         const THREADS: usize = 4;
-        let answer = |_: Question| {
-            let addresses = ["20.0.0.1".parse().unwrap()];
-            std::future::ready(Ok(Answer::new(addresses, Duration::from_secs(3600))))
-        };
         let list = AllowList::builder()
             .host("h.test".parse().unwrap())
-            .spawn(answer);
+            .spawn(one_address);
         list.ready().await;
         for _ in 0..2_000 {
             advance(Duration::from_secs(6)).await;
@@ -634,14 +635,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unlisted_peer_waits_no_longer_than_the_lookups_take() {
         const LOOKUP: Duration = Duration::from_millis(100);
-        let list =
-            AllowList::builder()
-                .host("h.test".parse().unwrap())
-                .spawn(async |_: Question| {
-                    tokio::time::sleep(LOOKUP).await;
-                    let addresses = ["20.0.0.1".parse().unwrap()];
-                    Ok(Answer::new(addresses, Duration::from_secs(3600)))
-                });
+        let list = AllowList::builder().host("h.test".parse().unwrap()).spawn(
+            async |question: Question| {
+                tokio::time::sleep(LOOKUP).await;
+                one_address(question).await
+            },
+        );
         list.ready().await;
         advance(Duration::from_secs(6)).await;
         let start = Instant::now();
@@ -652,21 +651,25 @@ mod tests {
         assert!(waited <= LOOKUP + Duration::from_millis(2), "{waited:?}");
     }
 
+    #[test]
+    fn replaced_windows_are_those_of_the_set() {
+        let (linger, stale_for) = (Duration::from_secs(7), Duration::from_secs(8));
+        let (list, _refresher) = AllowList::builder().pair(one_address);
+        list.replace_windows(linger, stale_for);
+        let set = list.snapshot();
+        assert_eq!(
+            (set.rules().linger, set.rules().stale_for),
+            (linger, stale_for)
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_refresher_ends_at_once_when_its_list_is_dropped() {
-        let answer = |_: Question| {
-            let addresses = ["20.0.0.1".parse().unwrap()];
-            std::future::ready(Ok(Answer::new(addresses, Duration::from_secs(3600))))
-        };
         let (list, refresher) = AllowList::builder()
             .host("h.test".parse().unwrap())
-            .pair(answer);
+            .pair(one_address);
         let running = tokio::spawn(refresher.run());
         list.ready().await;
-        list.replace_windows(Duration::from_secs(7), Duration::from_secs(8));
-        let rules = list.snapshot().rules().clone();
-        let seconds = |window: Duration| window.as_secs();
-        assert_eq!((seconds(rules.linger), seconds(rules.stale_for)), (7, 8));
         // Time does not advance while this test has work.
         let all_others_run = async || {
             for _ in 0..100 {

@@ -392,17 +392,18 @@ pub(super) mod tests {
 
     #[test]
     fn no_more_hosts_are_left_out_than_necessary() {
-        let host = || {
-            serde_json::from_value::<SavedHost>(serde_json::json!({
+        let host = || -> SavedHost {
+            let saved = serde_json::json!({
                 "host": "h.test",
                 "a": {"window_from": 0, "denied": false, "answer": null},
                 "aaaa": {"window_from": 0, "denied": false, "answer": null},
                 "lingering": {},
-            }))
+            });
+            serde_json::from_value(saved).unwrap()
         };
-        let length = serde_json::to_vec(&host().unwrap()).unwrap().len();
+        let length = serde_json::to_vec(&host()).unwrap().len();
         let dropped = |over| {
-            let hosts = (0..4).map(|_| host().unwrap()).collect();
+            let hosts = (0..4).map(|_| host()).collect();
             let mut document = Document {
                 version: VERSION,
                 written_at: NOW,

@@ -277,6 +277,11 @@ mod tests {
         *,
     };
 
+    /// Returns a set of one host without outcomes.
+    fn set(host: &str) -> AllowSet {
+        AllowSet::new(Default::default(), [host.parse().unwrap()], &[], now()).unwrap()
+    }
+
     #[test]
     fn a_file_of_the_maximum_size_is_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -297,21 +302,13 @@ mod tests {
         fs::write(&path, r#"{"version": 2}"#).unwrap();
         let file = StateFile::kept(path.clone());
         assert!(file.read().is_none());
-        let now = now();
-        let host: HostName = "h.test".parse().unwrap();
-        let mut set = AllowSet::new(Default::default(), [host.clone()], &[], now).unwrap();
+        let mut set = set("h.test");
         file.write(&file.snapshot(&set));
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version": 2}"#);
         let empty = set.clone();
         let answer = crate::Answer::new(["20.0.0.1".parse().unwrap()], Duration::from_secs(60));
-        set.apply(
-            &crate::Question {
-                host,
-                family: crate::Family::V4,
-            },
-            Ok(answer),
-            now,
-        );
+        let (question, _) = set.questions().next().unwrap();
+        set.apply(&question, Ok(answer), now());
         file.write(&file.snapshot(&set));
         assert!(fs::read_to_string(&path).unwrap().contains("20.0.0.1"));
         // The ignored file has been replaced, so an empty state can be written now.
@@ -323,8 +320,7 @@ mod tests {
     async fn a_state_that_is_too_large_is_logged_once_an_hour() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::kept(folder.path().join("state.json"));
-        let host = "h.test".parse().unwrap();
-        let set = AllowSet::new(Default::default(), [host], &[], now()).unwrap();
+        let set = set("h.test");
         let is_logged = |lingering, hosts| {
             let mut snapshot = file.snapshot(&set);
             snapshot.cut = Cut { lingering, hosts };
@@ -347,8 +343,7 @@ mod tests {
         let clocks = Clocks::now();
         fs::write(&path, encode(saved(clocks), clocks)).unwrap();
         let file = StateFile::kept(path);
-        let host = "another.test".parse().unwrap();
-        let mut set = AllowSet::new(Default::default(), [host], &[], now()).unwrap();
+        let mut set = set("another.test");
         file.restore(&mut set, now());
         let answered_at = || {
             let text = file.snapshot(&set).text;
@@ -367,10 +362,6 @@ mod tests {
     fn an_older_snapshot_never_replaces_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::kept(folder.path().join("state.json"));
-        let now = now();
-        let set = |name: &str| {
-            AllowSet::new(Default::default(), [name.parse().unwrap()], &[], now).unwrap()
-        };
         let older = file.snapshot(&set("older.test"));
         let newer = file.snapshot(&set("newer.test"));
         file.write(&newer);

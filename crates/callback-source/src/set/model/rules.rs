@@ -137,9 +137,7 @@ impl Model {
         self.hosts[host].question_mut(family).attempted = true;
         match self.classify(outcome, now, &mut report.special) {
             Classified::Answer(addresses, ttl_end) => {
-                if let Some(run) = &self.hosts[host].question(family).run {
-                    report.recovered.insert(question.clone(), run.since);
-                }
+                self.report_recovery(host, family, &mut report);
                 self.replace_valid(
                     host,
                     family,
@@ -299,6 +297,16 @@ impl Model {
         }
     }
 
+    fn report_recovery(&self, host: usize, family: Family, report: &mut Report) {
+        let host = &self.hosts[host];
+        if let Some(run) = &host.question(family).run {
+            let host = host.name.clone();
+            report
+                .recovered
+                .insert(Question { host, family }, run.since);
+        }
+    }
+
     pub(super) fn fail(
         &mut self,
         host: usize,
@@ -372,12 +380,8 @@ impl Model {
         now: Instant,
         report: &mut Report,
     ) {
+        self.report_recovery(host, family, report);
         let question = self.hosts[host].question(family);
-        if let Some(run) = &question.run {
-            let name = self.hosts[host].name.clone();
-            let question = Question { host: name, family };
-            report.recovered.insert(question, run.since);
-        }
         let in_use = self.in_window(question, now) && !question.valid.addresses().is_empty();
         let mut left = self.hosts[host].left.iter();
         let lingers =

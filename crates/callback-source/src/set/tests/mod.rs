@@ -74,10 +74,7 @@ impl World {
         family: Family,
         outcome: Result<Answer, ResolveError>,
     ) -> Vec<Notice> {
-        let question = Question {
-            host: host(number),
-            family,
-        };
+        let question = question(number, family);
         self.set.apply(&question, outcome, self.now)
     }
 
@@ -107,10 +104,7 @@ impl World {
     }
 
     fn due_in(&self, number: usize, family: Family) -> Duration {
-        let question = Question {
-            host: host(number),
-            family,
-        };
+        let question = question(number, family);
         let (_, due_at) = self
             .set
             .questions()
@@ -130,6 +124,13 @@ fn now() -> Instant {
 
 fn host(number: usize) -> HostName {
     format!("h{number}.psp.test").parse().unwrap()
+}
+
+fn question(number: usize, family: Family) -> Question {
+    Question {
+        host: host(number),
+        family,
+    }
 }
 
 fn own_address(number: usize) -> String {

@@ -7,13 +7,6 @@ use crate::set::health::Standing;
 
 const WINDOW: Duration = Duration::from_secs(60 + 24 * 60 * 60);
 
-fn question(number: usize, family: Family) -> Question {
-    Question {
-        host: host(number),
-        family,
-    }
-}
-
 #[test]
 fn every_report_ends_a_window_at_the_moment_at_which_verdicts_change() {
     let mut world = World::new(1);
