@@ -13,9 +13,10 @@ use crate::{
         AllowList, Refresher,
         answer_cache::AnswerCache,
         clock::{SleepClock, now},
+        log,
         on_demand::OnDemandLimits,
         schedule::Schedule,
-        shared::Shared,
+        shared::{Shared, UNNAMED, watched_hosts},
         state_file::StateFile,
     },
     set::{Rules, networks::Cover},
@@ -52,6 +53,13 @@ pub struct AllowListBuilder {
     on_demand: OnDemandLimits,
     watch: Vec<HostName>,
     name: Option<String>,
+}
+
+impl AllowList {
+    /// Returns a builder without hosts.
+    pub fn builder() -> AllowListBuilder {
+        AllowListBuilder::default()
+    }
 }
 
 impl AllowListBuilder {
@@ -631,7 +639,7 @@ impl AllowListBuilder {
     /// ```
     #[must_use = "nothing is looked up unless the refresher runs"]
     pub fn pair(self, resolver: impl Resolve) -> (AllowList, Refresher) {
-        warn_of_gaps(&self.hosts);
+        log::no_disaster_recovery(&self.hosts);
         if self.hosts.is_empty() && self.networks.is_empty() {
             warn!(target: LOG_TARGET, "the list has no host and no network: every callback is refused");
         }
@@ -665,24 +673,6 @@ impl AllowListBuilder {
     }
 }
 
-/// Returns the hosts that a list watches: the given hosts, and the hosts of the provider's other environments.
-pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
-    let others = vipps::hosts_of_other_environments(hosts);
-    given.iter().cloned().chain(others).collect()
-}
-
-/// Logs a warning if the hosts include a primary server of production, but not all servers for disaster recovery.
-pub(super) fn warn_of_gaps(hosts: &[HostName]) {
-    if vipps::lacks_disaster_recovery(hosts) {
-        warn!(
-            target: LOG_TARGET,
-            "the hosts include callback servers of production, but not all of those for disaster \
-             recovery, so callbacks will be refused when the provider switches to them; use the \
-             environment `production`"
-        );
-    }
-}
-
 /// Error for invalid TTL bounds.
 ///
 /// See [`AllowListBuilder::ttl_bounds`] for an example.
@@ -696,9 +686,6 @@ pub struct TtlBoundsError {
 }
 
 crate::debug::debug_by_message!(TtlBoundsError);
-
-/// Default name of a list in the metrics.
-pub(super) const UNNAMED: &str = "default";
 
 /// The lowest refresh interval floor that is accepted. With a floor of zero, a TTL of zero would cause lookups without
 /// pause.

@@ -45,8 +45,50 @@ pub struct Changes {
     seen: BTreeMap<HostName, BTreeSet<IpAddr>>,
 }
 
+impl AllowList {
+    /// Subscribes to the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In
+    /// the other order, a change between the two calls would be missing from both results.
+    ///
+    /// A change lists the addresses of one host. An address that a change removes may still be admitted because of
+    /// another host. A firewall should therefore use a change only as a signal to read the addresses of the whole set:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use callback_source::{AllowList, Answer, Question};
+    /// use tokio::time::Instant;
+    ///
+    /// let list = AllowList::builder()
+    ///     .hosts(["one.example.com".parse()?, "two.example.com".parse()?])
+    ///     .spawn(async |question: Question| {
+    ///         let only_one = ["20.0.0.1", "20.0.0.2"].map(|address| address.parse().unwrap());
+    ///         let addresses = match question.host.as_str() {
+    ///             "one.example.com" => only_one.to_vec(),
+    ///             _ => only_one[..1].to_vec(),
+    ///         };
+    ///         Ok(Answer::new(addresses, Duration::from_secs(60)))
+    ///     });
+    /// let mut changes = list.changes();
+    /// list.ready().await;
+    /// let admitted = || list.snapshot().addresses(Instant::now().into_std());
+    /// assert_eq!(admitted().len(), 2);
+    ///
+    /// list.replace_hosts(["two.example.com".parse()?]);
+    /// changes.next().await;
+    /// assert_eq!(admitted().into_iter().collect::<Vec<_>>(), ["20.0.0.1".parse::<std::net::IpAddr>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        let published_changed = self.shared().published_changed.subscribe();
+        Changes::new(self.clone(), published_changed)
+    }
+}
+
 impl Changes {
-    pub(super) fn new(list: AllowList, published_changed: watch::Receiver<u64>) -> Self {
+    fn new(list: AllowList, published_changed: watch::Receiver<u64>) -> Self {
         Self {
             seen: list.by_host(),
             list,

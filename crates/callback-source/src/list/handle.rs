@@ -15,11 +15,10 @@ use tracing::info;
 use crate::{
     AllowSet, HostName, LOG_TARGET, NetworkError, Verdict,
     list::{
-        AllowListBuilder, Changes,
-        builder::{UNNAMED, warn_of_gaps, watched_hosts},
         clock::now,
+        log,
         on_demand::OnDemandLimits,
-        shared::Shared,
+        shared::{Shared, UNNAMED, watched_hosts},
     },
     set::{HostHealth, Rules},
 };
@@ -83,11 +82,6 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Returns a builder without hosts.
-    pub fn builder() -> AllowListBuilder {
-        AllowListBuilder::default()
-    }
-
     /// Returns a list of exactly these addresses, without DNS and without a task, for tests of a service. A list
     /// without any address is [`undecided`](Self::undecided).
     ///
@@ -370,46 +364,6 @@ impl AllowList {
         health
     }
 
-    /// Subscribes to the changes of the addresses from now on. Call this method before [`snapshot`](Self::snapshot). In
-    /// the other order, a change between the two calls would be missing from both results.
-    ///
-    /// A change lists the addresses of one host. An address that a change removes may still be admitted because of
-    /// another host. A firewall should therefore use a change only as a signal to read the addresses of the whole set:
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    /// use callback_source::{AllowList, Answer, Question};
-    /// use tokio::time::Instant;
-    ///
-    /// let list = AllowList::builder()
-    ///     .hosts(["one.example.com".parse()?, "two.example.com".parse()?])
-    ///     .spawn(async |question: Question| {
-    ///         let only_one = ["20.0.0.1", "20.0.0.2"].map(|address| address.parse().unwrap());
-    ///         let addresses = match question.host.as_str() {
-    ///             "one.example.com" => only_one.to_vec(),
-    ///             _ => only_one[..1].to_vec(),
-    ///         };
-    ///         Ok(Answer::new(addresses, Duration::from_secs(60)))
-    ///     });
-    /// let mut changes = list.changes();
-    /// list.ready().await;
-    /// let admitted = || list.snapshot().addresses(Instant::now().into_std());
-    /// assert_eq!(admitted().len(), 2);
-    ///
-    /// list.replace_hosts(["two.example.com".parse()?]);
-    /// changes.next().await;
-    /// assert_eq!(admitted().into_iter().collect::<Vec<_>>(), ["20.0.0.1".parse::<std::net::IpAddr>()?]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn changes(&self) -> Changes {
-        let published_changed = self.shared().published_changed.subscribe();
-        Changes::new(self.clone(), published_changed)
-    }
-
     /// Replaces the hosts while the list runs. Remaining hosts keep their addresses. The addresses of removed hosts are
     /// refused at once, unless they belong to another host or to a static network. New hosts are looked up at once.
     ///
@@ -438,7 +392,7 @@ impl AllowList {
     /// ```
     pub fn replace_hosts(&self, hosts: impl IntoIterator<Item = HostName>) {
         let hosts: Vec<_> = hosts.into_iter().collect();
-        warn_of_gaps(&hosts);
+        log::no_disaster_recovery(&hosts);
         let shared = self.shared();
         let watched = watched_hosts(&shared.watch, &hosts);
         shared.update(|set, now| {

@@ -18,6 +18,7 @@ use crate::{
     list::refused::Refusals,
     rate_limit::KeyedRateLimit,
     set::{Notice, Standing},
+    vipps,
 };
 
 /// Logs the notices of a set. The notices about each question are rate-limited.
@@ -220,6 +221,18 @@ pub(crate) fn lost_refresher() {
 
 const ONCE_IN_TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
 const ONCE_A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Logs a warning if the hosts include a primary server of production, but not all servers for disaster recovery.
+pub(crate) fn no_disaster_recovery(hosts: &[HostName]) {
+    if vipps::lacks_disaster_recovery(hosts) {
+        warn!(
+            target: LOG_TARGET,
+            "the hosts include callback servers of production, but not all of those for disaster \
+             recovery, so callbacks will be refused when the provider switches to them; use the \
+             environment `production`"
+        );
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,7 @@ use crate::{
     rate_limit::PeerRateLimit,
     set::Notice,
     sync::{ArcSwap, Mutex},
+    vipps,
 };
 
 /// State that the handles of a list share with its refresher.
@@ -214,6 +215,12 @@ impl Shared {
     }
 }
 
+/// Returns the hosts that a list watches: the given hosts, and the hosts of the provider's other environments.
+pub(super) fn watched_hosts(given: &[HostName], hosts: &[HostName]) -> Vec<HostName> {
+    let others = vipps::hosts_of_other_environments(hosts);
+    given.iter().cloned().chain(others).collect()
+}
+
 struct Writer {
     set: AllowSet,
     log: NoticeLog,
@@ -226,6 +233,9 @@ impl std::fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+/// Default name of a list in the metrics.
+pub(super) const UNNAMED: &str = "default";
 
 #[cfg(test)]
 mod tests {
