@@ -1,6 +1,6 @@
 //! `follow`: keeps targets equal to the list, without `/verify`.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use callback_source::AllowList;
 use tokio::{
@@ -10,8 +10,16 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    app::App, connection::Settings, endpoint::Endpoint, inherited::Inherited, listener::Listener,
-    metrics::Metrics, server::Server, service_manager::ServiceManager, signals::Signals,
+    app::App,
+    connection::Settings,
+    endpoint::Endpoint,
+    inherited::Inherited,
+    listener::Listener,
+    metrics::Metrics,
+    server::{ADMIN_CONNECTIONS, Server},
+    service_manager::ServiceManager,
+    shutdown::{SHUTDOWN_LIMIT, STOP_LIMIT, shut_down},
+    signals::Signals,
 };
 use crate::{
     args::{FollowArgs, Target, all},
@@ -40,7 +48,7 @@ pub(crate) fn run(args: &FollowArgs) -> Result<Outcome, Error> {
         Signals::new(Arc::default()).map_err(Error::Start)?
     };
     let outcome = runtime.block_on(follow(args, config, &mut signals));
-    super::shut_down(runtime, super::SHUTDOWN_LIMIT, signals.next());
+    shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
     outcome
 }
 
@@ -68,14 +76,14 @@ async fn follow(
             endpoint: Endpoint::AdminOnly,
             idle_timeout: ADMIN_IDLE_TIMEOUT,
         };
-        Server::start(listener, settings, super::ADMIN_CONNECTIONS)
+        Server::start(listener, settings, ADMIN_CONNECTIONS)
     });
     manager.ready();
     tokio::spawn(manager.clone().keep_watchdog_alive());
-    tokio::spawn(super::report_ready(list, manager.clone()));
+    tokio::spawn(manager.clone().report_ready(list));
 
     signals.next().await;
-    manager.stopping(super::STOP_LIMIT + super::SHUTDOWN_LIMIT);
+    manager.stopping(STOP_LIMIT + SHUTDOWN_LIMIT);
     app.stop();
     info!("stopping: a write in progress is finished first; another signal ends it at once");
     let closed = async {
@@ -85,11 +93,11 @@ async fn follow(
             server.closed().await;
         }
     };
-    let closed = pin!(timeout(super::STOP_LIMIT, closed));
+    let closed = pin!(timeout(STOP_LIMIT, closed));
     tokio::select! {
         in_time = closed => match in_time {
             Ok(()) => info!("stopped"),
-            Err(_) => warn!("stopped, although a target was still being written after {:?}", super::STOP_LIMIT),
+            Err(_) => warn!("stopped, although a target was still being written after {STOP_LIMIT:?}"),
         },
         () = signals.next() => warn!("stopped at once by a second signal"),
     }
@@ -161,4 +169,4 @@ fn runtime() -> Result<Runtime, Error> {
         .map_err(Error::Start)
 }
 
-const ADMIN_IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(65 * 60);
+const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(65 * 60);

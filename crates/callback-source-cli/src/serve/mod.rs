@@ -15,19 +15,20 @@
 //!
 //! A second signal in step 1 or 2 skips to step 3. A signal in step 3 ends the process at once.
 
-use std::{pin::pin, sync::Arc, thread, time::Duration};
+use std::{pin::pin, sync::Arc};
 
-use callback_source::{AllowList, verify::TrustedProxies};
+use callback_source::verify::TrustedProxies;
 use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{Notify, oneshot},
-    time::{Instant, sleep, timeout},
+    runtime::Builder,
+    sync::Notify,
+    time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
 
 mod file_limit;
 mod inherited;
 mod service_manager;
+mod shutdown;
 mod signals;
 
 mod trust;
@@ -96,8 +97,9 @@ use self::{
     metrics::Metrics,
     recorder::Recorder,
     reload::{ReloadSource, Reloader},
-    server::Server,
+    server::{ADMIN_CONNECTIONS, Server},
     service_manager::ServiceManager,
+    shutdown::{SHUTDOWN_LIMIT, STOP_LIMIT, shut_down},
     signals::Signals,
     status::VerdictCounts,
     trust::Trust,
@@ -143,40 +145,6 @@ pub(crate) fn run(
     let outcome = runtime.block_on(serving);
     shut_down(runtime, SHUTDOWN_LIMIT, signals.next());
     outcome
-}
-
-/// Shuts down the runtime, which writes the state file first. Returns at the latest when the time limit ends or when a
-/// signal arrives.
-///
-/// A write to a disk that does not respond never ends, and dropping the runtime would wait for this write. The signal
-/// is awaited on another runtime, since this runtime no longer reports signals.
-fn shut_down(runtime: Runtime, limit: Duration, signal: impl Future<Output = ()>) {
-    let Ok(signal_runtime) = Builder::new_current_thread().enable_all().build() else {
-        runtime.shutdown_timeout(limit);
-        return;
-    };
-    let (end, ended) = oneshot::channel();
-    let start = Instant::now();
-    let spawned = thread::Builder::new().spawn(move || {
-        runtime.shutdown_timeout(limit);
-        let _ = end.send(());
-    });
-    if spawned.is_err() {
-        // The runtime was dropped with the closure.
-        return;
-    }
-    signal_runtime.block_on(async {
-        tokio::select! {
-            _ = ended => {
-                if start.elapsed() >= limit {
-                    warn!(
-                        "stopped before all work had ended, such as writing the state file: waited for {limit:?}"
-                    );
-                }
-            }
-            () = signal => warn!("stopped at once by a second signal"),
-        }
-    });
 }
 
 async fn serve(
@@ -292,7 +260,7 @@ async fn serve(
     // This message is sent before the list is ready, because a boot must not wait for DNS.
     manager.ready();
     tokio::spawn(manager.clone().keep_watchdog_alive());
-    tokio::spawn(report_ready(list, manager.clone()));
+    tokio::spawn(manager.clone().report_ready(list));
 
     signals.next().await;
     manager.stopping(args.stop_delay + STOP_LIMIT + FLUSH_LIMIT + SHUTDOWN_LIMIT);
@@ -407,60 +375,4 @@ fn log_start(args: &ServeArgs, proxies: &Proxies) {
         report_only = args.report_only,
         "starting"
     );
-}
-
-async fn report_ready(list: AllowList, manager: ServiceManager) {
-    let start = Instant::now();
-    manager.status("waiting for the first answers");
-    list.ready().await;
-    let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
-    info!(addresses, after = ?start.elapsed(), "ready");
-    manager.status(format_args!("ready: {addresses} addresses are admitted"));
-}
-
-/// Time limit for requests in flight when the server stops.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// Time limit for writing the state file.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
-
-/// Maximum number of connections to the admin listener. It is separate from the maximum for callbacks, so that
-/// callers cannot shut out an operator.
-const ADMIN_CONNECTIONS: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        future::{pending, ready},
-        sync::mpsc,
-    };
-
-    use super::*;
-
-    /// Returns a runtime on which a write is in progress. The write ends when the sender is dropped.
-    fn stuck() -> (Runtime, mpsc::Sender<()>) {
-        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
-        let (release, released) = mpsc::channel::<()>();
-        let (start, started) = mpsc::channel();
-        runtime.spawn_blocking(move || {
-            start.send(()).unwrap();
-            let _ = released.recv();
-        });
-        started.recv().unwrap();
-        (runtime, release)
-    }
-
-    #[test]
-    fn a_stuck_disk_does_not_keep_the_server_from_ending() {
-        let (runtime, _release) = stuck();
-        shut_down(runtime, Duration::from_millis(10), pending());
-    }
-
-    #[test]
-    fn a_signal_ends_the_server_while_its_disk_is_stuck() {
-        let (runtime, _release) = stuck();
-        let start = Instant::now();
-        shut_down(runtime, Duration::from_secs(60), ready(()));
-        assert!(start.elapsed() < Duration::from_secs(60));
-    }
 }

@@ -166,3 +166,7 @@ impl Acceptor {
         }
     }
 }
+
+/// Maximum number of connections to the admin listener. It is separate from the maximum for callbacks, so that
+/// callers cannot shut out an operator.
+pub(super) const ADMIN_CONNECTIONS: usize = 64;

@@ -4,7 +4,9 @@
 
 use std::{fmt, sync::mpsc::SyncSender, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use callback_source::AllowList;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::info;
 
 /// Sender of messages to the service manager.
 ///
@@ -45,6 +47,16 @@ impl ServiceManager {
     /// Sets the line that `systemctl status` shows.
     pub(super) fn status(&self, text: impl fmt::Display) {
         self.send(format_args!("STATUS={text}"));
+    }
+
+    /// Reports when the list becomes ready, in the log as well.
+    pub(super) async fn report_ready(self, list: AllowList) {
+        let start = Instant::now();
+        self.status("waiting for the first answers");
+        list.ready().await;
+        let addresses = list.snapshot().addresses(Instant::now().into_std()).len();
+        info!(addresses, after = ?start.elapsed(), "ready");
+        self.status(format_args!("ready: {addresses} addresses are admitted"));
     }
 
     /// Sends the watchdog's keep-alive messages while the runtime executes tasks.
