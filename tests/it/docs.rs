@@ -1,4 +1,4 @@
-//! Tests that the pages of `docs/` name only tests that exist.
+//! Tests that the pages of `docs/` name only tests and files that exist.
 
 use std::{fs, path::Path};
 
@@ -89,5 +89,22 @@ fn every_replayed_schedule_that_a_page_names_is_a_test() {
     assert!(named.len() >= 5, "{named:?}");
     for test in named {
         assert!(tests.contains(&format!("fn {test}(")), "{test}");
+    }
+}
+
+#[test]
+fn every_file_that_answers_a_maintainer_s_question_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/architecture.md")).expect("the page is there");
+    let (_, section) = page
+        .split_once("\n## Ten questions\n")
+        .expect("the section is there");
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let files: Vec<_> = names.filter(|name| name.ends_with(".rs")).collect();
+    assert!(files.len() > 15, "{files:?}");
+    for file in files {
+        let is_file = |folder: &str| root.join(folder).join(file).is_file();
+        assert!(is_file("") || is_file("crates/callback-source/src"), "{file}");
     }
 }

@@ -18,7 +18,6 @@ mod log;
 mod lookup;
 mod man;
 mod metrics;
-mod module_order;
 mod page;
 mod proxies;
 mod real_dns;
