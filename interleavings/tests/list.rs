@@ -5,6 +5,7 @@
 //! timer hides a lost wake-up. A lost wake-up appears as a deadlock.
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -12,15 +13,18 @@ use std::{
 };
 
 use callback_source_interleaved::{
-    AllowList, Answer, Family, HostName, Question, Resolve, ResolveError, ResolveErrorKind,
-    Verdict,
+    AllowList, AllowListBuilder, Answer, Family, HostName, Question, Resolve, ResolveError,
+    ResolveErrorKind, Verdict,
     simulation::{self, Fault},
+    verify::VerifySourceLayer,
 };
+use http::{Extensions, HeaderMap, Request, Response};
 use shuttle::{
     Config, FailurePersistence, Runner,
     future::{self, JoinHandle},
     scheduler::{PctScheduler, RandomScheduler},
 };
+use tower::{Layer, ServiceExt, service_fn};
 
 /// Number of schedules per test, unless the environment variable `SCHEDULES` contains another number.
 const SCHEDULES: usize = 1_000;
@@ -146,6 +150,46 @@ fn requests_end_when_the_refresher_is_dropped_in_every_schedule() {
     });
 }
 
+#[test]
+fn a_refusal_beside_the_answer_that_lists_its_peer_is_reported_in_every_schedule() {
+    explore(|| async {
+        let dns = Dns::default();
+        let builder = AllowList::builder().host(host("a.test"));
+        let list = builder.on_demand_wait(Duration::ZERO);
+        let (list, refresher) = dns.start_list(list, ON_DEMAND_INTERVAL * 2).await;
+        dns.answer("a.test", NEW);
+        let mut changes = list.changes();
+        let changed = future::spawn(async move { changes.next().await });
+        let peer = |_: &HeaderMap, _: &Extensions| Some(IpAddr::from(NEW));
+        let shop =
+            service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+        let service = VerifySourceLayer::rejecting(list.clone(), peer).layer(shop);
+        let requests = [service.clone(), service]
+            .map(|service| future::spawn(service.oneshot(Request::new(()))));
+        let mut refused = 0;
+        for request in requests {
+            refused += u64::from(request.await.unwrap().unwrap().status() == 403);
+        }
+        changed.await.unwrap();
+        // One report can contain both refusals. The refresher reports a moment after the set is published.
+        let expected = refused.min(1)..=refused;
+        let reports = || list.health()[0].refused_then_listed;
+        for _ in 0..100 {
+            if expected.contains(&reports()) {
+                break;
+            }
+            future::yield_now().await;
+        }
+        let reports = reports();
+        assert!(
+            expected.contains(&reports),
+            "{reports} reports of {refused} refusals"
+        );
+        drop(list);
+        refresher.await.unwrap();
+    });
+}
+
 /// A resolver with the hosts `a.test` and `b.test`.
 #[derive(Clone, Default)]
 struct Dns {
@@ -155,8 +199,16 @@ struct Dns {
 impl Dns {
     /// Starts a list of `a.test`, waits until it is ready, and advances the time until its answer has this age.
     async fn start(&self, age: Duration) -> (AllowList, JoinHandle<()>) {
-        self.answer("a.test", OLD);
         let builder = AllowList::builder().host(host("a.test"));
+        self.start_list(builder, age).await
+    }
+
+    async fn start_list(
+        &self,
+        builder: AllowListBuilder,
+        age: Duration,
+    ) -> (AllowList, JoinHandle<()>) {
+        self.answer("a.test", OLD);
         let (list, refresher) = builder.pair(self.clone());
         let refresher = future::spawn(refresher.run());
         list.ready().await;

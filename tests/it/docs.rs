@@ -105,6 +105,9 @@ fn every_file_that_answers_a_maintainer_s_question_exists() {
     assert!(files.len() > 15, "{files:?}");
     for file in files {
         let is_file = |folder: &str| root.join(folder).join(file).is_file();
-        assert!(is_file("") || is_file("crates/callback-source/src"), "{file}");
+        assert!(
+            is_file("") || is_file("crates/callback-source/src"),
+            "{file}"
+        );
     }
 }

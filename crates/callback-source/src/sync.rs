@@ -1,16 +1,23 @@
 //! Synchronization primitives that requests and the refresher share.
 //!
 //! The package `interleavings` replaces these primitives with those of `shuttle`. `shuttle` runs the tests of that
-//! package in thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent.
+//! package in thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent, so the library uses
+//! only `SeqCst` for these primitives.
 
 #[cfg(callback_source_interleavings)]
 pub(crate) use self::interleaved::ArcSwap;
 #[cfg(not(callback_source_interleavings))]
 pub(crate) use arc_swap::ArcSwap;
 #[cfg(callback_source_interleavings)]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+pub(crate) use shuttle::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64},
+};
 #[cfg(not(callback_source_interleavings))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 #[cfg(callback_source_interleavings)]
 mod interleaved {

@@ -114,14 +114,14 @@ impl OnDemand {
 
     /// Returns whether no question is in flight and none can be asked on demand before the deadline.
     pub(crate) fn is_quiet(&self, deadline: u64) -> bool {
-        deadline <= self.quiet_until.load(Ordering::Acquire)
+        deadline <= self.quiet_until.load(Ordering::SeqCst)
     }
 
     /// Triggers the lookups of watched hosts, if at least one of their questions can be asked now. No request waits for
     /// these lookups.
     pub(crate) fn want_watched(&self, now: Instant, wake: &Notify) {
         let now = self.nanos(now);
-        if now < self.watched_at.load(Ordering::Acquire) {
+        if now < self.watched_at.load(Ordering::SeqCst) {
             return;
         }
         self.want_watched_soon(wake);
@@ -133,7 +133,7 @@ impl OnDemand {
         let mut demand = self.lock();
         demand.wants_watched = true;
         // Until the next turn, another trigger would have no effect.
-        self.watched_at.store(u64::MAX, Ordering::Release);
+        self.watched_at.store(u64::MAX, Ordering::SeqCst);
         wake.notify_one();
     }
 
@@ -196,7 +196,7 @@ impl OnDemand {
     pub(crate) fn hosts_replaced(&self) {
         let demand = self.lock();
         if demand.has_refresher {
-            self.quiet_until.store(0, Ordering::Release);
+            self.quiet_until.store(0, Ordering::SeqCst);
         }
     }
 
@@ -204,8 +204,8 @@ impl OnDemand {
     pub(crate) fn end(&self) {
         let mut demand = self.lock();
         demand.has_refresher = false;
-        self.watched_at.store(u64::MAX, Ordering::Release);
-        self.quiet_until.store(u64::MAX, Ordering::Release);
+        self.watched_at.store(u64::MAX, Ordering::SeqCst);
+        self.quiet_until.store(u64::MAX, Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, Demand> {
@@ -241,7 +241,7 @@ impl Turn<'_> {
     /// Publishes the earliest time at which a question about a watched host can be asked.
     pub(crate) fn set_watched_at(&self, at: Option<Instant>) {
         let at = at.map_or(u64::MAX, |at| self.on_demand.nanos(at));
-        self.on_demand.watched_at.store(at, Ordering::Release);
+        self.on_demand.watched_at.store(at, Ordering::SeqCst);
     }
 
     /// Ends the turn. Publishes whether a question is in flight, and the earliest time at which another question can be
@@ -253,7 +253,7 @@ impl Turn<'_> {
         let before = self
             .on_demand
             .quiet_until
-            .swap(quiet_until, Ordering::AcqRel);
+            .swap(quiet_until, Ordering::SeqCst);
         before < quiet_until
     }
 }

@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-use crate::{HostName, rate_limit::subscriber};
+use crate::{
+    HostName,
+    rate_limit::subscriber,
+    sync::{AtomicU64, Mutex, MutexGuard},
+};
 
 /// Peers that were refused with 403 less than one linger window ago. IPv6 peers are stored by their /64.
 ///
@@ -64,12 +65,12 @@ impl RefusedPeers {
 
     /// Replaces the linger window. The new window also applies to earlier refusals.
     pub(crate) fn set_window(&self, window: Duration) {
-        self.window.store(nanos(window), Ordering::Relaxed);
+        self.window.store(nanos(window), Ordering::SeqCst);
     }
 
     /// Records a refusal. With a linger window of zero, does nothing.
     pub(crate) fn add(&self, peer: IpAddr, now: Instant) {
-        let window = self.window.load(Ordering::Relaxed);
+        let window = self.window.load(Ordering::SeqCst);
         if window == 0 {
             return;
         }
@@ -83,12 +84,12 @@ impl RefusedPeers {
         let peer = subscriber(peer);
         match peers.get(&peer) {
             Some(entry) => {
-                let gap = now.saturating_sub(entry.last.swap(now, Ordering::Relaxed));
+                let gap = now.saturating_sub(entry.last.swap(now, Ordering::SeqCst));
                 if window <= gap {
-                    entry.first.store(now, Ordering::Relaxed);
-                    entry.times.store(0, Ordering::Relaxed);
+                    entry.first.store(now, Ordering::SeqCst);
+                    entry.times.store(0, Ordering::SeqCst);
                 }
-                entry.times.fetch_add(1, Ordering::Relaxed);
+                entry.times.fetch_add(1, Ordering::SeqCst);
             }
             None => {
                 let entry = Entry {
@@ -105,14 +106,14 @@ impl RefusedPeers {
     pub(crate) fn find(&self, address: IpAddr, now: Instant) -> Option<Refusals> {
         let entry = self.peers.get()?.get(&subscriber(address))?;
         let now = self.nanos(now);
-        let ago = |at: &AtomicU64| now.saturating_sub(at.load(Ordering::Relaxed));
+        let ago = |at: &AtomicU64| now.saturating_sub(at.load(Ordering::SeqCst));
         let last_ago = ago(&entry.last);
         let refusals = Refusals {
-            times: entry.times.load(Ordering::Relaxed),
+            times: entry.times.load(Ordering::SeqCst),
             first_ago: Duration::from_nanos(ago(&entry.first)),
             last_ago: Duration::from_nanos(last_ago),
         };
-        (last_ago < self.window.load(Ordering::Relaxed)).then_some(refusals)
+        (last_ago < self.window.load(Ordering::SeqCst)).then_some(refusals)
     }
 
     /// Removes and returns the refusals of an address that is now listed for a host, so that these refusals are
@@ -130,7 +131,7 @@ impl RefusedPeers {
         self.counts().get(host).copied().unwrap_or_default()
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostName, u64>> {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<HostName, u64>> {
         self.then_listed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -2,10 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -23,7 +20,7 @@ use crate::{
     metrics::ListMetrics,
     rate_limit::PeerRateLimit,
     set::Notice,
-    sync::{ArcSwap, Mutex},
+    sync::{ArcSwap, AtomicBool, Mutex},
     vipps,
 };
 
@@ -38,11 +35,15 @@ use crate::{
 /// | `published_changed` | `update`, after `writer` and `published`; the refresher, when a wait may be over | the state writer, for the number of changes | requests that wait, [`ready`](crate::AllowList::ready), [`Changes`](crate::Changes) |
 /// | `on_demand` | requests and the refresher, see [`OnDemand`] | the same | |
 /// | `wake` | requests through `on_demand`, `replace_hosts`, `replace_windows`, the drop of the last handle | the refresher | the refresher |
+/// | `refusals`, `metrics` | requests; the refresher, for the metrics | the same | |
+/// | `refused` | requests that are refused with 403; `update`, after `published` | the same; [`health`](crate::AllowList::health) | |
+/// | `watch`, `state_file` | the builder only | `replace_hosts`; the refresher, for the state file | |
+/// | `lost_refresher` | the drop of the refresher; the refusal that logs it | refusals | |
 ///
 /// `update` is called by the refresher (after a lookup, at the end of a window, after a sleep of the machine), and by
-/// `replace_hosts`, `replace_windows` and `replace_networks`. Two conditions are detected without a flag. The reference
-/// count of the handle shows that the list was dropped. A change counter, which only grows, shows that the state file
-/// is out of date.
+/// `replace_hosts`, `replace_windows` and `replace_networks`. Every atomic is `SeqCst`, because `shuttle` models no
+/// weaker ordering. Two conditions are detected without a flag. The reference count of the handle shows that the list
+/// was dropped. A change counter, which only grows, shows that the state file is out of date.
 ///
 /// The order of operations matters in four places:
 ///
@@ -189,7 +190,7 @@ impl Shared {
 
     /// Records that the refresher has ended.
     pub(super) fn refresher_ended(&self) {
-        self.lost_refresher.store(true, Ordering::Relaxed);
+        self.lost_refresher.store(true, Ordering::SeqCst);
     }
 
     /// Logs once that the refresher has ended while the list is still in use.
@@ -197,8 +198,8 @@ impl Shared {
     /// This method is called at a refusal, and not when the refresher ends. A runtime that shuts down drops its tasks
     /// in any order, so the handles of a service often outlive the refresher by a moment.
     pub(crate) fn report_lost_refresher(&self) {
-        if self.lost_refresher.load(Ordering::Relaxed)
-            && self.lost_refresher.swap(false, Ordering::Relaxed)
+        if self.lost_refresher.load(Ordering::SeqCst)
+            && self.lost_refresher.swap(false, Ordering::SeqCst)
         {
             log::lost_refresher();
         }
