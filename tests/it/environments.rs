@@ -81,6 +81,8 @@ async fn a_test_server_is_refused_by_a_production_list_with_a_reason_that_names_
         &["callback refused", "wrong-environment", EXPLANATION],
     );
     assert_eq!(lines.len(), 1, "{lines:?}");
+    let lines = log.lines("WARN", &[EXPLANATION]);
+    assert_eq!(lines.len(), 1, "one line per refusal: {lines:?}");
 
     // An upstream that only checks whether the tag `x-callback-host` is present must not find it.
     let verdict = list.verdict(TEST_SERVER);

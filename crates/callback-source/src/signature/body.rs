@@ -90,3 +90,24 @@ async fn collect_frames<B: Body>(
 }
 
 const MAX_RESERVED: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_frames_use_little_more_memory_than_their_bytes() {
+        let frame = || Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; 1000])));
+        let body = StreamBody::new(stream::iter([frame(), frame()]));
+        let (whole, _) = collect_frames(body, 1 << 20, 0).await.unwrap();
+        assert_eq!(whole, vec![b'x'; 2000]);
+        let memory = whole.try_into_mut().unwrap().capacity();
+        assert!(memory < 4000, "{memory} bytes");
+    }
+}

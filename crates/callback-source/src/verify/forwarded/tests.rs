@@ -365,6 +365,11 @@ fn forwarded_is_walked_from_the_right() {
                 Ok(A),
             ),
             (
+                "escaped quote without quotes",
+                &["for=192.0.2.1;host=\\\""],
+                Err(Malformed),
+            ),
+            (
                 "quote left open on the left",
                 &["for=\"192.0.2.2, for=192.0.2.1"],
                 Ok(A),
