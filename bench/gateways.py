@@ -94,9 +94,15 @@ class Least:
     """A minimal responder, as the shop or in place of `serve`."""
 
     def __init__(self, peers):
-        self.port = self.grpc = matrix.free_port()
-        self.process = subprocess.Popen([peers, "respond", str(self.port)])
-        matrix.wait_until("the start of the responder", lambda: matrix.is_open(self.port))
+        # Another process may take the free port first. The responder then ends at once.
+        for _ in range(5):
+            self.port = self.grpc = matrix.free_port()
+            self.process = subprocess.Popen([peers, "respond", str(self.port)])
+            matrix.wait_until("the start of the responder", lambda: self.process.poll() is not None
+                              or matrix.is_open(self.port))
+            if self.process.poll() is None:
+                return
+        raise RuntimeError("the responder does not start")
 
     def stop(self):
         self.process.kill()

@@ -522,16 +522,17 @@ def nginx(program):
     return command
 
 
-def apache(program):
-    modules = pathlib.Path("/usr/lib/apache2/modules")
-    names = ("mpm_event", "authz_core", "proxy", "proxy_http", "lua", "http2")
+def apache(program, *modules):
+    folder_of_modules = pathlib.Path("/usr/lib/apache2/modules")
+    names = ("mpm_event", "authz_core", "proxy", "proxy_http", *modules)
+    protocols = "Protocols h2c http/1.1\n" if "http2" in modules else ""
 
-    def command(folder, _):
+    def command(folder, *_):
         text = (folder / "callbacks.conf").read_text()
+        load = "".join(f"LoadModule {name}_module {folder_of_modules}/mod_{name}.so\n" for name in names)
         (folder / "apache.conf").write_text(
             f"ServerRoot {folder}\nServerName shop.example\nPidFile {folder}/pid\nErrorLog {folder}/error.log\n"
-            f"DefaultRuntimeDir {folder}\nProtocols h2c http/1.1\n"
-            + "".join(f"LoadModule {name}_module {modules}/mod_{name}.so\n" for name in names) + text)
+            f"DefaultRuntimeDir {folder}\n{protocols}{load}{text}")
         return [program, "-D", "FOREGROUND", "-f", f"{folder}/apache.conf"]
     return command
 
@@ -597,7 +598,7 @@ def gateways(venv):
         make("HAProxy 2.6", "haproxy", "x-real-ip",
              lambda program: lambda folder, _: [program, "-db", "-f", f"{folder}/haproxy.cfg"], {503},
              http2_port=True, extra=haproxy_http2, patience=8),
-        make("Apache 2.4", "apache", "x-real-ip", apache, {503}),
+        make("Apache 2.4", "apache", "x-real-ip", lambda program: apache(program, "lua", "http2"), {503}),
         make("Envoy 1.40, HTTP", "envoy", "x-envoy-external-address", envoy_command, {503}),
         # Over gRPC, the client is a field of the request, not a header. `--client-ip-header` is for the HTTP listener.
         make("Envoy 1.40, gRPC", "envoy-grpc", "x-envoy-external-address", envoy_command, {503}),
