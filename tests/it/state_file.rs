@@ -646,6 +646,7 @@ fn a_kill_at_any_moment_leaves_a_complete_file() -> io::Result<()> {
     for attempt in 0..30_u32 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_writes-state"))
             .arg(path(&folder))
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;

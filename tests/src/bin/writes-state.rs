@@ -1,8 +1,10 @@
-//! Writes a state file as often as possible until it is killed: `writes-state PATH`.
+//! Writes a state file as often as possible until it is killed or its standard input is closed: `writes-state PATH`.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr},
     process::ExitCode,
+    thread,
     time::Duration,
 };
 
@@ -14,6 +16,11 @@ async fn main() -> ExitCode {
     let Some(path) = std::env::args_os().nth(1) else {
         return ExitCode::from(2);
     };
+    // A test that fails kills nothing, but its end closes the pipe.
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(1);
+    });
     let list = tiny_list(&["h0.example"])
         .state_file(path)
         .spawn(async |question: Question| {
