@@ -13,7 +13,10 @@ use std::{
 
 use callback_source::signature::{Secret, SecretError};
 
-use crate::{args::SecretArgs, error::Error};
+use crate::{
+    args::{SECRET_VARIABLE, SecretArgs},
+    error::Error,
+};
 
 /// Secret as it was given, and variants without characters that are often copied with a secret.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub(crate) fn given(args: &SecretArgs) -> Result<GivenSecret, Error> {
 }
 
 fn from_environment() -> Result<String, Error> {
-    match env::var(VARIABLE) {
+    match env::var(SECRET_VARIABLE) {
         Ok(text) if text.trim().is_empty() => Err(Error::NoSecret),
         Ok(text) => Ok(text),
         Err(VarError::NotPresent) => Err(Error::NoSecret),
@@ -90,5 +93,4 @@ fn from_file(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-const VARIABLE: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
 const MAX_LENGTH: usize = 8 * 1024;

@@ -182,10 +182,24 @@ impl<B: Send> Check<B> for PolicyCheck {
 #[cfg(feature = "axum")]
 mod extract {
     use axum::extract::FromRequestParts;
-    use http::request::Parts;
+    use http::{StatusCode, request::Parts};
 
     use super::{CallbackRejection, Policy, VerifiedCallback, log};
     use crate::{ExtractorRejection, check};
+
+    impl ExtractorRejection<CallbackRejection> {
+        /// The status of the response. Same as the [status](CallbackRejection::status) of the reason.
+        #[must_use]
+        pub fn status(&self) -> StatusCode {
+            self.reason().status()
+        }
+
+        /// The text of the response. Same as the [text](CallbackRejection::body_text) of the reason.
+        #[must_use]
+        pub fn body_text(&self) -> &'static str {
+            self.reason().body_text()
+        }
+    }
 
     /// Extracts the callback that [`RequireVerified`](super::RequireVerified) added to the extensions. Without that
     /// layer, the request is judged by [`Policy::Both`].

@@ -54,6 +54,7 @@ pub(crate) use self::{
     sign::SignArgs,
     targets::{FileFormat, Target},
     values::{Listen, TrustedProxy, plain},
+    variables::SECRET_VARIABLE,
     verify::VerifyArgs,
 };
 use self::{

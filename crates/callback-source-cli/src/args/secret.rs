@@ -11,7 +11,7 @@ use super::values::path;
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SecretArgs {
     /// File with the secret as the provider returned it; a line break at its end is ignored
-    /// [default: the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET` has the secret]
+    /// [default: the secret in the environment variable `CALLBACK_SOURCE_WEBHOOK_SECRET`]
     #[arg(
         long,
         value_name = "PATH",

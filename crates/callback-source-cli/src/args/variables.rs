@@ -49,7 +49,7 @@ pub(super) fn reject_unknown(
     command: &Command,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), Error> {
-    let mut known = vec![SECRET.to_owned()];
+    let mut known = vec![SECRET_VARIABLE.to_owned()];
     collect(command, &mut known);
     let text = |text: &OsString| text.to_string_lossy().into_owned();
     let unknown = variables
@@ -118,7 +118,7 @@ fn is_of_kubernetes(name: &str, value: &str) -> bool {
 const PREFIX: &str = "CALLBACK_SOURCE_";
 
 /// Name of the variable that contains the secret itself. No flag accepts the secret.
-const SECRET: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
+pub(crate) const SECRET_VARIABLE: &str = "CALLBACK_SOURCE_WEBHOOK_SECRET";
 
 /// Header lines cannot be separated safely: their values may contain commas and blanks.
 const WITHOUT_VARIABLE: &str = "header";

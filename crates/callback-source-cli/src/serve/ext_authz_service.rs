@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use callback_source::{
     AllowList,
-    verify::{ForwardedPeer, SocketAddrPeer, TrustedProxies, is_tag_header},
+    verify::{ForwardedPeer, SocketAddrPeer, TAG_HEADERS, TrustedProxies, is_tag_header},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -219,8 +219,9 @@ fn spellings_of_tags(attributes: &Attributes) -> Vec<String> {
     let request = attributes.request.as_ref();
     let http = request.and_then(|request| request.http.as_ref());
     let names = http.into_iter().flat_map(|http| http.headers.keys());
+    let is_tag = |name: &str| TAG_HEADERS.iter().any(|tag| tag.as_str() == name);
     names
-        .filter(|name| is_tag_header(name) && !TAGS.contains(&name.as_str()))
+        .filter(|name| is_tag_header(name) && !is_tag(name))
         .cloned()
         .collect()
 }
@@ -246,12 +247,11 @@ async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> 
         })
         .collect();
     if admitted {
-        let is_set = |tag: &&str| parts.headers.contains_key(*tag);
-        forged.extend(
-            TAGS.iter()
-                .filter(|tag| !is_set(tag))
-                .map(|tag| (*tag).to_owned()),
-        );
+        // The shop may read the tags. A tag that the verdict does not set is removed, since the caller may have sent it.
+        let unset = TAG_HEADERS
+            .into_iter()
+            .filter(|tag| !parts.headers.contains_key(tag));
+        forged.extend(unset.map(|tag| tag.as_str().to_owned()));
         return CheckResponse {
             status: Some(RpcStatus { code: CODE_OK }),
             http_response: Some(HttpResponse::Ok(OkResponse {
@@ -277,9 +277,6 @@ async fn answer(response: Response<response::Body>, mut forged: Vec<String>) -> 
 }
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-
-/// Tags that the shop may read. A tag that the verdict does not set is removed, since the caller may have sent it.
-const TAGS: [&str; 3] = ["x-callback-source", "x-callback-host", "x-callback-reason"];
 
 /// Maximum size of the header that names the client. The main listener has the same maximum for a whole head.
 const MAX_NAMING_HEADER: usize = 16 << 10;

@@ -22,6 +22,8 @@ use super::{acceptance, refuse};
 /// let (mut parts, ()) = Request::new(()).into_parts();
 /// let rejection = Allowed::from_request_parts(&mut parts, &()).await.unwrap_err();
 /// assert!(matches!(rejection.reason(), NotVerified::NoLayer));
+/// assert_eq!(rejection.status(), 500);
+/// assert_eq!(rejection.body_text(), "the route is not wrapped in a `VerifySourceLayer`\n");
 /// # }
 /// ```
 #[derive(Clone, Debug)]

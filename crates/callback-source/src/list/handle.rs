@@ -60,7 +60,7 @@ use crate::{
 /// # Metrics
 ///
 /// With the feature `metrics`, a list reports these metrics through the facade of the crate `metrics`. Each metric has
-/// the label `list`, whose value is the [name](AllowListBuilder::name) of the list:
+/// the label `list`, whose value is the [name](crate::AllowListBuilder::name) of the list:
 ///
 /// | name | kind | other labels |
 /// |---|---|---|
@@ -147,8 +147,9 @@ impl AllowList {
     /// questions, the peer is judged at once. The wait is at most 1 second. At most 1,024 peers wait at the same time,
     /// each with any number of requests. Further peers are judged at once. The IPv6 addresses of one /64 are treated as
     /// one peer. All requests share the lookups, and dropping the future cancels no lookup. The builder can change
-    /// these limits: [`on_demand_interval`](AllowListBuilder::on_demand_interval),
-    /// [`on_demand_wait`](AllowListBuilder::on_demand_wait), [`max_waiting`](AllowListBuilder::max_waiting).
+    /// these limits: [`on_demand_interval`](crate::AllowListBuilder::on_demand_interval),
+    /// [`on_demand_wait`](crate::AllowListBuilder::on_demand_wait),
+    /// [`max_waiting`](crate::AllowListBuilder::max_waiting).
     ///
     /// A caching resolver between the list and the provider's DNS servers can still hide a new address until the TTL of
     /// the cached answer ends.
@@ -254,7 +255,7 @@ impl AllowList {
 
     /// Waits until every question has been asked once and has a result, even if that result is a failure. While the
     /// refresher runs, the wait is no longer than the
-    /// [time limit of one question](AllowListBuilder::question_time_limit).
+    /// [time limit of one question](crate::AllowListBuilder::question_time_limit).
     ///
     /// Unlike [`ready`](Self::ready), this method also returns when no host answers, so that a tool can print the
     /// errors:
@@ -280,9 +281,9 @@ impl AllowList {
         while !self.snapshot().is_attempted() && published_changed.changed().await.is_ok() {}
     }
 
-    /// Triggers the lookups of the [watched](AllowListBuilder::watch) hosts, as an unlisted peer does. Waits until each
-    /// of their questions has a result, even if that result is a failure. This method is for tools, since a service
-    /// does not wait for watched hosts.
+    /// Triggers the lookups of the [watched](crate::AllowListBuilder::watch) hosts, as an unlisted peer does. Waits
+    /// until each of their questions has a result, even if that result is a failure. This method is for tools, since a
+    /// service does not wait for watched hosts.
     pub async fn watched_attempted(&self) {
         let shared = self.shared();
         let mut published_changed = shared.published_changed.subscribe();
@@ -367,8 +368,8 @@ impl AllowList {
     /// Replaces the hosts while the list runs. Remaining hosts keep their addresses. The addresses of removed hosts are
     /// refused at once, unless they belong to another host or to a static network. New hosts are looked up at once.
     ///
-    /// With a [state file](AllowListBuilder::state_file), a host that is removed, and added again before its windows
-    /// end, regains its addresses. If the process restarts in between, the addresses are lost.
+    /// With a [state file](crate::AllowListBuilder::state_file), a host that is removed, and added again before its
+    /// windows end, regains its addresses. If the process restarts in between, the addresses are lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -407,8 +408,8 @@ impl AllowList {
         shared.wake.notify_one();
     }
 
-    /// Replaces the [linger](AllowListBuilder::linger) and the [stale](AllowListBuilder::stale_for) window while the
-    /// list runs.
+    /// Replaces the [linger](crate::AllowListBuilder::linger) and the [stale](crate::AllowListBuilder::stale_for)
+    /// window while the list runs.
     ///
     /// The stale window of an answer that is in use changes at once. The window of a lingering address keeps the end
     /// that was fixed when the address left the answer. A longer window does not admit an expired address again.

@@ -49,6 +49,20 @@ impl<S: Sync> FromRequestParts<S> for Verdict {
     }
 }
 
+impl ExtractorRejection<NotVerified> {
+    /// The status of the response. Same as the [status](NotVerified::status) of the reason.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.reason().status()
+    }
+
+    /// The text of the response. Same as the [text](NotVerified::body_text) of the reason.
+    #[must_use]
+    pub fn body_text(&self) -> &'static str {
+        self.reason().body_text()
+    }
+}
+
 /// The reason why a handler does not get its [`Allowed`] or [`Verdict`].
 ///
 /// ```

@@ -92,6 +92,6 @@ pub use {
     forwarded::{ForwardedPeer, TrustedProxies},
     peer::{PeerIp, SocketAddrPeer},
     source_check::{VerifySource, VerifySourceLayer},
-    tag::{is_tag_header, tag_headers},
+    tag::{TAG_HEADERS, is_tag_header, tag_headers},
     unix::{UnixConnection, UnixPeer},
 };

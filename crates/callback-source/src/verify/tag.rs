@@ -100,10 +100,23 @@ fn is_spelling_of_tag(name: &str) -> bool {
         false => b'-',
     };
     let folded = name.bytes().map(fold);
-    [SOURCE, HOST, REASON]
+    TAG_HEADERS
         .iter()
         .any(|tag| folded.clone().eq(tag.as_str().bytes()))
 }
+
+/// Names of the headers of a tag: the verdict, the host of an admitted peer, and the reason of a rejection.
+///
+/// A gateway that receives the tag apart from the request, such as Envoy, must remove all of these headers from the
+/// request before it adds those of [`tag_headers`]:
+///
+/// ```
+/// use callback_source::verify::{TAG_HEADERS, is_tag_header};
+///
+/// assert!(TAG_HEADERS.iter().all(|name| is_tag_header(name.as_str())));
+/// ```
+#[allow(clippy::declare_interior_mutable_const)] // A static name has none.
+pub const TAG_HEADERS: [HeaderName; 3] = [SOURCE, HOST, REASON];
 
 const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
 const HOST: HeaderName = HeaderName::from_static("x-callback-host");
