@@ -15,6 +15,8 @@ mod config;
 mod log;
 mod secret;
 
+mod replace_file;
+
 mod journal;
 
 mod output;

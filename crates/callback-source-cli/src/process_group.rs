@@ -1,4 +1,5 @@
-//! Process groups, which end a command with all processes that it started. Systems other than Unix have none.
+//! Process groups. A signal to the group of a command also reaches the processes that the command has started. On
+//! systems other than Unix, these functions do nothing.
 
 use std::process::Command;
 

@@ -7,7 +7,10 @@
 //! ```
 //! use axum::{Router, routing::post};
 //! use callback_source::{
-//!     AllowList, CallbackRoutes, ResolveErrorKind, verify::ConnectInfoPeer, vipps::Environment,
+//!     AllowList, CallbackRoutes, ResolveErrorKind,
+//!     signature::{Secret, VerifySignatureLayer},
+//!     verify::ConnectInfoPeer,
+//!     vipps::Environment,
 //! };
 //! use callback_source_testkit::{Delivery, Provider, UNLISTED_PEER};
 //!
@@ -44,6 +47,21 @@
 //!     provider.rotate();
 //!     assert_eq!(provider.delivery(URL).status(&app).await, 200);
 //!     assert_eq!(before.status(&app).await, 200, "it lingers");
+//!
+//!     // DNS fails: the last answers stay in use.
+//!     provider.fail(ResolveErrorKind::Timeout);
+//!     tokio::time::sleep(2 * Provider::TTL).await;
+//!     assert_eq!(provider.delivery(URL).status(&app).await, 200, "its answer is stale");
+//!
+//!     // A signed delivery is accepted. A delivery whose body was changed on the way is not.
+//!     let secret = Secret::new("of the registration").expect("it is not empty");
+//!     let webhooks = Router::new()
+//!         .route("/callbacks", post(async || "received"))
+//!         .layer(VerifySignatureLayer::rejecting(secret.clone()));
+//!     let signed = Delivery::new(URL).body("paid").signed(&secret);
+//!     assert_eq!(signed.status(&webhooks).await, 200);
+//!     let tampered = Delivery::new(URL).body("paid").signed(&secret).tampered("refunded");
+//!     assert_eq!(tampered.status(&webhooks).await, 401);
 //! }
 //! ```
 //!

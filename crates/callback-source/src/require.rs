@@ -225,4 +225,18 @@ mod extract {
             }
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_rejection_has_the_status_and_the_text_of_its_reason() {
+            let (parts, ()) = http::Request::new(()).into_parts();
+            let reason = CallbackRejection::NoLayer;
+            let rejection = ExtractorRejection::new(reason.clone(), &parts);
+            assert_eq!(rejection.status(), 500);
+            assert_eq!(rejection.body_text(), reason.body_text());
+        }
+    }
 }

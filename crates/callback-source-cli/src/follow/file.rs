@@ -1,8 +1,8 @@
 //! `file:FORMAT:PATH`: a file with the admitted addresses.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::OpenOptions,
+    io::{self, Read},
     mem,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +17,7 @@ use super::{
     goal::{Carried, Goal, Plain},
     target::{Change, Mode, Syncing, Target, TargetError},
 };
+use crate::replace_file::{folder, replace};
 
 /// Target that is a file. Each write replaces the whole file.
 pub(super) struct FileTarget {
@@ -127,7 +128,7 @@ fn sync(
     // If only the times in the header are renewed, `rewritten` is `false`.
     change.rewritten = change.is_none() && same_body() != Some(true);
     if mode == Mode::Write {
-        replace(path, text.as_bytes()).map_err(|error| problem("write", path, &error))?;
+        replace(path, text.as_bytes(), MODE).map_err(|error| problem("write", path, &error))?;
     }
     Ok((change, content))
 }
@@ -216,74 +217,6 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Replaces a file. At every moment, either the whole old file or the whole new file exists.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // The owner and the mode of a symbolic link are not kept, because another user may have created the link.
-    let before = fs::symlink_metadata(path).ok();
-    let before = before.filter(|before| before.is_file());
-    let beside = beside(path)?;
-    // A process that was killed may have left this file behind.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    // `create_new` follows no link and reuses no file.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
-    let written = options.open(&beside).and_then(|mut file| {
-        file.write_all(text)?;
-        if let Some(before) = before {
-            keep_access(&file, &before)?;
-        }
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if let Err(error) = written {
-        // On a full disk, the temporary file may be the file that filled it.
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
-    // An error, for example because the folder is not readable, is ignored: the file has already been replaced.
-    #[cfg(unix)]
-    let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
-    Ok(())
-}
-
-/// Gives the new file the mode of the old file and, as far as permitted, its owner and group, since the program that
-/// reads the file may run as another user.
-#[cfg(unix)]
-fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-        // Only root may change the owner. Another user may be allowed to change only the group.
-        let _ = fchown(file, Some(before.uid()), Some(before.gid()))
-            .or_else(|_| fchown(file, None, Some(before.gid())));
-    }
-    file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777))
-}
-
-#[cfg(not(unix))]
-fn keep_access(_file: &File, _before: &fs::Metadata) -> io::Result<()> {
-    Ok(())
-}
-
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut beside = name.to_owned();
-    beside.push(".tmp");
-    Ok(path.with_file_name(beside))
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."))
-}
-
 fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     use io::ErrorKind;
 
@@ -294,7 +227,7 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
             format!("allow this process to create files in the folder `{folder}`")
         }
         ErrorKind::ReadOnlyFilesystem => {
-            format!("mount a volume that can be written at the folder `{folder}`")
+            format!("mount a writable volume at the folder `{folder}`")
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             format!("free some space for the folder `{folder}`")
@@ -307,6 +240,9 @@ fn problem(action: &str, path: &Path, error: &io::Error) -> TargetError {
     TargetError::new(format!("cannot {action} `{}`: {error}", path.display())).with_hint(hint)
 }
 
+/// Mode of a file that did not exist. The program that reads it may run as another user.
+const MODE: u32 = 0o644;
+
 /// Maximum ignored difference between two times. The tolerance covers rounding, and TTLs that differ between two
 /// resolvers.
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -317,7 +253,7 @@ const MAX_SIZE: u64 = 16 << 20;
 #[cfg(unix)]
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
     use crate::{

@@ -197,7 +197,7 @@ async fn nft(script: &Script) -> Result<Vec<u8>, TargetError> {
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                TargetError::new("cannot run `nft`").with_hint("install the package nftables")
+                TargetError::new("cannot run `nft`").with_hint("install the package `nftables`")
             }
             _ => TargetError::new(format!("cannot run `nft`: {error}")),
         })?;
@@ -212,7 +212,7 @@ async fn nft(script: &Script) -> Result<Vec<u8>, TargetError> {
     let error = TargetError::new(format!("`nft` failed: {stderr}"));
     Err(match stderr.contains("not permitted") {
         true => error.with_hint(
-            "run it as root or with the capability CAP_NET_ADMIN, such as `AmbientCapabilities=CAP_NET_ADMIN` \
+            "run it as root or with the capability `CAP_NET_ADMIN`, such as `AmbientCapabilities=CAP_NET_ADMIN` \
              in its systemd unit",
         ),
         false => error,

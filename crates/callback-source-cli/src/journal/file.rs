@@ -15,6 +15,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::event::{Entry, Event, Selection, time_text};
+use crate::replace_file;
 
 /// State of the journal file in the thread that writes it.
 #[derive(Debug)]
@@ -269,26 +270,12 @@ fn open(path: &Path) -> io::Result<Open> {
 }
 
 fn replace(path: &Path, entries: &[Entry]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
     let mut text = Vec::new();
     for entry in entries {
         serde_json::to_writer(&mut text, entry)?;
         text.push(b'\n');
     }
-    // A process that was killed may have left this file behind.
-    let _ = fs::remove_file(&temporary);
-    let written = open(&temporary).and_then(|Open { mut file, .. }| {
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        // On a full disk, the temporary file may be the file that filled it.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    replace_file::replace(path, &text, MODE)
 }
 
 /// Path to which a rotation renames the file of the journal.

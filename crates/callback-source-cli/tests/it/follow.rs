@@ -346,9 +346,7 @@ async fn a_read_only_target_is_reported_and_not_changed() {
     let Some((folder, follow)) = on_own_disk(freeze, &args).await else {
         return;
     };
-    follow
-        .has_logged("mount a volume that can be written")
-        .await;
+    follow.has_logged("mount a writable volume").await;
     let inside = Path::new("/proc")
         .join(follow.id().to_string())
         .join("root");

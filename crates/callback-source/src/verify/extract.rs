@@ -136,5 +136,9 @@ mod tests {
         let rejected = NotVerified::Rejected(rejection.clone());
         assert_eq!(rejected.body_text(), rejection.body_text());
         assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let extracted = ExtractorRejection::new(rejected, &parts);
+        assert_eq!(extracted.body_text(), rejection.body_text());
+        assert_eq!(extracted.status(), StatusCode::FORBIDDEN);
     }
 }

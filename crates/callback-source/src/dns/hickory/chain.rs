@@ -185,7 +185,7 @@ pub(super) fn kind_of(error: &NetError) -> ResolveErrorKind {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => ResolveErrorKind::NxDomain,
-            // A referral: this server is not responsible for the zone (RFC 2308 section 2.2).
+            // A referral: this server is not authoritative for the zone (RFC 2308 section 2.2).
             ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => {
                 ResolveErrorKind::Malformed
             }

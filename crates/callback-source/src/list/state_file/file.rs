@@ -283,13 +283,13 @@ pub(super) fn remedy(path: &Path, error: &io::Error) -> String {
             format!("allow this process to create files in the folder `{folder}`")
         }
         ErrorKind::ReadOnlyFilesystem => {
-            format!("mount a volume that can be written at the folder `{folder}`")
+            format!("mount a writable volume at the folder `{folder}`")
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             format!("free some space for the folder `{folder}`")
         }
         ErrorKind::InvalidInput | ErrorKind::IsADirectory => {
-            "choose a path for a separate file, such as `/var/lib/callback-source/state.json`"
+            "choose the path of a regular file, such as `/var/lib/callback-source/state.json`"
                 .to_owned()
         }
         _ => format!("check the folder `{folder}`"),
@@ -396,14 +396,11 @@ mod tests {
                 ErrorKind::PermissionDenied,
                 "allow this process to create files",
             ),
-            (
-                ErrorKind::ReadOnlyFilesystem,
-                "mount a volume that can be written",
-            ),
+            (ErrorKind::ReadOnlyFilesystem, "mount a writable volume"),
             (ErrorKind::StorageFull, "free some space"),
             (ErrorKind::QuotaExceeded, "free some space"),
-            (ErrorKind::InvalidInput, "choose a path for a separate file"),
-            (ErrorKind::IsADirectory, "choose a path for a separate file"),
+            (ErrorKind::InvalidInput, "choose the path of a regular file"),
+            (ErrorKind::IsADirectory, "choose the path of a regular file"),
             (ErrorKind::Other, "check the folder `/a`"),
         ] {
             let text = remedy(Path::new("/a/state.json"), &kind.into());

@@ -332,7 +332,7 @@ impl Trial {
         self.replayed.retain(|_, addresses| !addresses.is_empty());
         assert_eq!(
             self.replayed, admitted,
-            "the reported changes differ from the admitted"
+            "the reported changes differ from the admitted addresses"
         );
     }
 }

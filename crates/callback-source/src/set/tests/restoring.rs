@@ -244,7 +244,7 @@ fn no_more_addresses_linger_after_a_restart_than_today_s_limit() {
 fn an_address_whose_window_ends_at_the_restart_displaces_no_other() {
     let mut world = World::new(1);
     world.answer(0, Family::V4, 60, &["20.0.0.1", "20.0.0.2", "20.0.0.3"]);
-    // 20.0.0.1 lingers until this answer has been refreshed, which is longer than an hour.
+    // 20.0.0.1 lingers until this answer has been refreshed. It therefore lingers for more than an hour.
     world
         .at(10 * SECOND)
         .answer(0, Family::V4, 3600, &["20.0.0.2", "20.0.0.3"]);

@@ -435,7 +435,7 @@ fn the_copy_is_read_where_the_original_was_stripped_or_replaced() {
         parts.headers.append("x-vipps-authorization", right.clone());
     }
     assert_eq!(check(&parts, BODY.as_bytes()), Err(DuplicateHeader));
-    // A copy does not replace an original that is there twice.
+    // A copy in `X-Vipps-Authorization` does not help if `Authorization` is present twice.
     let mut parts = vector();
     parts.headers.append("authorization", right.clone());
     parts.headers.insert("x-vipps-authorization", right);

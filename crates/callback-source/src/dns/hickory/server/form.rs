@@ -30,13 +30,13 @@ use crate::dns::hickory::chain::kind_of;
 /// is therefore sent twice, and only the records that both answers contain are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Over UDP, with EDNS, in random case.
+    /// A query over UDP, with EDNS, in random case.
     Full,
-    /// Over UDP, without EDNS, in random case.
+    /// A query over UDP, without EDNS, in random case.
     Bare,
-    /// Over TCP, without EDNS, in lower case.
+    /// A query over TCP, without EDNS, in lower case.
     Tcp,
-    /// Over UDP, without EDNS, in lower case, as two queries.
+    /// Two queries over UDP, without EDNS, in lower case.
     Pair,
 }
 

@@ -77,7 +77,7 @@ fn no_more_hosts_are_left_out_than_necessary() {
         };
         document.drop_hosts(over)
     };
-    // A host also frees its comma.
+    // Dropping a host also removes the comma after it.
     for (over, expected) in [
         (1, 1),
         (length + 1, 1),
