@@ -459,7 +459,7 @@ fn is_well(server: &Server) -> bool {
 /// Returns the outcome that the list must receive.
 fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
     match result {
-        Some(Ok(answer)) if answer.addresses().len() <= MOST_ADDRESSES => {
+        Some(Ok(answer)) if answer.addresses().len() <= MAX_ADDRESSES => {
             let named = |who: &u8| answer.addresses().contains(&address(*who));
             let addresses = everybody().filter(named);
             match addresses.fold(0, |set: Callers, who| set | 1 << who) {
@@ -481,7 +481,7 @@ fn outcome(result: Option<&Result<Answer, ResolveError>>) -> Outcome {
 const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 53), Ipv4Addr::new(192, 0, 2, 54)];
 
 /// Maximum number of addresses in an answer that the list accepts.
-const MOST_ADDRESSES: usize = 256;
+const MAX_ADDRESSES: usize = 256;
 
 const FORMERR: u8 = 1;
 const SERVFAIL: u8 = 2;

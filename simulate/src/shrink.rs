@@ -25,7 +25,7 @@ pub(crate) fn shrink(
         best: schedule.clone(),
         fault,
         class: violation.class,
-        ends: Instant::now() + LONGEST,
+        ends: Instant::now() + MAX_TIME,
     };
     shrinking.end_at(violation.at);
     shrinking.begin_later()?;
@@ -148,4 +148,4 @@ pub(crate) fn as_test(schedule: &Schedule, violation: &Violation) -> String {
 }
 
 /// Time limit of the search, in real time.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_TIME: Duration = Duration::from_secs(120);

@@ -165,7 +165,7 @@ impl Oracle {
         for family in Family::ALL {
             let count = addresses
                 .iter()
-                .filter(|address| Family::of(**address) == family)
+                .filter(|address| Family::from_ip(**address) == family)
                 .count();
             let since = &mut of.answering_since[family as usize];
             if (1..=MAX_ADDRESSES).contains(&count) {
@@ -179,13 +179,13 @@ impl Oracle {
             if *of == host
                 && matches!(seen, InZone::Since(_))
                 && (!addresses.contains(address)
-                    || answering[Family::of(*address) as usize].is_none())
+                    || answering[Family::from_ip(*address) as usize].is_none())
             {
                 *seen = InZone::Left(now);
             }
         }
         for address in addresses {
-            if answering[Family::of(*address) as usize].is_some() {
+            if answering[Family::from_ip(*address) as usize].is_some() {
                 let seen = state.zone.entry((*address, host));
                 let seen = seen.or_insert(InZone::Since(now));
                 if matches!(seen, InZone::Left(_)) {
@@ -356,7 +356,7 @@ impl State {
             let of_family = version
                 .addresses
                 .iter()
-                .filter(|address| Family::of(**address) == question.family);
+                .filter(|address| Family::from_ip(**address) == question.family);
             version.until.is_none_or(|until| asked_at <= until) && of_family.eq(&got)
         });
         if !explained && self.wrong_answers.len() < MAX_REPORTED {
@@ -369,7 +369,7 @@ impl State {
         let lingers = LINGER.max(ttl + REFRESH);
         for ((address, of), listed) in &mut self.listed {
             if *of != host
-                || Family::of(*address) != family
+                || Family::from_ip(*address) != family
                 || listed.in_answer == Some(false)
                 || answer.addresses().contains(address)
             {
@@ -408,7 +408,7 @@ impl State {
 
     fn denied(&mut self, host: usize, family: Family, both: bool, now: Instant) {
         for ((address, of), listed) in &mut self.listed {
-            if *of != host || !(both || Family::of(*address) == family) {
+            if *of != host || !(both || Family::from_ip(*address) == family) {
                 continue;
             }
             if listed.in_answer == Some(true) {
@@ -460,7 +460,7 @@ impl State {
         if left + QUESTION_LIMIT + SLACK + MAX_TTL + STALE + MAX_LINGER < sent {
             return true;
         }
-        let answering = self.hosts[host].answering_since[Family::of(peer) as usize];
+        let answering = self.hosts[host].answering_since[Family::from_ip(peer) as usize];
         let (Some(calm), Some(answering)) = (self.calm_since, answering) else {
             return false;
         };

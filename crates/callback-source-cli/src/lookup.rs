@@ -115,7 +115,7 @@ fn table(hosts: &[HostHealth], networks: &[IpNet]) -> String {
             let lingering = host
                 .addresses
                 .iter()
-                .filter(|address| Family::of(**address) == family.family)
+                .filter(|address| Family::from_ip(**address) == family.family)
                 .filter(|address| !family.addresses.contains(address));
             for address in lingering {
                 rows.push(row(None, "lingering", &address.to_string()));

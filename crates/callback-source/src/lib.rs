@@ -57,8 +57,10 @@ pub mod simulation;
 
 mod debug;
 mod metrics;
-mod rate_limit;
+mod subscriber;
 mod sync;
+
+mod rate_limit;
 
 mod dns;
 pub use dns::{

@@ -23,6 +23,8 @@ use std::{
 
 use moka::sync::Cache;
 
+use crate::subscriber::subscriber;
+
 /// Admits one event per interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateLimit {
@@ -150,16 +152,6 @@ impl PeerRateLimit {
     }
 }
 
-/// Returns the address of an IPv4 peer, or the /64 of an IPv6 peer, because one subscriber can use all addresses of a
-/// /64.
-pub(crate) fn subscriber(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(peer) => Ipv6Addr::from(peer.to_bits() & PREFIX_64).into(),
-        peer @ IpAddr::V4(_) => peer,
-    }
-}
-
-const PREFIX_64: u128 = !0 << 64;
 const NO_PEER: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const EVENTS_PER_SECOND: u64 = 10;
 const PEERS_REMEMBERED: u64 = 10_000;

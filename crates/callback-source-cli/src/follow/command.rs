@@ -77,7 +77,7 @@ impl OnChange {
 fn backoff(failures: u32) -> Duration {
     FIRST_PAUSE
         .saturating_mul(1 << (failures - 1).min(16))
-        .min(LONGEST_PAUSE)
+        .min(MAX_PAUSE)
 }
 
 #[cfg(unix)]
@@ -90,7 +90,7 @@ const LIMITS: Limits = Limits {
     output: 4096,
 };
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(unix)]
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl Goal {
     }
 
     pub(crate) fn is_resolved_for(&self, network: IpNet) -> bool {
-        self.resolved[Family::of(network.addr()) as usize]
+        self.resolved[Family::from_ip(network.addr()) as usize]
     }
 
     pub(crate) fn members(&self) -> &BTreeMap<IpNet, Option<Instant>> {

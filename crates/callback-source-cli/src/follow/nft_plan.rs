@@ -43,7 +43,7 @@ impl Plan {
         let mut wanted = kept.clone();
         let mut spans = Vec::new();
         for (network, until) in goal.members() {
-            if Family::of(network.addr()) != family {
+            if Family::from_ip(network.addr()) != family {
                 continue;
             }
             let Some(time_out) = TimeOut::new(*until, now) else {

@@ -177,7 +177,7 @@ impl SetName {
     fn needs_intervals(&self, goal: &Goal) -> bool {
         let networks = goal.members().keys();
         networks
-            .filter(|network| Family::of(network.addr()) == self.family)
+            .filter(|network| Family::from_ip(network.addr()) == self.family)
             .any(|network| network.prefix_len() < network.max_prefix_len())
     }
 }

@@ -329,7 +329,7 @@ fn ages(family: &FamilyHealth, now: std::time::Instant) -> (String, String) {
 }
 
 fn is_of(family: &FamilyHealth, address: IpAddr) -> bool {
-    callback_source::Family::of(address) == family.family
+    callback_source::Family::from_ip(address) == family.family
 }
 
 fn is_private(peer: IpAddr) -> bool {

@@ -119,7 +119,7 @@ impl fmt::Display for Question {
 /// ```
 /// use callback_source::Family;
 ///
-/// assert_eq!(Family::of("::ffff:192.0.2.1".parse()?), Family::V4);
+/// assert_eq!(Family::from_ip("::ffff:192.0.2.1".parse()?), Family::V4);
 /// assert_eq!(Family::V6.to_string(), "AAAA");
 /// # Ok::<_, std::net::AddrParseError>(())
 /// ```
@@ -137,7 +137,7 @@ impl Family {
 
     /// Returns the family of an address. An IPv4-mapped address (`::ffff:a.b.c.d`) is IPv4.
     #[must_use]
-    pub fn of(address: IpAddr) -> Self {
+    pub fn from_ip(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,

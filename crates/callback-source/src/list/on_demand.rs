@@ -10,8 +10,8 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    rate_limit::subscriber,
     set::after,
+    subscriber::subscriber,
     sync::{AtomicU64, Mutex, MutexGuard},
 };
 

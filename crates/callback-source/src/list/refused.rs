@@ -11,7 +11,7 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     HostName,
-    rate_limit::subscriber,
+    subscriber::subscriber,
     sync::{AtomicU64, Mutex, MutexGuard},
 };
 

@@ -86,7 +86,7 @@ impl Host {
             || self
                 .lingering
                 .keys()
-                .any(|address| Family::of(*address) == family);
+                .any(|address| Family::from_ip(*address) == family);
         let ttl_ends = rules.denied_until(error, denied_at, lingers);
         let left = denied.into_iter().flat_map(|answer| answer.addresses);
         self.linger(left, ttl_ends, rules, now, notices);

@@ -107,7 +107,7 @@ impl Host {
         // could displace an address that lingers.
         lingering.retain(|(address, Lingering { left_at, until })| {
             let lingers = *left_at <= now && now < *until;
-            lingers && rules.asks(Family::of(*address)) && rules.admit(*address)
+            lingers && rules.asks(Family::from_ip(*address)) && rules.admit(*address)
         });
         lingering.sort_by_key(|(_, lingering)| Reverse(lingering.left_at));
         lingering.truncate(rules.max_lingering);

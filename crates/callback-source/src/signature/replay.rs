@@ -262,7 +262,10 @@ impl fmt::Debug for ReplayGuard {
 /// Returns the time for which a signature is remembered. The date of a request may be ahead of the clock by one window.
 /// The request stays valid until one window after its date.
 fn keep(window: Duration) -> Duration {
-    window.saturating_mul(2).saturating_add(MARGIN).min(LONGEST)
+    window
+        .saturating_mul(2)
+        .saturating_add(MARGIN)
+        .min(MAX_KEPT)
 }
 
 pub(super) fn replay() -> MessageRejection {
@@ -301,7 +304,7 @@ const STORE_TIME_LIMIT: Duration = Duration::from_millis(500);
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// Longest time that is passed to moka, which panics above a thousand years.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const MAX_KEPT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

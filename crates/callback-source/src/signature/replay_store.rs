@@ -256,7 +256,7 @@ impl StoredMark {
     ) {
         let late = |_| Err(ReplayStoreError::new("it did not respond"));
         let marking = self.shared.store.mark(&self.mark, keep);
-        let outcome = timeout(LONGEST_CALL, marking).await.unwrap_or_else(late);
+        let outcome = timeout(MAX_CALL, marking).await.unwrap_or_else(late);
         // After a failure, the mark may have been stored nevertheless.
         let is_stored = !matches!(outcome, Ok(false));
         let end = if is_stored { STORED } else { ABSENT };
@@ -281,7 +281,7 @@ impl StoredMark {
     async fn remove(&self) {
         let late = |_| Err(ReplayStoreError::new("it did not respond"));
         let removing = self.shared.store.withdraw(&self.mark);
-        let removed = timeout(LONGEST_CALL, removing).await.unwrap_or_else(late);
+        let removed = timeout(MAX_CALL, removing).await.unwrap_or_else(late);
         if let Err(error) = removed {
             let effect = "a repetition of a refused delivery gets 409 until its mark ends";
             self.shared.failed("withdraw", &error, effect);
@@ -317,7 +317,7 @@ const WITHDRAWN: u8 = 3;
 const MAX_IN_FLIGHT: usize = 1024;
 
 /// Time limit of a call. It also applies after the request has stopped waiting for the call.
-const LONGEST_CALL: Duration = Duration::from_secs(30);
+const MAX_CALL: Duration = Duration::from_secs(30);
 
 const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
 

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::format::LARGEST;
+use super::format::MAX_SIZE;
 
 /// Purpose for which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,10 @@ pub(super) fn read(path: &Path, reader: Reader) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     check_trusted(&file.metadata()?, reader)?;
     let mut text = Vec::new();
-    file.take(LARGEST as u64 + 1).read_to_end(&mut text)?;
-    if text.len() > LARGEST {
+    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > MAX_SIZE {
         return Err(io::Error::other(format!(
-            "it is larger than {LARGEST} bytes"
+            "it is larger than {MAX_SIZE} bytes"
         )));
     }
     Ok(text)

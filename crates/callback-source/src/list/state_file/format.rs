@@ -165,7 +165,7 @@ pub(super) fn encode(saved: Vec<PersistedHost>, clocks: Clocks) -> (Vec<u8>, Cut
         written_at: millis(clocks.utc),
         hosts: hosts.collect(),
     }
-    .fitting(LARGEST)
+    .fitting(MAX_SIZE)
 }
 
 impl Document {
@@ -296,7 +296,7 @@ impl SavedQuestion {
                 // Drops addresses of the other family, since an answer to the other family's question could not
                 // remove them.
                 let addresses: std::collections::BTreeSet<_> = addresses
-                    .filter(|address| Family::of(*address) == family)
+                    .filter(|address| Family::from_ip(*address) == family)
                     .collect();
                 Some(LastAnswer {
                     addresses: addresses.into_iter().collect(),
@@ -328,7 +328,7 @@ const VERSION: u32 = 1;
 const CLOCK_STEP: u64 = 60_000;
 
 /// The largest text that is written or read, in bytes. This size is enough for about a hundred thousand addresses.
-pub(super) const LARGEST: usize = 4 * 1024 * 1024;
+pub(super) const MAX_SIZE: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 pub(super) mod tests;

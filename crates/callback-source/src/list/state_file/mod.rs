@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use self::{
     file::Reader,
-    format::{Clocks, Cut, LARGEST, decode, encode},
+    format::{Clocks, Cut, MAX_SIZE, decode, encode},
     unasked::Unasked,
 };
 use crate::{
@@ -200,7 +200,7 @@ impl StateFile {
                 path = %self.path.display(),
                 lingering,
                 hosts,
-                "the state is larger than {LARGEST} bytes: the oldest lingering addresses, and if necessary \
+                "the state is larger than {MAX_SIZE} bytes: the oldest lingering addresses, and if necessary \
                  the last hosts, are left out of the state file"
             );
         }

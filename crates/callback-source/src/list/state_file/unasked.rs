@@ -151,7 +151,7 @@ fn divide(
         let (lingering, other_lingering): (BTreeMap<_, _>, BTreeMap<_, _>) = saved
             .lingering
             .into_iter()
-            .partition(|(address, _)| is_asked(Family::of(*address)));
+            .partition(|(address, _)| is_asked(Family::from_ip(*address)));
         for (part, questions, lingering) in [
             (&mut inside, questions, lingering),
             (&mut outside, other_questions, other_lingering),

@@ -111,7 +111,7 @@ impl Trial {
                 );
             }
             (Verdict::Reject(rejection), None) => {
-                let known = self.model.is_resolved(Family::of(address), now);
+                let known = self.model.is_resolved(Family::from_ip(address), now);
                 let kind = if known {
                     RejectionKind::NotListed
                 } else {

@@ -190,7 +190,7 @@ impl Model {
         let is_asked = |address: &IpAddr| {
             rules
                 .only_family
-                .is_none_or(|only| only == Family::of(*address))
+                .is_none_or(|only| only == Family::from_ip(*address))
         };
         let new = Self::new(rules.clone(), hosts, self.networks.clone(), now);
         let before = std::mem::replace(self, new);
@@ -385,7 +385,7 @@ impl Model {
         let in_use = self.in_window(question, now) && !question.valid.addresses().is_empty();
         let mut left = self.hosts[host].left.iter();
         let lingers =
-            left.any(|(address, left)| Family::of(*address) == family && now < left.until);
+            left.any(|(address, left)| Family::from_ip(*address) == family && now < left.until);
         let mut ttl_end = denial.ttl_end;
         if in_use || lingers {
             let soon = (self.rules.linger / 4).max(self.rules.min_ttl);

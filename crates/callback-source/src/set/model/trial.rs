@@ -286,7 +286,7 @@ impl Trial {
                 for address in before.difference(&public) {
                     // Whether a restart restores a lingering address depends on the family of the address, not of the
                     // question.
-                    if self.model.asks(Family::of(*address)) {
+                    if self.model.asks(Family::from_ip(*address)) {
                         self.omitted.insert(*address, ttl_end + refresh(rules));
                     }
                 }

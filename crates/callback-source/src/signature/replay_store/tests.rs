@@ -376,9 +376,9 @@ async fn copies_of_one_delivery_cannot_fill_the_memory_while_the_store_is_silent
     assert!(statuses.iter().all(|status| *status == 503));
     assert_eq!(store.0.calls.load(Ordering::Relaxed), MAX_IN_FLIGHT);
     // A call to a silent store releases its slot after the time limit.
-    sleep(LONGEST_CALL).await;
+    sleep(MAX_CALL).await;
     settle().await;
-    advance(LONGEST_CALL).await;
+    advance(MAX_CALL).await;
     settle().await;
     store.0.is_slow.store(false, Ordering::Relaxed);
     assert_eq!(status(&first, delivery("refunded")).await, 200);
