@@ -29,7 +29,7 @@ pub(crate) fn run(mut args: CheckArgs) -> Result<Outcome, Error> {
             Ok(client) => args.peers = vec![client],
             // Nothing is looked up, because no DNS answer can change this verdict.
             Err(rejection) => {
-                let text = rejection.to_string();
+                let text = rejection.body_text();
                 print(hops, &[(peer, Verdict::Reject(rejection))], args.json)?;
                 output::message("note", text);
                 return Ok(Outcome::No);

@@ -128,7 +128,7 @@ impl VerdictResponse {
 
     fn refusal(&self, rejection: &Rejection) -> Response<Body> {
         let status = refusal_status(rejection.kind(), self.unsure_status);
-        let mut response = plain(status, rejection.to_string());
+        let mut response = plain(status, rejection.body_text());
         if let Some(pause) = rejection.retry_after() {
             let pause = pause.as_secs().into();
             response.headers_mut().insert(header::RETRY_AFTER, pause);

@@ -257,9 +257,11 @@ impl MessageRejection {
     }
 }
 
+/// Shows the reason and the header that it concerns, such as ``missing-header `authorization` ``. Contains no value
+/// from the request.
 impl fmt::Display for MessageRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.as_str())?;
+        self.kind.fmt(f)?;
         match self.header {
             Some(header) => write!(f, " `{header}`"),
             None => Ok(()),
@@ -413,5 +415,11 @@ impl MessageRejectionKind {
                 "a repetition cannot be ruled out right now, try again\n"
             }
         }
+    }
+}
+
+impl fmt::Display for MessageRejectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -319,7 +319,7 @@ impl CallbackRejection {
 impl fmt::Display for CallbackRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source(rejection) => f.write_str(rejection.kind().as_str()),
+            Self::Source(rejection) => rejection.fmt(f),
             Self::Message(rejection) => rejection.fmt(f),
             Self::NoLayer => f.write_str("no-layer"),
         }

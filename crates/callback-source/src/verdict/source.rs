@@ -341,9 +341,10 @@ impl Rejection {
     }
 }
 
+/// Shows the reason, such as `not-listed`. Contains no value from the request.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.body_text())
+        self.kind.fmt(f)
     }
 }
 
