@@ -420,6 +420,22 @@ mod tests {
         assert_eq!(mode & 0o737, 0o600, "{mode:o}");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_journal_that_is_rewritten_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let now = SystemTime::now();
+        journal(&path).append(now, refused("192.0.2.1"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        journal(&path).write_waiting(now + 91 * A_DAY);
+        assert_eq!(all(&path)[0].address(), None, "the file is rewritten");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o604, "{mode:o}");
+    }
+
     #[test]
     fn lines_are_selected_by_time_peer_and_id() {
         let folder = tempfile::tempdir().unwrap();
