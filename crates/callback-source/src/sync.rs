@@ -1,8 +1,8 @@
 //! Synchronization primitives that requests and the refresher share.
 //!
 //! The package `interleavings` replaces these primitives with those of `shuttle`. `shuttle` runs the tests of that
-//! package in thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent, so the library uses
-//! only `SeqCst` for these primitives.
+//! package in thousands of schedules. In `shuttle`, every memory ordering is sequentially consistent. The library
+//! therefore uses only `SeqCst` for these primitives.
 
 #[cfg(callback_source_interleavings)]
 pub(crate) use self::interleaved::ArcSwap;

@@ -115,7 +115,6 @@ fn is_spelling_of_tag(name: &str) -> bool {
 ///
 /// assert!(TAG_HEADERS.iter().all(|name| is_tag_header(name.as_str())));
 /// ```
-#[allow(clippy::declare_interior_mutable_const)] // A static name has none.
 pub const TAG_HEADERS: [HeaderName; 3] = [SOURCE, HOST, REASON];
 
 const SOURCE: HeaderName = HeaderName::from_static("x-callback-source");
